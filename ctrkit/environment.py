@@ -1,0 +1,107 @@
+"""This machine: its cores, cache folder, fingerprint, and the allow-listed environment of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import psutil
+
+from ctrkit import __version__
+
+# Variables that change how a loop runs; nothing else of the environment is ever written down.
+RECORDED_VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "KMP_AFFINITY",
+    "MKL_NUM_THREADS",
+    "OBJC_DISABLE_INITIALIZE_FORK_SAFETY",
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "PYTORCH_ENABLE_MPS_FALLBACK",
+    "PYTORCH_MPS_HIGH_WATERMARK_RATIO",
+)
+RECORDED_PACKAGES = ("torch", "numpy", "pyarrow", "duckdb", "scikit-learn", "scipy")
+
+
+def cache_folder() -> Path:
+    """Where the default store and the index of runs live; `CTRKIT_HOME` overrides."""
+    override = os.environ.get("CTRKIT_HOME")
+    return Path(override).expanduser() if override else Path(platformdirs.user_cache_dir("ctrkit"))
+
+
+def usable_cpus() -> int:
+    """Logical processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@cache
+def physical_cores() -> int:
+    """Physical cores that this process may use, at least 1."""
+    return max(1, min(psutil.cpu_count(logical=False) or usable_cpus(), usable_cpus()))
+
+
+def fingerprint(value: Any) -> str:
+    """16 hex digits of the SHA-256 of a JSON value; equal values have equal fingerprints."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _versions() -> dict[str, str]:
+    found = {"ctrkit": __version__, "python": platform.python_version()}
+    for package in RECORDED_PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def describe_machine() -> dict[str, Any]:
+    """What a machine is, without its name: system, processor, cores, memory in bytes."""
+    return {
+        "system": platform.system(),
+        "release": platform.release(),
+        "machine": platform.machine(),
+        "processor": _processor_name(),
+        "physical_cores": physical_cores(),
+        "logical_cores": usable_cpus(),
+        "memory_bytes": psutil.virtual_memory().total,
+    }
+
+
+def _processor_name() -> str:
+    if sys.platform.startswith("linux"):
+        try:
+            for line in Path("/proc/cpuinfo").read_text().splitlines():
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+        except OSError:
+            pass
+    return platform.processor() or platform.machine()
+
+
+def describe_environment() -> dict[str, Any]:
+    """The allow-listed environment that `run.json` keeps: machine, versions, a few variables."""
+    variables = {name: os.environ[name] for name in RECORDED_VARIABLES if name in os.environ}
+    return {"machine": describe_machine(), "versions": _versions(), "variables": variables}
+
+
+def machine_fingerprint() -> str:
+    """Equal as long as hardware, system, Python and torch stay the same."""
+    machine = describe_machine()
+    machine["memory_bytes"] = round(machine["memory_bytes"] / 2**30)
+    machine.pop("release")
+    versions = _versions()
+    machine |= {"python": versions["python"], "torch": versions.get("torch")}
+    return fingerprint(machine)

@@ -1,0 +1,42 @@
+"""What can go wrong, each kind with its exit code; only the command line turns them into exits."""
+
+from __future__ import annotations
+
+
+class CtrkitError(Exception):
+    """Base of all errors that the command line reports in one line.
+
+    `exit_code` is the process's exit status (DESIGN section 7).
+    """
+
+    exit_code = 1
+
+
+class UsageError(CtrkitError):
+    """Wrong use or bad input: the message says what is wrong, where, and what to do next."""
+
+    exit_code = 2
+
+
+class InconclusiveError(CtrkitError):
+    """Nothing could be projected; what was measured is saved."""
+
+    exit_code = 3
+
+
+class NoViableCellError(CtrkitError):
+    """No cell of the matrix can run; the message has the reasons."""
+
+    exit_code = 4
+
+
+class RunEndedError(CtrkitError):
+    """A real run was ended by the supervisor."""
+
+    exit_code = 6
+
+
+class InterruptedRunError(CtrkitError):
+    """Ctrl-C or SIGTERM: everything measured so far is saved."""
+
+    exit_code = 130

@@ -1,0 +1,1 @@
+"""Measurement: from raw stamps to intervals, projections and findings."""

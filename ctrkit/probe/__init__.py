@@ -1,0 +1,1 @@
+"""The probe: which cells to try, in which order, and what to recommend."""

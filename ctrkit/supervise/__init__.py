@@ -1,0 +1,1 @@
+"""Supervision: launch, watch, explain and clean up child processes."""
