@@ -74,6 +74,11 @@ class ProgressWriter:
         self._step, self._rows, self._wait_s, self._loss = 0, 0, 0.0, float("nan")
         self._write()
 
+    @property
+    def stage(self) -> Stage:
+        """Where the loop is."""
+        return self._stage
+
     def enter(self, stage: Stage, *, epoch: int | None = None, steps: int | None = None) -> None:
         """Enter a stage; a new `epoch` sets the counters of the epoch back to 0."""
         self._stage = stage

@@ -65,7 +65,8 @@ class Measurement:
     attribution window. `restart_s` is from asking for a new epoch's iterator to its first batch,
     `teardown_s` from the last batch of an epoch to the end of its iterator. `cpu_s` is CPU time of
     the child and its workers over the throughput window. A list is empty and a number None where
-    it was not measured. `epoch_complete`: the loader ended by itself after `epoch_batches`.
+    it was not measured. `epoch_complete`: the loader ended by itself after `epoch_batches`, in
+    `epoch_s` from asking for its iterator to its end.
     """
 
     kind: str
@@ -85,6 +86,7 @@ class Measurement:
     epoch_complete: bool = False
     epoch_batches: int = 0
     epoch_rows: int = 0
+    epoch_s: float | None = None
     sizes: RunSizes | None = None
     stamps: Stamps = field(default_factory=Stamps)
     complete: bool = False

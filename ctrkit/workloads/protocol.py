@@ -91,6 +91,10 @@ class Workload(ABC):
         """Equal as long as model and phase are the same; data has a fingerprint of its own."""
         return self.name
 
+    def settings(self) -> dict[str, Any]:
+        """What `fingerprint` is made of, by name: plain values, to say what differs."""
+        return {}
+
     def data_fingerprint(self) -> str:
         """Equal as long as the data are the same."""
         return ""

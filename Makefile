@@ -1,0 +1,39 @@
+# One command each: `make probe` runs the main job, `make test` the tests, `make check` the gate.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+
+.PHONY: help probe test check format clean
+
+help:
+	@echo "make probe   install into $(VENV) and find the best configuration (about 2 minutes)"
+	@echo "make test    install into $(VENV) and run the tests"
+	@echo "make check   format, lint, types, import layers, tests: what CI runs"
+	@echo "make format  rewrite the sources in the house style"
+	@echo "make clean   remove the virtual environment and the caches"
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+probe: $(INSTALLED)
+	$(BIN)/ctrkit probe
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist

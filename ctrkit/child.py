@@ -1,0 +1,147 @@
+"""The child process: loads the workload its spec names, runs the loop, writes the results.
+
+Started as `python -m ctrkit.child SPEC.json`. It ends by returning from `main`: exit code 0 when
+its result is complete, 1 when an error is written into the result, 2 when the input is unusable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import faulthandler
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctrkit import lifeline
+from ctrkit.config import ChildSpec, decode
+from ctrkit.errors import UsageError
+from ctrkit.files import read_json, write_json
+from ctrkit.progress import ProgressWriter, Stage
+from ctrkit.records import ChildError, Inspection, Measurement
+from ctrkit.runs import save_measurement
+
+if TYPE_CHECKING:
+    from ctrkit.workloads.protocol import Workload
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+WORKER_DIED = ("exited unexpectedly", "is killed by signal", "was killed by signal")
+SETUP_STAGES = (Stage.IMPORT, Stage.DATA, Stage.MODEL)
+
+_stop_requested = False
+
+
+def main(arguments: list[str]) -> int:
+    """Run the spec in the file `arguments[0]`."""
+    spec = decode(ChildSpec, read_json(Path(arguments[0])), arguments[0])
+    folder = Path(spec.folder)
+    lifeline.die_with_parent()
+    _arm_stacks(folder)
+    with ProgressWriter(folder / "progress.bin") as progress:
+        try:
+            return _run(spec, progress)
+        finally:
+            progress.enter(Stage.DONE)
+
+
+def _arm_stacks(folder: Path) -> None:
+    """On SIGUSR1 write the stacks of all threads: works in C calls that hold the GIL too."""
+    stacks = open(folder / f"stacks-{os.getpid()}.txt", "w")  # noqa: SIM115 - kept for the signal
+    faulthandler.enable(stacks)
+    faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)
+
+
+def _run(spec: ChildSpec, progress: ProgressWriter) -> int:
+    measured = Measurement(kind=spec.kind)
+    path = Path(spec.folder) / "measurement.json"
+
+    def save(measurement: Measurement) -> None:
+        nonlocal measured
+        measured = measurement
+        save_measurement(path, measurement)
+
+    try:
+        import torch
+
+        torch.set_num_threads(spec.cell.threads)
+        from ctrkit.workloads.load import load_workload
+
+        progress.enter(Stage.DATA)
+        workload = load_workload(spec.workload)
+        if spec.kind == "inspect":
+            save_measurement(Path(spec.folder) / "inspection.json", inspect_here(workload))
+        elif spec.kind == "train":
+            _train(spec, workload, progress)
+        else:
+            from ctrkit.training.trial import run_trial
+
+            run_trial(spec, workload, progress, save)
+    except Exception as error:
+        problem = child_error(error, progress.stage)
+        print(problem.traceback, file=sys.stderr, flush=True)
+        save_measurement(path, dataclasses.replace(measured, error=problem))
+        return 2 if isinstance(error, UsageError) else 1
+    return 0
+
+
+def child_error(error: BaseException, stage: Stage) -> ChildError:
+    """What an exception in `stage` means for the trial, as a verdict."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    lowered = message.lower()
+    if isinstance(error, UsageError):
+        verdict = "usage"
+    elif isinstance(error, MemoryError) or any(text in lowered for text in OUT_OF_MEMORY):
+        verdict = "out-of-memory"
+    elif "dataloader worker" in lowered and any(text in lowered for text in WORKER_DIED):
+        verdict = "worker-died"
+    else:
+        verdict = "setup-failed" if stage in SETUP_STAGES else "crashed"
+    text = "".join(traceback.format_exception(error))
+    if not isinstance(error, UsageError):
+        message = f"{type(error).__name__}: {message}"
+    return ChildError(verdict=verdict, stage=stage.label, message=message[:500], traceback=text)
+
+
+def inspect_here(workload: Workload) -> Inspection:
+    """Devices, torch and the workload, before anything is built."""
+    import torch
+
+    from ctrkit.training.devices import available_devices, device_name
+    from ctrkit.workloads.protocol import Workload
+
+    devices = available_devices()
+    return Inspection(
+        devices=devices,
+        device_names={device: device_name(device) for device in devices},
+        torch_version=torch.__version__,
+        workload_name=workload.name,
+        workload_fingerprint=workload.fingerprint(),
+        data_fingerprint=workload.data_fingerprint(),
+        axes=list(workload.axes),
+        loaders=list(workload.loaders),
+        default_batch_size=workload.default_batch_size(),
+        has_task=type(workload).make_task is not Workload.make_task,
+        sizes=workload.sizes(workload.default_batch_size()),
+    )
+
+
+def _train(spec: ChildSpec, workload: Workload, progress: ProgressWriter) -> None:
+    from ctrkit.training.loop import run_training
+
+    assert spec.train is not None, "a train spec has a train plan"
+    signal.signal(signal.SIGINT, _request_stop)
+    outcome = run_training(
+        workload, spec.cell, spec.train, progress, stop_requested=lambda: _stop_requested
+    )
+    write_json(Path(spec.folder) / "outcome.json", outcome)
+
+
+def _request_stop(number: int, frame: Any) -> None:
+    global _stop_requested
+    _stop_requested = True
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,369 @@
+"""The command line: options in, exit codes out; nothing else."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ctrkit import __version__
+from ctrkit.errors import CtrkitError
+
+app = typer.Typer(
+    name="ctrkit",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Know before the launch how long a training run takes, in which configuration, and why.",
+    epilog="Start with: ctrkit probe   Then: ctrkit train --auto-device   Then: ctrkit report",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Make, ingest and look at data sets.")
+app.add_typer(data_app, name="data")
+
+# typer has brought its own click since 0.20: its errors are reached through typer alone.
+ClickError: Any = typer.BadParameter.__mro__[2]
+
+DATA = "Data & model"
+CELL = "Cells (comma-separated lists; what you name is exactly what is tried)"
+RUN = "The run"
+
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="A store. Without it: generated data of the reference scale.",
+                 rich_help_panel=DATA),
+]  # fmt: skip
+PhaseName = Annotated[
+    str,
+    typer.Option("--phase", help="phase1, phase3, phase3-revised, or a TOML file.",
+                 rich_help_panel=DATA),
+]  # fmt: skip
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", rich_help_panel=DATA,
+                 help="Override a key of the phase, e.g. --set model=bst. May be repeated."),
+]  # fmt: skip
+WorkloadName = Annotated[
+    str | None,
+    typer.Option("--workload", metavar="FILE.py:NAME", rich_help_panel=DATA,
+                 help="Your own loop: a Workload, or a function make_loader(*, workers, ...)."),
+]  # fmt: skip
+Device = Annotated[
+    str | None,
+    typer.Option("--device", help="auto, cpu, mps, cuda.", rich_help_panel=CELL),
+]
+Loader = Annotated[
+    str | None,
+    typer.Option("--loader", help="rows, batches, thread, resident.", rich_help_panel=CELL),
+]
+Workers = Annotated[
+    str | None,
+    typer.Option("--workers", help="DataLoader worker processes.", rich_help_panel=CELL),
+]
+BatchSize = Annotated[
+    str | None,
+    typer.Option("--batch-size", rich_help_panel=CELL,
+                 help="Rows per batch. Default: the phase's."),
+]  # fmt: skip
+StartMethod = Annotated[
+    str | None,
+    typer.Option("--start-method", help="fork, spawn, forkserver.", rich_help_panel=CELL),
+]
+Prefetch = Annotated[
+    str | None,
+    typer.Option("--prefetch", help="Batches prefetched per worker.", rich_help_panel=CELL),
+]
+Threads = Annotated[
+    str | None,
+    typer.Option("--threads", help="torch's intra-op threads.", rich_help_panel=CELL),
+]
+Persistent = Annotated[
+    str | None,
+    typer.Option("--persistent", help="Keep workers between epochs: true, false.",
+                 rich_help_panel=CELL),
+]  # fmt: skip
+Pin = Annotated[
+    str | None,
+    typer.Option("--pin", help="Pinned host memory (CUDA): true, false.", rich_help_panel=CELL),
+]
+StallTimeout = Annotated[
+    str | None,
+    typer.Option("--stall-timeout", metavar="T", rich_help_panel=RUN,
+                 help="Silence after which a child counts as hung, in every stage."),
+]  # fmt: skip
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", rich_help_panel=RUN,
+                 help="The run folder, missing or empty. Default: results/runs/<UTC>-<command>."),
+]  # fmt: skip
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress display.", rich_help_panel=RUN)
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ctrkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Options of ctrkit itself."""
+
+
+@app.command()
+def probe(
+    data: Data = None,
+    phase: PhaseName = "phase3",
+    workload: WorkloadName = None,
+    set_: Set = None,
+    device: Device = None,
+    loader: Loader = None,
+    workers: Workers = None,
+    batch_size: BatchSize = None,
+    start_method: StartMethod = None,
+    prefetch: Prefetch = None,
+    persistent: Persistent = None,
+    pin: Pin = None,
+    threads: Threads = None,
+    budget: Annotated[
+        str, typer.Option(help="Time for the whole probe.", rich_help_panel=RUN)
+    ] = "120s",
+    thorough: Annotated[
+        bool,
+        typer.Option("--thorough", help="Really run every cell.", rich_help_panel=RUN),
+    ] = False,
+    deadline: Annotated[
+        str | None,
+        typer.Option(metavar="T", rich_help_panel=RUN,
+                     help="Say how many epochs fit into this time, e.g. 6h."),
+    ] = None,
+    stall_timeout: StallTimeout = None,
+    run_refused: Annotated[
+        bool,
+        typer.Option("--run-refused", rich_help_panel=RUN,
+                     help="Run cells too that a hazard rule refuses."),
+    ] = False,
+    out: Out = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=RUN)
+    ] = False,
+    quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Find the configuration that trains fastest, and how long the run will take.
+
+    Runs the real training loop in short trials, each in a process of its own that is ended if it
+    hangs, and recommends a cell. Everything is kept in the run folder; `ctrkit report` shows it.
+
+    Exit codes: 0 done, 2 bad input, 3 nothing could be projected, 4 no cell can run, 130 stopped.
+    """
+    from ctrkit.commands.options import cell_axes, read_common
+    from ctrkit.commands.probe import probe as run
+
+    run(
+        common=read_common(data, phase, workload, set_, stall_timeout, out),
+        axes=cell_axes(
+            device=device, loader=loader, workers=workers, batch_size=batch_size,
+            start_method=start_method, prefetch=prefetch, persistent=persistent, pin=pin,
+            threads=threads,
+        ),
+        budget=budget, thorough=thorough, deadline=deadline, run_refused=run_refused,
+        as_json=as_json, quiet=quiet, argv=sys.argv[1:],
+    )  # fmt: skip
+
+
+@app.command()
+def train(
+    auto_device: Annotated[
+        bool,
+        typer.Option("--auto-device", rich_help_panel=RUN,
+                     help="Take the newest fitting recommendation, or probe briefly first."),
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", rich_help_panel=RUN,
+                     help="A recommendation.json, or a JSON object of a cell's axes."),
+    ] = None,
+    data: Data = None,
+    phase: PhaseName = "phase3",
+    workload: WorkloadName = None,
+    set_: Set = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Stop after N epochs.", rich_help_panel=RUN),
+    ] = None,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Stop after N steps.", rich_help_panel=RUN),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", rich_help_panel=RUN,
+                     help="Go on with this run at the exact row; needs no other option."),
+    ] = None,
+    checkpoint_every: Annotated[
+        str,
+        typer.Option(metavar="T", help="Also save within an epoch.", rich_help_panel=RUN),
+    ] = "10m",
+    device: Device = None,
+    loader: Loader = None,
+    workers: Workers = None,
+    batch_size: BatchSize = None,
+    start_method: StartMethod = None,
+    prefetch: Prefetch = None,
+    persistent: Persistent = None,
+    pin: Pin = None,
+    threads: Threads = None,
+    stall_timeout: StallTimeout = None,
+    out: Out = None,
+    quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Train for real, in the recommended configuration or in one you name.
+
+    Ctrl-C once finishes the step and saves; `ctrkit train --resume DIR` goes on from there.
+
+    Exit codes: 0 done, 2 bad input, 6 ended by the supervisor, 130 stopped by you.
+    """
+    from ctrkit.commands.options import cell_axes, read_common
+    from ctrkit.commands.train import train as run
+
+    run(
+        common=read_common(data, phase, workload, set_, stall_timeout, out),
+        axes=cell_axes(
+            device=device, loader=loader, workers=workers, batch_size=batch_size,
+            start_method=start_method, prefetch=prefetch, persistent=persistent, pin=pin,
+            threads=threads,
+        ),
+        auto_device=auto_device, config=config, epochs=epochs, max_steps=max_steps,
+        resume=resume, checkpoint_every=checkpoint_every, quiet=quiet, argv=sys.argv[1:],
+    )  # fmt: skip
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it as Markdown.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Show what a probe found or how a training run went: the newest one, or those you name."""
+    from ctrkit.commands.report import report as run
+
+    run(runs or [], as_json=as_json, markdown=markdown)
+
+
+@data_app.command()
+def synth(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to; missing or empty.")],
+    rows: Annotated[
+        int | None, typer.Option(help="Impressions. Default: 1,277,527, the reference scale.")
+    ] = None,
+    users: Annotated[int | None, typer.Option(help="Users.")] = None,
+    items: Annotated[int | None, typer.Option(help="Items.")] = None,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal data.")] = 42,
+    format_: Annotated[
+        str, typer.Option("--format", help="store, or tianchi: the four CSV files with their dirt.")
+    ] = "store",
+) -> None:
+    """Generate data with a planted signal, as a store or as Tianchi's CSV files."""
+    from ctrkit.commands.data import synth as run
+
+    run(out=out, rows=rows, users=users, items=items, seed=seed, format_=format_)
+
+
+@data_app.command()
+def prepare(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The store; missing or empty.")],
+    source: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the four Tianchi CSV files.")
+    ] = None,
+    sample_users: Annotated[
+        float | None, typer.Option(metavar="F", help="Keep this share of the users, 0..1.")
+    ] = None,
+    history: Annotated[
+        str, typer.Option(help="behaviors (needs behavior_log.csv) or impressions.")
+    ] = "behaviors",
+    table: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Any interactions log: CSV or Parquet.")
+    ] = None,
+    user: Annotated[str | None, typer.Option(metavar="COLUMN", help="For --table.")] = None,
+    item: Annotated[str | None, typer.Option(metavar="COLUMN", help="For --table.")] = None,
+    time: Annotated[str | None, typer.Option(metavar="COLUMN", help="For --table.")] = None,
+    label: Annotated[str | None, typer.Option(metavar="COLUMN", help="For --table.")] = None,
+    category: Annotated[str | None, typer.Option(metavar="COLUMN", help="For --table.")] = None,
+    label_threshold: Annotated[
+        float | None, typer.Option(metavar="X", help="Label is 1 where the column is >= X.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="time or random.")] = "time",
+    seed: Annotated[int, typer.Option(help="Of the random split and the sample.")] = 42,
+    memory_limit: Annotated[
+        str, typer.Option(help="What DuckDB may use before it spills to disk.")
+    ] = "2GB",
+) -> None:
+    """Ingest Tianchi's four files (--source) or any interactions log (--table) into a store."""
+    from ctrkit.commands.data import prepare as run
+
+    run(
+        out=out, source=source, sample_users=sample_users, history=history, table=table, user=user,
+        item=item, time=time, label=label, category=category, label_threshold=label_threshold,
+        split=split, seed=seed, memory_limit=memory_limit,
+    )  # fmt: skip
+
+
+@data_app.command()
+def info(
+    store: Annotated[Path, typer.Argument(metavar="DIR", help="A store.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Show a store: sizes, click rate, split, history lengths, fingerprint, unusable rows."""
+    from ctrkit.commands.data import info as run
+
+    run(store, as_json=as_json)
+
+
+def main() -> None:
+    """Run the command line and exit: the only place where errors become exit codes."""
+    sys.exit(run_command())
+
+
+def run_command() -> int:
+    """Run the command of `sys.argv`; its exit code."""
+    if sys.platform == "win32":
+        print("ctrkit: Windows is not supported; use Linux, macOS or WSL", file=sys.stderr)
+        return 2
+    try:
+        code = app(standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except CtrkitError as error:
+        _say(str(error))
+        return error.exit_code
+    except ClickError as error:
+        # a group without a command has printed its help already and has no message
+        if error.format_message():
+            _say(f"{error.format_message().rstrip('.')}; see ctrkit --help")
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def _say(message: str) -> None:
+    """One line on stderr, whatever the message holds."""
+    print(f"ctrkit: {' '.join(message.split())}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Options that commands share, checked before anything is built or started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctrkit.config import CELL_AXES, DEVICES, LOADERS, START_METHODS, Phase, load_phase
+from ctrkit.errors import UsageError
+from ctrkit.runs import check_out_folder
+from ctrkit.units import parse_duration_s
+
+Axes = Mapping[str, tuple[Any, ...]]
+"""For each axis that was named on the command line its values, in the order given."""
+
+_CHOICES = {
+    "device": ("auto", *DEVICES),
+    "loader": LOADERS,
+    "start_method": START_METHODS,
+}
+_LEAST = {"workers": 0, "batch_size": 1, "prefetch": 1, "threads": 1}
+_SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions:
+    """What `probe` and `train` share; `target` is `mdaf` or an absolute `FILE.py:NAME`."""
+
+    data: Path | None
+    phase: Phase
+    target: str
+    stall_timeout_s: float | None
+    out: Path | None
+
+
+def read_common(
+    data: Path | None,
+    phase: str,
+    workload: str | None,
+    set_: Sequence[str] | None,
+    stall_timeout: str | None,
+    out: Path | None,
+) -> CommonOptions:
+    """The checked options.
+
+    Raises:
+        UsageError: an unknown phase or key, no such workload file, an output folder in use, ...
+    """
+    if out is not None:
+        check_out_folder(out)
+    if data is not None and workload is not None:
+        raise UsageError("--data and --workload: a workload of your own brings its own data")
+    return CommonOptions(
+        data=data,
+        phase=load_phase(phase, _overrides(set_ or ())),
+        target=_target(workload),
+        stall_timeout_s=duration_s("--stall-timeout", stall_timeout),
+        out=out,
+    )
+
+
+def duration_s(option: str, text: str | None) -> float | None:
+    """Seconds of an option's duration, None without one.
+
+    Raises:
+        UsageError: no duration; the message names the option.
+    """
+    try:
+        return None if text is None else parse_duration_s(text)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error}") from None
+
+
+def _overrides(texts: Sequence[str]) -> dict[str, str]:
+    values = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set {text}: write KEY=VALUE, for example --set model=bst")
+        values[key.strip()] = value.strip()
+    return values
+
+
+def _target(workload: str | None) -> str:
+    if workload is None or workload == "mdaf":
+        return "mdaf"
+    file, colon, name = workload.rpartition(":")
+    if not colon or not name.isidentifier() or not file.endswith(".py"):
+        raise UsageError(
+            f"--workload {workload}: write FILE.py:NAME, for example my.py:make_loader"
+        )
+    path = Path(file)
+    if not path.is_file():
+        raise UsageError(f"--workload {workload}: there is no file {path}")
+    return f"{path.resolve()}:{name}"
+
+
+def cell_axes(**texts: str | None) -> Axes:
+    """The axes that were given, as lists of checked values.
+
+    Raises:
+        UsageError: a value of a wrong type, unknown or out of range.
+    """
+    return {
+        axis: tuple(dict.fromkeys(_axis_value(axis, part.strip()) for part in text.split(",")))
+        for axis, text in texts.items()
+        if text is not None
+    }
+
+
+def _axis_value(axis: str, text: str) -> Any:
+    assert axis in CELL_AXES, axis
+    option = f"--{axis.replace('_', '-')}"
+    if axis in _CHOICES:
+        if text not in _CHOICES[axis]:
+            raise UsageError(f"{option}: unknown '{text}'; known are {', '.join(_CHOICES[axis])}")
+        return text
+    if axis in _LEAST:
+        try:
+            number = int(text)
+        except ValueError:
+            raise UsageError(f"{option}: '{text}' is no whole number") from None
+        if number < _LEAST[axis]:
+            raise UsageError(f"{option}: is {number}, but must be at least {_LEAST[axis]}")
+        return number
+    if text.lower() not in _SWITCHES:
+        raise UsageError(f"{option}: '{text}' is neither true nor false")
+    return _SWITCHES[text.lower()]
+
+
+def single_axes(axes: Axes) -> dict[str, Any]:
+    """The axes of one cell, for a command that runs only one.
+
+    Raises:
+        UsageError: an axis has several values.
+    """
+    for axis, values in axes.items():
+        if len(values) > 1:
+            listed = ",".join(str(value) for value in values)
+            raise UsageError(
+                f"--{axis.replace('_', '-')} {listed}: training takes one value; "
+                "ctrkit probe compares several"
+            )
+    return {axis: values[0] for axis, values in axes.items() if values[0] != "auto"}

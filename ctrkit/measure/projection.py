@@ -1,0 +1,202 @@
+"""Projected wall-clock time of an epoch and of the whole run, term by term, with intervals.
+
+    total = start-up + epochs x (restart + batches x step + teardown + validation + checkpoint)
+
+all epochs, no early stop. An epoch is what `wall_s` of `epochs.csv` measures: the loader's restart,
+training, validation and checkpoint, but not the start-up. Not covered: what changes later in the
+run (throttling, a host that sleeps, memory that grows), and the first batches of an epoch that
+workers have ready while the loop is elsewhere; both are small or unknowable in a short probe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ctrkit.config import RunSizes
+from ctrkit.measure.statistics import (
+    PROVISIONAL,
+    ZERO,
+    Interval,
+    event_interval,
+    interval,
+    prediction_interval,
+    sample_of,
+    total,
+)
+from ctrkit.measure.steps import mean_wait_s, samples_of, sizes_of, stage_means_s
+from ctrkit.records import Measurement
+
+LEAST_STEPS = 3
+LEAST_VALIDATION_BATCHES = 20
+LEAST_CHECKPOINTS = 2
+#: A validation batch that was never timed: a forward pass without its backward pass, so about a
+#: third of a step, give or take as much again.
+_VALIDATION_SHARE_OF_STEP = 1 / 3
+LOW_CONFIDENCE = "low confidence"
+#: Beyond this relative half-width a projection is called `low confidence`.
+_WIDE = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Projection:
+    """Seconds of one future run. `terms` are of the whole run and add up to `total`.
+
+    Terms: `startup`, `restart`, `training`, `teardown`, `validation`, `checkpoint`.
+    """
+
+    step: Interval
+    epoch: Interval
+    total: Interval
+    terms: dict[str, Interval]
+    sizes: RunSizes
+    flags: list[str] = field(default_factory=list)
+
+    @property
+    def startup(self) -> Interval:
+        """From the launch to the first batch asked for; not part of any epoch."""
+        return self.terms["startup"]
+
+    def total_of(self, epochs: int) -> Interval:
+        """The same run with another number of epochs."""
+        return total([self.startup, self.epoch.scaled(epochs)])
+
+
+def project(
+    launches: Sequence[Measurement],
+    sizes: RunSizes | None,
+    *,
+    also: Sequence[Measurement] = (),
+) -> Projection | None:
+    """Project the real run from the launches of one cell.
+
+    Args:
+        launches: measurements of fresh launches of the very same cell.
+        sizes: of the real run at the cell's batch size, used where no launch knows better.
+        also: other trials of the same training step (device, batch size, threads): their
+            validation batches and checkpoints count where the launches have too few.
+
+    Returns:
+        None for an endless or unsized loader, and where no step was measured.
+    """
+    samples = samples_of(launches)
+    sizes = sizes_of(launches, sizes)
+    if not samples or sizes is None or sizes.train_batches is None:
+        return None
+    flags = [flag for sample in samples for flag in sample.flags]
+    if len(samples) < 2 or sum(s.n for s in samples) < LEAST_STEPS:
+        flags.append(PROVISIONAL)
+    waits = [w for w in map(mean_wait_s, launches) if w is not None]
+    return project_steps(
+        per_epoch=prediction_interval(samples, sizes.train_batches),
+        per_run=prediction_interval(samples, sizes.train_batches * sizes.epochs),
+        wait_s=sum(waits) / len(waits) if waits else 0.0,
+        measurements=[*launches, *also],
+        sizes=sizes,
+        flags=flags,
+    )
+
+
+def project_steps(
+    *,
+    per_epoch: Interval,
+    per_run: Interval,
+    wait_s: float,
+    measurements: Sequence[Measurement],
+    sizes: RunSizes,
+    flags: Sequence[str] = (),
+) -> Projection:
+    """Project from a mean step that is known or predicted.
+
+    Args:
+        per_epoch: seconds per step over one epoch; `per_run` over the whole run.
+        wait_s: how long a step waits for its batch. The first batch's is inside the restart.
+        measurements: trials that timed the rest, the most fitting ones first.
+        sizes: `train_batches` must be known.
+        flags: of the step; those of the other terms are added.
+    """
+    batches, epochs = sizes.train_batches, sizes.epochs
+    if batches is None:
+        raise ValueError("the number of batches of an epoch is not known")
+    raised = list(flags)
+    restart = _restart(measurements, raised)
+    wait_s = min(wait_s, per_epoch.mean) if restart.mean > 0 else 0.0
+    teardown = _events([m.teardown_s for m in measurements]) or ZERO
+    validation = _validation(measurements, sizes, per_epoch, raised)
+    checkpoint = _checkpoint(measurements, raised)
+    startup = _events([m.startup_s for m in measurements]) or ZERO
+    rest = {
+        "restart": restart,
+        "teardown": teardown,
+        "validation": validation,
+        "checkpoint": checkpoint,
+    }
+    epoch = total([_training(per_epoch, batches, wait_s), *rest.values()])
+    terms = {
+        "startup": startup,
+        "training": _training(per_run, batches, wait_s).scaled(epochs),
+        **{name: term.scaled(epochs) for name, term in rest.items()},
+    }
+    whole = total(list(terms.values()))
+    if whole.relative_half > _WIDE:
+        raised.append(LOW_CONFIDENCE)
+    unique = list(dict.fromkeys(raised))
+    return Projection(
+        step=per_run, epoch=epoch, total=whole, terms=terms, sizes=sizes, flags=unique
+    )
+
+
+def _training(step: Interval, batches: int, wait_s: float) -> Interval:
+    whole = step.scaled(batches)
+    return interval(max(0.0, whole.mean - wait_s), whole.half)
+
+
+def _events(values: Sequence[float | None]) -> Interval | None:
+    known = [v for v in values if v is not None]
+    return event_interval(known) if known else None
+
+
+def _restart(measurements: Sequence[Measurement], flags: list[str]) -> Interval:
+    """A real epoch boundary; the first batch of a launch stands in where none was reached."""
+    restart = _events([m.restart_s for m in measurements])
+    if restart is None:
+        flags.append(PROVISIONAL)
+        restart = _events([m.first_batch_s for m in measurements])
+    return restart or ZERO
+
+
+def _validation(
+    measurements: Sequence[Measurement], sizes: RunSizes, step: Interval, flags: list[str]
+) -> Interval:
+    """Seconds of one validation: the loader's start and its batches."""
+    batches = sizes.validation_batches
+    if not batches:
+        return ZERO
+    samples, timed = [], 0
+    for measurement in measurements:
+        if measurement.validation_batch_s and timed < LEAST_VALIDATION_BATCHES:
+            samples.append(sample_of(measurement.validation_batch_s))
+            timed += samples[-1].n
+    if timed < min(batches, LEAST_VALIDATION_BATCHES):
+        flags.append(PROVISIONAL)
+    if samples:
+        # Trials differ by more than steps do: a cached batch waits for no loader. Pooled by size.
+        mean = sum(s.mean * s.n for s in samples) / timed
+        half = prediction_interval(samples, batches).half
+        per_batch = interval(mean, half)
+    else:
+        forward = stage_means_s(measurements).get("forward")
+        mean = forward if forward is not None else step.mean * _VALIDATION_SHARE_OF_STEP
+        per_batch = interval(mean, mean)
+    start = _events([m.validation_restart_s for m in measurements]) or ZERO
+    return total([start, per_batch.scaled(batches)])
+
+
+def _checkpoint(measurements: Sequence[Measurement], flags: list[str]) -> Interval:
+    """One checkpoint an epoch; none where no trial had anything to write."""
+    writes = [seconds for m in measurements for seconds in m.checkpoint_s]
+    if not writes:
+        return ZERO
+    if len(writes) < LEAST_CHECKPOINTS:
+        flags.append(PROVISIONAL)
+    return event_interval(writes)

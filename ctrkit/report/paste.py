@@ -1,0 +1,64 @@
+"""Lines to paste: commands quoted for a shell, and a DataLoader call."""
+
+from __future__ import annotations
+
+import keyword
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ctrkit.report.words import clean
+
+_PASTE_WIDTH = 76
+# Options of `ctrkit probe` that `ctrkit train` must be given again, or it trains something else.
+_KEPT_OPTIONS = ("--workload", "--phase", "--data", "--set", "--epochs")
+
+
+def short_path(path: Path) -> str:
+    """Relative to the working folder where it lies below it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(path)
+
+
+def kept_options(argv: Sequence[str]) -> list[str]:
+    """The options of a probe's command line that training must repeat."""
+    kept: list[str] = []
+    for position, word in enumerate(argv):
+        name, equals, _ = word.partition("=")
+        if name not in _KEPT_OPTIONS:
+            continue
+        if equals:
+            kept.append(word)
+        elif position + 1 < len(argv):
+            kept += [word, argv[position + 1]]
+    return kept
+
+
+def command_lines(words: Sequence[str]) -> list[str]:
+    """A command quoted for a shell; an option per line where it is too long for one."""
+    quoted = [shlex.quote(clean(word, 4096)) for word in words]
+    line = " ".join(quoted)
+    if len(line) <= _PASTE_WIDTH:
+        return [line]
+    lines = [""]
+    for word in quoted:
+        if word.startswith("--") and lines[-1]:
+            lines[-1] += " \\"
+            lines.append("   ")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return lines
+
+
+def dataloader_lines(kwargs: Mapping[str, Any]) -> list[str]:
+    """`DataLoader(dataset, num_workers=2)`, an argument per line where it is too long for one."""
+    arguments = ["dataset"]
+    for name, value in kwargs.items():
+        if name.isidentifier() and not keyword.iskeyword(name):
+            arguments.append(f"{name}={value!a}")  # ASCII: nothing in it can steer a terminal
+    line = f"DataLoader({', '.join(arguments)})"
+    if len(line) <= _PASTE_WIDTH:
+        return [line]
+    return ["DataLoader(", *(f"    {argument}," for argument in arguments), ")"]

@@ -1,0 +1,255 @@
+"""The report on a probe: the answer first, then the matrix, the stages of a step, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ctrkit.records import STAGES, Finding, Recommendation, RunInfo, TrialRecord
+from ctrkit.report.blocks import (
+    Block,
+    Bullets,
+    Code,
+    Column,
+    Facts,
+    Paragraph,
+    Section,
+    Table,
+)
+from ctrkit.report.contents import RunContents
+from ctrkit.report.matrix import (
+    NOT_RUN,
+    cell_results,
+    failure_lines,
+    matrix_table,
+    not_run_lines,
+)
+from ctrkit.report.paste import command_lines, dataloader_lines, kept_options, short_path
+from ctrkit.report.words import (
+    cell_words,
+    clean,
+    flag_words,
+    percent,
+    plural,
+    projection_words,
+    rate_words,
+    step_words,
+)
+from ctrkit.units import format_bytes, format_duration
+
+_BAR_WIDTH = 24
+
+
+def probe_sections(contents: RunContents) -> list[Section]:
+    """The sections of a probe's report."""
+    recommendation = contents.recommendation
+    sections = [
+        _answer(contents.info, recommendation)
+        if recommendation is not None
+        else _no_answer(contents)
+    ]
+    if recommendation is not None and recommendation.options:
+        sections.append(_options(recommendation))
+    if contents.trials:
+        sections += _matrix_sections(contents)
+    if recommendation is not None:
+        sections += _stage_sections(contents.trials, recommendation)
+        sections.append(_use(contents, recommendation))
+    return sections
+
+
+def _answer(info: RunInfo, recommendation: Recommendation) -> Section:
+    best = recommendation
+    epochs = info.sizes.epochs if info.sizes else info.workload.phase.epochs
+    rows = [("use", cell_words(best.cell)), ("because", clean(best.reason))]
+    if best.projected_epoch_s is not None:
+        rows.append(
+            ("an epoch", projection_words(
+                best.projected_epoch_s, best.projected_epoch_s_low, best.projected_epoch_s_high
+            ))
+        )  # fmt: skip
+    if best.projected_total_s is not None:
+        rows.append(
+            (plural(epochs, "epoch"), projection_words(
+                best.projected_total_s, best.projected_total_s_low, best.projected_total_s_high
+            ))
+        )  # fmt: skip
+    else:
+        rows.append(("whole run", "not projected: the length of an epoch is not known"))
+    rows += [("caution", words) for words in flag_words(best.flags)]
+    if info.status != "done":
+        rows.append(("status", status_words(info)))
+    rows += [("limited by", finding_words(finding)) for finding in best.findings]
+    rows += [("tied with", cell_words(cell)) for cell in best.tied if cell != best.cell]
+    if best.runner_up is not None and best.runner_up not in best.tied:
+        rows.append(("runner-up", cell_words(best.runner_up)))
+    return Section("Answer", (Facts(tuple(row for row in rows if row[1])),))
+
+
+def status_words(info: RunInfo) -> str:
+    """`interrupted: Ctrl-C after 12 trials`."""
+    reason = clean(info.status_reason)
+    return clean(info.status, 60) + (f": {reason}" if reason else "")
+
+
+def finding_words(finding: Finding) -> str:
+    """What limits the step, how much removing it would be worth, and how sure that is."""
+    parts = []
+    if finding.share is not None:
+        parts.append(f"{percent(finding.share)} of a step")
+    if finding.worth_x is not None:
+        parts.append(f"without it {finding.worth_x:.2g}x as fast")
+    if finding.confidence:
+        parts.append(f"confidence: {clean(finding.confidence, 60)}")
+    tail = f" ({'; '.join(parts)})" if parts else ""
+    text = clean(finding.text).rstrip(".")
+    stage = clean(finding.stage, 40)
+    if not text:
+        return stage + tail
+    is_named = stage.lower() in text.lower()
+    return (text if is_named else f"{stage}: {text}") + tail
+
+
+def _no_answer(contents: RunContents) -> Section:
+    """What is known and what is missing where no cell is recommended."""
+    results = cell_results(contents.trials)
+    measured = [r for r in results if r.verdict == "ok"]
+    predicted = [r for r in results if r.verdict == "predicted"]
+    failed = [r for r in results if r.failed]
+    not_run = [r for r in results if r.verdict in NOT_RUN]
+    rows = [("status", status_words(contents.info))]
+    for label, group in (
+        ("run", measured), ("predicted", predicted), ("failed", failed), ("not run", not_run),
+    ):  # fmt: skip
+        if group:
+            rows.append((label, plural(len(group), "cell")))
+    if measured:
+        best = measured[0].record
+        step = step_words(best.step_s, best.step_s_low, best.step_s_high) or "not measured"
+        rows.append(("best so far", f"{cell_words(best.cell)}: {step} a step"))
+        if best.projected_total_s is not None:
+            rows.append(
+                ("projected", projection_words(
+                    best.projected_total_s, best.projected_total_s_low, best.projected_total_s_high
+                ) + " for the whole run")
+            )  # fmt: skip
+    if not contents.trials:
+        lacking = "No trial was recorded: nothing is known of any cell."
+    elif measured:
+        lacking = "The probe ended before it could compare the cells; a longer --budget can."
+    elif predicted:
+        lacking = (
+            "No cell was run as a whole, and only such are recommended: give a longer --budget."
+        )
+    elif failed and not not_run:
+        lacking = "No cell can run here: the reasons are below."
+    else:
+        lacking = "No cell was measured: give a longer --budget, or other cells."
+    return Section("No recommendation", (Facts(tuple(rows)), Paragraph(lacking)))
+
+
+def _options(recommendation: Recommendation) -> Section:
+    rows = tuple(
+        (clean(option.text), format_duration(option.projected_total_s))
+        for option in recommendation.options
+    )
+    columns = (Column("instead", right=False), Column("whole run"))
+    return Section("Options", (Table(columns, rows),))
+
+
+def _matrix_sections(contents: RunContents) -> list[Section]:
+    trials = contents.trials
+    sections = []
+    table = matrix_table(trials, contents.recommendation)
+    if table.rows:
+        sections.append(Section("Cells", (table,)))
+    failures, not_run = failure_lines(trials), not_run_lines(trials)
+    if failures:
+        sections.append(Section("Failed", (Bullets(tuple(failures), "bad"),)))
+    if not_run:
+        sections.append(Section("Not run", (Bullets(tuple(not_run), "dim"),)))
+    alone = [r for r in trials if r.kind in ("compute", "loader") and r.verdict == "ok"]
+    if alone:
+        columns = (
+            Column("alone", right=False), Column("cell", right=False),
+            Column("a step"), Column("rows/s"), Column("peak memory", optional=1),
+        )  # fmt: skip
+        rows = tuple(
+            (
+                "computing" if r.kind == "compute" else "loading",
+                clean(r.cell_id, 60),
+                step_words(r.step_s, r.step_s_low, r.step_s_high),
+                rate_words(r.rows_per_s),
+                format_bytes(r.peak_rss_bytes) if r.peak_rss_bytes is not None else "",
+            )
+            for r in alone
+        )
+        table = Table(columns, rows).without_empty_columns()
+        sections.append(Section("Ceilings", (table,)))
+    return sections
+
+
+def _stage_sections(trials: Sequence[TrialRecord], recommendation: Recommendation) -> list[Section]:
+    """Where a step of the recommended cell goes, and what it needs beside its steps."""
+    cell_id = recommendation.cell.cell_id
+    ran = [r for r in trials if r.cell_id == cell_id and r.kind == "full" and r.verdict == "ok"]
+    if not ran:
+        return []
+    record = next((r for r in reversed(ran) if r.stage_s), ran[-1])
+    blocks: list[Block] = []
+    if record.stage_s:
+        blocks.append(_stage_table(record.stage_s))
+        if record.cell.workers:
+            blocks.append(
+                Paragraph(
+                    "Workers fetch and collate beside the training process: these are seconds of "
+                    f"a worker, of which the loop waited {percent(record.data_wait_share) or '?'}.",
+                    "dim",
+                )
+            )
+    beside = [
+        ("start-up", record.startup_s), ("first batch", record.first_batch_s),
+        ("new epoch", record.epoch_restart_s), ("validation", record.validation_s),
+        ("checkpoint", record.checkpoint_s),
+    ]  # fmt: skip
+    words = [f"{name} {format_duration(value)}" for name, value in beside if value is not None]
+    if record.peak_rss_bytes is not None:
+        words.append(f"peak memory {format_bytes(record.peak_rss_bytes)}")
+    if record.peak_device_bytes is not None:
+        words.append(f"on the device {format_bytes(record.peak_device_bytes)}")
+    if words:
+        blocks.append(Paragraph("Beside the steps: " + ", ".join(words) + "."))
+    return [Section("A step of the recommended cell", tuple(blocks))] if blocks else []
+
+
+def _stage_table(stage_s: Mapping[str, float]) -> Table:
+    known = [(stage, stage_s[stage]) for stage in STAGES if stage in stage_s]
+    whole_s = sum(value for _, value in known)
+    rows = []
+    for stage, value in known:
+        share = value / whole_s if whole_s > 0 else 0.0
+        bar = "█" * round(share * _BAR_WIDTH)
+        rows.append((stage, format_duration(value), percent(share), bar))
+    columns = (
+        Column("stage", right=False), Column("time"), Column("share"), Column("", right=False),
+    )  # fmt: skip
+    return Table(columns, tuple(rows))
+
+
+def _use(contents: RunContents, recommendation: Recommendation) -> Section:
+    file = short_path(contents.path / "recommendation.json")
+    kept = kept_options(contents.info.argv)
+    lines = [
+        *command_lines(["ctrkit", "train", "--auto-device", *kept]),
+        *command_lines(["ctrkit", "train", "--config", file, *kept]),
+    ]
+    blocks: list[Block] = [
+        Paragraph("Train with it (the first command takes the newest probe that fits, the second "
+                  "this one):"),
+        Code(tuple(lines), "sh"),
+    ]  # fmt: skip
+    if recommendation.dataloader_kwargs:
+        blocks += [
+            Paragraph("In your own code:"),
+            Code(tuple(dataloader_lines(recommendation.dataloader_kwargs)), "python"),
+        ]
+    return Section("Use it", tuple(blocks))

@@ -1,0 +1,237 @@
+"""The report on a real run: its status, epochs beside known ones, actual against projected."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from ctrkit.config import RunSizes
+from ctrkit.progress import Stage
+from ctrkit.records import Recommendation
+from ctrkit.report.blocks import (
+    Block,
+    Bullets,
+    Code,
+    Column,
+    Facts,
+    Paragraph,
+    Section,
+    Table,
+    Tone,
+)
+from ctrkit.report.contents import EpochRow, RunContents
+from ctrkit.report.known import KNOWN_EPOCHS, KNOWN_NOTE, KNOWN_TARGET, KnownEpoch
+from ctrkit.report.matrix import failure_lines
+from ctrkit.report.paste import command_lines, short_path
+from ctrkit.report.probe_view import status_words
+from ctrkit.report.words import (
+    cell_words,
+    clean,
+    deviation_words,
+    flag_words,
+    plural,
+    projection_words,
+)
+from ctrkit.units import format_count, format_duration
+
+_INCIDENTS_SHOWN = 20
+# column of epochs.csv, heading, decimals, how soon it is left out where room is short
+_EPOCH_COLUMNS = (
+    ("train_loss", "train loss", 4, 0),
+    ("train_logloss", "train log loss", 4, 4),
+    ("train_auc", "train AUC", 4, 0),
+    ("train_gauc", "train gAUC", 4, 5),
+    ("val_loss", "val loss", 4, 0),
+    ("val_logloss", "val log loss", 4, 3),
+    ("val_auc", "val AUC", 4, 0),
+    ("val_gauc", "val gAUC", 4, 2),
+    ("train_val_gap", "gap", 4, 6),
+    ("gate_mean", "gate mean", 4, 0),
+    ("gate_std", "gate std", 4, 7),
+)
+
+
+def train_sections(contents: RunContents) -> list[Section]:
+    """The sections of a real run's report."""
+    sections = [_status(contents)]
+    if contents.epochs:
+        sections.append(_epochs(contents))
+    sections.append(_projection(contents))
+    failures = failure_lines(contents.trials)
+    if failures:
+        sections.append(Section("Ended", (Bullets(tuple(failures), "bad"),)))
+    if contents.incidents:
+        sections.append(_incidents(contents))
+    return sections
+
+
+def _status(contents: RunContents) -> Section:
+    info, epochs = contents.info, contents.epochs
+    status = status_words(info)
+    was_killed = info.status == "running" and not contents.alive
+    if was_killed:
+        status = "not running any more, and it did not say why it ended"
+    rows = [("status", status)]
+    planned = info.sizes.epochs if info.sizes else None
+    rows.append(("epochs", f"{len(epochs)} finished" + (f" of {planned}" if planned else "")))
+    rows += [(label, words) for label, words in _progress_rows(contents)]
+    if info.cell is not None:
+        rows.append(("cell", cell_words(info.cell)))
+    best = max((e for e in epochs if e["val_auc"] is not None), key=_val_auc, default=None)
+    if best is not None:
+        rows.append(("best", f"validation AUC {best['val_auc']:.4f} in epoch {best['epoch']}"))
+    blocks: list[Block] = [Facts(tuple(rows))]
+    if info.status != "done" and not contents.alive:
+        if contents.has_checkpoint:
+            command = ["ctrkit", "train", "--resume", short_path(contents.path)]
+            blocks += [Paragraph("Go on with it:"), Code(tuple(command_lines(command)), "sh")]
+        else:
+            blocks.append(Paragraph("It left no checkpoint: it cannot be resumed."))
+    return Section("Run", tuple(blocks))
+
+
+def _val_auc(row: EpochRow) -> float:
+    return row["val_auc"] or 0.0
+
+
+def _progress_rows(contents: RunContents) -> list[tuple[str, str]]:
+    """Where the loop is, or was when it ended."""
+    progress = contents.progress
+    if progress is None or contents.info.status == "done":
+        return []
+    where = progress.stage.label
+    if progress.stage in (Stage.FIRST_BATCH, Stage.STEP, Stage.VALIDATION, Stage.CHECKPOINT):
+        of = f" of {format_count(progress.steps)}" if progress.steps else ""
+        where += f", epoch {progress.epoch}, step {format_count(progress.step)}{of}"
+    if progress.loss == progress.loss:
+        where += f", loss {progress.loss:.4f}"
+    rows = [("now" if contents.alive else "ended in", where)]
+    if contents.alive and contents.silent_s is not None:
+        rows.append(("last sign", f"{format_duration(contents.silent_s)} ago"))
+    return rows
+
+
+def _epochs(contents: RunContents) -> Section:
+    columns = [Column("epoch", right=False)]
+    columns += [Column(name, optional=optional) for _, name, _, optional in _EPOCH_COLUMNS]
+    columns += [Column("lr", optional=1), Column("time")]
+    known = KNOWN_EPOCHS if contents.info.workload.target == KNOWN_TARGET else ()
+    rows = [_epoch_cells(row, contents.info.sizes) for row in contents.epochs]
+    rows += [_known_cells(epoch) for epoch in known]
+    tones: list[Tone] = ["plain"] * len(contents.epochs)
+    tones += ["dim"] * len(known)
+    blocks: list[Block] = [Table(tuple(columns), tuple(rows), tuple(tones)).without_empty_columns()]
+    if any(is_partial(row, contents.info.sizes) for row in contents.epochs):
+        blocks.append(Paragraph("* not all rows of the epoch were trained on.", "dim"))
+    if known:
+        blocks.append(Paragraph(KNOWN_NOTE, "dim"))
+    return Section("Epochs", tuple(blocks))
+
+
+def is_partial(row: EpochRow, sizes: RunSizes | None) -> bool:
+    """Whether the epoch was cut (`--max-steps`); its time says nothing of a whole one."""
+    rows, whole = row.get("rows"), sizes.train_rows if sizes else None
+    return rows is not None and whole is not None and rows < whole
+
+
+def _epoch_cells(row: EpochRow, sizes: RunSizes | None) -> tuple[str, ...]:
+    lr = row["learning_rate"]
+    return (
+        f"{row['epoch']}" + ("*" if is_partial(row, sizes) else ""),
+        *(_fixed(row[column], decimals) for column, _, decimals, _ in _EPOCH_COLUMNS),
+        "" if lr is None else f"{lr:.1e}",
+        "" if row["wall_s"] is None else format_duration(row["wall_s"]),
+    )
+
+
+def _known_cells(epoch: KnownEpoch) -> tuple[str, ...]:
+    figures = tuple(
+        _fixed(getattr(epoch, column, None), decimals) for column, _, decimals, _ in _EPOCH_COLUMNS
+    )
+    return (f"{epoch.phase}, {epoch.epoch}", *figures, "", "")
+
+
+def _fixed(value: float | None, decimals: int) -> str:
+    return "" if value is None else f"{value:.{decimals}f}"
+
+
+def _projection(contents: RunContents) -> Section:
+    projection, info = contents.info.projection, contents.info
+    if projection is None or projection.projected_epoch_s is None:
+        text = "This run was started without a projection; `ctrkit probe` makes one."
+        return Section("Actual against projected", (Paragraph(text),))
+    whole = [
+        row for row in contents.epochs
+        if row["wall_s"] is not None and not is_partial(row, info.sizes)
+    ]  # fmt: skip
+    blocks: list[Block] = []
+    if whole:
+        blocks.append(_against_table(whole, projection))
+    rows = [("projected epoch", projection_words(
+        projection.projected_epoch_s, projection.projected_epoch_s_low,
+        projection.projected_epoch_s_high,
+    ))]  # fmt: skip
+    if projection.projected_total_s is not None:
+        rows.append(("projected run", projection_words(
+            projection.projected_total_s, projection.projected_total_s_low,
+            projection.projected_total_s_high,
+        )))  # fmt: skip
+    rows += _pace_rows(whole, contents)
+    rows += [("caution", words) for words in flag_words(projection.flags)]
+    if not whole:
+        blocks.append(Paragraph("No whole epoch was finished yet: there is nothing to compare."))
+    return Section("Actual against projected", (*blocks, Facts(tuple(rows))))
+
+
+def _against_table(whole: Sequence[EpochRow], projection: Recommendation) -> Table:
+    columns = (Column("epoch"), Column("took"), Column("against projected"),
+               Column("interval", right=False))  # fmt: skip
+    rows = []
+    for row in whole:
+        took_s, projected_s = row["wall_s"] or 0.0, projection.projected_epoch_s or 0.0
+        rows.append(
+            (
+                f"{row['epoch']}", format_duration(took_s), deviation_words(took_s, projected_s),
+                interval_words(took_s, projection),
+            )
+        )  # fmt: skip
+    return Table(columns, tuple(rows)).without_empty_columns()
+
+
+def interval_words(took_s: float, projection: Recommendation) -> str:
+    """`inside`, `longer` or `shorter` than the projected interval of an epoch."""
+    low, high = projection.projected_epoch_s_low, projection.projected_epoch_s_high
+    if low is None or high is None:
+        return ""
+    return "longer" if took_s > high else "shorter" if took_s < low else "inside"
+
+
+def _pace_rows(whole: Sequence[EpochRow], contents: RunContents) -> list[tuple[str, str]]:
+    """The mean epoch, and at this pace the whole run; the run's own time where it is over."""
+    if not whole:
+        return []
+    projection, info = contents.info.projection, contents.info
+    mean_s = statistics.fmean(row["wall_s"] or 0.0 for row in whole)
+    projected_s = projection.projected_epoch_s if projection else None
+    against = f" ({deviation_words(mean_s, projected_s)})" if projected_s else ""
+    rows = [("mean epoch", format_duration(mean_s) + against)]
+    planned = info.sizes.epochs if info.sizes else None
+    if planned and info.status != "done":
+        left = max(0, planned - len(contents.epochs))
+        rows.append(
+            ("at this pace", f"{format_duration(planned * mean_s)} for {plural(planned, 'epoch')}, "
+             f"{format_duration(left * mean_s)} still to go")
+        )  # fmt: skip
+    return rows
+
+
+def _incidents(contents: RunContents) -> Section:
+    shown = contents.incidents[-_INCIDENTS_SHOWN:]
+    lines = []
+    for incident in shown:
+        words = (f"{key} {value}" for key, value in incident.items() if value not in (None, ""))
+        lines.append(clean(", ".join(words), 200))
+    left_out = len(contents.incidents) - len(shown)
+    if left_out:
+        lines.insert(0, f"{plural(left_out, 'earlier incident')} in incidents.jsonl")
+    return Section("Incidents", (Bullets(tuple(lines)),))

@@ -1,0 +1,85 @@
+"""What a report says: pure functions from the contents of a run folder to blocks."""
+
+from __future__ import annotations
+
+from ctrkit.report.blocks import Block, Bullets, Facts, Report, Section
+from ctrkit.report.contents import RunContents
+from ctrkit.report.probe_view import probe_sections
+from ctrkit.report.train_view import train_sections
+from ctrkit.report.words import clean, plural
+from ctrkit.units import format_bytes, format_count, format_duration
+
+
+def report_view(contents: RunContents) -> Report:
+    """The report on a run folder, of a probe or of a real run."""
+    info = contents.info
+    is_probe = info.command == "probe"
+    sections = probe_sections(contents) if is_probe else train_sections(contents)
+    if contents.missing:
+        lines = Bullets(tuple(clean(line) for line in contents.missing), "bad")
+        sections = [*sections, Section("Not readable", (lines,))]
+    name = "Probe" if is_probe else "Run" if info.command == "train" else clean(info.command)
+    title = f"{name} of {clean(_workload_name(contents))}, {_moment(info.created)}"
+    return Report(title, (), (_header(contents), *sections))
+
+
+def _workload_name(contents: RunContents) -> str:
+    workload = contents.info.workload
+    is_own = ".py:" in workload.target
+    return workload.target if is_own else f"{workload.target} {workload.phase.name}"
+
+
+def _moment(created: str) -> str:
+    """`2026-01-31 12:00 UTC` of an ISO time in UTC."""
+    return clean(created.replace("T", " ")[:16], 40) + " UTC"
+
+
+def _header(contents: RunContents) -> Section:
+    rows = [
+        ("data", _data_words(contents)),
+        ("machine", _machine_words(contents)),
+        ("folder", clean(str(contents.path))),
+    ]
+    info = contents.info
+    if info.wall_s is not None:
+        budget = f" of a budget of {format_duration(info.budget_s)}" if info.budget_s else ""
+        rows.append(("took", format_duration(info.wall_s) + budget))
+    blocks: list[Block] = [Facts(tuple(row for row in rows if row[1]))]
+    return Section("", tuple(blocks))
+
+
+def _data_words(contents: RunContents) -> str:
+    workload, sizes = contents.info.workload, contents.info.sizes
+    is_own = ".py:" in workload.target
+    parts = [workload.data or ("" if is_own else "the default generated store")]
+    if sizes is not None:
+        if sizes.train_rows is not None:
+            batches = (
+                f" in {format_count(sizes.train_batches)} batches" if sizes.train_batches else ""
+            )
+            parts.append(f"{format_count(sizes.train_rows)} training rows{batches}")
+        elif sizes.train_batches is not None:
+            parts.append(f"{format_count(sizes.train_batches)} batches an epoch")
+        if sizes.validation_rows:
+            parts.append(f"{format_count(sizes.validation_rows)} validation rows")
+        parts.append(plural(sizes.epochs, "epoch"))
+    return clean(", ".join(part for part in parts if part))
+
+
+def _machine_words(contents: RunContents) -> str:
+    """Processor, cores, memory, system, torch: what is known of them, in a line."""
+    environment = contents.info.environment
+    machine, versions = environment.get("machine"), environment.get("versions")
+    machine = machine if isinstance(machine, dict) else {}
+    versions = versions if isinstance(versions, dict) else {}
+    cores, memory = machine.get("physical_cores"), machine.get("memory_bytes")
+    system = " ".join(str(machine[key]) for key in ("system", "machine") if machine.get(key))
+    parts = [
+        *sorted(contents.info.device_names.values()),
+        str(machine.get("processor") or ""),
+        plural(cores, "core") if isinstance(cores, int) else "",
+        format_bytes(memory) if isinstance(memory, int) else "",
+        system,
+        f"torch {versions['torch']}" if versions.get("torch") else "",
+    ]
+    return clean(", ".join(dict.fromkeys(part for part in parts if part)))

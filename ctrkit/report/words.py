@@ -1,0 +1,120 @@
+"""How the report says things: times with intervals, shares, cells, flags, and text made safe."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+
+from ctrkit.config import Cell
+from ctrkit.units import format_count, format_duration
+
+# What a flag of a record or a recommendation means; a flag that is not here is shown as it is.
+FLAG_WORDS = {
+    "provisional": "provisional: too few launches, validation batches or checkpoints were measured",
+    "low confidence": "low confidence: too few steps were measured for a narrow interval",
+    "heavy tail": "heavy tail: a few steps took most of the time, and may do so again",
+    "not steady": "not steady: steps were still getting faster or slower when the trial ended",
+    "tied": "tied: the measurement cannot tell the best cells apart",
+}
+
+
+def clean(text: str, limit: int = 400) -> str:
+    """One line without characters that could steer a terminal or reorder text; cut at `limit`.
+
+    Text of workloads, paths and exceptions is never trusted: control, format (also right-to-left
+    overrides), surrogate and private characters become visible escapes.
+    """
+    shown = []
+    for character in " ".join(text.split()):
+        if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co"):
+            shown.append(f"\\x{ord(character):02x}")
+        else:
+            shown.append(character)
+    line = "".join(shown)
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def range_words(low_s: float, high_s: float) -> str:
+    """An interval in one unit: `25.1 .. 29.4 h`; both ends in full where they are far apart."""
+    if low_s > 0 and high_s / low_s > 20:
+        return f"{format_duration(low_s)} .. {format_duration(high_s)}"
+    limits = ((1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min"), (72 * 3600, 3600, "h"))
+    factor, unit = next(((f, u) for limit, f, u in limits if high_s < limit), (86400, "d"))
+    low, high = low_s / factor, high_s / factor
+    most = 2 if high < 10 else 1
+    width = max(high - low, 1e-9)
+    decimals = min(most, max(0, 1 - math.floor(math.log10(width))))
+    return f"{low:.{decimals}f} .. {high:.{decimals}f} {unit}"
+
+
+def projection_words(value_s: float | None, low_s: float | None, high_s: float | None) -> str:
+    """`1 d 3 h (25.1 .. 29.4 h)`; the interval is left out where there is none."""
+    if value_s is None or low_s is None or high_s is None:
+        return format_duration(value_s)
+    return f"{format_duration(value_s)} ({range_words(low_s, high_s)})"
+
+
+def step_words(value_s: float | None, low_s: float | None, high_s: float | None) -> str:
+    """`11.2 s ±0.3`: three digits, and the wider half of the interval in the same unit."""
+    if value_s is None:
+        return ""
+    factor, unit = (1e-3, "ms") if value_s < 0.9995 else (1.0, "s")
+    value = value_s / factor
+    decimals = 0 if value >= 100 else 1 if value >= 10 else 2
+    words = f"{value:.{decimals}f} {unit}"
+    if low_s is None or high_s is None:
+        return words
+    half = max(high_s - value_s, value_s - low_s) / factor
+    least = 10.0**-decimals
+    return f"{words} ±{half:.{decimals}f}" if half >= least / 2 else f"{words} ±<{least:g}"
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage, one digit after the point below 10 %."""
+    if share is None or math.isnan(share):
+        return ""
+    return (
+        f"{share:.1%}".replace("%", " %") if share < 0.0995 else f"{share:.0%}".replace("%", " %")
+    )
+
+
+def rate_words(rows_per_s: float | None) -> str:
+    """Rows per second, three digits below 100."""
+    if rows_per_s is None or math.isnan(rows_per_s):
+        return ""
+    return f"{rows_per_s:.3g}" if rows_per_s < 100 else format_count(rows_per_s)
+
+
+def deviation_words(actual_s: float, projected_s: float) -> str:
+    """How much longer than projected it took: `+4.6 %`, negative where it was faster."""
+    return f"{(actual_s / projected_s - 1) * 100:+.1f} %" if projected_s > 0 else ""
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 epoch`, `15 epochs`."""
+    return f"{format_count(count)} {noun}" if count == 1 else f"{format_count(count)} {noun}s"
+
+
+def cell_words(cell: Cell) -> str:
+    """`cpu, batches loader, 2 workers (spawn, prefetch 2), 2 threads, batch 2,048`."""
+    parts = [cell.device, "own loader" if cell.loader == "custom" else f"{cell.loader} loader"]
+    if cell.workers:
+        kept = ", kept between epochs" if cell.persistent else ""
+        parts.append(
+            f"{plural(cell.workers, 'worker')} "
+            f"({cell.start_method}, prefetch {cell.prefetch}{kept})"
+        )
+    else:
+        parts.append("no workers")
+    if cell.pin:
+        parts.append("pinned memory")
+    parts += [plural(cell.threads, "thread"), f"batch {format_count(cell.batch_size)}"]
+    if cell.nproc > 1:
+        parts.append(f"{cell.nproc} processes")
+    return ", ".join(parts)
+
+
+def flag_words(flags: Sequence[str]) -> list[str]:
+    """What each flag means, once."""
+    return list(dict.fromkeys(FLAG_WORDS.get(flag, clean(flag)) for flag in flags))

@@ -1,0 +1,233 @@
+"""Ends a child with its whole family, and removes the shared memory that provably was theirs."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from ctrkit.lifeline import RUN_ID_VARIABLE
+
+_LINUX = sys.platform.startswith("linux")
+_SHARED = Path("/dev/shm")
+_OWN_NAMES = re.compile(r"(torch_|sem\.mp-|psm_)")
+# They remove what killed processes leave behind, and end by themselves when those are gone.
+_SWEEPERS = ("resource_tracker", "torch_shm_manager")
+_SWEEP_S = 3.0
+_KILL_S = 5.0
+_PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A child and all that came of it: descendants, its session, its run id in the environment.
+
+    `created_s` tells the root from a later process with the same pid.
+    """
+
+    root_pid: int
+    created_s: float
+    run_id: str
+
+    @classmethod
+    def of(cls, root_pid: int, run_id: str) -> Family:
+        """The family of a process that was just started."""
+        try:
+            created_s = float(psutil.Process(root_pid).create_time())
+        except psutil.Error:
+            created_s = time.time()
+        return cls(root_pid=root_pid, created_s=created_s, run_id=run_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """What `end_family` did: pids it killed, pids that would not go, files it removed."""
+
+    killed: tuple[int, ...] = ()
+    left: tuple[int, ...] = ()
+    unlinked: tuple[str, ...] = ()
+
+
+def find_family(family: Family) -> list[psutil.Process]:
+    """Its living processes; zombies are left out. Never this process."""
+    everyone = {process.pid: process for process in psutil.process_iter()}
+    members = {pid for pid, process in everyone.items() if _is_seed(process, family)}
+    parents = {pid: _parent(process) for pid, process in everyone.items()}
+    grown = True
+    while grown:
+        more = {pid for pid, parent in parents.items() if parent in members} - members
+        members |= more
+        grown = bool(more)
+    members.discard(os.getpid())
+    return [everyone[pid] for pid in sorted(members) if _is_alive(everyone[pid])]
+
+
+def end_family(family: Family) -> Ended:
+    """Stop all, look again, kill all but torch's sweepers, let those sweep, kill what remains.
+
+    Bounded in time (about 10 s at worst); zombies of this process that belong to the family are
+    reaped, but for the root, which whoever started it must reap.
+    """
+    members = _stop_all(family)
+    if not members:
+        return Ended()
+    shared = set().union(*(_shared_files(process) for process in members.values()))
+    sweepers = {pid for pid, process in members.items() if _is_sweeper(process)}
+    _kill(process for pid, process in members.items() if pid not in sweepers)
+    _wait_gone((p for pid, p in members.items() if pid not in sweepers), _KILL_S, family)
+    _wait_gone((members[pid] for pid in sweepers), _SWEEP_S, family)
+    deadline_s = time.monotonic() + _KILL_S
+    while (left := find_family(family)) and time.monotonic() < deadline_s:
+        members |= {process.pid: process for process in left}
+        _kill(left)
+        _wait_gone(left, 0.5, family)
+    _reap(members.values(), family)
+    return Ended(
+        killed=tuple(sorted(members)),
+        left=tuple(process.pid for process in left),
+        unlinked=tuple(sorted(_unlink(shared, family.created_s))),
+    )
+
+
+@contextmanager
+def subreaper() -> Iterator[None]:
+    """Inside, orphans of the children come to this process (Linux), so that they can be reaped."""
+    if not _LINUX:
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    before = ctypes.c_int()
+    libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, before.value, 0, 0, 0)
+
+
+def _is_seed(process: psutil.Process, family: Family) -> bool:
+    try:
+        older_s = family.created_s - process.create_time()
+        if older_s > 1:
+            return False
+        if process.pid == family.root_pid:
+            return bool(older_s > -1)
+        if os.getsid(process.pid) == family.root_pid:
+            return True
+        return bool(process.environ().get(RUN_ID_VARIABLE) == family.run_id)
+    except (psutil.Error, OSError):
+        return False
+
+
+def _parent(process: psutil.Process) -> int | None:
+    try:
+        return int(process.ppid())
+    except psutil.Error:
+        return None
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def _is_sweeper(process: psutil.Process) -> bool:
+    try:
+        words = " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+    return any(name in words for name in _SWEEPERS)
+
+
+def _stop_all(family: Family) -> dict[int, psutil.Process]:
+    """All members, stopped so that none of them can make new ones while they are counted."""
+    members: dict[int, psutil.Process] = {}
+    for _ in range(10):
+        new = [process for process in find_family(family) if process.pid not in members]
+        if not new:
+            break
+        for process in new:
+            members[process.pid] = process
+            if not _is_sweeper(process):
+                with suppress(psutil.Error):
+                    process.suspend()
+    return members
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()
+
+
+def _wait_gone(processes: Iterable[psutil.Process], timeout_s: float, family: Family) -> None:
+    # Not psutil's wait: it would take the root's exit code away from who started it.
+    waiting = list(processes)
+    deadline_s = time.monotonic() + timeout_s
+    while waiting := [process for process in waiting if _is_alive(process)]:
+        if time.monotonic() >= deadline_s:
+            return
+        _reap(waiting, family)
+        time.sleep(0.01)
+
+
+def _reap(processes: Iterable[psutil.Process], family: Family) -> None:
+    """Take the exit codes of orphans that became children of this process."""
+    for process in processes:
+        if process.pid != family.root_pid:
+            with suppress(ChildProcessError):
+                os.waitpid(process.pid, os.WNOHANG)
+
+
+def _shared_files(process: psutil.Process) -> set[str]:
+    """Names in /dev/shm that the process maps or holds open, of the kinds torch and Python make."""
+    if not _LINUX:
+        return set()
+    paths: set[str] = set()
+    with suppress(OSError):
+        maps = Path(f"/proc/{process.pid}/maps").read_text(errors="replace")
+        paths.update(
+            line.split(maxsplit=5)[-1] for line in maps.splitlines() if "/dev/shm/" in line
+        )
+    with suppress(OSError):
+        for handle in Path(f"/proc/{process.pid}/fd").iterdir():
+            with suppress(OSError):
+                paths.add(os.readlink(handle))
+    return {
+        path.rpartition("/")[2]
+        for path in paths
+        if path.startswith(f"{_SHARED}/") and _OWN_NAMES.match(path.rpartition("/")[2])
+    }
+
+
+def _unlink(names: set[str], created_s: float) -> list[str]:
+    """Remove those that are no older than the family and that no living process uses.
+
+    Other jobs share the place, and a child may have used what was there before it.
+    """
+    present = {name for name in names if _is_newer(_SHARED / name, created_s)}
+    if present:
+        present -= set().union(*(_shared_files(process) for process in psutil.process_iter()))
+    removed = []
+    for name in present:
+        with suppress(OSError):
+            (_SHARED / name).unlink()
+            removed.append(name)
+    return removed
+
+
+def _is_newer(path: Path, created_s: float) -> bool:
+    try:
+        return path.stat().st_ctime >= created_s - 1
+    except OSError:
+        return False

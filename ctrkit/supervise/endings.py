@@ -1,0 +1,97 @@
+"""What an ended child means: its verdict from exit code, result file and last words."""
+
+from __future__ import annotations
+
+import re
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from ctrkit.progress import Stage
+from ctrkit.records import ChildError
+from ctrkit.supervise.watchdog import Verdict
+
+_WORKER_DIED = re.compile(
+    r"DataLoader worker \(pid(\(s\))?.*\) (exited unexpectedly|is killed by signal)", re.DOTALL
+)
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|OutOfMemoryError|\bMemoryError\b|[Cc]annot allocate memory"
+    r"|can't allocate memory|Unable to allocate",
+)
+_SETUP_STAGES = (Stage.IMPORT, Stage.DATA, Stage.MODEL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What every kind of result file says in common; other keys are left alone."""
+
+    complete: bool = True
+    error: ChildError | None = None
+
+
+def read_result(path: Path) -> Result | None:
+    """The child's result so far, None if it wrote none."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Result)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def classify_error(message: str, otherwise: str = "crashed") -> str:
+    """The verdict that an error's text proves, else `otherwise`."""
+    if _WORKER_DIED.search(message):
+        return "worker-died"
+    if _OUT_OF_MEMORY.search(message):
+        return "out-of-memory"
+    return otherwise
+
+
+def judge_exit(exit_code: int, result: Result | None, stage: Stage, last_line: str = "") -> Verdict:
+    """The verdict of a child that ended by itself.
+
+    Args:
+        exit_code: as `subprocess` gives it, negative for a signal.
+        result: what it wrote.
+        stage: where it was last.
+        last_line: the last line of its stderr, where an uncaught exception stands.
+    """
+    if result is not None and result.error is not None:
+        error = result.error
+        verdict = error.verdict
+        if verdict in ("crashed", "setup-failed"):
+            verdict = classify_error(error.message, otherwise=verdict)
+        return Verdict(verdict, f"{error.message} (in stage '{error.stage}')")
+    complete = result is not None and result.complete
+    if exit_code == 0 and complete:
+        return Verdict("ok", "")
+    where = "after its result was complete" if complete else f"in stage '{stage.label}'"
+    if exit_code < 0:
+        name = _signal_name(-exit_code)
+        cause = ", cause unknown" if -exit_code == signal.SIGKILL else ""
+        return Verdict("crashed", f"killed by {name}{cause} ({where})")
+    if exit_code == 0:
+        return Verdict("crashed", f"it ended without a complete result ({where})")
+    otherwise = "setup-failed" if stage in _SETUP_STAGES and not complete else "crashed"
+    said = f": {last_line}" if last_line else ""
+    verdict = classify_error(last_line, otherwise=otherwise)
+    return Verdict(verdict, f"it ended with exit code {exit_code} {where}{said}")
+
+
+def judge_hang(hang: Verdict, result: Result | None) -> Verdict:
+    """The verdict of a child that had to be ended: a result that was complete counts."""
+    if result is None or (not result.complete and result.error is None):
+        return hang
+    if result.error is not None:
+        error = judge_exit(1, result, Stage.SHUTDOWN)
+        return Verdict(error.verdict, f"{error.reason}; then its process did not end")
+    return Verdict("shutdown-hang", f"the result is complete, but its process does not end: "
+                                    f"{hang.reason}")  # fmt: skip
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

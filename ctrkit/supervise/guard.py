@@ -1,0 +1,63 @@
+"""A process that ends a child's family when the supervisor dies: `python -m` with the run id.
+
+It waits on its stdin, a pipe that only the supervisor holds open: a line with the child's pid when
+there is one, then `done`. An end of the pipe without `done` means that the supervisor was killed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+DONE = "done"
+
+
+class Guard:
+    """The supervisor's side."""
+
+    def __init__(self, run_id: str, env: dict[str, str]) -> None:
+        argv = [sys.executable, "-P", "-m", "ctrkit.supervise.guard", run_id]
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True, env=env, text=True,
+        )  # fmt: skip
+
+    def watch(self, pid: int) -> None:
+        """Tell it the child's pid."""
+        self._say(str(pid))
+
+    def dismiss(self) -> None:
+        """The family has ended: end the guard and reap it."""
+        self._say(DONE)
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _say(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):  # a guard that was killed cannot be told anything
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+
+
+def main() -> None:
+    """Wait for the end of the pipe; psutil is imported only when it is needed."""
+    run_id, pid, created_s = sys.argv[1], 0, time.time()
+    for line in sys.stdin:
+        if line.strip() == DONE:
+            return
+        pid = int(line)
+    from ctrkit.supervise.cleanup import Family, end_family
+
+    end_family(Family(root_pid=pid, created_s=created_s, run_id=run_id))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Starts a child from its spec: own session, output to files, a run id, and a guard."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import select
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from ctrkit.config import ChildSpec
+from ctrkit.files import write_json
+from ctrkit.lifeline import RUN_ID_VARIABLE, SUPERVISOR_VARIABLE
+from ctrkit.supervise.cleanup import Ended, Family, end_family
+from ctrkit.supervise.guard import Guard
+
+MAX_OUTPUT_BYTES = 64_000_000
+_DROPPED = b"[ctrkit dropped what was here: the output had grown beyond 64 MB]\n"
+
+
+class Child:
+    """A started child process. `end` must be called once, whatever happens."""
+
+    def __init__(self, spec: ChildSpec, completion: str, argv: Sequence[str] | None = None) -> None:
+        """Write `spec.json` into the spec's folder and start the child.
+
+        Args:
+            spec: `spawned_at_s` is set here.
+            completion: name of the result file; one of an earlier launch is removed.
+            argv: instead of `python -m ctrkit.child SPEC` (for tests).
+        """
+        self.folder = Path(spec.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for old in (
+            self.progress_path,
+            self.folder / completion,
+            *self.folder.glob("stacks-*.txt"),
+        ):
+            old.unlink(missing_ok=True)
+        run_id = uuid.uuid4().hex
+        env = {key: value for key, value in os.environ.items() if key != RUN_ID_VARIABLE}
+        self._guard = Guard(run_id, env)
+        try:
+            self.spawned_at_s = time.monotonic()
+            path = self.folder / "spec.json"
+            write_json(path, dataclasses.replace(spec, spawned_at_s=self.spawned_at_s))
+            # -P: a file of the user's folder must not hide a module of the library
+            command = [sys.executable, "-P", "-m", "ctrkit.child", str(path)]
+            self._process = _start(list(argv or command), self.folder, env, run_id)
+        except BaseException:
+            self._guard.dismiss()
+            raise
+        self._family = Family.of(self._process.pid, run_id)
+        self._guard.watch(self._process.pid)
+        self._exit_fd = _exit_fd(self._process.pid)
+
+    @property
+    def pid(self) -> int:
+        """The child's process id, also its session's."""
+        return self._process.pid
+
+    @property
+    def progress_path(self) -> Path:
+        """Where it writes its progress."""
+        return self.folder / "progress.bin"
+
+    @property
+    def stderr_path(self) -> Path:
+        """Its stderr, and that of its workers."""
+        return self.folder / "stderr.txt"
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Its exit code (negative for a signal) as soon as it ends, None at the timeout."""
+        if self._exit_fd is None:
+            with suppress(subprocess.TimeoutExpired):
+                return self._process.wait(timeout_s)
+            return None
+        if self._process.returncode is None:
+            select.select([self._exit_fd], [], [], timeout_s)
+        return self._process.poll()
+
+    def send_signal(self, number: int) -> None:
+        """A signal to the child alone; nothing if it has ended."""
+        self._process.send_signal(number)
+
+    def bound_output(self) -> None:
+        """Drop output that has grown too large; the files are open for appending, so it goes on."""
+        for name in ("stdout.txt", "stderr.txt"):
+            path = self.folder / name
+            if path.stat().st_size > MAX_OUTPUT_BYTES:
+                os.truncate(path, 0)
+                with open(path, "ab") as file:
+                    file.write(_DROPPED)
+
+    def end(self) -> Ended:
+        """End and reap it with its whole family, and dismiss the guard."""
+        try:
+            ended = end_family(self._family)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=5)
+        finally:
+            if self._exit_fd is not None:
+                os.close(self._exit_fd)
+                self._exit_fd = None
+            self._guard.dismiss()
+        return ended
+
+
+def _start(
+    argv: Sequence[str], folder: Path, env: dict[str, str], run_id: str
+) -> subprocess.Popen[bytes]:
+    env = env | {
+        RUN_ID_VARIABLE: run_id,
+        SUPERVISOR_VARIABLE: str(os.getpid()),
+        "PYTHONFAULTHANDLER": "1",  # a segmentation fault leaves its stack in stderr
+    }
+    for name in ("stdout.txt", "stderr.txt"):
+        (folder / name).unlink(missing_ok=True)
+    with open(folder / "stdout.txt", "ab") as out, open(folder / "stderr.txt", "ab") as err:
+        return subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=env, start_new_session=True
+        )
+
+
+def _exit_fd(pid: int) -> int | None:
+    """A descriptor that becomes readable when the process ends, where the system has such."""
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None

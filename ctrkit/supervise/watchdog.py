@@ -1,0 +1,163 @@
+"""Decides whether a silent child is slow, stopped, spinning or dead: pure functions of samples."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from ctrkit.progress import Progress, Stage
+from ctrkit.supervise.budgets import StageBudget
+from ctrkit.supervise.sampler import STOPPED_STATES, TreeSample
+from ctrkit.units import format_duration
+
+LOOK_AGAIN_S = 1.5
+BURNING_CORES = 0.75
+DISK_GRACE = 3
+QUIET_S = 5.0
+_MAX_GAP_S = 3.0  # between two samples; a longer one means that the supervisor itself did not run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Silence:
+    """The time since the last progress, as samples of the tree show it (monotonic seconds).
+
+    `excused_s` is the time in which the host or the supervisor did not run, `stopped_s` that in
+    which a process of the tree was stopped. `burned_until_s` is the end of the last interval in
+    which the tree burned CPU. `looks` are the newest samples, the first and the last at least
+    LOOK_AGAIN_S apart once there are enough.
+    """
+
+    since_s: float
+    burned_until_s: float
+    excused_s: float = 0.0
+    stopped_s: float = 0.0
+    looks: tuple[TreeSample, ...] = ()
+
+    @classmethod
+    def begin(cls, now_s: float) -> Silence:
+        """Progress was made just now."""
+        return cls(since_s=now_s, burned_until_s=now_s)
+
+    def length_s(self, now_s: float) -> float:
+        """Its length, without what is excused."""
+        return now_s - self.since_s - self.excused_s
+
+
+def add_look(silence: Silence, sample: TreeSample) -> Silence:
+    """The silence with one more sample of the tree."""
+    looks = (*silence.looks, sample)
+    while len(looks) > 2 and sample.taken_s - looks[1].taken_s >= LOOK_AGAIN_S:
+        looks = looks[1:]
+    silence = dataclasses.replace(silence, looks=looks)
+    if len(looks) < 2:
+        return silence
+    before = looks[-2]
+    gap_s = sample.taken_s - before.taken_s
+    if gap_s > _MAX_GAP_S:
+        excused_s = silence.excused_s + gap_s
+        return dataclasses.replace(silence, excused_s=excused_s, looks=(sample,))
+    if _in_states(before, sample, STOPPED_STATES):
+        silence = dataclasses.replace(silence, stopped_s=silence.stopped_s + gap_s)
+    if _cores(before, sample) >= BURNING_CORES:
+        silence = dataclasses.replace(silence, burned_until_s=sample.taken_s)
+    return silence
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Within budget, or excused: go on."""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """Over budget: look again soon."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One of `ctrkit.records.VERDICTS` and a sentence that says why."""
+
+    verdict: str
+    reason: str
+
+
+Decision = Keep | Suspect | Verdict
+
+
+def judge(silence: Silence, now_s: float, stage: Stage, budget: StageBudget) -> Decision:
+    """What a silence of this length and these looks means.
+
+    A stopped process or a spinning tree is `stalled`, so is one in uninterruptible I/O after
+    DISK_GRACE budgets; a tree that burns CPU gets `burning_s`; one that burned and has just become
+    idle gets a quarter of its budget more; what remains is `deadlock`.
+    """
+    silent_s = silence.length_s(now_s)
+    if silent_s < budget.idle_s:
+        return Keep()
+    if silent_s < budget.idle_s + LOOK_AGAIN_S or not _looked_twice(silence):
+        return Suspect()
+    first, last = silence.looks[0], silence.looks[-1]
+    what = (
+        f"no progress in stage '{stage.label}' for {format_duration(silent_s)}"
+        f" (budget {format_duration(budget.idle_s)}: {budget.reason})"
+    )
+    if stopped := _in_states(first, last, STOPPED_STATES):
+        return Verdict("stalled", f"{what}; process {stopped[0]} is stopped")
+    if silent_s - silence.stopped_s < budget.idle_s:  # it was stopped and goes on again
+        return Keep()
+    cores = _cores(first, last)
+    if cores >= BURNING_CORES:
+        if silent_s < budget.burning_s:
+            return Keep()
+        return Verdict("stalled", f"{what}; its processes burn {cores:.1f} cores all the while")
+    if waiting := _in_states(first, last, (psutil.STATUS_DISK_SLEEP,)):
+        if silent_s < DISK_GRACE * budget.idle_s:
+            return Keep()
+        return Verdict("stalled", f"{what}; process {waiting[0]} is in uninterruptible I/O")
+    if now_s - silence.burned_until_s < max(LOOK_AGAIN_S, budget.idle_s / 4):
+        return Keep()
+    return Verdict("deadlock", f"{what}; its processes burn {cores:.2f} cores")
+
+
+def is_quiet(silence: Silence, now_s: float, steps_s: Sequence[float]) -> bool:
+    """Whether the child may be hanging already: silent for longer than a step takes, and idle.
+
+    Such a child is judged to the end of its stage's budget, even past a probe's deadline.
+    """
+    usual_s = 2 * statistics.median(steps_s) if steps_s else 0.0
+    if silence.length_s(now_s) < max(QUIET_S, usual_s) or len(silence.looks) < 2:
+        return False
+    return _cores(silence.looks[0], silence.looks[-1]) < BURNING_CORES
+
+
+def step_seconds(before: Progress | None, after: Progress, workers: int) -> float | None:
+    """Mean seconds of the steps between two readings of one epoch, None where that says nothing.
+
+    The first `workers` batches of an epoch come from a queue that was filled beforehand.
+    """
+    if before is None or before.epoch != after.epoch or after.step <= before.step:
+        return None
+    if before.stage is not Stage.STEP or after.stage is not Stage.STEP:
+        return None
+    if before.step < max(1, workers):
+        return None
+    return (after.written_s - before.written_s) / (after.step - before.step)
+
+
+def _looked_twice(silence: Silence) -> bool:
+    looks = silence.looks
+    return len(looks) >= 2 and looks[-1].taken_s - looks[0].taken_s >= LOOK_AGAIN_S
+
+
+def _cores(first: TreeSample, last: TreeSample) -> float:
+    return max(0.0, last.cpu_s - first.cpu_s) / max(last.taken_s - first.taken_s, 1e-9)
+
+
+def _in_states(first: TreeSample, last: TreeSample, states: Sequence[str]) -> list[int]:
+    """Processes that were in one of the states both times."""
+    before = {process.pid for process in first.processes if process.status in states}
+    return [p.pid for p in last.processes if p.pid in before and p.status in states]

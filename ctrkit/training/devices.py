@@ -1,0 +1,37 @@
+"""Devices: which there are, waiting for them, and the memory they used."""
+
+from __future__ import annotations
+
+import torch
+
+
+def available_devices() -> list[str]:
+    """Devices that torch can use here, `cpu` first."""
+    found = ["cpu"]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    if torch.cuda.is_available():
+        found.append("cuda")
+    return found
+
+
+def device_name(device: str) -> str:
+    """What the device calls itself."""
+    return torch.cuda.get_device_name() if device == "cuda" else device
+
+
+def synchronize(device: str) -> None:
+    """Wait until the device has done all that was asked of it; nothing to wait for on the CPU."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()
+
+
+def peak_device_bytes(device: str) -> int | None:
+    """Most device memory in use at once so far; on MPS what the driver holds now; None on CPU."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    if device == "mps":
+        return torch.mps.driver_allocated_memory()
+    return None

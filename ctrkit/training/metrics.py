@@ -1,0 +1,116 @@
+"""AUC, gAUC and log loss of an epoch, and the predictions they are computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[np.generic]
+
+
+def auc(labels: Array, scores: Array) -> float:
+    """Area under the ROC curve; NaN where a class is missing or a score is not finite.
+
+    Args:
+        labels: (N,), 0 or 1.
+        scores: (N,), any monotone function of the probability, such as logits.
+    """
+    if len(labels) == 0 or labels.min() == labels.max() or not np.isfinite(scores).all():
+        return float("nan")
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(labels, scores))
+
+
+def grouped_auc(labels: Array, scores: Array, users: Array) -> float:
+    """gAUC: AUC within each user, averaged by impressions; users with one class are left out.
+
+    Zhu et al. 2017 (arXiv 1706.02093, section 5.1). A user's AUC is the Mann-Whitney statistic
+    (R - p (p + 1) / 2) / (p n), where R is the sum of the ranks of the p positives among the user's
+    p + n scores, tied scores sharing their mean rank. NaN if no user is left, or a score is not
+    finite.
+
+    Args:
+        labels: (N,), 0 or 1.
+        scores: (N,), monotone in the probability within a user.
+        users: (N,), whose impression it was.
+    """
+    if len(labels) == 0 or not np.isfinite(scores).all():
+        return float("nan")
+    order = np.lexsort((scores, users))
+    user, score, label = users[order], scores[order], labels[order].astype(np.float64)
+    place = np.arange(len(user), dtype=np.float64)
+    new_user = np.r_[True, user[1:] != user[:-1]]
+    new_tie = new_user | np.r_[True, score[1:] != score[:-1]]
+    first_of_tie = np.flatnonzero(new_tie)
+    last_of_tie = np.r_[first_of_tie[1:], len(user)] - 1
+    mean_place = (place[first_of_tie] + place[last_of_tie]) / 2
+    first_of_user = np.flatnonzero(new_user)
+    of_user, of_tie = np.cumsum(new_user) - 1, np.cumsum(new_tie) - 1
+    rank = mean_place[of_tie] - place[first_of_user][of_user] + 1
+
+    impressions = np.bincount(of_user).astype(np.float64)
+    positives = np.bincount(of_user, weights=label)
+    rank_sum = np.bincount(of_user, weights=label * rank)
+    negatives = impressions - positives
+    both = (positives > 0) & (negatives > 0)
+    if not both.any():
+        return float("nan")
+    wins = rank_sum - positives * (positives + 1) / 2
+    per_user = wins[both] / (positives * negatives)[both]
+    return float(np.average(per_user, weights=impressions[both]))
+
+
+def log_loss(labels: Array, logits: Array, smoothing: float = 0.0) -> float:
+    """Mean binary cross-entropy in nats, in float64, of logits (N,) to labels (N,).
+
+    With `smoothing` e the labels are y (1 - e) + e / 2. From logits, so that nothing needs to be
+    clipped. NaN without rows.
+    """
+    if len(labels) == 0:
+        return float("nan")
+    z = logits.astype(np.float64)
+    y = labels.astype(np.float64) * (1 - smoothing) + smoothing / 2
+    return float(np.mean(np.logaddexp(0, z) - y * z))
+
+
+class Scores:
+    """Columns that grow by a batch at a time and never make the training step wait.
+
+    Tensors stay on their device until `arrays` is called. They are copied, because a slice kept of
+    a batch would keep the whole batch alive: its memory, and for batches of worker processes a file
+    descriptor each.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self._columns: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def clear(self) -> None:
+        """Forget all rows."""
+        for column in self._columns.values():
+            column.clear()
+
+    def append(self, *columns: Tensor) -> None:
+        """One batch: a tensor (B,) for each name, in the order of the names."""
+        for kept, column in zip(self._columns.values(), columns, strict=True):
+            kept.append(column.detach().clone())
+
+    def arrays(self) -> dict[str, Array]:
+        """All rows as arrays (N,), by name. Waits for the device."""
+        return {name: column.numpy() for name, column in self.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All rows as tensors (N,) in CPU memory, by name."""
+        return {
+            name: torch.cat(kept).cpu() if kept else torch.empty(0)
+            for name, kept in self._columns.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        """Go on from a `state_dict`, with the rows on `device`."""
+        for name, kept in self._columns.items():
+            kept[:] = [state[name].to(device)] if len(state[name]) else []

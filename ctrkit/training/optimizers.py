@@ -1,0 +1,64 @@
+"""Adam with L2 weight decay, gradient clipping and the learning rate of each step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import Adam, Optimizer
+
+from ctrkit.config import Phase
+
+
+def make_adam(parameters: Iterable[Parameter], phase: Phase) -> Adam:
+    """Adam (Kingma & Ba 2015) whose weight decay is L2: added to the gradient, not decoupled.
+
+    The fused kernel is the same mathematics in one pass over memory; where a device has none,
+    torch's own choice is taken.
+    """
+    kept = list(parameters)
+    try:
+        return Adam(kept, lr=phase.lr, weight_decay=phase.weight_decay, fused=True)
+    except RuntimeError:
+        return Adam(kept, lr=phase.lr, weight_decay=phase.weight_decay)
+
+
+def clip_gradients(parameters: Iterable[Parameter], max_norm: float) -> Tensor:
+    """Scale all gradients so that their common Euclidean norm is at most `max_norm`.
+
+    Returns the norm before, a scalar on the device; nothing here waits for the device.
+    """
+    return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+
+
+def lr_at(step: int, steps_per_epoch: int, phase: Phase, horizon_epochs: int) -> float:
+    """Learning rate of one step of the run.
+
+    `constant`: always `phase.lr`. `warmup-cosine`: rises linearly to `phase.lr` over
+    `phase.warmup_epochs`, then falls as half a cosine (Loshchilov & Hutter 2017) to 0 at the last
+    step of the horizon. A horizon within the warm-up ends while still rising.
+
+    Args:
+        step: counts from 1 over all epochs.
+        steps_per_epoch: batches of an epoch.
+        phase: has `lr`, `schedule` and `warmup_epochs`.
+        horizon_epochs: the epochs that the schedule spans, not those that are really run.
+    """
+    if phase.schedule == "constant":
+        return phase.lr
+    last = horizon_epochs * steps_per_epoch
+    warmup = round(phase.warmup_epochs * steps_per_epoch)
+    if step <= warmup:
+        return phase.lr * step / warmup
+    if step >= last:
+        return 0.0
+    return phase.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (last - warmup)))
+
+
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """Use this learning rate from the next step on."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr

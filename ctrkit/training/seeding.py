@@ -1,0 +1,47 @@
+"""Random streams: seeded, kept in a checkpoint, and put back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch, the latter on every device.
+
+    Called right before a model is initialised, so that its parameters depend on nothing that ran
+    before: not on the loader, its workers or the device.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def rng_state(device: str) -> dict[str, Any]:
+    """The state of all random streams that a step on `device` may draw from: plain values."""
+    twister = np.random.get_state(legacy=False)
+    twister["state"]["key"] = torch.from_numpy(twister["state"]["key"].astype(np.int64))
+    state = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": twister}
+    if device == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    elif device == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def set_rng_state(state: Mapping[str, Any], device: str) -> None:
+    """Put back a `rng_state`. A stream of a device that the state does not have stays as it is."""
+    torch.set_rng_state(state["torch"])
+    version, internal, gauss_next = state["python"]
+    random.setstate((version, tuple(internal), gauss_next))
+    twister = state["numpy"]
+    key = twister["state"]["key"].numpy().astype(np.uint32)
+    np.random.set_state({**twister, "state": {**twister["state"], "key": key}})
+    if device == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
+    elif device == "mps" and "mps" in state:
+        torch.mps.set_rng_state(state["mps"])

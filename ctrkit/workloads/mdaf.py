@@ -1,0 +1,257 @@
+"""The default workload: MDAF on impressions with histories, trained as a phase says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctrkit.config import LOADERS, Cell, Phase, RunSizes, encode
+from ctrkit.data.loaders import make_loader
+from ctrkit.data.store import Store
+from ctrkit.environment import fingerprint
+from ctrkit.errors import UsageError
+from ctrkit.models.mdaf import MDAF
+from ctrkit.training.metrics import Scores, auc, grouped_auc, log_loss
+from ctrkit.training.objective import objective
+from ctrkit.training.optimizers import clip_gradients, lr_at, make_adam, set_lr
+from ctrkit.training.seeding import seed_everything
+from ctrkit.workloads.protocol import EpochLoader, Mark, Task, Workload
+
+MdafBatch = Mapping[str, Tensor]
+
+#: how many steps pass between two looks at the loss where each look waits for the device
+_STEPS_PER_LOOK = 50
+
+
+class MdafWorkload(Workload):
+    """MDAF on a store. A loader's kind, its workers and the device never change the experiment.
+
+    Args:
+        data: a store's folder.
+        phase: what is trained and how; its `epochs` are the horizon of the schedule.
+
+    Raises:
+        UsageError: `data` is no store.
+    """
+
+    name = "mdaf"
+    axes = (
+        "device", "loader", "workers", "start_method", "prefetch", "persistent", "pin", "threads",
+        "batch_size",
+    )  # fmt: skip
+    loaders = LOADERS
+
+    def __init__(self, data: Path, phase: Phase) -> None:
+        self.store = Store.open(data)
+        self.phase = phase
+
+    def settings(self) -> dict[str, Any]:
+        """The phase's keys that change the mathematics of a step.
+
+        `epochs` and `patience` only say when to end; a schedule's horizon is checked by the task.
+        """
+        left_out = ("name", "epochs", "patience")
+        return {key: value for key, value in encode(self.phase).items() if key not in left_out}
+
+    def fingerprint(self) -> str:
+        return fingerprint({"workload": self.name, **self.settings()})
+
+    def data_fingerprint(self) -> str:
+        return self.store.meta.fingerprint
+
+    def default_batch_size(self) -> int:
+        return self.phase.batch_size
+
+    def sizes(self, batch_size: int) -> RunSizes:
+        train_rows, validation_rows = (
+            self.store.meta.rows[split] for split in ("train", "validation")
+        )
+        return RunSizes(
+            epochs=self.phase.epochs,
+            train_rows=train_rows,
+            train_batches=-(-train_rows // batch_size),
+            validation_rows=validation_rows,
+            validation_batches=-(-validation_rows // batch_size),
+            patience=self.phase.patience,
+        )
+
+    def train_loader(self, cell: Cell) -> EpochLoader:
+        return make_loader(
+            self.store,
+            cell,
+            split="train",
+            seed=self.phase.seed,
+            history_length=self.phase.history_length,
+        )
+
+    def validation_loader(self, cell: Cell) -> EpochLoader | None:
+        """The validation rows as they are stored; None where the store has none."""
+        if not self.store.meta.rows["validation"]:
+            return None
+        return make_loader(
+            self.store,
+            cell,
+            split="validation",
+            seed=self.phase.seed,
+            history_length=self.phase.history_length,
+        )
+
+    def make_task(self, cell: Cell) -> MdafTask:
+        steps_per_epoch = self.sizes(cell.batch_size).train_batches
+        assert steps_per_epoch is not None
+        return MdafTask(
+            self.store.meta.vocabulary,
+            self.phase,
+            steps_per_epoch=steps_per_epoch,
+            device=torch.device(cell.device),
+            pinned=cell.pin,
+        )
+
+
+class MdafTask(Task):
+    """MDAF and Adam on a device.
+
+    The parameters are drawn on the CPU from the phase's seed and then moved, so that every device
+    starts from the same ones.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Mapping[str, int],
+        phase: Phase,
+        *,
+        steps_per_epoch: int,
+        device: torch.device,
+        pinned: bool = False,
+    ) -> None:
+        seed_everything(phase.seed)
+        model = MDAF(
+            vocabulary,
+            model=phase.model,
+            dropout=phase.dropout,
+            history_length=phase.history_length,
+        )
+        self.model = model.to(device)
+        self.optimizer = make_adam(self.model.parameters(), phase)
+        self.phase, self.steps_per_epoch, self.device = phase, steps_per_epoch, device
+        self.pinned = pinned and device.type == "cuda"
+        self.step = 0
+        self.train_scores = Scores("logit", "label", "user")
+        self.validation_scores = Scores("logit", "label", "user", "gate")
+        # CUDA copies each loss here without anybody waiting; a look may find an older one
+        self.shown_loss = torch.full((), torch.nan, pin_memory=device.type == "cuda")
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.model.train()
+        self.train_scores.clear()
+        self.validation_scores.clear()
+
+    def transfer(self, batch: MdafBatch) -> MdafBatch:
+        if self.device.type == "cpu":
+            return batch
+        return {
+            name: tensor.to(self.device, non_blocking=self.pinned) for name, tensor in batch.items()
+        }
+
+    def train_step(self, batch: MdafBatch, mark: Mark) -> None:
+        self.step += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        logits, _ = self.model(batch)
+        loss = objective(logits, batch["label"], self.phase.label_smoothing)
+        mark("forward")
+        loss.backward()
+        mark("backward")
+        clip_gradients(self.model.parameters(), self.phase.grad_clip)
+        set_lr(self.optimizer, self.learning_rate())
+        self.optimizer.step()
+        self.train_scores.append(logits, batch["label"], batch["user"])
+        if self.device.type != "mps" or self.step % _STEPS_PER_LOOK == 1:
+            self.shown_loss.copy_(loss.detach(), non_blocking=self.device.type == "cuda")
+        mark("optimizer")
+
+    def begin_validation(self) -> None:
+        self.model.eval()
+        self.validation_scores.clear()
+
+    @torch.inference_mode()
+    def validation_step(self, batch: MdafBatch) -> None:
+        logits, gate = self.model(batch)
+        self.validation_scores.append(logits, batch["label"], batch["user"], gate)
+
+    def learning_rate(self) -> float:
+        """Of the newest step."""
+        return lr_at(self.step, self.steps_per_epoch, self.phase, self.phase.epochs)
+
+    def recent_loss(self) -> float | None:
+        loss = float(self.shown_loss)
+        return None if loss != loss else loss
+
+    def metrics(self) -> dict[str, float]:
+        """Of the epoch: `_loss` smoothed as it was trained, `_logloss` plain, gate on validation.
+
+        The training figures are of the predictions made on the way, with dropout.
+        """
+        train, validation = self.train_scores.arrays(), self.validation_scores.arrays()
+        found = _quality("train", train, self.phase.label_smoothing)
+        found["learning_rate"] = self.learning_rate()
+        if len(validation["label"]):
+            found |= _quality("val", validation, self.phase.label_smoothing)
+            found["train_val_gap"] = found["train_auc"] - found["val_auc"]
+            gate = validation["gate"].astype(np.float64)
+            found |= {"gate_mean": float(gate.mean()), "gate_std": float(gate.std())}
+        return found
+
+    def synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+    def peak_device_bytes(self) -> int | None:
+        """On MPS what the driver holds now, which hardly ever shrinks."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        if self.device.type == "mps":
+            return int(torch.mps.driver_allocated_memory())
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "horizon_epochs": self.phase.epochs,
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "train_scores": self.train_scores.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`.
+
+        Raises:
+            UsageError: the learning rate would now follow another schedule.
+        """
+        horizon = state["horizon_epochs"]
+        if self.phase.schedule != "constant" and horizon != self.phase.epochs:
+            raise UsageError(
+                f"cannot be resumed: the learning rate was scheduled for {horizon} epochs, "
+                f"now for {self.phase.epochs}; keep the number of epochs, or start the run anew"
+            )
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.train_scores.load_state_dict(state["train_scores"], self.device)
+
+
+def _quality(split: str, scores: Mapping[str, Any], smoothing: float) -> dict[str, float]:
+    labels, logits = scores["label"], scores["logit"]
+    return {
+        f"{split}_loss": log_loss(labels, logits, smoothing),
+        f"{split}_auc": auc(labels, logits),
+        f"{split}_logloss": log_loss(labels, logits),
+        f"{split}_gauc": grouped_auc(labels, logits, scores["user"]),
+    }

@@ -1,0 +1,112 @@
+"""Cells, phases, and how they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctrkit.config import (
+    ChildSpec,
+    Phase,
+    WorkloadSpec,
+    decode,
+    encode,
+    load_phase,
+    make_cell,
+    phase_names,
+)
+from ctrkit.environment import physical_cores
+from ctrkit.errors import UsageError
+
+
+def test_defaults_of_a_cell() -> None:
+    cell = make_cell()
+    assert (cell.loader, cell.workers, cell.start_method, cell.prefetch) == (
+        "thread",
+        0,
+        None,
+        None,
+    )
+    assert cell.threads == physical_cores()
+    with_workers = make_cell(loader="batches", workers=2)
+    assert (with_workers.start_method, with_workers.prefetch) == ("spawn", 2)
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"device": "tpu"}, "unknown device 'tpu'; known are cpu, mps, cuda"),
+        ({"workers": -1}, "workers is -1, but must be at least 0"),
+        ({"workers": "two"}, "workers"),
+        ({"start_method": "vfork"}, "unknown start_method"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"wrokers": 1}, "unknown key 'wrokers'"),
+    ],
+)
+def test_bad_cells(axes: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_cell(**axes)
+
+
+@given(
+    workers=st.integers(0, 8),
+    prefetch=st.integers(1, 4),
+    batch_size=st.integers(1, 8192),
+    method=st.sampled_from(["fork", "spawn", "forkserver"]),
+    pin=st.booleans(),
+    persistent=st.booleans(),
+)
+def test_a_cell_survives_json_and_its_id_tells_cells_apart(
+    workers: int, prefetch: int, batch_size: int, method: str, pin: bool, persistent: bool
+) -> None:
+    axes = {"workers": workers, "batch_size": batch_size, "pin": pin, "persistent": persistent}
+    if workers:
+        axes |= {"prefetch": prefetch, "start_method": method}
+    cell = make_cell(**axes)
+    spec = ChildSpec(kind="full", folder="x", workload=WorkloadSpec(), cell=cell)
+    assert decode(ChildSpec, encode(spec), "spec") == spec
+    other = make_cell(**{**axes, "batch_size": batch_size + 1})
+    assert other.cell_id != cell.cell_id
+
+
+def test_phases_are_those_of_the_design() -> None:
+    assert phase_names() == ["phase1", "phase3", "phase3-revised"]
+    assert load_phase("phase3") == Phase(
+        name="phase3", model="mamba", epochs=15, batch_size=2048, seed=42, patience=5, dropout=0.3,
+        weight_decay=5e-5, label_smoothing=0.1, grad_clip=1.0, lr=3e-4, schedule="warmup-cosine",
+        warmup_epochs=2, history_length=50,
+    )  # fmt: skip
+    assert load_phase("phase1").schedule == "constant"
+    assert load_phase("phase3-revised").dropout == 0.25
+
+
+def test_overrides() -> None:
+    phase = load_phase("phase3", {"model": "bst", "lr": "1e-3", "epochs": "2"})
+    assert (phase.model, phase.lr, phase.epochs) == ("bst", 1e-3, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("epochs = 'many'", "epochs"),
+        ("epochz = 3", "unknown key 'epochz'"),
+        ("epochs = ", "not valid TOML"),
+        ("epochs = 0", "epochs is 0"),
+        ("model = 'gru'", "model is 'gru'; known are mamba, bst"),
+        ("dropout = 1.5", "dropout is 1.5"),
+    ],
+)
+def test_bad_phase_files(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=message) as raised:
+        load_phase(str(path))
+    assert "mine.toml" in str(raised.value)
+
+
+def test_unknown_phase() -> None:
+    with pytest.raises(UsageError, match="neither a phase"):
+        load_phase("phase9")

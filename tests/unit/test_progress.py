@@ -1,0 +1,75 @@
+"""The progress file."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from ctrkit.progress import ProgressWriter, Stage, read_progress
+
+
+def test_counters_add_up_within_an_epoch_and_start_anew_with_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "progress.bin"
+    assert read_progress(path) is None
+    with ProgressWriter(path) as writer:
+        writer.enter(Stage.STEP, epoch=1, steps=10)
+        writer.step(1, rows=5, wait_s=0.5, loss=0.7)
+        writer.step(2, rows=5, wait_s=0.25)
+        progress = read_progress(path)
+        assert progress is not None
+        assert (progress.pid, progress.stage) == (os.getpid(), Stage.STEP)
+        assert (progress.epoch, progress.step, progress.steps, progress.rows) == (1, 2, 10, 10)
+        assert progress.wait_s == pytest.approx(0.75)
+        assert progress.loss == pytest.approx(0.7)
+        writer.enter(Stage.FIRST_BATCH, epoch=2)
+    progress = read_progress(path)
+    assert progress is not None
+    assert (progress.epoch, progress.step, progress.rows, progress.wait_s) == (2, 0, 0, 0.0)
+
+
+def test_every_write_is_progress(tmp_path: Path) -> None:
+    with ProgressWriter(tmp_path / "p") as writer:
+        before = read_progress(tmp_path / "p")
+        writer.enter(Stage.DATA)
+        writer.step(1)
+        after = read_progress(tmp_path / "p")
+    assert before is not None
+    assert after is not None
+    assert after.writes == before.writes + 2
+    assert before.written_s <= after.written_s <= time.monotonic()
+
+
+def _write_many(path: str) -> None:
+    with ProgressWriter(path) as writer:
+        for step in range(1, 20001):
+            writer.step(step, rows=2)
+
+
+def test_a_reader_never_sees_half_a_write(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(
+        target=_write_many, args=(str(tmp_path / "p"),)
+    )
+    process.start()
+    try:
+        seen = 0
+        while process.is_alive():
+            progress = read_progress(tmp_path / "p")
+            if progress is not None:
+                assert progress.rows == 2 * progress.step
+                assert progress.step >= seen
+                seen = progress.step
+        assert seen > 0
+    finally:
+        process.join(30)
+    assert process.exitcode == 0
+
+
+def test_a_file_that_is_not_written_yet_is_no_progress(tmp_path: Path) -> None:
+    (tmp_path / "p").write_bytes(b"")
+    assert read_progress(tmp_path / "p") is None
+    (tmp_path / "p").write_bytes(bytes(500))
+    assert read_progress(tmp_path / "p") is None
