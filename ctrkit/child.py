@@ -7,8 +7,6 @@ its result is complete, 1 when an error is written into the result, 2 when the i
 from __future__ import annotations
 
 import dataclasses
-import faulthandler
-import os
 import signal
 import sys
 import traceback
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctrkit import lifeline
 from ctrkit.config import ChildSpec, decode
+from ctrkit.environment import fingerprint
 from ctrkit.errors import UsageError
 from ctrkit.files import read_json, write_json
 from ctrkit.progress import ProgressWriter, Stage
@@ -37,20 +36,13 @@ def main(arguments: list[str]) -> int:
     """Run the spec in the file `arguments[0]`."""
     spec = decode(ChildSpec, read_json(Path(arguments[0])), arguments[0])
     folder = Path(spec.folder)
-    lifeline.die_with_parent()
-    _arm_stacks(folder)
+    lifeline.end_with_supervisor()
+    lifeline.arm_stacks(folder)
     with ProgressWriter(folder / "progress.bin") as progress:
         try:
             return _run(spec, progress)
         finally:
             progress.enter(Stage.DONE)
-
-
-def _arm_stacks(folder: Path) -> None:
-    """On SIGUSR1 write the stacks of all threads: works in C calls that hold the GIL too."""
-    stacks = open(folder / f"stacks-{os.getpid()}.txt", "w")  # noqa: SIM115 - kept for the signal
-    faulthandler.enable(stacks)
-    faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)
 
 
 def _run(spec: ChildSpec, progress: ProgressWriter) -> int:
@@ -71,7 +63,7 @@ def _run(spec: ChildSpec, progress: ProgressWriter) -> int:
         progress.enter(Stage.DATA)
         workload = load_workload(spec.workload)
         if spec.kind == "inspect":
-            save_measurement(Path(spec.folder) / "inspection.json", inspect_here(workload))
+            save_measurement(Path(spec.folder) / "inspection.json", inspect_here(workload, spec))
         elif spec.kind == "train":
             _train(spec, workload, progress)
         else:
@@ -104,7 +96,7 @@ def child_error(error: BaseException, stage: Stage) -> ChildError:
     return ChildError(verdict=verdict, stage=stage.label, message=message[:500], traceback=text)
 
 
-def inspect_here(workload: Workload) -> Inspection:
+def inspect_here(workload: Workload, spec: ChildSpec) -> Inspection:
     """Devices, torch and the workload, before anything is built."""
     import torch
 
@@ -117,7 +109,7 @@ def inspect_here(workload: Workload) -> Inspection:
         device_names={device: device_name(device) for device in devices},
         torch_version=torch.__version__,
         workload_name=workload.name,
-        workload_fingerprint=workload.fingerprint(),
+        workload_fingerprint=_fingerprint(workload, spec.workload.target),
         data_fingerprint=workload.data_fingerprint(),
         axes=list(workload.axes),
         loaders=list(workload.loaders),
@@ -125,6 +117,14 @@ def inspect_here(workload: Workload) -> Inspection:
         has_task=type(workload).make_task is not Workload.make_task,
         sizes=workload.sizes(workload.default_batch_size()),
     )
+
+
+def _fingerprint(workload: Workload, target: str) -> str:
+    """The workload's own fingerprint; of a user's file its text as well."""
+    if target == "mdaf":
+        return workload.fingerprint()
+    text = Path(target.rpartition(":")[0]).read_text("utf-8", errors="replace")
+    return fingerprint({"workload": workload.fingerprint(), "target": target, "text": text})
 
 
 def _train(spec: ChildSpec, workload: Workload, progress: ProgressWriter) -> None:

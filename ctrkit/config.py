@@ -245,6 +245,19 @@ class RunSizes:
     validation_batches: int | None = None
     patience: int = 0
 
+    def at(self, batch_size: int, *, epochs: int | None = None) -> RunSizes:
+        """The sizes of the same rows at another batch size, or for another number of epochs."""
+
+        def batches(rows: int | None, known: int | None) -> int | None:
+            return known if rows is None else -(-rows // batch_size)
+
+        return dataclasses.replace(
+            self,
+            epochs=epochs or self.epochs,
+            train_batches=batches(self.train_rows, self.train_batches),
+            validation_batches=batches(self.validation_rows, self.validation_batches),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class WindowPlan:

@@ -19,8 +19,9 @@ from ctrkit.units import format_bytes
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: what is being done, rows done, rows in all (0: not known)
-OnProgress = Callable[[str, int, int], None]
+OnProgress = Callable[[str, float], None]
+"""`on_progress("histories", 0.4)`: what is being done, and the share of the whole that is done."""
+
 Int64Array = npt.NDArray[np.int64]
 
 HOUR_S = 3600
@@ -50,7 +51,7 @@ class Workspace:
     def __init__(self, connection: Any, folder: Path, on_progress: OnProgress | None) -> None:
         self.connection = connection
         self.folder = folder
-        self.on_progress = on_progress or (lambda what, done, total: None)
+        self.tell = on_progress or (lambda _text, _share: None)
         self.bad_rows: dict[str, int] = {}
 
     def run(self, sql: str) -> None:
@@ -93,16 +94,14 @@ class Workspace:
             columns: SQL expression per column of the view.
             unusable: (SQL condition on the columns, reason); the first that holds is counted.
         """
-        self.on_progress(f"reading {file}", 0, 0)
         cases = " ".join(f"WHEN {test} THEN {i}" for i, (test, _) in enumerate(unusable))
         chosen = ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
         self.run(
             f"CREATE TABLE {table}_read AS SELECT *, (CASE {cases} END)::UTINYINT AS bad"
             f" FROM (SELECT {chosen} FROM {relation})"
         )
-        for number, count in self.rows(
-            f"SELECT bad, count(*) FROM {table}_read WHERE bad IS NOT NULL GROUP BY ALL ORDER BY ALL"
-        ):
+        unused = f"SELECT bad, count(*) FROM {table}_read WHERE bad IS NOT NULL"
+        for number, count in self.rows(f"{unused} GROUP BY ALL ORDER BY ALL"):
             self.count_bad(f"{file}: {unusable[number][1]}", count)
         self.run(
             f"CREATE VIEW {table} AS SELECT * EXCLUDE (bad) FROM {table}_read WHERE bad IS NULL"
@@ -158,6 +157,11 @@ def workspace(
         ) from None
     except duckdb.IOException as error:
         raise UsageError(f"reading the source failed: {first_line(error)}") from None
+    except RuntimeError as error:
+        # what DuckDB makes of Ctrl-C while a query runs
+        if "interrupted" in str(error):
+            raise KeyboardInterrupt from None
+        raise
     finally:
         connection.close()
         shutil.rmtree(work, ignore_errors=True)
@@ -302,7 +306,7 @@ def write_events(space: Workspace, builder: StoreBuilder, user_vocabulary: int) 
             users, events = np.unique(user, return_counts=True)
             counts[users] += events
             done += len(user)
-            space.on_progress("writing histories", done, total)
+            space.tell("histories", 0.7 + 0.15 * done / total)
     offsets = np.concatenate([[0], np.cumsum(counts)])
     times = np.memmap(path, np.int32, "r") if done else np.empty(0, np.int32)
     return Slices(offsets, times)
@@ -350,7 +354,7 @@ def write_impressions(
             packed = np.stack([user, item, category, hour, weekday, label, begin, end], axis=1)
             builder.add_impressions(packed.astype(np.int32), time_s.astype(np.int32))
             done += len(user)
-            space.on_progress("writing impressions", done, rows)
+            space.tell("impressions", 0.85 + 0.15 * done / rows)
 
 
 def known_or_unknown(expression: str) -> str:

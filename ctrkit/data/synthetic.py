@@ -96,7 +96,7 @@ def _add_behaviors(
         item = _known_ids(chunk.item, world.scale.items)
         builder.add_behaviors(item, chunk.category + FIRST_REAL_ID, chunk.time_s)
         written += len(item)
-        tell("behaviours", 0.2 + 0.65 * chunk.end_user / len(world.events))
+        tell("behaviours", 0.2 + 0.6 * chunk.end_user / len(world.events))
     return begin, end
 
 

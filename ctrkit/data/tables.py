@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctrkit.data.builder import StoreBuilder
+from ctrkit.data.builder import StoreBuilder, output_folder
 from ctrkit.data.ingest import (
     LATEST_TIME_S,
     OnProgress,
@@ -41,7 +41,6 @@ from ctrkit.data.ingest import (
 )
 from ctrkit.data.store import FIRST_REAL_ID, StoreMeta
 from ctrkit.errors import UsageError
-from ctrkit.files import folder_aside
 
 VALIDATION_SHARE = 0.15
 DELIMITERS = (",", "\t", ";", "|")
@@ -91,7 +90,7 @@ def prepare_table(
         seed: of the random split.
         memory_limit_bytes: DuckDB keeps within it and spills to a folder beside `out`.
         threads: of DuckDB; the result does not depend on them.
-        on_progress: told what is being done, and how many rows of how many are.
+        on_progress: told what is being done, and the share of the whole that is done.
 
     Returns:
         The store's description. `bad_rows` counts by reason what could not be used as it is.
@@ -105,7 +104,7 @@ def prepare_table(
     asked = TableColumns(user=user, item=item, time=time, label=label, category=category)
     relation, columns = _relation(path, asked)
     with (
-        folder_aside(out) as aside,
+        output_folder(out) as aside,
         workspace(
             aside, memory_limit_bytes=memory_limit_bytes, threads=threads, on_progress=on_progress
         ) as space,
@@ -136,8 +135,8 @@ def prepare_table(
             split=split,
             split_detail=detail,
             history={
-                "kind": f"earlier positives ({positive})",
-                "item": "item of an earlier positive, numbered with the items",
+                "kind": "positives",
+                "item": f"item of an earlier row with {positive}, numbered with the items",
                 "category": "category of that row",
             },
             bad_rows=space.bad_rows,
@@ -202,6 +201,7 @@ def _read(
         (f"time_s < 0 OR time_s > {LATEST_TIME_S}", f"{columns.time} is before 1970 or after 2038"),
         ("rating IS NULL OR isnan(rating)", f"{columns.label} is no number"),
     ]
+    space.tell(f"reading {path.name}", 0.3)
     space.read("rated_rows", path.name, relation, expressions, unusable)
     if not relation.startswith("read_parquet"):
         space.count_rejected("rows", path.name)
@@ -225,7 +225,7 @@ def _text(column: str) -> str:
 
 def _time_s(space: Workspace, relation: str, text: str) -> str:
     """SQL of Unix seconds (a DOUBLE, NULL where it is no time); the module says how it is found."""
-    space.on_progress("looking at the times", 0, 0)
+    space.tell("looking at the times", 0.0)
     number = f"try_cast({text} AS DOUBLE)"
     stamp = f"epoch(try_cast({text} AS TIMESTAMPTZ))"
     numbers, stamps, median = space.rows(
@@ -260,7 +260,7 @@ def _number_ids(space: Workspace, path: Path, *, with_category: bool) -> dict[st
 
 def _make_impressions(space: Workspace, path: Path, split: str, seed: int) -> str:
     """Tables `impressions`, with its split, and `events`; returns the split in words."""
-    space.on_progress("joining", 0, 0)
+    space.tell("joining", 0.6)
     with_category = space.value("SELECT count(*) FROM category_ids") > 0
     category = known_or_unknown("category_ids.id") if with_category else str(FIRST_REAL_ID)
     hashed = hash_sql(seed, "raw_user", "raw_item", "time_s", "label")

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ctrkit.data.builder import StoreBuilder
+from ctrkit.data.builder import StoreBuilder, output_folder
 from ctrkit.data.ingest import (
     LATEST_TIME_S,
     OnProgress,
@@ -40,7 +40,6 @@ from ctrkit.data.ingest import (
 )
 from ctrkit.data.store import StoreMeta
 from ctrkit.errors import UsageError
-from ctrkit.files import folder_aside
 
 BEIJING_UTC_OFFSET_S = 8 * 3600
 VALIDATION_BEGIN_S = 1494604800  # 2017-05-13 00:00 in Beijing, day 8
@@ -67,6 +66,7 @@ COLUMNS: Mapping[str, Sequence[str]] = {
     USER_PROFILE: ("userid", *PROFILE_FIELDS),
     BEHAVIOR_LOG: ("user", "time_stamp", "btag", "cate", "brand"),
 }
+_READING_BEGINS = {RAW_SAMPLE: 0.0, AD_FEATURE: 0.15, USER_PROFILE: 0.2, BEHAVIOR_LOG: 0.25}
 HISTORIES = ("behaviors", "impressions")
 SPLITS = ("time", "random")
 
@@ -94,7 +94,7 @@ def prepare_tianchi(
         seed: of the sample and of the random split.
         memory_limit_bytes: DuckDB keeps within it and spills to a folder beside `out`.
         threads: of DuckDB; the result does not depend on them.
-        on_progress: told what is being done, and how many rows of how many are.
+        on_progress: told what is being done, and the share of the whole that is done.
 
     Returns:
         The store's description. `bad_rows` counts by reason what could not be used as it is.
@@ -106,7 +106,7 @@ def prepare_tianchi(
     _check_options(sample_users, history, split)
     headers = _headers(source, history)
     with (
-        folder_aside(out) as aside,
+        output_folder(out) as aside,
         workspace(
             aside, memory_limit_bytes=memory_limit_bytes, threads=threads, on_progress=on_progress
         ) as space,
@@ -181,8 +181,8 @@ def _headers(source: Path, history: str) -> dict[str, list[str]]:
             continue
         path = source / file
         if not path.is_file():
-            advice = "; or use --history impressions" if file == BEHAVIOR_LOG else ""
-            raise UsageError(f"{path}: no such file; the data set has it{advice}")
+            advice = ", or use --history impressions" if file == BEHAVIOR_LOG else ""
+            raise UsageError(f"{path}: no such file; put the data set's {file} there{advice}")
         headers[file] = [column.strip() for column in header_line(path).split(",")]
         check_columns(path, headers[file], required)
     return headers
@@ -215,6 +215,7 @@ class _Files:
         unusable: list[tuple[str, str]],
         join: str = "",
     ) -> None:
+        self.space.tell(f"reading {file}", _READING_BEGINS[file])
         relation = csv_relation(self.source / file, self.headers[file], table)
         self.space.read(table, file, f"{relation} {join}", columns, unusable)
         self.space.count_rejected(table, file)
@@ -343,7 +344,7 @@ def _count_unknown(space: Workspace) -> None:
 
 def _make_impressions(space: Workspace, split: str, seed: int) -> str:
     """Table `impressions` with its split; returns the split in words."""
-    space.on_progress("joining", 0, 0)
+    space.tell("joining", 0.6)
     hashed = hash_sql(seed, "raw_user", "time_s", "adgroup", "clk")
     space.run(
         f"CREATE TABLE rated AS SELECT user_id AS user, item_ids.id AS item,"

@@ -169,8 +169,8 @@ def _only_loader(cell: Cell, step_s: float, confidence: str) -> Finding:
         share=1.0,
         worth_x=None,
         text=(
-            f"a step is only taking a batch ({format_duration(step_s)} with {cell.workers} workers):"
-            " no training step was measured beside it"
+            f"a step is only taking a batch ({format_duration(step_s)} with {cell.workers}"
+            " workers): no training step was measured beside it"
         ),
         confidence=confidence,
     )

@@ -91,10 +91,21 @@ def project(
         per_epoch=prediction_interval(samples, sizes.train_batches),
         per_run=prediction_interval(samples, sizes.train_batches * sizes.epochs),
         wait_s=sum(waits) / len(waits) if waits else 0.0,
+        whole_s=_whole_epochs(launches, sizes.train_batches),
         measurements=[*launches, *also],
         sizes=sizes,
         flags=flags,
     )
+
+
+def _whole_epochs(launches: Sequence[Measurement], batches: int) -> float | None:
+    """Mean seconds of a whole epoch after its first batch, where each launch ran one to its end."""
+    timed = [
+        m.epoch_s - (m.first_batch_s or 0.0)
+        for m in launches
+        if m.epoch_complete and m.epoch_batches == batches and m.epoch_s is not None
+    ]
+    return sum(timed) / len(timed) if timed and len(timed) == len(launches) else None
 
 
 def project_steps(
@@ -105,22 +116,27 @@ def project_steps(
     measurements: Sequence[Measurement],
     sizes: RunSizes,
     flags: Sequence[str] = (),
+    whole_s: float | None = None,
 ) -> Projection:
     """Project from a mean step that is known or predicted.
 
     Args:
-        per_epoch: seconds per step over one epoch; `per_run` over the whole run.
+        per_epoch: seconds per step over one epoch.
+        per_run: the same over the whole run.
         wait_s: how long a step waits for its batch. The first batch's is inside the restart.
         measurements: trials that timed the rest, the most fitting ones first.
         sizes: `train_batches` must be known.
         flags: of the step; those of the other terms are added.
+        whole_s: an epoch's training after its first batch, where whole epochs were timed: better
+            than steps, since it has the pre-filled batches too.
     """
     batches, epochs = sizes.train_batches, sizes.epochs
     if batches is None:
         raise ValueError("the number of batches of an epoch is not known")
     raised = list(flags)
     restart = _restart(measurements, raised)
-    wait_s = min(wait_s, per_epoch.mean) if restart.mean > 0 else 0.0
+    if whole_s is None:
+        whole_s = per_epoch.mean * batches - (min(wait_s, per_epoch.mean) if restart.mean else 0.0)
     teardown = _events([m.teardown_s for m in measurements]) or ZERO
     validation = _validation(measurements, sizes, per_epoch, raised)
     checkpoint = _checkpoint(measurements, raised)
@@ -131,10 +147,10 @@ def project_steps(
         "validation": validation,
         "checkpoint": checkpoint,
     }
-    epoch = total([_training(per_epoch, batches, wait_s), *rest.values()])
+    epoch = total([interval(whole_s, per_epoch.half * batches), *rest.values()])
     terms = {
         "startup": startup,
-        "training": _training(per_run, batches, wait_s).scaled(epochs),
+        "training": interval(whole_s, per_run.half * batches).scaled(epochs),
         **{name: term.scaled(epochs) for name, term in rest.items()},
     }
     whole = total(list(terms.values()))
@@ -144,11 +160,6 @@ def project_steps(
     return Projection(
         step=per_run, epoch=epoch, total=whole, terms=terms, sizes=sizes, flags=unique
     )
-
-
-def _training(step: Interval, batches: int, wait_s: float) -> Interval:
-    whole = step.scaled(batches)
-    return interval(max(0.0, whole.mean - wait_s), whole.half)
 
 
 def _events(values: Sequence[float | None]) -> Interval | None:

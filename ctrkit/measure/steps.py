@@ -56,9 +56,7 @@ def rows_per_s(measurement: Measurement) -> float | None:
     stamps = measurement.stamps
     rows, seconds = measurement.throughput_rows, measurement.throughput_s
     if seconds is None:
-        rows = sum(
-            r for r, w in zip(stamps.rows, stamps.window, strict=True) if w == "throughput"
-        )
+        rows = sum(r for r, w in zip(stamps.rows, stamps.window, strict=True) if w == "throughput")
         seconds = sum(step_times_s(measurement))
     return rows / seconds if rows and seconds > 0 else None
 

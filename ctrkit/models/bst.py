@@ -13,8 +13,8 @@ class BSTBranch(nn.Module):
     """Packed, embedded histories, each ended by its target, to one vector a row.
 
     `forward(tokens (tokens, in_width), packing) -> (batch, width)`. Every row has a real step, its
-    target, so an empty history attends to that. Learned positions are distances to the target, as the
-    paper's are times before it; the output is what the last layer gives at the target.
+    target, so an empty history attends to that. The learned positions are distances to the target,
+    as the paper's are times before it; the output is what the last layer gives at the target.
     """
 
     def __init__(
@@ -37,11 +37,10 @@ class BSTBranch(nn.Module):
         )
 
     def forward(self, tokens: Tensor, packing: Packing) -> Tensor:
-        length = packing.source.new_tensor(0)
-        tokens = self.enter(tokens) + self.position(packing.steps_left)
+        tokens = self.enter(tokens) + self.position(packing.steps_left())
         for layer in self.layers:
             tokens = layer(tokens, packing)
-        return tokens.index_select(0, packing.last)
+        return packing.last(tokens)
 
 
 class TransformerLayer(nn.Module):
@@ -71,7 +70,10 @@ class TransformerLayer(nn.Module):
         """softmax(Q K^T / sqrt(d)) V over the real steps of the same row, heads side by side."""
         parts = []
         for qkv, real, block in zip(
-            packing.split(self.qkv(tokens)), packing.split(packing.real), packing.blocks, strict=True
+            packing.split(self.qkv(tokens)),
+            packing.split(packing.real),
+            packing.blocks,
+            strict=True,
         ):
             q, k, v = qkv.view(block.steps, block.rows, 3, self.heads, -1).permute(2, 1, 3, 0, 4)
             keys = real.view(block.steps, 1, 1, block.rows).permute(3, 1, 2, 0)

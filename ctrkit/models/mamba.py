@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from ctrkit.models.packing import Block, Packing
 from ctrkit.models.scan import selective_scan
+from ctrkit.models.threads import share_out
 
 EXPAND = 2
 TAPS = 4
@@ -24,8 +25,8 @@ DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
 class MambaBranch(nn.Module):
     """Packed, embedded histories to one vector a row: the mean over its real steps, 0 without any.
 
-    `forward(tokens (tokens, in_width), packing) -> (batch, width)`. Dropout falls on this vector only:
-    the layers have none, as in the paper.
+    `forward(tokens (tokens, in_width), packing) -> (batch, width)`. Dropout falls on this vector
+    only: the layers have none, as in the paper.
     """
 
     def __init__(self, in_width: int, width: int, *, layers: int, dropout: float) -> None:
@@ -50,7 +51,9 @@ class MambaLayer(nn.Module):
         inner = EXPAND * width
         self.norm = nn.LayerNorm(width)
         self.in_proj = nn.Linear(width, 2 * inner, bias=False)
-        self.conv_weight = nn.Parameter(torch.empty(TAPS, inner).uniform_(-(TAPS**-0.5), TAPS**-0.5))
+        self.conv_weight = nn.Parameter(
+            torch.empty(TAPS, inner).uniform_(-(TAPS**-0.5), TAPS**-0.5)
+        )
         self.conv_bias = nn.Parameter(torch.empty(inner).uniform_(-(TAPS**-0.5), TAPS**-0.5))
         self.x_proj = nn.Linear(inner, RANK + 2 * STATE, bias=False)
         self.dt_proj = nn.Linear(RANK, inner)
@@ -73,7 +76,8 @@ class MambaLayer(nn.Module):
         low, b, c = self.x_proj(x).split([RANK, STATE, STATE], dim=1)
         dt = F.softplus(self.dt_proj(low))
         y = selective_scan(x, dt, -self.A_log.exp(), b, c, self.D, blocks)
-        return tokens + self.out_proj(y * F.silu(z))
+        out: Tensor = tokens + self.out_proj(y * F.silu(z))
+        return out
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor, blocks: Sequence[Block]) -> Tensor:
@@ -93,35 +97,45 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor, blocks: Sequence[Block]
 
 
 class _CausalConv(torch.autograd.Function):
-    """In the packed layout a shift by k steps is a shift by k * rows tokens: no copies, no index."""
+    """In the packed layout a shift by k steps is a shift by k * rows tokens, without a copy."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, blocks: tuple[Block, ...]
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.blocks = blocks
+        ctx.blocks = blocks = tuple(block for block in blocks if block.steps)
         y = x.new_empty(x.shape)
-        for block in blocks:
-            source, target = x[block.start : block.stop], y[block.start : block.stop]
-            torch.addcmul(bias, source, weight[-1], out=target)
-            for lag in range(1, min(len(weight), block.steps)):
-                shift = lag * block.rows
-                target[shift:].addcmul_(source[:-shift], weight[-1 - lag])
+
+        def work(share: Iterator[Block]) -> None:
+            for block in share:
+                given, result = x[block.start : block.stop], y[block.start : block.stop]
+                torch.addcmul(bias, given, weight[-1], out=result)
+                for lag in range(1, min(len(weight), block.steps)):
+                    shift = lag * block.rows
+                    result[shift:].addcmul_(given[:-shift], weight[-1 - lag])
+
+        share_out(work, blocks, x.device)
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        grad_x, grad_weight = x.new_empty(x.shape), torch.zeros_like(weight)
-        for block in ctx.blocks:
-            source, target = grad_y[block.start : block.stop], grad_x[block.start : block.stop]
-            given = x[block.start : block.stop]
-            torch.mul(source, weight[-1], out=target)
-            grad_weight[-1] += (source * given).sum(0)
-            for lag in range(1, min(len(weight), block.steps)):
-                shift = lag * block.rows
-                target[:-shift].addcmul_(source[shift:], weight[-1 - lag])
-                grad_weight[-1 - lag] += (source[shift:] * given[:-shift]).sum(0)
-        return grad_x, grad_weight, grad_y.sum(0), None
+        grad_x = x.new_empty(x.shape)
+        grad_weight = weight.new_zeros(len(ctx.blocks), *weight.shape)
+
+        def work(share: Iterator[tuple[int, Block]]) -> None:
+            for place, block in share:
+                own = slice(block.start, block.stop)
+                given, grad, result = x[own], grad_y[own], grad_x[own]
+                torch.mul(grad, weight[-1], out=result)
+                torch.sum(grad * given, 0, out=grad_weight[place, -1])
+                for lag in range(1, min(len(weight), block.steps)):
+                    shift = lag * block.rows
+                    result[:-shift].addcmul_(grad[shift:], weight[-1 - lag])
+                    product = grad[shift:] * given[:-shift]
+                    torch.sum(product, 0, out=grad_weight[place, -1 - lag])
+
+        share_out(work, tuple(enumerate(ctx.blocks)), x.device)
+        return grad_x, grad_weight.sum(0), grad_y.sum(0), None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 CPU_BLOCK_ROWS = 32
-"""A state of 32 x 16 x 256 float32 is 512 KB: with its scratch it fits a core's second-level cache."""
+"""A state of 32 x 16 x 256 float32 is 512 KB: with its scratch it fits a core's L2 cache."""
 
 ACCELERATOR_BLOCK_ROWS = 256
 
@@ -46,7 +46,8 @@ class Packing:
         source: int64 (tokens,), the token's place in a flattened (batch, length) tensor.
         real: bool (tokens,), false for a token that is padding.
         order: int64 (batch,), the row that lies at each place of the packed order.
-        lengths: int64 (batch,), in the batch's order.
+        lengths: int64 (batch,), real steps of the rows, in the batch's order.
+        length: that of the padded tensors.
     """
 
     blocks: tuple[Block, ...]
@@ -54,6 +55,7 @@ class Packing:
     real: Tensor
     order: Tensor
     lengths: Tensor
+    length: int
 
     def pack(self, padded: Tensor) -> Tensor:
         """(batch, length) to (tokens,)."""
@@ -71,21 +73,44 @@ class Packing:
         in_batch_order = sums.index_select(0, torch.argsort(self.order))
         return in_batch_order / self.lengths.clamp(min=1).unsqueeze(1)
 
+    def steps_left(self) -> Tensor:
+        """int64 (tokens,): real steps of the row after this one; 0 for padding too."""
+        clock = torch.arange(self.length, device=self.lengths.device)
+        return self.pack((self.lengths.unsqueeze(1) - 1 - clock).clamp(min=0))
+
+    def last(self, packed: Tensor) -> Tensor:
+        """Each row's last real step: (tokens, width) to (batch, width). No row may be empty."""
+        place = self.source.new_zeros(self.lengths.numel() * self.length)
+        place[self.source] = torch.arange(packed.shape[0], device=packed.device)
+        rows = torch.arange(self.lengths.numel(), device=packed.device)
+        return packed.index_select(0, place[rows * self.length + self.lengths - 1])
+
     def split(self, packed: Tensor) -> tuple[Tensor, ...]:
         """The tokens of each block."""
-        return packed.split([block.size for block in self.blocks])
+        return torch.split(packed, [block.size for block in self.blocks])
 
 
-def pack_histories(lengths: Tensor, length: int, block_rows: int | None = None) -> Packing:
-    """Plan the layout of at least one history, `lengths` (batch,) integers in 0..length.
+def pack_histories(
+    lengths: Tensor,
+    length: int,
+    *,
+    block_rows: int | None = None,
+    heed_lengths: bool | None = None,
+) -> Packing:
+    """Plan the layout of at least one history.
 
-    On an accelerator the plan heeds no length: reading them would wait for the device each step, and
-    shapes that change from batch to batch are compiled anew on MPS.
+    Args:
+        lengths: integers (batch,), each in 0..length.
+        length: that of the padded tensors.
+        block_rows: rows of a block; what suits the device is the default.
+        heed_lengths: sort, and leave padding out. Not done on an accelerator by default: to read
+            the lengths would be to wait for the device at every step, and shapes that change from
+            batch to batch are compiled anew on MPS.
     """
     device, lengths = lengths.device, lengths.long()
     on_cpu = device.type == "cpu"
     rows = block_rows or (CPU_BLOCK_ROWS if on_cpu else ACCELERATOR_BLOCK_ROWS)
-    if on_cpu:
+    if on_cpu if heed_lengths is None else heed_lengths:
         order = torch.argsort(lengths, descending=True, stable=True)
         longest = lengths[order[::rows]].tolist()
     else:
@@ -95,8 +120,8 @@ def pack_histories(lengths: Tensor, length: int, block_rows: int | None = None) 
     blocks: list[Block] = []
     sources: list[Tensor] = []
     real: list[Tensor] = []
-    for steps, members in zip(longest, order.split(rows), strict=True):
+    for steps, members in zip(longest, torch.split(order, rows), strict=True):
         blocks.append(Block(blocks[-1].stop if blocks else 0, steps, members.numel()))
         sources.append((clock[:steps] + members * length).view(-1))
         real.append((clock[:steps] < lengths[members]).view(-1))
-    return Packing(tuple(blocks), torch.cat(sources), torch.cat(real), order, lengths)
+    return Packing(tuple(blocks), torch.cat(sources), torch.cat(real), order, lengths, length)

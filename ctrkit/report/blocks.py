@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+WORTH_A_GAP = 2
 Tone = Literal["plain", "good", "bad", "dim"]
 
 
@@ -12,7 +13,8 @@ Tone = Literal["plain", "good", "bad", "dim"]
 class Column:
     """A column of a table; `short` names it where room is short.
 
-    Where that is not enough, the highest `optional` is left out first, 0 never.
+    Where that is not enough, the highest `optional` is left out first, 0 never. Up to WORTH_A_GAP
+    it is worth setting the columns closer together.
     """
 
     name: str

@@ -15,7 +15,7 @@ from ctrkit.runs import RunFolder
 
 @dataclass(frozen=True, kw_only=True)
 class ListedRun:
-    """A run in the list; one that cannot be read is listed too, with why as its status."""
+    """A run in the list; one that cannot be read is listed too, as `unreadable`."""
 
     path: Path
     created: str = ""
@@ -35,8 +35,8 @@ def listed_run(path: Path) -> ListedRun:
     """The line of a run folder."""
     try:
         run = RunFolder.open(path)
-    except UsageError as error:
-        return ListedRun(path=path, status=str(error))
+    except UsageError:
+        return ListedRun(path=path, status="unreadable")
     info = run.info
     phase = "" if ".py:" in info.workload.target else f" {info.workload.phase.name}"
     return ListedRun(
@@ -48,9 +48,12 @@ def listed_run(path: Path) -> ListedRun:
 def list_report(runs: list[ListedRun]) -> Report:
     """The runs as a table, in the order given."""
     columns = (
-        Column("created"), Column("command", right=False), Column("workload", right=False),
-        Column("status", right=False), Column("folder", right=False),
-    )  # fmt: skip
+        Column("created", right=False),
+        Column("command", right=False),
+        Column("workload", right=False, optional=3),
+        Column("status", right=False),
+        Column("folder", right=False),
+    )
     rows = tuple(
         (
             clean(run.created.replace("T", " ")[:16], 16), clean(run.command, 10),

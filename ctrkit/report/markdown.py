@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 from ctrkit.report.blocks import Block, Bullets, Code, Facts, Paragraph, Report, Table
 
-_ACTIVE = re.compile(r"([\\`*_\[\]|~$])")
-_AT_START = re.compile(r"^(\s*)([#>+=-]|\d+[.)])")
+# an underscore inside a word is no markup, and the text stays readable as it is
+_ACTIVE = re.compile(r"([\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+_AT_START = re.compile(r"^(#|=|-(?=[\s-]|$)|\+(?=\s|$)|\d+[.)](?=\s|$))")
 
 
 def markdown_document(reports: Iterable[Report]) -> str:
@@ -33,13 +34,14 @@ def escape(text: str) -> str:
     text = " ".join(text.split())
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = _ACTIVE.sub(r"\\\1", text)
-    text = text.replace("://", "&#58;//").replace("www.", "www&#46;").replace("@", "@\u200b")
+    text = text.replace("://", "&#58;//").replace("www.", "www&#46;")
+    text = re.sub(r"@(?=\w)", "@\u200b", text)
     return _AT_START.sub(_escape_start, text)
 
 
 def _escape_start(match: re.Match[str]) -> str:
     """A character that would begin a heading, quote or list at the start of a line."""
-    return f"{match[1]}{match[2][:-1]}\\{match[2][-1]}"
+    return f"{match[1][:-1]}\\{match[1][-1]}"
 
 
 def _render(block: Block) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ctrkit.config import CELL_AXES, Cell
 from ctrkit.records import Recommendation, TrialRecord
 from ctrkit.report.blocks import Column, Table, Tone
-from ctrkit.report.words import clean, percent, rate_words, step_words
+from ctrkit.report.words import clean, percent, rate_words, sentence, step_words
 from ctrkit.units import format_duration
 
 NOT_RUN = ("skipped", "refused")
@@ -54,10 +54,11 @@ def cell_results(trials: Sequence[TrialRecord]) -> list[CellResult]:
 
 
 def _result(records: Sequence[TrialRecord]) -> CellResult | None:
-    ran = [r for r in records if r.kind == "full" and r.verdict == "ok"]
+    ran = [r for r in records if has_figures(r)]
     failed = [r for r in records if r.verdict != "ok" and r.verdict not in NOT_RUN]
     if ran:
-        verdict, failures = "ok", [r for r in failed if r.kind == "full"]
+        verdict = "ok" if any(r.verdict == "ok" for r in ran) else "cut short"
+        failures = [r for r in failed if r.kind == "full"]
         if failures:
             verdict = f"{failures[-1].verdict} {len(failures)}/{len(ran) + len(failures)}"
         return CellResult(_mean_launch(ran), verdict, bool(failures))
@@ -68,6 +69,12 @@ def _result(records: Sequence[TrialRecord]) -> CellResult | None:
         return CellResult(predicted[-1], "predicted", False)
     not_run = [r for r in records if r.verdict in NOT_RUN]
     return CellResult(not_run[-1], not_run[-1].verdict, False) if not_run else None
+
+
+def has_figures(record: TrialRecord) -> bool:
+    """Whether the whole step was measured: ok, or cut by the budget after some steps."""
+    is_cut = record.verdict == "skipped" and record.step_s is not None
+    return record.kind == "full" and (record.verdict == "ok" or is_cut)
 
 
 def _mean_launch(launches: Sequence[TrialRecord]) -> TrialRecord:
@@ -87,7 +94,9 @@ def _mean_launch(launches: Sequence[TrialRecord]) -> TrialRecord:
 
 def _rank(result: CellResult) -> tuple[int, float, str]:
     record = result.record
-    group = 0 if result.verdict == "ok" else 1 if result.verdict == "predicted" else 2
+    group = (
+        0 if result.verdict in ("ok", "cut short") else 1 if result.verdict == "predicted" else 2
+    )
     if group == 2:
         group = 4 if result.verdict == "skipped" else 3
     time_s = record.projected_total_s
@@ -135,7 +144,7 @@ def matrix_table(
     rows, tones = [], []
     for result in results:
         record = result.record
-        shows_numbers = not result.failed or result.record.verdict == "ok"
+        shows_numbers = not result.failed or has_figures(record)
         mark = " (best)" if record.cell_id == best else " (tied)" if record.cell_id in tied else ""
         numbers = (
             step_words(record.step_s, record.step_s_low, record.step_s_high),
@@ -167,7 +176,7 @@ def _tone(result: CellResult, is_best: bool) -> Tone:
         return "good"
     if result.failed:
         return "bad"
-    return "plain" if result.verdict == "ok" else "dim"
+    return "plain" if has_figures(result.record) else "dim"
 
 
 def failure_lines(trials: Sequence[TrialRecord]) -> list[str]:
@@ -178,7 +187,7 @@ def failure_lines(trials: Sequence[TrialRecord]) -> list[str]:
             continue
         part = "" if record.kind == "full" else f" ({clean(record.kind, 20)} alone)"
         where = f" Evidence: {clean(record.evidence)}" if record.evidence else ""
-        why = _sentence(record.reason) or "No reason was recorded."
+        why = sentence(record.reason) or "No reason was recorded."
         lines.append(f"{clean(record.cell_id)}{part}: {clean(record.verdict)}. {why}{where}")
     return lines
 
@@ -194,12 +203,5 @@ def not_run_lines(trials: Sequence[TrialRecord]) -> list[str]:
     for (verdict, reason), ids in cells.items():
         named = ", ".join(clean(cell_id) for cell_id in ids[:3])
         more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
-        lines.append(f"{verdict}: {named}{more}. {_sentence(reason)}".rstrip())
+        lines.append(f"{verdict}: {named}{more}. {sentence(reason)}".rstrip())
     return lines
-
-
-def _sentence(text: str) -> str:
-    line = clean(text)
-    if not line:
-        return ""
-    return line[0].upper() + line[1:] + ("" if line[-1] in ".!?…" else ".")

@@ -20,6 +20,7 @@ from ctrkit.report.matrix import (
     NOT_RUN,
     cell_results,
     failure_lines,
+    has_figures,
     matrix_table,
     not_run_lines,
 )
@@ -32,6 +33,7 @@ from ctrkit.report.words import (
     plural,
     projection_words,
     rate_words,
+    sentence,
     step_words,
 )
 from ctrkit.units import format_bytes, format_duration
@@ -78,7 +80,10 @@ def _answer(info: RunInfo, recommendation: Recommendation) -> Section:
     rows += [("caution", words) for words in flag_words(best.flags)]
     if info.status != "done":
         rows.append(("status", status_words(info)))
-    rows += [("limited by", finding_words(finding)) for finding in best.findings]
+    rows += [
+        ("note" if finding.share is None else "limited by", finding_words(finding))
+        for finding in best.findings
+    ]
     rows += [("tied with", cell_words(cell)) for cell in best.tied if cell != best.cell]
     if best.runner_up is not None and best.runner_up not in best.tied:
         rows.append(("runner-up", cell_words(best.runner_up)))
@@ -94,14 +99,14 @@ def status_words(info: RunInfo) -> str:
 def finding_words(finding: Finding) -> str:
     """What limits the step, how much removing it would be worth, and how sure that is."""
     parts = []
-    if finding.share is not None:
+    text = clean(finding.text).rstrip(".")
+    if finding.share is not None and "%" not in text:
         parts.append(f"{percent(finding.share)} of a step")
     if finding.worth_x is not None:
         parts.append(f"without it {finding.worth_x:.2g}x as fast")
     if finding.confidence:
         parts.append(f"confidence: {clean(finding.confidence, 60)}")
     tail = f" ({'; '.join(parts)})" if parts else ""
-    text = clean(finding.text).rstrip(".")
     stage = clean(finding.stage, 40)
     if not text:
         return stage + tail
@@ -116,7 +121,8 @@ def _no_answer(contents: RunContents) -> Section:
     predicted = [r for r in results if r.verdict == "predicted"]
     failed = [r for r in results if r.failed]
     not_run = [r for r in results if r.verdict in NOT_RUN]
-    rows = [("status", status_words(contents.info))]
+    info = contents.info
+    rows = [("status", status_words(info))] if info.status != "done" else []
     for label, group in (
         ("run", measured), ("predicted", predicted), ("failed", failed), ("not run", not_run),
     ):  # fmt: skip
@@ -132,7 +138,9 @@ def _no_answer(contents: RunContents) -> Section:
                     best.projected_total_s, best.projected_total_s_low, best.projected_total_s_high
                 ) + " for the whole run")
             )  # fmt: skip
-    if not contents.trials:
+    if info.status == "done" and info.status_reason:
+        lacking = sentence(info.status_reason)
+    elif not contents.trials:
         lacking = "No trial was recorded: nothing is known of any cell."
     elif measured:
         lacking = "The probe ended before it could compare the cells; a longer --budget can."
@@ -144,7 +152,8 @@ def _no_answer(contents: RunContents) -> Section:
         lacking = "No cell can run here: the reasons are below."
     else:
         lacking = "No cell was measured: give a longer --budget, or other cells."
-    return Section("No recommendation", (Facts(tuple(rows)), Paragraph(lacking)))
+    facts = (Facts(tuple(rows)),) if rows else ()
+    return Section("No recommendation", (*facts, Paragraph(lacking)))
 
 
 def _options(recommendation: Recommendation) -> Section:
@@ -191,7 +200,7 @@ def _matrix_sections(contents: RunContents) -> list[Section]:
 def _stage_sections(trials: Sequence[TrialRecord], recommendation: Recommendation) -> list[Section]:
     """Where a step of the recommended cell goes, and what it needs beside its steps."""
     cell_id = recommendation.cell.cell_id
-    ran = [r for r in trials if r.cell_id == cell_id and r.kind == "full" and r.verdict == "ok"]
+    ran = [r for r in trials if r.cell_id == cell_id and has_figures(r)]
     if not ran:
         return []
     record = next((r for r in reversed(ran) if r.stage_s), ran[-1])

@@ -8,12 +8,12 @@ import textwrap
 from collections.abc import Iterable
 from typing import TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ctrkit.report.blocks import Block, Bullets, Code, Facts, Paragraph, Report, Table
+from ctrkit.report.blocks import WORTH_A_GAP, Bullets, Code, Facts, Paragraph, Report, Table
 
 _STYLES = {"plain": "", "good": "bold green", "bad": "red", "dim": "dim"}
 _INDENT = 2
@@ -29,7 +29,7 @@ def print_report(reports: Iterable[Report], stream: TextIO | None = None) -> Non
         for number, report in enumerate(reports):
             if number:
                 console.print()
-            console.print(report_renderable(report, console.width))
+            _print(report, console)
     text = "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
     encoding = stream.encoding or "utf-8"
     stream.write(text.encode(encoding, "replace").decode(encoding))
@@ -41,24 +41,29 @@ def report_text(report: Report, width: int = 80) -> str:
     console = Console(
         file=file, width=width, color_system=None, highlight=False, emoji=False, markup=False
     )
-    console.print(report_renderable(report, width))
+    _print(report, console)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 
-def report_renderable(report: Report, width: int) -> RenderableType:
-    """The whole report as something that rich prints."""
-    parts: list[RenderableType] = [Text(report.title, style="bold")]
-    parts += [Text(line) for line in report.subtitle]
+def _print(report: Report, console: Console) -> None:
+    console.print(Text(report.title, style="bold"))
+    for line in report.subtitle:
+        console.print(Text(line))
     for section in report.sections:
         if section.heading:
-            parts += [Text(), Text(section.heading, style="bold cyan")]
+            console.print()
+            console.print(Text(section.heading, style="bold cyan"))
         for block in section.blocks:
-            indent = 0 if isinstance(block, Code) else _INDENT
-            parts.append(Padding(_render(block, width - indent), (0, 0, 0, indent), expand=False))
-    return Group(*parts)
+            if isinstance(block, Code):
+                # to be pasted, a line must stay whole: the terminal may wrap it, not we
+                for line in block.lines:
+                    console.print(Text(f"    {line}", style="bold"), soft_wrap=True)
+            else:
+                renderable = _render(block, console.width - _INDENT)
+                console.print(Padding(renderable, (0, 0, 0, _INDENT), expand=False))
 
 
-def _render(block: Block, width: int) -> RenderableType:
+def _render(block: Paragraph | Bullets | Facts | Table, width: int) -> RenderableType:
     match block:
         case Paragraph():
             return Text(block.text, style=_STYLES[block.tone])
@@ -66,10 +71,6 @@ def _render(block: Block, width: int) -> RenderableType:
             return _bullets(block)
         case Facts():
             return _facts(block)
-        case Code():
-            # a command must stay in one piece to be pasted, so the terminal may wrap it, not we
-            lines = (f"    {line}" for line in block.lines)
-            return Text("\n".join(lines), style="bold", no_wrap=True, overflow="ignore")
         case Table():
             return table_renderable(block, width)
 
@@ -95,9 +96,9 @@ def _facts(block: Facts) -> RenderableType:
 
 
 def table_renderable(table: Table, width: int) -> RichTable:
-    """The table in `width` columns: short names, then a smaller gap, then fewer columns."""
-    table, names, gap = _fit(table, width)
-    widths = [_column_width(table, index, name) for index, name in enumerate(names)]
+    """The table in `width` columns: headings wrapped, then short, a smaller gap, fewer columns."""
+    table, names, gap, wrap = _fit(table, width)
+    widths = _column_widths(table, names, wrap)
     excess = sum(widths) + gap * (len(widths) - 1) - width
     if excess > 0:  # nothing more can be left out: the widest column is folded
         widest = max(range(len(widths)), key=widths.__getitem__)
@@ -114,27 +115,29 @@ def table_renderable(table: Table, width: int) -> RichTable:
     return grid
 
 
-def _fit(table: Table, width: int) -> tuple[Table, list[str], int]:
+def _fit(table: Table, width: int) -> tuple[Table, list[str], int, bool]:
+    """What of the table fits: the table, its headings, the gap, whether headings wrap."""
     kept = list(range(len(table.columns)))
     while True:
         part = table.only(kept)
         long = [column.name for column in part.columns]
         short = [column.short or column.name for column in part.columns]
-        for names, gap in ((long, 2), (short, 2), (short, 1)):
-            if _table_width(part, names, gap) <= width:
-                return part, names, gap
-        optional = [i for i in kept if table.columns[i].optional]
-        if not optional:
-            return part, short, 1
-        kept.remove(max(optional, key=lambda i: table.columns[i].optional))
+        ways = [(long, 2, False), (long, 2, True), (short, 2, True), (short, 1, True)]
+        most_optional = max((column.optional for column in part.columns), default=0)
+        for names, gap, wrap in ways if most_optional <= WORTH_A_GAP else ways[:-1]:
+            widths = _column_widths(part, names, wrap)
+            if sum(widths) + gap * (len(widths) - 1) <= width:
+                return part, names, gap, wrap
+        if not most_optional:
+            return part, short, 1, True
+        kept.remove(max(kept, key=lambda i: table.columns[i].optional))
 
 
-def _table_width(table: Table, names: list[str], gap: int) -> int:
-    widths = [_column_width(table, index, name) for index, name in enumerate(names)]
-    return sum(widths) + gap * (len(widths) - 1)
-
-
-def _column_width(table: Table, index: int, name: str) -> int:
-    """Widest cell or longest word of the heading: headings may wrap at spaces, cells may not."""
-    cells = (Text(row[index]).cell_len for row in table.rows)
-    return max(1, *cells, *map(len, name.split()))
+def _column_widths(table: Table, names: list[str], wrap: bool) -> list[int]:
+    """Widest cell or heading of each column; of a heading that wraps, its longest word."""
+    widths = []
+    for index, name in enumerate(names):
+        heads = [len(word) for word in name.split()] if wrap else [len(name)]
+        cells = [Text(row[index]).cell_len for row in table.rows]
+        widths.append(max(1, *heads, *cells))
+    return widths

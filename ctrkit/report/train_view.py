@@ -38,16 +38,16 @@ _INCIDENTS_SHOWN = 20
 # column of epochs.csv, heading, decimals, how soon it is left out where room is short
 _EPOCH_COLUMNS = (
     ("train_loss", "train loss", 4, 0),
-    ("train_logloss", "train log loss", 4, 4),
+    ("train_logloss", "train log loss", 4, 5),
     ("train_auc", "train AUC", 4, 0),
-    ("train_gauc", "train gAUC", 4, 5),
+    ("train_gauc", "train gAUC", 4, 6),
     ("val_loss", "val loss", 4, 0),
-    ("val_logloss", "val log loss", 4, 3),
+    ("val_logloss", "val log loss", 4, 4),
     ("val_auc", "val AUC", 4, 0),
-    ("val_gauc", "val gAUC", 4, 2),
-    ("train_val_gap", "gap", 4, 6),
+    ("val_gauc", "val gAUC", 4, 3),
+    ("train_val_gap", "gap", 4, 7),
     ("gate_mean", "gate mean", 4, 0),
-    ("gate_std", "gate std", 4, 7),
+    ("gate_std", "gate std", 4, 8),
 )
 
 

@@ -118,3 +118,11 @@ def cell_words(cell: Cell) -> str:
 def flag_words(flags: Sequence[str]) -> list[str]:
     """What each flag means, once."""
     return list(dict.fromkeys(FLAG_WORDS.get(flag, clean(flag)) for flag in flags))
+
+
+def sentence(text: str) -> str:
+    """The text made safe, with a capital and a full stop; empty if it says nothing."""
+    line = clean(text)
+    if not line:
+        return ""
+    return line[0].upper() + line[1:] + ("" if line[-1] in ".!?…" else ".")

@@ -16,6 +16,12 @@ from ctrkit.supervise.watchdog import Verdict
 _WORKER_DIED = re.compile(
     r"DataLoader worker \(pid(\(s\))?.*\) (exited unexpectedly|is killed by signal)", re.DOTALL
 )
+# A worker that dies while it hands over a batch breaks the connection that passes descriptors.
+_HANDOVER_BROKE = re.compile(
+    r"resource_sharer\.py.*"
+    r"^(ConnectionResetError|ConnectionRefusedError|BrokenPipeError|EOFError|FileNotFoundError)",
+    re.DOTALL | re.MULTILINE,
+)
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|\bMemoryError\b|[Cc]annot allocate memory"
     r"|can't allocate memory|Unable to allocate",
@@ -39,29 +45,36 @@ def read_result(path: Path) -> Result | None:
         return None
 
 
-def classify_error(message: str, otherwise: str = "crashed") -> str:
-    """The verdict that an error's text proves, else `otherwise`."""
-    if _WORKER_DIED.search(message):
+def classify_error(message: str, details: str = "", otherwise: str = "crashed") -> str:
+    """The verdict that an error proves, else `otherwise`.
+
+    Args:
+        message: the exception in one line.
+        details: its traceback, or the end of stderr. The death of one worker shows itself as
+            torch's own error or as a broken connection, whichever comes first.
+        otherwise: the verdict of any other error.
+    """
+    if _WORKER_DIED.search(message) or _HANDOVER_BROKE.search(details):
         return "worker-died"
     if _OUT_OF_MEMORY.search(message):
         return "out-of-memory"
     return otherwise
 
 
-def judge_exit(exit_code: int, result: Result | None, stage: Stage, last_line: str = "") -> Verdict:
+def judge_exit(exit_code: int, result: Result | None, stage: Stage, stderr: str = "") -> Verdict:
     """The verdict of a child that ended by itself.
 
     Args:
         exit_code: as `subprocess` gives it, negative for a signal.
         result: what it wrote.
         stage: where it was last.
-        last_line: the last line of its stderr, where an uncaught exception stands.
+        stderr: the end of it; an uncaught exception stands in the last line.
     """
     if result is not None and result.error is not None:
         error = result.error
         verdict = error.verdict
         if verdict in ("crashed", "setup-failed"):
-            verdict = classify_error(error.message, otherwise=verdict)
+            verdict = classify_error(error.message, error.traceback, otherwise=verdict)
         return Verdict(verdict, f"{error.message} (in stage '{error.stage}')")
     complete = result is not None and result.complete
     if exit_code == 0 and complete:
@@ -74,9 +87,15 @@ def judge_exit(exit_code: int, result: Result | None, stage: Stage, last_line: s
     if exit_code == 0:
         return Verdict("crashed", f"it ended without a complete result ({where})")
     otherwise = "setup-failed" if stage in _SETUP_STAGES and not complete else "crashed"
-    said = f": {last_line}" if last_line else ""
-    verdict = classify_error(last_line, otherwise=otherwise)
-    return Verdict(verdict, f"it ended with exit code {exit_code} {where}{said}")
+    said = last_line(stderr)
+    verdict = classify_error(said, stderr, otherwise=otherwise)
+    return Verdict(verdict, f"it ended with exit code {exit_code} {where}: {said or 'no words'}")
+
+
+def last_line(text: str) -> str:
+    """The last line that is not blank, shortened."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:500] if lines else ""
 
 
 def judge_hang(hang: Verdict, result: Result | None) -> Verdict:

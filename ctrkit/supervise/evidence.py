@@ -26,6 +26,7 @@ TAIL_BYTES = 64_000
 _MAX_WORD, _MAX_THREADS, _MAX_PROCESSES = 200, 32, 64
 _PY_SPY_S, _PY_SPY_PROCESSES = 5.0, 8
 _DUMP_S, _DUMP_SETTLED_S = 1.0, 0.05
+_ALL_S = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,28 +54,33 @@ def tail(path: Path, size: int = TAIL_BYTES) -> str:
         return ""
 
 
-def last_line(text: str) -> str:
-    """The last line that is not blank, shortened."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:500] if lines else ""
-
-
 def examine(
-    folder: Path, child_folder: Path, root_pid: int, read: Callable[[], Progress | None]
+    folder: Path,
+    child_folder: Path,
+    root_pid: int,
+    read: Callable[[], Progress | None],
+    hurry: Callable[[], bool] = lambda: False,
 ) -> Evidence:
     """Examine a living family and save what is found into `folder`.
 
     `processes.json`, `py-spy-<pid>.txt` where py-spy is installed and may, `stacks-<pid>.txt` of
     every process that has armed faulthandler; then whether progress resumed, which a signal can
-    cause. Takes a few seconds at most per process.
+    cause. Takes about 20 s at most; what is left to ask is left out as soon as `hurry` says so.
     """
+    deadline_s = time.monotonic() + _ALL_S
+
+    def enough() -> bool:
+        return hurry() or time.monotonic() > deadline_s
+
     folder.mkdir(parents=True, exist_ok=True)
     before = read()
     processes = _tree(root_pid)
     write_json(folder / "processes.json", [_describe(process) for process in processes])
-    _run_py_spy(folder, processes[:_PY_SPY_PROCESSES])
+    _run_py_spy(folder, processes[:_PY_SPY_PROCESSES], enough)
     dumps = {}
     for process in processes:
+        if enough():
+            break
         if _may_signal(process, child_folder) and (text := _dump(process.pid, child_folder)):
             dumps[process.pid] = text
             write_atomically(folder / f"stacks-{process.pid}.txt", text.encode())
@@ -133,12 +139,14 @@ def _describe_thread(task: Path) -> dict[str, str]:
     return found
 
 
-def _run_py_spy(folder: Path, processes: list[psutil.Process]) -> None:
+def _run_py_spy(folder: Path, processes: list[psutil.Process], enough: Callable[[], bool]) -> None:
     beside = Path(sys.executable).parent / "py-spy"
     program = str(beside) if beside.is_file() else shutil.which("py-spy")
     if program is None:
         return
     for process in processes:
+        if enough():
+            return
         argv = [program, "dump", "--nonblocking", "--pid", str(process.pid)]
         try:
             done = subprocess.run(

@@ -5,34 +5,42 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
-# Reading the proportional set size walks page tables: only at new highs, and not often.
-_PSS_EVERY_S = 2.0
-_PSS_NEW_HIGH = 1.05
+# Reading the proportional set size walks page tables: only at new highs.
+_NEW_HIGH = 1.05
 
 STOPPED_STATES = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessSample:
-    """One process: its state in psutil's words, CPU seconds so far, resident bytes."""
+    """One process: its state in psutil's words, CPU seconds so far, resident bytes.
+
+    `queued_s` is the time for which its threads were ready to run but had no core (Linux; else 0).
+    """
 
     pid: int
     parent_pid: int
     name: str
     status: str
     cpu_s: float
+    queued_s: float
     rss_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class TreeSample:
-    """The tree at `taken_s` (monotonic). `cpu_s` adds up all processes seen so far, ended too."""
+    """The tree at `taken_s` (monotonic). `cpu_s` adds up all processes seen so far, ended too.
+
+    `wanted_s` adds the time queued for a core: on a crowded host a spinning tree burns little.
+    """
 
     taken_s: float
     cpu_s: float
+    wanted_s: float
     processes: tuple[ProcessSample, ...] = ()
 
     @property
@@ -46,11 +54,10 @@ class TreeSampler:
 
     def __init__(self, root_pid: int) -> None:
         self._root_pid = root_pid
-        self._cpu_s: dict[tuple[int, float], float] = {}
+        self._newest: dict[tuple[int, float], ProcessSample] = {}
         self._peak_rss_bytes = 0
         self._peak_pss_bytes = 0
         self._rss_at_last_pss = 0
-        self._next_pss_s = 0.0
 
     @property
     def peak_bytes(self) -> int | None:
@@ -64,11 +71,13 @@ class TreeSampler:
         """
         live = self._live()
         found = [sample for process in live if (sample := self._look(process)) is not None]
-        tree = TreeSample(taken_s=now_s, cpu_s=sum(self._cpu_s.values()), processes=tuple(found))
+        cpu_s = sum(process.cpu_s for process in self._newest.values())
+        queued_s = sum(process.queued_s for process in self._newest.values())
+        tree = TreeSample(
+            taken_s=now_s, cpu_s=cpu_s, wanted_s=cpu_s + queued_s, processes=tuple(found)
+        )
         self._peak_rss_bytes = max(self._peak_rss_bytes, tree.rss_bytes)
-        new_high = tree.rss_bytes > _PSS_NEW_HIGH * self._rss_at_last_pss
-        if weigh and new_high and now_s >= self._next_pss_s:
-            self._next_pss_s = now_s + _PSS_EVERY_S
+        if weigh and tree.rss_bytes > _NEW_HIGH * self._rss_at_last_pss:
             self._rss_at_last_pss = tree.rss_bytes
             self._peak_pss_bytes = max(self._peak_pss_bytes, _pss_bytes(live))
         return tree
@@ -84,18 +93,30 @@ class TreeSampler:
         try:
             with process.oneshot():
                 times = process.cpu_times()
-                cpu_s = float(times.user + times.system)
-                self._cpu_s[(process.pid, process.create_time())] = cpu_s
-                return ProcessSample(
+                sample = ProcessSample(
                     pid=process.pid,
                     parent_pid=process.ppid(),
                     name=str(process.name()),
                     status=str(process.status()),
-                    cpu_s=cpu_s,
+                    cpu_s=float(times.user + times.system),
+                    queued_s=_queued_s(process.pid),
                     rss_bytes=int(process.memory_info().rss),
                 )
+                self._newest[(process.pid, process.create_time())] = sample
+                return sample
         except psutil.Error:
             return None
+
+
+def _queued_s(pid: int) -> float:
+    """Seconds for which the threads of a process waited for a core; 0 where it is not told."""
+    total_ns = 0
+    for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        try:
+            total_ns += int(path.read_bytes().split()[1])
+        except (OSError, IndexError):
+            continue
+    return total_ns / 1e9
 
 
 def _pss_bytes(processes: list[psutil.Process]) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 _THREAD = re.compile(r"^(Thread|Current thread) 0x[0-9a-f]+.*\(most recent call first\):")
 _FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$')
-_PACKAGE = str(Path(__file__).parent.parent)
+_PACKAGE = f"{Path(__file__).parent.parent}/"
 _LIBRARIES = tuple(sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib"))
 
 
@@ -41,33 +41,45 @@ def parse_dump(text: str) -> list[Thread]:
     return [tuple(thread) for thread in threads if thread]
 
 
+def own_part(thread: Thread) -> Thread:
+    """The frames of this process: under a fork they end where those of its parent begin."""
+    for index, frame in enumerate(thread):
+        if frame.function == "_bootstrap" and frame.file.endswith("multiprocessing/process.py"):
+            return thread[: index + 1]
+    return thread
+
+
 def user_frame(thread: Thread) -> Frame | None:
     """The innermost frame that is neither a library's, nor ctrkit's, nor frozen."""
-    for frame in thread:
-        own = frame.file.startswith((_PACKAGE, "<"))
-        if not own and not _is_library(frame.file):
-            return frame
-    return None
+    return next((frame for frame in thread if not _is_foreign(frame) and not _is_ours(frame)), None)
 
 
 def waiting_place(dumps: Mapping[int, str], root_pid: int) -> str | None:
     """Where the guilty process waits, as half a sentence; None without stacks.
 
-    A DataLoader worker in user code is guilty before the main process, which only waits for it. An
-    idle worker has no user frame. Without any user frame it is the main process's innermost one.
+    User code before ctrkit's own. A worker before the main process, which only waits for it; an
+    idle worker stands in a library. Without any of that it is the main process's innermost frame.
     """
-    main_threads = {
-        pid: threads[-1] for pid, text in dumps.items() if (threads := parse_dump(text))
-    }
-    for pid, thread in sorted(main_threads.items(), key=lambda item: item[0] == root_pid):
-        if frame := user_frame(thread):
-            who = "the main process" if pid == root_pid else f"worker {pid}"
-            inner = "" if frame == thread[0] else f" (inside {thread[0]})"
-            return f"{who} is at {frame}{inner}"
-    if root_pid in main_threads:
-        return f"the main process is at {main_threads[root_pid][0]}"
+    threads = {pid: own_part(parsed[-1]) for pid in dumps if (parsed := parse_dump(dumps[pid]))}
+    guilty_first = sorted(threads.items(), key=lambda item: item[0] == root_pid)
+    for chosen in (user_frame, _our_frame):
+        for pid, thread in guilty_first:
+            if frame := chosen(thread):
+                who = "the main process" if pid == root_pid else f"worker {pid}"
+                inner = "" if frame == thread[0] else f" (inside {thread[0]})"
+                return f"{who} is at {frame}{inner}"
+    if root_pid in threads:
+        return f"the main process is at {threads[root_pid][0]}"
     return None
 
 
-def _is_library(file: str) -> bool:
-    return file.startswith(_LIBRARIES) or "/site-packages/" in file
+def _our_frame(thread: Thread) -> Frame | None:
+    return next((frame for frame in thread if _is_ours(frame)), None)
+
+
+def _is_ours(frame: Frame) -> bool:
+    return frame.file.startswith(_PACKAGE)
+
+
+def _is_foreign(frame: Frame) -> bool:
+    return frame.file.startswith((*_LIBRARIES, "<")) or "/site-packages/" in frame.file

@@ -1,4 +1,4 @@
-"""Runs one child to its end, whatever it does: watches, explains, cleans up, and says what it was."""
+"""Runs one child to its end, whatever it does: watches, explains, cleans up, gives the verdict."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from ctrkit.config import ChildSpec
@@ -14,7 +15,7 @@ from ctrkit.progress import Progress, Stage, read_progress
 from ctrkit.supervise.budgets import Budgets, StageBudget
 from ctrkit.supervise.cleanup import Ended, subreaper
 from ctrkit.supervise.endings import judge_exit, judge_hang, read_result
-from ctrkit.supervise.evidence import Evidence, examine, last_line, save_tails, tail
+from ctrkit.supervise.evidence import examine, save_tails, tail
 from ctrkit.supervise.launch import Child
 from ctrkit.supervise.sampler import TreeSample, TreeSampler, host_slept_s
 from ctrkit.supervise.stop import StopRequest
@@ -161,6 +162,7 @@ def run_child(
         stop: the user's wish to end.
         argv: instead of `python -m ctrkit.child SPEC` (for tests).
     """
+    stop = stop or StopRequest()
     slept_s = host_slept_s()
     with subreaper():
         child = Child(spec, completion, argv)
@@ -168,12 +170,12 @@ def run_child(
             watch = _Watch(
                 child, budgets, TreeSampler(child.pid), Silence.begin(child.spawned_at_s), slept_s
             )
-            end = _watch(watch, deadline_s, on_tick, stop or StopRequest())
+            end = _watch(watch, deadline_s, on_tick, stop)
             wall_s = time.monotonic() - child.spawned_at_s
             verdict = _verdict(end, watch, completion)
             kept = verdict.verdict not in ("ok", "skipped")
             if kept:
-                verdict = _explain(verdict, end, watch, evidence_folder)
+                verdict = _explain(verdict, end, watch, evidence_folder, stop)
         finally:
             ended = child.end()
     result = read_result(child.folder / completion)
@@ -246,19 +248,19 @@ def _verdict(end: _End, watch: _Watch, completion: str) -> Verdict:
         return Verdict("skipped", "interrupted")
     if end.exit_code is None:
         return Verdict("skipped", "budget")
-    said = last_line(tail(watch.child.stderr_path))
-    return judge_exit(end.exit_code, result, watch.stage, said)
+    return judge_exit(end.exit_code, result, watch.stage, tail(watch.child.stderr_path))
 
 
-def _explain(verdict: Verdict, end: _End, watch: _Watch, folder: Path) -> Verdict:
+def _explain(
+    verdict: Verdict, end: _End, watch: _Watch, folder: Path, stop: StopRequest
+) -> Verdict:
     """Save the evidence; the verdict's reason with what it shows."""
     child = watch.child
     save_tails(folder, child.folder)
     if end.exit_code is not None:
         return verdict
-    found: Evidence = examine(
-        folder, child.folder, child.pid, lambda: read_progress(child.progress_path)
-    )
+    read = partial(read_progress, child.progress_path)
+    found = examine(folder, child.folder, child.pid, read, lambda: stop.end_now)
     reason = verdict.reason
     if found.place:
         reason += f"; {found.place}"

@@ -154,7 +154,8 @@ def _looked_twice(silence: Silence) -> bool:
 
 
 def _cores(first: TreeSample, last: TreeSample) -> float:
-    return max(0.0, last.cpu_s - first.cpu_s) / max(last.taken_s - first.taken_s, 1e-9)
+    """Cores that the tree burned or would have, had the host not been crowded."""
+    return max(0.0, last.wanted_s - first.wanted_s) / max(last.taken_s - first.taken_s, 1e-9)
 
 
 def _in_states(first: TreeSample, last: TreeSample, states: Sequence[str]) -> list[int]:

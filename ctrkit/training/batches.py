@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -14,7 +14,12 @@ def batch_rows(batch: Any) -> int:
     found = _first_dimension(batch)
     if found is not None:
         return found
-    return len(batch) if isinstance(batch, Sized) and not isinstance(batch, (str, bytes)) else 1
+    if isinstance(batch, (str, bytes)):
+        return 1
+    try:
+        return len(batch)
+    except TypeError:  # a scalar tensor claims to have a length
+        return 1
 
 
 def _first_dimension(value: Any) -> int | None:

@@ -124,6 +124,7 @@ class _Loop:
         self.saved_at = self.started_at = clock()
 
     sizes: RunSizes
+    batches: int | None  # of an epoch, as far as it is known
     task: Task
     train_loader: EpochLoader
     validation_loader: EpochLoader | None
@@ -133,6 +134,7 @@ class _Loop:
         with ExitStack() as stack:
             self.progress.enter(Stage.DATA)
             self.sizes = self.workload.sizes(self.cell.batch_size)
+            self.batches = self.sizes.train_batches
             state = self._read_checkpoint() if self.plan.resume else None
             write_epochs(self.epochs_path, self.position.history)
             if not self._is_finished():
@@ -154,6 +156,7 @@ class _Loop:
     def _open(self, stack: ExitStack, state: Mapping[str, Any] | None) -> None:
         self.train_loader = self.workload.train_loader(self.cell)
         stack.callback(self.train_loader.close)
+        self.batches = self.batches or _length(self.train_loader)
         self.validation_loader = self.workload.validation_loader(self.cell)
         if self.validation_loader is not None:
             stack.callback(self.validation_loader.close)
@@ -180,9 +183,7 @@ class _Loop:
 
     def _is_epoch_trained(self) -> bool:
         """Whether only the validation of the epoch is left; never known of an unsized loader."""
-        return self.sizes.train_batches is not None and (
-            self.position.batch >= self.sizes.train_batches
-        )
+        return self.batches is not None and self.position.batch >= self.batches
 
     # ---- an epoch --------------------------------------------------------------------------------
 
@@ -196,8 +197,8 @@ class _Loop:
         return False
 
     def _train(self) -> bool:
-        position, known = self.position, self.sizes.train_batches
-        self.progress.enter(Stage.FIRST_BATCH, epoch=position.epoch, steps=known or 0)
+        position = self.position
+        self.progress.enter(Stage.FIRST_BATCH, epoch=position.epoch, steps=self.batches or 0)
         if self.stop_requested():
             return False
         if position.batch == 0:
@@ -214,8 +215,8 @@ class _Loop:
         while True:
             if self._is_epoch_trained():
                 self.progress.enter(Stage.EPOCH_BOUNDARY)  # the iterator has yet to wind up
-            elif self.stop_requested() or self._are_steps_used_up():
-                return False
+            elif position.batch and (self.stop_requested() or self._are_steps_used_up()):
+                return False  # never at batch 0, where the random streams have already moved on
             asked_at = self.clock()
             batch = next(batches, _END)
             if batch is _END:
@@ -341,6 +342,14 @@ class _Loop:
         if self.position.batch == 0 and self.position.best_epoch == self.position.epoch - 1:
             keep_as(self.last_path, "best.pt")  # in case it ended between the two
         return state
+
+
+def _length(loader: object) -> int | None:
+    """`len()` where the loader has one; a loader of unknown length is counted as it goes."""
+    try:
+        return len(loader)  # type: ignore[arg-type]
+    except (TypeError, NotImplementedError):
+        return None
 
 
 def _no_mark(stage: str) -> None:

@@ -16,14 +16,23 @@ from ctrkit.config import Phase
 def make_adam(parameters: Iterable[Parameter], phase: Phase) -> Adam:
     """Adam (Kingma & Ba 2015) whose weight decay is L2: added to the gradient, not decoupled.
 
-    The fused kernel is the same mathematics in one pass over memory; where a device has none,
-    torch's own choice is taken.
+    The fused kernel is the same mathematics in one pass over memory; where torch has none for the
+    device, its own choice is taken. All parameters are on one device.
     """
     kept = list(parameters)
+    fused = True if _has_fused_kernel(kept[0]) else None
+    return Adam(kept, lr=phase.lr, weight_decay=phase.weight_decay, fused=fused)
+
+
+def _has_fused_kernel(like: Parameter) -> bool:
+    """Tried out: torch's list of devices differs by version and is only looked at by a step."""
+    parameter = Parameter(torch.zeros(1, dtype=like.dtype, device=like.device))
+    parameter.grad = torch.zeros_like(parameter)
     try:
-        return Adam(kept, lr=phase.lr, weight_decay=phase.weight_decay, fused=True)
+        Adam([parameter], fused=True).step()
     except RuntimeError:
-        return Adam(kept, lr=phase.lr, weight_decay=phase.weight_decay)
+        return False
+    return True
 
 
 def clip_gradients(parameters: Iterable[Parameter], max_norm: float) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from ctrkit.data.loaders import make_loader
 from ctrkit.data.store import Store
 from ctrkit.environment import fingerprint
 from ctrkit.errors import UsageError
-from ctrkit.models.mdaf import MDAF
+from ctrkit.models.mdaf import MDAF, Model
+from ctrkit.training import devices
 from ctrkit.training.metrics import Scores, auc, grouped_auc, log_loss
 from ctrkit.training.objective import objective
 from ctrkit.training.optimizers import clip_gradients, lr_at, make_adam, set_lr
@@ -132,7 +133,7 @@ class MdafTask(Task):
         seed_everything(phase.seed)
         model = MDAF(
             vocabulary,
-            model=phase.model,
+            model=cast(Model, phase.model),
             dropout=phase.dropout,
             history_length=phase.history_length,
         )
@@ -164,7 +165,7 @@ class MdafTask(Task):
         logits, _ = self.model(batch)
         loss = objective(logits, batch["label"], self.phase.label_smoothing)
         mark("forward")
-        loss.backward()
+        torch.autograd.backward(loss)
         mark("backward")
         clip_gradients(self.model.parameters(), self.phase.grad_clip)
         set_lr(self.optimizer, self.learning_rate())
@@ -178,7 +179,7 @@ class MdafTask(Task):
         self.model.eval()
         self.validation_scores.clear()
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode, which the threads of the scan would not be in
     def validation_step(self, batch: MdafBatch) -> None:
         logits, gate = self.model(batch)
         self.validation_scores.append(logits, batch["label"], batch["user"], gate)
@@ -207,18 +208,10 @@ class MdafTask(Task):
         return found
 
     def synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        elif self.device.type == "mps":
-            torch.mps.synchronize()
+        devices.synchronize(self.device.type)
 
     def peak_device_bytes(self) -> int | None:
-        """On MPS what the driver holds now, which hardly ever shrinks."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        if self.device.type == "mps":
-            return int(torch.mps.driver_allocated_memory())
-        return None
+        return devices.peak_device_bytes(self.device.type)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -65,8 +65,14 @@ def test_adam_adds_the_decay_to_the_gradient():
 
 
 def test_adam_without_a_fused_kernel_takes_torchs_default():
-    parameter = torch.nn.Parameter(torch.zeros(2, device="meta"))
-    assert not make_adam([parameter], Phase()).defaults["fused"]
+    real, complex_ = (
+        torch.nn.Parameter(torch.zeros(2, dtype=dtype)) for dtype in (torch.float32, torch.cfloat)
+    )
+    complex_.grad = torch.ones_like(complex_)
+    optimizer = make_adam([complex_], Phase())
+    optimizer.step()
+    assert not optimizer.defaults["fused"]
+    assert make_adam([real], Phase()).defaults["fused"]
 
 
 def test_clipping_keeps_the_direction():

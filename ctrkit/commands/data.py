@@ -1,0 +1,276 @@
+"""`ctrkit data synth | prepare | info`: options checked, data made or read, a summary printed."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ctrkit.config import encode
+from ctrkit.data.store import SPLITS, Store, StoreMeta, read_meta
+from ctrkit.environment import usable_cpus
+from ctrkit.errors import UsageError
+from ctrkit.files import finite
+from ctrkit.report.blocks import Block, Code, Column, Facts, Paragraph, Report, Section, Table
+from ctrkit.report.terminal import print_report
+from ctrkit.runs import check_out_folder
+from ctrkit.units import format_bytes, format_count, format_duration, parse_bytes
+
+FORMATS = ("store", "tianchi")
+_TABLE_COLUMNS = ("user", "item", "time", "label")
+_LEAST_MEMORY_BYTES = 64 * 1024**2  # below this DuckDB cannot even sort a chunk
+
+
+def synth(
+    *,
+    out: Path,
+    rows: int | None = None,
+    users: int | None = None,
+    items: int | None = None,
+    seed: int = 42,
+    format_: str = "store",
+) -> None:
+    """Generate data with a planted signal.
+
+    Args:
+        out: the folder to write, missing or empty.
+        rows: impressions; None for the reference scale, also for the next two.
+        users: users with a profile.
+        items: ads.
+        seed: equal seeds give equal data.
+        format_: `store`, or `tianchi` for the four CSV files with their dirt.
+
+    Raises:
+        UsageError: an unknown format, a size out of range, or a folder that cannot be written.
+    """
+    if format_ not in FORMATS:
+        raise UsageError(f"--format {format_}: unknown; choose {' or '.join(FORMATS)}")
+    check_out_folder(out)
+    asked = {"rows": rows, "users": users, "items": items}
+    sizes = {key: size for key, size in asked.items() if size is not None}
+    began_s = time.monotonic()
+    if format_ == "store":
+        from ctrkit.data.synthetic import generate_store
+
+        with _progress() as on_progress:
+            generate_store(out, **sizes, seed=seed, on_progress=on_progress)
+        _print_made(out, began_s)
+        return
+    from ctrkit.data.tianchi import generate_tianchi
+
+    with _progress() as on_progress:
+        generate_tianchi(out, **sizes, seed=seed, on_progress=on_progress)
+    _print_files(out, began_s)
+
+
+def prepare(
+    *,
+    out: Path,
+    source: Path | None = None,
+    sample_users: float | None = None,
+    history: str = "behaviors",
+    table: Path | None = None,
+    user: str | None = None,
+    item: str | None = None,
+    time: str | None = None,
+    label: str | None = None,
+    category: str | None = None,
+    label_threshold: float | None = None,
+    split: str = "time",
+    seed: int = 42,
+    memory_limit: str = "2GB",
+) -> None:
+    """Ingest the Tianchi files of `source`, or the interactions log `table`, into a store.
+
+    The arguments are those of `prepare_tianchi` and of `prepare_table`; `memory_limit` is a size
+    such as `2GB`.
+
+    Raises:
+        UsageError: options that contradict each other or are out of range, and all that the two
+            functions raise.
+    """
+    named = {"user": user, "item": item, "time": time, "label": label, "category": category}
+    _check_which(source, table, named, sample_users, label_threshold)
+    check_out_folder(out)
+    limits: dict[str, Any] = {
+        "memory_limit_bytes": _memory_limit_bytes(memory_limit),
+        "threads": usable_cpus(),
+    }
+    began_s = _now_s()
+    with _progress() as on_progress:
+        if source is not None:
+            from ctrkit.data.taobao import prepare_tianchi
+
+            prepare_tianchi(
+                source, out, sample_users=sample_users, history=history, split=split, seed=seed,
+                on_progress=on_progress, **limits,
+            )  # fmt: skip
+        elif table is not None:
+            from ctrkit.data.tables import prepare_table
+
+            columns: dict[str, Any] = named
+            prepare_table(
+                table, out, label_threshold=label_threshold, split=split, seed=seed,
+                on_progress=on_progress, **columns, **limits,
+            )  # fmt: skip
+    _print_made(out, began_s)
+
+
+def info(store: Path, *, as_json: bool = False) -> None:
+    """Print what a store holds.
+
+    Args:
+        store: the store's folder.
+        as_json: one JSON document on stdout: `meta.json` with `path` and `size_bytes`.
+
+    Raises:
+        UsageError: no store, one of another schema version, or a damaged one.
+    """
+    meta = Store.open(store).meta
+    if as_json:
+        document = {"path": str(store), "size_bytes": _size_bytes(store)} | encode(meta)
+        text = json.dumps(finite(document), indent=2, ensure_ascii=True, allow_nan=False)
+        sys.stdout.write(text + "\n")
+    else:
+        print_report([_summary(store, meta)])
+
+
+def _now_s() -> float:
+    return time.monotonic()
+
+
+def _check_which(
+    source: Path | None,
+    table: Path | None,
+    named: dict[str, str | None],
+    sample_users: float | None,
+    label_threshold: float | None,
+) -> None:
+    if (source is None) == (table is None):
+        raise UsageError("name either --source DIR (Tianchi's CSV files) or --table FILE")
+    if table is not None:
+        missing = next((column for column in _TABLE_COLUMNS if not named[column]), None)
+        if missing:
+            raise UsageError(f"--table needs --{missing} COLUMN: which column is the {missing}?")
+        if sample_users is not None:
+            raise UsageError("--sample-users belongs to --source, not to --table")
+        return
+    given = [f"--{column}" for column, value in named.items() if value is not None]
+    given += ["--label-threshold"] if label_threshold is not None else []
+    if given:
+        raise UsageError(f"{given[0]} belongs to --table, not to --source")
+
+
+def _memory_limit_bytes(text: str) -> int:
+    try:
+        limit_bytes = parse_bytes(text)
+    except UsageError as error:
+        raise UsageError(f"--memory-limit: {error}") from None
+    if limit_bytes < _LEAST_MEMORY_BYTES:
+        raise UsageError(
+            f"--memory-limit {text}: must be at least {format_bytes(_LEAST_MEMORY_BYTES)}"
+        )
+    return limit_bytes
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float], None]]:
+    """Shows (what is done, share) on stderr: a bar on a terminal, else a line per stage."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        said = ""
+
+        def say(text: str, _share: float) -> None:
+            nonlocal said
+            if text != said:
+                said = text
+                print(f"ctrkit: {text}", file=sys.stderr, flush=True)
+
+        yield say
+        return
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+        task = progress.add_task("", total=1.0)
+        yield lambda text, share: progress.update(task, description=text, completed=share)
+
+
+def _print_made(out: Path, began_s: float) -> None:
+    took = format_duration(_now_s() - began_s)
+    report = _summary(out, read_meta(out))
+    closing = Section("Next", (Paragraph(f"made in {took}"), _command("probe --data", out)))
+    print_report([Report(report.title, report.subtitle, (*report.sections, closing))])
+
+
+def _print_files(out: Path, began_s: float) -> None:
+    rows = tuple((file.name, format_bytes(file.stat().st_size)) for file in sorted(out.iterdir()))
+    files = Table((Column("file", right=False), Column("size")), rows)
+    made = Paragraph(f"made in {format_duration(_now_s() - began_s)}")
+    following = Section("Next", (made, _command("data prepare --out STORE --source", out)))
+    print_report([Report(f"Tianchi files in {out}", (), (Section("", (files,)), following))])
+
+
+def _command(words: str, path: Path) -> Code:
+    return Code((f"ctrkit {words} {shlex.quote(str(path))}",), "sh")
+
+
+def _summary(path: Path, meta: StoreMeta) -> Report:
+    """The summary of a store, for the terminal."""
+    lengths = meta.history_length_stats
+    facts = Facts(
+        (
+            ("source", meta.source),
+            ("created", meta.created),
+            ("size", format_bytes(_size_bytes(path))),
+            ("fingerprint", meta.fingerprint),
+            ("split", f"{meta.split}: {meta.split_detail}"),
+            ("history", f"{meta.history.get('kind', '-')}, {format_count(meta.behaviors)} events"),
+            ("history item", meta.history.get("item", "-")),
+            (
+                "history length",
+                f"mean {lengths['mean']:.1f}, median {lengths['p50']:.0f},"
+                f" p90 {lengths['p90']:.0f}, max {lengths['max']:.0f};"
+                f" {lengths['empty_share']:.1%} empty",
+            ),
+        )
+    )
+    sections = [
+        Section("", (facts,)),
+        Section("Rows", (_split_table(meta),)),
+        Section("Vocabulary", (_vocabulary_table(meta),)),
+        Section("Rows that could not be used as they are", (_bad_rows_block(meta),)),
+    ]
+    return Report(f"Store {path}: {meta.name}", (), tuple(sections))
+
+
+def _split_table(meta: StoreMeta) -> Table:
+    columns = [Column("split", right=False), Column("impressions"), Column("clicks per impression")]
+    rows = [[split, format_count(meta.rows[split]), f"{meta.ctr[split]:.3%}"] for split in SPLITS]
+    if meta.oracle_auc:
+        columns.append(Column("best possible AUC"))
+        for row, split in zip(rows, SPLITS, strict=True):
+            row.append(f"{meta.oracle_auc.get(split, float('nan')):.4f}")
+    return Table(tuple(columns), tuple(tuple(row) for row in rows))
+
+
+def _vocabulary_table(meta: StoreMeta) -> Table:
+    rows = tuple((key, format_count(size)) for key, size in meta.vocabulary.items())
+    return Table((Column("ids", right=False), Column("with padding and unknown")), rows)
+
+
+def _bad_rows_block(meta: StoreMeta) -> Block:
+    if not meta.bad_rows:
+        return Paragraph("none")
+    rows = tuple((format_count(count), reason) for reason, count in meta.bad_rows.items())
+    return Table((Column("rows"), Column("why", right=False)), rows)
+
+
+def _size_bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.iterdir() if file.is_file())

@@ -1,0 +1,217 @@
+"""`ctrkit probe`: inspect, search, recommend, and leave all of it in a run folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctrkit.commands.options import Axes, CommonOptions, duration_s
+from ctrkit.commands.trials import TrialLauncher
+from ctrkit.commands.workload import find_workload, inspect_workload
+from ctrkit.config import WorkloadSpec, encode
+from ctrkit.errors import (
+    CtrkitError,
+    InconclusiveError,
+    InterruptedRunError,
+    NoViableCellError,
+    UsageError,
+)
+from ctrkit.files import finite
+from ctrkit.probe.matrix import MatrixPlan, build_matrix
+from ctrkit.probe.recommend import recommend
+from ctrkit.probe.search import SearchResult, run_search
+from ctrkit.records import Inspection, Recommendation, TrialRecord
+from ctrkit.report.contents import read_contents
+from ctrkit.report.live import ProbeDisplay
+from ctrkit.report.terminal import print_report
+from ctrkit.report.views import report_view
+from ctrkit.runs import RunFolder
+from ctrkit.supervise.stop import StopRequest, handle_interrupts
+
+BRIEF_BUDGET_S = 60.0
+_LEAST_BUDGET_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeOptions:
+    """What a probe is asked to do beside its workload and axes."""
+
+    budget_s: float
+    thorough: bool = False
+    deadline_s: float | None = None
+    run_refused: bool = False
+    stall_timeout_s: float | None = None
+    quiet: bool = False
+
+
+def probe(
+    *,
+    common: CommonOptions,
+    axes: Axes,
+    budget: str,
+    thorough: bool,
+    deadline: str | None,
+    run_refused: bool,
+    as_json: bool,
+    quiet: bool,
+    argv: Sequence[str],
+) -> None:
+    """Probe and print what was found.
+
+    Raises:
+        UsageError: bad input of any kind.
+        NoViableCellError, InconclusiveError: nothing can be recommended; the run folder says why.
+        InterruptedRunError: stopped by the user; what was measured is in the run folder.
+    """
+    options = ProbeOptions(
+        budget_s=_budget_s(budget), thorough=thorough, deadline_s=duration_s("--deadline", deadline),
+        run_refused=run_refused, stall_timeout_s=common.stall_timeout_s, quiet=quiet,
+    )  # fmt: skip
+    workload = find_workload(common, quiet=quiet)
+    began_s = time.monotonic()
+    with handle_interrupts(graceful=False) as stop:
+        inspection = inspect_workload(workload, stop)
+        plan = build_matrix(inspection, axes, run_refused=run_refused)
+        run = _create_run(argv, workload, inspection, options, common.out)
+        try:
+            search_and_recommend(run, workload, inspection, plan, options, stop, began_s)
+        except CtrkitError as error:
+            if as_json:
+                _print_json(run, str(error))
+            elif not isinstance(error, UsageError):
+                _print_report(run.path)
+            raise
+    if as_json:
+        _print_json(run, None)
+    else:
+        _print_report(run.path)
+
+
+def brief_probe(
+    common: CommonOptions,
+    axes: Axes,
+    workload: WorkloadSpec,
+    inspection: Inspection,
+    stop: StopRequest,
+    *,
+    quiet: bool,
+) -> Recommendation:
+    """A probe of BRIEF_BUDGET_S in a run folder of its own, for a run that has none yet.
+
+    Raises:
+        NoViableCellError, InconclusiveError, InterruptedRunError: as `probe`.
+    """
+    options = ProbeOptions(
+        budget_s=BRIEF_BUDGET_S, stall_timeout_s=common.stall_timeout_s, quiet=quiet
+    )
+    began_s = time.monotonic()
+    plan = build_matrix(inspection, axes)
+    run = _create_run(["probe"], workload, inspection, options, None)
+    return search_and_recommend(run, workload, inspection, plan, options, stop, began_s)
+
+
+def _budget_s(text: str) -> float:
+    budget_s = duration_s("--budget", text)
+    assert budget_s is not None, "it has a default"
+    if budget_s < _LEAST_BUDGET_S:
+        raise UsageError(f"--budget {text}: is too short to start anything; give at least 5s")
+    return budget_s
+
+
+def _create_run(
+    argv: Sequence[str],
+    workload: WorkloadSpec,
+    inspection: Inspection,
+    options: ProbeOptions,
+    out: Path | None,
+) -> RunFolder:
+    run = RunFolder.create("probe", argv, workload, out)
+    run.update(
+        workload_fingerprint=inspection.workload_fingerprint,
+        data_fingerprint=inspection.data_fingerprint,
+        device_names=inspection.device_names,
+        sizes=inspection.sizes,
+        budget_s=options.budget_s,
+    )
+    return run
+
+
+def search_and_recommend(
+    run: RunFolder,
+    workload: WorkloadSpec,
+    inspection: Inspection,
+    plan: MatrixPlan,
+    options: ProbeOptions,
+    stop: StopRequest,
+    began_s: float,
+) -> Recommendation:
+    """Search within what is left of the budget and save everything as soon as it is known."""
+    with ProbeDisplay(budget_s=options.budget_s, cells=plan.cells, quiet=options.quiet) as display:
+        for note in plan.notes:
+            display.message(note)
+        launcher = TrialLauncher(run, workload, options.stall_timeout_s, stop, display)
+        records: list[TrialRecord] = []
+
+        def on_record(record: TrialRecord) -> None:
+            records.append(record)
+            run.save_trials(records)
+            display.record(record)
+
+        try:
+            result = run_search(
+                plan,
+                inspection,
+                launch=launcher,
+                clock=time.monotonic,
+                budget_s=options.budget_s - (time.monotonic() - began_s),
+                thorough=options.thorough,
+                on_record=on_record,
+            )
+        finally:
+            launcher.clean_up()
+    run.save_trials(result.records)
+    return _conclude(run, inspection, result, options, began_s)
+
+
+def _conclude(
+    run: RunFolder,
+    inspection: Inspection,
+    result: SearchResult,
+    options: ProbeOptions,
+    began_s: float,
+) -> Recommendation:
+    """Recommend, or say why that is not possible; either way the run folder says how it ended."""
+    wall_s = time.monotonic() - began_s
+    try:
+        recommendation = recommend(result, inspection, deadline_s=options.deadline_s)
+    except (NoViableCellError, InconclusiveError) as error:
+        if result.interrupted:
+            error = InterruptedRunError(f"interrupted; what was measured is in {run.path}")
+        run.update(status="done", status_reason=str(error), wall_s=wall_s)
+        raise error from None
+    run.save_recommendation(recommendation)
+    if result.interrupted:
+        run.update(status="interrupted", status_reason="stopped by the user", wall_s=wall_s)
+        raise InterruptedRunError(f"interrupted; what was measured is in {run.path}")
+    run.update(status="done", cell=recommendation.cell, wall_s=wall_s)
+    return recommendation
+
+
+def _print_report(path: Path) -> None:
+    print_report([report_view(read_contents(path))])
+
+
+def _print_json(run: RunFolder, error: str | None) -> None:
+    """The one document: the recommendation's keys, `run`, `trials`, and `error` where there is."""
+    recommendation = run.recommendation()
+    document: dict[str, Any] = {} if recommendation is None else dict(encode(recommendation))
+    document |= {"run": str(run.path), "trials": [encode(record) for record in run.trials()]}
+    if error is not None:
+        document["error"] = error
+    json.dump(finite(document), sys.stdout, indent=2, allow_nan=False)
+    print()

@@ -1,0 +1,287 @@
+"""`ctrkit train`: choose a cell, train in a supervised child, and say how it compares."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctrkit.commands.choice import (
+    Choice,
+    check_cell,
+    choice_from_file,
+    default_choice,
+    newest_fitting,
+)
+from ctrkit.commands.options import Axes, CommonOptions, duration_s, single_axes
+from ctrkit.commands.probe import brief_probe
+from ctrkit.commands.workload import budgets_for, find_workload, inspect_workload
+from ctrkit.config import ChildSpec, TrainPlan, WorkloadSpec, decode
+from ctrkit.environment import machine_fingerprint
+from ctrkit.errors import InterruptedRunError, RunEndedError, UsageError
+from ctrkit.files import read_json
+from ctrkit.records import Inspection
+from ctrkit.report.live import TrainDisplay
+from ctrkit.runs import RunFolder, known_runs, load_measurement
+from ctrkit.supervise.stop import StopRequest, handle_interrupts
+from ctrkit.supervise.supervisor import Outcome, Tick, run_child
+from ctrkit.units import format_duration
+
+_LOOK_AT_EPOCHS_S = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What a real run is asked to do beside its workload and cell."""
+
+    auto_device: bool
+    config: Path | None
+    epochs: int | None
+    max_steps: int | None
+    checkpoint_every_s: float
+    quiet: bool
+
+
+def train(
+    *,
+    common: CommonOptions,
+    axes: Axes,
+    auto_device: bool,
+    config: Path | None,
+    epochs: int | None,
+    max_steps: int | None,
+    resume: Path | None,
+    checkpoint_every: str,
+    quiet: bool,
+    argv: Sequence[str],
+) -> None:
+    """Train, or go on with a run that was stopped.
+
+    Raises:
+        UsageError: options that contradict each other, or bad input of any kind.
+        RunEndedError: the run failed or hung and was ended; the message has the evidence.
+        InterruptedRunError: stopped by the user; the message says how to go on.
+    """
+    for option, number in (("--epochs", epochs), ("--max-steps", max_steps)):
+        if number is not None and number < 1:
+            raise UsageError(f"{option}: is {number}, but must be at least 1")
+    if auto_device and config is not None:
+        raise UsageError("--auto-device and --config: name one of them")
+    every_s = duration_s("--checkpoint-every", checkpoint_every)
+    assert every_s is not None, "it has a default"
+    options = TrainOptions(
+        auto_device=auto_device, config=config, epochs=epochs, max_steps=max_steps,
+        checkpoint_every_s=every_s, quiet=quiet,
+    )  # fmt: skip
+    single_axes(axes)
+    if config is not None and not config.is_file():
+        raise UsageError(f"--config {config}: no such file")
+    workload = None if resume else _with_horizon(find_workload(common, quiet=quiet), epochs)
+    with handle_interrupts(graceful=True) as stop:
+        if workload is not None:
+            run, spec = _new_run(common, axes, options, workload, stop, argv)
+        else:
+            assert resume is not None
+            run, spec = _resumed(resume, axes, options)
+        _train(run, spec, options, common.stall_timeout_s, stop)
+
+
+def _with_horizon(workload: WorkloadSpec, epochs: int | None) -> WorkloadSpec:
+    """The schedule keeps the phase's horizon, or takes `--epochs` where that is larger."""
+    horizon = max(workload.phase.epochs, epochs or 0)
+    return dataclasses.replace(workload, phase=dataclasses.replace(workload.phase, epochs=horizon))
+
+
+def _new_run(
+    common: CommonOptions,
+    axes: Axes,
+    options: TrainOptions,
+    workload: WorkloadSpec,
+    stop: StopRequest,
+    argv: Sequence[str],
+) -> tuple[RunFolder, ChildSpec]:
+    inspection = inspect_workload(workload, stop)
+    choice = _choose(common, axes, options, workload, inspection, stop)
+    epochs = options.epochs or common.phase.epochs
+    run = RunFolder.create("train", argv, workload, common.out)
+    run.update(
+        cell=choice.cell,
+        sizes=inspection.sizes and inspection.sizes.at(choice.cell.batch_size, epochs=epochs),
+        workload_fingerprint=inspection.workload_fingerprint,
+        data_fingerprint=inspection.data_fingerprint,
+        device_names=inspection.device_names,
+        projection=choice.projection,
+    )  # fmt: skip
+    plan = TrainPlan(
+        run_folder=str(run.path),
+        epochs=epochs,
+        max_steps=options.max_steps,
+        checkpoint_every_s=options.checkpoint_every_s,
+    )
+    _announce(choice, plan, run, options)
+    folder = str(run.path / "child")
+    return run, ChildSpec(
+        kind="train", folder=folder, workload=workload, cell=choice.cell, train=plan
+    )
+
+
+def _choose(
+    common: CommonOptions,
+    axes: Axes,
+    options: TrainOptions,
+    workload: WorkloadSpec,
+    inspection: Inspection,
+    stop: StopRequest,
+) -> Choice:
+    wanted = single_axes(axes)
+    if options.config is not None:
+        return check_cell(choice_from_file(options.config, inspection, wanted), inspection)
+    if not options.auto_device:
+        return check_cell(default_choice(inspection, wanted), inspection)
+    found = newest_fitting(known_runs(), machine_fingerprint(), inspection, wanted)
+    if found is not None:
+        return check_cell(found, inspection)
+    print("no fitting recommendation yet: probing briefly first", file=sys.stderr)
+    recommendation = brief_probe(common, axes, workload, inspection, stop, quiet=options.quiet)
+    why = f"recommended by a brief probe ({recommendation.reason})"
+    return Choice(cell=recommendation.cell, why=why, projection=recommendation)
+
+
+def _announce(choice: Choice, plan: TrainPlan, run: RunFolder, options: TrainOptions) -> None:
+    """What was chosen and why, and when it should end."""
+    print(f"cell {choice.cell.cell_id}: {choice.why}", file=sys.stderr)
+    projection = choice.projection
+    if projection is not None and projection.projected_epoch_s is not None:
+        total_s = (projection.projected_startup_s or 0) + plan.epochs * projection.projected_epoch_s
+        end = time.strftime("%a %d %b %H:%M", time.localtime(time.time() + total_s))
+        low = format_duration(projection.projected_epoch_s_low)
+        high = format_duration(projection.projected_epoch_s_high)
+        print(
+            f"projected: {plan.epochs} epochs in {format_duration(total_s)}, until {end}; "
+            f"an epoch {format_duration(projection.projected_epoch_s)} ({low} .. {high})",
+            file=sys.stderr,
+        )
+    else:
+        print("projected: nothing for this cell; ctrkit probe would tell", file=sys.stderr)
+    if options.max_steps is not None:
+        print(f"it stops after {options.max_steps} steps", file=sys.stderr)
+    print(f"run folder {run.path}", file=sys.stderr)
+
+
+def _resumed(path: Path, axes: Axes, options: TrainOptions) -> tuple[RunFolder, ChildSpec]:
+    """The run and its spec, to go on at the exact row; machine axes may change, nothing else."""
+    run = RunFolder.open(path)
+    if run.info.command != "train":
+        raise UsageError(f"--resume {path}: is a {run.info.command} run, not a training run")
+    spec_path = run.path / "child" / "spec.json"
+    spec = decode(ChildSpec, read_json(spec_path), str(spec_path))
+    if spec.train is None:
+        raise UsageError(f"{spec_path}: has no train plan")
+    if not (run.path / "checkpoints" / "last.pt").is_file():
+        raise UsageError(f"--resume {path}: has no checkpoint yet; start it anew")
+    cell = dataclasses.replace(spec.cell, **single_axes(axes))
+    if cell != spec.cell:
+        run.update(cell=cell, projection=None)
+    plan = dataclasses.replace(
+        spec.train,
+        run_folder=str(run.path),
+        epochs=options.epochs or spec.train.epochs,
+        max_steps=options.max_steps,
+        checkpoint_every_s=options.checkpoint_every_s,
+        resume=True,
+    )
+    print(f"going on with {run.path}", file=sys.stderr)
+    return run, dataclasses.replace(spec, folder=str(spec_path.parent), cell=cell, train=plan)
+
+
+class _EpochWatch:
+    """Notices new rows of `epochs.csv` and hands ticks on to the display."""
+
+    def __init__(self, path: Path, display: TrainDisplay, skip: int) -> None:
+        self.path, self.display, self.shown = path, display, skip
+        self.looked_s = 0.0
+
+    def __call__(self, tick: Tick) -> None:
+        self.display.tick(tick.progress)
+        if time.monotonic() - self.looked_s >= _LOOK_AT_EPOCHS_S:
+            self.look()
+
+    def look(self) -> None:
+        """Show the rows that are new."""
+        self.looked_s = time.monotonic()
+        rows = epoch_rows(self.path)
+        for row in rows[self.shown :]:
+            self.display.epoch_done(row)
+        self.shown = max(self.shown, len(rows))
+
+
+def epoch_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of `epochs.csv` with numbers for texts; blanks are left out."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [
+            {name: float(text) for name, text in row.items() if text}
+            for row in csv.DictReader(file)
+        ]
+    return [{**row, "epoch": int(row["epoch"])} for row in rows if "epoch" in row]
+
+
+def _train(
+    run: RunFolder,
+    spec: ChildSpec,
+    options: TrainOptions,
+    stall_timeout_s: float | None,
+    stop: StopRequest,
+) -> None:
+    assert spec.train is not None, "a train spec has a train plan"
+    began_s = time.monotonic()
+    run.update(status="running", status_reason="")
+    (Path(spec.folder) / "measurement.json").unlink(missing_ok=True)  # an earlier launch's error
+    before = len(epoch_rows(run.path / "epochs.csv"))
+    with TrainDisplay(
+        epochs=spec.train.epochs, projection=run.info.projection, quiet=options.quiet
+    ) as display:
+        watch = _EpochWatch(run.path / "epochs.csv", display, before if spec.train.resume else 0)
+        outcome = run_child(
+            spec,
+            budgets=budgets_for(spec.cell, stall_timeout_s),
+            evidence_folder=run.path / "evidence" / "train",
+            completion="outcome.json",
+            on_tick=watch,
+            stop=stop,
+        )
+        watch.look()
+    wall_s = (run.info.wall_s or 0.0) + time.monotonic() - began_s
+    _end(run, outcome, wall_s, stop)
+
+
+def _end(run: RunFolder, outcome: Outcome, wall_s: float, stop: StopRequest) -> None:
+    """Say how it ended, and raise where that was not the end that was asked for."""
+    result_path = run.path / "child" / "outcome.json"
+    result = read_json(result_path) if outcome.complete and result_path.is_file() else {}
+    if result.get("finished"):
+        run.update(status="done", status_reason="", wall_s=wall_s)
+        if not result.get("steps_run"):
+            print(f"{run.path} is finished already: nothing was left to do", file=sys.stderr)
+        print(f"ctrkit report {run.path}")
+        return
+    if result.get("interrupted") or outcome.interrupted or stop.finish:
+        saved = (run.path / "checkpoints" / "last.pt").is_file()
+        run.update(status="interrupted", status_reason="stopped by the user", wall_s=wall_s)
+        how = f"go on with: ctrkit train --resume {run.path}" if saved else "nothing was saved yet"
+        raise InterruptedRunError(f"interrupted; {how}")
+    failed = load_measurement(run.path / "child" / "measurement.json")
+    if failed is not None and failed.error is not None and failed.error.verdict == "usage":
+        run.update(status="failed", status_reason=failed.error.message, wall_s=wall_s)
+        raise UsageError(failed.error.message)
+    run.update(status="ended", status_reason=f"{outcome.verdict}: {outcome.reason}", wall_s=wall_s)
+    raise RunEndedError(
+        f"the run was ended: {outcome.verdict}: {outcome.reason}; evidence in {outcome.evidence}; "
+        f"go on with: ctrkit train --resume {run.path}"
+    )

@@ -1,0 +1,91 @@
+"""Launches the trials of a probe, each in a supervised child, and keeps their stamps."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ctrkit.commands.workload import budgets_for
+from ctrkit.config import ChildSpec, WorkloadSpec
+from ctrkit.files import write_table
+from ctrkit.probe.trials import TrialRequest, TrialResult
+from ctrkit.records import Measurement
+from ctrkit.report.live import ProbeDisplay
+from ctrkit.runs import RunFolder, load_measurement
+from ctrkit.supervise.stop import StopRequest
+from ctrkit.supervise.supervisor import Outcome, run_child
+
+
+class TrialLauncher:
+    """`launch(request, deadline_s)` of a search, with real processes."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        workload: WorkloadSpec,
+        stall_timeout_s: float | None,
+        stop: StopRequest,
+        display: ProbeDisplay,
+    ) -> None:
+        self.run, self.workload, self.stall_timeout_s = run, workload, stall_timeout_s
+        self.stop, self.display = stop, display
+        self.launches = 0
+        self._stamps: dict[str, list[Any]] = {}
+
+    def __call__(self, request: TrialRequest, deadline_s: float) -> TrialResult:
+        """Run a trial to its end, its verdict or its deadline."""
+        self.launches += 1
+        name = f"{self.launches:03d}-{request.kind}-{request.cell.cell_id}"
+        folder = self.run.path / "trials" / name
+        self.display.started(request.cell, request.kind)
+        outcome = run_child(
+            ChildSpec(
+                kind=request.kind,
+                folder=str(folder),
+                workload=self.workload,
+                cell=request.cell,
+                windows=request.windows,
+            ),
+            budgets=budgets_for(request.cell, self.stall_timeout_s),
+            evidence_folder=self.run.path / "evidence" / name,
+            deadline_s=deadline_s,
+            on_tick=lambda tick: self.display.tick(tick.progress),
+            stop=self.stop,
+        )
+        measurement = load_measurement(folder / "measurement.json")
+        if measurement is not None:
+            self._keep_stamps(name, request, measurement)
+        shutil.rmtree(folder, ignore_errors=True)
+        return self._result(outcome, measurement)
+
+    def _result(self, outcome: Outcome, measurement: Measurement | None) -> TrialResult:
+        evidence = outcome.evidence
+        return TrialResult(
+            verdict=outcome.verdict,
+            reason=outcome.reason,
+            measurement=measurement,
+            wall_s=outcome.wall_s,
+            peak_rss_bytes=outcome.peak_rss_bytes,
+            evidence=None if evidence is None else str(Path(evidence).relative_to(self.run.path)),
+            interrupted=outcome.interrupted,
+        )
+
+    def _keep_stamps(self, name: str, request: TrialRequest, measurement: Measurement) -> None:
+        columns = dataclasses.asdict(measurement.stamps)
+        steps = len(columns["step"])
+        if not steps:
+            return
+        constants = {"trial": name, "cell_id": request.cell.cell_id, "kind": request.kind}
+        for column, value in constants.items():
+            self._stamps.setdefault(column, []).extend([value] * steps)
+        for column, values in columns.items():
+            self._stamps.setdefault(column, []).extend(values)
+        import pyarrow as pa
+
+        write_table(self.run.path / "stamps.parquet", pa.table(self._stamps))
+
+    def clean_up(self) -> None:
+        """Remove the trials' own folders; what matters of them is in the run folder's files."""
+        shutil.rmtree(self.run.path / "trials", ignore_errors=True)

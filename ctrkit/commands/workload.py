@@ -1,0 +1,71 @@
+"""What `probe` and `train` do first: find the data, and let a child look at the workload."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from ctrkit.commands.options import CommonOptions
+from ctrkit.config import Cell, ChildSpec, WorkloadSpec, make_cell
+from ctrkit.data.default import default_store
+from ctrkit.data.store import Store
+from ctrkit.errors import CtrkitError, InterruptedRunError, UsageError
+from ctrkit.records import Inspection
+from ctrkit.report.building import build_display
+from ctrkit.runs import load_inspection, load_measurement
+from ctrkit.supervise.budgets import Budgets
+from ctrkit.supervise.stop import StopRequest
+from ctrkit.supervise.supervisor import run_child
+
+
+def find_workload(common: CommonOptions, *, quiet: bool) -> WorkloadSpec:
+    """The workload's spec, with its data checked; the default store is built if it must be.
+
+    Raises:
+        UsageError: `--data` is no store.
+    """
+    if common.target != "mdaf":
+        return WorkloadSpec(target=common.target, phase=common.phase)
+    if common.data is None:
+        with build_display(quiet=quiet) as on_progress:
+            data = default_store(on_progress)
+    else:
+        data = common.data.resolve()
+        Store.open(data)
+    return WorkloadSpec(target="mdaf", data=str(data), phase=common.phase)
+
+
+def inspect_workload(workload: WorkloadSpec, stop: StopRequest) -> Inspection:
+    """Devices, sizes and fingerprints, found out by a child since only a child imports torch.
+
+    Raises:
+        UsageError: the workload's file cannot be imported, or its name is no workload.
+        InterruptedRunError: stopped meanwhile.
+        CtrkitError: the child failed or hung.
+    """
+    with tempfile.TemporaryDirectory(prefix="ctrkit-inspect-") as temporary:
+        folder = Path(temporary)
+        outcome = run_child(
+            ChildSpec(kind="inspect", folder=temporary, workload=workload, cell=make_cell()),
+            budgets=Budgets(),
+            evidence_folder=folder / "evidence",
+            completion="inspection.json",
+            stop=stop,
+        )
+        inspection = load_inspection(folder / "inspection.json")
+        failed = load_measurement(folder / "measurement.json")
+    if outcome.interrupted:
+        raise InterruptedRunError("interrupted")
+    if inspection is not None:
+        return inspection
+    if failed is not None and failed.error is not None:
+        if failed.error.verdict == "usage":
+            raise UsageError(failed.error.message)
+        raise CtrkitError(f"{workload.target} cannot be used: {failed.error.message}")
+    raise CtrkitError(f"{workload.target} cannot be inspected: {outcome.reason}")
+
+
+def budgets_for(cell: Cell, stall_timeout_s: float | None) -> Budgets:
+    """How long each stage of this cell's child may be silent."""
+    budgets = Budgets(workers=cell.workers, device=cell.device)
+    return budgets if stall_timeout_s is None else budgets.with_stall_timeout(stall_timeout_s)

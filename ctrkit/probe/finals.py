@@ -1,0 +1,86 @@
+"""Decides which cell is really run next: a rival that may win, or a finalist once more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ctrkit.config import Cell
+
+#: Cells that are really run, and launches of each, before more time is spent elsewhere.
+MOST_FINALISTS = 3
+MOST_LAUNCHES = 3
+#: Two cells whose ratio lies within this of 1 are tied (DESIGN, section 6).
+TIE = 0.02
+#: A finalist this much behind the leader is not launched again.
+_OUT_OF_REACH = 1.05
+#: A rival predicted to be this much faster is run before the leader is launched again.
+_CLEARLY_FASTER = 0.98
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A cell in the search: its objective (less is better) as measured and as predicted.
+
+    `launches` counts its full trials, `last` is the place of the newest of them, -1 if none.
+    """
+
+    cell: Cell
+    measured: float | None
+    predicted: float | None
+    launches: int = 0
+    last: int = -1
+
+
+def next_finals(standings: Sequence[Standing]) -> list[Cell]:
+    """Cells to run next, the best choice first; empty when more would not change the answer.
+
+    The caller launches the first that fits into the time left. `standings` come simplest first:
+    among predictions within the tie band, that order decides.
+    """
+    measured = sorted((s for s in standings if s.measured is not None), key=_measured)
+    waiting = by_promise([s for s in standings if not s.launches])
+    if not measured:
+        return [s.cell for s in waiting]
+    leader = measured[0]
+    best = _measured(leader)
+    rivals = [s for s in waiting if s.predicted is not None and s.predicted <= best * (1 + TIE)]
+    rivals = rivals if len(measured) < MOST_FINALISTS else []
+    again = again_in_turn([s for s in measured if _measured(s) <= best * _OUT_OF_REACH])
+    first_rival = len(measured) == 1 or any(
+        s.predicted is not None and s.predicted < best * _CLEARLY_FASTER for s in rivals
+    )
+    ordered = [*rivals, *again] if first_rival else [*again, *rivals]
+    return [s.cell for s in ordered]
+
+
+def by_promise(standings: Sequence[Standing]) -> list[Standing]:
+    """The best predicted first, unpredicted ones last; ties keep the order given."""
+    known = [s for s in standings if s.predicted is not None]
+    unknown = [s for s in standings if s.predicted is None]
+    ordered: list[Standing] = []
+    while known:
+        best = min(_predicted(s) for s in known)
+        tied = [s for s in known if _predicted(s) <= best * (1 + TIE)]
+        ordered += tied
+        known = [s for s in known if s not in tied]
+    return ordered + unknown
+
+
+def again_in_turn(finalists: Sequence[Standing]) -> list[Standing]:
+    """Those launched least first, of equals the one launched last: A B, then B A, and so on.
+
+    So a drift of the machine falls on both alike.
+    """
+    waiting = [s for s in finalists if s.launches < MOST_LAUNCHES]
+    return sorted(waiting, key=lambda s: (s.launches, -s.last))
+
+
+def _measured(standing: Standing) -> float:
+    assert standing.measured is not None
+    return standing.measured
+
+
+def _predicted(standing: Standing) -> float:
+    assert standing.predicted is not None
+    return standing.predicted

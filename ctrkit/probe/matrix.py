@@ -1,0 +1,201 @@
+"""The cells of a probe: what was asked for, defaults elsewhere, invalid combinations told apart."""
+
+from __future__ import annotations
+
+import multiprocessing
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from ctrkit.config import DEVICES, LOADERS, START_METHODS, Cell, make_cell
+from ctrkit.environment import physical_cores
+from ctrkit.errors import UsageError
+from ctrkit.probe.hazards import refusal
+from ctrkit.records import Inspection
+
+#: Loaders that have no worker processes.
+WITHOUT_WORKERS = ("thread", "resident")
+_AXES = (
+    "device", "loader", "workers", "start_method", "prefetch", "persistent", "pin", "threads",
+    "batch_size",
+)  # fmt: skip
+_OF_WORKERS = ("start_method", "prefetch", "persistent")
+_MOST_DEFAULT_WORKERS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixPlan:
+    """The cells to probe, in a stable order, and those refused, each with its reason."""
+
+    cells: tuple[Cell, ...]
+    refused: tuple[tuple[Cell, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Batch sizes of the cells; several only where they were asked for."""
+        return tuple(sorted({cell.batch_size for cell in self.cells}))
+
+
+def build_matrix(
+    inspection: Inspection,
+    axes: Mapping[str, Sequence[Any]] | None = None,
+    *,
+    run_refused: bool = False,
+    cores: int | None = None,
+    system: str | None = None,
+) -> MatrixPlan:
+    """The matrix of a workload on this machine.
+
+    Args:
+        inspection: devices, loaders and axes that there are.
+        axes: the values of each axis named on the command line: exactly the set of cells. `device`
+            may be `auto`. A value that fits no cell becomes a refused row.
+        run_refused: cells that a hazard rule refuses are run all the same.
+        cores: physical cores; of this machine if left out.
+        system: `platform.system()`; of this machine if left out.
+
+    Raises:
+        UsageError: an unknown value, one out of range, or a device that is not available here.
+    """
+    asked = {axis: tuple(values) for axis, values in (axes or {}).items() if values}
+    if asked.get("device") == ("auto",):
+        del asked["device"]
+    _check(asked, inspection)
+    heeded, notes = _heeded(asked, inspection)
+    values = _defaults(inspection, cores or physical_cores()) | heeded
+    cells: dict[Cell, None] = {}
+    invalid: dict[Cell, str] = {}
+    for combination in product(*(values[axis] for axis in _AXES)):
+        chosen = dict(zip(_AXES, combination, strict=True))
+        reason = _invalid(chosen)
+        if reason is None:
+            cells.setdefault(_cell(chosen))
+        else:
+            invalid.setdefault(_cell(chosen), reason)
+    refused = _unmet(heeded, cells, invalid)
+    if not run_refused:
+        for cell in list(cells):
+            hazard = refusal(cell, has_task=inspection.has_task, system=system or platform.system())
+            if hazard is not None:
+                refused[cell] = hazard.reason
+                del cells[cell]
+    return MatrixPlan(cells=tuple(cells), refused=tuple(refused.items()), notes=tuple(notes))
+
+
+def default_workers(cores: int) -> tuple[int, ...]:
+    """Worker counts of a probe that names none: none, a few, and all but one core."""
+    counts = {0, min(2, max(1, cores))}
+    if cores > 3:
+        counts.add(min(cores - 1, _MOST_DEFAULT_WORKERS))
+    return tuple(sorted(counts))
+
+
+def _defaults(inspection: Inspection, cores: int) -> dict[str, tuple[Any, ...]]:
+    varies = _varying_axes(inspection)
+    devices = tuple(inspection.devices) or ("cpu",)
+    return {
+        "device": devices if "device" in varies else ("cpu",),
+        "loader": tuple(inspection.loaders),
+        "workers": default_workers(cores) if "workers" in varies else (0,),
+        "start_method": ("spawn",),
+        "prefetch": (2,),
+        "persistent": (False,),
+        "pin": (False,),
+        "threads": (cores,),
+        "batch_size": (inspection.default_batch_size,),
+    }
+
+
+def _varying_axes(inspection: Inspection) -> set[str]:
+    """Axes that this workload heeds; which loader is used is chosen among those it names."""
+    return {*inspection.axes, "loader"}
+
+
+def _heeded(
+    asked: Mapping[str, tuple[Any, ...]], inspection: Inspection
+) -> tuple[dict[str, tuple[Any, ...]], list[str]]:
+    """What was asked for on axes that the workload heeds, with a note on each that it does not."""
+    varies = _varying_axes(inspection)
+    heeded, notes = {}, []
+    for axis, values in asked.items():
+        if axis in varies or axis == "threads":  # the child sets torch's threads in any case
+            heeded[axis] = tuple(dict.fromkeys(values))
+        else:
+            option = axis.replace("_", "-")
+            notes.append(f"--{option} is left out: {inspection.workload_name} does not heed it")
+    return heeded, notes
+
+
+def _invalid(chosen: Mapping[str, Any]) -> str | None:
+    """Why these values make no cell, None if they do."""
+    if chosen["workers"] > 0 and chosen["loader"] in WITHOUT_WORKERS:
+        return f"the {chosen['loader']} loader has no worker processes"
+    if chosen["pin"] and chosen["device"] != "cuda":
+        return f"pinned memory speeds up copies to CUDA only, not to {chosen['device']}"
+    return None
+
+
+def _cell(chosen: Mapping[str, Any]) -> Cell:
+    """The cell of valid values; what only workers have is left out without them."""
+    axes = dict(chosen)
+    if not axes["workers"]:
+        axes |= {"start_method": None, "prefetch": None, "persistent": False}
+    return make_cell("matrix", **axes)
+
+
+def _unmet(
+    asked: Mapping[str, tuple[Any, ...]], cells: Mapping[Cell, None], invalid: Mapping[Cell, str]
+) -> dict[Cell, str]:
+    """A refused row for each value that was asked for and that no valid cell bears."""
+    refused: dict[Cell, str] = {}
+    for axis, values in asked.items():
+        for value in values:
+            if any(getattr(cell, axis) == value for cell in cells):
+                continue
+            bearer = next((cell for cell in invalid if getattr(cell, axis) == value), None)
+            if bearer is not None:
+                refused[bearer] = invalid[bearer]
+            elif axis in _OF_WORKERS and cells and value is not False:
+                option = "--" + axis.replace("_", "-")
+                bearer = replace(next(iter(cells)), **{axis: value})
+                refused[bearer] = f"{option} {value} needs workers, but no cell has any"
+    return refused
+
+
+def _check(asked: Mapping[str, tuple[Any, ...]], inspection: Inspection) -> None:
+    """Each value on its own, before anything is combined.
+
+    Raises:
+        UsageError: unknown, out of range, or not available here.
+    """
+    for axis in asked:
+        if axis not in _AXES:
+            raise UsageError(f"unknown axis '{axis}'; known are {', '.join(_AXES)}")
+    for axis, known in (
+        ("device", DEVICES),
+        ("loader", (*LOADERS, "custom")),
+        ("start_method", START_METHODS),
+    ):
+        for value in asked.get(axis, ()):
+            if value not in known:
+                option = axis.replace("_", "-")
+                raise UsageError(f"--{option}: unknown '{value}'; known are {', '.join(known)}")
+    for axis, least in (("workers", 0), ("prefetch", 1), ("threads", 1), ("batch_size", 1)):
+        for value in asked.get(axis, ()):
+            if value < least:
+                option = axis.replace("_", "-")
+                raise UsageError(f"--{option}: {value} is too small; the least is {least}")
+    for axis, there, where in (
+        ("device", inspection.devices, "on this machine"),
+        ("loader", inspection.loaders, f"for the workload {inspection.workload_name}"),
+        ("start_method", multiprocessing.get_all_start_methods(), "on this system"),
+    ):
+        for value in asked.get(axis, ()):
+            if value not in there:
+                option = axis.replace("_", "-")
+                raise UsageError(
+                    f"--{option} {value}: not available {where}; available: {', '.join(there)}"
+                )

@@ -1,0 +1,300 @@
+"""The recommendation: the best cell really run, what is tied with it, and what else to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ctrkit.config import Cell
+from ctrkit.errors import InconclusiveError, NoViableCellError
+from ctrkit.measure.diagnosis import Ceilings, diagnose
+from ctrkit.measure.projection import Projection
+from ctrkit.measure.statistics import Interval, mean_interval
+from ctrkit.measure.steps import mean_step_s, samples_of
+from ctrkit.probe.finals import TIE
+from ctrkit.probe.known import failure_of, project_cell
+from ctrkit.probe.matrix import WITHOUT_WORKERS
+from ctrkit.probe.search import SearchResult
+from ctrkit.probe.trials import projected_columns
+from ctrkit.records import Finding, Inspection, Option, Recommendation
+from ctrkit.units import format_duration
+
+#: A tie is no licence for a likely loss: of tied cells one with fewer workers is only preferred if
+#: it was not more than this slower in what was measured.
+_LIKELY_LOSS = 1.05
+_MOST_REASONS = 6
+_BATCH_WORDS = "convergence at another batch size was not measured"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A cell that was really run. `objective` is its total in seconds, else seconds per row.
+
+    `relative_half` is the uncertainty of the objective's mean, as a share of it.
+    """
+
+    cell: Cell
+    objective: float
+    relative_half: float
+    peak_rss_bytes: int
+    projection: Projection | None
+    step: Interval
+
+
+def recommend(
+    search: SearchResult,
+    inspection: Inspection,
+    *,
+    deadline_s: float | None = None,
+    host_findings: Sequence[Finding] = (),
+) -> Recommendation:
+    """Choose among the cells that were really run.
+
+    Args:
+        search: what was measured.
+        inspection: of the workload.
+        deadline_s: time for the whole run; an option says how many epochs fit into it.
+        host_findings: what is known of the machine's state, appended to the findings.
+
+    Raises:
+        NoViableCellError: every cell failed or was refused; the message has the reasons.
+        InconclusiveError: none could be measured in the time there was.
+    """
+    candidates = candidates_of(search, inspection)
+    if not candidates:
+        raise _nothing_to_recommend(search)
+    ranked = sorted(candidates, key=lambda c: c.objective)
+    tied = [c for c in ranked if not differ(c, ranked[0])]
+    chosen = prefer(tied)
+    tied = [c for c in tied if c is not chosen]
+    others = [c for c in ranked if c is not chosen and c not in tied] + tied
+    columns: dict[str, Any] = projected_columns(chosen.projection)
+    if chosen.projection is not None:
+        columns["projected_startup_s"] = chosen.projection.startup.mean
+    return Recommendation(
+        cell=chosen.cell,
+        reason=_reason(chosen, ranked, tied, search, inspection),
+        tied=[c.cell for c in tied],
+        runner_up=others[0].cell if others else None,
+        findings=[*findings(chosen, search, inspection), *host_findings],
+        options=options(chosen, ranked, search, deadline_s),
+        flags=list(chosen.projection.flags) if chosen.projection else [],
+        dataloader_kwargs=dataloader_kwargs(chosen.cell),
+        **columns,
+    )
+
+
+def candidates_of(search: SearchResult, inspection: Inspection) -> list[Candidate]:
+    """Cells with a full trial that is ok; where there is none, those that the budget cut late."""
+    ran = {t.cell: None for t in search.trials if t.request.kind == "full" and t.ok}
+    if not ran:
+        ran = {t.cell: None for t in search.trials if t.request.kind == "full" and t.usable}
+    candidates = []
+    for cell in ran:
+        step = mean_interval(samples_of(search.launches(cell)))
+        projection = project_cell(cell, search.trials, inspection)
+        peaks = [t.result.peak_rss_bytes or 0 for t in search.trials if t.cell == cell]
+        candidates.append(
+            Candidate(
+                cell=cell,
+                objective=projection.total.mean if projection else step.mean / cell.batch_size,
+                relative_half=step.relative_half,
+                peak_rss_bytes=max(peaks, default=0),
+                projection=projection,
+                step=step,
+            )
+        )
+    return candidates
+
+
+def differ(one: Candidate, other: Candidate) -> bool:
+    """Whether the 95 % interval of their ratio excludes [0.98, 1.02]; else they are tied.
+
+    Relative errors of a ratio add in quadrature (first-order propagation).
+    """
+    ratio = one.objective / other.objective if other.objective > 0 else 1.0
+    half = ratio * math.hypot(one.relative_half, other.relative_half)
+    return one is not other and (ratio - half > 1 + TIE or ratio + half < 1 - TIE)
+
+
+def prefer(tied: Sequence[Candidate]) -> Candidate:
+    """Of tied cells the one with fewer workers, then less memory; never one that likely loses."""
+    best = min(c.objective for c in tied)
+    eligible = [c for c in tied if c.objective <= best * _LIKELY_LOSS]
+    return min(eligible, key=lambda c: (c.cell.workers, c.peak_rss_bytes, c.objective))
+
+
+def _reason(
+    chosen: Candidate,
+    ranked: Sequence[Candidate],
+    tied: Sequence[Candidate],
+    search: SearchResult,
+    inspection: Inspection,
+) -> str:
+    """One sentence: why this cell."""
+    what = "projected time" if chosen.projection else "time per row"
+    if len(ranked) == 1:
+        text = f"the most promising of {len(search.plan.cells)} cells, and it held when really run"
+        if len(search.plan.cells) == 1:
+            text = "the only cell of the matrix, and it runs"
+    elif tied:
+        fewer = all(chosen.cell.workers <= c.cell.workers for c in tied)
+        why = "needs no more workers than any of them" if fewer else "was the faster one"
+        names = ", ".join(c.cell.cell_id for c in tied)
+        text = f"tied in {what} with {names}; it {why}"
+    else:
+        gain = ranked[1].objective / chosen.objective
+        text = f"shortest {what} of {len(ranked)} cells really run, {gain:.2f}x ahead of the next"
+    if chosen.cell.batch_size != inspection.default_batch_size or len(search.plan.batch_sizes) > 1:
+        text += f" (batch {chosen.cell.batch_size}: {_BATCH_WORDS})"
+    return text
+
+
+def findings(chosen: Candidate, search: SearchResult, inspection: Inspection) -> list[Finding]:
+    """What limits the chosen cell's step, and what is to be known of the projection."""
+    alone, loader = search.compute(chosen.cell), search.loader(chosen.cell)
+    ceilings = Ceilings(
+        compute_step_s=mean_step_s(alone) if alone else None,
+        loader_step_s=mean_step_s(loader) if loader else None,
+    )
+    found = diagnose(
+        chosen.cell,
+        search.launches(chosen.cell),
+        ceilings,
+        also=[alone] if alone else [],
+        has_task=inspection.has_task,
+    )
+    if chosen.projection is None:
+        found.append(_unknown_length())
+    if len(search.plan.batch_sizes) > 1:
+        found.append(_several_batch_sizes())
+    return found
+
+
+def _unknown_length() -> Finding:
+    return Finding(
+        stage="epoch",
+        share=None,
+        worth_x=None,
+        text=(
+            "the loader has no length and did not end, so nothing can be projected; cells are"
+            " ranked by rows per second"
+        ),
+        confidence="high",
+    )
+
+
+def _several_batch_sizes() -> Finding:
+    return Finding(
+        stage="batch size",
+        share=None,
+        worth_x=None,
+        text=f"batch sizes are ranked by the projected time of the run only: {_BATCH_WORDS}",
+        confidence="high",
+    )
+
+
+def options(
+    chosen: Candidate,
+    ranked: Sequence[Candidate],
+    search: SearchResult,
+    deadline_s: float | None,
+) -> list[Option]:
+    """What one could do instead, each with its projected time."""
+    if chosen.projection is None:
+        return []
+    projection, epochs = chosen.projection, chosen.projection.sizes.epochs
+    listed = []
+    if deadline_s is not None:
+        listed.append(_within(projection, deadline_s))
+    for count in dict.fromkeys((epochs // 2, epochs // 3)):
+        if 0 < count < epochs:
+            text = f"{count} of {epochs} epochs (--epochs {count})"
+            listed.append(Option(text=text, projected_total_s=projection.total_of(count).mean))
+    return listed + _other_devices(chosen, ranked, search)
+
+
+def _within(projection: Projection, deadline_s: float) -> Option:
+    """How many epochs end before the deadline, if the run takes as long as its upper bound."""
+    epochs = projection.sizes.epochs
+    fitting = fitting_epochs(projection, deadline_s)
+    limit = format_duration(deadline_s)
+    if fitting >= epochs:
+        text = f"all {epochs} epochs fit into {limit}"
+    elif fitting == 0:
+        low = format_duration(projection.total_of(1).mean)
+        return Option(
+            text=f"not one epoch fits into {limit}: the first takes {low}", projected_total_s=None
+        )
+    else:
+        text = f"{fitting} of {epochs} epochs fit into {limit} (--epochs {fitting})"
+    total_s = projection.total_of(min(fitting, epochs)).mean
+    return Option(text=text, projected_total_s=total_s)
+
+
+def fitting_epochs(projection: Projection, deadline_s: float) -> int:
+    """Epochs that are over by the deadline even at the upper bound of the projection."""
+    per_epoch = projection.epoch.high
+    return max(0, math.floor((deadline_s - projection.startup.high) / per_epoch))
+
+
+def _other_devices(
+    chosen: Candidate, ranked: Sequence[Candidate], search: SearchResult
+) -> list[Option]:
+    """The best cell of each other device, measured or else predicted."""
+    totals: dict[str, tuple[float, str]] = {}
+    for prediction in search.predictions:
+        if prediction.projection is not None:
+            device, seconds = prediction.cell.device, prediction.projection.total.mean
+            if device not in totals or seconds < totals[device][0]:
+                totals[device] = (seconds, "predicted")
+    measured: dict[str, tuple[float, str]] = {}
+    for candidate in ranked:
+        if candidate.projection is not None:
+            seconds = candidate.projection.total.mean
+            measured.setdefault(candidate.cell.device, (seconds, "measured"))
+    totals |= measured
+    return [
+        Option(text=f"on {device} instead of {chosen.cell.device} ({how})", projected_total_s=s)
+        for device, (s, how) in sorted(totals.items())
+        if device != chosen.cell.device
+    ]
+
+
+def dataloader_kwargs(cell: Cell) -> dict[str, Any]:
+    """Arguments of a `torch.utils.data.DataLoader` that match the cell, for one's own loop."""
+    workers = 0 if cell.loader in WITHOUT_WORKERS else cell.workers
+    kwargs: dict[str, Any] = {
+        "batch_size": cell.batch_size,
+        "num_workers": workers,
+        "pin_memory": cell.pin,
+    }
+    if workers:
+        kwargs |= {
+            "prefetch_factor": cell.prefetch,
+            "persistent_workers": cell.persistent,
+            "multiprocessing_context": cell.start_method,
+        }
+    return kwargs
+
+
+def _nothing_to_recommend(search: SearchResult) -> NoViableCellError | InconclusiveError:
+    """Failures and refusals of every cell are exit code 4; a cell that had no time makes it 3."""
+    if search.interrupted:
+        return InconclusiveError("interrupted before any cell was measured")
+    reasons = [
+        f"{record.cell_id}: {record.verdict}: {record.reason}"
+        for record in search.records
+        if record.verdict not in ("ok", "skipped")
+    ]
+    shown = "; ".join(reasons[:_MOST_REASONS])
+    if len(reasons) > _MOST_REASONS:
+        shown += f"; and {len(reasons) - _MOST_REASONS} more"
+    if all(failure_of(cell, search.trials) for cell in search.plan.cells):
+        return NoViableCellError(f"no cell can run: {shown or 'the matrix is empty'}")
+    return InconclusiveError(
+        "no cell could be measured within the budget; give a longer --budget"
+        + (f" (failed so far: {shown})" if shown else "")
+    )

@@ -1,0 +1,189 @@
+"""One launch of a cell: what is asked for, what came of it, and its row of `trials.parquet`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ctrkit.config import Cell, TrialKind, WindowPlan
+from ctrkit.measure.projection import Projection
+from ctrkit.measure.statistics import Interval, mean_interval
+from ctrkit.measure.steps import (
+    data_wait_share,
+    rows_per_s,
+    sample_of_measurement,
+    stage_means_s,
+    steps_measured,
+)
+from ctrkit.records import Measurement, TrialRecord
+
+#: A trial that ended early still counts as a measurement of its cell from so many steps on.
+ENOUGH_STEPS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRequest:
+    """A launch to make: `full`, `compute` or `loader`, of this cell, measuring at most so much."""
+
+    kind: TrialKind
+    cell: Cell
+    windows: WindowPlan = field(default_factory=WindowPlan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """What a launch came to.
+
+    A trial that its deadline cut has the verdict `skipped` and may have measured something.
+    `interrupted`: the user ended it; nothing is to be launched after it. `evidence` is a path
+    relative to the run folder.
+    """
+
+    verdict: str
+    reason: str = ""
+    measurement: Measurement | None = None
+    wall_s: float | None = None
+    peak_rss_bytes: int | None = None
+    evidence: str | None = None
+    interrupted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A request and its result; `launch` counts from 1 within the cell and kind."""
+
+    request: TrialRequest
+    result: TrialResult
+    launch: int
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that was launched."""
+        return self.request.cell
+
+    @property
+    def ok(self) -> bool:
+        """It ran to its end and measured its steps."""
+        return self.result.verdict == "ok" and self._steps() > 0
+
+    @property
+    def failed(self) -> bool:
+        """It got a verdict of its own; one that the budget cut did not fail."""
+        return self.result.verdict not in ("ok", "skipped", "refused")
+
+    @property
+    def usable(self) -> bool:
+        """It is ok, or was cut by the budget after having measured enough."""
+        cut = self.result.verdict == "skipped" and self._steps() >= ENOUGH_STEPS
+        return self.ok or cut
+
+    def _steps(self) -> int:
+        measurement = self.result.measurement
+        return 0 if measurement is None else steps_measured(measurement)
+
+
+Launch = Callable[[TrialRequest, float], TrialResult]
+"""`launch(request, deadline_s)` runs a trial in a process of its own and returns what came of it.
+
+The deadline is on the search's clock and may be infinite. A trial that still makes progress then is
+cut; one that is silent is judged to the end, so that a launch may return late.
+"""
+
+
+def compute_key(cell: Cell) -> tuple[str, int, int]:
+    """What the training step alone depends on: cells of equal keys share one compute trial."""
+    return cell.device, cell.batch_size, cell.threads
+
+
+def loader_key(cell: Cell) -> tuple[object, ...]:
+    """What the loader alone depends on. The device matters only where the batches end up on it.
+
+    Prefetch and persistence change what is ready when, not how fast a batch is made.
+    """
+    on_device = cell.device if cell.loader == "resident" or cell.pin else None
+    return (cell.loader, cell.workers, cell.start_method, cell.batch_size, on_device)
+
+
+def record_of(trial: Trial, projection: Projection | None = None) -> TrialRecord:
+    """The row of a trial that was launched; `projection` is of its cell."""
+    request, result = trial.request, trial.result
+    measured = result.measurement or Measurement(kind=request.kind)
+    sample = sample_of_measurement(measured)
+    step = mean_interval([sample]) if sample else None
+    record = TrialRecord(
+        cell_id=request.cell.cell_id,
+        launch=trial.launch,
+        kind=request.kind,
+        cell=request.cell,
+        verdict=result.verdict,
+        reason=result.reason,
+        flags=list(projection.flags if projection else sample.flags if sample else ()),
+        rows_per_s=rows_per_s(measured),
+        step_s=step.mean if step else None,
+        step_s_low=step.low if step else None,
+        step_s_high=step.high if step else None,
+        data_wait_share=data_wait_share(measured),
+        stage_s=stage_means_s([measured]),
+        startup_s=measured.startup_s,
+        first_batch_s=measured.first_batch_s,
+        epoch_restart_s=measured.restart_s,
+        validation_s=_validation_s(measured),
+        checkpoint_s=_mean(measured.checkpoint_s),
+        peak_rss_bytes=result.peak_rss_bytes,
+        peak_device_bytes=measured.peak_device_bytes,
+        wall_s=result.wall_s,
+        evidence=result.evidence,
+    )
+    return replace(record, **projected_columns(projection))
+
+
+def predicted_record(cell: Cell, projection: Projection | None, step: Interval) -> TrialRecord:
+    """The row of a cell whose step was combined from parts, and which was not run."""
+    record = TrialRecord(
+        cell_id=cell.cell_id,
+        launch=0,
+        kind="predicted",
+        cell=cell,
+        verdict="skipped",
+        reason="predicted from the training step and the loader, each measured alone",
+        flags=list(projection.flags if projection else ()),
+        rows_per_s=cell.batch_size / step.mean if step.mean > 0 else None,
+        step_s=step.mean,
+        step_s_low=step.low,
+        step_s_high=step.high,
+    )
+    return replace(record, **projected_columns(projection))
+
+
+def not_run_record(cell: Cell, verdict: str, reason: str) -> TrialRecord:
+    """The row of a cell of which nothing is known: `refused`, or `skipped` with its reason."""
+    return TrialRecord(
+        cell_id=cell.cell_id, launch=0, kind="full", cell=cell, verdict=verdict, reason=reason
+    )
+
+
+def projected_columns(projection: Projection | None) -> dict[str, Any]:
+    """The `projected_...` fields of a record or a recommendation; none where there is none."""
+    columns: dict[str, float] = {}
+    if projection is not None:
+        for name, value in (("epoch", projection.epoch), ("total", projection.total)):
+            columns[f"projected_{name}_s"] = value.mean
+            columns[f"projected_{name}_s_low"] = value.low
+            columns[f"projected_{name}_s_high"] = value.high
+    return columns
+
+
+def _validation_s(measured: Measurement) -> float | None:
+    """One whole validation at the speed measured; what was timed alone if its size is unknown."""
+    per_batch = _mean(measured.validation_batch_s)
+    if per_batch is None:
+        return None
+    batches = measured.sizes.validation_batches if measured.sizes else None
+    return (measured.validation_restart_s or 0.0) + per_batch * (
+        batches or len(measured.validation_batch_s)
+    )
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,161 @@
+"""How much each trial measures: windows that fit into the time there is. Pure arithmetic."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from ctrkit.config import Cell, WindowPlan
+
+#: Seconds to start an interpreter and import torch, until a launch has shown it.
+ASSUMED_LAUNCH_S = 5.0
+#: Seconds to end a trial and read its result.
+_ENDING_S = 0.7
+_WINDOW_S = 10.0
+_LEAST_WINDOW_S = 0.5
+_MOST_ATTRIBUTED = 10
+_SPAWNED = ("spawn", "forkserver")
+#: The least full trial that says enough: three steps, an epoch boundary, validation, a checkpoint.
+USEFUL = WindowPlan(
+    window_s=0.0,
+    min_steps=3,
+    attribution_steps=0,
+    boundary_steps=1,
+    validation_batches=1,
+    checkpoints=1,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Seconds that the parts of a trial are expected to take, as far as trials have shown."""
+
+    launch_s: float = ASSUMED_LAUNCH_S
+    step_s: float = 0.0
+    workers_s: float = 0.0
+    validation_batch_s: float = 0.0
+    checkpoint_s: float = 0.0
+
+
+def workers_start_s(cell: Cell, launch_s: float) -> float:
+    """Seconds until new workers deliver: a spawned one starts an interpreter of its own."""
+    if not cell.workers:
+        return 0.0
+    return launch_s * (0.8 if cell.start_method in _SPAWNED else 0.1)
+
+
+def warmup_steps(cell: Cell) -> int:
+    """Steps before the throughput window: the pre-filled batches, at least one."""
+    return max(1, cell.workers * (cell.prefetch or 0))
+
+
+def compute_windows(share_s: float) -> WindowPlan:
+    """The training step alone, of unknown length, in about `share_s`: its start-up included."""
+    return WindowPlan(
+        window_s=min(_WINDOW_S, max(_LEAST_WINDOW_S, share_s / 6)),
+        min_steps=1,
+        max_steps=500,
+        attribution_steps=2,
+        boundary=False,
+        validation_batches=2,
+        checkpoints=1,
+    )
+
+
+def loader_windows(cell: Cell, costs: Costs, share_s: float) -> tuple[WindowPlan, float]:
+    """A loader alone in about `share_s`, and what it is expected to take."""
+    fixed_s = costs.launch_s + workers_start_s(cell, costs.launch_s) + _ENDING_S
+    window_s = min(2.0, max(_LEAST_WINDOW_S, share_s - fixed_s))
+    roomy = share_s > fixed_s + window_s + costs.launch_s
+    restart_s = workers_start_s(cell, costs.launch_s) if roomy else 0.0
+    windows = WindowPlan(
+        window_s=window_s,
+        min_steps=2,
+        attribution_steps=0,
+        boundary=roomy,
+        boundary_steps=1,
+        validation_batches=0,
+        checkpoints=0,
+    )
+    return windows, fixed_s + window_s + restart_s
+
+
+def full_cost_s(cell: Cell, costs: Costs, windows: WindowPlan) -> float:
+    """What a full trial is expected to take, from its launch to its result."""
+    starts = 2 if windows.boundary else 1
+    steps = warmup_steps(cell) + windows.min_steps
+    steps += windows.boundary_steps if windows.boundary else 0
+    steps += windows.attribution_steps if cell.device != "cpu" else 0
+    extra_window_s = max(0.0, windows.window_s - windows.min_steps * costs.step_s)
+    # a validation loader starts workers as well, and its first batch waits for them
+    starts += 1 if windows.validation_batches else 0
+    return (
+        costs.launch_s
+        + starts * costs.workers_s
+        + steps * costs.step_s
+        + extra_window_s
+        + windows.validation_batches * costs.validation_batch_s
+        + windows.checkpoints * costs.checkpoint_s
+        + _ENDING_S
+    )
+
+
+def full_windows(
+    cell: Cell, costs: Costs, target_s: float, *, longest_s: float = _WINDOW_S
+) -> tuple[WindowPlan, float]:
+    """Loader and step together in about `target_s`, and what it is expected to take.
+
+    The least is measured even where it does not fit; the caller decides whether to launch it.
+    What is to spare goes to validation (a quarter), attribution, a second checkpoint, and then to
+    the throughput window, up to `longest_s`.
+    """
+    plan = WindowPlan()
+    for steps, boundary_steps in ((3, 1), (2, 1), (1, 1), (1, 0)):
+        plan = WindowPlan(
+            window_s=0.0,
+            min_steps=steps,
+            attribution_steps=1 if steps > 1 and cell.device != "cpu" else 0,
+            boundary=boundary_steps > 0,
+            boundary_steps=boundary_steps,
+            validation_batches=1,
+            checkpoints=1,
+        )
+        if full_cost_s(cell, costs, plan) <= target_s:
+            break
+    spare_s = target_s - full_cost_s(cell, costs, plan)
+    if spare_s > 0:
+        plan = _spend(plan, cell, costs, spare_s, longest_s)
+    return plan, full_cost_s(cell, costs, plan)
+
+
+def _spend(
+    plan: WindowPlan, cell: Cell, costs: Costs, spare_s: float, longest_s: float
+) -> WindowPlan:
+    def affordable(share: float, each_s: float, most: int) -> int:
+        return most if each_s <= 0 else min(most, math.floor(share * spare_s / each_s))
+
+    plan = replace(
+        plan,
+        validation_batches=1 + affordable(0.25, costs.validation_batch_s, 19),
+        checkpoints=1 + affordable(0.25, costs.checkpoint_s, 1),
+        boundary_steps=plan.boundary_steps + affordable(0.1, costs.step_s, 1),
+    )
+    if cell.device != "cpu":
+        more = affordable(0.1, costs.step_s, _MOST_ATTRIBUTED)
+        plan = replace(plan, attribution_steps=plan.attribution_steps + more)
+    left_s = spare_s * (0.4 if costs.validation_batch_s > 0 else 0.6)
+    window_s = min(longest_s, plan.min_steps * costs.step_s + left_s)
+    return replace(plan, window_s=max(_LEAST_WINDOW_S, window_s))
+
+
+def loader_only_windows(cell: Cell, costs: Costs, target_s: float) -> tuple[WindowPlan, float]:
+    """A user's loader in about `target_s`: a step is taking a batch, into a second epoch."""
+    fixed_s = costs.launch_s + 2 * costs.workers_s + _ENDING_S
+    windows = WindowPlan(
+        window_s=min(_WINDOW_S, max(_LEAST_WINDOW_S, target_s - fixed_s)),
+        min_steps=2,
+        attribution_steps=0,
+        validation_batches=0,
+        checkpoints=0,
+    )
+    return windows, fixed_s + windows.window_s

@@ -1,0 +1,212 @@
+"""A child with one behaviour, good or bad: `supervised.py FOLDER BEHAVIOUR`."""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from ctrkit.lifeline import arm_stacks, end_with_supervisor
+from ctrkit.progress import ProgressWriter, Stage
+
+SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+def save(folder: Path, **values: object) -> None:
+    (folder / "measurement.json").write_text(json.dumps({"kind": "full", **values}))
+
+
+def steps(progress: ProgressWriter, count: int, seconds: float) -> None:
+    progress.enter(Stage.FIRST_BATCH, epoch=1)
+    progress.enter(Stage.STEP)
+    for step in range(1, count + 1):
+        time.sleep(seconds)
+        progress.step(step, rows=8)
+
+
+def finish(folder: Path, progress: ProgressWriter) -> None:
+    save(folder, complete=True)
+    progress.enter(Stage.DONE)
+
+
+def healthy(folder: Path, progress: ProgressWriter) -> None:
+    steps(progress, 10, 0.02)
+    finish(folder, progress)
+
+
+def slow(folder: Path, progress: ProgressWriter) -> None:
+    steps(progress, 6, 0.8)
+    finish(folder, progress)
+
+
+def partial(folder: Path, progress: ProgressWriter) -> None:
+    save(folder, complete=False)
+
+
+def endless(folder: Path, progress: ProgressWriter) -> None:
+    save(folder, complete=False)
+    steps(progress, 100_000, 0.05)
+
+
+def waiting(folder: Path, progress: ProgressWriter) -> None:
+    steps(progress, 3, 0.01)
+    threading.Event().wait()
+
+
+def spinning(folder: Path, progress: ProgressWriter) -> None:
+    steps(progress, 3, 0.01)
+    while True:
+        pass
+
+
+def stopped(folder: Path, progress: ProgressWriter) -> None:
+    steps(progress, 3, 0.01)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def wakes_on_a_signal(folder: Path, progress: ProgressWriter) -> None:
+    steps(progress, 3, 0.01)
+    # C's pause(): it ends when any caught signal arrives, as a lost wake-up would
+    ctypes.CDLL(None).pause()
+    steps(progress, 100_000, 0.05)
+
+
+def killed(folder: Path, progress: ProgressWriter) -> None:
+    steps(progress, 3, 0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def segfault(folder: Path, progress: ProgressWriter) -> None:
+    steps(progress, 3, 0.01)
+    ctypes.string_at(0)
+
+
+def exits_with_3(folder: Path, progress: ProgressWriter) -> None:
+    steps(progress, 3, 0.01)
+    sys.exit(3)
+
+
+def raises(folder: Path, progress: ProgressWriter) -> None:
+    progress.enter(Stage.MODEL)
+    raise ValueError("no such column 'price'")
+
+
+def reports_an_error(folder: Path, progress: ProgressWriter) -> None:
+    error = {"verdict": "crashed", "stage": "step", "traceback": "...",
+             "message": "RuntimeError: MPS backend out of memory"}  # fmt: skip
+    save(folder, complete=False, error=error)
+    sys.exit(1)
+
+
+def leaves_a_grandchild(folder: Path, progress: ProgressWriter) -> None:
+    double = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
+    subprocess.run([sys.executable, "-c", double, *SLEEPER], check=True)
+    subprocess.Popen(SLEEPER, start_new_session=True)
+    subprocess.Popen(SLEEPER)
+    steps(progress, 3, 0.01)
+    finish(folder, progress)
+
+
+def never_exits(folder: Path, progress: ProgressWriter) -> None:
+    steps(progress, 3, 0.01)
+    threading.Thread(target=threading.Event().wait).start()
+    finish(folder, progress)
+
+
+def finishes_on_sigint(folder: Path, progress: ProgressWriter) -> None:
+    asked = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: asked.set())
+    progress.enter(Stage.STEP, epoch=1)
+    step = 0
+    while not asked.is_set():
+        step += 1
+        time.sleep(0.02)
+        progress.step(step)
+    save(folder, complete=False)
+
+
+def talks_too_much(folder: Path, progress: ProgressWriter) -> None:
+    for _ in range(70):
+        os.write(1, b"x" * 999_999 + b"\n")
+    steps(progress, 15, 0.1)
+    os.write(1, b"the end\n")
+    finish(folder, progress)
+
+
+def leaks_shared_memory(folder: Path, progress: ProgressWriter) -> None:
+    from multiprocessing import shared_memory
+
+    segment = shared_memory.SharedMemory(create=True, size=4096)
+    (folder / "segment").write_text(segment.name)
+    subprocess.run([sys.executable, "-c", "pass"], check=True)
+    waiting(folder, progress)
+
+
+def fork_with_lock(folder: Path, progress: ProgressWriter) -> None:
+    """A DataLoader whose workers are forked while another thread holds a lock."""
+    import torch
+    from torch.utils.data import DataLoader, Dataset
+
+    lock = threading.Lock()
+    held = threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            time.sleep(600)
+
+    class Rows(Dataset):
+        def __len__(self) -> int:
+            return 64
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            with lock:  # never free in the worker
+                return torch.tensor(index)
+
+    threading.Thread(target=hold, daemon=True).start()
+    held.wait()
+    progress.enter(Stage.FIRST_BATCH, epoch=1)
+    loader = DataLoader(Rows(), batch_size=8, num_workers=2, multiprocessing_context="fork")
+    next(iter(loader))
+
+
+def worker_dies(folder: Path, progress: ProgressWriter) -> None:
+    import torch
+    from torch.utils.data import DataLoader, Dataset
+
+    class Rows(Dataset):
+        def __len__(self) -> int:
+            return 64
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            if index == 20:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return torch.tensor(index)
+
+    progress.enter(Stage.FIRST_BATCH, epoch=1)
+    loader = DataLoader(Rows(), batch_size=8, num_workers=1, multiprocessing_context="fork")
+    for step, _ in enumerate(loader, 1):
+        progress.step(step)
+
+
+def busy_family(folder: Path, progress: ProgressWriter) -> None:
+    """For the death of the supervisor: blocked and busy children, in and out of the session."""
+    subprocess.Popen(SLEEPER, start_new_session=True)
+    subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    (folder / "ready").touch()
+    endless(folder, progress)
+
+
+def main() -> None:
+    end_with_supervisor()
+    folder, behaviour = Path(sys.argv[1]), sys.argv[2]
+    arm_stacks(folder)
+    globals()[behaviour](folder, ProgressWriter(folder / "progress.bin"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""MovieLens-100k, which lies inside the wheel of recbole, as a store."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ctrkit.data.store import Store
+from ctrkit.data.tables import prepare_table
+
+MEMBER = "recbole/dataset_example/ml-100k/ml-100k.inter"
+CACHE = Path(tempfile.gettempdir()) / "ctrkit-test-data"
+
+
+@pytest.fixture(scope="module")
+def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`ml-100k.inter`, kept between runs in the folder for temporary files."""
+    kept = CACHE / "ml-100k.inter"
+    if kept.is_file():
+        return kept
+    folder = tmp_path_factory.mktemp("recbole")
+    download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
+    try:
+        subprocess.run(
+            [*download, str(folder), "recbole"], check=True, capture_output=True, timeout=120
+        )
+        wheel = next(folder.glob("recbole-*.whl"))
+        content = zipfile.ZipFile(wheel).read(MEMBER)
+    except (subprocess.SubprocessError, OSError, StopIteration, KeyError) as error:
+        pytest.skip(f"the wheel of recbole cannot be had: {error}")
+    CACHE.mkdir(exist_ok=True)
+    aside = folder / "ml-100k.inter"
+    aside.write_bytes(content)
+    shutil.move(aside, kept)
+    return kept
+
+
+@pytest.mark.parametrize("split", ["time", "random"])
+def test_movielens_100k(ratings: Path, tmp_path: Path, split: str) -> None:
+    meta = prepare_table(
+        ratings,
+        tmp_path / "store",
+        user="user_id",
+        item="item_id",
+        time="timestamp",
+        label="rating",
+        label_threshold=4,
+        split=split,
+        memory_limit_bytes=10**9,
+        threads=2,
+    )
+    store = Store.open(tmp_path / "store")
+    assert len(store.impressions) == 100_000
+    assert meta.vocabulary["user"] == 943 + 2
+    assert meta.vocabulary["item"] == 1682 + 2
+    assert meta.bad_rows == {}
+    assert store.impressions[:, 5].sum() == meta.behaviors == 55_375
+    if split == "time":
+        train, validation = np.split(store.time_s, [meta.rows["train"]])
+        assert train.max() < validation.min()
+        assert 0.15 <= meta.rows["validation"] / 100_000 < 0.151
+    else:
+        assert abs(meta.rows["train"] - 100_000 * 14 / 17) < 2
+    newest = store.impressions[:, 7] - 1
+    seen = store.impressions[:, 7] > store.impressions[:, 6]
+    assert (store.behavior_time_s[newest[seen]] < store.time_s[seen]).all()

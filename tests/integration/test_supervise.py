@@ -1,0 +1,291 @@
+"""The supervisor with real children: every way to end, and nothing of them left afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ctrkit.config import Cell, ChildSpec, WorkloadSpec
+from ctrkit.lifeline import RUN_ID_VARIABLE
+from ctrkit.supervise.budgets import Budgets
+from ctrkit.supervise.stop import StopRequest, handle_interrupts
+from ctrkit.supervise.supervisor import Outcome, Tick, run_child
+
+CHILDREN = Path(__file__).parent / "children" / "supervised.py"
+SHORT = Budgets().with_stall_timeout(1.0)
+LINUX = sys.platform.startswith("linux")
+
+
+def command(folder: Path, behaviour: str) -> list[str]:
+    return [sys.executable, str(CHILDREN), str(folder), behaviour]
+
+
+def supervise(
+    tmp_path: Path,
+    behaviour: str,
+    *,
+    budgets: Budgets | None = None,
+    deadline_s: float | None = None,
+    on_tick: Callable[[Tick], None] | None = None,
+    stop: StopRequest | None = None,
+) -> Outcome:
+    """Run a behaviour, and check what must hold after every one of them."""
+    folder = tmp_path / "child"
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    outcome = run_child(
+        ChildSpec(kind="full", folder=str(folder), workload=WorkloadSpec(), cell=Cell()),
+        budgets=budgets or Budgets(),
+        evidence_folder=tmp_path / "evidence",
+        deadline_s=None if deadline_s is None else time.monotonic() + deadline_s,
+        on_tick=on_tick,
+        stop=stop,
+        argv=command(folder, behaviour),
+    )
+    assert outcome.left == ()
+    assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
+    assert not living(str(folder)), "a process of the family is left"
+    spec = json.loads((folder / "spec.json").read_text())
+    assert 0 < spec["spawned_at_s"] <= time.monotonic()
+    assert (tmp_path / "evidence").exists() == (outcome.verdict not in ("ok", "skipped"))
+    return outcome
+
+
+def living(folder: str) -> list[int]:
+    """Processes with a command line or an environment that leads to this folder's child."""
+    run_ids = {
+        process.info["environ"].get(RUN_ID_VARIABLE)
+        for process in psutil.process_iter(["environ", "cmdline"])
+        if process.info["environ"] and folder in " ".join(process.info["cmdline"] or [])
+    } - {None}
+    return [
+        process.pid
+        for process in psutil.process_iter(["environ", "status"])
+        if process.info["environ"] and process.info["environ"].get(RUN_ID_VARIABLE) in run_ids
+    ]
+
+
+def test_a_healthy_child_is_ok(tmp_path: Path) -> None:
+    ticks: list[Tick] = []
+    outcome = supervise(tmp_path, "healthy", on_tick=ticks.append)
+    assert (outcome.verdict, outcome.exit_code, outcome.complete) == ("ok", 0, True)
+    assert outcome.evidence is None
+    assert outcome.progress is not None
+    assert (outcome.progress.step, outcome.progress.rows) == (10, 80)
+    assert outcome.peak_rss_bytes is not None
+    assert outcome.peak_rss_bytes > 1_000_000
+    assert any(tick.sample is not None for tick in ticks)
+
+
+def test_slow_but_progressing_is_never_a_verdict(tmp_path: Path) -> None:
+    assert supervise(tmp_path, "slow", budgets=SHORT).verdict == "ok"
+
+
+def test_a_wait_for_ever_is_a_deadlock_with_its_line(tmp_path: Path) -> None:
+    outcome = supervise(tmp_path, "waiting", budgets=SHORT)
+    assert outcome.verdict == "deadlock"
+    assert "stage 'step'" in outcome.reason
+    assert "the main process is at supervised.py:" in outcome.reason
+    assert "in waiting" in outcome.reason
+    evidence = tmp_path / "evidence"
+    processes = json.loads((evidence / "processes.json").read_text())
+    assert processes[0]["command"][-1] == "waiting"
+    stacks = next(evidence.glob("stacks-*.txt")).read_text()
+    assert "in waiting" in stacks
+    verdict = json.loads((evidence / "verdict.json").read_text())
+    assert verdict["verdict"] == "deadlock"
+    assert verdict["progress"]["step"] == 3
+
+
+def test_a_spin_is_stalled_after_one_extension(tmp_path: Path) -> None:
+    outcome = supervise(tmp_path, "spinning", budgets=SHORT)
+    assert outcome.verdict == "stalled"
+    assert "cores all the while" in outcome.reason
+    assert "in spinning" in outcome.reason
+
+
+def test_a_stopped_process_is_stalled(tmp_path: Path) -> None:
+    outcome = supervise(tmp_path, "stopped", budgets=SHORT)
+    assert outcome.verdict == "stalled"
+    assert "is stopped" in outcome.reason
+
+
+@pytest.mark.skipif(not LINUX, reason="another system restarts the call")
+def test_a_hang_that_the_signal_wakes_keeps_its_verdict(tmp_path: Path) -> None:
+    outcome = supervise(tmp_path, "wakes_on_a_signal", budgets=SHORT)
+    assert outcome.verdict == "deadlock"
+    assert "the evidence signal woke it" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "verdict", "exit_code", "words"),
+    [
+        ("killed", "crashed", -signal.SIGKILL, "killed by SIGKILL, cause unknown"),
+        ("segfault", "crashed", -signal.SIGSEGV, "killed by SIGSEGV"),
+        ("exits_with_3", "crashed", 3, "exit code 3"),
+        ("raises", "setup-failed", 1, "ValueError: no such column 'price'"),
+        ("reports_an_error", "out-of-memory", 1, "MPS backend out of memory"),
+        ("partial", "crashed", 0, "without a complete result"),
+    ],
+)
+def test_a_death_is_named(
+    tmp_path: Path, behaviour: str, verdict: str, exit_code: int, words: str
+) -> None:
+    outcome = supervise(tmp_path, behaviour)
+    assert (outcome.verdict, outcome.exit_code) == (verdict, exit_code)
+    assert words in outcome.reason
+    assert not outcome.complete
+    if behaviour == "segfault":
+        assert "Segmentation fault" in (tmp_path / "evidence" / "stderr.txt").read_text()
+
+
+def test_a_child_that_cannot_start_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "child"
+    spec = ChildSpec(kind="full", folder=str(folder), workload=WorkloadSpec(), cell=Cell())
+    before = set(psutil.Process().children(recursive=True))
+    with pytest.raises(FileNotFoundError):
+        run_child(
+            spec,
+            budgets=SHORT,
+            evidence_folder=tmp_path / "evidence",
+            argv=[str(tmp_path / "no-such-program")],
+        )
+    assert set(psutil.Process().children(recursive=True)) == before
+
+
+def test_grandchildren_in_sessions_of_their_own_are_ended(tmp_path: Path) -> None:
+    def sleepers() -> set[int]:
+        return {
+            process.pid
+            for process in psutil.process_iter(["cmdline", "status"])
+            if "import time; time.sleep(600)" in (process.info["cmdline"] or [])
+        }
+
+    before = sleepers()
+    assert supervise(tmp_path, "leaves_a_grandchild").verdict == "ok"
+    assert sleepers() <= before
+
+
+def test_a_complete_result_whose_process_stays_is_a_shutdown_hang(tmp_path: Path) -> None:
+    outcome = supervise(tmp_path, "never_exits", budgets=SHORT)
+    assert (outcome.verdict, outcome.complete) == ("shutdown-hang", True)
+    assert "the result is complete" in outcome.reason
+
+
+def test_a_fork_while_a_lock_is_held_is_a_deadlock_of_the_worker(tmp_path: Path) -> None:
+    outcome = supervise(
+        tmp_path, "fork_with_lock", budgets=Budgets(workers=2).with_stall_timeout(5.0)
+    )
+    assert outcome.verdict == "deadlock"
+    assert "worker " in outcome.reason
+    assert "in __getitem__" in outcome.reason
+    assert len(list((tmp_path / "evidence").glob("stacks-*.txt"))) == 3
+
+
+def test_a_killed_worker_is_worker_died(tmp_path: Path) -> None:
+    outcome = supervise(tmp_path, "worker_dies")
+    assert outcome.verdict == "worker-died"
+    assert outcome.exit_code == 1
+
+
+def test_the_deadline_cuts_what_progresses(tmp_path: Path) -> None:
+    outcome = supervise(tmp_path, "endless", deadline_s=1.5)
+    assert (outcome.verdict, outcome.reason) == ("skipped", "budget")
+    assert outcome.cut_by_budget
+    assert (tmp_path / "child" / "measurement.json").exists()
+
+
+def test_a_hang_outranks_the_deadline(tmp_path: Path) -> None:
+    # silent and idle at the deadline, its stage's budget not yet over
+    outcome = supervise(
+        tmp_path, "waiting", budgets=Budgets().with_stall_timeout(7.0), deadline_s=6.3
+    )
+    assert outcome.verdict == "deadlock"
+    assert not outcome.cut_by_budget
+
+
+def test_an_interrupt_ends_a_probe_at_once(tmp_path: Path) -> None:
+    with handle_interrupts(graceful=False) as stop:
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+        outcome = supervise(tmp_path, "endless", stop=stop)
+    assert (outcome.verdict, outcome.reason) == ("skipped", "interrupted")
+    assert outcome.interrupted
+
+
+def test_the_first_interrupt_lets_a_run_save(tmp_path: Path) -> None:
+    with handle_interrupts(graceful=True) as stop:
+        threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        outcome = supervise(tmp_path, "finishes_on_sigint", stop=stop)
+    assert (outcome.verdict, outcome.interrupted, outcome.exit_code) == ("skipped", True, 0)
+    assert (tmp_path / "child" / "measurement.json").exists()
+
+
+def test_the_second_interrupt_ends_a_run(tmp_path: Path) -> None:
+    stop = StopRequest(graceful=True)
+    stop.request()
+    threading.Timer(2.0, stop.request).start()
+    # before its handler stands, the child dies of the first one: both are an interrupted end
+    outcome = supervise(tmp_path, "endless", stop=stop)
+    assert (outcome.verdict, outcome.interrupted) == ("skipped", True)
+
+
+def test_endless_output_is_dropped(tmp_path: Path) -> None:
+    assert supervise(tmp_path, "talks_too_much").verdict == "ok"
+    output = tmp_path / "child" / "stdout.txt"
+    assert output.stat().st_size < 64_000_000
+    text = output.read_text()
+    assert "ctrkit dropped what was here" in text
+    assert text.endswith("the end\n")
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no /dev/shm on this system")
+def test_shared_memory_of_a_killed_family_is_removed_and_of_others_not(tmp_path: Path) -> None:
+    foreign = Path("/dev/shm/psm_ctrkit_test_foreign")
+    foreign.touch()
+    try:
+        assert supervise(tmp_path, "leaks_shared_memory", budgets=SHORT).verdict == "deadlock"
+        segment = (tmp_path / "child" / "segment").read_text()
+        assert not (Path("/dev/shm") / segment).exists()
+        assert foreign.exists()
+    finally:
+        foreign.unlink()
+
+
+SUPERVISOR = """
+import sys
+from pathlib import Path
+from ctrkit.config import Cell, ChildSpec, WorkloadSpec
+from ctrkit.supervise.budgets import Budgets
+from ctrkit.supervise.supervisor import run_child
+folder = Path(sys.argv[1])
+spec = ChildSpec(kind="full", folder=str(folder), workload=WorkloadSpec(), cell=Cell())
+run_child(spec, budgets=Budgets(), evidence_folder=folder / "evidence", argv=sys.argv[2:])
+"""
+
+
+def test_the_family_ends_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+    folder = tmp_path / "child"
+    argv = [sys.executable, "-c", SUPERVISOR, str(folder), *command(folder, "busy_family")]
+    supervisor = subprocess.Popen(argv)
+    wait_until(lambda: (folder / "ready").exists())
+    family = psutil.Process(supervisor.pid).children(recursive=True)
+    assert len(family) == 4  # guard, child, its two
+    supervisor.kill()
+    supervisor.wait()
+    wait_until(lambda: not any(p.is_running() and p.status() != "zombie" for p in family))
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "waited in vain"
+        time.sleep(0.05)

@@ -1,0 +1,185 @@
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ctrkit.progress import Progress, Stage
+from ctrkit.records import Recommendation
+from ctrkit.report.live import ProbeDisplay, TrainDisplay, epoch_line, speed_of
+from tests.unit.report.conftest import BATCHES, ROWS, THREAD, cell, epoch_row, measured, trial
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def console(*, terminal: bool, width: int = 80, height: int = 24) -> tuple[Console, io.StringIO]:
+    file = io.StringIO()
+    made = Console(
+        file=file, width=width, height=height, force_terminal=terminal, force_interactive=terminal,
+        color_system=None, highlight=False, markup=False, emoji=False, _environ={},
+    )  # fmt: skip
+    return made, file
+
+
+def progress(step: int, written_s: float, **changes: Any) -> Progress:
+    values: dict[str, Any] = {
+        "pid": 1, "stage": Stage.STEP, "epoch": 1, "steps": 514, "rows": step * 2048,
+        "writes": step + 1, "wait_s": step * 0.1, "loss": 0.38,
+    }  # fmt: skip
+    return Progress(step=step, written_s=written_s, **(values | changes))
+
+
+def test_speed_is_taken_between_the_first_and_the_last_reading() -> None:
+    speed = speed_of([progress(10, 100.0), progress(15, 130.0), progress(20, 200.0)])
+    assert speed is not None
+    assert speed.steps_per_s == 0.1
+    assert speed.rows_per_s == 204.8
+    assert speed.wait_share == pytest.approx(0.01)
+    assert speed_of([progress(10, 100.0)]) is None
+    assert speed_of([progress(10, 100.0), progress(10, 120.0)]) is None
+
+
+def test_a_probe_without_terminal_prints_a_line_per_finished_trial() -> None:
+    made, file = console(terminal=False)
+    clock = Clock()
+    with ProbeDisplay(budget_s=120.0, console=made, clock=clock) as display:
+        display.started(THREAD, "full")
+        clock.now_s += 12.4
+        display.tick(progress(3, 1.0))
+        display.record(measured(THREAD, 11.1, data_wait_share=0.004))
+        display.record(measured(BATCHES, 11.3, kind="predicted", verdict="skipped"))
+        display.record(trial(ROWS, verdict="deadlock", reason="all wait\x1b[2J"))
+        display.message("done")
+    assert file.getvalue().splitlines() == [
+        "[12 s] cpu-thread-w0-t2-b2048 (whole step): ok, 11.1 s ±0.3 a step, 185 rows/s, "
+        "data wait 0.4 %, whole run 23 h 56 min",
+        "[12 s] cpu-rows-w4-fork-p2-t2-b2048 (whole step): deadlock. all wait\\x1b[2J",
+        "done",
+    ]
+
+
+def test_a_probe_on_a_terminal_shows_matrix_what_runs_best_and_budget() -> None:
+    made, file = console(terminal=True)
+    clock = Clock()
+    with ProbeDisplay(budget_s=120.0, cells=[THREAD, BATCHES], console=made, clock=clock) as d:
+        d.record(measured(THREAD, 11.1))
+        d.started(BATCHES, "full")
+        clock.now_s += 20.0
+        file.truncate(0)
+        d.tick(progress(3, 1.0))
+        shown = file.getvalue()
+    assert "ok" in shown
+    assert "now cpu-batches-w2-spawn-p2-t2-b2048 (whole step): step 3, 20 s" in shown
+    assert "budget left 100 s · 1 of 2 cells run · best: whole run 23 h 56 min, cpu-thr" in shown
+    assert "\x1b[?25h" in file.getvalue()[len(shown) :]  # the cursor is back
+
+
+def test_a_display_is_never_taller_than_the_terminal() -> None:
+    made, file = console(terminal=True, height=12)
+    with ProbeDisplay(console=made, clock=Clock()) as display:
+        for batch_size in range(64, 84):
+            file.truncate(0)
+            display.record(measured(cell(batch_size=batch_size), 1.0 + batch_size))
+        assert "+ 15" in file.getvalue()
+
+
+def test_redraws_are_rare() -> None:
+    made, file = console(terminal=True)
+    clock = Clock()
+    with ProbeDisplay(console=made, clock=clock) as display:
+        display.started("inspect")
+        length = len(file.getvalue())
+        for _ in range(50):
+            clock.now_s += 0.003
+            display.tick(None)
+        assert len(file.getvalue()) == length
+        clock.now_s += 0.2
+        display.tick(None)
+        assert len(file.getvalue()) > length
+
+
+def _probe_events(made: Console) -> None:
+    with ProbeDisplay(quiet=True, console=made) as display:
+        display.started(THREAD, "full")
+        display.record(measured(THREAD, 1.0))
+        display.message("x")
+
+
+def _train_events(made: Console) -> None:
+    with TrainDisplay(quiet=True, console=made) as display:
+        display.tick(progress(1, 1.0))
+        display.epoch_done(epoch_row(1))
+        display.message("x")
+
+
+@pytest.mark.parametrize("events", [_probe_events, _train_events])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_quiet_is_silent(events: Callable[[Console], None], terminal: bool) -> None:
+    made, file = console(terminal=terminal)
+    events(made)
+    assert file.getvalue() == ""
+
+
+def test_an_epoch_line_has_actual_against_projected() -> None:
+    projection = Recommendation(
+        cell=THREAD, reason="", projected_epoch_s=1780.0, projected_epoch_s_low=1680.0,
+        projected_epoch_s_high=1860.0,
+    )  # fmt: skip
+    row = {"epoch": 1, "wall_s": 1862.0, "val_auc": 0.5698, "val_loss": None}
+    assert epoch_line(row, projection) == (
+        "epoch 1: 31 min 02 s, projected 29 min 40 s (28.0 .. 31.0 min): +4.6 %; "
+        "validation AUC 0.5698"
+    )
+    assert epoch_line({"epoch": 2, "wall_s": 5.0}, None) == "epoch 2: 5 s"
+
+
+def test_a_run_without_terminal_prints_at_most_every_ten_seconds() -> None:
+    made, file = console(terminal=False, width=200)
+    clock = Clock()
+    projection = Recommendation(cell=THREAD, reason="", projected_epoch_s=6000.0)
+    with TrainDisplay(epochs=15, projection=projection, console=made, clock=clock) as display:
+        for second in range(100):
+            clock.now_s += 1.0
+            display.tick(progress(second // 10, 1000.0 + second // 10 * 10))
+        lines = file.getvalue().splitlines()
+        assert 9 <= len(lines) <= 10
+        assert lines[-1] == (
+            "epoch 1/15 · step 9/514 · 205 rows/s · data wait 1.0 % · loss 0.3800 · "
+            "epoch left 1 h 24 min · run left 1 d 1 h"
+        )
+        display.epoch_done(epoch_row(1))
+        assert "epoch 1: 1 h 43 min, projected 1 h 40 min: +3.3 %" in file.getvalue()
+
+
+def test_a_resumed_or_new_epoch_starts_its_speed_anew() -> None:
+    made, file = console(terminal=False, width=200)
+    clock = Clock()
+    with TrainDisplay(epochs=3, console=made, clock=clock) as display:
+        display.tick(progress(500, 1000.0))
+        display.tick(progress(510, 1010.0))
+        clock.now_s += 20
+        display.tick(progress(5, 1020.0, epoch=2, rows=10_240))
+    assert "rows/s" not in file.getvalue().splitlines()[-1]
+
+
+def test_a_run_on_a_terminal_shows_a_bar_and_says_when_nothing_moves() -> None:
+    made, file = console(terminal=True)
+    clock = Clock()
+    with TrainDisplay(epochs=15, console=made, clock=clock) as display:
+        display.tick(progress(100, 1000.0))
+        clock.now_s += 1
+        display.tick(progress(110, 1010.0))
+        assert "epoch 1/15" in file.getvalue()
+        assert "step 110/514" in file.getvalue()
+        assert "2,048 rows/s" in file.getvalue()
+        assert "no progress" not in file.getvalue()
+        clock.now_s += 25
+        display.tick(progress(110, 1010.0))
+        assert "no progress for 25 s" in file.getvalue()

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from ctrkit.progress import Stage
+from ctrkit.records import VERDICTS, ChildError, Measurement
+from ctrkit.runs import save_measurement
+from ctrkit.supervise.endings import (
+    Result,
+    classify_error,
+    judge_exit,
+    judge_hang,
+    read_result,
+)
+from ctrkit.supervise.watchdog import Verdict
+
+HANG = Verdict("deadlock", "no progress in stage 'shutdown' for 20 s")
+HANDOVER = """  File "/lib/python3.11/multiprocessing/resource_sharer.py", line 86, in get_connection
+    c = Client(address, authkey=process.current_process().authkey)
+{error}
+"""
+
+
+@pytest.mark.parametrize(
+    ("message", "verdict"),
+    [
+        ("RuntimeError: DataLoader worker (pid(s) 12, 13) exited unexpectedly", "worker-died"),
+        ("RuntimeError: DataLoader worker (pid 12) is killed by signal: Killed. ", "worker-died"),
+        ("RuntimeError: DataLoader worker (pid 7) is killed by signal: Bus error. It is possible "
+         "that dataloader's workers are out of shared memory.", "worker-died"),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", "out-of-memory"),
+        ("RuntimeError: MPS backend out of memory (MPS allocated: 9 GB)", "out-of-memory"),
+        ("RuntimeError: Caught MemoryError in DataLoader worker process 0.", "out-of-memory"),
+        ("RuntimeError: [enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory",
+         "out-of-memory"),
+        ("OSError: [Errno 12] Cannot allocate memory", "out-of-memory"),
+        ("numpy._core._exceptions._ArrayMemoryError: Unable to allocate 9 TiB", "out-of-memory"),
+        ("ValueError: no such column", "crashed"),
+    ],
+)  # fmt: skip
+def test_an_error_is_classified_by_what_it_proves(message: str, verdict: str) -> None:
+    assert classify_error(message) == verdict
+    assert verdict in VERDICTS
+
+
+@pytest.mark.parametrize(
+    "error", ["ConnectionResetError: [Errno 104] Connection reset by peer", "EOFError"]
+)
+def test_a_broken_handover_is_a_dead_worker(error: str) -> None:
+    assert classify_error(error, HANDOVER.format(error=error)) == "worker-died"
+    assert classify_error(error, f"  File user.py\n{error}\n") == "crashed"
+
+
+def test_exit_codes() -> None:
+    whole, part = Result(complete=True), Result(complete=False)
+    assert judge_exit(0, whole, Stage.DONE) == Verdict("ok", "")
+    assert judge_exit(0, part, Stage.STEP).verdict == "crashed"
+    assert judge_exit(0, None, Stage.IMPORT).verdict == "crashed"
+    assert judge_exit(1, None, Stage.IMPORT, "x\nImportError: no torch\n") == Verdict(
+        "setup-failed",
+        "it ended with exit code 1 in stage 'import': ImportError: no torch",
+    )
+    assert judge_exit(1, part, Stage.STEP).verdict == "crashed"
+    assert "cause unknown" in judge_exit(-signal.SIGKILL, part, Stage.STEP).reason
+    assert "SIGSEGV" in judge_exit(-signal.SIGSEGV, whole, Stage.DONE).reason
+    assert "after its result was complete" in judge_exit(-signal.SIGSEGV, whole, Stage.DONE).reason
+
+
+def test_what_the_child_reports_counts_before_its_exit_code() -> None:
+    error = ChildError(verdict="setup-failed", stage="data", message="OSError: gone", traceback="")
+    found = judge_exit(0, Result(complete=False, error=error), Stage.DATA)
+    assert found == Verdict("setup-failed", "OSError: gone (in stage 'data')")
+
+
+def test_a_hang_after_a_complete_result_is_a_shutdown_hang() -> None:
+    assert judge_hang(HANG, None) == HANG
+    assert judge_hang(HANG, Result(complete=False)) == HANG
+    found = judge_hang(HANG, Result(complete=True))
+    assert found.verdict == "shutdown-hang"
+    assert HANG.reason in found.reason
+
+
+def test_a_hang_after_an_error_has_the_error_s_verdict() -> None:
+    error = ChildError(verdict="crashed", stage="step", message="out of memory", traceback="")
+    found = judge_hang(HANG, Result(complete=False, error=error))
+    assert found.verdict == "out-of-memory"
+    assert "did not end" in found.reason
+
+
+def test_results_of_every_kind_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    assert read_result(path) is None
+    path.write_text("{")
+    assert read_result(path) is None
+    path.write_text('{"devices": ["cpu"]}')
+    assert read_result(path) == Result(complete=True)
+    save_measurement(path, Measurement(kind="full"))
+    assert read_result(path) == Result(complete=False)
+    error = ChildError(verdict="crashed", stage="step", message="m", traceback="t")
+    save_measurement(path, Measurement(kind="full", error=error))
+    assert read_result(path) == Result(complete=False, error=error)
