@@ -107,7 +107,7 @@ def inspect_here(workload: Workload, spec: ChildSpec) -> Inspection:
     return Inspection(
         devices=devices,
         device_names={device: device_name(device) for device in devices},
-        torch_version=torch.__version__,
+        torch_version=str(torch.__version__),
         workload_name=workload.name,
         workload_fingerprint=_fingerprint(workload, spec.workload.target),
         data_fingerprint=workload.data_fingerprint(),

@@ -50,7 +50,7 @@ def choice_from_file(path: Path, inspection: Inspection, axes: Mapping[str, Any]
         for key in values:
             if key not in CELL_AXES:
                 raise UsageError(f"{path}: unknown axis '{key}'; known are {', '.join(CELL_AXES)}")
-        base = {"batch_size": inspection.default_batch_size}
+        base: dict[str, Any] = {"batch_size": inspection.default_batch_size}
         if "loader" not in inspection.axes:
             base["loader"] = inspection.loaders[0]
         return Choice(cell=make_cell(str(path), **{**base, **values, **axes}), why=f"from {path}")

@@ -25,6 +25,7 @@ from ctrkit.files import finite
 from ctrkit.probe.matrix import MatrixPlan, build_matrix
 from ctrkit.probe.recommend import recommend
 from ctrkit.probe.search import SearchResult, run_search
+from ctrkit.probe.trials import Trial
 from ctrkit.records import Inspection, Recommendation, TrialRecord
 from ctrkit.report.contents import read_contents
 from ctrkit.report.live import ProbeDisplay
@@ -69,9 +70,13 @@ def probe(
         InterruptedRunError: stopped by the user; what was measured is in the run folder.
     """
     options = ProbeOptions(
-        budget_s=_budget_s(budget), thorough=thorough, deadline_s=duration_s("--deadline", deadline),
-        run_refused=run_refused, stall_timeout_s=common.stall_timeout_s, quiet=quiet,
-    )  # fmt: skip
+        budget_s=_budget_s(budget),
+        thorough=thorough,
+        deadline_s=duration_s("--deadline", deadline),
+        run_refused=run_refused,
+        stall_timeout_s=common.stall_timeout_s,
+        quiet=quiet,
+    )
     workload = find_workload(common, quiet=quiet)
     began_s = time.monotonic()
     with handle_interrupts(graceful=False) as stop:
@@ -157,7 +162,7 @@ def search_and_recommend(
         launcher = TrialLauncher(run, workload, options.stall_timeout_s, stop, display)
         records: list[TrialRecord] = []
 
-        def on_record(record: TrialRecord) -> None:
+        def on_record(record: TrialRecord, _trial: Trial | None) -> None:
             records.append(record)
             run.save_trials(records)
             display.record(record)
@@ -190,11 +195,11 @@ def _conclude(
     try:
         recommendation = recommend(result, inspection, deadline_s=options.deadline_s)
     except (NoViableCellError, InconclusiveError) as error:
-        if result.interrupted:
-            error = InterruptedRunError(f"interrupted; what was measured is in {run.path}")
-        run.update(status="done", status_reason=str(error), wall_s=wall_s)
-        raise error from None
-    run.save_recommendation(recommendation)
+        if not result.interrupted:
+            run.update(status="done", status_reason=str(error), wall_s=wall_s)
+            raise
+    else:
+        run.save_recommendation(recommendation)
     if result.interrupted:
         run.update(status="interrupted", status_reason="stopped by the user", wall_s=wall_s)
         raise InterruptedRunError(f"interrupted; what was measured is in {run.path}")

@@ -153,7 +153,7 @@ def workspace(
     except duckdb.OutOfMemoryException as error:
         raise UsageError(
             f"--memory-limit {format_bytes(memory_limit_bytes)} is too small for this data:"
-            f" {first_line(error)}; give more, or a sample with --sample-users"
+            f" {first_line(error)}; give more"
         ) from None
     except duckdb.IOException as error:
         raise UsageError(f"reading the source failed: {first_line(error)}") from None

@@ -57,8 +57,9 @@ class IterableLoader:
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         self.first_batch = first_batch
         for owner in (self.iterable, getattr(self.iterable, "sampler", None)):
-            if hasattr(owner, "set_epoch"):
-                owner.set_epoch(epoch)
+            tell = getattr(owner, "set_epoch", None)
+            if tell is not None:
+                tell(epoch)
                 return
 
     def __len__(self) -> int:

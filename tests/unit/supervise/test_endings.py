@@ -18,7 +18,7 @@ from ctrkit.supervise.endings import (
 from ctrkit.supervise.watchdog import Verdict
 
 HANG = Verdict("deadlock", "no progress in stage 'shutdown' for 20 s")
-HANDOVER = """  File "/lib/python3.11/multiprocessing/resource_sharer.py", line 86, in get_connection
+HANDOVER = """  File "/lib/multiprocessing/resource_sharer.py", line 86, in get_connection
     c = Client(address, authkey=process.current_process().authkey)
 {error}
 """
