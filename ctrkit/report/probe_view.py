@@ -98,20 +98,17 @@ def status_words(info: RunInfo) -> str:
 
 def finding_words(finding: Finding) -> str:
     """What limits the step, how much removing it would be worth, and how sure that is."""
-    parts = []
     text = clean(finding.text).rstrip(".")
+    if finding.stage.lower() not in text.lower():
+        text = f"{clean(finding.stage, 40)}: {text}" if text else clean(finding.stage, 40)
+    parts = [text]
     if finding.share is not None and "%" not in text:
-        parts.append(f"{percent(finding.share)} of a step")
+        parts.append(f"It takes {percent(finding.share)} of a step")
     if finding.worth_x is not None:
-        parts.append(f"without it {finding.worth_x:.2g}x as fast")
+        parts.append(f"Without it: {finding.worth_x:.2g}x as fast")
     if finding.confidence:
-        parts.append(f"confidence: {clean(finding.confidence, 60)}")
-    tail = f" ({'; '.join(parts)})" if parts else ""
-    stage = clean(finding.stage, 40)
-    if not text:
-        return stage + tail
-    is_named = stage.lower() in text.lower()
-    return (text if is_named else f"{stage}: {text}") + tail
+        parts.append(f"Confidence: {clean(finding.confidence, 60)}")
+    return ". ".join(parts) + "."
 
 
 def _no_answer(contents: RunContents) -> Section:
@@ -237,7 +234,7 @@ def _stage_table(stage_s: Mapping[str, float]) -> Table:
     for stage, value in known:
         share = value / whole_s if whole_s > 0 else 0.0
         bar = "█" * round(share * _BAR_WIDTH)
-        rows.append((stage, format_duration(value), percent(share), bar))
+        rows.append((stage, step_words(value, None, None), percent(share), bar))
     columns = (
         Column("stage", right=False), Column("time"), Column("share"), Column("", right=False),
     )  # fmt: skip
@@ -252,8 +249,7 @@ def _use(contents: RunContents, recommendation: Recommendation) -> Section:
         *command_lines(["ctrkit", "train", "--config", file, *kept]),
     ]
     blocks: list[Block] = [
-        Paragraph("Train with it (the first command takes the newest probe that fits, the second "
-                  "this one):"),
+        Paragraph("Train with it (the newest probe that fits, or this one):"),
         Code(tuple(lines), "sh"),
     ]  # fmt: skip
     if recommendation.dataloader_kwargs:

@@ -54,16 +54,25 @@ def _data_words(contents: RunContents) -> str:
     parts = [workload.data or ("" if is_own else "the default generated store")]
     if sizes is not None:
         if sizes.train_rows is not None:
-            batches = (
-                f" in {format_count(sizes.train_batches)} batches" if sizes.train_batches else ""
+            parts.append(
+                f"{format_count(sizes.train_rows)} training rows{_batches_words(contents)}"
             )
-            parts.append(f"{format_count(sizes.train_rows)} training rows{batches}")
         elif sizes.train_batches is not None:
             parts.append(f"{format_count(sizes.train_batches)} batches an epoch")
         if sizes.validation_rows:
             parts.append(f"{format_count(sizes.validation_rows)} validation rows")
         parts.append(plural(sizes.epochs, "epoch"))
     return clean(", ".join(part for part in parts if part))
+
+
+def _batches_words(contents: RunContents) -> str:
+    """` in 514 batches`, if that is what they are at the run's batch size."""
+    sizes, cell = contents.info.sizes, contents.info.cell
+    if sizes is None or not sizes.train_batches or sizes.train_rows is None:
+        return ""
+    if cell is not None and abs(sizes.train_rows / cell.batch_size - sizes.train_batches) > 1:
+        return ""
+    return f" in {format_count(sizes.train_batches)} batches"
 
 
 def _machine_words(contents: RunContents) -> str:
@@ -75,7 +84,7 @@ def _machine_words(contents: RunContents) -> str:
     cores, memory = machine.get("physical_cores"), machine.get("memory_bytes")
     system = " ".join(str(machine[key]) for key in ("system", "machine") if machine.get(key))
     parts = [
-        *sorted(contents.info.device_names.values()),
+        *(name for device, name in contents.info.device_names.items() if name != device),
         str(machine.get("processor") or ""),
         plural(cores, "core") if isinstance(cores, int) else "",
         format_bytes(memory) if isinstance(memory, int) else "",

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-COMMAND = Path(sys.executable).with_name("ctrkit")
+from support import COMMAND, Run
 
 
 @pytest.fixture

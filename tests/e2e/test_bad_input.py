@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from support import Run
 
 
 def assert_one_clear_line(done: object, *words: str) -> None:

@@ -53,7 +53,7 @@ def test_the_answer_comes_first(
     assert "  15 epochs        1 d 3 h (25.1 .. 29.0 h)" in answer
     assert "provisional: " in answer
     assert "the backward pass takes most of a step" in answer
-    assert "58 % of a step; without it 2.4x as fast; confidence:" in answer
+    assert "It takes 58 % of a step. Without it: 2.4x as fast." in answer
     assert "  tied with        cpu, batches loader, 2 workers" in answer
     assert "5 epochs instead of 15           9 h 00 min" in rest
     assert rest.index("Cells") < rest.index("A step of the recommended cell")
@@ -154,7 +154,7 @@ def test_an_endless_loader_has_no_projection(make_run: MakeRun) -> None:
     )  # fmt: skip
     text = text_of(run.path)
     assert "not projected: the length of an epoch is not known" in text
-    assert "epoch: the loader is endless (confidence: high)" in text
+    assert "epoch: the loader is endless. Confidence: high." in text
 
 
 def test_a_train_run_beside_known_figures_and_its_projection(
@@ -309,5 +309,12 @@ def test_what_only_informs_is_a_note_and_a_share_is_said_once(
     ]  # fmt: skip
     run = make_run("probe", recommendation=replace(recommendation, findings=found))
     text = text_of(run.path, 120)
-    assert "limited by       backward limits the step: 58% of 11.1 s (without it 2.4x as" in text
-    assert "note             epoch: no length (confidence: high)" in text
+    assert "limited by       backward limits the step: 58% of 11.1 s. Without it: 2.4x as" in text
+    assert "note             epoch: no length. Confidence: high." in text
+
+
+def test_batches_are_counted_only_at_the_runs_own_batch_size(make_run: MakeRun) -> None:
+    run = make_run("train", cell=cell(batch_size=256), device_names={"cpu": "cpu"})
+    head = text_of(run.path, 120).splitlines()
+    assert "1,052,081 training rows, 225,446 validation rows" in head[1]
+    assert head[2].split()[:2] == ["machine", "Example"]

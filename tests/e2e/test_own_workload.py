@@ -1,0 +1,119 @@
+"""Loops of one's own: the README's examples, a loader that deadlocks, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import psutil
+import pytest
+from support import Run
+
+README = Path(__file__).parents[2] / "README.md"
+
+DEADLOCK = """
+import threading
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+LOCK = threading.Lock()
+
+class Rows(Dataset):
+    def __len__(self):
+        return 4000
+    def __getitem__(self, index):
+        with LOCK:
+            return torch.tensor(float(index))
+
+def make_loader(*, workers, start_method, batch_size):
+    if workers and start_method == "fork":
+        # a thread that holds the lock at the moment of the fork, as a logger or a pool may
+        release = threading.Event()
+        def hold():
+            with LOCK:
+                release.wait(1.0)
+        threading.Thread(target=hold, daemon=True).start()
+    return DataLoader(Rows(), batch_size=batch_size, num_workers=workers,
+                      multiprocessing_context=start_method if workers else None)
+"""
+
+
+def test_a_deadlock_in_one_cell_does_not_stop_the_matrix(ctrkit: Run, tmp_path: Path) -> None:
+    (tmp_path / "locked.py").write_text(DEADLOCK)
+    done = ctrkit(
+        "probe", "--workload", "locked.py:make_loader", "--workers", "0,1", "--start-method",
+        "fork,spawn", "--batch-size", "64", "--budget", "60s", "--stall-timeout", "5s", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    verdicts = {
+        (trial["cell"]["workers"], trial["cell"]["start_method"]): trial["verdict"]
+        for trial in found["trials"]
+        if trial["launch"] <= 1
+    }
+    assert verdicts == {(0, None): "ok", (1, "fork"): "deadlock", (1, "spawn"): "ok"}
+    (hung,) = [trial for trial in found["trials"] if trial["verdict"] == "deadlock"]
+    evidence = Path(found["run"]) / hung["evidence"]
+    assert list(evidence.glob("*stack*"))
+    assert "locked.py" in "".join(
+        path.read_text(errors="replace") for path in evidence.rglob("*") if path.is_file()
+    )
+    left = [p for p in psutil.process_iter(["cmdline"]) if "ctrkit.child" in str(p.info["cmdline"])]
+    assert left == []
+
+
+def test_nothing_viable_is_exit_code_4(ctrkit: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(
+        "def make_loader(*, workers):\n    raise RuntimeError('no such bucket')\n"
+    )
+    done = ctrkit("probe", "--workload", "broken.py:make_loader", "--workers", "0", "--json")
+    assert done.returncode == 4, done.stderr
+    assert "no such bucket" in done.stderr
+    (trial,) = json.loads(done.stdout)["trials"]
+    assert trial["verdict"] == "setup-failed"
+    assert "no such bucket" in trial["reason"]
+
+
+def test_an_endless_loader_is_ranked_but_not_projected(ctrkit: Run, tmp_path: Path) -> None:
+    (tmp_path / "endless.py").write_text(
+        "import itertools\n"
+        "def make_loader(*, batch_size):\n"
+        "    return ([0.0] * batch_size for _ in itertools.count())\n"
+    )
+    done = ctrkit(
+        "probe", "--workload", "endless.py:make_loader", "--batch-size", "8", "--budget", "15s",
+        "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["projected_total_s"] is None
+    assert any("endless" in f["text"] or "length" in f["text"] for f in found["findings"])
+
+
+def examples() -> list[tuple[str, str]]:
+    """(file name, text) of the README's Python examples that say which file they are."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    named = [(re.match(r"# (\w+\.py)", block), block) for block in blocks]
+    return [(match[1], block) for match, block in named if match]
+
+
+@pytest.mark.parametrize(("name", "text"), examples(), ids=[name for name, _ in examples()])
+def test_the_examples_of_the_readme(ctrkit: Run, tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    entry = re.findall(rf"--workload {name}:(\w+)", README.read_text())
+    assert entry
+    done = ctrkit(
+        "probe", "--workload", f"{name}:{entry[0]}", "--workers", "0,1", "--batch-size", "64",
+        "--budget", "40s", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["projected_total_s"] > 0
+    assert sum(trial["verdict"] == "ok" for trial in found["trials"]) >= 2
+
+
+def test_there_is_an_example_of_each_kind() -> None:
+    texts = [text for _, text in examples()]
+    assert any("def make_loader" in text for text in texts)
+    assert any("Workload" in text for text in texts)
