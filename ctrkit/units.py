@@ -69,3 +69,8 @@ def format_bytes(size_bytes: float | None) -> str:
 def format_count(count: float | None) -> str:
     """A whole number with thousands separators: `1,277,527`."""
     return "-" if count is None or count != count else f"{round(count):,}"
+
+
+def format_factor(factor: float) -> str:
+    """Two significant digits: `3.4x`, `1,800x`."""
+    return f"{factor:.2g}x" if factor < 100 else f"{float(f'{factor:.2g}'):,.0f}x"

@@ -6,8 +6,6 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from ctrkit.environment import usable_cpus
 from ctrkit.errors import UsageError
 from ctrkit.files import finite
 from ctrkit.report.blocks import Block, Code, Column, Facts, Paragraph, Report, Section, Table
+from ctrkit.report.building import build_display
 from ctrkit.report.terminal import print_report
 from ctrkit.runs import check_out_folder
 from ctrkit.units import format_bytes, format_count, format_duration, parse_bytes
@@ -57,13 +56,13 @@ def synth(
     if format_ == "store":
         from ctrkit.data.synthetic import generate_store
 
-        with _progress() as on_progress:
+        with build_display() as on_progress:
             generate_store(out, **sizes, seed=seed, on_progress=on_progress)
         _print_made(out, began_s)
         return
     from ctrkit.data.tianchi import generate_tianchi
 
-    with _progress() as on_progress:
+    with build_display() as on_progress:
         generate_tianchi(out, **sizes, seed=seed, on_progress=on_progress)
     _print_files(out, began_s)
 
@@ -102,7 +101,7 @@ def prepare(
         "threads": usable_cpus(),
     }
     began_s = _now_s()
-    with _progress() as on_progress:
+    with build_display() as on_progress:
         if source is not None:
             from ctrkit.data.taobao import prepare_tianchi
 
@@ -176,30 +175,6 @@ def _memory_limit_bytes(text: str) -> int:
             f"--memory-limit {text}: must be at least {format_bytes(_LEAST_MEMORY_BYTES)}"
         )
     return limit_bytes
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, float], None]]:
-    """Shows (what is done, share) on stderr: a bar on a terminal, else a line per stage."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        said = ""
-
-        def say(text: str, _share: float) -> None:
-            nonlocal said
-            if text != said:
-                said = text
-                print(f"ctrkit: {text}", file=sys.stderr, flush=True)
-
-        yield say
-        return
-    columns = (TextColumn("{task.description:<28}"), BarColumn(), TaskProgressColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
-        task = progress.add_task("", total=1.0)
-        yield lambda text, share: progress.update(task, description=text, completed=share)
 
 
 def _print_made(out: Path, began_s: float) -> None:

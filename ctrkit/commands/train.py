@@ -162,7 +162,8 @@ def _announce(choice: Choice, plan: TrainPlan, run: RunFolder, options: TrainOpt
         low = format_duration(projection.projected_epoch_s_low)
         high = format_duration(projection.projected_epoch_s_high)
         print(
-            f"projected: {plan.epochs} epochs in {format_duration(total_s)}, until {end}; "
+            f"projected: {plan.epochs} epoch{'s' if plan.epochs > 1 else ''} in "
+            f"{format_duration(total_s)}, until {end}; "
             f"an epoch {format_duration(projection.projected_epoch_s)} ({low} .. {high})",
             file=sys.stderr,
         )

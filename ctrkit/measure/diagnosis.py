@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ctrkit.config import Cell
 from ctrkit.measure.steps import data_wait_share, mean_step_s, stage_means_s, steps_measured
 from ctrkit.records import Finding, Measurement
-from ctrkit.units import format_duration
+from ctrkit.units import format_duration, format_factor
 
 #: A stage limits the step if it is at least this share of it ...
 DOMINANT_SHARE = 0.5
@@ -143,7 +143,9 @@ def _compute_advice(wait: float, step_s: float, ceilings: Ceilings) -> str:
     else:
         text = f"without any wait for data it would be {1 / (1 - wait):.2f}x faster, no more"
     if ceilings.loader_step_s:
-        text += f" (the loader alone delivers {step_s / ceilings.loader_step_s:.3g}x as fast)"
+        text += (
+            f" (the loader alone delivers {format_factor(step_s / ceilings.loader_step_s)} as fast)"
+        )
     return text
 
 

@@ -147,7 +147,8 @@ def _reason(
     else:
         gain = ranked[1].objective / chosen.objective
         text = f"shortest {what} of {len(ranked)} cells really run, {gain:.2f}x ahead of the next"
-    if chosen.cell.batch_size != inspection.default_batch_size or len(search.plan.batch_sizes) > 1:
+    other = chosen.cell.batch_size != inspection.default_batch_size
+    if inspection.has_task and (other or len(search.plan.batch_sizes) > 1):
         text += f" (batch {chosen.cell.batch_size}: {_BATCH_WORDS})"
     return text
 

@@ -36,7 +36,7 @@ from ctrkit.report.words import (
     sentence,
     step_words,
 )
-from ctrkit.units import format_bytes, format_duration
+from ctrkit.units import format_bytes, format_duration, format_factor
 
 _BAR_WIDTH = 24
 
@@ -105,7 +105,7 @@ def finding_words(finding: Finding) -> str:
     if finding.share is not None and "%" not in text:
         parts.append(f"It takes {percent(finding.share)} of a step")
     if finding.worth_x is not None:
-        parts.append(f"Without it: {finding.worth_x:.2g}x as fast")
+        parts.append(f"Without it: {format_factor(finding.worth_x)} as fast")
     if finding.confidence:
         parts.append(f"Confidence: {clean(finding.confidence, 60)}")
     return ". ".join(parts) + "."

@@ -171,16 +171,24 @@ def _projection(contents: RunContents) -> Section:
         projection.projected_epoch_s, projection.projected_epoch_s_low,
         projection.projected_epoch_s_high,
     ))]  # fmt: skip
-    if projection.projected_total_s is not None:
-        rows.append(("projected run", projection_words(
-            projection.projected_total_s, projection.projected_total_s_low,
-            projection.projected_total_s_high,
-        )))  # fmt: skip
+    rows.append(("projected run", _projected_run(projection, info.sizes)))
     rows += _pace_rows(whole, contents)
     rows += [("caution", words) for words in flag_words(projection.flags)]
     if not whole:
         blocks.append(Paragraph("No whole epoch was finished yet: there is nothing to compare."))
     return Section("Actual against projected", (*blocks, Facts(tuple(rows))))
+
+
+def _projected_run(projection: Recommendation, sizes: RunSizes | None) -> str:
+    """The projected run; where this one has another number of epochs, that of its own number."""
+    total_s, epoch_s = projection.projected_total_s, projection.projected_epoch_s or 0.0
+    if total_s is None:
+        return "-"
+    if sizes is not None and epoch_s > 0 and round(total_s / epoch_s) != sizes.epochs:
+        return format_duration(sizes.epochs * epoch_s + (projection.projected_startup_s or 0.0))
+    return projection_words(
+        total_s, projection.projected_total_s_low, projection.projected_total_s_high
+    )
 
 
 def _against_table(whole: Sequence[EpochRow], projection: Recommendation) -> Table:

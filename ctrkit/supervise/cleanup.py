@@ -23,6 +23,7 @@ _OWN_NAMES = re.compile(r"(torch_|sem\.mp-|psm_)")
 _SWEEPERS = ("resource_tracker", "torch_shm_manager")
 _SWEEP_S = 3.0
 _KILL_S = 5.0
+_REAP_S = 2.0
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 
 
@@ -73,8 +74,8 @@ def find_family(family: Family) -> list[psutil.Process]:
 def end_family(family: Family) -> Ended:
     """Stop all, look again, kill all but torch's sweepers, let those sweep, kill what remains.
 
-    Bounded in time (about 10 s at worst); zombies of this process that belong to the family are
-    reaped, but for the root, which whoever started it must reap.
+    Bounded in time (about 13 s at worst). Whoever started the root must reap it, and then call
+    `reap_orphans`.
     """
     members = _stop_all(family)
     if not members:
@@ -82,19 +83,51 @@ def end_family(family: Family) -> Ended:
     shared = set().union(*(_shared_files(process) for process in members.values()))
     sweepers = {pid for pid, process in members.items() if _is_sweeper(process)}
     _kill(process for pid, process in members.items() if pid not in sweepers)
-    _wait_gone((p for pid, p in members.items() if pid not in sweepers), _KILL_S, family)
-    _wait_gone((members[pid] for pid in sweepers), _SWEEP_S, family)
+    _wait_gone((p for pid, p in members.items() if pid not in sweepers), _KILL_S)
+    _wait_gone((members[pid] for pid in sweepers), _SWEEP_S)
     deadline_s = time.monotonic() + _KILL_S
     while (left := find_family(family)) and time.monotonic() < deadline_s:
         members |= {process.pid: process for process in left}
         _kill(left)
-        _wait_gone(left, 0.5, family)
-    _reap(members.values(), family)
+        _wait_gone(left, 0.5)
     return Ended(
         killed=tuple(sorted(members)),
         left=tuple(process.pid for process in left),
         unlinked=tuple(sorted(_unlink(shared, family.created_s))),
     )
+
+
+def reap_orphans(family: Family, killed: Iterable[int]) -> None:
+    """Take the exit codes of the family's zombies that came to this process; at most 2 s.
+
+    Call it when the root has been reaped: until its last thread has ended, its children are its
+    own. Only pids that were killed, or that lie in the root's session, are touched.
+    """
+    deadline_s = time.monotonic() + _REAP_S
+    waiting = {pid for pid in killed if pid != family.root_pid} | _zombies(family)
+    while waiting := {pid for pid in waiting if not _reaped(pid)}:
+        if time.monotonic() >= deadline_s:
+            return
+        time.sleep(0.01)
+
+
+def _reaped(pid: int) -> bool:
+    """Whether nothing of the process is left; takes its exit code if it is this one's child."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return not psutil.pid_exists(pid)
+
+
+def _zombies(family: Family) -> set[int]:
+    """Children of this process that ended by themselves in the family's session."""
+    found = set()
+    for process in psutil.Process().children():
+        with suppress(psutil.Error, OSError):
+            zombie = process.status() == psutil.STATUS_ZOMBIE
+            if zombie and os.getsid(process.pid) == family.root_pid:
+                found.add(process.pid)
+    return found
 
 
 @contextmanager
@@ -170,23 +203,14 @@ def _kill(processes: Iterable[psutil.Process]) -> None:
             process.kill()
 
 
-def _wait_gone(processes: Iterable[psutil.Process], timeout_s: float, family: Family) -> None:
+def _wait_gone(processes: Iterable[psutil.Process], timeout_s: float) -> None:
     # Not psutil's wait: it would take the root's exit code away from who started it.
     waiting = list(processes)
     deadline_s = time.monotonic() + timeout_s
     while waiting := [process for process in waiting if _is_alive(process)]:
         if time.monotonic() >= deadline_s:
             return
-        _reap(waiting, family)
         time.sleep(0.01)
-
-
-def _reap(processes: Iterable[psutil.Process], family: Family) -> None:
-    """Take the exit codes of orphans that became children of this process."""
-    for process in processes:
-        if process.pid != family.root_pid:
-            with suppress(ChildProcessError):
-                os.waitpid(process.pid, os.WNOHANG)
 
 
 def _shared_files(process: psutil.Process) -> set[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from ctrkit.config import ChildSpec
 from ctrkit.files import write_json
 from ctrkit.lifeline import RUN_ID_VARIABLE, SUPERVISOR_VARIABLE
-from ctrkit.supervise.cleanup import Ended, Family, end_family
+from ctrkit.supervise.cleanup import Ended, Family, end_family, reap_orphans
 from ctrkit.supervise.guard import Guard
 
 MAX_OUTPUT_BYTES = 64_000_000
@@ -103,6 +103,7 @@ class Child:
             ended = end_family(self._family)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=5)
+            reap_orphans(self._family, ended.killed)
         finally:
             if self._exit_fd is not None:
                 os.close(self._exit_fd)

@@ -183,7 +183,7 @@ def test_a_complete_result_whose_process_stays_is_a_shutdown_hang(tmp_path: Path
 
 def test_a_fork_while_a_lock_is_held_is_a_deadlock_of_the_worker(tmp_path: Path) -> None:
     outcome = supervise(
-        tmp_path, "fork_with_lock", budgets=Budgets(workers=2).with_stall_timeout(5.0)
+        tmp_path, "fork_with_lock", budgets=Budgets(workers=2).with_stall_timeout(4.0)
     )
     assert outcome.verdict == "deadlock"
     assert "worker " in outcome.reason
@@ -207,7 +207,7 @@ def test_the_deadline_cuts_what_progresses(tmp_path: Path) -> None:
 def test_a_hang_outranks_the_deadline(tmp_path: Path) -> None:
     # silent and idle at the deadline, its stage's budget not yet over
     outcome = supervise(
-        tmp_path, "waiting", budgets=Budgets().with_stall_timeout(7.0), deadline_s=6.3
+        tmp_path, "waiting", budgets=Budgets().with_stall_timeout(6.4), deadline_s=5.8
     )
     assert outcome.verdict == "deadlock"
     assert not outcome.cut_by_budget

@@ -39,7 +39,7 @@ def healthy(folder: Path, progress: ProgressWriter) -> None:
 
 
 def slow(folder: Path, progress: ProgressWriter) -> None:
-    steps(progress, 6, 0.8)
+    steps(progress, 4, 0.8)
     finish(folder, progress)
 
 

@@ -95,8 +95,8 @@ def recommendation() -> Recommendation:
         reason="the fastest of 2 cells that were run together; no processes, so nothing to lock",
         tied=[BATCHES],
         projected_epoch_s=6100.0, projected_epoch_s_low=5800.0, projected_epoch_s_high=6400.0,
-        projected_total_s=97_300.0, projected_total_s_low=90_300.0,
-        projected_total_s_high=104_400.0,
+        projected_total_s=91_500.0, projected_total_s_low=87_000.0,
+        projected_total_s_high=96_000.0,
         projected_startup_s=2.1,
         findings=[
             Finding(stage="backward", share=0.58, worth_x=2.4,

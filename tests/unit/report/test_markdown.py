@@ -23,12 +23,12 @@ def test_a_probe_as_markdown(
     run = make_run("probe", trials=trials, recommendation=recommendation)
     text = markdown_of(run.path)
     assert text.startswith("## Probe of mdaf phase3, 2026-01-31 12:00 UTC\n\n- **data**: ")
-    assert "- **15 epochs**: 1 d 3 h (25.1 .. 29.0 h)\n" in text
+    assert "- **15 epochs**: 1 d 1 h (24.2 .. 26.7 h)\n" in text
     assert (
         "| device | loader | workers | start | prefetch | verdict | a step | rows/s "
         "| data wait | whole run |\n"
         "| --- | --- | ---: | --- | ---: | --- | ---: | ---: | ---: | ---: |\n"
-        "| cpu | thread | 0 |  |  | ok (best) | 11.1 s ±0.3 | 184 | 0.4 % | 1 d 3 h |\n"
+        "| cpu | thread | 0 |  |  | ok (best) | 11.1 s ±0.3 | 184 | 0.4 % | 1 d 1 h |\n"
     ) in text
     assert "```python\nDataLoader(dataset, num_workers=0, batch_size=None)\n```" in text
 

@@ -53,7 +53,7 @@ def test_the_table_has_only_axes_that_vary(
         "data wait", "whole run",
     ]  # fmt: skip
     assert table.rows[0] == (
-        "cpu", "thread", "0", "", "", "ok (best)", "11.1 s ±0.3", "184", "0.4 %", "1 d 3 h",
+        "cpu", "thread", "0", "", "", "ok (best)", "11.1 s ±0.3", "184", "0.4 %", "1 d 1 h",
     )  # fmt: skip
     assert table.rows[1][5] == "ok (tied)"
 

@@ -13,7 +13,7 @@ from ctrkit.report.blocks import Code, Column, Facts, Report, Section, Table
 from ctrkit.report.contents import read_contents
 from ctrkit.report.terminal import print_report, report_text
 from ctrkit.report.views import report_view
-from tests.unit.report.conftest import THREAD, MakeRun, cell, epoch_row, measured, trial
+from tests.unit.report.conftest import SIZES, THREAD, MakeRun, cell, epoch_row, measured, trial
 
 
 def text_of(path: Path, width: int = 80) -> str:
@@ -50,7 +50,7 @@ def test_the_answer_comes_first(
     answer, _, rest = rest.partition("\nOptions\n")
     assert "  use              cpu, thread loader, no workers, 2 threads, batch 2,048" in answer
     assert "  an epoch         1 h 42 min (97 .. 107 min)" in answer
-    assert "  15 epochs        1 d 3 h (25.1 .. 29.0 h)" in answer
+    assert "  15 epochs        1 d 1 h (24.2 .. 26.7 h)" in answer
     assert "provisional: " in answer
     assert "the backward pass takes most of a step" in answer
     assert "It takes 58 % of a step. Without it: 2.4x as fast." in answer
@@ -67,7 +67,7 @@ def test_the_matrix_at_80_columns(
 Cells
                                                               data   whole
   device loader   wrk start pre verdict        a step rows/s  wait     run
-  cpu    thread     0           ok (best) 11.1 s ±0.3    184 0.4 % 1 d 3 h
+  cpu    thread     0           ok (best) 11.1 s ±0.3    184 0.4 % 1 d 1 h
   cpu    batches    2 spawn   2 ok (tied) 11.2 s ±0.3    183 1.1 % 1 d 0 h
   cpu    rows       0           predicted 11.4 s ±0.3    180       1 d 1 h
   cpu    rows       4 fork    2 deadlock
@@ -106,7 +106,7 @@ def test_stages_of_the_recommended_cell(
 ) -> None:
     run = make_run("probe", trials=trials, recommendation=recommendation)
     text = text_of(run.path)
-    assert "  backward    6.5 s   58 %  ██████████████\n" in text
+    assert "  backward    6.50 s   58 %  ██████████████\n" in text
     assert "Beside the steps: start-up 2.1 s, first batch 300 ms, new epoch 100 ms," in text
 
 
@@ -189,7 +189,7 @@ Epochs
       1  1 h 43 min             +1.6 %  inside
       2  1 h 48 min             +6.6 %  longer
   projected epoch  1 h 42 min (97 .. 107 min)
-  projected run    1 d 3 h (25.1 .. 29.0 h)
+  projected run    1 d 1 h (24.2 .. 26.7 h)
   mean epoch       1 h 46 min (+4.1 %)
 """
         in text
@@ -318,3 +318,10 @@ def test_batches_are_counted_only_at_the_runs_own_batch_size(make_run: MakeRun) 
     head = text_of(run.path, 120).splitlines()
     assert "1,052,081 training rows, 225,446 validation rows" in head[1]
     assert head[2].split()[:2] == ["machine", "Example"]
+
+
+def test_the_projected_run_is_that_of_as_many_epochs_as_are_run(
+    make_run: MakeRun, recommendation: Recommendation
+) -> None:
+    run = make_run("train", projection=recommendation, sizes=replace(SIZES, epochs=2))
+    assert "projected run    3 h 23 min\n" in text_of(run.path)

@@ -35,7 +35,7 @@ def test_only_armed_processes_get_the_signal(tmp_path: Path) -> None:
     finally:
         process.communicate(b"\n", timeout=20)
     assert process.returncode == 0, "the child that had not armed anything died of the signal"
-    assert found == Evidence(place="the main process is at <string>:11 in wait_here")
+    assert found == Evidence(place="the main process is at <string>:10 in wait_here")
     assert [path.name for path in (tmp_path / "evidence").glob("stacks-*")] == [
         f"stacks-{process.pid}.txt"
     ]

@@ -1,0 +1,50 @@
+"""Options that commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ctrkit.commands.options import cell_axes, read_common, single_axes
+from ctrkit.errors import UsageError
+
+
+def test_lists_become_checked_values_in_the_order_given() -> None:
+    axes = cell_axes(workers="2, 0,2", device="auto", pin="true,false", loader=None)
+    assert axes == {"workers": (2, 0), "device": ("auto",), "pin": (True, False)}
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"workers": "-1"}, "--workers: is -1"),
+        ({"batch_size": "0"}, "--batch-size: is 0"),
+        ({"threads": "1.5"}, "--threads: '1.5' is no whole number"),
+        ({"start_method": "vfork"}, "--start-method: unknown 'vfork'; known are fork"),
+        ({"pin": "maybe"}, "--pin: 'maybe' is neither true nor false"),
+        ({"workers": ""}, "--workers: '' is no whole number"),
+    ],
+)
+def test_bad_values(axes: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        cell_axes(**axes)
+
+
+def test_training_takes_one_value() -> None:
+    assert single_axes({"workers": (2,), "device": ("auto",)}) == {"workers": 2}
+    with pytest.raises(UsageError, match="--workers 0,2: training takes one value"):
+        single_axes({"workers": (0, 2)})
+
+
+def test_a_workload_of_ones_own_is_named_absolutely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("")
+    common = read_common(None, "phase1", "mine.py:make", ["lr=0.5"], "5s", None)
+    assert common.target == f"{tmp_path}/mine.py:make"
+    assert common.phase.lr == 0.5
+    assert common.stall_timeout_s == 5
+    with pytest.raises(UsageError, match="brings its own data"):
+        read_common(tmp_path, "phase1", "mine.py:make", None, None, None)
