@@ -204,9 +204,11 @@ def _validation(
 
 
 def _checkpoint(measurements: Sequence[Measurement], flags: list[str]) -> Interval:
-    """One checkpoint an epoch; none where no trial had anything to write."""
+    """One checkpoint an epoch; none where trials came to their end and had nothing to write."""
     writes = [seconds for m in measurements for seconds in m.checkpoint_s]
     if not writes:
+        if not all(m.complete for m in measurements):
+            flags.append(PROVISIONAL)
         return ZERO
     if len(writes) < LEAST_CHECKPOINTS:
         flags.append(PROVISIONAL)

@@ -145,7 +145,9 @@ def _not_steady(values: np.ndarray) -> bool:
     if values.size < _LEAST_FOR_AUTOCORRELATION:
         return False
     first, second = np.array_split(values, 2)
-    worth = effective_sample_size(values) / values.size
+    # a change of pace must not pass for autocorrelation: each half about its own mean
+    rest = np.concatenate([first - first.mean(), second - second.mean()])
+    worth = effective_sample_size(rest) / values.size
     pooled = (first.var(ddof=1) + second.var(ddof=1)) / 2
     error = math.sqrt(pooled * (1 / first.size + 1 / second.size) / worth)
     difference = abs(float(first.mean() - second.mean()))

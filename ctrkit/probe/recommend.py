@@ -69,7 +69,10 @@ def recommend(
     tied = [c for c in ranked if not differ(c, ranked[0])]
     chosen = prefer(tied)
     tied = [c for c in tied if c is not chosen]
-    others = [c for c in ranked if c is not chosen and c not in tied] + tied
+    others = [c.cell for c in ranked if c is not chosen and c not in tied]
+    others += [c.cell for c in tied]
+    predicted = sorted(search.predictions, key=lambda p: p.objective)
+    others += [p.cell for p in predicted if p.cell != chosen.cell]
     columns: dict[str, Any] = projected_columns(chosen.projection)
     if chosen.projection is not None:
         columns["projected_startup_s"] = chosen.projection.startup.mean
@@ -77,7 +80,7 @@ def recommend(
         cell=chosen.cell,
         reason=_reason(chosen, ranked, tied, search, inspection),
         tied=[c.cell for c in tied],
-        runner_up=others[0].cell if others else None,
+        runner_up=others[0] if others else None,
         findings=[*findings(chosen, search, inspection), *host_findings],
         options=options(chosen, ranked, search, deadline_s),
         flags=list(chosen.projection.flags) if chosen.projection else [],

@@ -16,10 +16,15 @@ from ctrkit.supervise.watchdog import Verdict
 _WORKER_DIED = re.compile(
     r"DataLoader worker \(pid(\(s\))?.*\) (exited unexpectedly|is killed by signal)", re.DOTALL
 )
-# A worker that dies while it hands over a batch breaks the connection that passes descriptors.
+# A worker that dies while it hands over a batch breaks the connection under `_get_data`; an error
+# of the worker's own code comes another way. torch's SIGCHLD handler raises even while the
+# traceback is printed: what is left of that is "object type name: ... lost sys.stderr".
+_BROKEN = (
+    r"(ConnectionResetError|ConnectionRefusedError|BrokenPipeError|EOFError|FileNotFoundError)"
+)
 _HANDOVER_BROKE = re.compile(
-    r"resource_sharer\.py.*"
-    r"^(ConnectionResetError|ConnectionRefusedError|BrokenPipeError|EOFError|FileNotFoundError)",
+    rf"dataloader\.py\", line \d+, in (_try)?_get_data.*^{_BROKEN}"
+    rf"|object type name: {_BROKEN}\n.*lost sys\.stderr",
     re.DOTALL | re.MULTILINE,
 )
 _OUT_OF_MEMORY = re.compile(
@@ -75,7 +80,8 @@ def judge_exit(exit_code: int, result: Result | None, stage: Stage, stderr: str 
         verdict = error.verdict
         if verdict in ("crashed", "setup-failed"):
             verdict = classify_error(error.message, error.traceback, otherwise=verdict)
-        return Verdict(verdict, f"{error.message} (in stage '{error.stage}')")
+        said = _in_words(verdict, error.message)
+        return Verdict(verdict, f"{said} (in stage '{error.stage}')")
     complete = result is not None and result.complete
     if exit_code == 0 and complete:
         return Verdict("ok", "")
@@ -89,7 +95,15 @@ def judge_exit(exit_code: int, result: Result | None, stage: Stage, stderr: str 
     otherwise = "setup-failed" if stage in _SETUP_STAGES and not complete else "crashed"
     said = last_line(stderr)
     verdict = classify_error(said, stderr, otherwise=otherwise)
-    return Verdict(verdict, f"it ended with exit code {exit_code} {where}: {said or 'no words'}")
+    said = _in_words(verdict, said) or "no words"
+    return Verdict(verdict, f"it ended with exit code {exit_code} {where}: {said}")
+
+
+def _in_words(verdict: str, said: str) -> str:
+    """What was said, or for a dead worker what it means where that was not said."""
+    if verdict == "worker-died" and not _WORKER_DIED.search(said):
+        return f"a DataLoader worker died while it handed over a batch ({said})"
+    return said
 
 
 def last_line(text: str) -> str:

@@ -56,7 +56,7 @@ def test_prepare_shows_counts_bad_rows_and_fingerprint(
     assert command in shown.out.splitlines()
     text = shown.out.replace(command, "").replace(str(out), "")
     _assert_readable(text, meta.fingerprint, rows, "random: 14/17", *reasons, *counts)
-    assert "ctrkit: reading raw_sample.csv\n" in shown.err
+    assert "reading raw_sample.csv\n" in shown.err
 
 
 def test_prepare_a_table(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

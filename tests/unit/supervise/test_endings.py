@@ -18,9 +18,13 @@ from ctrkit.supervise.endings import (
 from ctrkit.supervise.watchdog import Verdict
 
 HANG = Verdict("deadlock", "no progress in stage 'shutdown' for 20 s")
-HANDOVER = """  File "/lib/multiprocessing/resource_sharer.py", line 86, in get_connection
-    c = Client(address, authkey=process.current_process().authkey)
-{error}
+HANDOVER = """  File "/v/torch/utils/data/dataloader.py", line 1464, in _get_data
+    success, data = self._try_get_data()
+                    ^^^^^^{error}
+"""
+RERAISED = """  File "/v/torch/utils/data/dataloader.py", line 1520, in _process_data
+    data.reraise()
+{error}: Caught {error} in DataLoader worker process 0.
 """
 
 
@@ -46,12 +50,17 @@ def test_an_error_is_classified_by_what_it_proves(message: str, verdict: str) ->
     assert verdict in VERDICTS
 
 
-@pytest.mark.parametrize(
-    "error", ["ConnectionResetError: [Errno 104] Connection reset by peer", "EOFError"]
-)
-def test_a_broken_handover_is_a_dead_worker(error: str) -> None:
-    assert classify_error(error, HANDOVER.format(error=error)) == "worker-died"
-    assert classify_error(error, f"  File user.py\n{error}\n") == "crashed"
+@pytest.mark.parametrize("error", ["ConnectionResetError", "EOFError", "FileNotFoundError"])
+@pytest.mark.parametrize("before", ["\n", "object refcount : 2\nobject type name: "])
+def test_a_broken_handover_is_a_dead_worker(error: str, before: str) -> None:
+    stderr = HANDOVER.format(error=before + error) + "lost sys.stderr\n"
+    assert classify_error("lost sys.stderr", stderr) == "worker-died"
+    assert "worker died while" in judge_exit(1, None, Stage.STEP, stderr).reason
+
+
+def test_a_connection_error_of_user_code_is_its_own() -> None:
+    for stderr in ("EOFError\n", RERAISED.format(error="EOFError")):
+        assert judge_exit(1, None, Stage.STEP, stderr).verdict == "crashed"
 
 
 def test_exit_codes() -> None:

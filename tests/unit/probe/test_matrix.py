@@ -1,0 +1,161 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctrkit.errors import UsageError
+from ctrkit.probe.matrix import build_matrix, default_workers
+
+
+def build(inspection, axes=None, *, cores=4, system="Linux", run_refused=False, **changes):
+    return build_matrix(
+        inspection(**changes), axes, cores=cores, system=system, run_refused=run_refused
+    )
+
+
+def axis(plan, name):
+    return {getattr(cell, name) for cell in plan.cells}
+
+
+def test_the_default_matrix_has_every_loader_once_without_workers(inspection):
+    plan = build(inspection)
+    assert plan.refused == ()
+    assert axis(plan, "loader") == {"rows", "batches", "thread", "resident"}
+    for loader in ("thread", "resident"):
+        assert [c.workers for c in plan.cells if c.loader == loader] == [0]
+    assert {c.workers for c in plan.cells if c.loader == "rows"} == {0, 2, 3}
+    assert {c.start_method for c in plan.cells if c.workers} == {"spawn"}
+    assert {c.prefetch for c in plan.cells if c.workers} == {2}
+    assert axis(plan, "threads") == {4}
+    assert axis(plan, "batch_size") == {2048}
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers"),
+    [(1, (0, 1)), (2, (0, 2)), (4, (0, 2, 3)), (8, (0, 2, 7)), (96, (0, 2, 8))],
+)
+def test_default_workers_fit_the_cores(cores, workers):
+    assert default_workers(cores) == workers
+
+
+def test_all_devices_are_probed_unless_some_are_named(inspection):
+    both = ["mps", "cpu"]
+    assert axis(build(inspection, devices=both), "device") == {"mps", "cpu"}
+    assert axis(build(inspection, {"device": ("auto",)}, devices=both), "device") == set(both)
+    assert axis(build(inspection, {"device": ("cpu",)}, devices=both), "device") == {"cpu"}
+
+
+def test_a_named_axis_is_exactly_the_set_of_cells(inspection):
+    plan = build(inspection, {"workers": (2,), "batch_size": (512, 1024), "prefetch": (1, 4)})
+    assert plan.refused == ()
+    assert axis(plan, "workers") == {2}
+    assert axis(plan, "loader") == {"rows", "batches"}
+    assert axis(plan, "batch_size") == {512, 1024}
+    assert axis(plan, "prefetch") == {1, 4}
+    assert len(plan.cells) == 8
+    assert plan.batch_sizes == (512, 1024)
+
+
+def test_a_loader_without_workers_appears_once_and_without_noise(inspection):
+    plan = build(inspection, {"workers": (0, 2), "loader": ("thread", "batches")})
+    assert plan.refused == ()
+    assert sorted((c.loader, c.workers) for c in plan.cells) == [
+        ("batches", 0), ("batches", 2), ("thread", 0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("axes", "why"),
+    [
+        ({"loader": ("thread",), "workers": (2,)}, "no worker processes"),
+        ({"prefetch": (4,), "workers": (0,)}, "--prefetch 4 needs workers"),
+        ({"start_method": ("fork",), "workers": (0,)}, "--start-method fork needs workers"),
+        ({"persistent": (True,), "loader": ("thread",)}, "needs workers"),
+        ({"pin": (True,)}, "pinned memory"),
+    ],
+)
+def test_what_was_asked_for_and_fits_no_cell_is_one_refused_row(inspection, axes, why):
+    plan = build(inspection, axes)
+    ((cell, reason),) = plan.refused
+    assert why in reason
+    for name, (value,) in axes.items():
+        if name in ("prefetch", "start_method", "persistent", "pin", "workers"):
+            assert getattr(cell, name) == value
+
+
+def test_a_value_that_fits_some_cell_is_not_refused(inspection):
+    plan = build(inspection, {"pin": (True, False)}, devices=["cuda", "cpu"])
+    assert plan.refused == ()
+    assert {(c.device, c.pin) for c in plan.cells} == {
+        ("cuda", True), ("cuda", False), ("cpu", False),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("device", ["mps", "cuda"])
+def test_fork_with_an_accelerator_is_refused_only_when_asked_for(inspection, device):
+    assert "fork" not in axis(build(inspection, devices=[device, "cpu"]), "start_method")
+    asked = {"start_method": ("fork", "spawn"), "workers": (0, 2), "loader": ("batches",)}
+    plan = build(inspection, asked, devices=[device, "cpu"])
+    ((cell, reason),) = plan.refused
+    assert (cell.device, cell.start_method) == (device, "fork")
+    assert "http" in reason
+    assert any(c.device == "cpu" and c.start_method == "fork" for c in plan.cells)
+    forced = build(inspection, asked, devices=[device, "cpu"], run_refused=True)
+    assert forced.refused == ()
+    assert cell in forced.cells
+
+
+def test_a_users_loader_is_never_refused_on_suspicion(inspection):
+    plan = build(
+        inspection, {"device": ("mps",), "start_method": ("fork",), "workers": (2,)},
+        devices=["mps", "cpu"], loaders=["custom"], has_task=False,
+        axes=["device", "workers", "start_method"],
+    )  # fmt: skip
+    assert plan.refused == ()
+    assert [c.start_method for c in plan.cells] == ["fork"]
+
+
+def test_axes_that_a_workload_does_not_heed_keep_one_value(inspection):
+    plan = build(
+        inspection, {"workers": (0, 2), "prefetch": (1, 4), "device": ("cpu",)},
+        devices=["mps", "cpu"], loaders=["custom"], axes=["workers"], has_task=False,
+    )  # fmt: skip
+    assert [(c.workers, c.device) for c in plan.cells] == [(0, "cpu"), (2, "cpu")]
+    assert any("--prefetch" in note for note in plan.notes)
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"device": ("tpu",)}, "--device: unknown 'tpu'"),
+        ({"device": ("cuda",)}, "--device cuda: not available on this machine; available: cpu"),
+        ({"loader": ("custom",)}, "--loader custom: not available for the workload mdaf"),
+        ({"loader": ("csv",)}, "--loader: unknown 'csv'"),
+        ({"start_method": ("vfork",)}, "--start-method: unknown"),
+        ({"workers": (-1,)}, "--workers: -1 is too small"),
+        ({"batch_size": (0,)}, "--batch-size: 0 is too small"),
+        ({"colour": ("red",)}, "unknown axis 'colour'"),
+    ],
+)
+def test_bad_values_are_one_clear_line(inspection, axes, message):
+    with pytest.raises(UsageError) as raised:
+        build(inspection, axes)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@given(
+    workers=st.lists(st.integers(0, 4), min_size=1, max_size=3),
+    prefetch=st.lists(st.integers(1, 4), max_size=2),
+    pin=st.lists(st.booleans(), max_size=2),
+    devices=st.sampled_from([["cpu"], ["mps", "cpu"], ["cuda", "cpu"]]),
+)
+def test_no_cell_is_invalid_or_there_twice(inspection, workers, prefetch, pin, devices):
+    asked = {"workers": tuple(workers), "prefetch": tuple(prefetch), "pin": tuple(pin)}
+    plan = build(inspection, asked, devices=devices)
+    ids = [cell.cell_id for cell in plan.cells]
+    assert len(ids) == len(set(ids))
+    for cell in plan.cells:
+        assert cell.pin <= (cell.device == "cuda")
+        assert (cell.prefetch is None) == (cell.workers == 0)
+        assert cell.workers == 0 or cell.loader in ("rows", "batches")
+        assert cell.workers in workers
