@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ctrkit.config import encode
 from ctrkit.errors import UsageError
@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write aside, flush to disk, rename: a reader sees the old file or the new one."""
+@contextmanager
+def file_aside(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write beside `path`; at the end it is flushed to disk and becomes `path`.
+
+    A reader sees the old file or the new one; after an error the old one is still there.
+    """
     handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(aside, 0o644)
@@ -31,6 +35,12 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(aside).unlink(missing_ok=True)
         raise
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write aside, flush to disk, rename."""
+    with file_aside(path) as file:
+        file.write(content)
 
 
 def write_json(path: Path, value: object) -> None:

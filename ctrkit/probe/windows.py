@@ -132,7 +132,8 @@ def _spend(
     plan: WindowPlan, cell: Cell, costs: Costs, spare_s: float, longest_s: float
 ) -> WindowPlan:
     def affordable(share: float, each_s: float, most: int) -> int:
-        return most if each_s <= 0 else min(most, math.floor(share * spare_s / each_s))
+        part_s = share * spare_s
+        return most if most * each_s <= part_s else math.floor(part_s / each_s)
 
     plan = replace(
         plan,

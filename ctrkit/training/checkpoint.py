@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from ctrkit.errors import UsageError
+from ctrkit.files import file_aside
 
 VERSION = 1
 
@@ -28,17 +28,8 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         OSError: the disk is full or cannot be written; an older checkpoint is still there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save({**state, "version": VERSION}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(aside, 0o644)
-        os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+    with file_aside(path) as file:
+        torch.save({**state, "version": VERSION}, file)
 
 
 def keep_as(path: Path, name: str) -> None:

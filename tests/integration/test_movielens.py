@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
-import tempfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,32 +9,6 @@ import pytest
 
 from ctrkit.data.store import Store
 from ctrkit.data.tables import prepare_table
-
-MEMBER = "recbole/dataset_example/ml-100k/ml-100k.inter"
-CACHE = Path(tempfile.gettempdir()) / "ctrkit-test-data"
-
-
-@pytest.fixture(scope="module")
-def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`ml-100k.inter`, kept between runs in the folder for temporary files."""
-    kept = CACHE / "ml-100k.inter"
-    if kept.is_file():
-        return kept
-    folder = tmp_path_factory.mktemp("recbole")
-    download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
-    try:
-        subprocess.run(
-            [*download, str(folder), "recbole"], check=True, capture_output=True, timeout=120
-        )
-        wheel = next(folder.glob("recbole-*.whl"))
-        content = zipfile.ZipFile(wheel).read(MEMBER)
-    except (subprocess.SubprocessError, OSError, StopIteration, KeyError) as error:
-        pytest.skip(f"the wheel of recbole cannot be had: {error}")
-    CACHE.mkdir(exist_ok=True)
-    aside = folder / "ml-100k.inter"
-    aside.write_bytes(content)
-    shutil.move(aside, kept)
-    return kept
 
 
 @pytest.mark.parametrize("split", ["time", "random"])

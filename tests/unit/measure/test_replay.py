@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,7 +93,7 @@ def test_delivery_is_in_order_and_never_before_it_is_made(load, workers, prefetc
         service, step, workers=workers, prefetch=prefetch, overhead_s=overhead if workers else 0.0
     )
     delivered = delivery.delivered_s
-    assert all(a <= b for a, b in zip(delivered, delivered[1:], strict=False))
+    assert all(a <= b for a, b in itertools.pairwise(delivered))
     assert all(d >= s - 1e-9 for d, s in zip(delivered, service, strict=True))
     assert all(w >= 0 for w in delivery.wait_s)
     assert delivery.total_s == pytest.approx(sum(delivery.wait_s) + sum(step))

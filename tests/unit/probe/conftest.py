@@ -170,7 +170,7 @@ class _Launched:
 
     def measure(self) -> None:
         machine, request, plan = self.machine, self.request, self.request.windows
-        cell, has_task = request.cell, "custom" != request.cell.loader
+        cell, has_task = request.cell, request.cell.loader != "custom"
         step_s, wait_s = machine.step_of(request.kind, cell)
         workers_s = 0.8 * machine.launch_s if cell.workers and request.kind != "compute" else 0.0
         self.elapsed_s += machine.launch_s

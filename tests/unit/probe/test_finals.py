@@ -5,9 +5,7 @@ A, B, C, D = (make_cell(loader="batches", workers=w) for w in (0, 1, 2, 3))
 
 
 def standing(cell, measured=None, predicted=None, launches=0, last=-1):
-    return Standing(
-        cell=cell, measured=measured, predicted=predicted, launches=launches, last=last
-    )
+    return Standing(cell=cell, measured=measured, predicted=predicted, launches=launches, last=last)
 
 
 def test_the_best_predicted_runs_first_and_the_unpredicted_last():

@@ -6,9 +6,9 @@ from ctrkit.errors import UsageError
 from ctrkit.probe.matrix import build_matrix, default_workers
 
 
-def build(inspection, axes=None, *, cores=4, system="Linux", run_refused=False, **changes):
+def build(inspection, asked=None, *, cores=4, system="Linux", run_refused=False, **changes):
     return build_matrix(
-        inspection(**changes), axes, cores=cores, system=system, run_refused=run_refused
+        inspection(**changes), asked, cores=cores, system=system, run_refused=run_refused
     )
 
 
@@ -69,7 +69,7 @@ def test_a_loader_without_workers_appears_once_and_without_noise(inspection):
         ({"loader": ("thread",), "workers": (2,)}, "no worker processes"),
         ({"prefetch": (4,), "workers": (0,)}, "--prefetch 4 needs workers"),
         ({"start_method": ("fork",), "workers": (0,)}, "--start-method fork needs workers"),
-        ({"persistent": (True,), "loader": ("thread",)}, "needs workers"),
+        ({"persistent": (True,), "loader": ("thread",)}, "no worker processes"),
         ({"pin": (True,)}, "pinned memory"),
     ],
 )
