@@ -25,8 +25,6 @@ from ctrkit.runs import save_measurement
 if TYPE_CHECKING:
     from ctrkit.workloads.protocol import Workload
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
-WORKER_DIED = ("exited unexpectedly", "is killed by signal", "was killed by signal")
 SETUP_STAGES = (Stage.IMPORT, Stage.DATA, Stage.MODEL)
 
 _stop_requested = False
@@ -71,6 +69,8 @@ def _run(spec: ChildSpec, progress: ProgressWriter) -> int:
 
             run_trial(spec, workload, progress, save)
     except Exception as error:
+        # torch's handler of a dead worker raises at any bytecode: not while the result is saved
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         problem = child_error(error, progress.stage)
         print(problem.traceback, file=sys.stderr, flush=True)
         save_measurement(path, dataclasses.replace(measured, error=problem))
@@ -81,14 +81,9 @@ def _run(spec: ChildSpec, progress: ProgressWriter) -> int:
 def child_error(error: BaseException, stage: Stage) -> ChildError:
     """What an exception in `stage` means for the trial, as a verdict."""
     message = " ".join(str(error).split()) or type(error).__name__
-    lowered = message.lower()
     if isinstance(error, UsageError):
         verdict = "usage"
-    elif isinstance(error, MemoryError) or any(text in lowered for text in OUT_OF_MEMORY):
-        verdict = "out-of-memory"
-    elif "dataloader worker" in lowered and any(text in lowered for text in WORKER_DIED):
-        verdict = "worker-died"
-    else:
+    else:  # the supervisor looks closer: it tells memory and workers from other reasons
         verdict = "setup-failed" if stage in SETUP_STAGES else "crashed"
     text = "".join(traceback.format_exception(error))
     if not isinstance(error, UsageError):

@@ -138,15 +138,10 @@ def project_steps(
     if whole_s is None:
         whole_s = per_epoch.mean * batches - (min(wait_s, per_epoch.mean) if restart.mean else 0.0)
     teardown = _events([m.teardown_s for m in measurements]) or ZERO
-    validation = _validation(measurements, sizes, per_epoch, raised)
-    checkpoint = _checkpoint(measurements, raised)
     startup = _events([m.startup_s for m in measurements]) or ZERO
-    rest = {
-        "restart": restart,
-        "teardown": teardown,
-        "validation": validation,
-        "checkpoint": checkpoint,
-    }
+    rest = {"restart": restart, "teardown": teardown}
+    rest["validation"] = _validation(measurements, sizes, per_epoch, raised)
+    rest["checkpoint"] = _checkpoint(measurements, raised)
     epoch = total([interval(whole_s, per_epoch.half * batches), *rest.values()])
     terms = {
         "startup": startup,

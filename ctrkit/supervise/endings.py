@@ -77,7 +77,8 @@ def judge_exit(exit_code: int, result: Result | None, stage: Stage, stderr: str 
     """
     if result is not None and result.error is not None:
         error = result.error
-        verdict = error.verdict
+        # bad input that only the child could notice: of a trial it is a failed set-up
+        verdict = "setup-failed" if error.verdict == "usage" else error.verdict
         if verdict in ("crashed", "setup-failed"):
             verdict = classify_error(error.message, error.traceback, otherwise=verdict)
         said = _in_words(verdict, error.message)

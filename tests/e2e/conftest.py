@@ -13,7 +13,7 @@ from support import COMMAND, Run
 def ctrkit(tmp_path: Path) -> Run:
     """Run the command in an empty folder; stdout and stderr are captured."""
 
-    def run(*arguments: str | Path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str | Path, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [COMMAND, *map(str, arguments)],
             cwd=tmp_path,

@@ -22,7 +22,7 @@ FAST_CELLS = ["--device", "cpu", "--loader", "thread,rows", "--workers", "0"]
 def test_probe_train_report(ctrkit: Run, tmp_path: Path, small_store: Path) -> None:
     data = ["--data", small_store]
     done = ctrkit(
-        "probe", *data, *SMALL, *FAST_CELLS, "--budget", "40s", "--json", "--out", "probe"
+        "probe", *data, *SMALL, *FAST_CELLS, "--budget", "60s", "--json", "--out", "probe"
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -155,7 +155,7 @@ def test_data_that_was_ingested_trains(ctrkit: Run, tmp_path: Path) -> None:
 def test_the_parent_never_imports_torch(tmp_path: Path, small_store: Path) -> None:
     arguments = [
         ["--help"],
-        ["probe", "--data", str(small_store), "--budget", "15s", "--loader", "thread",
+        ["probe", "--data", str(small_store), "--budget", "30s", "--loader", "thread",
          "--out", "run", *SMALL],
         ["report", "run"],
     ]  # fmt: skip
@@ -169,6 +169,6 @@ def test_the_parent_never_imports_torch(tmp_path: Path, small_store: Path) -> No
     for words in arguments:
         done = subprocess.run(
             [sys.executable, "-c", script, json.dumps(words)],
-            cwd=tmp_path, capture_output=True, text=True, timeout=120, env={**os.environ},
+            cwd=tmp_path, capture_output=True, text=True, timeout=240, env={**os.environ},
         )  # fmt: skip
         assert done.stderr.splitlines()[-1] == "False 0", done.stderr

@@ -188,7 +188,8 @@ class _Launched:
         self.elapsed_s += count * step_s
         self.note(
             throughput_s=count * step_s, throughput_steps=count,
-            throughput_rows=count * cell.batch_size, cpu_s=count * machine.cpu_s(request.kind, cell),
+            throughput_rows=count * cell.batch_size,
+            cpu_s=count * machine.cpu_s(request.kind, cell),
             stages={"forward": [0.3], "backward": [0.65], "optimizer": [0.05]},
             stamps=Stamps(
                 epoch=[1] * count, step=list(range(count)), window=["throughput"] * count,

@@ -1,0 +1,208 @@
+import dataclasses
+
+import pytest
+
+from ctrkit.config import RunSizes, make_cell
+from ctrkit.errors import InconclusiveError, NoViableCellError
+from ctrkit.measure.projection import project
+from ctrkit.measure.statistics import interval
+from ctrkit.probe.matrix import MatrixPlan, build_matrix
+from ctrkit.probe.recommend import (
+    Candidate,
+    dataloader_kwargs,
+    differ,
+    fitting_epochs,
+    prefer,
+    recommend,
+)
+from ctrkit.probe.search import SearchResult
+from ctrkit.probe.trials import Trial, TrialRequest, TrialResult, not_run_record, record_of
+from ctrkit.records import Finding, Measurement
+
+SIZES = RunSizes(epochs=15, train_batches=100)
+
+
+def candidate(workers, objective, half=0.001, memory=1):
+    cell = make_cell(loader="batches", workers=workers)
+    return Candidate(
+        cell=cell, objective=objective, relative_half=half, peak_rss_bytes=memory,
+        projection=None, step=interval(objective, half * objective),
+    )  # fmt: skip
+
+
+def trial(cell, step_s, *, launch=1, verdict="ok", steps=50, sizes=SIZES, memory=1):
+    measurement = Measurement(
+        kind="full", startup_s=4.0, restart_s=1.0, throughput_s=step_s * steps,
+        throughput_steps=steps, throughput_rows=steps * cell.batch_size, checkpoint_s=[1.0],
+        sizes=sizes, complete=True,
+    )  # fmt: skip
+    return Trial(
+        request=TrialRequest(kind="full", cell=cell),
+        result=TrialResult(
+            verdict=verdict, reason="x", measurement=measurement, peak_rss_bytes=memory
+        ),
+        launch=launch,
+    )
+
+
+def searched(*trials, refused=(), interrupted=False, plan=None):
+    cells = tuple(dict.fromkeys(t.cell for t in trials))
+    records = [not_run_record(cell, "refused", reason) for cell, reason in refused]
+    records += [record_of(t) for t in trials]
+    return SearchResult(
+        plan=plan or MatrixPlan(cells=cells, refused=tuple(refused)),
+        records=tuple(records), trials=tuple(trials), predictions=(), interrupted=interrupted,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ratio", "half", "different"),
+    [(1.01, 0.001, False), (1.05, 0.001, True), (1.05, 0.05, False), (0.9, 0.01, True)],
+)
+def test_cells_differ_where_the_interval_of_their_ratio_leaves_the_band(ratio, half, different):
+    assert differ(candidate(2, ratio, half), candidate(0, 1.0, half)) is different
+
+
+def test_of_tied_cells_fewer_workers_then_less_memory():
+    cells = [candidate(4, 1.0), candidate(2, 1.01, memory=9), candidate(2, 1.015, memory=3)]
+    assert prefer(cells) is cells[2]
+
+
+def test_a_tie_is_no_licence_for_a_likely_loss():
+    far, near = candidate(0, 1.2, half=0.3), candidate(4, 1.0, half=0.3)
+    assert not differ(far, near)
+    assert prefer([far, near]) is near
+
+
+def test_the_shortest_projection_wins(inspection):
+    cells = [make_cell(loader="batches", workers=w) for w in (0, 2)]
+    recommendation = recommend(searched(trial(cells[0], 2.0), trial(cells[1], 1.0)), inspection())
+    assert recommendation.cell == cells[1]
+    assert recommendation.runner_up == cells[0]
+    assert recommendation.tied == []
+    assert "1.9" in recommendation.reason
+    assert recommendation.projected_total_s == pytest.approx(4 + 15 * (1 + 100 + 1))
+    assert recommendation.projected_epoch_s == pytest.approx(102)
+    assert recommendation.projected_startup_s == 4.0
+    assert recommendation.projected_total_s_low < recommendation.projected_total_s
+    assert recommendation.projected_total_s < recommendation.projected_total_s_high
+
+
+def test_what_cannot_be_told_apart_is_called_tied(inspection):
+    cells = [make_cell(loader="batches", workers=w) for w in (0, 2)]
+    recommendation = recommend(searched(trial(cells[0], 1.02), trial(cells[1], 1.0)), inspection())
+    assert recommendation.cell == cells[0]
+    assert recommendation.tied == [cells[1]]
+    assert "tied" in recommendation.reason
+    assert cells[1].cell_id in recommendation.reason
+
+
+def test_a_cell_that_was_cut_serves_only_where_none_came_to_its_end(inspection):
+    cells = [make_cell(loader="batches", workers=w) for w in (0, 2)]
+    cut = trial(cells[0], 0.5, verdict="skipped")
+    assert recommend(searched(cut, trial(cells[1], 1.0)), inspection()).cell == cells[1]
+    assert recommend(searched(cut), inspection()).cell == cells[0]
+    with pytest.raises(InconclusiveError):
+        recommend(searched(trial(cells[0], 0.5, verdict="skipped", steps=1)), inspection())
+
+
+def test_fewer_epochs_and_a_deadline_are_options_with_their_times(inspection):
+    one = searched(trial(make_cell(), 1.0))
+    options = recommend(one, inspection(), deadline_s=600.0).options
+    epoch_s = 102.0
+    assert [o.text for o in options] == [
+        "4 of 15 epochs fit into 10 min 00 s (--epochs 4)",
+        "7 of 15 epochs (--epochs 7)",
+        "5 of 15 epochs (--epochs 5)",
+    ]
+    assert [o.projected_total_s for o in options] == [
+        pytest.approx(4 + n * epoch_s) for n in (4, 7, 5)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("deadline_s", "words"), [(1e6, "all 15 epochs fit"), (30.0, "not one epoch fits")]
+)
+def test_a_deadline_that_all_or_nothing_fits(inspection, deadline_s, words):
+    option = recommend(
+        searched(trial(make_cell(), 1.0)), inspection(), deadline_s=deadline_s
+    ).options[0]
+    assert words in option.text
+
+
+def test_epochs_fit_by_the_upper_bound():
+    projection = project([trial(make_cell(), 1.0).result.measurement], SIZES)
+    fitting = fitting_epochs(projection, 600.0)
+    assert projection.startup.high + fitting * projection.epoch.high <= 600.0
+    assert projection.startup.high + (fitting + 1) * projection.epoch.high > 600.0
+
+
+def test_several_batch_sizes_come_with_the_words(inspection):
+    small, large = make_cell(batch_size=512), make_cell(batch_size=2048)
+    sizes = RunSizes(epochs=15, train_batches=400)
+    result = searched(trial(small, 1.0, sizes=sizes), trial(large, 1.0))
+    recommendation = recommend(result, inspection())
+    assert recommendation.cell == large
+    assert "convergence at another batch size was not measured" in recommendation.reason
+    assert any(f.stage == "batch size" for f in recommendation.findings)
+    alone = recommend(searched(trial(small, 1.0, sizes=sizes)), inspection())
+    assert "convergence" in alone.reason
+    assert "convergence" not in recommend(searched(trial(large, 1.0)), inspection()).reason
+
+
+def test_the_only_cell_of_a_matrix_is_said_to_be_that(inspection):
+    assert "only cell" in recommend(searched(trial(make_cell(), 1.0)), inspection()).reason
+
+
+def test_findings_of_the_host_are_kept(inspection):
+    swapping = Finding(stage="host", share=None, worth_x=None, text="swaps", confidence="high")
+    result = searched(trial(make_cell(), 1.0))
+    assert recommend(result, inspection(), host_findings=[swapping]).findings[-1] == swapping
+
+
+def test_every_cell_failed_or_refused_names_the_reasons(inspection):
+    broken = trial(make_cell(loader="rows"), 1.0, verdict="crashed")
+    refused = (make_cell(loader="batches", workers=2, start_method="fork"), "hangs")
+    with pytest.raises(NoViableCellError) as raised:
+        recommend(searched(broken, refused=[refused]), inspection())
+    assert "crashed: x" in str(raised.value)
+    assert "refused: hangs" in str(raised.value)
+    assert raised.value.exit_code == 4
+
+
+def test_a_matrix_of_refused_rows_only_is_not_viable(inspection):
+    plan = build_matrix(inspection(), {"workers": (2,), "loader": ("thread",)}, cores=2)
+    with pytest.raises(NoViableCellError, match="no worker processes"):
+        recommend(searched(refused=plan.refused, plan=plan), inspection())
+
+
+def test_a_cell_without_time_makes_it_inconclusive(inspection):
+    broken = trial(make_cell(loader="rows"), 1.0, verdict="crashed")
+    plan = MatrixPlan(cells=(broken.cell, make_cell(loader="thread")))
+    with pytest.raises(InconclusiveError, match=r"--budget .*crashed") as raised:
+        recommend(searched(broken, plan=plan), inspection())
+    assert raised.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("axes", "kwargs"),
+    [
+        (
+            {"loader": "thread", "batch_size": 512},
+            {"batch_size": 512, "num_workers": 0, "pin_memory": False},
+        ),
+        (
+            {"loader": "batches", "workers": 2, "prefetch": 4, "persistent": True, "pin": True,
+             "device": "cuda", "start_method": "forkserver"},
+            {"batch_size": 2048, "num_workers": 2, "pin_memory": True, "prefetch_factor": 4,
+             "persistent_workers": True, "multiprocessing_context": "forkserver"},
+        ),
+    ],
+)  # fmt: skip
+def test_dataloader_kwargs_match_the_cell(axes, kwargs):
+    assert dataloader_kwargs(make_cell(**axes)) == kwargs
+
+
+def test_an_interrupt_before_anything_was_measured_says_so(inspection):
+    with pytest.raises(InconclusiveError, match="interrupted"):
+        recommend(dataclasses.replace(searched(), interrupted=True), inspection())
