@@ -272,17 +272,20 @@ def _end(run: RunFolder, outcome: Outcome, wall_s: float, stop: StopRequest) -> 
             print(f"{run.path} is finished already: nothing was left to do", file=sys.stderr)
         print(f"ctrkit report {run.path}")
         return
+    last = run.path / "checkpoints" / "last.pt"
+    how = f"go on with: ctrkit train --resume {run.path}"
+    if not last.is_file():
+        how = "nothing was saved yet"
     if result.get("interrupted") or outcome.interrupted or stop.finish:
-        saved = (run.path / "checkpoints" / "last.pt").is_file()
         run.update(status="interrupted", status_reason="stopped by the user", wall_s=wall_s)
-        how = f"go on with: ctrkit train --resume {run.path}" if saved else "nothing was saved yet"
         raise InterruptedRunError(f"interrupted; {how}")
     failed = load_measurement(run.path / "child" / "measurement.json")
-    if failed is not None and failed.error is not None and failed.error.verdict == "usage":
-        run.update(status="failed", status_reason=failed.error.message, wall_s=wall_s)
-        raise UsageError(failed.error.message)
-    run.update(status="ended", status_reason=f"{outcome.verdict}: {outcome.reason}", wall_s=wall_s)
+    error = failed.error if failed is not None else None
+    reason = outcome.reason if error is None else f"{error.message} (in stage '{error.stage}')"
+    if error is not None and error.verdict == "usage":
+        run.update(status="failed", status_reason=error.message, wall_s=wall_s)
+        raise UsageError(error.message)
+    run.update(status="ended", status_reason=f"{outcome.verdict}: {reason}", wall_s=wall_s)
     raise RunEndedError(
-        f"the run was ended: {outcome.verdict}: {outcome.reason}; evidence in {outcome.evidence}; "
-        f"go on with: ctrkit train --resume {run.path}"
+        f"the run was ended: {outcome.verdict}: {reason}; evidence in {outcome.evidence}; {how}"
     )

@@ -91,6 +91,23 @@ def test_an_endless_loader_is_ranked_but_not_projected(ctrkit: Run, tmp_path: Pa
     assert any("endless" in f["text"] or "length" in f["text"] for f in found["findings"])
 
 
+def test_a_training_run_that_fails_is_exit_code_6(ctrkit: Run, tmp_path: Path) -> None:
+    (tmp_path / "boom.py").write_text(
+        "class Loader:\n"
+        "    def __iter__(self):\n"
+        "        yield [0.0]\n"
+        "        raise RuntimeError('disk on fire')\n"
+        "def make_loader(*, batch_size):\n"
+        "    return Loader()\n"
+    )
+    done = ctrkit("train", "--workload", "boom.py:make_loader", "--out", "run")
+    assert done.returncode == 6, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "crashed: RuntimeError: disk on fire (in stage 'step')" in last
+    assert (tmp_path / "run" / "evidence" / "train").is_dir()
+    assert "disk on fire" in ctrkit("report", "run").stdout
+
+
 def examples() -> list[tuple[str, str]]:
     """(file name, text) of the README's Python examples that say which file they are."""
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
