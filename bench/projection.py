@@ -107,7 +107,7 @@ def main() -> None:
     print(f"median |error| {statistics.median(errors):.1%}, worst {errors[-1]:.1%}, "
           f"interval held in {covered} of {len(pairs)}")  # fmt: skip
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    settings = {key: str(value) for key, value in vars(options).items()}
+    settings = {key: str(value) for key, value in vars(options).items() if key != "out"}
     write_json(
         options.out,
         {"settings": settings, "pairs": pairs, "environment": describe_environment()},
