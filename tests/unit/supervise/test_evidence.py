@@ -1,3 +1,5 @@
+"""Evidence: only armed processes get the signal, and what is kept is enough to tell the place."""
+
 from __future__ import annotations
 
 import json
