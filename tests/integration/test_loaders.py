@@ -19,11 +19,12 @@ import pytest
 import torch
 
 from ctrkit.config import LOADERS, START_METHODS, Cell, make_cell
-from ctrkit.data import loaders
+from ctrkit.data import resident_loader, store_loader
 from ctrkit.data.gather import BATCH_KEYS, gather
-from ctrkit.data.loaders import StoreLoader, make_loader
+from ctrkit.data.loaders import make_loader
 from ctrkit.data.order import epoch_order
 from ctrkit.data.store import Store
+from ctrkit.data.store_loader import StoreLoader
 from ctrkit.data.synthetic import generate_store
 from ctrkit.errors import UsageError
 
@@ -186,7 +187,7 @@ def test_thread_reads_no_further_than_its_depth(
         gathered += 1
         return gather(*arguments)
 
-    monkeypatch.setattr(loaders, "gather", counted)
+    monkeypatch.setattr(store_loader, "gather", counted)
     with loading(store, loader="thread", batch_size=8) as train:
         iterator = iter(train)
         next(iterator)
@@ -201,7 +202,7 @@ def test_skipped_batches_are_not_read(store: Store, monkeypatch: pytest.MonkeyPa
         read.extend(indices.tolist())
         return gather(store, indices, length)
 
-    monkeypatch.setattr(loaders, "gather", recorded)
+    monkeypatch.setattr(store_loader, "gather", recorded)
     for name in ("batches", "thread"):
         read.clear()
         with loading(store, loader=name) as train:
@@ -223,7 +224,7 @@ def test_an_error_in_the_thread_reaches_the_consumer(
             raise OSError("the disk is gone")
         return gather(*arguments)
 
-    monkeypatch.setattr(loaders, "gather", failing)
+    monkeypatch.setattr(store_loader, "gather", failing)
     with loading(store, loader="thread") as train:
         iterator = iter(train)
         next(iterator)
@@ -272,7 +273,7 @@ def test_resident_tables_are_shared_and_freed(store: Store) -> None:
         assert tables[0] is tables[1]
     del train, validation, tables
     gc.collect()
-    assert len(loaders._tables_in_use) == 0
+    assert len(resident_loader._tables_in_use) == 0
 
 
 def test_resident_of_a_store_without_behaviors(tmp_path: Path) -> None:
