@@ -19,7 +19,7 @@ from ctrkit.environment import fingerprint
 from ctrkit.errors import UsageError
 from ctrkit.files import read_json, write_json
 from ctrkit.progress import ProgressWriter, Stage
-from ctrkit.records import ChildError, Inspection, Measurement
+from ctrkit.records import ChildError, Inspection, Measurement, WorkerExit
 from ctrkit.runs import save_measurement
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ def main(arguments: list[str]) -> int:
     lifeline.end_with_supervisor()
     lifeline.arm_stacks(folder)
     with ProgressWriter(folder / "progress.bin") as progress:
-        try:
-            return _run(spec, progress)
-        finally:
-            progress.enter(Stage.DONE)
+        code = _run(spec, progress)
+        # After an error the workers have yet to be wound up: that is a shutdown still.
+        progress.enter(Stage.SHUTDOWN if code else Stage.DONE)
+    return code
 
 
 def _run(spec: ChildSpec, progress: ProgressWriter) -> int:
@@ -56,12 +56,20 @@ def _run(spec: ChildSpec, progress: ProgressWriter) -> int:
         import torch
 
         torch.set_num_threads(spec.cell.threads)
+        from ctrkit.training.workers import watch_workers
         from ctrkit.workloads.load import load_workload
+
+        watch_workers()
 
         progress.enter(Stage.DATA)
         workload = load_workload(spec.workload)
-        if spec.kind == "inspect":
+        if spec.kind in ("inspect", "examine"):
             save_measurement(Path(spec.folder) / "inspection.json", inspect_here(workload, spec))
+            if spec.kind == "examine":
+                from ctrkit.workloads.examine import examine_workload
+
+                examination = examine_workload(spec, workload)
+                write_json(Path(spec.folder) / "examination.json", examination)
         elif spec.kind == "train":
             _train(spec, workload, progress)
         else:
@@ -72,6 +80,8 @@ def _run(spec: ChildSpec, progress: ProgressWriter) -> int:
         # torch's handler of a dead worker raises at any bytecode: not while the result is saved
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         problem = child_error(error, progress.stage)
+        progress.enter(Stage.SHUTDOWN)
+        problem = dataclasses.replace(problem, dead_workers=_dead_workers(error))
         print(problem.traceback, file=sys.stderr, flush=True)
         save_measurement(path, dataclasses.replace(measured, error=problem))
         return 2 if isinstance(error, UsageError) else 1
@@ -91,11 +101,20 @@ def child_error(error: BaseException, stage: Stage) -> ChildError:
     return ChildError(verdict=verdict, stage=stage.label, message=message[:500], traceback=text)
 
 
+def _dead_workers(error: Exception) -> list[WorkerExit]:
+    if "ctrkit.training.workers" not in sys.modules:  # it failed before there could be any
+        return []
+    from ctrkit.training.workers import dead_workers
+
+    return dead_workers(error)
+
+
 def inspect_here(workload: Workload, spec: ChildSpec) -> Inspection:
     """Devices, torch and the workload, before anything is built."""
     import torch
 
     from ctrkit.training.devices import available_devices, device_name
+    from ctrkit.workloads.examine import known_needs
     from ctrkit.workloads.protocol import Workload
 
     devices = available_devices()
@@ -111,6 +130,7 @@ def inspect_here(workload: Workload, spec: ChildSpec) -> Inspection:
         default_batch_size=workload.default_batch_size(),
         has_task=type(workload).make_task is not Workload.make_task,
         sizes=workload.sizes(workload.default_batch_size()),
+        needs=known_needs(workload),
     )
 
 

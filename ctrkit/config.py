@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -131,7 +132,9 @@ class Phase:
 
     `weight_decay` is L2 as Adam adds it to the gradient; `label_smoothing` e maps a label y to
     y (1 - e) + e / 2; `patience` counts epochs without a better validation AUC; `warmup_epochs`
-    is linear by step. `history_length` is in events.
+    is linear by step. `history_length` is in events. `criteria` is the one table: what a finished
+    run is classified by, a table of conditions (`parse_condition`) per class, the best one first;
+    it changes nothing of the experiment.
     """
 
     name: str = "phase3"
@@ -148,6 +151,7 @@ class Phase:
     schedule: str = "warmup-cosine"
     warmup_epochs: float = 2
     history_length: int = 50
+    criteria: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 def phase_names() -> list[str]:
@@ -191,6 +195,46 @@ def load_phase(name_or_file: str, overrides: Mapping[str, str] | None = None) ->
     return phase
 
 
+_NUMBER = r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
+_RANGE = re.compile(rf"\s*{_NUMBER}\s*(?:-|\.\.)\s*{_NUMBER}\s*")
+_BOUND = re.compile(rf"\s*(>=|<=|>|<|==?)?\s*{_NUMBER}\s*")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A range that a figure has to lie in; its ends belong to it unless `is_open`."""
+
+    low: float
+    high: float
+    is_open: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether the value lies in the range."""
+        if self.is_open:
+            return self.low < value < self.high
+        return self.low <= value <= self.high
+
+
+def parse_condition(text: str) -> Condition:
+    """The range of `>= 0.578`, `< 0.2`, `3-6` or `0.05 .. 0.12`; a lone number is itself.
+
+    Raises:
+        UsageError: the text is no such condition.
+    """
+    if match := _RANGE.fullmatch(text):
+        low, high = float(match[1]), float(match[2])
+        if low > high:
+            raise UsageError(f"'{text}': the range ends before it begins")
+        return Condition(low, high)
+    match = _BOUND.fullmatch(text)
+    if match is None:
+        raise UsageError(f"'{text}' is no condition; write for example '>= 0.578' or '3-6'")
+    operator, value = match[1] or "=", float(match[2])
+    low = value if operator[0] in ">=" else float("-inf")
+    high = value if operator[0] in "<=" else float("inf")
+    return Condition(low, high, is_open=operator in ("<", ">"))
+
+
 def _parse_override(key: str, text: str) -> Any:
     """The value of `--set key=text`, read as TOML; what is no TOML value is a plain string."""
     try:
@@ -220,6 +264,12 @@ def _check_phase(phase: Phase, where: str) -> None:
     ):
         if not low <= number <= high:
             raise UsageError(f"{where}: {name} is {number}, but must lie in {low} .. {high}")
+    for tier, conditions in phase.criteria.items():
+        for name, text in conditions.items():
+            try:
+                parse_condition(text)
+            except UsageError as error:
+                raise UsageError(f"{where}: criteria.{tier}.{name}: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,7 +334,7 @@ class TrainPlan:
     resume: bool = False
 
 
-TrialKind = Literal["inspect", "full", "compute", "loader", "train"]
+TrialKind = Literal["inspect", "examine", "full", "compute", "loader", "train"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,13 +11,14 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import IO
 
 RUN_ID_VARIABLE = "CTRKIT_RUN_ID"
 SUPERVISOR_VARIABLE = "CTRKIT_SUPERVISOR_PID"
+FOLDER_VARIABLE = "CTRKIT_CHILD_FOLDER"
+#: Put first on PYTHONPATH, it arms every Python process of the family (its `sitecustomize`).
+FIRST_FOLDER = Path(__file__).parent / "first"
 
 _PR_SET_PDEATHSIG = 1
-_stacks_file: list[IO[str]] = []  # faulthandler keeps only the number: the file must stay open
 
 
 def end_with_supervisor() -> None:
@@ -33,17 +34,43 @@ def end_with_supervisor() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def stacks_path(folder: Path, pid: int) -> Path:
+def stacks_path(folder: str | os.PathLike[str], pid: int) -> Path:
     """Where the process `pid` writes its stacks; that the file exists says that it is armed."""
-    return folder / f"stacks-{pid}.txt"
+    return Path(folder) / f"stacks-{pid}.txt"
 
 
-def arm_stacks(folder: Path) -> None:
+_armed: dict[int, str] = {}  # pid -> folder; a forked process finds its parent's entry only
+
+
+def arm_stacks(folder: str | os.PathLike[str]) -> None:
     """From now on SIGUSR1 writes the stacks of all threads to `stacks_path`.
 
-    It works while the GIL is held in C. Forked workers inherit it, file included; whoever sends
-    the signals must therefore send one at a time.
+    It works while the GIL is held in C. A forked process arms itself anew, with a file of its own,
+    before any other code of it runs. Armed already, nothing happens.
+
+    Raises:
+        OSError: the file cannot be made.
     """
-    file = open(stacks_path(folder, os.getpid()), "a", encoding="utf-8")  # noqa: SIM115
-    _stacks_file.append(file)
-    faulthandler.register(signal.SIGUSR1, file=file, all_threads=True, chain=False)
+    if os.getpid() in _armed:
+        return
+    if not _armed:
+        os.register_at_fork(after_in_child=_arm_forked)
+    _arm(str(folder))
+
+
+def _arm_forked() -> None:
+    folder = next(iter(_armed.values()))
+    try:
+        _arm(folder)
+    except OSError:  # its folder is gone: then nobody watches it any more
+        faulthandler.unregister(signal.SIGUSR1)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def _arm(folder: str) -> None:
+    # A plain descriptor: nothing of a file object that was copied while in use. It stays open.
+    path = stacks_path(folder, os.getpid())
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    faulthandler.register(signal.SIGUSR1, file=fd, all_threads=True, chain=False)
+    _armed.clear()
+    _armed[os.getpid()] = folder

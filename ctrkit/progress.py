@@ -1,6 +1,7 @@
 """The progress file: a small memory map that the loop writes and the supervisor reads.
 
 There is no heartbeat thread: only the loop itself writes here, so a silent file is a silent loop.
+DataLoader workers write files of their own, which also tell who is busy when the loop waits.
 A write costs about a microsecond and makes no system call.
 """
 
@@ -14,11 +15,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 _MAGIC = 0x63747231
-_LAYOUT = struct.Struct("<qIIqqqqdddd")
 _SEQUENCE = struct.Struct("<Q")
-_SIZE = _SEQUENCE.size + _LAYOUT.size
+_LAYOUT = struct.Struct("<qIIqqqqddd")
+_WORKER_LAYOUT = struct.Struct("<qIIqqd")
 
 
 class Stage(IntEnum):
@@ -62,14 +64,52 @@ class Progress:
     loss: float
 
 
+class WorkerStage(IntEnum):
+    """Where a DataLoader worker is: its start with `worker_init_fn`, the data set, or waiting."""
+
+    STARTING = 0
+    FETCHING = 1
+    IDLE = 2
+
+
+@dataclass(frozen=True)
+class WorkerProgress:
+    """One reading of a worker's file: it has made `batches` so far; `worker` is its number."""
+
+    pid: int
+    worker: int
+    stage: WorkerStage
+    batches: int
+    writes: int
+    written_s: float
+
+
+class _Slot:
+    """A record in a memory map of its own, written whole or, for the reader, not yet."""
+
+    def __init__(self, path: str | os.PathLike[str], layout: struct.Struct) -> None:
+        size = _SEQUENCE.size + layout.size
+        Path(path).write_bytes(bytes(size))
+        with open(path, "r+b") as file:
+            self._map = mmap.mmap(file.fileno(), size)
+        self._layout, self._sequence = layout, 0
+
+    def write(self, *values: float) -> None:
+        # A reader that sees an odd or a changed sequence number reads again.
+        self._sequence += 2
+        _SEQUENCE.pack_into(self._map, 0, self._sequence - 1)
+        self._layout.pack_into(self._map, _SEQUENCE.size, *values)
+        _SEQUENCE.pack_into(self._map, 0, self._sequence)
+
+    def close(self) -> None:
+        self._map.close()
+
+
 class ProgressWriter:
     """The loop's side; `path` is created. Usable as a context manager."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        Path(path).write_bytes(bytes(_SIZE))
-        with open(path, "r+b") as file:
-            self._map = mmap.mmap(file.fileno(), _SIZE)
-        self._sequence = 0
+        self._slot = _Slot(path, _LAYOUT)
         self._stage, self._epoch, self._steps = Stage.IMPORT, 0, 0
         self._step, self._rows, self._wait_s, self._loss = 0, 0, 0.0, float("nan")
         self._write()
@@ -98,18 +138,14 @@ class ProgressWriter:
         self._write()
 
     def _write(self) -> None:
-        # A reader that sees an odd or a changed sequence number reads again.
-        self._sequence += 2
-        _SEQUENCE.pack_into(self._map, 0, self._sequence - 1)
-        _LAYOUT.pack_into(
-            self._map, _SEQUENCE.size, os.getpid(), _MAGIC, self._stage, self._epoch, self._step,
-            self._steps, self._rows, time.monotonic(), self._wait_s, self._loss, 0.0,
+        self._slot.write(
+            os.getpid(), _MAGIC, self._stage, self._epoch, self._step,
+            self._steps, self._rows, time.monotonic(), self._wait_s, self._loss,
         )  # fmt: skip
-        _SEQUENCE.pack_into(self._map, 0, self._sequence)
 
     def close(self) -> None:
         """Unmap the file; it stays readable."""
-        self._map.close()
+        self._slot.close()
 
     def __enter__(self) -> ProgressWriter:
         return self
@@ -123,24 +159,60 @@ class ProgressWriter:
         self.close()
 
 
+class WorkerWriter:
+    """A worker's side: `worker-<pid>.bin` in the child's folder."""
+
+    def __init__(self, folder: str | os.PathLike[str], worker: int) -> None:
+        self._slot = _Slot(Path(folder) / f"worker-{os.getpid()}.bin", _WORKER_LAYOUT)
+        self._worker, self._batches = worker, 0
+        self.enter(WorkerStage.STARTING)
+
+    def enter(self, stage: WorkerStage, *, batches: int = 0) -> None:
+        """Enter a stage, after `batches` more were made."""
+        self._batches += batches
+        self._slot.write(os.getpid(), _MAGIC, stage, self._worker, self._batches, time.monotonic())
+
+
 def read_progress(path: str | os.PathLike[str]) -> Progress | None:
     """The newest progress, or None while there is none (no file, or not written yet)."""
+    found = _read(path, _LAYOUT)
+    if found is None:
+        return None
+    writes, (pid, _, stage, epoch, step, steps, rows, written_s, wait_s, loss) = found
+    return Progress(
+        pid=pid, stage=Stage(stage), epoch=epoch, step=step, steps=steps, rows=rows,
+        writes=writes, written_s=written_s, wait_s=wait_s, loss=loss,
+    )  # fmt: skip
+
+
+def read_workers(folder: str | os.PathLike[str]) -> list[WorkerProgress]:
+    """The newest progress of all workers that the child ever started, in order of their numbers."""
+    workers = []
+    for path in Path(folder).glob("worker-*.bin"):
+        if (found := _read(path, _WORKER_LAYOUT)) is not None:
+            writes, (pid, _, stage, worker, batches, written_s) = found
+            workers.append(
+                WorkerProgress(pid, worker, WorkerStage(stage), batches, writes, written_s)
+            )
+    return sorted(workers, key=lambda one: (one.worker, one.written_s))
+
+
+def _read(
+    path: str | os.PathLike[str], layout: struct.Struct
+) -> tuple[int, tuple[Any, ...]] | None:
+    """How often the record was written, and the newest; None if it never was."""
     for _ in range(100):
         try:
             content = Path(path).read_bytes()
         except FileNotFoundError:
             return None
-        if len(content) < _SIZE:
+        if len(content) < _SEQUENCE.size + layout.size:
             return None
         (before,) = _SEQUENCE.unpack_from(content)
-        values = _LAYOUT.unpack_from(content, _SEQUENCE.size)
+        values = layout.unpack_from(content, _SEQUENCE.size)
         if before == 0:
             return None
         if before % 2 == 0 and values[1] == _MAGIC:
-            pid, _, stage, epoch, step, steps, rows, written_s, wait_s, loss, _ = values
-            return Progress(
-                pid=pid, stage=Stage(stage), epoch=epoch, step=step, steps=steps, rows=rows,
-                writes=before // 2, written_s=written_s, wait_s=wait_s, loss=loss,
-            )  # fmt: skip
+            return before // 2, values
         time.sleep(0.0005)
     return None

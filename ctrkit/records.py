@@ -44,16 +44,30 @@ class Stamps:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorkerExit:
+    """A DataLoader worker that has ended: its exit code, negative for a signal.
+
+    `worker` is its number; None where it died before it could tell.
+    """
+
+    pid: int
+    worker: int | None
+    exit_code: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChildError:
     """An exception that ended a child, as its verdict: `setup-failed`, `out-of-memory`, ...
 
     `stage` is the progress stage's label; `message` one line; `traceback` the whole text.
+    `dead_workers` had ended by then, whether or not they are to blame.
     """
 
     verdict: str
     stage: str
     message: str
     traceback: str
+    dead_workers: list[WorkerExit] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +108,62 @@ class Measurement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoaderNeeds:
+    """What workers and batches take of the machine; None where it is not known before a batch.
+
+    `worker_bytes` is the private memory of a worker that is started anew: interpreter, imports and
+    its own copy of the data set. `row_bytes` is of a row of a batch on the host, in
+    `tensors_per_batch` tensors.
+    """
+
+    worker_bytes: int | None = None
+    row_bytes: int | None = None
+    tensors_per_batch: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderPart:
+    """What a DataLoader hands to its workers (`dataset`, `collate_fn`, `worker_init_fn`), pickled.
+
+    `pickled_bytes` go through the pipe to each worker, `shared_bytes` of CPU tensors into shared
+    memory once. `place` names the innermost attribute that cannot be pickled, `error` why; both
+    are empty where it can.
+    """
+
+    name: str
+    kind: str
+    pickled_bytes: int = 0
+    shared_bytes: int = 0
+    memmap_bytes: int = 0
+    device_tensors: list[str] = field(default_factory=list)
+    place: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """What a look at a workload found out without taking a batch or starting a worker.
+
+    `problem` is why there was nothing to look at, empty where there was. `parts` is empty for a
+    loader without a DataLoader. `start_method` is what a DataLoader that names none would use;
+    `default_device` and `generator_device` are where torch makes tensors and where the loader draws
+    its random numbers. `threaded_libraries` are loaded ones that bring threads of their own.
+    """
+
+    problem: str = ""
+    loader: str = ""
+    parts: list[LoaderPart] = field(default_factory=list)
+    needs: LoaderNeeds = field(default_factory=LoaderNeeds)
+    start_method: str = ""
+    sharing_strategy: str = ""
+    default_device: str = "cpu"
+    generator_device: str = "cpu"
+    shuffles: bool = False
+    pins: bool = False
+    threaded_libraries: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inspection:
     """What a child found out about torch, the devices and the workload before the first trial."""
 
@@ -109,7 +179,7 @@ class Inspection:
     has_task: bool
     sizes: RunSizes | None
     parameters: int | None = None
-    picklable: bool = True
+    needs: LoaderNeeds = field(default_factory=LoaderNeeds)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,12 @@ from pathlib import Path
 
 from ctrkit.config import ChildSpec
 from ctrkit.files import write_json
-from ctrkit.lifeline import RUN_ID_VARIABLE, SUPERVISOR_VARIABLE
+from ctrkit.lifeline import (
+    FIRST_FOLDER,
+    FOLDER_VARIABLE,
+    RUN_ID_VARIABLE,
+    SUPERVISOR_VARIABLE,
+)
 from ctrkit.supervise.cleanup import Ended, Family, end_family, reap_orphans
 from ctrkit.supervise.guard import Guard
 
@@ -34,12 +39,14 @@ class Child:
             completion: name of the result file; one of an earlier launch is removed.
             argv: instead of `python -m ctrkit.child SPEC` (for tests).
         """
-        self.folder = Path(spec.folder)
+        self.folder = Path(spec.folder).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         for old in (
             self.progress_path,
             self.folder / completion,
+            self.folder / "measurement.json",  # an earlier launch's error
             *self.folder.glob("stacks-*.txt"),
+            *self.folder.glob("worker-*.bin"),
         ):
             old.unlink(missing_ok=True)
         run_id = uuid.uuid4().hex
@@ -115,9 +122,12 @@ class Child:
 def _start(
     argv: Sequence[str], folder: Path, env: dict[str, str], run_id: str
 ) -> subprocess.Popen[bytes]:
+    path = [str(FIRST_FOLDER), *filter(None, [env.get("PYTHONPATH")])]
     env = env | {
         RUN_ID_VARIABLE: run_id,
         SUPERVISOR_VARIABLE: str(os.getpid()),
+        FOLDER_VARIABLE: str(folder),
+        "PYTHONPATH": os.pathsep.join(path),
         "PYTHONFAULTHANDLER": "1",  # a segmentation fault leaves its stack in stderr
     }
     for name in ("stdout.txt", "stderr.txt"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -11,11 +12,13 @@ import torch
 from torch import Tensor
 
 from ctrkit.config import LOADERS, Cell, Phase, RunSizes, encode
+from ctrkit.data.gather import gather
 from ctrkit.data.loaders import make_loader
 from ctrkit.data.store import Store
 from ctrkit.environment import fingerprint
 from ctrkit.errors import UsageError
 from ctrkit.models.mdaf import MDAF, Model
+from ctrkit.records import LoaderNeeds
 from ctrkit.training import devices
 from ctrkit.training.metrics import Scores, auc, grouped_auc, log_loss
 from ctrkit.training.objective import objective
@@ -55,8 +58,9 @@ class MdafWorkload(Workload):
         """The phase's keys that change the mathematics of a step.
 
         `epochs` and `patience` only say when to end; a schedule's horizon is checked by the task.
+        `criteria` only judge the result.
         """
-        left_out = ("name", "epochs", "patience")
+        left_out = ("name", "epochs", "patience", "criteria")
         return {key: value for key, value in encode(self.phase).items() if key not in left_out}
 
     def fingerprint(self) -> str:
@@ -80,6 +84,12 @@ class MdafWorkload(Workload):
             validation_batches=-(-validation_rows // batch_size),
             patience=self.phase.patience,
         )
+
+    def loader_needs(self) -> LoaderNeeds:
+        nothing = np.empty(0, np.int64)
+        columns = gather(self.store, nothing, self.phase.history_length).values()
+        row_bytes = sum(column.itemsize * math.prod(column.shape[1:]) for column in columns)
+        return LoaderNeeds(row_bytes=row_bytes, tensors_per_batch=len(columns))
 
     def train_loader(self, cell: Cell) -> EpochLoader:
         return make_loader(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from ctrkit.config import Cell, RunSizes
+from ctrkit.records import LoaderNeeds
 
 Batch = Any
 """A batch as the loader yields it: a tensor, or dicts, lists and tuples of tensors."""
@@ -106,6 +107,10 @@ class Workload(ABC):
     @abstractmethod
     def sizes(self, batch_size: int) -> RunSizes:
         """Epochs, rows and batches of the real run at this batch size."""
+
+    def loader_needs(self) -> LoaderNeeds:
+        """What is known of a batch before there is one: its bytes per row, its tensors."""
+        return LoaderNeeds()
 
     @abstractmethod
     def train_loader(self, cell: Cell) -> EpochLoader:

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from ctrkit.progress import ProgressWriter, Stage, read_progress
+from ctrkit.progress import (
+    ProgressWriter,
+    Stage,
+    WorkerStage,
+    WorkerWriter,
+    read_progress,
+    read_workers,
+)
 
 
 def test_counters_add_up_within_an_epoch_and_start_anew_with_the_next(tmp_path: Path) -> None:
@@ -73,3 +80,22 @@ def test_a_file_that_is_not_written_yet_is_no_progress(tmp_path: Path) -> None:
     assert read_progress(tmp_path / "p") is None
     (tmp_path / "p").write_bytes(bytes(500))
     assert read_progress(tmp_path / "p") is None
+
+
+def _work(folder: str, worker: int) -> None:
+    writer = WorkerWriter(folder, worker)
+    writer.enter(WorkerStage.FETCHING)
+    writer.enter(WorkerStage.IDLE, batches=1)
+
+
+def test_each_worker_has_a_file_of_its_own(tmp_path: Path) -> None:
+    assert read_workers(tmp_path) == []
+    WorkerWriter(tmp_path, 1)
+    process = multiprocessing.get_context("spawn").Process(target=_work, args=(str(tmp_path), 0))
+    process.start()
+    process.join(30)
+    (tmp_path / "worker-1.bin").write_bytes(b"half")
+    other, mine = read_workers(tmp_path)
+    assert (other.pid, other.worker, other.stage) == (process.pid, 0, WorkerStage.IDLE)
+    assert (other.batches, other.writes) == (1, 3)
+    assert (mine.pid, mine.stage, mine.batches) == (os.getpid(), WorkerStage.STARTING, 0)

@@ -85,3 +85,12 @@ def test_a_closed_loader_lets_go_of_the_users() -> None:
     assert Held.alive == 1
     loader.close()
     assert Held.alive == 0
+
+
+def test_every_batch_that_is_left_out_is_told() -> None:
+    loader, told = IterableLoader(range(5)), []
+    loader.on_skip = lambda: told.append("one")
+    loader.set_epoch(1, first_batch=3)
+    batches = iter(loader)
+    assert told == ["one"] * 3  # before the first batch is asked for
+    assert list(batches) == [3, 4]

@@ -1,0 +1,122 @@
+"""Watches torch's DataLoader workers from inside: their progress, and how they ended.
+
+`watch_workers` puts a wrapper around torch's worker loop. The data set, the indices and the random
+streams pass through it untouched: a worker only writes down whether it is busy or waits.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import inspect
+import os
+import time
+from contextlib import suppress
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import torch.utils.data._utils.worker as torch_worker
+
+from ctrkit.lifeline import FOLDER_VARIABLE, stacks_path
+from ctrkit.progress import WorkerStage, WorkerWriter, read_workers
+from ctrkit.records import WorkerExit
+
+_DYING_S = 1.0
+_torch_worker_loop = torch_worker._worker_loop
+_torch_start = BaseProcess.start
+_started: list[Any] = []  # the multiprocessing Popen of every process that may still matter
+
+
+def watch_workers() -> None:
+    """From now on DataLoader workers write their progress, and their exit codes are kept."""
+    setattr(torch_worker, "_worker_loop", watched_worker_loop)  # noqa: B010 - workers get its name
+    setattr(BaseProcess, "start", _start)  # noqa: B010
+
+
+def watched_worker_loop(*arguments: Any) -> None:
+    """The loop of a worker, which is torch's with its two queues watched."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder is None:
+        return _torch_worker_loop(*arguments)
+    try:
+        bound = inspect.signature(_torch_worker_loop).bind(*arguments)
+        writer = WorkerWriter(folder, bound.arguments["worker_id"])
+        for name, watched in (("index_queue", _IndexQueue), ("data_queue", _DataQueue)):
+            bound.arguments[name] = watched(bound.arguments[name], writer)
+    except (TypeError, KeyError, OSError):  # a torch with another loop: work unwatched
+        return _torch_worker_loop(*arguments)
+    _torch_worker_loop(*bound.args)
+    # Ended as it should: nothing to be told of it any more.
+    with suppress(OSError):
+        os.unlink(os.path.join(folder, f"worker-{os.getpid()}.bin"))
+        os.unlink(stacks_path(folder, os.getpid()))
+    return None
+
+
+class _Queue:
+    def __init__(self, queue: Any, writer: WorkerWriter) -> None:
+        self._queue, self._writer = queue, writer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._queue, name)
+
+
+class _IndexQueue(_Queue):
+    """Where the worker waits for the indices of its next batch."""
+
+    waiting = False
+    asked = False
+
+    def get(self, timeout: float | None = None) -> Any:
+        if not self.asked:
+            faulthandler.enable()  # torch's own handlers, set by now, leave no stack: they follow
+            self.asked = True
+        if not self.waiting:
+            self._writer.enter(WorkerStage.IDLE)
+            self.waiting = True
+        wanted = self._queue.get(timeout=timeout)
+        self.waiting = False
+        if isinstance(wanted, tuple):
+            self._writer.enter(WorkerStage.FETCHING)
+        return wanted
+
+
+class _DataQueue(_Queue):
+    """Where the worker hands over its batches."""
+
+    def put(self, made: Any) -> None:
+        self._queue.put(made)
+        self._writer.enter(WorkerStage.IDLE, batches=1)
+
+
+def _start(process: BaseProcess) -> None:
+    _torch_start(process)
+    _started[:] = [popen for popen in _started if popen.returncode != 0]
+    _started.append(process._popen)  # type: ignore[attr-defined]
+
+
+def dead_workers(error: BaseException) -> list[WorkerExit]:
+    """Workers that have ended, for an error that one of their deaths may have caused.
+
+    The error can come before the death can be seen: then it is waited for, up to a second. torch's
+    handler of SIGCHLD, which raises, must not be set any more.
+    """
+    may_follow = isinstance(error, (RuntimeError, OSError, EOFError))
+    deadline_s = time.monotonic() + (_DYING_S if may_follow else 0.0)
+    while not any((ended := _ended()).values()) and time.monotonic() < deadline_s:
+        if len(ended) == len(_started):  # none is left that could still die
+            break
+        time.sleep(0.02)
+    folder = os.environ.get(FOLDER_VARIABLE)
+    numbers = {one.pid: one.worker for one in read_workers(folder)} if folder else {}
+    return [
+        WorkerExit(pid=pid, worker=numbers.get(pid), exit_code=code) for pid, code in ended.items()
+    ]
+
+
+def _ended() -> dict[int, int]:
+    codes: dict[int, int] = {}
+    for popen in _started:
+        with suppress(OSError, EOFError):
+            if (code := popen.poll()) is not None:
+                codes[popen.pid] = code
+    return codes
