@@ -7,7 +7,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ctrkit.config import Cell
 from ctrkit.progress import Stage
+from ctrkit.units import format_duration
 
 COMPUTE_STAGES = (Stage.DATA, Stage.MODEL, Stage.FIRST_BATCH, Stage.STEP, Stage.VALIDATION)
 
@@ -51,6 +53,25 @@ class Budgets:
     def with_stall_timeout(self, stall_timeout_s: float) -> Budgets:
         """The same, but with this budget for every stage."""
         return dataclasses.replace(self, stall_timeout_s=stall_timeout_s)
+
+    def of_cell(self, cell: Cell) -> Budgets:
+        """The same rules for this cell's workers and device."""
+        return dataclasses.replace(self, workers=cell.workers, device=cell.device)
+
+    def in_words(self) -> str:
+        """One line of what is allowed, before anything is measured."""
+        if self.stall_timeout_s is not None:
+            every = format_duration(self.stall_timeout_s)
+            return f"silence of {every} counts as a hang, twice that while CPU burns"
+        stages = (
+            ("start-up", self.startup_s), ("a first batch", self.first_batch_s),
+            ("validation", self.validation_s), ("a checkpoint", self.checkpoint_s),
+        )  # fmt: skip
+        listed = ", ".join(f"{format_duration(allowed_s)} in {what}" for what, allowed_s in stages)
+        return (
+            f"silence counts as a hang after {listed}, and in a step after "
+            f"{self.steady_factor:g} x the median (at least {format_duration(self.steady_least_s)})"
+        )
 
     def for_stage(self, stage: Stage, steps_s: Sequence[float] = ()) -> StageBudget:
         """The budget of a stage, given the seconds of the steady steps seen so far."""

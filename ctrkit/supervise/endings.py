@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from ctrkit.progress import Stage
-from ctrkit.records import ChildError
+from ctrkit.records import ChildError, WorkerExit
 from ctrkit.supervise.watchdog import Verdict
 
 _WORKER_DIED = re.compile(
@@ -42,12 +43,21 @@ class Result:
     error: ChildError | None = None
 
 
-def read_result(path: Path) -> Result | None:
-    """The child's result so far, None if it wrote none."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Result)
-    except (OSError, msgspec.DecodeError):
-        return None
+def read_result(folder: Path, completion: str = "measurement.json") -> Result | None:
+    """The child's result so far, None if it wrote none. An error always stands in the measurement.
+
+    Args:
+        folder: the child's.
+        completion: name of its result file.
+    """
+    for name in dict.fromkeys((completion, "measurement.json")):
+        try:
+            result = msgspec.json.decode((folder / name).read_bytes(), type=Result)
+        except (OSError, msgspec.DecodeError):
+            continue
+        if name == completion or result.error is not None:
+            return result
+    return None
 
 
 def classify_error(message: str, details: str = "", otherwise: str = "crashed") -> str:
@@ -66,7 +76,9 @@ def classify_error(message: str, details: str = "", otherwise: str = "crashed") 
     return otherwise
 
 
-def judge_exit(exit_code: int, result: Result | None, stage: Stage, stderr: str = "") -> Verdict:
+def judge_exit(
+    exit_code: int, result: Result | None, stage: Stage, stderr: str = "", kills: int = 0
+) -> Verdict:
     """The verdict of a child that ended by itself.
 
     Args:
@@ -74,23 +86,17 @@ def judge_exit(exit_code: int, result: Result | None, stage: Stage, stderr: str 
         result: what it wrote.
         stage: where it was last.
         stderr: the end of it; an uncaught exception stands in the last line.
+        kills: how many processes of its control groups the kernel killed for memory meanwhile.
     """
     if result is not None and result.error is not None:
-        error = result.error
-        # bad input that only the child could notice: of a trial it is a failed set-up
-        verdict = "setup-failed" if error.verdict == "usage" else error.verdict
-        if verdict in ("crashed", "setup-failed"):
-            verdict = classify_error(error.message, error.traceback, otherwise=verdict)
-        said = _in_words(verdict, error.message)
-        return Verdict(verdict, f"{said} (in stage '{error.stage}')")
+        return _judge_error(result.error, kills)
     complete = result is not None and result.complete
     if exit_code == 0 and complete:
         return Verdict("ok", "")
     where = "after its result was complete" if complete else f"in stage '{stage.label}'"
     if exit_code < 0:
-        name = _signal_name(-exit_code)
-        cause = ", cause unknown" if -exit_code == signal.SIGKILL else ""
-        return Verdict("crashed", f"killed by {name}{cause} ({where})")
+        verdict = "out-of-memory" if _was_for_memory(exit_code, kills) else "crashed"
+        return Verdict(verdict, f"the main process {_ended_words(exit_code, kills)} ({where})")
     if exit_code == 0:
         return Verdict("crashed", f"it ended without a complete result ({where})")
     otherwise = "setup-failed" if stage in _SETUP_STAGES and not complete else "crashed"
@@ -98,6 +104,50 @@ def judge_exit(exit_code: int, result: Result | None, stage: Stage, stderr: str 
     verdict = classify_error(said, stderr, otherwise=otherwise)
     said = _in_words(verdict, said) or "no words"
     return Verdict(verdict, f"it ended with exit code {exit_code} {where}: {said}")
+
+
+def _judge_error(error: ChildError, kills: int) -> Verdict:
+    """The verdict of an error that the child wrote down, with the exit codes of its workers."""
+    # bad input that only the child could notice: of a trial it is a failed set-up
+    verdict = "setup-failed" if error.verdict == "usage" else error.verdict
+    if verdict in ("crashed", "setup-failed"):
+        verdict = classify_error(error.message, error.traceback, otherwise=verdict)
+    where = f"(in stage '{error.stage}')"
+    dead = guilty_worker(error.dead_workers, told=verdict == "worker-died")
+    if dead is None or verdict not in ("worker-died", "crashed", "setup-failed"):
+        return Verdict(verdict, f"{_in_words(verdict, error.message)} {where}")
+    verdict = "out-of-memory" if _was_for_memory(dead.exit_code, kills) else "worker-died"
+    who = "a worker" if dead.worker is None else f"worker {dead.worker}"
+    how = _ended_words(dead.exit_code, kills)
+    return Verdict(verdict, f"{who} (pid {dead.pid}) {how} {where}; then: {error.message}")
+
+
+def guilty_worker(dead: Sequence[WorkerExit], *, told: bool) -> WorkerExit | None:
+    """The worker whose death brought the loop down, None if it was not a death.
+
+    Where the error itself does not tell of one (`told`), only a signal that torch does not send
+    counts: a loop that fails ends its workers, and some of those then fail, too.
+    """
+    signalled = [one for one in dead if one.exit_code < 0 and -one.exit_code != signal.SIGTERM]
+    if signalled or not told:
+        return signalled[0] if signalled else None
+    return next((one for one in dead if one.exit_code != 0), dead[0] if dead else None)
+
+
+def _was_for_memory(exit_code: int, kills: int) -> bool:
+    return exit_code == -signal.SIGKILL and kills > 0
+
+
+def _ended_words(exit_code: int, kills: int) -> str:
+    if exit_code >= 0:
+        return f"ended with exit code {exit_code}"
+    name = _signal_name(-exit_code)
+    if _was_for_memory(exit_code, kills):
+        return (
+            f"was killed by {name} for memory: the kernel's oom_kill counter of its control "
+            f"group rose by {kills}"
+        )
+    return f"was killed by {name}" + (", cause unknown" if name == "SIGKILL" else "")
 
 
 def _in_words(verdict: str, said: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,9 @@ import psutil
 
 # Reading the proportional set size walks page tables: only at new highs.
 _NEW_HIGH = 1.05
+
+# nanosleep and clock_nanosleep
+_SLEEP_CALLS = {"x86_64": (35, 230), "aarch64": (101, 115)}.get(platform.machine(), ())
 
 STOPPED_STATES = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
 
@@ -20,6 +25,8 @@ class ProcessSample:
     """One process: its state in psutil's words, CPU seconds so far, resident bytes.
 
     `queued_s` is the time for which its threads were ready to run but had no core (Linux; else 0).
+    `on_timer`: its main thread sleeps until a set time; looked at only where it was asked for, and
+    told only by Linux.
     """
 
     pid: int
@@ -29,6 +36,7 @@ class ProcessSample:
     cpu_s: float
     queued_s: float
     rss_bytes: int
+    on_timer: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +72,14 @@ class TreeSampler:
         """The most memory the tree had: proportional where the system tells, else resident."""
         return self._peak_pss_bytes or self._peak_rss_bytes or None
 
-    def sample(self, now_s: float, *, weigh: bool = True) -> TreeSample:
-        """The tree now. `weigh=False` leaves out the costly memory figure.
+    def sample(self, now_s: float, *, weigh: bool = True, waits: bool = False) -> TreeSample:
+        """The tree now. `weigh=False` leaves out the costly memory figure, `waits` adds timers.
 
         Do so while a child is silent: the costly figure waits for locks of the watched processes.
         """
         live = self._live()
-        found = [sample for process in live if (sample := self._look(process)) is not None]
+        looks = (self._look(process, waits=waits) for process in live)
+        found = [sample for sample in looks if sample is not None]
         cpu_s = sum(process.cpu_s for process in self._newest.values())
         queued_s = sum(process.queued_s for process in self._newest.values())
         tree = TreeSample(
@@ -89,7 +98,7 @@ class TreeSampler:
         except psutil.Error:
             return []
 
-    def _look(self, process: psutil.Process) -> ProcessSample | None:
+    def _look(self, process: psutil.Process, *, waits: bool) -> ProcessSample | None:
         try:
             with process.oneshot():
                 times = process.cpu_times()
@@ -101,11 +110,23 @@ class TreeSampler:
                     cpu_s=float(times.user + times.system),
                     queued_s=_queued_s(process.pid),
                     rss_bytes=int(process.memory_info().rss),
+                    on_timer=waits and _is_on_timer(process.pid),
                 )
                 self._newest[(process.pid, process.create_time())] = sample
                 return sample
         except psutil.Error:
             return None
+
+
+def _is_on_timer(pid: int) -> bool:
+    """Whether the main thread is in `nanosleep`: it will go on by itself. False if not told."""
+    # neither file is readable, or says anything, on every kernel
+    with suppress(OSError):
+        if "nanosleep" in Path(f"/proc/{pid}/wchan").read_text():
+            return True
+    with suppress(OSError, ValueError):
+        return int(Path(f"/proc/{pid}/syscall").read_text().split()[0]) in _SLEEP_CALLS
+    return False
 
 
 def _queued_s(pid: int) -> float:

@@ -11,12 +11,23 @@ from pathlib import Path
 
 from ctrkit.config import ChildSpec
 from ctrkit.files import write_json
-from ctrkit.progress import Progress, Stage, read_progress
+from ctrkit.progress import (
+    Progress,
+    Stage,
+    WorkerProgress,
+    WorkerStage,
+    read_progress,
+    read_workers,
+)
+from ctrkit.records import ChildError
 from ctrkit.supervise.budgets import Budgets, StageBudget
 from ctrkit.supervise.cleanup import Ended, subreaper
 from ctrkit.supervise.endings import judge_exit, judge_hang, read_result
-from ctrkit.supervise.evidence import examine, save_tails, tail
+from ctrkit.supervise.explain.causes import Cause
+from ctrkit.supervise.explain.evidence import examine, examine_ended, save_tails, tail
+from ctrkit.supervise.explain.scene import Scene
 from ctrkit.supervise.launch import Child
+from ctrkit.supervise.memory import KillCounters
 from ctrkit.supervise.sampler import TreeSample, TreeSampler, host_slept_s
 from ctrkit.supervise.stop import StopRequest
 from ctrkit.supervise.watchdog import (
@@ -28,16 +39,16 @@ from ctrkit.supervise.watchdog import (
     step_seconds,
 )
 
-_POLL_S = 0.1
-_SAMPLE_S = 1.0
-_SUSPECT_SAMPLE_S = 0.5
+_POLL_S = 0.2
+_SAMPLE_S, _SUSPECT_SAMPLE_S = 2.0, 0.5
+_SUSPECT_S = 2.0  # before the end of a budget
 _WEIGH_WITHIN_S = 5.0  # of silence; later the memory figure is left alone
 _STEPS_KEPT = 101
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tick:
-    """What a display may want to know, about ten times a second."""
+    """What a display may want to know, some times a second."""
 
     wall_s: float
     silent_s: float
@@ -62,7 +73,11 @@ class Outcome:
         complete: its result file says that the result is whole.
         evidence: the evidence folder, None where there is none.
         progress: the last that was seen.
+        error: the exception that the child wrote down, where there was one.
+        cause: what is behind the verdict, as far as the evidence shows it.
+        silent_s: since the last progress, when the watching ended.
         host_slept_s: how long the host slept meanwhile.
+        stopped_s: for how long a process of it was stopped, and went on again.
         left: pids of the family that could not be ended.
     """
 
@@ -75,9 +90,13 @@ class Outcome:
     complete: bool
     evidence: str | None
     progress: Progress | None
+    error: ChildError | None = None
+    cause: Cause | None = None
+    silent_s: float = 0.0
     cut_by_budget: bool = False
     interrupted: bool = False
     host_slept_s: float = 0.0
+    stopped_s: float = 0.0
     left: tuple[int, ...] = ()
 
 
@@ -89,6 +108,7 @@ class _End:
     hang: Verdict | None = None
     cut: bool = False
     interrupted: bool = False
+    silent_s: float = 0.0
 
 
 @dataclass
@@ -100,10 +120,13 @@ class _Watch:
     sampler: TreeSampler
     silence: Silence
     slept_s: float
+    kills: KillCounters = field(default_factory=KillCounters)
+    workers: list[WorkerProgress] = field(default_factory=list)
     progress: Progress | None = None
     sample: TreeSample | None = None
     steps_s: list[float] = field(default_factory=list)
     next_sample_s: float = 0.0
+    stopped_s: float = 0.0
 
     @property
     def stage(self) -> Stage:
@@ -113,20 +136,45 @@ class _Watch:
     def budget(self) -> StageBudget:
         return self.budgets.for_stage(self.stage, self.steps_s)
 
+    @property
+    def awaited(self) -> set[int]:
+        """Pids of those that the loop waits for: busy workers, else the main process."""
+        busy = {one.pid for one in self.workers if one.stage is not WorkerStage.IDLE}
+        return busy or {self.child.pid}
+
     def update(self, now_s: float) -> None:
         """Read the progress and, when it is time, look at the tree."""
         self._read(now_s)
+        self.child.bound_output()
         slept_s = host_slept_s()
         if slept_s > self.slept_s + 1:
-            self.silence, self.slept_s = Silence.begin(now_s), slept_s
+            self._begin_silence(now_s)
+            self.slept_s = slept_s
         if now_s < self.next_sample_s:
             return
         silent_s = self.silence.length_s(now_s)
-        self.sample = self.sampler.sample(now_s, weigh=silent_s < _WEIGH_WITHIN_S)
+        suspect = silent_s > min(_SUSPECT_S, self.budget.idle_s - _SUSPECT_S)
+        self.sample = self.sampler.sample(now_s, weigh=silent_s < _WEIGH_WITHIN_S, waits=suspect)
         self.silence = add_look(self.silence, self.sample)
-        urgent = silent_s > self.budget.idle_s - 2 * _SAMPLE_S
+        self._read_workers(now_s)
+        self.kills.watch(process.pid for process in self.sample.processes)
+        urgent = silent_s > self.budget.idle_s - _SUSPECT_S
         self.next_sample_s = now_s + (_SUSPECT_SAMPLE_S if urgent else _SAMPLE_S)
-        self.child.bound_output()
+
+    def _read_workers(self, now_s: float) -> None:
+        """A worker that starts or makes a batch is progress: it can only make so many ahead."""
+        assert self.sample is not None
+        alive = {process.pid for process in self.sample.processes}
+        workers = [one for one in read_workers(self.child.folder) if one.pid in alive]
+        if {(one.pid, one.writes) for one in workers} - {
+            (one.pid, one.writes) for one in self.workers
+        }:
+            self._begin_silence(now_s)
+        self.workers = workers
+
+    def _begin_silence(self, now_s: float) -> None:
+        self.stopped_s += self.silence.stopped_s
+        self.silence = Silence.begin(now_s)
 
     def _read(self, now_s: float) -> None:
         progress = read_progress(self.child.progress_path)
@@ -136,7 +184,8 @@ class _Watch:
         step_s = step_seconds(before, progress, self.budgets.workers)
         if step_s is not None:
             self.steps_s = [*self.steps_s[1 - _STEPS_KEPT :], step_s]
-        self.progress, self.silence = progress, Silence.begin(now_s)
+        self.progress = progress
+        self._begin_silence(now_s)
 
 
 def run_child(
@@ -158,7 +207,7 @@ def run_child(
         evidence_folder: made only for a verdict other than `ok` and `skipped`.
         completion: name of the result file in the spec's folder.
         deadline_s: `time.monotonic()` at which it is cut, unless it may be hanging already.
-        on_tick: called about ten times a second; must be quick.
+        on_tick: called some times a second; must be quick.
         stop: the user's wish to end.
         argv: instead of `python -m ctrkit.child SPEC` (for tests).
     """
@@ -173,12 +222,14 @@ def run_child(
             end = _watch(watch, deadline_s, on_tick, stop)
             wall_s = time.monotonic() - child.spawned_at_s
             verdict = _verdict(end, watch, completion)
-            kept = verdict.verdict not in ("ok", "skipped")
+            kept, cause = verdict.verdict not in ("ok", "skipped"), None
             if kept:
-                verdict = _explain(verdict, end, watch, evidence_folder, stop)
+                result = read_result(child.folder, completion)
+                scene = _scene(verdict, watch, spec, None if result is None else result.error)
+                verdict, cause = _explain(verdict, end, watch, evidence_folder, stop, scene)
         finally:
             ended = child.end()
-    result = read_result(child.folder / completion)
+    result = read_result(child.folder, completion)
     outcome = Outcome(
         verdict=verdict.verdict,
         reason=verdict.reason,
@@ -187,11 +238,15 @@ def run_child(
         cpu_s=watch.sample.cpu_s if watch.sample else 0.0,
         peak_rss_bytes=watch.sampler.peak_bytes,
         complete=result is not None and result.complete,
+        error=None if result is None else result.error,
         evidence=str(evidence_folder) if kept else None,
         progress=watch.progress,
+        cause=cause,
+        silent_s=end.silent_s,
         cut_by_budget=end.cut,
         interrupted=end.interrupted,
         host_slept_s=max(0.0, host_slept_s() - slept_s),
+        stopped_s=watch.stopped_s,
         left=ended.left,
     )
     if kept:
@@ -218,9 +273,10 @@ def _watch(
         if stop.finish and not told:
             watch.child.send_signal(signal.SIGINT)
             told = True
-        decision = judge(watch.silence, now_s, watch.stage, watch.budget)
+        decision = judge(watch.silence, now_s, watch.stage, watch.budget, watch.awaited)
         if isinstance(decision, Verdict):
-            return _End(hang=decision, interrupted=stop.finish)
+            silent_s = watch.silence.length_s(now_s)
+            return _End(hang=decision, interrupted=stop.finish, silent_s=silent_s)
         overdue = deadline_s is not None and now_s >= deadline_s
         if overdue and not is_quiet(watch.silence, now_s, watch.steps_s):
             return _End(cut=True)
@@ -241,38 +297,66 @@ def _tick(watch: _Watch, now_s: float) -> Tick:
 
 def _verdict(end: _End, watch: _Watch, completion: str) -> Verdict:
     """What the end of watching means, together with the result file."""
-    result = read_result(watch.child.folder / completion)
+    result = read_result(watch.child.folder, completion)
     if end.hang is not None:
         return judge_hang(end.hang, result)
     if end.interrupted:
         return Verdict("skipped", "interrupted")
     if end.exit_code is None:
         return Verdict("skipped", "budget")
-    return judge_exit(end.exit_code, result, watch.stage, tail(watch.child.stderr_path))
+    watch.kills.read()
+    stderr = tail(watch.child.stderr_path)
+    return judge_exit(end.exit_code, result, watch.stage, stderr, watch.kills.kills())
 
 
 def _explain(
-    verdict: Verdict, end: _End, watch: _Watch, folder: Path, stop: StopRequest
-) -> Verdict:
-    """Save the evidence; the verdict's reason with what it shows."""
+    verdict: Verdict, end: _End, watch: _Watch, folder: Path, stop: StopRequest, known: Scene
+) -> tuple[Verdict, Cause | None]:
+    """Save the evidence; the verdict's reason with what it shows, and the cause."""
     child = watch.child
     save_tails(folder, child.folder)
-    if end.exit_code is not None:
-        return verdict
-    read = partial(read_progress, child.progress_path)
-    found = examine(folder, child.folder, child.pid, read, lambda: stop.end_now)
-    reason = verdict.reason
-    if found.place:
-        reason += f"; {found.place}"
+    parts = [verdict.reason]
+    try:
+        if end.exit_code is not None:
+            found = examine_ended(folder, child.folder, known)
+        else:
+            read = partial(read_progress, child.progress_path)
+            found = examine(folder, child.folder, child.pid, read, lambda: stop.end_now, known)
+    except Exception as error:  # the verdict stands all the same, and the family must be ended
+        parts.append(f"the evidence is incomplete: {type(error).__name__}: {error}")
+        return Verdict(verdict.verdict, "; ".join(parts)), None
+    if found.cause is not None:
+        parts += [found.cause.sentence, found.cause.fix]
+    elif found.place:
+        parts.append(found.place)
     if found.woken:
-        reason += "; the evidence signal woke it"
-    return Verdict(verdict.verdict, reason)
+        parts.append("the evidence signal woke it")
+    return Verdict(verdict.verdict, "; ".join(filter(None, parts))), found.cause
+
+
+def _scene(verdict: Verdict, watch: _Watch, spec: ChildSpec, error: ChildError | None) -> Scene:
+    """What is known before anybody is asked."""
+    progress, cell = watch.progress, spec.cell
+    return Scene(
+        root_pid=watch.child.pid,
+        verdict=verdict.verdict,
+        stage=watch.stage.label if error is None else error.stage,
+        step=0 if progress is None else progress.step,
+        start_method=cell.start_method,
+        workers=cell.workers,
+        device=cell.device,
+        oom_kills=watch.kills.kills(),
+        stderr=tail(watch.child.stderr_path),
+        error="" if error is None else error.traceback,
+        dead=() if error is None else tuple(error.dead_workers),
+    )
 
 
 def _save_verdict(folder: Path, outcome: Outcome, ended: Ended) -> None:
     write_json(folder / "verdict.json", {
         "verdict": outcome.verdict, "reason": outcome.reason, "exit_code": outcome.exit_code,
-        "wall_s": outcome.wall_s, "cpu_s": outcome.cpu_s, "host_slept_s": outcome.host_slept_s,
+        "wall_s": outcome.wall_s, "silent_s": outcome.silent_s, "cpu_s": outcome.cpu_s,
+        "host_slept_s": outcome.host_slept_s, "stopped_s": outcome.stopped_s,
         "peak_rss_bytes": outcome.peak_rss_bytes, "ended": list(ended.killed),
         "left": list(ended.left), "unlinked": list(ended.unlinked),
         "progress": None if outcome.progress is None else vars(outcome.progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -16,9 +16,9 @@ from ctrkit.units import format_duration
 
 LOOK_AGAIN_S = 1.5
 BURNING_CORES = 0.75
-DISK_GRACE = 3
+GRACE = 3  # budgets, for what may go on by itself: a disk, a timer
 QUIET_S = 5.0
-_MAX_GAP_S = 3.0  # between two samples; a longer one means that the supervisor itself did not run
+_MAX_GAP_S = 4.0  # between two samples; a longer one means that the supervisor itself did not run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +88,26 @@ class Verdict:
 Decision = Keep | Suspect | Verdict
 
 
-def judge(silence: Silence, now_s: float, stage: Stage, budget: StageBudget) -> Decision:
+def judge(
+    silence: Silence,
+    now_s: float,
+    stage: Stage,
+    budget: StageBudget,
+    awaited: Collection[int] = (),
+) -> Decision:
     """What a silence of this length and these looks means.
 
     A stopped process or a spinning tree is `stalled`, so is one in uninterruptible I/O after
-    DISK_GRACE budgets; a tree that burns CPU gets `burning_s`; one that burned and has just become
-    idle gets a quarter of its budget more; what remains is `deadlock`.
+    GRACE budgets; a tree that burns CPU gets `burning_s`; one that burned and has just become
+    idle gets a quarter of its budget more; where a process of `awaited` sleeps on a timer, it has
+    GRACE budgets; what remains is `deadlock`.
+
+    Args:
+        silence: since the last progress.
+        now_s: on the clock of the samples.
+        stage: where the child is.
+        budget: of this stage.
+        awaited: pids of those that the loop waits for: busy workers, else the main process.
     """
     silent_s = silence.length_s(now_s)
     if silent_s < budget.idle_s:
@@ -115,11 +129,15 @@ def judge(silence: Silence, now_s: float, stage: Stage, budget: StageBudget) -> 
             return Keep()
         return Verdict("stalled", f"{what}; its processes burn {cores:.1f} cores all the while")
     if waiting := _in_states(first, last, (psutil.STATUS_DISK_SLEEP,)):
-        if silent_s < DISK_GRACE * budget.idle_s:
+        if silent_s < GRACE * budget.idle_s:
             return Keep()
         return Verdict("stalled", f"{what}; process {waiting[0]} is in uninterruptible I/O")
     if now_s - silence.burned_until_s < max(LOOK_AGAIN_S, budget.idle_s / 4):
         return Keep()
+    if sleeping := _on_timer(first, last, awaited):
+        if silent_s < GRACE * budget.idle_s:
+            return Keep()
+        return Verdict("deadlock", f"{what}; process {sleeping[0]} only sleeps, again or still")
     return Verdict("deadlock", f"{what}; its processes burn {cores:.2f} cores")
 
 
@@ -162,3 +180,13 @@ def _in_states(first: TreeSample, last: TreeSample, states: Sequence[str]) -> li
     """Processes that were in one of the states both times."""
     before = {process.pid for process in first.processes if process.status in states}
     return [p.pid for p in last.processes if p.pid in before and p.status in states]
+
+
+def _on_timer(first: TreeSample, last: TreeSample, awaited: Collection[int]) -> list[int]:
+    """Awaited processes that slept on a timer both times."""
+    before = {process.pid for process in first.processes if process.on_timer}
+    return [
+        process.pid
+        for process in last.processes
+        if process.on_timer and process.pid in before and process.pid in awaited
+    ]

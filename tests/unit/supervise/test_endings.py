@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from ctrkit.progress import Stage
-from ctrkit.records import VERDICTS, ChildError, Measurement
+from ctrkit.records import VERDICTS, ChildError, Measurement, WorkerExit
 from ctrkit.runs import save_measurement
 from ctrkit.supervise.endings import (
     Result,
     classify_error,
+    guilty_worker,
     judge_exit,
     judge_hang,
     read_result,
@@ -100,14 +101,63 @@ def test_a_hang_after_an_error_has_the_error_s_verdict() -> None:
 
 
 def test_results_of_every_kind_are_read(tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    assert read_result(path) is None
+    path = tmp_path / "measurement.json"
+    assert read_result(tmp_path) is None
     path.write_text("{")
-    assert read_result(path) is None
-    path.write_text('{"devices": ["cpu"]}')
-    assert read_result(path) == Result(complete=True)
+    assert read_result(tmp_path) is None
     save_measurement(path, Measurement(kind="full"))
-    assert read_result(path) == Result(complete=False)
+    assert read_result(tmp_path) == Result(complete=False)
     error = ChildError(verdict="crashed", stage="step", message="m", traceback="t")
     save_measurement(path, Measurement(kind="full", error=error))
-    assert read_result(path) == Result(complete=False, error=error)
+    assert read_result(tmp_path) == Result(complete=False, error=error)
+    # a kind whose result is another file still writes its error into the measurement
+    assert read_result(tmp_path, "outcome.json") == Result(complete=False, error=error)
+    (tmp_path / "outcome.json").write_text('{"finished": true}')
+    assert read_result(tmp_path, "outcome.json") == Result(complete=True)
+    (tmp_path / "outcome.json").unlink()
+    save_measurement(path, Measurement(kind="train"))
+    assert read_result(tmp_path, "outcome.json") is None
+
+
+def died(*dead: WorkerExit, message: str, verdict: str = "crashed", kills: int = 0) -> Verdict:
+    error = ChildError(
+        verdict=verdict, stage="step", message=message, traceback="", dead_workers=list(dead)
+    )
+    return judge_exit(1, Result(complete=False, error=error), Stage.SHUTDOWN, "", kills)
+
+
+UNEXPECTED = "RuntimeError: DataLoader worker (pid(s) 12) exited unexpectedly"
+
+
+def test_the_exit_code_of_a_worker_says_how_it_died() -> None:
+    found = died(WorkerExit(pid=12, worker=1, exit_code=3), message=UNEXPECTED)
+    assert found.verdict == "worker-died"
+    assert found.reason.startswith("worker 1 (pid 12) ended with exit code 3 (in stage 'step')")
+    found = died(WorkerExit(pid=12, worker=None, exit_code=-signal.SIGSEGV), message="EOFError: ")
+    assert found.verdict == "worker-died"
+    assert found.reason.startswith("a worker (pid 12) was killed by SIGSEGV")
+    found = died(WorkerExit(pid=12, worker=0, exit_code=0), message=UNEXPECTED)
+    assert "ended with exit code 0" in found.reason
+
+
+def test_a_killed_worker_has_no_known_cause_unless_a_counter_proves_memory() -> None:
+    killed = WorkerExit(pid=12, worker=0, exit_code=-signal.SIGKILL)
+    found = died(killed, message=UNEXPECTED)
+    assert found.verdict == "worker-died"
+    assert "SIGKILL, cause unknown" in found.reason
+    found = died(killed, message=UNEXPECTED, kills=1)
+    assert found.verdict == "out-of-memory"
+    assert "oom_kill" in found.reason
+    assert judge_exit(-signal.SIGKILL, None, Stage.STEP, "", 2).verdict == "out-of-memory"
+    assert judge_exit(-signal.SIGTERM, None, Stage.STEP, "", 2).verdict == "crashed"
+
+
+def test_workers_that_a_failing_loop_ended_are_not_to_blame() -> None:
+    ended = [
+        WorkerExit(pid=12, worker=0, exit_code=-signal.SIGTERM),
+        WorkerExit(pid=13, worker=1, exit_code=1),
+    ]
+    assert died(*ended, message="ValueError: no such column").verdict == "crashed"
+    first = WorkerExit(pid=11, worker=2, exit_code=-signal.SIGSEGV)
+    assert guilty_worker([*ended, first], told=False) == first
+    assert guilty_worker([], told=True) is None

@@ -3,6 +3,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
+
+import pytest
 
 from ctrkit.supervise.sampler import TreeSampler, host_slept_s
 
@@ -45,3 +48,27 @@ def test_the_host_has_not_slept_between_two_readings() -> None:
     first = host_slept_s()
     assert first >= 0
     assert abs(host_slept_s() - first) < 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells")
+def test_a_timer_is_told_from_a_pipe() -> None:
+    for code, on_timer in (("import time; time.sleep(60)", True), ("input()", False)):
+        process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+        try:
+            sampler, deadline_s = TreeSampler(process.pid), time.monotonic() + 20
+            while True:
+                (found,) = sampler.sample(time.monotonic(), weigh=False, waits=True).processes
+                waits = found.on_timer or "pipe" in wchan(process.pid)
+                if waits or time.monotonic() > deadline_s:
+                    break
+                time.sleep(0.05)
+            assert found.on_timer == on_timer
+            (found,) = sampler.sample(time.monotonic()).processes
+            assert not found.on_timer, "looked at where it was not asked for"
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def wchan(pid: int) -> str:
+    return Path(f"/proc/{pid}/wchan").read_text()

@@ -112,6 +112,28 @@ def test_uninterruptible_io_gets_three_budgets() -> None:
     assert "uninterruptible I/O" in found.reason
 
 
+def asleep(until_s: int, *, pid: int = 100) -> list[TreeSample]:
+    process = ProcessSample(
+        pid=pid, parent_pid=1, name="p", status=psutil.STATUS_SLEEPING, cpu_s=0, queued_s=0,
+        rss_bytes=0, on_timer=True,
+    )  # fmt: skip
+    return [
+        TreeSample(taken_s=float(second), cpu_s=0, wanted_s=0, processes=(process,))
+        for second in range(until_s + 1)
+    ]
+
+
+def test_one_that_is_awaited_and_sleeps_on_a_timer_gets_three_budgets() -> None:
+    for until_s, verdict in ((170, None), (183, "deadlock")):
+        samples = asleep(until_s)
+        found = judge(silence(samples), until_s, Stage.STEP, BUDGET, {100})
+        assert (found.verdict if isinstance(found, Verdict) else None) == verdict
+    # not one that nobody waits for: a helper of the user's may sleep for ever
+    found = judge(silence(asleep(62)), 62, Stage.STEP, BUDGET, {101})
+    assert isinstance(found, Verdict)
+    assert found.verdict == "deadlock"
+
+
 def test_a_supervisor_that_did_not_run_excuses_the_gap() -> None:
     gap = [*idle(30), tree(500.0), tree(501.0), tree(502.0)]
     assert silence(gap).length_s(502) == 32

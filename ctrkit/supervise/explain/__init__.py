@@ -1,0 +1,1 @@
+"""Why a child hung or died: its scene, collected and told as a cause."""

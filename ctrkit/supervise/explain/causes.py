@@ -1,0 +1,23 @@
+"""Why a child hung or died, in one sentence: the first of the known patterns that fits."""
+
+from __future__ import annotations
+
+from ctrkit.supervise.explain.blame import Cause
+from ctrkit.supervise.explain.deaths import DEATHS
+from ctrkit.supervise.explain.hangs import HANGS
+from ctrkit.supervise.explain.scene import Scene
+
+__all__ = ["Cause", "explain"]
+
+_HANG_VERDICTS = ("deadlock", "stalled", "shutdown-hang")
+
+
+def explain(scene: Scene) -> Cause | None:
+    """The cause that the scene shows, None where it shows none.
+
+    A hang is explained by where the living stand, a death by what was said and counted. An error
+    that was followed by a hang counts as the error.
+    """
+    hung = scene.verdict in _HANG_VERDICTS and bool(scene.processes)
+    patterns = (*HANGS, *DEATHS) if hung else DEATHS
+    return next((cause for pattern in patterns if (cause := pattern(scene))), None)

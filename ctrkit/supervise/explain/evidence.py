@@ -1,0 +1,291 @@
+"""Evidence of a trial that is not ok: first what only looks, last the signal that may wake it."""
+
+from __future__ import annotations
+
+import json
+import linecache
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+
+from ctrkit.files import write_atomically, write_json
+from ctrkit.lifeline import stacks_path
+from ctrkit.progress import Progress, read_workers
+from ctrkit.records import WorkerExit
+from ctrkit.supervise.explain import passive
+from ctrkit.supervise.explain.causes import Cause, explain
+from ctrkit.supervise.explain.scene import Process, Scene, place_of
+from ctrkit.supervise.explain.stacks import Frame, Thread, is_users, parse_dump, user_frame
+
+TAIL_BYTES = 64_000
+_PY_SPY_S, _PY_SPY_PROCESSES = 5.0, 8
+_DUMP_S, _DUMP_SETTLED_S, _POLL_S = 2.0, 0.1, 0.02
+_RESUME_S = 1.0
+_ALL_S = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What was found; `woken`: progress resumed after the signal.
+
+    `place`: half a sentence on where the guilty process stands, None where that cannot be told.
+    """
+
+    scene: Scene
+    cause: Cause | None = None
+    woken: bool = False
+
+    @property
+    def place(self) -> str | None:
+        if self.cause is None or self.cause.place is None:
+            return None
+        return f"{self.cause.guilty or 'a worker'} is at {self.cause.place}"
+
+
+def save_tails(folder: Path, child_folder: Path) -> None:
+    """Keep the ends of the child's stdout and stderr."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("stdout.txt", "stderr.txt"):
+        write_atomically(folder / name, tail(child_folder / name).encode())
+
+
+def tail(path: Path, size: int = TAIL_BYTES) -> str:
+    """The last bytes of a text file; empty if there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - size))
+            return file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def examine(
+    folder: Path,
+    child_folder: Path,
+    root_pid: int,
+    read: Callable[[], Progress | None],
+    hurry: Callable[[], bool] = lambda: False,
+    known: Scene | None = None,
+) -> Evidence:
+    """Examine a living family and save what is found into `folder`.
+
+    `processes.json`, `py-spy-<pid>.json` where py-spy is installed and may, `stacks-<pid>.txt` of
+    every process that has armed faulthandler, `cause.json`; then whether progress resumed, which a
+    signal can cause. Takes 2 s, about 20 s at most; what is left to ask is left out as soon as
+    `hurry` says so.
+
+    Args:
+        folder: for what is found; made if missing.
+        child_folder: where the family writes its progress and its stacks.
+        root_pid: of the child.
+        read: the child's newest progress.
+        hurry: whether to leave out what takes time.
+        known: what is known besides: verdict, stage, cell, what the child said. The rest of the
+            scene is filled in here.
+    """
+    deadline_s = time.monotonic() + _ALL_S
+
+    def enough() -> bool:
+        return hurry() or time.monotonic() > deadline_s
+
+    folder.mkdir(parents=True, exist_ok=True)
+    before = read()
+    looked = _with_progress(passive.look(root_pid, enough), child_folder)
+    write_json(folder / "processes.json", looked)
+    spied = _run_py_spy(folder, [one.pid for one in looked[:_PY_SPY_PROCESSES]], enough)
+    dumps = {} if enough() else _dump_all(looked, child_folder)
+    woken = bool(dumps) and _resumed(before, read, enough)
+    if not enough():
+        silent = [one for one in looked if one.pid not in spied]
+        dumps |= _dump_stopped(silent, child_folder)
+    for pid, text in dumps.items():
+        write_atomically(folder / f"stacks-{pid}.txt", text.encode())
+    stacks = spied | {pid: parse_dump(text) for pid, text in dumps.items()}
+    known = replace(known or Scene(root_pid=root_pid), limits=passive.limits_of(root_pid))
+    if before is not None:
+        known = replace(known, step=before.step)
+    scene = _fill(known, looked, stacks, child_folder)
+    return Evidence(scene=scene, cause=save_cause(folder, scene), woken=woken)
+
+
+def examine_ended(folder: Path, child_folder: Path, known: Scene) -> Evidence:
+    """Explain a child that has ended, from what it said and its workers left, into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scene = _fill(known, [], {}, child_folder)
+    return Evidence(scene=scene, cause=save_cause(folder, scene))
+
+
+def save_cause(folder: Path, scene: Scene) -> Cause | None:
+    """Explain the scene; the cause is also kept as `cause.json`."""
+    cause = explain(scene)
+    if cause is not None:
+        write_json(folder / "cause.json", cause)
+    return cause
+
+
+def _fill(
+    known: Scene,
+    looked: Sequence[Process],
+    stacks: dict[int, tuple[Thread, ...]],
+    child_folder: Path,
+) -> Scene:
+    """The scene with what each process shows, those that have ended among them."""
+    processes = [replace(one, threads=stacks.get(one.pid, ())) for one in looked]
+    dead = {one.pid: one for one in known.dead}
+    for one in processes:
+        started = stacks_path(child_folder, one.pid).exists()
+        if one.is_dead and one.exit_code is not None and started and one.pid != known.root_pid:
+            worker = one.progress.worker if one.progress else None
+            dead.setdefault(
+                one.pid, WorkerExit(pid=one.pid, worker=worker, exit_code=one.exit_code)
+            )
+    seen = {process.pid for process in processes}
+    gone = {one.pid for one in read_workers(child_folder)} | set(dead)
+    processes += _with_progress(
+        [
+            Process(
+                pid=pid,
+                status=psutil.STATUS_DEAD,
+                exit_code=dead[pid].exit_code if pid in dead else None,
+            )
+            for pid in sorted(gone - seen)
+        ],
+        child_folder,
+    )
+    in_io = any(one.status == psutil.STATUS_DISK_SLEEP for one in processes)
+    return replace(
+        known,
+        processes=tuple(processes),
+        dead=tuple(dead.values()),
+        stderr=known.stderr or tail(child_folder / "stderr.txt"),
+        sources={} if in_io else _sources(processes),  # the sources may lie on the same disk
+    )
+
+
+def _with_progress(processes: Sequence[Process], child_folder: Path) -> list[Process]:
+    """Each with what it wrote of itself as a worker."""
+    progress = {one.pid: one for one in read_workers(child_folder)}
+    return [replace(one, progress=progress.get(one.pid)) for one in processes]
+
+
+def _sources(processes: Sequence[Process]) -> dict[Frame, str]:
+    frames = {place_of(process) for process in processes}
+    for process in processes:
+        frames |= {user_frame(thread) for thread in process.threads}
+    found = {}
+    for frame in frames:
+        if frame is not None and is_users(frame) and Path(frame.file).is_file():
+            found[frame] = linecache.getline(frame.file, frame.line).strip()[:120]
+    linecache.clearcache()
+    return found
+
+
+def _resumed(
+    before: Progress | None, read: Callable[[], Progress | None], enough: Callable[[], bool]
+) -> bool:
+    deadline_s = time.monotonic() + _RESUME_S
+    while time.monotonic() < deadline_s and not enough():
+        after = read()
+        if after is not None and (before is None or after.writes != before.writes):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _run_py_spy(
+    folder: Path, pids: Sequence[int], enough: Callable[[], bool]
+) -> dict[int, tuple[Thread, ...]]:
+    """Stacks read from outside, also those of stopped processes and of such as cannot be asked."""
+    beside = Path(sys.executable).parent / "py-spy"
+    program = str(beside) if beside.is_file() else shutil.which("py-spy")
+    found: dict[int, tuple[Thread, ...]] = {}
+    for pid in pids if program else ():
+        if enough():
+            break
+        argv = [str(program), "dump", "--nonblocking", "--json", "--pid", str(pid)]
+        try:
+            done = subprocess.run(
+                argv, capture_output=True, timeout=_PY_SPY_S, stdin=subprocess.DEVNULL, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            break  # what did not answer once will not answer for the others
+        if done.returncode == 0:
+            write_atomically(folder / f"py-spy-{pid}.json", done.stdout)
+            with suppress(ValueError, KeyError, TypeError):
+                found[pid] = parse_py_spy(done.stdout, pid)
+    return found
+
+
+def parse_py_spy(text: bytes | str, pid: int) -> tuple[Thread, ...]:
+    """The threads of py-spy's JSON, the main thread last."""
+    threads = sorted(json.loads(text), key=lambda one: one.get("os_thread_id") == pid)
+    return tuple(
+        tuple(Frame(f["filename"], int(f["line"]), f["name"]) for f in thread["frames"])
+        for thread in threads
+        if thread["frames"]
+    )
+
+
+def _dump_all(
+    looked: Sequence[Process], child_folder: Path, then: signal.Signals | None = None
+) -> dict[int, str]:
+    """Ask all at once for their stacks, then read them: each has a file of its own.
+
+    The files are opened before: who is woken by the signal may end, and remove its file.
+    """
+    with ExitStack() as stack:
+        files = {}
+        for one in looked:
+            with suppress(OSError):
+                if _may_signal(one, child_folder):
+                    file = stack.enter_context(open(stacks_path(child_folder, one.pid), "rb"))
+                    file.seek(0, os.SEEK_END)
+                    os.kill(one.pid, signal.SIGUSR1)
+                    if then is not None:
+                        os.kill(one.pid, then)
+                    files[one.pid] = file
+        texts = dict.fromkeys(files, b"")
+        deadline_s, settled_s = time.monotonic() + _DUMP_S, time.monotonic() + _DUMP_SETTLED_S
+        while time.monotonic() < min(deadline_s, settled_s) or (
+            not all(texts.values()) and time.monotonic() < deadline_s
+        ):
+            time.sleep(_POLL_S)
+            for pid, file in files.items():
+                if more := file.read():
+                    texts[pid] += more
+                    settled_s = time.monotonic() + _DUMP_SETTLED_S
+    return {pid: text.decode("utf-8", errors="replace") for pid, text in texts.items() if text}
+
+
+def _dump_stopped(looked: Sequence[Process], child_folder: Path) -> dict[int, str]:
+    """Ask stopped processes too: they go on for the moment that it takes, then stop again.
+
+    Only after all else: it may end the hang. The signal for the stacks is served first, so they
+    show where it stood.
+    """
+    stopped = [one for one in looked if one.status == psutil.STATUS_STOPPED]
+    awake = [replace(one, status=psutil.STATUS_SLEEPING) for one in stopped]
+    try:
+        return _dump_all(awake, child_folder, then=signal.SIGCONT) if stopped else {}
+    finally:
+        for one in stopped:
+            with suppress(OSError):
+                os.kill(one.pid, signal.SIGSTOP)
+
+
+def _may_signal(process: Process, child_folder: Path) -> bool:
+    """Whether it runs, has armed and catches SIGUSR1: one that does not catch it would die."""
+    if process.is_stopped or process.is_dead:
+        return False
+    if not stacks_path(child_folder, process.pid).exists():
+        return False
+    return passive.catches(process.pid, signal.SIGUSR1) is not False

@@ -1,0 +1,252 @@
+"""The scene of a hang or a death: all that is known of each process, and the part it plays."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import psutil
+
+from ctrkit.progress import WorkerProgress, WorkerStage
+from ctrkit.records import WorkerExit
+from ctrkit.supervise.explain.stacks import (
+    Frame,
+    Thread,
+    find_frame,
+    our_frame,
+    own_part,
+    user_frame,
+)
+from ctrkit.supervise.sampler import STOPPED_STATES
+
+BURNING_CORES = 0.5
+_GIL_WAKES_PER_S = 60.0  # who waits for the GIL wakes every 5 ms to ask for it
+_TORCH_WORKER = "torch/utils/data/_utils/worker.py"
+_TORCH_LOADER = "torch/utils/data/dataloader.py"
+
+
+class Role(StrEnum):
+    """What a process is there for."""
+
+    MAIN = "main process"
+    WORKER = "worker"
+    FORKSERVER = "forkserver"
+    RESOURCE_TRACKER = "resource tracker"
+    OTHER = "other process"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wait:
+    """Where a thread of a Linux process stands in the kernel; None where that is not told.
+
+    `syscall` is its name, `target` the file, pipe or socket it is about, `operation` a futex's,
+    `library` the file whose code made the call, `wakes_per_s` its voluntary context switches.
+    """
+
+    thread: int
+    syscall: str | None = None
+    target: str | None = None
+    operation: int | None = None
+    library: str | None = None
+    wakes_per_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """One process: what the system knows, what it shows of its stacks, what it wrote of itself.
+
+    `status` is psutil's word. `exit_code` is a zombie's, negative for a signal. `cores` is what it
+    burned while it was looked at, or would have on a host with free cores. `threads` end with the
+    main thread's; empty where nothing could be read. `ignores_sigterm`: ignores or handles it.
+    """
+
+    pid: int
+    parent_pid: int | None = None
+    name: str = ""
+    command: Sequence[str] = ()
+    status: str = psutil.STATUS_SLEEPING
+    exit_code: int | None = None
+    cores: float | None = None
+    rss_bytes: int | None = None
+    threads: tuple[Thread, ...] = ()
+    waits: tuple[Wait, ...] = ()
+    ignores_sigterm: bool = False
+    progress: WorkerProgress | None = None
+
+    @property
+    def stack(self) -> Thread:
+        """The main thread's frames, without those that a fork copied."""
+        return own_part(self.threads[-1]) if self.threads else ()
+
+    @property
+    def wait(self) -> Wait | None:
+        """Where its main thread stands in the kernel."""
+        return next((wait for wait in self.waits if wait.thread == self.pid), None)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether somebody stopped it."""
+        return self.status in STOPPED_STATES
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it has ended, reaped or not."""
+        return self.status in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+
+    @property
+    def is_burning(self) -> bool:
+        """Whether it was busy while it was looked at."""
+        return self.cores is not None and self.cores >= BURNING_CORES
+
+    @property
+    def in_loop(self) -> bool:
+        """Whether torch's worker loop runs in it."""
+        return find_frame(self.stack, _TORCH_WORKER, "_worker_loop") is not None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is a worker that waits for the indices of its next batch."""
+        if self.stack and self.in_loop:
+            return _is_idle_loop(self.stack)
+        return self.progress is not None and self.progress.stage is WorkerStage.IDLE
+
+    @property
+    def holds_gil(self) -> bool:
+        """Whether its main thread keeps the GIL from another one that wakes to ask for it."""
+        others = [w.wakes_per_s or 0.0 for w in self.waits if w.thread != self.pid]
+        own = self.wait
+        asks_itself = own is not None and (own.wakes_per_s or 0.0) >= _GIL_WAKES_PER_S
+        return not asks_itself and any(rate >= _GIL_WAKES_PER_S for rate in others)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """All that is known at the verdict.
+
+    Args:
+        root_pid: of the child, the main process of the training.
+        processes: the living family, zombies included, the root first; empty after its end.
+        dead: workers that are known to have ended.
+        stderr: the end of it.
+        error: the traceback of the exception that ended the child, if there was one.
+        verdict: one of `ctrkit.records.VERDICTS`.
+        stage: the progress stage's label.
+        step: steps done in this epoch.
+        start_method: of the workers.
+        workers: how many the cell has.
+        device: of the training step.
+        oom_kills: processes of the family that the kernel is proved to have killed for memory.
+        limits: resource limits of the child that are set, bytes or counts (`RLIMIT_AS`, ...).
+        sources: the lines of code at which user code stands, stripped.
+    """
+
+    root_pid: int
+    processes: tuple[Process, ...] = ()
+    dead: tuple[WorkerExit, ...] = ()
+    stderr: str = ""
+    error: str = ""
+    verdict: str = "deadlock"
+    stage: str = ""
+    step: int = 0
+    start_method: str | None = None
+    workers: int = 0
+    device: str = "cpu"
+    oom_kills: int = 0
+    limits: Mapping[str, int] = field(default_factory=dict)
+    sources: Mapping[Frame, str] = field(default_factory=dict)
+
+    @property
+    def main(self) -> Process:
+        """The main process; an empty one after its end."""
+        found = (process for process in self.processes if process.pid == self.root_pid)
+        return next(found, Process(pid=self.root_pid, status=psutil.STATUS_DEAD))
+
+    @property
+    def words(self) -> str:
+        """All that was said: the error and the end of stderr."""
+        return f"{self.error}\n{self.stderr}"
+
+    def role(self, process: Process) -> Role:
+        """What the process is there for."""
+        if process.pid == self.root_pid:
+            return Role.MAIN
+        command = " ".join(process.command)
+        if "multiprocessing.resource_tracker" in command or "torch_shm_manager" in command:
+            return Role.RESOURCE_TRACKER
+        if process.progress is not None or process.in_loop:
+            return Role.WORKER
+        if "multiprocessing.forkserver" in command and process.parent_pid == self.root_pid:
+            return Role.FORKSERVER
+        if "multiprocessing.spawn" in command or "multiprocessing.forkserver" in command:
+            return Role.OTHER if _runs_other_target(process.stack) else Role.WORKER
+        if process.is_dead and process.parent_pid == self.root_pid and self.workers:
+            return Role.WORKER if process.pid in {one.pid for one in self.dead} else Role.OTHER
+        return Role.OTHER
+
+    def living_workers(self) -> list[Process]:
+        """Workers that have not ended, in order of their numbers."""
+        found = [p for p in self.processes if self.role(p) is Role.WORKER and not p.is_dead]
+        return sorted(found, key=lambda p: p.progress.worker if p.progress else self.workers)
+
+    def name(self, process: Process) -> str:
+        """How a sentence names it: `worker 1 (pid 123)`, `the main process`."""
+        role = self.role(process)
+        if role is Role.MAIN:
+            return "the main process"
+        if role is Role.WORKER:
+            number = f"worker {process.progress.worker}" if process.progress else "a worker"
+            return f"{number} (pid {process.pid})"
+        return f"{'another process' if role is Role.OTHER else f'the {role}'} (pid {process.pid})"
+
+    def awaited_worker(self) -> int | None:
+        """The number of the worker whose batch comes next: torch delivers in order."""
+        return self.step % self.workers if self.workers else None
+
+    def source(self, frame: Frame | None) -> str:
+        """The line of code at which a frame stands; empty where it could not be read."""
+        return self.sources.get(frame, "") if frame is not None else ""
+
+
+def waits_for_loader(process: Process) -> bool:
+    """Whether the main thread takes a batch from workers."""
+    takes = ("_next_data", "_get_data", "_try_get_data")
+    iterator = find_frame(process.stack, _TORCH_LOADER, *takes)
+    inside = find_frame(process.stack, "torch/utils/data/_utils/fetch.py")
+    return iterator is not None and inside is None
+
+
+def place_of(process: Process) -> Frame | None:
+    """Where it stands: in user code, else in ctrkit's, else the innermost frame.
+
+    The main thread before the others, which may work for it.
+    """
+    stacks = [process.stack, *process.threads[:-1]]
+    for choose in (user_frame, our_frame):
+        for stack in stacks:
+            if not (choose is our_frame and process.in_loop) and (frame := choose(stack)):
+                return frame
+    return process.stack[0] if process.stack else None
+
+
+def _is_idle_loop(stack: Thread) -> bool:
+    """Between torch's loop and the innermost frame there is only the queue's `get`."""
+    for index, frame in enumerate(stack):
+        if frame.is_in(_TORCH_WORKER, "_worker_loop"):
+            inner = stack[:index]
+            return any(one.is_in("multiprocessing/queues.py", "get") for one in inner) and not any(
+                one.is_in("torch/utils/data/_utils/fetch.py") for one in inner
+            )
+    return False
+
+
+def _runs_other_target(stack: Thread) -> bool:
+    """A process of the user's own: it runs a target, and that is not torch's loop."""
+    return find_frame(stack, "multiprocessing/process.py", "run") is not None
+
+
+def last_error(text: str) -> str:
+    """The last line of a text that names an exception, shortened; empty if none does."""
+    lines = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit): .*$", text, re.MULTILINE)
+    return lines[-1][:300] if lines else ""
