@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 from ctrkit.config import CELL_AXES, DEVICES, LOADERS, START_METHODS, Phase, load_phase
 from ctrkit.errors import UsageError
 from ctrkit.runs import check_out_folder
+from ctrkit.supervise.budgets import Budgets
 from ctrkit.units import parse_duration_s
 
 Axes = Mapping[str, tuple[Any, ...]]
@@ -21,6 +24,12 @@ _CHOICES = {
     "start_method": START_METHODS,
 }
 _LEAST = {"workers": 0, "batch_size": 1, "prefetch": 1, "threads": 1}
+_BUDGET_NUMBERS = ("steady_factor",)
+_BUDGET_DURATIONS = tuple(
+    f.name.removesuffix("_s")
+    for f in dataclasses.fields(Budgets)
+    if f.name.endswith("_s") and f.name != "stall_timeout_s"
+)
 _SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -31,7 +40,7 @@ class CommonOptions:
     data: Path | None
     phase: Phase
     target: str
-    stall_timeout_s: float | None
+    budgets: Budgets
     out: Path | None
 
 
@@ -40,7 +49,7 @@ def read_common(
     phase: str,
     workload: str | None,
     set_: Sequence[str] | None,
-    stall_timeout: str | None,
+    budgets: Budgets,
     out: Path | None,
 ) -> CommonOptions:
     """The checked options.
@@ -56,7 +65,7 @@ def read_common(
         data=data,
         phase=load_phase(phase, _overrides(set_ or ())),
         target=_target(workload),
-        stall_timeout_s=duration_s("--stall-timeout", stall_timeout),
+        budgets=budgets,
         out=out,
     )
 
@@ -71,6 +80,48 @@ def duration_s(option: str, text: str | None) -> float | None:
         return None if text is None else parse_duration_s(text)
     except UsageError as error:
         raise UsageError(f"{option}: {error}") from None
+
+
+def read_budgets(
+    stall_timeout: str | None = None, max_step: str | None = None, file: Path | None = None
+) -> Budgets:
+    """How long each stage may be silent: the defaults, `--budgets FILE` and the two options.
+
+    Raises:
+        UsageError: no duration, no such file, an unknown key, ...
+    """
+    changes: dict[str, Any] = {} if file is None else _budgets_file(file)
+    for name, option, text in (
+        ("stall_timeout_s", "--stall-timeout", stall_timeout),
+        ("max_step_s", "--max-step", max_step),
+    ):
+        if text is not None:
+            changes[name] = duration_s(option, text)
+    return dataclasses.replace(Budgets(), **changes)
+
+
+def _budgets_file(path: Path) -> dict[str, float]:
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"--budgets {path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--budgets {path}: not valid TOML: {error}") from None
+    changes: dict[str, float] = {}
+    for key, value in values.items():
+        where = f"--budgets {path}: {key}"
+        if key in _BUDGET_NUMBERS:
+            if isinstance(value, bool) or not isinstance(value, int | float) or value < 1:
+                raise UsageError(f"{where}: is {value!r}, but must be a number of at least 1")
+            changes[key] = value
+        elif key in _BUDGET_DURATIONS:
+            seconds = duration_s(where, str(value))
+            assert seconds is not None
+            changes[f"{key}_s"] = seconds
+        else:
+            known = ", ".join((*_BUDGET_DURATIONS, *_BUDGET_NUMBERS))
+            raise UsageError(f"{where}: unknown key; known are {known}")
+    return changes
 
 
 def _overrides(texts: Sequence[str]) -> dict[str, str]:

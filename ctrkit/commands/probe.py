@@ -6,13 +6,13 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ctrkit.commands.options import Axes, CommonOptions, duration_s
 from ctrkit.commands.trials import TrialLauncher
-from ctrkit.commands.workload import find_workload, inspect_workload
+from ctrkit.commands.workload import find_workload, gather_facts, inspect_workload
 from ctrkit.config import WorkloadSpec, encode
 from ctrkit.errors import (
     CtrkitError,
@@ -32,6 +32,7 @@ from ctrkit.report.live import ProbeDisplay
 from ctrkit.report.terminal import print_report
 from ctrkit.report.views import report_view
 from ctrkit.runs import RunFolder
+from ctrkit.supervise.budgets import Budgets
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
 
 BRIEF_BUDGET_S = 60.0
@@ -46,7 +47,7 @@ class ProbeOptions:
     thorough: bool = False
     deadline_s: float | None = None
     run_refused: bool = False
-    stall_timeout_s: float | None = None
+    budgets: Budgets = field(default_factory=Budgets)
     quiet: bool = False
 
 
@@ -74,14 +75,15 @@ def probe(
         thorough=thorough,
         deadline_s=duration_s("--deadline", deadline),
         run_refused=run_refused,
-        stall_timeout_s=common.stall_timeout_s,
+        budgets=common.budgets,
         quiet=quiet,
     )
     workload = find_workload(common, quiet=quiet)
     began_s = time.monotonic()
     with handle_interrupts(graceful=False) as stop:
         inspection = inspect_workload(workload, stop)
-        plan = build_matrix(inspection, axes, run_refused=run_refused)
+        facts = gather_facts(workload, inspection)
+        plan = build_matrix(inspection, axes, run_refused=run_refused, facts=facts)
         run = _create_run(argv, workload, inspection, options, common.out)
         try:
             search_and_recommend(run, workload, inspection, plan, options, stop, began_s)
@@ -111,11 +113,9 @@ def brief_probe(
     Raises:
         NoViableCellError, InconclusiveError, InterruptedRunError: as `probe`.
     """
-    options = ProbeOptions(
-        budget_s=BRIEF_BUDGET_S, stall_timeout_s=common.stall_timeout_s, quiet=quiet
-    )
+    options = ProbeOptions(budget_s=BRIEF_BUDGET_S, budgets=common.budgets, quiet=quiet)
     began_s = time.monotonic()
-    plan = build_matrix(inspection, axes)
+    plan = build_matrix(inspection, axes, facts=gather_facts(workload, inspection))
     run = _create_run(["probe"], workload, inspection, options, None)
     return search_and_recommend(run, workload, inspection, plan, options, stop, began_s)
 
@@ -157,9 +157,9 @@ def search_and_recommend(
 ) -> Recommendation:
     """Search within what is left of the budget and save everything as soon as it is known."""
     with ProbeDisplay(budget_s=options.budget_s, cells=plan.cells, quiet=options.quiet) as display:
-        for note in plan.notes:
+        for note in (options.budgets.in_words(), *plan.notes, *plan.warnings):
             display.message(note)
-        launcher = TrialLauncher(run, workload, options.stall_timeout_s, stop, display)
+        launcher = TrialLauncher(run, workload, options.budgets, stop, display)
         records: list[TrialRecord] = []
 
         def on_record(record: TrialRecord, _trial: Trial | None) -> None:

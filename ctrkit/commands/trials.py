@@ -7,15 +7,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ctrkit.commands.workload import budgets_for
 from ctrkit.config import ChildSpec, WorkloadSpec
 from ctrkit.files import write_table
 from ctrkit.probe.trials import TrialRequest, TrialResult
 from ctrkit.records import Measurement
 from ctrkit.report.live import ProbeDisplay
+from ctrkit.report.silence import SilenceNotice
 from ctrkit.runs import RunFolder, load_measurement
+from ctrkit.supervise.budgets import Budgets
 from ctrkit.supervise.stop import StopRequest
-from ctrkit.supervise.supervisor import Outcome, run_child
+from ctrkit.supervise.supervisor import Outcome, Tick, run_child
+
+_PAUSE_S = 1.0
 
 
 class TrialLauncher:
@@ -25,13 +28,14 @@ class TrialLauncher:
         self,
         run: RunFolder,
         workload: WorkloadSpec,
-        stall_timeout_s: float | None,
+        budgets: Budgets,
         stop: StopRequest,
         display: ProbeDisplay,
     ) -> None:
-        self.run, self.workload, self.stall_timeout_s = run, workload, stall_timeout_s
+        self.run, self.workload, self.budgets = run, workload, budgets
         self.stop, self.display = stop, display
         self.launches = 0
+        self._silence = SilenceNotice()
         self._stamps: dict[str, list[Any]] = {}
 
     def __call__(self, request: TrialRequest, deadline_s: float) -> TrialResult:
@@ -48,10 +52,10 @@ class TrialLauncher:
                 cell=request.cell,
                 windows=request.windows,
             ),
-            budgets=budgets_for(request.cell, self.stall_timeout_s),
+            budgets=self.budgets.of_cell(request.cell),
             evidence_folder=self.run.path / "evidence" / name,
             deadline_s=deadline_s,
-            on_tick=lambda tick: self.display.tick(tick.progress),
+            on_tick=self._tick,
             stop=self.stop,
         )
         measurement = load_measurement(folder / "measurement.json")
@@ -59,6 +63,11 @@ class TrialLauncher:
             self._keep_stamps(name, request, measurement)
         shutil.rmtree(folder, ignore_errors=True)
         return self._result(outcome, measurement)
+
+    def _tick(self, tick: Tick) -> None:
+        self.display.tick(tick.progress)
+        if line := self._silence(tick):
+            self.display.message(line)
 
     def _result(self, outcome: Outcome, measurement: Measurement | None) -> TrialResult:
         evidence = outcome.evidence
@@ -70,6 +79,14 @@ class TrialLauncher:
             peak_rss_bytes=outcome.peak_rss_bytes,
             evidence=None if evidence is None else str(Path(evidence).relative_to(self.run.path)),
             interrupted=outcome.interrupted,
+            flags=tuple(
+                flag
+                for flag, lasted_s in (
+                    ("host slept", outcome.host_slept_s),
+                    ("was stopped", outcome.stopped_s),
+                )
+                if lasted_s >= _PAUSE_S
+            ),
         )
 
     def _keep_stamps(self, name: str, request: TrialRequest, measurement: Measurement) -> None:

@@ -6,11 +6,14 @@ import tempfile
 from pathlib import Path
 
 from ctrkit.commands.options import CommonOptions
-from ctrkit.config import Cell, ChildSpec, WorkloadSpec, make_cell
+from ctrkit.config import ChildSpec, WorkloadSpec, make_cell
 from ctrkit.data.default import default_store
 from ctrkit.data.store import Store
 from ctrkit.errors import CtrkitError, InterruptedRunError, UsageError
-from ctrkit.records import Inspection
+from ctrkit.probe.hazards.facts import Facts, known_facts
+from ctrkit.probe.hazards.limits import read_limits
+from ctrkit.probe.hazards.source import look_at_source
+from ctrkit.records import Examination, Inspection
 from ctrkit.report.building import build_display
 from ctrkit.runs import load_inspection, load_measurement
 from ctrkit.supervise.budgets import Budgets
@@ -65,7 +68,10 @@ def inspect_workload(workload: WorkloadSpec, stop: StopRequest) -> Inspection:
     raise CtrkitError(f"{workload.target} cannot be inspected: {outcome.reason}")
 
 
-def budgets_for(cell: Cell, stall_timeout_s: float | None) -> Budgets:
-    """How long each stage of this cell's child may be silent."""
-    budgets = Budgets(workers=cell.workers, device=cell.device)
-    return budgets if stall_timeout_s is None else budgets.with_stall_timeout(stall_timeout_s)
+def gather_facts(
+    workload: WorkloadSpec, inspection: Inspection, examination: Examination | None = None
+) -> Facts:
+    """What the hazard rules decide on: this machine's limits now, the workload and its source."""
+    file, _, name = workload.target.rpartition(":")
+    text = Path(file).read_text("utf-8", errors="replace") if file else ""
+    return known_facts(inspection, read_limits(), look_at_source(text, name), examination)

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+from ctrkit.checkup import MachineLimits
 from ctrkit.config import DEVICES, LOADERS, START_METHODS, Cell, make_cell
 from ctrkit.environment import physical_cores
 from ctrkit.errors import UsageError
-from ctrkit.probe.hazards import refusal
+from ctrkit.probe.hazards.facts import Facts, known_facts
+from ctrkit.probe.hazards.rules import refusal, warning_lines
 from ctrkit.records import Inspection
 
 #: Loaders that have no worker processes.
@@ -27,11 +29,15 @@ _MOST_DEFAULT_WORKERS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixPlan:
-    """The cells to probe, in a stable order, and those refused, each with its reason."""
+    """The cells to probe, in a stable order, and those refused, each with its reason.
+
+    `notes` are on what was asked for, `warnings` on the hazards of the cells; a line each.
+    """
 
     cells: tuple[Cell, ...]
     refused: tuple[tuple[Cell, str], ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
@@ -46,6 +52,7 @@ def build_matrix(
     run_refused: bool = False,
     cores: int | None = None,
     system: str | None = None,
+    facts: Facts | None = None,
 ) -> MatrixPlan:
     """The matrix of a workload on this machine.
 
@@ -56,6 +63,7 @@ def build_matrix(
         run_refused: cells that a hazard rule refuses are run all the same.
         cores: physical cores; of this machine if left out.
         system: `platform.system()`; of this machine if left out.
+        facts: what the hazard rules decide on; without them the limits of the machine are unknown.
 
     Raises:
         UsageError: an unknown value, one out of range, or a device that is not available here.
@@ -76,13 +84,19 @@ def build_matrix(
         else:
             invalid.setdefault(_cell(chosen), reason)
     refused = _unmet(heeded, cells, invalid)
+    known = facts or known_facts(inspection, MachineLimits(system=system or platform.system()))
     if not run_refused:
         for cell in list(cells):
-            hazard = refusal(cell, has_task=inspection.has_task, system=system or platform.system())
+            hazard = refusal(cell, known)
             if hazard is not None:
                 refused[cell] = hazard.reason
                 del cells[cell]
-    return MatrixPlan(cells=tuple(cells), refused=tuple(refused.items()), notes=tuple(notes))
+    return MatrixPlan(
+        cells=tuple(cells),
+        refused=tuple(refused.items()),
+        notes=tuple(notes),
+        warnings=warning_lines(tuple(cells), known),
+    )
 
 
 def default_workers(cores: int) -> tuple[int, ...]:

@@ -37,7 +37,7 @@ class TrialResult:
 
     A trial that its deadline cut has the verdict `skipped` and may have measured something.
     `interrupted`: the user ended it; nothing is to be launched after it. `evidence` is a path
-    relative to the run folder.
+    relative to the run folder. `flags`: what happened to it from outside.
     """
 
     verdict: str
@@ -47,6 +47,7 @@ class TrialResult:
     peak_rss_bytes: int | None = None
     evidence: str | None = None
     interrupted: bool = False
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +112,7 @@ def record_of(trial: Trial, projection: Projection | None = None) -> TrialRecord
     measured = result.measurement or Measurement(kind=request.kind)
     sample = sample_of_measurement(measured)
     step = mean_interval([sample]) if sample else None
+    measured_flags = projection.flags if projection else sample.flags if sample else ()
     record = TrialRecord(
         cell_id=request.cell.cell_id,
         launch=trial.launch,
@@ -118,7 +120,7 @@ def record_of(trial: Trial, projection: Projection | None = None) -> TrialRecord
         cell=request.cell,
         verdict=result.verdict,
         reason=result.reason,
-        flags=list(projection.flags if projection else sample.flags if sample else ()),
+        flags=[*result.flags, *measured_flags],
         rows_per_s=rows_per_s(measured),
         step_s=step.mean if step else None,
         step_s_low=step.low if step else None,

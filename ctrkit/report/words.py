@@ -15,6 +15,8 @@ FLAG_WORDS = {
     "low confidence": "low confidence: too few steps were measured for a narrow interval",
     "heavy tail": "heavy tail: a few steps took most of the time, and may do so again",
     "not steady": "not steady: steps were still getting faster or slower when the trial ended",
+    "host slept": "host slept: the host slept during the trial; its times cannot be relied on",
+    "was stopped": "was stopped: a process of the trial was stopped for a while from outside",
     "tied": "tied: the measurement cannot tell the best cells apart",
 }
 

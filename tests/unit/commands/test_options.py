@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ctrkit.commands.options import cell_axes, read_common, single_axes
+from ctrkit.commands.options import cell_axes, read_budgets, read_common, single_axes
 from ctrkit.errors import UsageError
+from ctrkit.supervise.budgets import Budgets
 
 
 def test_lists_become_checked_values_in_the_order_given() -> None:
@@ -42,9 +43,37 @@ def test_a_workload_of_ones_own_is_named_absolutely(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("")
-    common = read_common(None, "phase1", "mine.py:make", ["lr=0.5"], "5s", None)
+    common = read_common(None, "phase1", "mine.py:make", ["lr=0.5"], read_budgets("5s"), None)
     assert common.target == f"{tmp_path}/mine.py:make"
     assert common.phase.lr == 0.5
-    assert common.stall_timeout_s == 5
+    assert common.budgets.stall_timeout_s == 5
     with pytest.raises(UsageError, match="brings its own data"):
-        read_common(tmp_path, "phase1", "mine.py:make", None, None, None)
+        read_common(tmp_path, "phase1", "mine.py:make", None, Budgets(), None)
+
+
+def test_budgets_come_from_a_file_and_two_options(tmp_path: Path) -> None:
+    path = tmp_path / "budgets.toml"
+    path.write_text('first_batch = "5m"\nvalidation = 90\nsteady_factor = 40\nmax_step = "1h"\n')
+    budgets = read_budgets(file=path)
+    assert (budgets.first_batch_s, budgets.validation_s) == (300, 90)
+    assert (budgets.steady_factor, budgets.max_step_s) == (40, 3600)
+    assert read_budgets(max_step="20m", file=path).max_step_s == 1200
+    assert read_budgets() == Budgets()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("first_batch = 'soon'", "first_batch: 'soon' is no duration"),
+        ("firstbatch = 5", "firstbatch: unknown key; known are startup, first_batch, "),
+        ("steady_factor = 0", "steady_factor: is 0, but must be a number of at least 1"),
+        ("= 5", "not valid TOML"),
+        (None, "cannot be read: No such file"),
+    ],
+)
+def test_a_bad_budgets_file(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "budgets.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_budgets(file=path)

@@ -2,8 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctrkit.checkup import MachineLimits
 from ctrkit.errors import UsageError
+from ctrkit.probe.hazards.facts import Facts
 from ctrkit.probe.matrix import build_matrix, default_workers
+from ctrkit.records import LoaderNeeds
 
 
 def build(inspection, asked=None, *, cores=4, system="Linux", run_refused=False, **changes):
@@ -159,3 +162,17 @@ def test_no_cell_is_invalid_or_there_twice(inspection, workers, prefetch, pin, d
         assert (cell.prefetch is None) == (cell.workers == 0)
         assert cell.workers == 0 or cell.loader in ("rows", "batches")
         assert cell.workers in workers
+
+
+def test_the_memory_rule_refuses_here_and_other_hazards_are_warnings_in_a_line(inspection):
+    facts = Facts(limits=MachineLimits(memory_bytes=1000), needs=LoaderNeeds(worker_bytes=300))
+    asked = {"workers": [0, 2, 3], "loader": ["rows"], "start_method": ["spawn", "fork"]}
+    plan = build_matrix(inspection(), asked, cores=4, facts=facts)
+    refused = {(cell.workers, cell.start_method) for cell, _ in plan.refused}
+    assert refused == {(3, "spawn")}
+    assert "more than 80 %" in plan.refused[0][1]
+    (line,) = plan.warnings
+    assert line.startswith("warning, fork with threads: ")
+    everything = build_matrix(inspection(), asked, cores=4, facts=facts, run_refused=True)
+    assert everything.refused == ()
+    assert len(everything.cells) == len(plan.cells) + 1

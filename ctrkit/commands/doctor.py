@@ -1,0 +1,183 @@
+"""`ctrkit doctor`: look at machine and workload, say what is known to go wrong, start nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ctrkit.checkup import Checkup, HazardFinding, StageAllowance
+from ctrkit.commands.options import Axes, CommonOptions
+from ctrkit.commands.workload import find_workload, gather_facts
+from ctrkit.config import Cell, ChildSpec, WorkloadSpec, decode, encode, make_cell
+from ctrkit.environment import describe_environment
+from ctrkit.errors import InterruptedRunError, NoViableCellError, UsageError
+from ctrkit.files import finite, read_json
+from ctrkit.probe.hazards.rules import RULES, findings_of
+from ctrkit.probe.matrix import build_matrix
+from ctrkit.progress import Stage
+from ctrkit.records import Examination, Inspection
+from ctrkit.report.doctor_view import doctor_view
+from ctrkit.report.live import stderr_console
+from ctrkit.report.terminal import print_report
+from ctrkit.runs import load_inspection, load_measurement
+from ctrkit.supervise.budgets import Budgets, StageBudget
+from ctrkit.supervise.stop import StopRequest, handle_interrupts
+from ctrkit.supervise.supervisor import run_child
+
+#: a loader that takes longer to make is not looked at; a probe allows it its own budgets
+LOOK_S = 120.0
+
+
+def doctor(*, common: CommonOptions, axes: Axes, as_json: bool, quiet: bool) -> None:
+    """Print the hazards of the cells that `ctrkit probe` would try with the same options.
+
+    Raises:
+        UsageError: bad input of any kind.
+        NoViableCellError: something would be refused.
+        InterruptedRunError: stopped by the user.
+    """
+    workload = find_workload(common, quiet=quiet)
+    if not quiet:
+        stderr_console().print("looking at the workload ...", style="dim")
+    with handle_interrupts(graceful=False) as stop:
+        inspection, examination = examine(workload, common, axes, stop)
+    checkup = check_up(workload, common, axes, inspection, examination)
+    if as_json:
+        json.dump(finite(document(checkup)), sys.stdout, indent=2, allow_nan=False)
+        print()
+    else:
+        print_report([doctor_view(checkup)])
+    names = [finding.hazard.name for finding in checkup.of_level("refusal")]
+    names += [reason for _, reason in checkup.invalid]
+    if names:
+        raise NoViableCellError(f"something of this would be refused: {'; '.join(names)}")
+
+
+def examine(
+    workload: WorkloadSpec, common: CommonOptions, axes: Axes, stop: StopRequest
+) -> tuple[Inspection, Examination]:
+    """Let a child look at the workload; what goes wrong with its loader is part of the findings.
+
+    Raises:
+        UsageError: the workload's file cannot be imported, or its name is no workload.
+        InterruptedRunError: stopped meanwhile.
+    """
+    device = next((d for d in axes.get("device", ()) if d not in ("auto", "cpu")), "cpu")
+    cell = make_cell(device=device)
+    with tempfile.TemporaryDirectory(prefix="ctrkit-doctor-") as temporary:
+        folder = Path(temporary)
+        outcome = run_child(
+            ChildSpec(kind="examine", folder=temporary, workload=workload, cell=cell),
+            budgets=common.budgets.of_cell(cell),
+            evidence_folder=folder / "evidence",
+            completion="examination.json",
+            deadline_s=time.monotonic() + LOOK_S,
+            stop=stop,
+        )
+        inspection = load_inspection(folder / "inspection.json")
+        failed = load_measurement(folder / "measurement.json")
+        path = folder / "examination.json"
+        found = decode(Examination, read_json(path), str(path)) if path.is_file() else None
+    if outcome.interrupted:
+        raise InterruptedRunError("interrupted")
+    problem = f"the look at it ended as {outcome.verdict}: {outcome.reason}"
+    if outcome.cut_by_budget:
+        problem = f"making the loader took longer than {LOOK_S:.0f} s"
+    if failed is not None and failed.error is not None:
+        if failed.error.verdict == "usage":
+            raise UsageError(failed.error.message)
+        problem = failed.error.message
+    inspection = inspection or _unknown(workload, axes)
+    return inspection, found or Examination(problem=problem, needs=inspection.needs)
+
+
+def _unknown(workload: WorkloadSpec, axes: Axes) -> Inspection:
+    """A loader of which nothing is known but that it does not load."""
+    devices = [device for device in axes.get("device", ()) if device != "auto"] or ["cpu"]
+    return Inspection(
+        devices=devices,
+        device_names={},
+        torch_version="",
+        workload_name=workload.target.rpartition("/")[2],
+        workload_fingerprint="",
+        data_fingerprint="",
+        axes=["device", "workers", "start_method", "prefetch", "batch_size"],
+        loaders=["custom"],
+        default_batch_size=workload.phase.batch_size,
+        has_task=False,
+        sizes=None,
+    )
+
+
+def check_up(
+    workload: WorkloadSpec,
+    common: CommonOptions,
+    axes: Axes,
+    inspection: Inspection,
+    examination: Examination,
+) -> Checkup:
+    """What the rules say of the cells that a probe would try."""
+    facts = gather_facts(workload, inspection, examination)
+    plan = build_matrix(inspection, axes, run_refused=True, facts=facts)
+    return Checkup(
+        inspection=inspection,
+        examination=examination,
+        limits=facts.limits,
+        phase=workload.phase.name if workload.target == "mdaf" else "",
+        cells=plan.cells,
+        invalid=plan.refused,
+        findings=tuple(findings_of(plan.cells, facts)),
+        notes=plan.notes,
+        rules=len(RULES),
+        versions=describe_environment()["versions"],
+        allowances=stage_allowances(plan.cells, common.budgets),
+    )
+
+
+def stage_allowances(cells: Sequence[Cell], budgets: Budgets) -> tuple[StageAllowance, ...]:
+    """How long each stage may be silent, of the cell with the most workers."""
+    cell = max(cells, key=lambda cell: cell.workers, default=make_cell())
+    budgets = budgets.of_cell(cell)
+    found = []
+    for stage in Stage:
+        found.append(_allowance(stage.label, budgets.for_stage(stage)))
+        if stage is Stage.STEP and budgets.stall_timeout_s is None:
+            least = budgets.for_stage(stage, (0.0,) * budgets.enough_steps)
+            reason = f"at least; or {budgets.steady_factor:g} x the median step"
+            found.append(_allowance("later steps", dataclasses.replace(least, reason=reason)))
+    return tuple(found)
+
+
+def _allowance(stage: str, budget: StageBudget) -> StageAllowance:
+    return StageAllowance(
+        stage=stage, idle_s=budget.idle_s, burning_s=budget.burning_s, reason=budget.reason
+    )
+
+
+def document(checkup: Checkup) -> dict[str, Any]:
+    """The one document of `--json`."""
+    refused = [_finding(finding) for finding in checkup.of_level("refusal")]
+    refused += [
+        {"name": "no such cell", "text": reason, "cells": [cell.cell_id]}
+        for cell, reason in checkup.invalid
+    ]
+    return {
+        "refused": refused,
+        "warnings": [_finding(finding) for finding in checkup.of_level("warning")],
+        "notes": [_finding(finding) for finding in checkup.of_level("note")],
+        "left_out": list(checkup.notes),
+        "cells": len(checkup.cells),
+        "machine": encode(checkup.limits) | {"versions": dict(checkup.versions)},
+        "workload": {"name": checkup.inspection.workload_name} | encode(checkup.examination),
+        "budgets": [encode(allowance) for allowance in checkup.allowances],
+    }
+
+
+def _finding(finding: HazardFinding) -> dict[str, Any]:
+    return dict(encode(finding.hazard)) | {"cells": [cell.cell_id for cell in finding.cells]}

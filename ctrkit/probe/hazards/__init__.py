@@ -1,0 +1,1 @@
+"""Configurations known to hang or crash: facts, and pure rules on them with references."""

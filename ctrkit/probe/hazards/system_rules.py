@@ -1,0 +1,88 @@
+"""Rules on macOS, pinned memory and torch's default device, and on a look that found nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ctrkit.checkup import Hazard
+from ctrkit.config import Cell
+from ctrkit.probe.hazards.facts import Facts
+
+_PYTORCH = "https://github.com/pytorch/pytorch/issues"
+
+
+def _macos_start(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+    if cell.workers and facts.limits.system == "Darwin" and facts.start_method(cell) == "spawn":
+        yield Hazard(
+            name="workers start slowly on macOS",
+            level="note",
+            text="each spawned worker imports everything anew, about 5 s each with heavy imports, "
+            "again in every epoch unless they are kept",
+            advice="try --persistent true, fewer workers or the thread loader",
+            references=("https://github.com/cvg/Hierarchical-Localization/issues/502",),
+        )
+
+
+def _macos_sharing(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+    if cell.workers and facts.limits.system == "Darwin":
+        yield Hazard(
+            name="file_system sharing",
+            level="note",
+            text="macOS shares tensors by file name only: a worker that is killed leaves its "
+            "segments behind",
+            advice="nothing to do in ctrkit's own runs, which sweep them",
+            references=("https://pytorch.org/docs/stable/multiprocessing.html",),
+        )
+
+
+def _macos_exit(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+    new = facts.limits.python_version >= (3, 12)
+    if cell.workers and facts.limits.system == "Darwin" and new:
+        yield Hazard(
+            name="no exit on macOS",
+            level="note",
+            text="with Python 3.12 or newer a process may never end after it has used workers; "
+            "newer torch works around it",
+            advice="keep torch up to date; a result that is complete counts all the same",
+            references=(f"{_PYTORCH}/153050", f"{_PYTORCH}/155157", f"{_PYTORCH}/155698"),
+        )
+
+
+def _pinned_for_mps(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+    pins = cell.pin or (facts.examination is not None and facts.examination.pins)
+    if cell.device == "mps" and pins:
+        yield Hazard(
+            name="pin_memory on MPS",
+            level="note",
+            text="MPS has no pinned memory: pin_memory is warned of and ignored",
+            advice="leave it out",
+            references=(f"{_PYTORCH}/86060",),
+        )
+
+
+def _default_device(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+    look = facts.examination
+    if look is None or not look.shuffles or look.default_device == look.generator_device:
+        return
+    yield Hazard(
+        name="generator not on the default device",
+        text=f"torch's default device is {look.default_device}, but the loader shuffles with a "
+        f"generator on {look.generator_device}: the first batch raises an error",
+        advice="leave the default device alone, or give the DataLoader "
+        f"generator=torch.Generator('{look.default_device}')",
+        references=(f"{_PYTORCH}/110820",),
+    )
+
+
+def _not_examined(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+    if facts.examination is not None and facts.examination.problem:
+        yield Hazard(
+            name="loader not examined",
+            text=facts.examination.problem,
+            advice="without the loader nothing can be said of what its workers would receive",
+        )
+
+
+SYSTEM_RULES = (
+    _not_examined, _macos_start, _macos_sharing, _macos_exit, _pinned_for_mps, _default_device,
+)  # fmt: skip

@@ -1,0 +1,165 @@
+"""What `ctrkit doctor` found, as a report: hazards, what was checked, how long stages may take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ctrkit.checkup import Checkup, HazardFinding, MachineLimits
+from ctrkit.config import CELL_AXES, Cell
+from ctrkit.records import LoaderPart
+from ctrkit.report.blocks import Block, Bullets, Column, Facts, Paragraph, Report, Section, Table
+from ctrkit.report.words import clean, plural, sentence
+from ctrkit.units import format_bytes, format_count
+
+_HEADINGS = (("refusal", "Refused"), ("warning", "Warning"), ("note", "Good to know"))
+
+
+def doctor_view(checkup: Checkup) -> Report:
+    """The report on a checkup: hazards first, the worst at the top."""
+    name = clean(f"{checkup.inspection.workload_name} {checkup.phase}".strip())
+    title = f"Checkup of {name}: {plural(len(checkup.cells), 'cell')}, nothing started"
+    blocks: list[Block] = [_verdict(checkup)]
+    if checkup.notes:
+        blocks.append(Bullets(tuple(sentence(note) for note in checkup.notes)))
+    sections = [Section("", tuple(blocks))]
+    for cell, reason in checkup.invalid:
+        rows = (("what", sentence(reason)), ("cell", cell.cell_id))
+        sections.append(Section("Refused: no such cell", (Facts(rows),)))
+    for level, heading in _HEADINGS:
+        sections += [
+            Section(f"{heading}: {finding.hazard.name}", (_finding(finding, checkup.cells),))
+            for finding in checkup.findings
+            if finding.hazard.level == level
+        ]
+    sections += [_machine(checkup), _workload(checkup), _allowances(checkup)]
+    return Report(title, (), tuple(sections))
+
+
+def _verdict(checkup: Checkup) -> Paragraph:
+    """One sentence: how much was found."""
+    refused = len(checkup.of_level("refusal")) + len(checkup.invalid)
+    warned = len(checkup.of_level("warning"))
+    if refused:
+        rest = f", and {plural(warned, 'warning')}" if warned else ""
+        return Paragraph(f"{plural(refused, 'refusal')}{rest}.", "bad")
+    if warned:
+        return Paragraph(f"{plural(warned, 'warning')}; every cell may run.")
+    return Paragraph(
+        f"Nothing is wrong: of {checkup.rules} rules on known hazards none applies to these cells.",
+        "good",
+    )
+
+
+def _finding(finding: HazardFinding, cells: tuple[Cell, ...]) -> Facts:
+    hazard = finding.hazard
+    rows = [("what", sentence(hazard.text)), ("instead", sentence(hazard.advice))]
+    rows.append(("where", _which_cells(finding.cells, cells)))
+    rows += [("see", reference) for reference in hazard.references]
+    return Facts(tuple(rows))
+
+
+def _which_cells(concerned: tuple[Cell, ...], cells: tuple[Cell, ...]) -> str:
+    """What sets these cells apart from the others: `loader rows, batches; workers 2, 4`."""
+    if len(concerned) == len(cells):
+        return "every cell" if len(cells) > 1 else cells[0].cell_id
+    words = []
+    for axis in CELL_AXES:
+        here, all_ = (
+            dict.fromkeys(v for v in (getattr(c, axis) for c in some) if v is not None)
+            for some in (concerned, cells)
+        )
+        if here != all_:
+            words.append(f"{axis.replace('_', ' ')} {', '.join(map(str, here))}")
+    return "; ".join(words) or ", ".join(cell.cell_id for cell in concerned)
+
+
+def _machine(checkup: Checkup) -> Section:
+    limits, versions = checkup.limits, checkup.versions
+    rows = [
+        ("system", f"{limits.system}, Python {limits.python}, torch {versions.get('torch', '?')}"),
+        ("devices", ", ".join(checkup.inspection.devices)),
+        ("cores", format_count(limits.cores)),
+        ("memory", _memory_words(limits)),
+        ("shared memory", _shared_words(limits)),
+        ("open files", _files_words(limits)),
+        ("start methods", f"{', '.join(limits.start_methods)} (the first where none is named)"),
+    ]
+    strategy = checkup.examination.sharing_strategy
+    if strategy:
+        rows.append(("tensors shared", f"by {strategy}"))
+    return Section("This machine", (Facts(tuple(rows)),))
+
+
+def _memory_words(limits: MachineLimits) -> str:
+    if limits.memory_bytes is None:
+        return "not known"
+    words = "still allowed by the control group" if limits.memory_is_capped else "available"
+    return f"{format_bytes(limits.memory_bytes)} {words}"
+
+
+def _shared_words(limits: MachineLimits) -> str:
+    if limits.shm_bytes is None:
+        return "no /dev/shm here: not limited apart from memory"
+    return f"{format_bytes(limits.shm_bytes)} free in /dev/shm"
+
+
+def _files_words(limits: MachineLimits) -> str:
+    most = limits.open_files
+    return "no limit" if most is None else f"{format_count(most)} a process (ulimit -n)"
+
+
+def _workload(checkup: Checkup) -> Section:
+    """What the look at the loader said; what was not known is said, too."""
+    examination = checkup.examination
+    needs = examination.needs
+    rows = [("loader", clean(examination.loader) or "could not be made, see above")]
+    rows += [(part.name, _part_words(part)) for part in examination.parts]
+    if examination.loader and not examination.parts:
+        rows.append(("parts", "no torch DataLoader in it, so nothing that could be pickled"))
+    weight = format_bytes(needs.worker_bytes)
+    rows.append(("a worker", f"{weight} of its own where it is started anew (spawn, forkserver)"))
+    if needs.row_bytes is None:
+        rows.append(
+            ("a row", "not known before a batch is taken: the rules on batches were silent")
+        )
+    else:
+        tensors = plural(needs.tensors_per_batch or 0, "tensor")
+        rows.append(("a row", f"{format_bytes(needs.row_bytes)} in a batch of {tensors}"))
+    if examination.start_method and not checkup.heeds_start_method:
+        rows.append(("workers start", f"by {examination.start_method}: the loader is not told how"))
+    return Section("The workload, with no batch taken", (Facts(tuple(rows)),))
+
+
+def _part_words(part: LoaderPart) -> str:
+    words = list(_part_facts(part))
+    return f"{clean(part.kind)}: {', '.join(words)}"
+
+
+def _part_facts(part: LoaderPart) -> Iterator[str]:
+    if part.error:
+        yield "cannot be pickled" + (f" ({clean(part.place)})" if part.place != part.name else "")
+        return
+    yield f"{format_bytes(part.pickled_bytes)} pickled"
+    if part.shared_bytes:
+        yield f"{format_bytes(part.shared_bytes)} of tensors in shared memory"
+    if part.memmap_bytes:
+        yield f"{format_bytes(part.memmap_bytes)} of it memory maps"
+
+
+def _allowances(checkup: Checkup) -> Section:
+    columns = (
+        Column("stage", right=False),
+        Column("silent"),
+        Column("if it burns CPU", "burning"),
+        Column("why", right=False),
+    )
+    rows = tuple(
+        (
+            allowance.stage,
+            f"{allowance.idle_s:g} s",
+            f"{allowance.burning_s:g} s",
+            clean(allowance.reason),
+        )
+        for allowance in checkup.allowances
+    )
+    return Section("How long each stage may be silent", (Table(columns, rows),))

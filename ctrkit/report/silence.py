@@ -1,0 +1,28 @@
+"""Says once that a child has gone silent, how long it may be, and why that long."""
+
+from __future__ import annotations
+
+from ctrkit.supervise.supervisor import Tick
+from ctrkit.units import format_duration
+
+_SAID_FROM = 0.5  # of the budget
+
+
+class SilenceNotice:
+    """Turns ticks into at most one line for each silence."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def __call__(self, tick: Tick) -> str | None:
+        """The line, at the moment when half of the budget is over; else None."""
+        if tick.silent_s < _SAID_FROM * tick.budget.idle_s:
+            self._said = False
+            return None
+        if self._said:
+            return None
+        self._said = True
+        return (
+            f"no progress in stage '{tick.stage.label}' for {format_duration(tick.silent_s)}; "
+            f"after {format_duration(tick.budget.idle_s)} it is judged ({tick.budget.reason})"
+        )

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from ctrkit.progress import Stage
+from ctrkit.report.silence import SilenceNotice
+from ctrkit.supervise.budgets import StageBudget
+from ctrkit.supervise.supervisor import Tick
+
+BUDGET = StageBudget(idle_s=30, burning_s=60, reason="20 x the median step of 1.5 s")
+
+
+def tick(silent_s: float) -> Tick:
+    return Tick(
+        wall_s=99, silent_s=silent_s, stage=Stage.STEP, budget=BUDGET, progress=None, sample=None
+    )
+
+
+def test_each_silence_is_said_once_with_its_budget_and_the_reason() -> None:
+    notice = SilenceNotice()
+    said = [notice(tick(silent_s)) for silent_s in (0, 14, 16, 20, 1, 14, 29)]
+    lines = [line for line in said if line]
+    assert [index for index, line in enumerate(said) if line] == [2, 6]
+    assert lines[0] == (
+        "no progress in stage 'step' for 16 s; after 30 s it is judged "
+        "(20 x the median step of 1.5 s)"
+    )
