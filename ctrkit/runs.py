@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,14 @@ import msgspec
 from ctrkit.config import Cell, WorkloadSpec, decode, encode
 from ctrkit.environment import cache_folder, describe_environment, machine_fingerprint
 from ctrkit.errors import UsageError
-from ctrkit.files import read_json, read_table, write_atomically, write_json, write_table
+from ctrkit.files import (
+    finite,
+    read_json,
+    read_table,
+    write_atomically,
+    write_json,
+    write_table,
+)
 from ctrkit.records import (
     SCHEMA_VERSION,
     STAGES,
@@ -26,8 +34,55 @@ from ctrkit.records import (
     TrialRecord,
 )
 
+INCIDENTS = "incidents.jsonl"
+
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+@dataclass(frozen=True, kw_only=True)
+class Incident:
+    """How a child of a real run ended without having finished, and what was done: a line each.
+
+    Args:
+        number: 1, 2, ... over all launches of the run.
+        at: UTC, when it was over.
+        verdict: one of VERDICTS; `host slept` or `was stopped` where that was only noted.
+        reason: a sentence.
+        cause: what is behind it, where that is known.
+        fix: what is known to help, where it is.
+        evidence: folder, relative to the run's.
+        epoch: where the loop was.
+        step: steps of that epoch that were done.
+        stage: the progress stage's label.
+        cell_before: where it ran.
+        cell_after: where it goes on, None where it does not.
+        action: `restarted`, `stopped`, `finished` where its result was complete, or `noted`.
+        why: a clause that says why that was done.
+        resumed_from: epoch, and batches of it that are done, of the checkpoint it goes on from.
+        lost_steps: steps that have to be done again; None where it is not known.
+        lost_s: seconds between that checkpoint, or the launch, and the end of the child.
+        note: what else there is to know.
+    """
+
+    number: int
+    at: str
+    verdict: str
+    reason: str
+    cause: str | None = None
+    fix: str | None = None
+    evidence: str | None = None
+    epoch: int = 0
+    step: int = 0
+    stage: str = ""
+    cell_before: Cell
+    cell_after: Cell | None = None
+    action: str
+    why: str = ""
+    resumed_from: dict[str, int] | None = None
+    lost_steps: int | None = None
+    lost_s: float | None = None
+    note: str | None = None
 
 
 class RunFolder:
@@ -113,6 +168,39 @@ class RunFolder:
         """What the probe recommends, None if it did not come to that."""
         path = self.path / "recommendation.json"
         return decode(Recommendation, read_json(path), str(path)) if path.is_file() else None
+
+    def append_incident(self, incident: Incident) -> None:
+        """A line more in `incidents.jsonl`, on disk when this returns."""
+        path = self.path / INCIDENTS
+        line = json.dumps(finite(encode(incident)), ensure_ascii=False, allow_nan=False) + "\n"
+        if path.is_file() and (text := path.read_bytes()) and not text.endswith(b"\n"):
+            line = "\n" + line  # after half a line of a supervisor that was killed
+        with open(path, "ab", buffering=0) as file:
+            file.write(line.encode())  # in one call: no reader sees a part of it
+            os.fsync(file.fileno())
+
+    def incidents(self) -> list[dict[str, Any]]:
+        """What happened, the oldest first, as JSON objects; a damaged line is left out."""
+        path = self.path / INCIDENTS
+        if not path.is_file():
+            return []
+        found = []
+        for line in path.read_text("utf-8", errors="replace").splitlines():
+            try:
+                value = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(value, dict):
+                found.append(value)
+        return found
+
+    def next_incident(self) -> int:
+        """A number that neither an incident nor an evidence folder of the run has."""
+        taken = {incident.get("number") for incident in self.incidents()}
+        number = 1
+        while number in taken or (self.path / "evidence" / f"train-{number}").exists():
+            number += 1
+        return number
 
 
 def check_out_folder(path: Path) -> None:

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,19 @@ from ctrkit.commands.choice import (
 )
 from ctrkit.commands.options import Axes, CommonOptions, duration_s, single_axes
 from ctrkit.commands.probe import brief_probe
-from ctrkit.commands.workload import budgets_for, find_workload, inspect_workload
-from ctrkit.config import ChildSpec, TrainPlan, WorkloadSpec, decode
+from ctrkit.commands.restarts import RestartRules, Supervision, run_over_restarts
+from ctrkit.commands.workload import find_workload, inspect_workload
+from ctrkit.config import Cell, ChildSpec, TrainPlan, WorkloadSpec, decode, encode, make_cell
 from ctrkit.environment import machine_fingerprint
 from ctrkit.errors import InterruptedRunError, RunEndedError, UsageError
 from ctrkit.files import read_json
 from ctrkit.records import Inspection
+from ctrkit.report.incidents import live_line, summary_words
 from ctrkit.report.live import TrainDisplay
-from ctrkit.runs import RunFolder, known_runs, load_measurement
+from ctrkit.report.silence import SilenceNotice
+from ctrkit.report.words import plural
+from ctrkit.runs import Incident, RunFolder, known_runs
+from ctrkit.supervise.budgets import Budgets
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
 from ctrkit.supervise.supervisor import Outcome, Tick, run_child
 from ctrkit.units import format_duration
@@ -44,6 +49,7 @@ class TrainOptions:
     epochs: int | None
     max_steps: int | None
     checkpoint_every_s: float
+    rules: RestartRules
     quiet: bool
 
 
@@ -57,6 +63,8 @@ def train(
     max_steps: int | None,
     resume: Path | None,
     checkpoint_every: str,
+    fallback: bool,
+    max_restarts: int,
     quiet: bool,
     argv: Sequence[str],
 ) -> None:
@@ -70,6 +78,8 @@ def train(
     for option, number in (("--epochs", epochs), ("--max-steps", max_steps)):
         if number is not None and number < 1:
             raise UsageError(f"{option}: is {number}, but must be at least 1")
+    if max_restarts < 0:
+        raise UsageError(f"--max-restarts: is {max_restarts}, but must be at least 0")
     if auto_device and config is not None:
         raise UsageError("--auto-device and --config: name one of them")
     every_s = duration_s("--checkpoint-every", checkpoint_every)
@@ -77,6 +87,7 @@ def train(
     options = TrainOptions(
         auto_device=auto_device, config=config, epochs=epochs, max_steps=max_steps,
         checkpoint_every_s=every_s, quiet=quiet,
+        rules=RestartRules(fallback=fallback, max_restarts=max_restarts),
     )  # fmt: skip
     single_axes(axes)
     if config is not None and not config.is_file():
@@ -88,7 +99,7 @@ def train(
         else:
             assert resume is not None
             run, spec = _resumed(resume, axes, options)
-        _train(run, spec, options, common.stall_timeout_s, stop)
+        _train(run, spec, options, common.budgets, stop)
 
 
 def _with_horizon(workload: WorkloadSpec, epochs: int | None) -> WorkloadSpec:
@@ -185,7 +196,7 @@ def _resumed(path: Path, axes: Axes, options: TrainOptions) -> tuple[RunFolder, 
         raise UsageError(f"{spec_path}: has no train plan")
     if not (run.path / "checkpoints" / "last.pt").is_file():
         raise UsageError(f"--resume {path}: has no checkpoint yet; start it anew")
-    cell = dataclasses.replace(spec.cell, **single_axes(axes))
+    cell = _with_axes(spec.cell, single_axes(axes))
     if cell != spec.cell:
         run.update(cell=cell, projection=None)
     plan = dataclasses.replace(
@@ -196,8 +207,29 @@ def _resumed(path: Path, axes: Axes, options: TrainOptions) -> tuple[RunFolder, 
         checkpoint_every_s=options.checkpoint_every_s,
         resume=True,
     )
-    print(f"going on with {run.path}", file=sys.stderr)
+    print(f"going on with {run.path} in cell {cell.cell_id}", file=sys.stderr)
     return run, dataclasses.replace(spec, folder=str(spec_path.parent), cell=cell, train=plan)
+
+
+def _with_axes(cell: Cell, axes: Mapping[str, Any]) -> Cell:
+    """The cell with the axes that were given; what only workers have comes and goes with them.
+
+    Raises:
+        UsageError: a loader without processes was asked for together with workers.
+    """
+    if not axes:
+        return cell
+    values = encode(cell) | dict(axes)
+    if not values["workers"]:
+        values |= {"start_method": None, "prefetch": None, "persistent": False}
+    elif values["loader"] in ("thread", "resident"):
+        if "loader" in axes:
+            raise UsageError(
+                f"loader {values['loader']} has no worker processes; take --loader batches or "
+                "--workers 0"
+            )
+        values["loader"] = "batches"
+    return make_cell("options", **values)
 
 
 class _EpochWatch:
@@ -206,9 +238,12 @@ class _EpochWatch:
     def __init__(self, path: Path, display: TrainDisplay, skip: int) -> None:
         self.path, self.display, self.shown = path, display, skip
         self.looked_s = 0.0
+        self.silence = SilenceNotice()
 
     def __call__(self, tick: Tick) -> None:
         self.display.tick(tick.progress)
+        if line := self.silence(tick):
+            self.display.message(line)
         if time.monotonic() - self.looked_s >= _LOOK_AT_EPOCHS_S:
             self.look()
 
@@ -218,7 +253,7 @@ class _EpochWatch:
         rows = epoch_rows(self.path)
         for row in rows[self.shown :]:
             self.display.epoch_done(row)
-        self.shown = max(self.shown, len(rows))
+        self.shown = len(rows)  # fewer than before where an older checkpoint was gone on from
 
 
 def epoch_rows(path: Path) -> list[dict[str, Any]]:
@@ -237,38 +272,60 @@ def _train(
     run: RunFolder,
     spec: ChildSpec,
     options: TrainOptions,
-    stall_timeout_s: float | None,
+    budgets: Budgets,
     stop: StopRequest,
 ) -> None:
     assert spec.train is not None, "a train spec has a train plan"
     began_s = time.monotonic()
     run.update(status="running", status_reason="")
-    (Path(spec.folder) / "measurement.json").unlink(missing_ok=True)  # an earlier launch's error
     before = len(epoch_rows(run.path / "epochs.csv"))
     with TrainDisplay(
         epochs=spec.train.epochs, projection=run.info.projection, quiet=options.quiet
     ) as display:
+        display.message(budgets.in_words())
         watch = _EpochWatch(run.path / "epochs.csv", display, before if spec.train.resume else 0)
-        outcome = run_child(
+
+        def launch(spec: ChildSpec, evidence_folder: Path) -> Outcome:
+            outcome = run_child(
+                spec,
+                budgets=budgets.of_cell(spec.cell),
+                evidence_folder=evidence_folder,
+                completion="outcome.json",
+                on_tick=watch,
+                stop=stop,
+            )
+            watch.look()
+            return outcome
+
+        outcome, incidents = run_over_restarts(
+            run,
             spec,
-            budgets=budgets_for(spec.cell, stall_timeout_s),
-            evidence_folder=run.path / "evidence" / "train",
-            completion="outcome.json",
-            on_tick=watch,
-            stop=stop,
+            options.rules,
+            Supervision(
+                launch=launch,
+                look=lambda: inspect_workload(spec.workload, stop),
+                announce=lambda incident: display.restarted(live_line(encode(incident))),
+                stop=stop,
+            ),
         )
-        watch.look()
     wall_s = (run.info.wall_s or 0.0) + time.monotonic() - began_s
-    _end(run, outcome, wall_s, stop)
+    _end(run, outcome, incidents, wall_s, stop)
 
 
-def _end(run: RunFolder, outcome: Outcome, wall_s: float, stop: StopRequest) -> None:
+def _end(
+    run: RunFolder,
+    outcome: Outcome,
+    incidents: Sequence[Incident],
+    wall_s: float,
+    stop: StopRequest,
+) -> None:
     """Say how it ended, and raise where that was not the end that was asked for."""
     result_path = run.path / "child" / "outcome.json"
     result = read_json(result_path) if outcome.complete and result_path.is_file() else {}
+    history = summary_words(run.incidents())
     if result.get("finished"):
-        run.update(status="done", status_reason="", wall_s=wall_s)
-        if not result.get("steps_run"):
+        run.update(status="done", status_reason=history, wall_s=wall_s)
+        if not result.get("steps_run") and not incidents:
             print(f"{run.path} is finished already: nothing was left to do", file=sys.stderr)
         print(f"ctrkit report {run.path}")
         return
@@ -277,15 +334,15 @@ def _end(run: RunFolder, outcome: Outcome, wall_s: float, stop: StopRequest) -> 
     if not last.is_file():
         how = "nothing was saved yet"
     if result.get("interrupted") or outcome.interrupted or stop.finish:
-        run.update(status="interrupted", status_reason="stopped by the user", wall_s=wall_s)
+        reason = "; ".join(filter(None, ("stopped by the user", history)))
+        run.update(status="interrupted", status_reason=reason, wall_s=wall_s)
         raise InterruptedRunError(f"interrupted; {how}")
-    failed = load_measurement(run.path / "child" / "measurement.json")
-    error = failed.error if failed is not None else None
-    reason = outcome.reason if error is None else f"{error.message} (in stage '{error.stage}')"
-    if error is not None and error.verdict == "usage":
-        run.update(status="failed", status_reason=error.message, wall_s=wall_s)
-        raise UsageError(error.message)
-    run.update(status="ended", status_reason=f"{outcome.verdict}: {reason}", wall_s=wall_s)
-    raise RunEndedError(
-        f"the run was ended: {outcome.verdict}: {reason}; evidence in {outcome.evidence}; {how}"
+    if outcome.error is not None and outcome.error.verdict == "usage":
+        run.update(status="failed", status_reason=outcome.error.message, wall_s=wall_s)
+        raise UsageError(outcome.error.message)
+    ended = f"{outcome.verdict}: {outcome.reason}"
+    run.update(
+        status="ended", status_reason="; ".join(filter(None, (ended, history))), wall_s=wall_s
     )
+    after = f" after {plural(len(incidents) - 1, 'restart')}" if len(incidents) > 1 else ""
+    raise RunEndedError(f"the run was ended{after}: {ended}; evidence in {outcome.evidence}; {how}")

@@ -325,6 +325,14 @@ class TrainDisplay(_Display):
         self.message(epoch_line(row, self._projection))
         self._redraw(now=True)
 
+    def restarted(self, line: str) -> None:
+        """The run was ended and goes on in a new process."""
+        self._readings.clear()
+        self._speed, self._changed_s = None, self._clock()
+        self._line, self._lined_s = "", -float("inf")
+        self.message(line)
+        self._redraw(now=True)
+
     def _remember(self, progress: Progress) -> None:
         last = self._readings[-1] if self._readings else None
         if last is not None and last.writes == progress.writes and last.pid == progress.pid:

@@ -19,14 +19,14 @@ from ctrkit.report.blocks import (
     Table,
     Tone,
 )
-from ctrkit.report.contents import EpochRow, RunContents
+from ctrkit.report.contents import UNKNOWN, EpochRow, RunContents
+from ctrkit.report.incidents import incidents_section, moved_words
 from ctrkit.report.known import KNOWN_EPOCHS, KNOWN_NOTE, KNOWN_TARGET, KnownEpoch
 from ctrkit.report.matrix import failure_lines
 from ctrkit.report.paste import command_lines, short_path
 from ctrkit.report.probe_view import status_words
 from ctrkit.report.words import (
     cell_words,
-    clean,
     deviation_words,
     flag_words,
     plural,
@@ -34,7 +34,6 @@ from ctrkit.report.words import (
 )
 from ctrkit.units import format_count, format_duration
 
-_INCIDENTS_SHOWN = 20
 # column of epochs.csv, heading, decimals, how soon it is left out where room is short
 _EPOCH_COLUMNS = (
     ("train_loss", "train loss", 4, 0),
@@ -61,7 +60,7 @@ def train_sections(contents: RunContents) -> list[Section]:
     if failures:
         sections.append(Section("Ended", (Bullets(tuple(failures), "bad"),)))
     if contents.incidents:
-        sections.append(_incidents(contents))
+        sections.append(incidents_section(contents.incidents))
     return sections
 
 
@@ -82,7 +81,9 @@ def _status(contents: RunContents) -> Section:
         rows.append(("best", f"validation AUC {best['val_auc']:.4f} in epoch {best['epoch']}"))
     blocks: list[Block] = [Facts(tuple(rows))]
     if info.status != "done" and not contents.alive:
-        if contents.has_checkpoint:
+        if info.workload.target == UNKNOWN:
+            blocks.append(Paragraph("Without its run.json it cannot be resumed."))
+        elif contents.has_checkpoint:
             command = ["ctrkit", "train", "--resume", short_path(contents.path)]
             blocks += [Paragraph("Go on with it:"), Code(tuple(command_lines(command)), "sh")]
         else:
@@ -174,6 +175,7 @@ def _projection(contents: RunContents) -> Section:
     rows.append(("projected run", _projected_run(projection, info.sizes)))
     rows += _pace_rows(whole, contents)
     rows += [("caution", words) for words in flag_words(projection.flags)]
+    rows += [("caution", words) for words in [moved_words(contents.incidents)] if words]
     if not whole:
         blocks.append(Paragraph("No whole epoch was finished yet: there is nothing to compare."))
     return Section("Actual against projected", (*blocks, Facts(tuple(rows))))
@@ -231,15 +233,3 @@ def _pace_rows(whole: Sequence[EpochRow], contents: RunContents) -> list[tuple[s
              f"{format_duration(left * mean_s)} still to go")
         )  # fmt: skip
     return rows
-
-
-def _incidents(contents: RunContents) -> Section:
-    shown = contents.incidents[-_INCIDENTS_SHOWN:]
-    lines = []
-    for incident in shown:
-        words = (f"{key} {value}" for key, value in incident.items() if value not in (None, ""))
-        lines.append(clean(", ".join(words), 200))
-    left_out = len(contents.incidents) - len(shown)
-    if left_out:
-        lines.insert(0, f"{plural(left_out, 'earlier incident')} in incidents.jsonl")
-    return Section("Incidents", (Bullets(tuple(lines)),))

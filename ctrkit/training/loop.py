@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,7 +87,9 @@ def run_training(
     threads bit for bit.
 
     An epoch that `max_steps` or a stop cuts short is not validated and has no row yet: resuming
-    ends it. An endless loader without `max_steps` trains its first epoch until it is stopped.
+    ends it. Without a task there is no state to keep, so a checkpoint stands at the beginning of
+    its epoch: a loader whose order nobody knows then still yields each row once. An endless
+    loader without `max_steps` trains its first epoch until it is stopped.
 
     Args:
         workload: its loaders and its task; without a task a step is only taking a batch.
@@ -120,6 +122,7 @@ class _Loop:
         self.epochs_path = Path(plan.run_folder) / "epochs.csv"
         self.position = _Position()
         self.rng: Mapping[str, Any] | None = None  # to be put back when a resumed epoch goes on
+        self.epoch_rng: Mapping[str, Any] | None = None  # that of the epoch's `iter`, for its order
         self.steps_run = 0
         self.saved_at = self.started_at = clock()
 
@@ -167,6 +170,7 @@ class _Loop:
             self.task.begin_epoch(self.position.epoch)
             self.task.load_state_dict(state["task"])
             self.rng = state["rng"]
+            self.epoch_rng = state.get("epoch_rng")
         self.saved_at = self.clock()
 
     # ---- what is left to do ----------------------------------------------------------------------
@@ -209,9 +213,7 @@ class _Loop:
         if self._is_epoch_trained():
             self._restore_rng()
             return True
-        self.train_loader.set_epoch(position.epoch, position.batch)
-        batches = iter(self.train_loader)
-        self._restore_rng()  # of the midst of an epoch: `iter` may have drawn a seed
+        batches = self._begin_loading()
         while True:
             if self._is_epoch_trained():
                 self.progress.enter(Stage.EPOCH_BOUNDARY)  # the iterator has yet to wind up
@@ -232,6 +234,24 @@ class _Loop:
                 "it must hold data and start anew each time it is iterated"
             )
         return True
+
+    def _begin_loading(self) -> Iterator[Batch]:
+        """The rest of the epoch; a loader that draws its order from torch's stream finds it again.
+
+        `iter` draws a seed: from the same state as at the beginning of the epoch, after which the
+        random streams go on where they were.
+        """
+        position = self.position
+        if position.batch == 0:
+            self.epoch_rng = rng_state(self.cell.device)
+        elif self.epoch_rng is not None:
+            set_rng_state(self.epoch_rng, self.cell.device)
+        self.train_loader.set_epoch(position.epoch, position.batch)
+        if hasattr(self.train_loader, "on_skip"):  # each batch that it has to take is progress
+            self.train_loader.on_skip = lambda: self.progress.enter(Stage.FIRST_BATCH)
+        batches = iter(self.train_loader)
+        self._restore_rng()
+        return batches
 
     def _step(self, batch: Batch, wait_s: float) -> None:
         self.task.train_step(self.task.transfer(batch), _no_mark)
@@ -306,15 +326,20 @@ class _Loop:
         self.progress.enter(Stage.CHECKPOINT)
         if elapsed_s is None:
             elapsed_s = self.clock() - self.started_at
-        position = dataclasses.asdict(self.position)
+        position, rng = dataclasses.asdict(self.position), self.rng
         position["wall_s"] += elapsed_s
+        if self.position.batch and isinstance(self.task, _LoaderTask):
+            position["steps"] -= self.position.batch
+            position |= {"batch": 0, "rows": 0, "wall_s": 0.0}
+            rng = self.epoch_rng
         save_checkpoint(
             self.last_path,
             {
                 "identity": self._identity(),
                 "position": position,
                 "task": self.task.state_dict(),
-                "rng": rng_state(self.cell.device) if self.rng is None else self.rng,
+                "rng": rng_state(self.cell.device) if rng is None else rng,
+                "epoch_rng": self.epoch_rng,
             },
         )
         self.saved_at = self.clock()

@@ -6,7 +6,6 @@ import gc
 import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 from ctrkit.config import CELL_AXES, Cell, Phase, RunSizes
 from ctrkit.workloads.protocol import Batch, EpochLoader, Workload
@@ -43,7 +42,11 @@ class CustomWorkload(Workload):
 
 
 class IterableLoader:
-    """Any iterable as an `EpochLoader`; one with `set_epoch`, or whose sampler has it, is told."""
+    """Any iterable as an `EpochLoader`; one with `set_epoch`, or whose sampler has it, is told.
+
+    It can only be brought forward by taking batches: `iter` takes those before `first_batch`, and
+    calls `on_skip` for each.
+    """
 
     def __init__(self, iterable: Iterable[Batch]) -> None:
         iter_method = getattr(iterable, "__iter__", None)
@@ -53,6 +56,7 @@ class IterableLoader:
             )
         self.iterable: Iterable[Batch] | None = iterable
         self.first_batch = 0
+        self.on_skip: Callable[[], None] | None = None
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         self.first_batch = first_batch
@@ -67,9 +71,11 @@ class IterableLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         assert self.iterable is not None, "the loader is closed"
-        batches: Any = iter(self.iterable)
-        # a user's loader can only be brought forward by taking batches
-        return itertools.islice(batches, self.first_batch, None) if self.first_batch else batches
+        batches = iter(self.iterable)
+        for _ in itertools.islice(batches, self.first_batch):
+            if self.on_skip is not None:
+                self.on_skip()
+        return batches
 
     def close(self) -> None:
         self.iterable = None

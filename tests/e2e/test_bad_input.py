@@ -37,6 +37,7 @@ def assert_one_clear_line(done: object, *words: str) -> None:
         (["train", "--workers", "0,2"], ["--workers", "one value"]),
         (["train", "--resume", "nowhere"], ["nowhere"]),
         (["train", "--epochs", "0"], ["--epochs"]),
+        (["train", "--max-restarts", "-1"], ["--max-restarts", "-1"]),
         (["report", "nowhere"], ["nowhere"]),
         (["report"], ["no run"]),
         (["data", "info", "nowhere"], ["nowhere"]),

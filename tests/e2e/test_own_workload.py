@@ -11,6 +11,7 @@ import pytest
 from support import Run
 
 README = Path(__file__).parents[2] / "README.md"
+ENDINGS = Path(__file__).parents[1] / "integration" / "children" / "endings.py"
 
 DEADLOCK = """
 import threading
@@ -104,8 +105,37 @@ def test_a_training_run_that_fails_is_exit_code_6(ctrkit: Run, tmp_path: Path) -
     assert done.returncode == 6, done.stderr
     last = done.stderr.splitlines()[-1]
     assert "crashed: RuntimeError: disk on fire (in stage 'step')" in last
-    assert (tmp_path / "run" / "evidence" / "train").is_dir()
+    assert (tmp_path / "run" / "evidence" / "train-1").is_dir()
+    assert len((tmp_path / "run" / "incidents.jsonl").read_text().splitlines()) == 1
     assert "disk on fire" in ctrkit("report", "run").stdout
+
+
+def test_a_run_that_loses_a_worker_ends_or_goes_on_as_asked(ctrkit: Run, tmp_path: Path) -> None:
+    own = ["--workload", f"{ENDINGS}:loses_a_worker", "--workers", "1", "--start-method", "fork"]
+    done = ctrkit("train", *own, "--epochs", "2", "--no-fallback", "--out", "run")
+    assert done.returncode == 6, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "worker-died" in last
+    assert f"evidence in {tmp_path / 'run' / 'evidence' / 'train-1'}" in last
+    assert f"go on with: ctrkit train --resume {tmp_path / 'run'}" in last
+    text = " ".join(ctrkit("report", "run").stdout.split())
+    assert "done The run was stopped. why --no-fallback." in text
+
+    # in its second epoch, the third of the run, it loses a worker again
+    done = ctrkit("train", "--resume", "run", "--epochs", "3")
+    assert done.returncode == 0, done.stderr
+    assert "in cell cpu-custom-w1-fork" in done.stderr
+    assert "restarted from epoch 3, batch 0 in another cell" in done.stderr
+    (found,) = json.loads(ctrkit("report", "run", "--json").stdout)["runs"]
+    assert [row["rows"] for row in found["epochs"]] == [1000] * 3
+    assert [incident["action"] for incident in found["incidents"]] == ["stopped", "restarted"]
+    assert [incident["evidence"] for incident in found["incidents"]] == [
+        "evidence/train-1", "evidence/train-2",
+    ]  # fmt: skip
+
+    done = ctrkit("train", "--resume", "run", "--epochs", "4")
+    assert done.returncode == 0, done.stderr
+    assert "in cell cpu-custom-w0" in done.stderr
 
 
 def examples() -> list[tuple[str, str]]:

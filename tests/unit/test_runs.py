@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -19,7 +20,7 @@ from ctrkit.records import (
     Recommendation,
     TrialRecord,
 )
-from ctrkit.runs import RunFolder, known_runs, load_measurement, save_measurement
+from ctrkit.runs import Incident, RunFolder, known_runs, load_measurement, save_measurement
 
 CONTRACT_COLUMNS = (
     "cell_id launch kind device loader workers start_method prefetch persistent pin threads "
@@ -115,3 +116,43 @@ def test_secrets_of_the_environment_are_not_kept(
     text = (run.path / "run.json").read_text()
     assert "hunter2" not in text
     assert run.info.environment["variables"]["OMP_NUM_THREADS"] == "3"
+
+
+def incident(number: int, **values: Any) -> Incident:
+    defaults: dict[str, Any] = {
+        "at": "2026-01-31T12:00:00+00:00", "verdict": "deadlock", "reason": "two\nlines",
+        "cell_before": make_cell(workers=2, loader="rows"), "action": "stopped",
+    }  # fmt: skip
+    return Incident(number=number, **(defaults | values))
+
+
+def test_incidents_are_a_line_each(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    assert run.incidents() == []
+    run.append_incident(incident(1, lost_s=float("nan")))
+    run.append_incident(incident(2, resumed_from={"epoch": 2, "batch": 7}))
+    text = (run.path / "incidents.jsonl").read_text()
+    assert text.count("\n") == 2
+    first, second = run.incidents()
+    assert (first["number"], first["reason"], first["lost_s"]) == (1, "two\nlines", None)
+    assert first["cell_before"]["workers"] == 2
+    assert second["resumed_from"] == {"epoch": 2, "batch": 7}
+
+
+def test_half_a_line_costs_no_other_incident(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    run.append_incident(incident(1))
+    with open(run.path / "incidents.jsonl", "a") as file:
+        file.write('{"number": 2, "ver')
+    assert [line["number"] for line in run.incidents()] == [1]
+    run.append_incident(incident(3))
+    assert [line["number"] for line in run.incidents()] == [1, 3]
+
+
+def test_an_incidents_number_is_its_own(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    assert run.next_incident() == 1
+    run.append_incident(incident(1))
+    (run.path / "evidence" / "train-2").mkdir(parents=True)
+    (run.path / "evidence" / "train-other").mkdir()
+    assert run.next_incident() == 3

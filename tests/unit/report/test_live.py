@@ -183,3 +183,17 @@ def test_a_run_on_a_terminal_shows_a_bar_and_says_when_nothing_moves() -> None:
         clock.now_s += 25
         display.tick(progress(110, 1010.0))
         assert "no progress for 25 s" in file.getvalue()
+
+
+def test_a_restart_is_a_line_and_starts_the_speed_anew() -> None:
+    made, file = console(terminal=False, width=200)
+    clock = Clock()
+    with TrainDisplay(epochs=3, console=made, clock=clock) as display:
+        display.tick(progress(500, 1000.0))
+        display.tick(progress(510, 1010.0))
+        display.restarted("deadlock in epoch 1, step 510: restarted")
+        display.tick(progress(500, 1020.0))
+    lines = file.getvalue().splitlines()
+    assert lines[-2] == "deadlock in epoch 1, step 510: restarted"
+    assert lines[-1].startswith("epoch 1/3 · step 500/514")
+    assert "rows/s" not in lines[-1]

@@ -13,6 +13,7 @@ from ctrkit.training.checkpoint import load_checkpoint, save_checkpoint
 from ctrkit.training.history import read_epochs
 from ctrkit.training.loop import run_training
 from ctrkit.training.seeding import seed_everything
+from ctrkit.workloads.custom import IterableLoader
 from ctrkit.workloads.protocol import Task, Workload
 
 CELL = make_cell(batch_size=4, threads=1)
@@ -403,3 +404,54 @@ def test_after_an_error_the_stage_stands_and_the_loaders_are_closed(tmp_path):
         train(tmp_path, work)
     assert read_progress(tmp_path / "progress").stage is Stage.STEP
     assert (work.train.closed, work.validation.closed) == (1, 1)
+
+
+class Shuffled(Work):
+    """A stock DataLoader that draws its order from torch's own stream, `workers` as they are."""
+
+    def __init__(self, workers=0, **options):
+        rows = torch.utils.data.DataLoader(
+            range(ROWS), CELL.batch_size, shuffle=True, num_workers=workers
+        )
+        super().__init__(loader=IterableLoader(rows), **options)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_shuffle_without_a_seed_goes_on_in_the_same_order(tmp_path, workers):
+    first, second = Shuffled(workers), Shuffled()
+    outcome = train(tmp_path, first, after(9))
+    assert (outcome.interrupted, outcome.epochs_done) == (True, 1)
+    seen = list(first.made[0].seen)
+    assert 0 < len(seen) < ROWS
+    seed_everything(99)  # another process has another stream
+    train(tmp_path, second, resume=True, epochs=2)
+    assert second.made[0].seen[: len(seen)] == seen
+    assert sorted(second.made[0].seen) == list(range(ROWS))
+    (tmp_path / "whole").mkdir()
+    whole = Shuffled()
+    train(tmp_path / "whole", whole, epochs=2)
+    assert whole.made[0].seen == second.made[0].seen
+    assert torch.equal(final(whole), final(second))
+
+
+def test_batches_that_have_to_be_taken_anew_are_progress(tmp_path):
+    train(tmp_path, Shuffled(), after(3), epochs=1)
+    done = load_checkpoint(tmp_path / "checkpoints/last.pt")["position"]["batch"]
+    assert done > 0
+    with SpyWriter(tmp_path / "progress") as progress:
+        plan = TrainPlan(run_folder=str(tmp_path), epochs=1, resume=True)
+        run_training(Shuffled(), CELL, plan, progress, stop_requested=lambda: False)
+    assert progress.calls.count(Stage.FIRST_BATCH) == 1 + done
+
+
+@pytest.mark.parametrize("calls", [3, 4, 9])
+def test_without_a_task_a_checkpoint_stands_at_the_beginning_of_its_epoch(tmp_path, calls):
+    first = train(tmp_path, Work(task=False), after(calls))
+    assert first.interrupted
+    position = load_checkpoint(tmp_path / "checkpoints/last.pt")["position"]
+    assert (position["batch"], position["rows"]) == (0, 0)
+    assert position["steps"] == (position["epoch"] - 1) * BATCHES
+    work = Work(task=False)
+    train(tmp_path, work, resume=True)
+    assert work.train.begun[0] == (position["epoch"], 0)
+    assert [row["rows"] for row in read_epochs(tmp_path / "epochs.csv")] == [ROWS] * 3

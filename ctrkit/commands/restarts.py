@@ -1,0 +1,228 @@
+"""A real run over its restarts: evidence, an incident, and on from the last checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ctrkit.commands.saved import Position, saved_position, usable_checkpoint
+from ctrkit.config import Cell, ChildSpec
+from ctrkit.errors import CtrkitError
+from ctrkit.progress import Progress
+from ctrkit.records import Inspection
+from ctrkit.runs import Incident, RunFolder
+from ctrkit.supervise.explain.blame import Cause
+from ctrkit.supervise.fallback import Remedy, advise, safest_cell
+from ctrkit.supervise.stop import StopRequest
+from ctrkit.supervise.supervisor import Outcome
+from ctrkit.units import format_duration
+
+_PAUSE_S = 2.0
+BEGINNING = Position(epoch=1, batch=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestartRules:
+    """Whether a run that was ended goes on by itself, and how often at most."""
+
+    fallback: bool = True
+    max_restarts: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supervision:
+    """What the restarts are made with.
+
+    Args:
+        launch: runs a spec's child to its end, with an evidence folder of its own.
+        look: what the workload is, asked for only when it is needed.
+        announce: called with each incident, before the run goes on.
+        stop: the user's wish to end.
+        clock: seconds, monotonic.
+    """
+
+    launch: Callable[[ChildSpec, Path], Outcome]
+    look: Callable[[], Inspection]
+    announce: Callable[[Incident], None]
+    stop: StopRequest
+    clock: Callable[[], float] = time.monotonic
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What is done about an end, why, and the cell it goes on in."""
+
+    action: str
+    why: str
+    cell: Cell | None = None
+
+
+def run_over_restarts(
+    run: RunFolder, spec: ChildSpec, rules: RestartRules, supervision: Supervision
+) -> tuple[Outcome, list[Incident]]:
+    """Launch, and launch again from the last checkpoint, until it is done or must be given up.
+
+    Every end but a finished, interrupted or wrongly used one is appended to `incidents.jsonl`
+    before anything else happens. `run.json` and `spec.json` keep the cell of the last launch.
+
+    Returns:
+        The last outcome, and the incidents of these launches.
+    """
+    incidents: list[Incident] = []
+    while True:
+        number, launched_s = run.next_incident(), supervision.clock()
+        # an earlier launch's error must not be taken for this one's
+        (Path(spec.folder) / "measurement.json").unlink(missing_ok=True)
+        outcome = supervision.launch(spec, run.path / "evidence" / f"train-{number}")
+        was_misused = outcome.error is not None and outcome.error.verdict == "usage"
+        if outcome.verdict in ("ok", "skipped") or was_misused:
+            _note_pauses(run, spec, outcome)
+            return outcome, incidents
+        choice = _choose(run, spec, outcome, rules, len(incidents), supervision)
+        incident = _incident(run, spec, outcome, choice, number, supervision.clock() - launched_s)
+        run.append_incident(incident)
+        incidents.append(incident)
+        _note_pauses(run, spec, outcome)
+        if choice.cell is None:
+            return outcome, incidents
+        supervision.announce(incident)
+        if supervision.stop.finish:
+            return outcome, incidents
+        resumes = (run.path / "checkpoints" / "last.pt").is_file()
+        assert spec.train is not None, "a train spec has a train plan"
+        plan = dataclasses.replace(spec.train, resume=resumes)
+        spec = dataclasses.replace(spec, cell=choice.cell, train=plan)
+        run.update(cell=spec.cell)
+
+
+def _choose(
+    run: RunFolder,
+    spec: ChildSpec,
+    outcome: Outcome,
+    rules: RestartRules,
+    restarts: int,
+    supervision: Supervision,
+) -> _Choice:
+    """The safest way on, or why there is none."""
+    if outcome.complete:
+        return _Choice("finished", "its result was complete")
+    if outcome.interrupted or supervision.stop.finish:
+        return _Choice("stopped", "you stopped it")
+    if not rules.fallback:
+        return _Choice("stopped", "--no-fallback")
+    advice = advise(outcome, spec.cell)
+    if advice.remedy is Remedy.NONE:
+        return _Choice("stopped", advice.why)
+    if restarts >= rules.max_restarts:
+        return _Choice("stopped", f"--max-restarts {rules.max_restarts} are used up")
+    if advice.remedy is Remedy.SAME_CELL:
+        return _Choice("restarted", advice.why, spec.cell)
+    try:
+        inspection = supervision.look()
+    except CtrkitError:  # interrupted, or the workload cannot even be looked at
+        if supervision.stop.finish:
+            return _Choice("stopped", "you stopped it")
+        return _Choice("restarted", "the workload could not be asked for a safer cell", spec.cell)
+    tied = run.info.projection.tied if run.info.projection is not None else []
+    cell = safest_cell(spec.cell, tied=tied, loaders=inspection.loaders, axes=inspection.axes)
+    if cell == spec.cell:
+        return _Choice("restarted", "the loader takes no number of workers", cell)
+    return _Choice("restarted", advice.why, cell)
+
+
+def _incident(
+    run: RunFolder, spec: ChildSpec, outcome: Outcome, choice: _Choice, number: int, wall_s: float
+) -> Incident:
+    """The line for `incidents.jsonl`; a damaged checkpoint is replaced where the run goes on."""
+    folder = run.path / "checkpoints"
+    goes_on = choice.cell is not None
+    saved = usable_checkpoint(folder) if goes_on else saved_position(folder / "last.pt")
+    position, progress = saved or BEGINNING, outcome.progress
+    cause: Cause | None = outcome.cause
+    return Incident(
+        number=number,
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        verdict=outcome.verdict,
+        reason=outcome.reason,
+        cause=cause.sentence if cause is not None else None,
+        fix=(cause.fix or None) if cause is not None else None,
+        evidence=None if outcome.evidence is None else f"evidence/train-{number}",
+        epoch=progress.epoch if progress is not None else 0,
+        step=progress.step if progress is not None else 0,
+        stage=_stage(outcome),
+        cell_before=spec.cell,
+        cell_after=choice.cell,
+        action=choice.action,
+        why=choice.why,
+        resumed_from=dataclasses.asdict(position) if goes_on else None,
+        lost_steps=None if choice.action == "finished" else lost_steps(progress, position),
+        lost_s=None if choice.action == "finished" else _lost_s(folder / "last.pt", wall_s),
+        note=order_note(choice.cell, position) if choice.cell is not None else None,
+    )
+
+
+def _note_pauses(run: RunFolder, spec: ChildSpec, outcome: Outcome) -> None:
+    """A host that slept and a run that was stopped from outside are no hangs, but are told of."""
+    progress = outcome.progress
+    for verdict, lasted_s, words in (
+        ("host slept", outcome.host_slept_s, "the host slept"),
+        ("was stopped", outcome.stopped_s, "a process of the run was stopped from outside"),
+    ):
+        if lasted_s >= _PAUSE_S:
+            run.append_incident(
+                Incident(
+                    number=run.next_incident(),
+                    at=datetime.now(UTC).isoformat(timespec="seconds"),
+                    verdict=verdict,
+                    reason=f"{words} for {format_duration(lasted_s)} in all",
+                    epoch=progress.epoch if progress is not None else 0,
+                    step=progress.step if progress is not None else 0,
+                    stage=_stage(outcome),
+                    cell_before=spec.cell,
+                    cell_after=spec.cell,
+                    action="noted",
+                    lost_s=lasted_s,
+                )
+            )
+
+
+def _stage(outcome: Outcome) -> str:
+    """The stage that failed; the progress has gone on to the shutdown by then."""
+    if outcome.error is not None:
+        return outcome.error.stage
+    return outcome.progress.stage.label if outcome.progress is not None else "import"
+
+
+def lost_steps(progress: Progress | None, position: Position) -> int | None:
+    """Steps that this launch did after the checkpoint at `position`; None where it is not known."""
+    if progress is None or progress.epoch < position.epoch:
+        return 0
+    epochs = progress.epoch - position.epoch
+    if epochs and not progress.steps:
+        return None
+    return max(0, epochs * progress.steps + progress.step - position.batch)
+
+
+def _lost_s(checkpoint: Path, wall_s: float) -> float:
+    """Seconds since the checkpoint; of an older one, or without one, those of the whole launch."""
+    try:
+        return min(wall_s, max(0.0, time.time() - checkpoint.stat().st_mtime))
+    except OSError:
+        return wall_s
+
+
+def order_note(cell: Cell, position: Position) -> str | None:
+    """What a restart means for the order of a loader that ctrkit did not make."""
+    if cell.loader != "custom":
+        return None
+    unseeded = "if your loader shuffles without a seed of its own for each epoch"
+    if position.batch == 0:
+        return f"epoch {position.epoch} begins anew: {unseeded}, perhaps in another order"
+    return (
+        f"the first {position.batch} batches of epoch {position.epoch} are left out: {unseeded}, "
+        "some rows of that epoch may come twice and others not at all"
+    )

@@ -1,0 +1,133 @@
+"""Incidents in words: what happened in a real run, where, what was done and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from ctrkit.config import Cell, decode
+from ctrkit.errors import UsageError
+from ctrkit.report.blocks import Block, Bullets, Facts, Paragraph, Section
+from ctrkit.report.words import cell_words, clean, plural, sentence
+from ctrkit.units import format_duration
+
+Json = Mapping[str, Any]
+"""A line of `incidents.jsonl`: `ctrkit.runs.Incident` as JSON, or what another version wrote."""
+
+_SHOWN = 20
+_NAMED = 3
+
+
+def incidents_section(incidents: Sequence[Json]) -> Section:
+    """Each incident: a headline, then what is known of it."""
+    shown = incidents[-_SHOWN:]
+    blocks: list[Block] = []
+    if len(incidents) > len(shown):
+        earlier = plural(len(incidents) - len(shown), "earlier incident")
+        blocks.append(Paragraph(f"{earlier} in incidents.jsonl", "dim"))
+    for incident in shown:
+        if not incident.get("verdict"):  # of another kind
+            words = (f"{key} {value}" for key, value in incident.items() if value not in (None, ""))
+            blocks.append(Bullets((clean(", ".join(words), 200),)))
+            continue
+        blocks += [Paragraph(_headline(incident)), Facts(tuple(_facts(incident)))]
+    return Section("Incidents", tuple(blocks))
+
+
+def live_line(incident: Json) -> str:
+    """What a display says at the moment of the restart."""
+    return clean(
+        f"{_what(incident)}: {_text(incident, 'reason')}; {_done(incident)}; "
+        f"evidence in {_text(incident, 'evidence')}",
+        1000,
+    )
+
+
+def summary_words(incidents: Sequence[Json]) -> str:
+    """`1 restart (deadlock in epoch 1, step 23)`: what a finished run has behind it, or nothing."""
+    parts = []
+    restarts = [_what(i) for i in incidents if i.get("action") == "restarted"]
+    if restarts:
+        named = restarts[:_NAMED] + ["..."] * (len(restarts) > _NAMED)
+        parts.append(f"{plural(len(restarts), 'restart')} ({'; '.join(named)})")
+    if any(incident.get("action") == "finished" for incident in incidents):
+        parts.append("its process did not end by itself")
+    return "; ".join(parts)
+
+
+def moved_words(incidents: Sequence[Json]) -> str:
+    """A caution for what was projected: since when the run has been in another cell, or nothing."""
+    for incident in incidents:
+        after = incident.get("cell_after")
+        if after is not None and after != incident.get("cell_before"):
+            return f"{_what(incident)}: since then it has run in another cell than was projected"
+    return ""
+
+
+def _headline(incident: Json) -> str:
+    when = _text(incident, "at")
+    with suppress(ValueError):
+        when = datetime.fromisoformat(when).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"{_text(incident, 'number')}. {when}: {_what(incident)}"
+
+
+def _what(incident: Json) -> str:
+    """`deadlock in epoch 1, step 23`: the verdict, and how many steps of the epoch were done."""
+    verdict, stage = _text(incident, "verdict"), _text(incident, "stage")
+    if not incident.get("epoch"):
+        return f"{verdict} in stage '{stage}'"
+    where = f"in epoch {_text(incident, 'epoch')}, step {_text(incident, 'step')}"
+    return f"{verdict} {where}" + (f" ({stage})" if stage not in ("", "step") else "")
+
+
+def _facts(incident: Json) -> list[tuple[str, str]]:
+    rows = [
+        ("reason", sentence(_text(incident, "reason"))),
+        ("cause", sentence(_text(incident, "cause"))),
+        ("fix", sentence(_text(incident, "fix"))),
+        ("ran in", _cell(incident.get("cell_before"))),
+        ("done", sentence(_done(incident))),
+        ("why", sentence(_text(incident, "why"))),
+        ("lost", _lost(incident)),
+        ("note", sentence(_text(incident, "note"))),
+        ("evidence", _text(incident, "evidence")),
+    ]
+    return [row for row in rows if row[1]]
+
+
+def _done(incident: Json) -> str:
+    """What was done about it."""
+    action, place = incident.get("action"), incident.get("resumed_from")
+    if action == "finished":
+        return "nothing was lost: its result was complete, and its process was ended"
+    if action == "noted":
+        return "it went on by itself"
+    if action != "restarted" or not isinstance(place, dict):
+        return "the run was stopped"
+    begins = place.get("epoch") == 1 and not place.get("batch")
+    where = f"epoch {place.get('epoch')}, batch {place.get('batch')}"
+    before, after = incident.get("cell_before"), incident.get("cell_after")
+    cell = "the same cell" if before == after else f"another cell: {_cell(after)}"
+    return f"restarted from {'the beginning' if begins else where} in {cell}"
+
+
+def _lost(incident: Json) -> str:
+    steps, lost_s = incident.get("lost_steps"), incident.get("lost_s")
+    parts = [plural(steps, "step")] if isinstance(steps, int) else []
+    if isinstance(lost_s, int | float):
+        parts.append(format_duration(lost_s))
+    return ", ".join(parts)
+
+
+def _cell(values: Any) -> str:
+    try:
+        return cell_words(decode(Cell, values, "cell"))
+    except (UsageError, TypeError):
+        return ""
+
+
+def _text(incident: Json, key: str) -> str:
+    value = incident.get(key)
+    return "" if value is None else clean(str(value))
