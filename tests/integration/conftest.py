@@ -1,4 +1,4 @@
-"""Data that several integration tests use."""
+"""Data that several integration tests use, and the way to the corpus of scenarios."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+# What reads and checks the scenarios is the bench's: it runs all of them, the tests a handful.
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
 _MEMBER = "recbole/dataset_example/ml-100k/ml-100k.inter"
 _KEPT = Path(tempfile.gettempdir()) / "ctrkit-test-data" / "ml-100k.inter"

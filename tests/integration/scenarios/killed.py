@@ -1,0 +1,37 @@
+"""A process that somebody kills with SIGKILL: the cause is not known."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+EXPECT = {
+    "title": "killed by SIGKILL",
+    "cells": {
+        "0": "crashed",
+        "fork": "worker-died",
+        "spawn": "worker-died",
+        "forkserver": "worker-died",
+    },
+    "guilty": "worker",
+}
+
+
+class Rows(Dataset[torch.Tensor]):
+    seen = 0
+
+    def __len__(self) -> int:
+        return 400
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        self.seen += 1
+        if self.seen > 100:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.tensor(float(index))
+
+
+def make_loader(workers: int, start_method: str | None, batch_size: int) -> DataLoader:
+    return DataLoader(Rows(), batch_size, num_workers=workers, multiprocessing_context=start_method)
