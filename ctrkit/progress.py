@@ -159,11 +159,16 @@ class ProgressWriter:
         self.close()
 
 
+def worker_path(folder: str | os.PathLike[str], pid: int) -> Path:
+    """Where the worker `pid` of the child with this folder writes its progress."""
+    return Path(folder) / f"worker-{pid}.bin"
+
+
 class WorkerWriter:
-    """A worker's side: `worker-<pid>.bin` in the child's folder."""
+    """A worker's side, in the child's folder."""
 
     def __init__(self, folder: str | os.PathLike[str], worker: int) -> None:
-        self._slot = _Slot(Path(folder) / f"worker-{os.getpid()}.bin", _WORKER_LAYOUT)
+        self._slot = _Slot(worker_path(folder, os.getpid()), _WORKER_LAYOUT)
         self._worker, self._batches = worker, 0
         self.enter(WorkerStage.STARTING)
 

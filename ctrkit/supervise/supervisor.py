@@ -325,7 +325,9 @@ def _explain(
     except Exception as error:  # the verdict stands all the same, and the family must be ended
         parts.append(f"the evidence is incomplete: {type(error).__name__}: {error}")
         return Verdict(verdict.verdict, "; ".join(parts)), None
-    if found.cause is not None:
+    if found.cause is not None and end.exit_code is not None:
+        parts = [f"{found.cause.sentence} (in stage '{known.stage}')", found.cause.fix]
+    elif found.cause is not None:
         parts += [found.cause.sentence, found.cause.fix]
     elif found.place:
         parts.append(found.place)

@@ -26,7 +26,8 @@ class Silence:
     """The time since the last progress, as samples of the tree show it (monotonic seconds).
 
     `excused_s` is the time in which the host or the supervisor did not run, `stopped_s` that in
-    which a process of the tree was stopped. `burned_until_s` is the end of the last interval in
+    which a process of the tree was stopped, `crowded_s` that in which it wanted to burn CPU and
+    other jobs had the cores. `burned_until_s` is the end of the last interval in
     which the tree burned CPU. `looks` are the newest samples, the first and the last at least
     LOOK_AGAIN_S apart once there are enough.
     """
@@ -35,6 +36,7 @@ class Silence:
     burned_until_s: float
     excused_s: float = 0.0
     stopped_s: float = 0.0
+    crowded_s: float = 0.0
     looks: tuple[TreeSample, ...] = ()
 
     @classmethod
@@ -63,7 +65,9 @@ def add_look(silence: Silence, sample: TreeSample) -> Silence:
     if _in_states(before, sample, STOPPED_STATES):
         silence = dataclasses.replace(silence, stopped_s=silence.stopped_s + gap_s)
     if _cores(before, sample) >= BURNING_CORES:
-        silence = dataclasses.replace(silence, burned_until_s=sample.taken_s)
+        queued = 1 - (sample.cpu_s - before.cpu_s) / (sample.wanted_s - before.wanted_s)
+        crowded_s = silence.crowded_s + gap_s * min(1.0, max(0.0, queued))
+        silence = dataclasses.replace(silence, burned_until_s=sample.taken_s, crowded_s=crowded_s)
     return silence
 
 
@@ -98,7 +102,8 @@ def judge(
     """What a silence of this length and these looks means.
 
     A stopped process or a spinning tree is `stalled`, so is one in uninterruptible I/O after
-    GRACE budgets; a tree that burns CPU gets `burning_s`; one that burned and has just become
+    GRACE budgets; a tree that burns CPU gets `burning_s`, up to GRACE times that where other jobs
+    kept it from the cores; one that burned and has just become
     idle gets a quarter of its budget more; where a process of `awaited` sleeps on a timer, it has
     GRACE budgets; what remains is `deadlock`.
 
@@ -125,7 +130,7 @@ def judge(
         return Keep()
     cores = _cores(first, last)
     if cores >= BURNING_CORES:
-        if silent_s < budget.burning_s:
+        if silent_s < min(budget.burning_s + silence.crowded_s, GRACE * budget.burning_s):
             return Keep()
         return Verdict("stalled", f"{what}; its processes burn {cores:.1f} cores all the while")
     if waiting := _in_states(first, last, (psutil.STATUS_DISK_SLEEP,)):

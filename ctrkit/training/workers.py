@@ -17,7 +17,7 @@ from typing import Any
 import torch.utils.data._utils.worker as torch_worker
 
 from ctrkit.lifeline import FOLDER_VARIABLE, stacks_path
-from ctrkit.progress import WorkerStage, WorkerWriter, read_workers
+from ctrkit.progress import WorkerStage, WorkerWriter, read_workers, worker_path
 from ctrkit.records import WorkerExit
 
 _DYING_S = 1.0
@@ -44,12 +44,7 @@ def watched_worker_loop(*arguments: Any) -> None:
             bound.arguments[name] = watched(bound.arguments[name], writer)
     except (TypeError, KeyError, OSError):  # a torch with another loop: work unwatched
         return _torch_worker_loop(*arguments)
-    _torch_worker_loop(*bound.args)
-    # Ended as it should: nothing to be told of it any more.
-    with suppress(OSError):
-        os.unlink(os.path.join(folder, f"worker-{os.getpid()}.bin"))
-        os.unlink(stacks_path(folder, os.getpid()))
-    return None
+    return _torch_worker_loop(*bound.args)
 
 
 class _Queue:
@@ -68,7 +63,9 @@ class _IndexQueue(_Queue):
 
     def get(self, timeout: float | None = None) -> Any:
         if not self.asked:
-            faulthandler.enable()  # torch's own handlers, set by now, leave no stack: they follow
+            # torch has replaced the handlers by its own, which leave no stack of a crash in C
+            faulthandler.disable()
+            faulthandler.enable()
             self.asked = True
         if not self.waiting:
             self._writer.enter(WorkerStage.IDLE)
@@ -90,8 +87,22 @@ class _DataQueue(_Queue):
 
 def _start(process: BaseProcess) -> None:
     _torch_start(process)
+    for popen in _started:
+        if popen.returncode == 0:
+            _forget(popen.pid)
     _started[:] = [popen for popen in _started if popen.returncode != 0]
     _started.append(process._popen)  # type: ignore[attr-defined]
+
+
+def _forget(pid: int) -> None:
+    """Remove the files of a worker that ended as it should: nothing is to be told of it any more.
+
+    Not by itself: after its loop it may still linger, and then it must be known what it was.
+    """
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder is not None:
+        worker_path(folder, pid).unlink(missing_ok=True)
+        stacks_path(folder, pid).unlink(missing_ok=True)
 
 
 def dead_workers(error: BaseException) -> list[WorkerExit]:

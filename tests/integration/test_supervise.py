@@ -133,7 +133,7 @@ def test_a_hang_that_the_signal_wakes_keeps_its_verdict(tmp_path: Path) -> None:
     ("behaviour", "verdict", "exit_code", "words"),
     [
         ("killed", "crashed", -signal.SIGKILL, "killed by SIGKILL, cause unknown"),
-        ("segfault", "crashed", -signal.SIGSEGV, "killed by SIGSEGV"),
+        ("segfault", "crashed", -signal.SIGSEGV, "Segmentation fault (at supervised.py:"),
         ("exits_with_3", "crashed", 3, "exit code 3"),
         ("raises", "setup-failed", 1, "ValueError: no such column 'price'"),
         ("reports_an_error", "out-of-memory", 1, "MPS backend out of memory"),

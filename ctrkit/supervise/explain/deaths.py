@@ -162,7 +162,9 @@ def death_of_worker(scene: Scene) -> Cause | None:
         cause = " (cause unknown)"
         fix = "see the system's log: the kernel's memory killer, or somebody's `kill -9`"
     elif -code in (signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGFPE):
-        fix = "run that data set without workers under `python -X faulthandler` to see the C call"
+        fix = "see the C call at that line"
+        if frame is None:
+            fix = "run that data set without workers under `python -X faulthandler` to see its line"
     return _cause("worker killed", f"{who} was killed by {_signal_name(-code)}{cause}{when}", frame,
                   fix, "worker killed", guilty=who, pid=dead.pid)  # fmt: skip
 
@@ -294,7 +296,9 @@ def _frame_at(scene: Scene, pattern: re.Pattern[str]) -> Frame | None:
 def _frame_of_fatal(stderr: str) -> Frame | None:
     """User code at which a process stood when Python's fault handler wrote its last stack."""
     match = _FATAL.search(stderr)
-    threads = parse_dump(stderr[match.start() :]) if match else ()
+    # the other threads stand before it
+    died = stderr.find("\nCurrent thread 0x", match.start()) if match else -1
+    threads = parse_dump(stderr[max(died, match.start()) :]) if match else ()
     return user_frame(threads[0]) or threads[0][0] if threads else None
 
 

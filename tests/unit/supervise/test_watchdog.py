@@ -77,6 +77,21 @@ def test_a_burning_tree_is_extended_then_stalled() -> None:
     assert "0.9 cores" in found.reason
 
 
+def test_time_in_which_other_jobs_had_the_cores_is_added_up_to_three_times() -> None:
+    def crowded(until_s: int, share: float) -> Decision:
+        samples = [
+            dataclasses.replace(tree(float(second), float(second)), cpu_s=share * second)
+            for second in range(until_s + 1)
+        ]
+        return verdict_of(samples, dataclasses.replace(BUDGET, burning_s=120))
+
+    assert crowded(239, share=0.5) == Keep()
+    assert isinstance(crowded(243, share=0.5), Verdict)
+    assert crowded(359, share=0.1) == Keep()
+    assert isinstance(crowded(361, share=0.1), Verdict)
+    assert isinstance(crowded(121, share=1.0), Verdict)
+
+
 def test_what_burned_until_now_is_not_dead_at_its_first_pause() -> None:
     burned = [tree(float(second), float(min(second, 100))) for second in range(140)]
     assert verdict_of(burned[:104]) == Keep()
