@@ -94,6 +94,16 @@ StallTimeout = Annotated[
     typer.Option("--stall-timeout", metavar="T", rich_help_panel=RUN,
                  help="Silence after which a child counts as hung, in every stage."),
 ]  # fmt: skip
+MaxStep = Annotated[
+    str | None,
+    typer.Option("--max-step", metavar="T", rich_help_panel=RUN,
+                 help="Longest a step may burn CPU before three are known. Default: 10m."),
+]  # fmt: skip
+BudgetsFile = Annotated[
+    Path | None,
+    typer.Option("--budgets", metavar="FILE", rich_help_panel=RUN,
+                 help="TOML: how long each stage may be silent, e.g. first_batch = \"5m\"."),
+]  # fmt: skip
 Out = Annotated[
     Path | None,
     typer.Option("--out", metavar="DIR", rich_help_panel=RUN,
@@ -148,6 +158,8 @@ def probe(
                      help="Say how many epochs fit into this time, e.g. 6h."),
     ] = None,
     stall_timeout: StallTimeout = None,
+    max_step: MaxStep = None,
+    budgets: BudgetsFile = None,
     run_refused: Annotated[
         bool,
         typer.Option("--run-refused", rich_help_panel=RUN,
@@ -166,11 +178,13 @@ def probe(
 
     Exit codes: 0 done, 2 bad input, 3 nothing could be projected, 4 no cell can run, 130 stopped.
     """
-    from ctrkit.commands.options import cell_axes, read_common
+    from ctrkit.commands.options import cell_axes, read_budgets, read_common
     from ctrkit.commands.probe import probe as run
 
     run(
-        common=read_common(data, phase, workload, set_, stall_timeout, out),
+        common=read_common(
+            data, phase, workload, set_, read_budgets(stall_timeout, max_step, budgets), out
+        ),
         axes=cell_axes(
             device=device, loader=loader, workers=workers, batch_size=batch_size,
             start_method=start_method, prefetch=prefetch, persistent=persistent, pin=pin,
@@ -214,6 +228,16 @@ def train(
         str,
         typer.Option(metavar="T", help="Also save within an epoch.", rich_help_panel=RUN),
     ] = "10m",
+    no_fallback: Annotated[
+        bool,
+        typer.Option("--no-fallback", rich_help_panel=RUN,
+                     help="Stop at the first hang or death instead of restarting safely."),
+    ] = False,
+    max_restarts: Annotated[
+        int,
+        typer.Option("--max-restarts", metavar="N", rich_help_panel=RUN,
+                     help="How often at most to go on after a hang or death."),
+    ] = 3,
     device: Device = None,
     loader: Loader = None,
     workers: Workers = None,
@@ -224,27 +248,33 @@ def train(
     pin: Pin = None,
     threads: Threads = None,
     stall_timeout: StallTimeout = None,
+    max_step: MaxStep = None,
+    budgets: BudgetsFile = None,
     out: Out = None,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Train for real, in the recommended configuration or in one you name.
 
-    Ctrl-C once finishes the step and saves; `ctrkit train --resume DIR` goes on from there.
+    A run that hangs or loses a process goes on by itself from its last checkpoint, without worker
+    processes. Ctrl-C once finishes the step and saves; `ctrkit train --resume DIR` goes on there.
 
     Exit codes: 0 done, 2 bad input, 6 ended by the supervisor, 130 stopped by you.
     """
-    from ctrkit.commands.options import cell_axes, read_common
+    from ctrkit.commands.options import cell_axes, read_budgets, read_common
     from ctrkit.commands.train import train as run
 
     run(
-        common=read_common(data, phase, workload, set_, stall_timeout, out),
+        common=read_common(
+            data, phase, workload, set_, read_budgets(stall_timeout, max_step, budgets), out
+        ),
         axes=cell_axes(
             device=device, loader=loader, workers=workers, batch_size=batch_size,
             start_method=start_method, prefetch=prefetch, persistent=persistent, pin=pin,
             threads=threads,
         ),
         auto_device=auto_device, config=config, epochs=epochs, max_steps=max_steps,
-        resume=resume, checkpoint_every=checkpoint_every, quiet=quiet, argv=sys.argv[1:],
+        resume=resume, checkpoint_every=checkpoint_every, fallback=not no_fallback,
+        max_restarts=max_restarts, quiet=quiet, argv=sys.argv[1:],
     )  # fmt: skip
 
 
@@ -256,12 +286,90 @@ def report(
     markdown: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write it as Markdown.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it as one HTML file with charts.")
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="BASE NEW", help="Compare two probes, or two training runs."),
+    ] = None,
+    threshold: Annotated[
+        str, typer.Option(metavar="SHARE", help="How much slower is a regression, for --compare.")
+    ] = "5%",
+    list_runs: Annotated[
+        bool, typer.Option("--list", help="All runs, the newest first, a line each.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Show what a probe found or how a training run went: the newest one, or those you name."""
-    from ctrkit.commands.report import report as run
+    """Show what a probe found or how a training run went: the newest one, or those you name.
 
-    run(runs or [], as_json=as_json, markdown=markdown)
+    With `--compare`, say whether NEW is faster or slower than BASE, and how sure that is.
+
+    Exit codes: 0 done, 2 bad input or runs that are not comparable; of `--compare` also 3 if it
+    cannot tell whether NEW is slower by more than the threshold, 5 if it is.
+    """
+    if compare is not None:
+        from ctrkit.commands.compare import compare as run_compare
+
+        run_compare(
+            *compare, threshold=threshold, other_runs=runs or [], list_runs=list_runs,
+            as_json=as_json, markdown=markdown, html=html,
+        )  # fmt: skip
+    else:
+        from ctrkit.commands.report import report as run
+
+        run(runs or [], as_json=as_json, markdown=markdown, html=html, list_runs=list_runs)
+
+
+@app.command()
+def doctor(
+    data: Data = None,
+    phase: PhaseName = "phase3",
+    workload: WorkloadName = None,
+    set_: Set = None,
+    device: Device = None,
+    loader: Loader = None,
+    workers: Workers = None,
+    batch_size: BatchSize = None,
+    start_method: StartMethod = None,
+    prefetch: Prefetch = None,
+    persistent: Persistent = None,
+    pin: Pin = None,
+    threads: Threads = None,
+    stall_timeout: StallTimeout = None,
+    max_step: MaxStep = None,
+    budgets: BudgetsFile = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=RUN)
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say what is known to go wrong on this machine with this workload, before it is started.
+
+    Checks the cells that `ctrkit probe` would try against known hazards, each with its public
+    references: fork beside MPS or CUDA, what cannot be pickled, memory, shared memory, open files.
+
+    It reads the workload's file, and in a supervised process imports it, makes its loader once
+    without workers, and pickles what workers would receive. It takes no batch, starts no worker,
+    makes no model and times nothing: what it does not find may still hang, and `ctrkit probe`
+    finds that out.
+
+    Exit codes: 0 nothing is refused, 2 bad input, 4 something would be refused, 130 stopped.
+    """
+    from ctrkit.commands.doctor import doctor as run
+    from ctrkit.commands.options import cell_axes, read_budgets, read_common
+
+    run(
+        common=read_common(
+            data, phase, workload, set_, read_budgets(stall_timeout, max_step, budgets), None
+        ),
+        axes=cell_axes(
+            device=device, loader=loader, workers=workers, batch_size=batch_size,
+            start_method=start_method, prefetch=prefetch, persistent=persistent, pin=pin,
+            threads=threads,
+        ),
+        as_json=as_json, quiet=quiet,
+    )  # fmt: skip
 
 
 @data_app.command()

@@ -30,6 +30,12 @@ class NoViableCellError(CtrkitError):
     exit_code = 4
 
 
+class RegressionError(CtrkitError):
+    """A comparison found that the new run is slower than the threshold allows."""
+
+    exit_code = 5
+
+
 class RunEndedError(CtrkitError):
     """A real run was ended by the supervisor."""
 

@@ -1,24 +1,34 @@
-"""`ctrkit report`: what run folders hold, for the terminal, as Markdown or as JSON."""
+"""`ctrkit report`: what run folders hold, for the terminal, as Markdown, HTML or JSON."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ctrkit.errors import UsageError
 from ctrkit.files import write_atomically
+from ctrkit.report.blocks import Report
 from ctrkit.report.contents import contents_json, read_contents
+from ctrkit.report.html import Page, check_html_extra, html_document, plain_page, run_pages
 from ctrkit.report.listing import list_report, listed_run
 from ctrkit.report.markdown import markdown_document
+from ctrkit.report.status import status_update
 from ctrkit.report.terminal import print_report
 from ctrkit.report.views import report_view
 from ctrkit.runs import known_runs
 
 
 def report(
-    runs: list[Path], *, as_json: bool, markdown: Path | None, list_runs: bool = False
+    runs: list[Path],
+    *,
+    as_json: bool,
+    markdown: Path | None,
+    html: Path | None = None,
+    list_runs: bool = False,
 ) -> None:
     """Report on run folders, the newest one of this machine where none is given.
 
@@ -26,43 +36,90 @@ def report(
         runs: run folders, reported one after the other.
         as_json: one JSON document `{"runs": [...]}` on stdout and nothing else there.
         markdown: a file to write the report to instead of the terminal.
+        html: likewise, as one HTML file that needs no other.
         list_runs: a line for each run instead of reports.
 
     Raises:
-        UsageError: no run at all, no run folder, an unknown schema version, or a Markdown file
-            that cannot be written.
+        UsageError: no run at all, no run folder, an unknown schema version, a file that cannot be
+            written, or HTML without the packages that it needs.
     """
-    if markdown is not None:
-        _check_markdown(markdown)
+    check_outputs(markdown, html)
     paths = runs or list(itertools.islice(known_runs(), None if list_runs else 1))
     if not paths:
         raise UsageError("no runs yet; start with `ctrkit probe`, or name a run folder")
     if list_runs:
         listed = [listed_run(path) for path in paths]
-        documents, views = [run.as_json() for run in listed], [list_report(listed)]
-    else:
-        contents = [read_contents(path) for path in paths]
-        documents = [contents_json(run) for run in contents] if as_json else []
-        views = [report_view(run) for run in contents]
+        deliver(
+            {"runs": [run.as_json() for run in listed]}, [list_report(listed)],
+            as_json=as_json, markdown=markdown, html=html,
+        )  # fmt: skip
+        return
+    contents = [read_contents(path) for path in paths]
+    views = [report_view(run) for run in contents]
+    deliver(
+        {"runs": [contents_json(run) for run in contents]} if as_json else {}, views,
+        as_json=as_json, markdown=markdown, html=html,
+        to_paste=[status_update(view, run) for view, run in zip(views, contents, strict=True)],
+        pages=lambda: run_pages(contents),
+    )  # fmt: skip
+
+
+def check_outputs(markdown: Path | None, html: Path | None) -> None:
+    """Check before anything is read that what is asked for can be written.
+
+    Raises:
+        UsageError: a file that cannot be written, or HTML without the packages that it needs.
+    """
+    for option, file in (("--markdown", markdown), ("--html", html)):
+        if file is not None:
+            _check_file(option, file)
+    if html is not None:
+        check_html_extra()
+
+
+def deliver(
+    document: dict[str, Any],
+    views: Sequence[Report],
+    *,
+    as_json: bool,
+    markdown: Path | None,
+    html: Path | None,
+    to_paste: Sequence[Report] | None = None,
+    pages: Callable[[], list[Page]] | None = None,
+) -> None:
+    """Write reports where they were asked for; to the terminal if nowhere else.
+
+    Args:
+        document: what `--json` prints, and nothing else on stdout.
+        views: the reports for people.
+        as_json: print the document.
+        markdown: a file for the reports as Markdown.
+        html: a file for them as HTML.
+        to_paste: the reports for Markdown where they have more than that.
+        pages: makes the HTML pages where they have more than the reports.
+    """
     if markdown is not None:
-        _write_markdown(markdown, markdown_document(views))
+        _write_file("--markdown", markdown, markdown_document(to_paste or views))
+    if html is not None:
+        made = pages() if pages is not None else [plain_page(view) for view in views]
+        _write_file("--html", html, html_document(made))
     if as_json:
-        text = json.dumps({"runs": documents}, indent=2, ensure_ascii=True, allow_nan=False)
+        text = json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False)
         sys.stdout.write(text + "\n")
-    elif markdown is None:
+    elif markdown is None and html is None:
         print_report(views)
 
 
-def _check_markdown(path: Path) -> None:
+def _check_file(option: str, path: Path) -> None:
     if path.is_dir():
-        raise UsageError(f"--markdown {path}: is a folder; name a file")
+        raise UsageError(f"{option} {path}: is a folder; name a file")
     if not path.parent.is_dir():
-        raise UsageError(f"--markdown {path}: there is no folder {path.parent}; make it first")
+        raise UsageError(f"{option} {path}: there is no folder {path.parent}; make it first")
 
 
-def _write_markdown(path: Path, text: str) -> None:
+def _write_file(option: str, path: Path, text: str) -> None:
     try:
         write_atomically(path, text.encode("utf-8", "replace"))
     except OSError as error:
-        raise UsageError(f"--markdown {path}: cannot be written: {error.strerror}") from None
+        raise UsageError(f"{option} {path}: cannot be written: {error.strerror}") from None
     print(f"wrote {path}", file=sys.stderr)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -14,15 +14,28 @@ from typing import Any, TypeVar
 
 import psutil
 
-from ctrkit.config import encode
+from ctrkit.config import Phase, WorkloadSpec, encode
 from ctrkit.errors import UsageError
-from ctrkit.files import finite
+from ctrkit.files import finite, read_json, read_table
 from ctrkit.progress import Progress, read_progress
-from ctrkit.records import EPOCH_COLUMNS, Recommendation, RunInfo, TrialRecord
-from ctrkit.runs import RunFolder
+from ctrkit.records import (
+    EPOCH_COLUMNS,
+    SCHEMA_VERSION,
+    Recommendation,
+    RunInfo,
+    TrialRecord,
+)
+from ctrkit.report.words import plural
+from ctrkit.runs import INCIDENTS, RunFolder
 
 EpochRow = Mapping[str, float | None]
 """A row of `epochs.csv`: every column of EPOCH_COLUMNS, None where it is unknown."""
+
+UNKNOWN = "an unknown workload"
+"""The target of a run whose `run.json` is lost."""
+
+_TRAIN_PARTS = ("epochs.csv", "checkpoints", "ledger.parquet", INCIDENTS)
+_PARTS = ("trials.parquet", "recommendation.json", "stamps.parquet", "evidence", *_TRAIN_PARTS)
 
 T = TypeVar("T")
 
@@ -50,17 +63,18 @@ class RunContents:
 
 
 def read_contents(path: Path) -> RunContents:
-    """The contents of a run folder.
+    """The contents of a run folder; without its `run.json` what the other files tell.
 
     Raises:
-        UsageError: no run folder, a damaged `run.json`, or one of an unknown schema version.
+        UsageError: no run folder, or one of an unknown schema version.
     """
-    run = RunFolder.open(path)
     missing: list[str] = []
+    run = _open(path, missing)
     trials = _tolerant(run.trials, missing, "trials.parquet")
     recommendation = _tolerant(run.recommendation, missing, "recommendation.json")
     epochs = _tolerant(lambda: read_epochs(run.path / "epochs.csv"), missing, "epochs.csv")
-    incidents = _tolerant(lambda: _read_incidents(run.path), missing, "incidents.jsonl")
+    incidents = _tolerant(run.incidents, missing, "incidents.jsonl")
+    missing += _absent(run, trials or [], epochs or [], incidents or [])
     progress_path = run.path / "child" / "progress.bin"
     progress = _tolerant(lambda: read_progress(progress_path), missing, "progress.bin")
     alive = progress is not None and _is_alive(progress.pid, progress_path)
@@ -80,8 +94,92 @@ def read_contents(path: Path) -> RunContents:
     )
 
 
+def _open(path: Path, missing: list[str]) -> RunFolder:
+    """The run folder; where `run.json` is lost but something else is left, with what is known."""
+    try:
+        return RunFolder.open(path)
+    except UsageError as error:
+        left = [name for name in _PARTS if (path / name).exists()]
+        if not left or _version(path / "run.json") not in (None, SCHEMA_VERSION):
+            raise
+        missing.append(f"{error}; when, where and on what data it ran is not known")
+    is_train = any(name in left for name in _TRAIN_PARTS)
+    run = RunFolder(path.resolve(), _unknown_info("train" if is_train else "probe", Phase()))
+    best = _tolerant(run.recommendation, [], "recommendation.json")
+    if best is not None and best.projected_total_s and best.projected_epoch_s:
+        epochs_s = best.projected_total_s - (best.projected_startup_s or 0.0)
+        epochs = max(1, round(epochs_s / best.projected_epoch_s))
+        run.info = _unknown_info(run.info.command, Phase(epochs=epochs))
+    return run
+
+
+def _version(path: Path) -> object:
+    """The schema version that a `run.json` names, 0 if it names none, None if it is damaged."""
+    try:
+        values = read_json(path)
+    except UsageError:
+        return None
+    return (values.get("schema_version") or 0) if isinstance(values, dict) else 0
+
+
+def _unknown_info(command: str, phase: Phase) -> RunInfo:
+    return RunInfo(
+        command=command,
+        argv=[command],
+        created="",
+        environment={},
+        machine_fingerprint="",
+        workload=WorkloadSpec(
+            target=UNKNOWN, data="unknown data", phase=dataclasses.replace(phase, name="")
+        ),
+        status="unknown",
+    )
+
+
+def _absent(
+    run: RunFolder,
+    trials: list[TrialRecord],
+    epochs: list[EpochRow],
+    incidents: list[dict[str, Any]],
+) -> list[str]:
+    """A sentence for each file that such a run has when it is done and that is not there, or cut.
+
+    A file that is there and cannot be read was said already.
+    """
+    info, lines = run.info, []
+    is_done = info.status == "done" and not info.status_reason
+    expected = {
+        "trials.parquet": info.command == "probe" and is_done,
+        "recommendation.json": info.command == "probe" and is_done,
+        "epochs.csv": info.command == "train" and info.status == "done",
+    }
+    lines += [
+        f"{name}: is missing"
+        for name, wanted in expected.items()
+        if wanted and not (run.path / name).exists()
+    ]
+    stamps = run.path / "stamps.parquet"
+    if any(t.kind == "full" and t.verdict == "ok" for t in trials):
+        if stamps.is_file():
+            _tolerant(lambda: read_table(stamps), lines, "stamps.parquet")
+        else:
+            lines.append("stamps.parquet: is missing, so there are no batch timelines")
+    for name, read in (("epochs.csv", len(epochs) + 1), (INCIDENTS, len(incidents))):
+        lost = _lines_in(run.path / name) - read
+        if lost > 0:
+            lines.append(f"{name}: {plural(lost, 'line')} cut short or damaged, left out")
+    return lines
+
+
+def _lines_in(path: Path) -> int:
+    try:
+        return sum(1 for line in path.read_bytes().splitlines() if line.strip())
+    except OSError:
+        return 0
+
+
 def contents_json(contents: RunContents) -> dict[str, Any]:
-    """The run as JSON values: path, run, trials, recommendation, epochs, missing."""
+    """The run as JSON values: path, run, trials, recommendation, epochs, incidents, missing."""
     document: dict[str, Any] = finite(
         {
             "path": str(contents.path),
@@ -91,6 +189,7 @@ def contents_json(contents: RunContents) -> dict[str, Any]:
                 None if contents.recommendation is None else encode(contents.recommendation)
             ),
             "epochs": [dict(row) for row in contents.epochs],
+            "incidents": contents.incidents,
             "missing": list(contents.missing),
         }
     )
@@ -98,13 +197,17 @@ def contents_json(contents: RunContents) -> dict[str, Any]:
 
 
 def read_epochs(path: Path) -> list[EpochRow]:
-    """Rows of `epochs.csv`, up to the first that is damaged; none where there is no file."""
+    """Rows of `epochs.csv`, up to the first that is damaged; none where there is no file.
+
+    A last line without its end was cut: even its last number may be a part of one.
+    """
     if not path.is_file():
         return []
     rows: list[EpochRow] = []
-    for texts in csv.DictReader(io.StringIO(path.read_text("utf-8", errors="replace"))):
+    text, end, _ = path.read_text("utf-8", errors="replace").rpartition("\n")
+    for texts in csv.DictReader(io.StringIO(text + end)):
         row = {column: _number(texts.get(column)) for column in EPOCH_COLUMNS}
-        if row["epoch"] is None:
+        if row["epoch"] is None or None in texts.values() or None in texts:
             break
         rows.append(row)
     return rows
@@ -120,21 +223,6 @@ def _number(text: str | None) -> float | None:
     return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
-def _read_incidents(path: Path) -> list[dict[str, Any]]:
-    file = path / "incidents.jsonl"
-    if not file.is_file():
-        return []
-    incidents = []
-    for line in file.read_text("utf-8", errors="replace").splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:  # the last line of a run that was killed may be half a line
-            continue
-        if isinstance(value, dict):
-            incidents.append(value)
-    return incidents
-
-
 def _tolerant(read: Callable[[], T], missing: list[str], name: str) -> T | None:
     try:
         return read()
@@ -143,6 +231,18 @@ def _tolerant(read: Callable[[], T], missing: list[str], name: str) -> T | None:
     except (OSError, KeyError, ValueError, TypeError) as error:
         missing.append(f"{name}: cannot be read: {type(error).__name__}: {error}")
     return None
+
+
+def is_running(path: Path, info: RunInfo) -> bool:
+    """Whether a run that calls itself running has not been killed, as far as can be known.
+
+    Training has a process whose progress file tells; of a probe only its status does.
+    """
+    if info.status != "running" or info.command != "train":
+        return info.status == "running"
+    progress_path = path / "child" / "progress.bin"
+    progress = _tolerant(lambda: read_progress(progress_path), [], "progress.bin")
+    return progress is not None and _is_alive(progress.pid, progress_path)
 
 
 def _is_alive(pid: int, progress_path: Path) -> bool:

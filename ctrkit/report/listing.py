@@ -1,4 +1,4 @@
-"""The list of runs: one line each, from `run.json` and the recommendation alone."""
+"""The list of runs: one line each, from `run.json` and the other small files of a run folder."""
 
 from __future__ import annotations
 
@@ -7,28 +7,35 @@ from pathlib import Path
 from typing import Any
 
 from ctrkit.errors import UsageError
+from ctrkit.records import Recommendation, RunInfo
 from ctrkit.report.blocks import Column, Report, Section, Table
+from ctrkit.report.contents import is_running
 from ctrkit.report.paste import short_path
 from ctrkit.report.words import clean
 from ctrkit.runs import RunFolder
+from ctrkit.units import format_duration
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListedRun:
-    """A run in the list; one that cannot be read is listed too, as `unreadable`."""
+    """A run in the list; one that cannot be read is listed too, as `unreadable`.
+
+    `cell_id` is the recommended cell of a probe, or where training runs. `projected_s` is the
+    projected time of the whole real run, `took_s` what the run itself took.
+    """
 
     path: Path
     created: str = ""
     command: str = ""
     workload: str = ""
+    cell_id: str = ""
     status: str = ""
+    projected_s: float | None = None
+    took_s: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The line as JSON values."""
-        return {
-            "path": str(self.path), "created": self.created, "command": self.command,
-            "workload": self.workload, "status": self.status,
-        }  # fmt: skip
+        return vars(self) | {"path": str(self.path)}
 
 
 def listed_run(path: Path) -> ListedRun:
@@ -38,27 +45,68 @@ def listed_run(path: Path) -> ListedRun:
     except UsageError:
         return ListedRun(path=path, status="unreadable")
     info = run.info
+    best = _recommendation(run)
+    cell = best.cell if best else info.cell if info.command != "probe" else None
     phase = "" if ".py:" in info.workload.target else f" {info.workload.phase.name}"
     return ListedRun(
-        path=run.path, created=info.created, command=info.command,
-        workload=info.workload.target + phase, status=info.status,
-    )  # fmt: skip
+        path=run.path,
+        created=info.created,
+        command=info.command,
+        workload=info.workload.target + phase,
+        cell_id=cell.cell_id if cell else "",
+        status=_status(run, best),
+        projected_s=_projected_s(info, best),
+        took_s=info.wall_s,
+    )
 
 
 def list_report(runs: list[ListedRun]) -> Report:
     """The runs as a table, in the order given."""
     columns = (
-        Column("created", right=False),
+        Column("when, UTC", right=False),
         Column("command", right=False),
-        Column("workload", right=False, optional=3),
+        Column("workload", right=False, optional=4),
+        Column("cell", right=False, optional=2),
         Column("status", right=False),
+        Column("projected", optional=1),
+        Column("took", optional=3),
         Column("folder", right=False),
     )
     rows = tuple(
         (
             clean(run.created.replace("T", " ")[:16], 16), clean(run.command, 10),
-            clean(run.workload, 30), clean(run.status, 60), clean(short_path(run.path), 200),
+            clean(run.workload, 30), clean(run.cell_id, 40), clean(run.status, 24),
+            "" if run.projected_s is None else format_duration(run.projected_s),
+            "" if run.took_s is None else format_duration(run.took_s),
+            clean(short_path(run.path), 200),
         )
         for run in runs
     )  # fmt: skip
     return Report("Runs, the newest first", (), (Section("", (Table(columns, rows),)),))
+
+
+def _recommendation(run: RunFolder) -> Recommendation | None:
+    try:
+        return run.recommendation()
+    except UsageError:
+        return None
+
+
+def _status(run: RunFolder, best: Recommendation | None) -> str:
+    """The status; of a probe that is done whether it has an answer, and `gone` of a killed run."""
+    info = run.info
+    if info.status == "running" and not is_running(run.path, info):
+        return "gone"
+    if info.command == "probe" and info.status == "done" and best is None:
+        return "no answer"
+    return info.status
+
+
+def _projected_s(info: RunInfo, best: Recommendation | None) -> float | None:
+    """The whole real run as projected: by this probe, or before this training began."""
+    if best is not None:
+        return best.projected_total_s
+    projection, sizes = info.projection, info.sizes
+    if projection is None or projection.projected_epoch_s is None or sizes is None:
+        return None
+    return sizes.epochs * projection.projected_epoch_s + (projection.projected_startup_s or 0.0)

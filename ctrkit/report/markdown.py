@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from ctrkit.report.blocks import Block, Bullets, Code, Facts, Paragraph, Report, Table
+from ctrkit.report.words import isolated
 
 # an underscore inside a word is no markup, and the text stays readable as it is
 _ACTIVE = re.compile(r"([\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
@@ -35,7 +36,9 @@ def escape(text: str) -> str:
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = _ACTIVE.sub(r"\\\1", text)
     text = text.replace("://", "&#58;//").replace("www.", "www&#46;")
-    text = re.sub(r"@(?=\w)", "@\u200b", text)
+    # what GitHub makes links of even where it is escaped: mentions, issues
+    text = re.sub(r"(@|(?<!&)#|\bGH-)(?=\w)", "\\1\u200b", text, flags=re.IGNORECASE)
+    text = isolated(text, "&#x2068;", "&#x2069;")
     return _AT_START.sub(_escape_start, text)
 
 

@@ -8,12 +8,14 @@ import textwrap
 from collections.abc import Iterable
 from typing import TextIO
 
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from ctrkit.report.blocks import WORTH_A_GAP, Bullets, Code, Facts, Paragraph, Report, Table
+from ctrkit.report.words import isolated
 
 _STYLES = {"plain": "", "good": "bold green", "bad": "red", "dim": "dim"}
 _INDENT = 2
@@ -46,13 +48,13 @@ def report_text(report: Report, width: int = 80) -> str:
 
 
 def _print(report: Report, console: Console) -> None:
-    console.print(Text(report.title, style="bold"))
+    console.print(_text(report.title, "bold"))
     for line in report.subtitle:
-        console.print(Text(line))
+        console.print(_text(line))
     for section in report.sections:
         if section.heading:
             console.print()
-            console.print(Text(section.heading, style="bold cyan"))
+            console.print(_text(section.heading, "bold cyan"))
         for block in section.blocks:
             if isinstance(block, Code):
                 # to be pasted, a line must stay whole: the terminal may wrap it, not we
@@ -63,10 +65,15 @@ def _print(report: Report, console: Console) -> None:
                 console.print(Padding(renderable, (0, 0, 0, _INDENT), expand=False))
 
 
+def _text(words: str, style: str = "") -> Text:
+    """Text that is shown as it is and moves nothing beside it."""
+    return Text(isolated(words), style=style)
+
+
 def _render(block: Paragraph | Bullets | Facts | Table, width: int) -> RenderableType:
     match block:
         case Paragraph():
-            return Text(block.text, style=_STYLES[block.tone])
+            return _text(block.text, _STYLES[block.tone])
         case Bullets():
             return _bullets(block)
         case Facts():
@@ -80,7 +87,7 @@ def _bullets(block: Bullets) -> RenderableType:
     grid.add_column(width=1)
     grid.add_column(overflow="fold")
     for item in block.items:
-        grid.add_row(Text("-"), Text(item, style=_STYLES[block.tone]))
+        grid.add_row(Text("-"), _text(item, _STYLES[block.tone]))
     return grid
 
 
@@ -90,7 +97,7 @@ def _facts(block: Facts) -> RenderableType:
     grid.add_column(overflow="fold")
     previous = ""
     for label, words in block.rows:
-        grid.add_row(Text("" if label == previous else label, style="dim"), Text(words))
+        grid.add_row(_text("" if label == previous else label, "dim"), _text(words))
         previous = label
     return grid
 
@@ -111,7 +118,7 @@ def table_renderable(table: Table, width: int) -> RichTable:
         )
     tones = table.tones or ("plain",) * len(table.rows)
     for row, tone in zip(table.rows, tones, strict=True):
-        grid.add_row(*(Text(cell) for cell in row), style=_STYLES[tone])
+        grid.add_row(*(_text(cell) for cell in row), style=_STYLES[tone])
     return grid
 
 
@@ -138,6 +145,6 @@ def _column_widths(table: Table, names: list[str], wrap: bool) -> list[int]:
     widths = []
     for index, name in enumerate(names):
         heads = [len(word) for word in name.split()] if wrap else [len(name)]
-        cells = [Text(row[index]).cell_len for row in table.rows]
-        widths.append(max(1, *heads, *cells))
+        cells = (cell_len(row[index]) for row in table.rows)
+        widths.append(max(1, *heads, max(cells, default=0)))
     return widths

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ctrkit.report.blocks import Block, Bullets, Facts, Report, Section
 from ctrkit.report.contents import RunContents
 from ctrkit.report.probe_view import probe_sections
+from ctrkit.report.status import judgement_sections
 from ctrkit.report.train_view import train_sections
 from ctrkit.report.words import clean, plural
 from ctrkit.units import format_bytes, format_count, format_duration
@@ -15,8 +16,9 @@ def report_view(contents: RunContents) -> Report:
     info = contents.info
     is_probe = info.command == "probe"
     sections = probe_sections(contents) if is_probe else train_sections(contents)
+    sections += judgement_sections(contents)
     if contents.missing:
-        lines = Bullets(tuple(clean(line) for line in contents.missing), "bad")
+        lines = Bullets(tuple(clean(line) for line in dict.fromkeys(contents.missing)), "bad")
         sections = [*sections, Section("Not readable", (lines,))]
     name = "Probe" if is_probe else "Run" if info.command == "train" else clean(info.command)
     title = f"{name} of {clean(_workload_name(contents))}, {_moment(info.created)}"
@@ -26,11 +28,13 @@ def report_view(contents: RunContents) -> Report:
 def _workload_name(contents: RunContents) -> str:
     workload = contents.info.workload
     is_own = ".py:" in workload.target
-    return workload.target if is_own else f"{workload.target} {workload.phase.name}"
+    return workload.target if is_own else f"{workload.target} {workload.phase.name}".strip()
 
 
 def _moment(created: str) -> str:
     """`2026-01-31 12:00 UTC` of an ISO time in UTC."""
+    if not created:
+        return "at an unknown time"
     return clean(created.replace("T", " ")[:16], 40) + " UTC"
 
 

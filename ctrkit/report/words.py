@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -35,6 +36,24 @@ def clean(text: str, limit: int = 400) -> str:
             shown.append(character)
     line = "".join(shown)
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+# Hebrew, Arabic and their like, from the first such character to the last
+_RIGHT_TO_LEFT = re.compile(
+    "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
+    "(?:.*[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff])?"
+)
+
+
+def isolated(text: str, before: str = "\u2068", after: str = "\u2069") -> str:
+    """The text with its right-to-left part between marks, so that it reorders nothing else.
+
+    Otherwise numbers beside it, such as the next columns of a table, would be shown the other way
+    round. The default marks have no width; `clean` has shown any of the text's own as escapes.
+    """
+    if text.isascii():
+        return text
+    return _RIGHT_TO_LEFT.sub(lambda match: f"{before}{match[0]}{after}", text)
 
 
 def range_words(low_s: float, high_s: float) -> str:

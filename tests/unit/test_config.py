@@ -16,6 +16,7 @@ from ctrkit.config import (
     encode,
     load_phase,
     make_cell,
+    parse_condition,
     phase_names,
 )
 from ctrkit.environment import physical_cores
@@ -110,3 +111,41 @@ def test_bad_phase_files(tmp_path: Path, content: str, message: str) -> None:
 def test_unknown_phase() -> None:
     with pytest.raises(UsageError, match="neither a phase"):
         load_phase("phase9")
+
+
+def test_criteria_of_a_phase_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('epochs = 3\n[criteria.good]\nbest_val_auc = ">= 0.6"\n')
+    phase = load_phase(str(file))
+    assert phase.criteria == {"good": {"best_val_auc": ">= 0.6"}}
+    assert decode(Phase, encode(phase), "x") == phase
+    file.write_text('[criteria.good]\nbest_val_auc = "high"\n')
+    with pytest.raises(UsageError, match="criteria.good.best_val_auc: 'high' is no condition"):
+        load_phase(str(file))
+    file.write_text("[criteria]\ngood = 3\n")
+    with pytest.raises(UsageError, match="Expected `object`, got `int`"):
+        load_phase(str(file))
+
+
+@pytest.mark.parametrize(
+    ("text", "inside", "outside"),
+    [
+        (">= 0.578", [0.578, 1.0], [0.577]),
+        ("< 0.2", [0.19, -3], [0.2]),
+        ("3-6", [3, 4.5, 6], [2, 7]),
+        ("0.05 .. 0.12", [0.05, 0.12], [0.049, 0.121]),
+        ("-1--0.5", [-1, -0.5], [0]),
+        ("5", [5], [4.9]),
+        ("= 1e-3", [0.001], [0.002]),
+    ],
+)
+def test_conditions(text: str, inside: list[float], outside: list[float]) -> None:
+    condition = parse_condition(text)
+    assert all(condition.holds(value) for value in inside)
+    assert not any(condition.holds(value) for value in outside)
+
+
+@pytest.mark.parametrize("text", ["", "high", ">= ", "6-3", "1-2-3", "=> 4", "nan"])
+def test_bad_conditions(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_condition(text)

@@ -52,7 +52,9 @@ def test_json_is_one_document_and_nothing_else(
     run_report(probe.path, train.path, as_json=True)
     captured = capsys.readouterr()
     first, second = json.loads(captured.out)["runs"]
-    assert set(first) == {"path", "run", "trials", "recommendation", "epochs", "missing"}
+    assert set(first) == {
+        "path", "run", "trials", "recommendation", "epochs", "incidents", "missing",
+    }  # fmt: skip
     assert first["path"] == str(probe.path)
     assert first["run"]["command"] == "probe"
     assert first["recommendation"]["cell"]["loader"] == "thread"
@@ -106,9 +108,10 @@ def test_the_list_has_a_line_per_run_newest_first(
     (torn / "run.json").write_text("{")
     report([], as_json=False, markdown=None, list_runs=True)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[-2:] for line in lines[2:]] == [
-        ["unreadable", "c"], ["interrupted", "b"], ["done", "a"],
-    ]  # fmt: skip
+    assert [line.split()[0] for line in lines[2:]] == ["unreadable", "2026-01-31", "2026-01-31"]
+    assert [line.split()[-1] for line in lines[2:]] == ["c", "b", "a"]
+    assert lines[3].split()[2:4] == ["train", "interrupted"]
+    assert lines[4].split()[2:4] == ["probe", "no"]  # answer: it recommends nothing
     report([], as_json=True, markdown=None, list_runs=True)
     assert len(json.loads(capsys.readouterr().out)["runs"]) == 3
 

@@ -1,0 +1,71 @@
+"""The ratio of two mean times with an honest interval: a cell in one run against another run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ctrkit.measure.statistics import (
+    ASSUMED_LAUNCH_SPREAD,
+    ASSUMED_LAUNCH_WEIGHT,
+    CONFIDENCE,
+    t_quantile,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchTime:
+    """A time of one launch in seconds, and the half-width of its 95 % interval where it has one."""
+
+    mean_s: float
+    half_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """New time over base time and its 95 % bounds: above 1 is slower."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def ratio_of(base: Sequence[LaunchTime], new: Sequence[LaunchTime]) -> Ratio:
+    """The ratio of the geometric means of two sets of launches, at least one each, none of 0 s.
+
+    Differences of logarithms with Student's t; the two variances are combined after Welch and
+    Satterthwaite. A launch's own interval holds the spread that is assumed between launches; it
+    counts as ASSUMED_LAUNCH_WEIGHT observations, and the scatter of the launches that were made
+    moderates it (see `statistics`). So one launch keeps the interval that was recorded of it, and
+    three that agree get a narrower one.
+    """
+    (base_log, base_variance, base_freedom) = _mean_log(base)
+    (new_log, new_variance, new_freedom) = _mean_log(new)
+    variance = base_variance + new_variance
+    half = 0.0
+    if variance > 0:
+        freedom = variance**2 / (base_variance**2 / base_freedom + new_variance**2 / new_freedom)
+        half = t_quantile(CONFIDENCE, freedom) * math.sqrt(variance)
+    middle = new_log - base_log
+    return Ratio(mean=math.exp(middle), low=math.exp(middle - half), high=math.exp(middle + half))
+
+
+def _mean_log(launches: Sequence[LaunchTime]) -> tuple[float, float, float]:
+    """Mean of the logarithms, its variance, and the degrees of freedom of that."""
+    if not launches:
+        raise ValueError("no launches to compare")
+    logs = [math.log(launch.mean_s) for launch in launches]
+    mean, count = sum(logs) / len(logs), len(logs)
+    recorded = sum(_variance(launch) for launch in launches) / count
+    own = sum((log - mean) ** 2 for log in logs)
+    freedom = ASSUMED_LAUNCH_WEIGHT + count - 1
+    return mean, (ASSUMED_LAUNCH_WEIGHT * recorded + own) / freedom / count, freedom
+
+
+def _variance(launch: LaunchTime) -> float:
+    """Relative variance of a launch's time, as its interval has it."""
+    if launch.half_s is None:
+        return ASSUMED_LAUNCH_SPREAD**2
+    t = t_quantile(CONFIDENCE, ASSUMED_LAUNCH_WEIGHT)
+    return (launch.half_s / launch.mean_s / t) ** 2

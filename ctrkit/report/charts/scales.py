@@ -1,0 +1,92 @@
+"""Scales of charts: seconds in the unit that suits them, and what is common to cells in rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ctrkit.config import Cell
+from ctrkit.report.charts.svg import FONT_PX, TOKENS, fitting, text_px
+from ctrkit.report.matrix import axis_words, varying_axes
+from ctrkit.report.words import plural
+from ctrkit.units import format_count
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+
+_UNITS = (
+    (1.0, 1e-3, "ms"), (180.0, 1.0, "s"), (3 * 3600.0, 60.0, "min"), (72 * 3600.0, 3600.0, "h"),
+)  # fmt: skip
+_LABEL_SHARE = 0.42
+_NARROW_BELOW_PX = 500
+
+
+def time_unit(longest_s: float) -> tuple[float, str]:
+    """Seconds per unit and the unit's name, for an axis up to `longest_s`."""
+    return next(((per, unit) for limit, per, unit in _UNITS if longest_s < limit), (86400.0, "d"))
+
+
+def cell_labels(cells: Sequence[Cell]) -> list[str]:
+    """A short name for each cell: the axes in which they differ, `thread, 2 workers, spawn`."""
+    axes = varying_axes(cells) or ["device", "loader", "workers"]
+    return [_label(cell, axes) for cell in cells]
+
+
+def _label(cell: Cell, axes: Sequence[str]) -> str:
+    parts = []
+    for axis in axes:
+        words = axis_words(cell, axis)
+        if axis == "workers":
+            words = plural(cell.workers, "worker") if cell.workers else "no workers"
+        elif axis == "prefetch" and words:
+            words = f"prefetch {words}"
+        elif axis == "threads":
+            words = plural(cell.threads, "thread")
+        elif axis == "batch_size":
+            words = f"batch {format_count(cell.batch_size)}"
+        elif axis == "nproc":
+            words = f"{cell.nproc} processes" if cell.nproc > 1 else "1 process"
+        elif axis in ("persistent", "pin"):
+            words = {"persistent": "kept", "pin": "pinned"}[axis] if getattr(cell, axis) else ""
+        elif axis == "loader" and words == "custom":
+            words = "own loader"
+        if words:
+            parts.append(words)
+    return ", ".join(parts)
+
+
+def is_narrow(width_px: float) -> bool:
+    """Whether labels stand above their rows, since there is no room beside them."""
+    return width_px < _NARROW_BELOW_PX
+
+
+def label_width(labels: Sequence[str], width_px: float) -> float:
+    """Pixels for the labels left of the rows of a chart; a little where they stand above."""
+    if is_narrow(width_px):
+        return 2.0
+    return min(text_px(labels) + 12, width_px * _LABEL_SHARE)
+
+
+def name_rows(
+    axes: Axes, labels: Sequence[str], room_px: float, above: float | None = None
+) -> None:
+    """Rows 0, 1, ... from the top down, each with its label at the left, or `above` its middle."""
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    if above is None:
+        axes.set_yticks(range(len(labels)), [fitting(label, room_px - 8) for label in labels])
+        axes.tick_params(axis="y", colors=TOKENS["ink"], labelsize=FONT_PX, pad=8)
+        return
+    axes.set_yticks([])
+    for number, label in enumerate(labels):
+        axes.text(0, number - above, fitting(label, room_px), va="center", ha="left",
+                  transform=axes.get_yaxis_transform(), color=TOKENS["ink"])  # fmt: skip
+
+
+def time_ticks(axis: Axis, unit: str, room_px: float, px_per_tick: float = 75.0) -> None:
+    """As many ticks as can be read in that room, each with the unit."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    most = max(2, min(8, int(room_px / px_per_tick)))
+    axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(value, 6):g} {unit}"))

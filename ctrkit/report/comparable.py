@@ -1,0 +1,147 @@
+"""Whether two runs can be compared at all, what differs between them, and what to beware of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctrkit.config import encode
+from ctrkit.errors import UsageError
+from ctrkit.records import RunInfo
+from ctrkit.report.contents import RunContents
+from ctrkit.report.incidents import moved_words
+from ctrkit.report.words import clean
+from ctrkit.units import format_bytes, format_count
+
+# Keys of a phase that change neither what a step computes nor on how much data.
+_FREE_KEYS = ("name", "epochs", "patience", "seed", "criteria")
+_HARDWARE = ("system", "machine", "processor", "physical_cores", "logical_cores")
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that is not the same in the two runs; a side that does not have it is empty."""
+
+    what: str
+    base: str
+    new: str
+
+
+def check_comparable(base: RunContents, new: RunContents) -> None:
+    """Check that a ratio of the two runs means anything.
+
+    Raises:
+        UsageError: another command, workload, data or phase; the message says which.
+    """
+    for reason in _reasons(base.info, new.info):
+        raise UsageError(f"--compare: {base.path} and {new.path} are not comparable: {reason}")
+
+
+def changes(base: RunContents, new: RunContents) -> list[Change]:
+    """What differs in machine, versions, variables, devices, workload and cell."""
+    was, now = dict(_described(base.info)), dict(_described(new.info))
+    return [
+        Change(what, was.get(what, ""), now.get(what, ""))
+        for what in dict.fromkeys((*was, *now))
+        if was.get(what, "") != now.get(what, "")
+    ]
+
+
+def cautions(base: RunContents, new: RunContents) -> Iterator[str]:
+    """Sentences on what the ratio may be due to, or is uncertain by."""
+    was, now = base.info, new.info
+    machines = [_group(info, "machine") for info in (was, now)]
+    if any(machines[0].get(key) != machines[1].get(key) for key in _HARDWARE):
+        yield "Another machine: the ratio is of the machines as well as of what runs on them."
+    torches = [str(_group(info, "versions").get("torch", "")) for info in (was, now)]
+    if torches[0] != torches[1]:
+        yield f"Another torch: {_or_unknown(torches[0])} against {_or_unknown(torches[1])}."
+    if ".py:" in was.workload.target and was.workload_fingerprint != now.workload_fingerprint:
+        yield "The workload's file is another one or was changed."
+    if not (was.data_fingerprint and now.data_fingerprint):
+        yield "Whether the data are the same is not known: a run does not have their fingerprint."
+    if was.command == "train" and was.cell != now.cell:
+        yield "The two ran in different cells."
+    if was.workload.phase.epochs != now.workload.phase.epochs and was.command == "train":
+        yield "The schedules have other horizons: metrics of equal epochs need not be equal."
+    for name, run in (("base", base), ("new", new)):
+        if run.info.status != "done":
+            yield f"The {name} run is not finished: {clean(run.info.status, 40)}."
+        if moved := moved_words(run.incidents):
+            yield f"The {name} run: {moved}."
+        yield from (f"The {name} run: {clean(line)}" for line in run.missing)
+
+
+def _reasons(base: RunInfo, new: RunInfo) -> Iterator[str]:
+    """Why the two cannot be compared; nothing where they can."""
+    if base.command != new.command:
+        yield f"a {clean(base.command, 20)} and a {clean(new.command, 20)}; name two of a kind"
+    if _workload_name(base) != _workload_name(new):
+        yield (
+            f"other workload, {clean(base.workload.target)} against "
+            f"{clean(new.workload.target)}; give both the same one"
+        )
+    yield from _phase_reasons(base, new)
+    was, now = base.data_fingerprint, new.data_fingerprint
+    if was and now and was != now:
+        yield (
+            f"other data, fingerprint {clean(was, 40)} ({_data_words(base)}) against "
+            f"{clean(now, 40)} ({_data_words(new)}); give both the same --data"
+        )
+    rows = [info.sizes.train_rows if info.sizes else None for info in (base, new)]
+    if None not in rows and rows[0] != rows[1]:
+        yield f"other data, {format_count(rows[0])} training rows against {format_count(rows[1])}"
+
+
+def _phase_reasons(base: RunInfo, new: RunInfo) -> Iterator[str]:
+    was, now = encode(base.workload.phase), encode(new.workload.phase)
+    differing = [k for k in was if k not in _FREE_KEYS and was[k] != now[k]]
+    if differing:
+        keys = ", ".join(f"{k} {clean(str(was[k]), 40)} -> {clean(str(now[k]), 40)}"
+                         for k in differing)  # fmt: skip
+        yield (
+            f"other phase, {clean(was['name'], 60)} against {clean(now['name'], 60)} "
+            f"({keys}); give both the same --phase"
+        )
+
+
+def _workload_name(info: RunInfo) -> str:
+    """`mdaf`, or NAME of a user's FILE.py:NAME: a branch has its file elsewhere, or edited."""
+    target = info.workload.target
+    return target.rpartition(".py:")[2] if ".py:" in target else f"{target} (built in)"
+
+
+def _data_words(info: RunInfo) -> str:
+    where = clean(info.workload.data or "the default generated store", 200)
+    rows = info.sizes.train_rows if info.sizes else None
+    return where if rows is None else f"{where}, {format_count(rows)} training rows"
+
+
+def _group(info: RunInfo, name: str) -> Mapping[str, Any]:
+    group = info.environment.get(name)
+    return group if isinstance(group, dict) else {}
+
+
+def _or_unknown(text: str) -> str:
+    return clean(text, 40) or "an unknown one"
+
+
+def _described(info: RunInfo) -> Iterator[tuple[str, str]]:
+    """Everything about a run that may explain another speed, by name, as safe text."""
+    for group in info.environment:
+        for key, value in _group(info, group).items():
+            text = format_bytes(value) if key == "memory_bytes" else str(value)
+            yield clean(f"{group}: {key}".replace("_", " "), 60), clean(text, 120)
+    for device, name in info.device_names.items():
+        yield clean(f"device {device}", 60), clean(name, 120)
+    target = info.workload.target
+    yield "workload", clean(Path(target).name if ".py:" in target else target, 120)
+    yield "workload fingerprint", clean(info.workload_fingerprint or "", 40)
+    yield "data", clean(info.workload.data or "", 200)
+    for key, value in encode(info.workload.phase).items():
+        if key in _FREE_KEYS and key != "criteria":
+            yield f"phase: {key}", clean(str(value), 60)
+    if info.command == "train":
+        yield "cell", info.cell.cell_id if info.cell else ""

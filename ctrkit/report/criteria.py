@@ -1,0 +1,132 @@
+"""Which class of the phase file's `[criteria]` a run belongs to, and why: pure decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ctrkit.config import parse_condition
+from ctrkit.records import EPOCH_COLUMNS, RunInfo
+from ctrkit.report.blocks import Block, Column, Paragraph, Section, Table
+from ctrkit.report.contents import EpochRow
+from ctrkit.report.words import clean, plural
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A condition of a class: its figure, None where it is not known, and whether it is met."""
+
+    tier: str
+    name: str
+    condition: str
+    value: float | None
+    is_met: bool | None
+
+
+@dataclass(frozen=True)
+class Classification:
+    """`tier` is the first class all of whose conditions are met, None if there is none.
+
+    `incomplete` says why the run is no basis for a judgement yet; empty where it is one.
+    """
+
+    tier: str | None
+    incomplete: str
+    judged: tuple[Judged, ...]
+
+
+def classify(info: RunInfo, epochs: Sequence[EpochRow], partial: bool) -> Classification | None:
+    """The class of a run; None where its phase has no criteria.
+
+    Args:
+        info: of the run; its phase has the criteria.
+        epochs: rows of `epochs.csv`.
+        partial: the last of them was cut short.
+    """
+    criteria = info.workload.phase.criteria
+    if not criteria:
+        return None
+    judged = tuple(
+        _judge(tier, name, condition, epochs)
+        for tier, conditions in criteria.items()
+        for name, condition in conditions.items()
+    )
+    met = [
+        tier for tier in criteria if all(one.is_met is True for one in judged if one.tier == tier)
+    ]
+    return Classification(met[0] if met else None, _incomplete(info, epochs, partial), judged)
+
+
+def best_epoch(epochs: Sequence[EpochRow]) -> EpochRow | None:
+    """The epoch of the best validation AUC, the first of equals; None where none was measured."""
+    known = [row for row in epochs if row.get("val_auc") is not None]
+    return max(known, key=lambda row: row["val_auc"] or 0.0, default=None)
+
+
+def figure(name: str, epochs: Sequence[EpochRow]) -> float | None:
+    """The figure that a condition names; None where it is not known.
+
+    A column of `epochs.csv` is meant in the best epoch, with or without `best_` before it, and in
+    the last one with `last_`.
+    """
+    row: EpochRow | None
+    if name.startswith("last_"):
+        row, column = (epochs[-1] if epochs else None), name.removeprefix("last_")
+    else:
+        row, column = best_epoch(epochs), name.removeprefix("best_")
+    return None if row is None else row.get(column)
+
+
+def criteria_section(classification: Classification) -> Section:
+    """The class, whether it is final, and each condition with its figure."""
+    blocks: list[Block] = []
+    name = None if classification.tier is None else clean(classification.tier, 60)
+    if classification.incomplete:
+        so_far = f"as far as it went it meets {name}" if name else "so far it meets no class"
+        blocks.append(Paragraph(f"Incomplete: {classification.incomplete}; {so_far}.", "bad"))
+    elif name is None:
+        blocks.append(Paragraph("The run meets no class of its phase's criteria.", "bad"))
+    else:
+        blocks.append(Paragraph(f"The run meets {name}.", "good"))
+    rows = tuple(
+        (
+            clean(one.tier, 30), clean(one.name, 40), clean(one.condition, 40), _value_words(one),
+            {True: "yes", False: "no", None: "not known"}[one.is_met],
+        )
+        for one in classification.judged
+    )  # fmt: skip
+    columns = (
+        Column("class", right=False), Column("figure", right=False), Column("wanted"),
+        Column("is"), Column("met", right=False),
+    )  # fmt: skip
+    return Section("Criteria", (*blocks, Table(columns, rows)))
+
+
+def _judge(tier: str, name: str, condition: str, epochs: Sequence[EpochRow]) -> Judged:
+    value = figure(name, epochs)
+    is_met = None if value is None else parse_condition(condition).holds(value)
+    return Judged(tier, name, condition, value, is_met)
+
+
+def _value_words(one: Judged) -> str:
+    if one.value is not None:
+        return f"{one.value:.4f}" if one.value % 1 else f"{one.value:.0f}"
+    column = one.name.removeprefix("last_").removeprefix("best_")
+    return "" if column in EPOCH_COLUMNS else "no such figure"
+
+
+def _incomplete(info: RunInfo, epochs: Sequence[EpochRow], partial: bool) -> str:
+    """Why the run has not come to the end that its phase has; empty where it has."""
+    of_phase = info.workload.phase.epochs
+    done = f"{len(epochs)} of {plural(of_phase, 'epoch')}"
+    if info.status != "done":
+        return f"{done} finished, the run is {clean(info.status, 30)}"
+    if partial:
+        return f"{done}, the last of them cut short"
+    planned = info.sizes.epochs if info.sizes else of_phase
+    if len(epochs) >= planned:
+        return f"{done} were asked for" if planned < of_phase else ""
+    # its own patience is an end of a run, what else cuts it short is not
+    best, patience = best_epoch(epochs), info.sizes.patience if info.sizes else 0
+    without_gain = len(epochs) - int(best["epoch"] or 0) if best else 0
+    return "" if 0 < patience <= without_gain else f"{done}, then it was cut short"

@@ -1,0 +1,275 @@
+"""What a status update on a real run says beside its figures: options, data integrity, summary."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+
+from ctrkit.config import Phase, encode, load_phase, phase_names
+from ctrkit.errors import UsageError
+from ctrkit.records import RunInfo
+from ctrkit.report.blocks import Block, Bullets, Code, Column, Paragraph, Report, Section, Table
+from ctrkit.report.contents import UNKNOWN, RunContents
+from ctrkit.report.criteria import best_epoch, classify, criteria_section
+from ctrkit.report.incidents import summary_words
+from ctrkit.report.known import KNOWN_EPOCHS, KNOWN_NOTE, KNOWN_TARGET, KnownEpoch
+from ctrkit.report.matrix import cell_results
+from ctrkit.report.paste import command_lines
+from ctrkit.report.train_view import is_partial
+from ctrkit.report.words import (
+    cell_words,
+    clean,
+    deviation_words,
+    plural,
+    projection_words,
+    sentence,
+)
+from ctrkit.units import format_count, format_duration
+
+# column, name, whether label smoothing changes what it means
+_KNOWN_COLUMNS = (
+    ("train_loss", "train loss", True), ("train_auc", "train AUC", False),
+    ("val_loss", "val loss", True), ("val_auc", "val AUC", False),
+    ("gate_mean", "gate mean", False),
+)  # fmt: skip
+_KNOWN_SMOOTHING = {"phase1": 0.0, "phase3": 0.1}
+
+
+def judgement_sections(contents: RunContents) -> list[Section]:
+    """Of a real run: the class it belongs to, what can be done now, whether it ran as it should."""
+    info, epochs = contents.info, contents.epochs
+    if info.command == "probe" or info.workload.target == UNKNOWN:
+        return []
+    cut = bool(epochs) and is_partial(epochs[-1], info.sizes)
+    found = classify(info, epochs, cut)
+    sections = [] if found is None else [criteria_section(found)]
+    if info.status != "done":
+        sections.append(_options(contents))
+    return [*sections, _integrity(contents)]
+
+
+def status_update(report: Report, contents: RunContents) -> Report:
+    """The report with a summary in front, the known runs beside it, and what was done, to paste."""
+    head, rest = report.sections[:1], report.sections[1:]
+    before = [Section("Summary", (Paragraph(" ".join(_summary(contents))),))]
+    after = [_what_was_done(contents)]
+    if (section := _against_known(contents)) is not None:
+        after.insert(0, section)
+    return Report(report.title, report.subtitle, (*head, *before, *rest, *after))
+
+
+# ---- options -------------------------------------------------------------------------------------
+
+
+def _options(contents: RunContents) -> Section:
+    """What can be done with a run that is not finished, and how long each then takes."""
+    info, done = contents.info, len(contents.epochs)
+    planned, pace_s = _planned(info), _pace_s(contents)
+    spent_s = sum(row["wall_s"] or 0.0 for row in contents.epochs)
+    rows = [_option(f"continue as is: {plural(planned, 'epoch')}", planned - done, pace_s, spent_s)]
+    fewer = sorted({math.ceil(planned / 2), math.ceil(planned / 3)}, reverse=True)
+    rows += [
+        _option(f"reduce the epochs: stop after {count}", count - done, pace_s, spent_s)
+        for count in fewer
+        if done < count < planned
+    ]
+    rows.append(_other_cell(contents, planned - done, spent_s))
+    rows.append(_option(f"stop and report {plural(done, 'epoch')}", 0, 0.0, spent_s))
+    columns = (Column("option", right=False), Column("to go"), Column("whole run"))
+    blocks: list[Block] = [Table(columns, tuple(rows))]
+    if _measured_pace_s(contents) is None:
+        known = "at the projected pace" if pace_s is not None else "no pace is known"
+        blocks.append(Paragraph(f"No whole epoch is finished: {known}.", "dim"))
+    return Section("Options", tuple(blocks))
+
+
+def _option(text: str, epochs: int, pace_s: float | None, spent_s: float) -> tuple[str, str, str]:
+    if pace_s is None:
+        return text, "not known", "not known"
+    left_s = max(0, epochs) * pace_s
+    return text, format_duration(left_s) if left_s else "none", format_duration(spent_s + left_s)
+
+
+def _other_cell(contents: RunContents, epochs: int, spent_s: float) -> tuple[str, str, str]:
+    """Another device or cell; only what a probe recommended has a projected time."""
+    info = contents.info
+    best = info.projection
+    if best is not None and best.projected_epoch_s is not None and best.cell != info.cell:
+        text = f"change to the recommended cell: {cell_words(best.cell)}"
+        return _option(text, epochs, best.projected_epoch_s, spent_s)
+    there = [d for d in info.device_names if info.cell is not None and d != info.cell.device]
+    which = f" ({clean(', '.join(there), 40)} is there)" if there else ""
+    return _option(f"change the device{which}: `ctrkit probe` measures it", epochs, None, spent_s)
+
+
+def _planned(info: RunInfo) -> int:
+    return info.sizes.epochs if info.sizes else info.workload.phase.epochs
+
+
+def _measured_pace_s(contents: RunContents) -> float | None:
+    """Mean seconds of the whole epochs so far."""
+    whole = [
+        row["wall_s"] for row in contents.epochs
+        if row["wall_s"] is not None and not is_partial(row, contents.info.sizes)
+    ]  # fmt: skip
+    return statistics.fmean(whole) if whole else None
+
+
+def _pace_s(contents: RunContents) -> float | None:
+    measured_s, projection = _measured_pace_s(contents), contents.info.projection
+    if measured_s is not None:
+        return measured_s
+    return projection.projected_epoch_s if projection else None
+
+
+# ---- data integrity ------------------------------------------------------------------------------
+
+
+def _integrity(contents: RunContents) -> Section:
+    """The settings that ran against the phase file, and whether every epoch saw all rows."""
+    info = contents.info
+    blocks: list[Block] = []
+    if info.workload.target == KNOWN_TARGET:
+        expected, where = _phase_file(info)
+        if expected is None:
+            blocks.append(Paragraph(where))
+        else:
+            blocks += _setting_blocks(info, expected, where)
+    blocks.append(Bullets(tuple(_data_lines(contents))))
+    return Section("Data integrity", tuple(blocks))
+
+
+def _phase_file(info: RunInfo) -> tuple[Phase | None, str]:
+    """The phase as its file has it now, and what to call it; else why it cannot be compared."""
+    name = info.workload.phase.name
+    named = [w.partition("=")[2] for w in info.argv if w.startswith("--phase=")]
+    named += [b for a, b in zip(info.argv, info.argv[1:], strict=False) if a == "--phase"]
+    for candidate in (*named[-1:], name):
+        if candidate in phase_names() or candidate.endswith(".toml"):
+            try:
+                return load_phase(candidate), clean(candidate, 120)
+            except UsageError as error:
+                return None, f"The phase file cannot be compared with: {clean(str(error), 300)}."
+    return None, f"There is no phase file {clean(name, 120)} here to compare the settings with."
+
+
+def _setting_blocks(info: RunInfo, expected: Phase, where: str) -> list[Block]:
+    ran = encode(info.workload.phase)
+    ran["epochs"] = _planned(info)
+    if info.cell is not None:
+        ran["batch_size"] = info.cell.batch_size
+    wanted = {k: v for k, v in encode(expected).items() if k not in ("name", "criteria")}
+    rows = [(key, str(wanted[key]), clean(str(ran[key]), 60)) for key in wanted
+            if wanted[key] != ran[key]]  # fmt: skip
+    if not rows:
+        text = f"All {len(wanted)} settings ran as {where} has them."
+        return [Paragraph(text, "good")]
+    columns = (Column("setting", right=False), Column("phase file"), Column("ran"))
+    same = len(wanted) - len(rows)
+    text = f"{same} of {len(wanted)} settings ran as {where} has them; not so:"
+    return [Paragraph(text, "bad"), Table(columns, tuple(rows))]
+
+
+def _data_lines(contents: RunContents) -> Iterator[str]:
+    info, epochs = contents.info, contents.epochs
+    fingerprint = clean(info.data_fingerprint or "", 40)
+    yield f"data fingerprint: {fingerprint or 'not known'}"
+    if info.workload_fingerprint:
+        yield f"workload fingerprint: {clean(info.workload_fingerprint, 40)}"
+    rows = info.sizes.train_rows if info.sizes else None
+    if rows is None or not epochs:
+        return
+    fewer = [f"{row['epoch']}" for row in epochs if is_partial(row, info.sizes)]
+    if fewer:
+        yield f"epochs with fewer than {format_count(rows)} training rows: {', '.join(fewer)}"
+    else:
+        yield f"every finished epoch had all {format_count(rows)} training rows"
+
+
+# ---- summary, known runs, what was done ----------------------------------------------------------
+
+
+def _summary(contents: RunContents) -> Iterator[str]:
+    """The state of things in a few sentences."""
+    info, best = contents.info, contents.recommendation
+    if info.command == "probe":
+        if best is None:
+            yield sentence(f"No cell is recommended ({clean(info.status, 40)})")
+            return
+        yield sentence(f"Recommended: {cell_words(best.cell)}")
+        if best.projected_total_s is not None:
+            yield "The whole run is projected to take " + projection_words(
+                best.projected_total_s, best.projected_total_s_low, best.projected_total_s_high
+            ) + "."  # fmt: skip
+        return
+    is_gone = info.status == "running" and not contents.alive
+    status = "is not running any more" if is_gone else f"is {clean(info.status, 40)}"
+    yield f"The run {status}: {len(contents.epochs)} of {plural(_planned(info), 'epoch')} finished."
+    pace_s, projection = _measured_pace_s(contents), info.projection
+    if pace_s is not None:
+        projected_s = projection.projected_epoch_s if projection else None
+        against = f", {deviation_words(pace_s, projected_s)} on projected" if projected_s else ""
+        yield f"An epoch takes {format_duration(pace_s)}{against}."
+    top = best_epoch(contents.epochs)
+    if top is not None:
+        yield f"Best validation AUC: {top['val_auc']:.4f} in epoch {top['epoch']}."
+    cut = bool(contents.epochs) and is_partial(contents.epochs[-1], info.sizes)
+    found = classify(info, contents.epochs, cut)
+    if found is not None:
+        name = clean(found.tier, 60) if found.tier else "no class"
+        unfinished = f"It is incomplete for a class: {found.incomplete}."
+        yield unfinished if found.incomplete else f"It meets {name}."
+    if words := summary_words(contents.incidents):
+        yield sentence(words)
+
+
+def _against_known(contents: RunContents) -> Section | None:
+    """The first epoch beside those of the original runs, where the workload is theirs."""
+    first = next((row for row in contents.epochs if row["epoch"] == 1), None)
+    if contents.info.workload.target != KNOWN_TARGET or first is None:
+        return None
+    columns = [Column("epoch 1", right=False), Column("this run")]
+    for known in KNOWN_EPOCHS:
+        columns += [Column(known.phase), Column(f"against {known.phase}")]
+    rows = []
+    for column, name, smoothed in _KNOWN_COLUMNS:
+        value = first[column]
+        row = [name, "" if value is None else f"{value:.4f}"]
+        for known in KNOWN_EPOCHS:
+            row += _known_cells(contents.info, known, column, value, smoothed)
+        rows.append(tuple(row))
+    table = Table(tuple(columns), tuple(rows))
+    return Section("Against the known runs", (table, Paragraph(KNOWN_NOTE)))
+
+
+def _known_cells(
+    info: RunInfo, known: KnownEpoch, column: str, value: float | None, smoothed: bool
+) -> list[str]:
+    theirs: float = getattr(known, column)
+    if value is None:
+        return [f"{theirs:.4f}", ""]
+    if smoothed and info.workload.phase.label_smoothing != _KNOWN_SMOOTHING.get(known.phase):
+        return [f"{theirs:.4f}", "not comparable"]
+    return [f"{theirs:.4f}", f"{value - theirs:+.4f}"]
+
+
+def _what_was_done(contents: RunContents) -> Section:
+    info = contents.info
+    lines = []
+    if info.command == "probe":
+        results = cell_results(contents.trials)
+        failed = sum(result.failed for result in results)
+        launched = sum(record.launch > 0 for record in contents.trials)
+        lines.append(
+            f"{plural(launched, 'trial')} of {plural(len(results), 'cell')}, {failed} failed"
+        )
+    else:
+        lines.append(f"{plural(len(contents.epochs), 'epoch')} trained and validated")
+        if info.cell is not None:
+            lines.append(f"ran in {cell_words(info.cell)}")
+        lines.append(plural(len(contents.incidents), "incident"))
+    if info.wall_s is not None:
+        lines.append(f"took {format_duration(info.wall_s)}")
+    command = tuple(command_lines(["ctrkit", *info.argv]))
+    return Section("What was done", (Bullets(tuple(lines)), Code(command, "sh")))

@@ -1,0 +1,261 @@
+"""The first screen of the HTML report: which configuration, how long, how sure, why, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ctrkit.config import Cell
+from ctrkit.records import Recommendation, RunInfo, TrialRecord
+from ctrkit.report.blocks import Tone
+from ctrkit.report.contents import EpochRow, RunContents
+from ctrkit.report.incidents import summary_words
+from ctrkit.report.matrix import NOT_RUN, cell_results, has_figures
+from ctrkit.report.paste import command_lines, kept_options, short_path
+from ctrkit.report.probe_view import finding_words, status_words
+from ctrkit.report.train_view import interval_words, is_partial
+from ctrkit.report.words import (
+    cell_words,
+    clean,
+    deviation_words,
+    flag_words,
+    percent,
+    plural,
+    range_words,
+    sentence,
+)
+from ctrkit.units import format_duration
+
+_CAUTIOUS = 0.25
+_NO_BREAK = "\u00a0"
+
+
+@dataclass(frozen=True)
+class Card:
+    """One answer: the question, the answer in a few words, and what there is to say about it."""
+
+    label: str
+    value: str
+    details: tuple[str, ...] = ()
+    tone: Tone = "plain"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The cards, lines to paste under `todo`, and badges: short facts with a tone."""
+
+    cards: tuple[Card, ...]
+    todo: str
+    lines: tuple[str, ...]
+    badges: tuple[tuple[str, Tone], ...]
+
+
+def summary_of(contents: RunContents) -> Summary:
+    """The first screen on a probe or a real run."""
+    if contents.info.command != "probe":
+        return _train(contents)
+    if contents.recommendation is None:
+        return _without_answer(contents)
+    return _probe(contents, contents.recommendation)
+
+
+def again_lines(argv: Sequence[str]) -> list[str]:
+    """The command of a run, to be given again: less `--out`, whose folder is not empty any more."""
+    kept: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word == "--out":
+            next(words, None)
+        elif not word.startswith("--out="):
+            kept.append(word)
+    return command_lines(["ctrkit", *kept])
+
+
+def _probe(contents: RunContents, best: Recommendation) -> Summary:
+    info = contents.info
+    cards = (
+        _configuration(best.cell, sentence(best.reason)),
+        _duration(info, best),
+        _sureness(best, contents.trials),
+        _limit(best),
+    )
+    command = ["ctrkit", "train", "--config", short_path(contents.path / "recommendation.json")]
+    lines = command_lines([*command, *kept_options(info.argv)])
+    return Summary(cards, "Train with it", tuple(lines), _badges(contents))
+
+
+def _configuration(cell: Cell, *details: str) -> Card:
+    first, *rest = cell_words(cell).split(", ", 2)
+    value = ", ".join([first, *rest[:1]])
+    return Card("Configuration", value, tuple(d for d in (", ".join(rest[1:]), *details) if d))
+
+
+def _duration(info: RunInfo, best: Recommendation) -> Card:
+    epochs = info.sizes.epochs if info.sizes else info.workload.phase.epochs
+    low_s, high_s = best.projected_total_s_low, best.projected_total_s_high
+    if best.projected_total_s is None:
+        return Card("How long", "not projected", ("The length of an epoch is not known.",), "dim")
+    details = []
+    if low_s is not None and high_s is not None:
+        details.append(f"{range_words(low_s, high_s)} for {plural(epochs, 'epoch')}")
+    else:
+        details.append(f"for {plural(epochs, 'epoch')}")
+    if best.projected_epoch_s is not None:
+        details.append(f"{format_duration(best.projected_epoch_s)} an epoch")
+    return Card("How long", format_duration(best.projected_total_s), tuple(details))
+
+
+def _sureness(best: Recommendation, trials: Sequence[TrialRecord]) -> Card:
+    launches = [t for t in trials if t.cell_id == best.cell.cell_id and has_figures(t)]
+    details = ["The interval in which one future run should lie, if it runs all its epochs."]
+    details.append(f"{plural(len(launches), 'launch').replace('launchs', 'launches')} measured.")
+    if others := [cell for cell in best.tied if cell != best.cell]:
+        details.append(f"Tied with {plural(len(others), 'other cell')}.")
+    details += [sentence(words) for words in flag_words(best.flags)]
+    share = _relative_half(best)
+    if share is None:
+        return Card("How sure", "no interval", tuple(details[1:]), "dim")
+    tone: Tone = "bad" if share > _CAUTIOUS else "plain"
+    return Card("How sure", f"±{percent(share)}".replace(" ", _NO_BREAK), tuple(details), tone)
+
+
+def _relative_half(best: Recommendation) -> float | None:
+    mean_s, low_s, high_s = (
+        best.projected_total_s, best.projected_total_s_low, best.projected_total_s_high
+    )  # fmt: skip
+    if not mean_s or low_s is None or high_s is None:
+        return None
+    return max(high_s - mean_s, mean_s - low_s) / mean_s
+
+
+def _limit(best: Recommendation) -> Card:
+    limits = [finding for finding in best.findings if finding.share is not None]
+    if not limits:
+        return Card("Limited by", "not known", (), "dim")
+    first = limits[0]
+    return Card("Limited by", clean(first.stage, 24), (finding_words(first),))
+
+
+def _badges(contents: RunContents) -> tuple[tuple[str, Tone], ...]:
+    """The status, and how many cells had which verdict."""
+    info = contents.info
+    badges: list[tuple[str, Tone]] = []
+    if info.status != "done":
+        badges.append((status_words(info), "bad"))
+    counts: dict[tuple[str, Tone], int] = {}
+    for result in cell_results(contents.trials):
+        tone: Tone = "good" if result.verdict == "ok" else "bad" if result.failed else "dim"
+        words = clean(result.verdict.split(" ")[0] if result.failed else result.verdict, 30)
+        counts[words, tone] = counts.get((words, tone), 0) + 1
+    badges += [
+        (f"{plural(count, 'cell')} {words}", tone) for (words, tone), count in counts.items()
+    ]
+    if contents.missing:
+        badges.append((f"{plural(len(contents.missing), 'part')} missing", "bad"))
+    return tuple(badges)
+
+
+def _without_answer(contents: RunContents) -> Summary:
+    results = cell_results(contents.trials)
+    measured = [r for r in results if r.verdict == "ok"]
+    failed = [r for r in results if r.failed]
+    viable = not results or any(r.verdict not in NOT_RUN and not r.failed for r in results)
+    cards = [
+        Card("Configuration", "none to recommend", (sentence(status_words(contents.info)),), "bad")
+    ]
+    if measured:
+        best = measured[0].record
+        total = format_duration(best.projected_total_s)
+        cards.append(Card("Best so far", total if best.projected_total_s else "measured",
+                          (cell_words(best.cell),)))  # fmt: skip
+    if failed:
+        reasons = dict.fromkeys(sentence(r.record.reason) for r in failed)
+        cards.append(Card("Failed", plural(len(failed), "cell"), tuple(reasons)[:2], "bad"))
+    todo = "Probe again with a longer --budget" if viable else "Read why each cell failed, below"
+    lines = again_lines(contents.info.argv) if viable else []
+    return Summary(tuple(cards), todo, tuple(lines), _badges(contents))
+
+
+def _train(contents: RunContents) -> Summary:
+    info, epochs = contents.info, contents.epochs
+    cards = [_train_status(contents)]
+    if info.cell is not None:
+        cards.append(_configuration(info.cell))
+    whole = [r for r in epochs if r["wall_s"] is not None and not is_partial(r, info.sizes)]
+    cards.append(_train_time(info, whole))
+    limits = [f for f in (info.projection.findings if info.projection else []) if f.share]
+    if limits:
+        details = (f"{percent(limits[0].share)} of a step, as it was probed",)
+        cards.append(Card("Limited by", clean(limits[0].stage, 24), details))
+    best = max(
+        (row for row in epochs if row["val_auc"] is not None), key=lambda r: r["val_auc"] or 0.0,
+        default=None,
+    )  # fmt: skip
+    if best is not None:
+        cards.append(
+            Card("Validation AUC", f"{best['val_auc']:.4f}", (f"best, in epoch {best['epoch']}",))
+        )
+    badges: list[tuple[str, Tone]] = []
+    if contents.incidents:
+        badges.append((plural(len(contents.incidents), "incident"), "bad"))
+    words = summary_words(contents.incidents)
+    if words and words not in info.status_reason:
+        badges.append((words, "dim"))
+    if contents.missing:
+        badges.append((f"{plural(len(contents.missing), 'part')} missing", "bad"))
+    todo, lines = _train_todo(contents, whole)
+    return Summary(tuple(cards), todo, tuple(lines), tuple(badges))
+
+
+def _train_status(contents: RunContents) -> Card:
+    info = contents.info
+    planned = info.sizes.epochs if info.sizes else None
+    done = (
+        f"{len(contents.epochs)} of {planned} epochs"
+        if planned
+        else plural(len(contents.epochs), "epoch")
+    )
+    took = () if info.wall_s is None else (f"took {format_duration(info.wall_s)}",)
+    if info.status == "running" and not contents.alive:
+        return Card("Status", "gone", (f"{done}; it did not say why it ended",), "bad")
+    details = tuple(d for d in (done, sentence(info.status_reason), *took) if d)
+    tone: Tone = "good" if info.status == "done" else "plain" if info.status == "running" else "bad"
+    return Card("Status", clean(info.status, 30), details, tone)
+
+
+def _train_time(info: RunInfo, whole: Sequence[EpochRow]) -> Card:
+    projection = info.projection
+    projected_s = projection.projected_epoch_s if projection else None
+    if not whole:
+        words = "nothing was projected" if projected_s is None else (
+            f"projected {format_duration(projected_s)} an epoch"
+        )  # fmt: skip
+        return Card("How long", "no whole epoch yet", (words,), "dim")
+    mean_s = sum(row["wall_s"] or 0.0 for row in whole) / len(whole)
+    value = f"{format_duration(mean_s)} an epoch"
+    if projection is None or projected_s is None:
+        return Card("How long", value, ("nothing was projected",))
+    inside = sum(interval_words(row["wall_s"] or 0.0, projection) == "inside" for row in whole)
+    details = (
+        f"{deviation_words(mean_s, projected_s)} against {format_duration(projected_s)} projected",
+        f"{inside} of {plural(len(whole), 'epoch')} inside the projected interval",
+    )
+    return Card("How long", value, details)
+
+
+def _train_todo(contents: RunContents, whole: Sequence[EpochRow]) -> tuple[str, list[str]]:
+    info = contents.info
+    if info.status == "done":
+        return "Nothing is left to do: the run is finished", []
+    if contents.alive:
+        planned = info.sizes.epochs if info.sizes else None
+        if planned and whole:
+            left_s = (
+                (planned - len(contents.epochs)) * sum(r["wall_s"] or 0 for r in whole) / len(whole)
+            )
+            return f"Wait: about {format_duration(max(0.0, left_s))} to go at this pace", []
+        return "Wait: it runs", []
+    if contents.has_checkpoint:
+        command = ["ctrkit", "train", "--resume", short_path(contents.path)]
+        return "Go on from its checkpoint", command_lines(command)
+    return "Start it anew: it left no checkpoint", again_lines(info.argv)
