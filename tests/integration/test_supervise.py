@@ -17,6 +17,7 @@ import pytest
 
 from ctrkit.config import Cell, ChildSpec, WorkloadSpec
 from ctrkit.lifeline import RUN_ID_VARIABLE
+from ctrkit.progress import read_progress
 from ctrkit.supervise.budgets import Budgets
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
 from ctrkit.supervise.supervisor import Outcome, Tick, run_child
@@ -120,6 +121,37 @@ def test_a_stopped_process_is_stalled(tmp_path: Path) -> None:
     outcome = supervise(tmp_path, "stopped", budgets=SHORT)
     assert outcome.verdict == "stalled"
     assert "is stopped" in outcome.reason
+
+
+def test_a_pause_from_outside_is_told_of_and_is_no_verdict(tmp_path: Path) -> None:
+    def pause() -> None:
+        wait_until(lambda: (tmp_path / "child" / "progress.bin").exists())
+        progress = read_progress(tmp_path / "child" / "progress.bin")
+        assert progress is not None
+        os.kill(progress.pid, signal.SIGSTOP)
+        time.sleep(6)
+        os.kill(progress.pid, signal.SIGCONT)
+
+    pauser = threading.Thread(target=pause)
+    pauser.start()
+    outcome = supervise(tmp_path, "slow", budgets=Budgets().with_stall_timeout(8.0))
+    pauser.join()
+    assert outcome.verdict == "ok"
+    assert 2 < outcome.stopped_s < 8
+
+
+def test_a_host_that_slept_is_told_of_and_is_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began_s = time.monotonic()
+
+    def slept_s() -> float:
+        return 7 * 3600.0 if time.monotonic() - began_s > 1.5 else 0.0
+
+    monkeypatch.setattr("ctrkit.supervise.supervisor.host_slept_s", slept_s)
+    outcome = supervise(tmp_path, "slow", budgets=Budgets().with_stall_timeout(2.0))
+    assert outcome.verdict == "ok"
+    assert outcome.host_slept_s == 7 * 3600
 
 
 @pytest.mark.skipif(not LINUX, reason="another system restarts the call")

@@ -82,11 +82,12 @@ def open_files(scene: Scene) -> Cause | None:
         return None
     limit = scene.limits.get("RLIMIT_NOFILE")
     of = f" (the limit is {limit})" if limit else ""
-    return _cause("too many open files", f"no file descriptors are left{of}: "
+    who = _raiser(scene)
+    return _cause("too many open files", f"{_in(who)}no file descriptors are left{of}: "
                   f"{_line_of(scene.words, match)}", _frame_at(scene, _OPEN_FILES),
                   "raise `ulimit -n`, keep fewer batches or files open, or call "
                   "`torch.multiprocessing.set_sharing_strategy('file_system')`",
-                  "open files")  # fmt: skip
+                  "open files", guilty=who)  # fmt: skip
 
 
 def cuda_over_fork(scene: Scene) -> Cause | None:
@@ -138,9 +139,10 @@ def memory(scene: Scene) -> Cause | None:
     if match := _HOST_MEMORY.search(scene.words):
         limit = scene.limits.get("RLIMIT_AS") or scene.limits.get("RLIMIT_DATA")
         under = f" under a limit of {format_bytes(limit)} (ulimit)" if limit else ""
-        return _cause("out of memory", f"no memory could be had{under}: "
+        who = _raiser(scene)
+        return _cause("out of memory", f"{_in(who)}no memory could be had{under}: "
                       f"{_line_of(scene.words, match)}", _frame_at(scene, _HOST_MEMORY),
-                      _LESS, "")  # fmt: skip
+                      _LESS, "", guilty=who)  # fmt: skip
     return None
 
 
@@ -148,12 +150,14 @@ def death_of_worker(scene: Scene) -> Cause | None:
     """A worker was killed or ended itself."""
     # torch ends the others with SIGTERM or lets them return
     dead = min(_dead(scene), key=lambda one: one.exit_code == -signal.SIGTERM, default=None)
+    if dead is None and scene.verdict == "worker-died":
+        dead = next(iter(scene.dead), None)  # one that said that all was well
     if dead is None:
         return _unread_death(scene)
     who, code = _name(scene, dead), dead.exit_code
     frame = _frame_of_fatal(scene.stderr)
     when = _when(scene, dead.pid)
-    if code > 0:
+    if code >= 0:
         return _cause("worker ended itself", f"{who} ended with exit code {code}{when}", frame,
                       "see what calls `exit` there, and its last words in stderr.txt", "",
                       guilty=who, pid=dead.pid)  # fmt: skip
@@ -269,6 +273,16 @@ def _name(scene: Scene, dead: WorkerExit) -> str:
     progress = next((p.progress for p in scene.processes if p.pid == dead.pid), None)
     number = dead.worker if progress is None else progress.worker
     return f"{'a worker' if number is None else f'worker {number}'} (pid {dead.pid})"
+
+
+def _raiser(scene: Scene) -> str | None:
+    """The worker whose exception the main process raised again."""
+    match = _RAISED.search(scene.words)
+    return f"worker {match[2]}" if match else None
+
+
+def _in(who: str | None) -> str:
+    return f"in {who} " if who else ""
 
 
 def _signal_name(number: int) -> str:
