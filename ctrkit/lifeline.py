@@ -39,7 +39,8 @@ def stacks_path(folder: str | os.PathLike[str], pid: int) -> Path:
     return Path(folder) / f"stacks-{pid}.txt"
 
 
-_armed: dict[int, str] = {}  # pid -> folder; a forked process finds its parent's entry only
+# pid -> folder and the descriptor of its stacks; a forked process finds its parent's entry only
+_armed: dict[int, tuple[str, int]] = {}
 
 
 def arm_stacks(folder: str | os.PathLike[str]) -> None:
@@ -59,7 +60,7 @@ def arm_stacks(folder: str | os.PathLike[str]) -> None:
 
 
 def _arm_forked() -> None:
-    folder = next(iter(_armed.values()))
+    folder, _ = next(iter(_armed.values()))
     try:
         _arm(folder)
     except OSError:  # its folder is gone: then nobody watches it any more
@@ -73,4 +74,16 @@ def _arm(folder: str) -> None:
     fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
     faulthandler.register(signal.SIGUSR1, file=fd, all_threads=True, chain=False)
     _armed.clear()
-    _armed[os.getpid()] = folder
+    _armed[os.getpid()] = folder, fd
+
+
+def keep_crashes() -> None:
+    """From now on a crash in C leaves its stack in `stacks_path`, too.
+
+    Needed where somebody has replaced faulthandler's handlers, as torch does in its workers.
+    Processes that crash together would write between each other's lines of a file they share.
+    """
+    if os.getpid() in _armed:
+        _, fd = _armed[os.getpid()]
+        faulthandler.disable()
+        faulthandler.enable(file=fd)

@@ -6,7 +6,6 @@ streams pass through it untouched: a worker only writes down whether it is busy 
 
 from __future__ import annotations
 
-import faulthandler
 import inspect
 import os
 import time
@@ -16,11 +15,12 @@ from typing import Any
 
 import torch.utils.data._utils.worker as torch_worker
 
-from ctrkit.lifeline import FOLDER_VARIABLE, stacks_path
+from ctrkit.lifeline import FOLDER_VARIABLE, keep_crashes, stacks_path
 from ctrkit.progress import WorkerStage, WorkerWriter, read_workers, worker_path
 from ctrkit.records import WorkerExit
 
-_DYING_S = 1.0
+# A broken connection is a death that will be seen; torch's own error may be, or another's.
+_DYING_S: dict[type[BaseException], float] = {OSError: 5.0, EOFError: 5.0, RuntimeError: 1.0}
 _torch_worker_loop = torch_worker._worker_loop
 _torch_start = BaseProcess.start
 _started: list[Any] = []  # the multiprocessing Popen of every process that may still matter
@@ -63,9 +63,7 @@ class _IndexQueue(_Queue):
 
     def get(self, timeout: float | None = None) -> Any:
         if not self.asked:
-            # torch has replaced the handlers by its own, which leave no stack of a crash in C
-            faulthandler.disable()
-            faulthandler.enable()
+            keep_crashes()  # torch's own handlers are set by now
             self.asked = True
         if not self.waiting:
             self._writer.enter(WorkerStage.IDLE)
@@ -108,15 +106,17 @@ def _forget(pid: int) -> None:
 def dead_workers(error: BaseException) -> list[WorkerExit]:
     """Workers that have ended, for an error that one of their deaths may have caused.
 
-    The error can come before the death can be seen: then it is waited for, up to a second. torch's
-    handler of SIGCHLD, which raises, must not be set any more.
+    The error can come before the death can be seen: then it is waited for, some seconds at most.
+    torch's handler of SIGCHLD, which raises, must not be set any more.
     """
-    may_follow = isinstance(error, (RuntimeError, OSError, EOFError))
-    deadline_s = time.monotonic() + (_DYING_S if may_follow else 0.0)
-    while not any((ended := _ended()).values()) and time.monotonic() < deadline_s:
-        if len(ended) == len(_started):  # none is left that could still die
+    before = ended = _ended()
+    may_follow_s = next((s for kind, s in _DYING_S.items() if isinstance(error, kind)), 0.0)
+    deadline_s = time.monotonic() + may_follow_s
+    while not any(ended.values()) and len(ended) == len(before) < len(_started):
+        if time.monotonic() > deadline_s:
             break
         time.sleep(0.02)
+        ended = _ended()
     folder = os.environ.get(FOLDER_VARIABLE)
     numbers = {one.pid: one.worker for one in read_workers(folder)} if folder else {}
     return [

@@ -62,7 +62,7 @@ def shared_memory(scene: Scene) -> Cause | None:
     if (match is None and dead is None) or _near_open_files(scene, match):
         return None
     said = f": {_line_of(scene.words, match)}" if match else ""
-    who = _name(scene, dead) if dead else None
+    who = _name(scene, dead) if dead else _raiser(scene)
     sentence = f"{who or 'a worker'} found no room in shared memory for a batch{said}"
     return _cause("shared memory is full", sentence, _frame_at(scene, _SHARED_MEMORY),
                   "enlarge /dev/shm (docker: `--shm-size`), make prefetch x workers x batch "
@@ -118,10 +118,12 @@ def import_fails(scene: Scene) -> Cause | None:
     for text in _tracebacks(scene.words):
         found = _IMPORT.search(text)
         if found and _SPAWNED.search(text):
-            return _cause("import error in a worker", "a worker that starts cannot import what it "
-                          f"needs: {found[0]}", user_frame(parse_traceback(text)),
+            dead = next(iter(_dead(scene)), None)
+            name = _name(scene, dead) if dead else "a worker"
+            return _cause("import error in a worker", f"{name} cannot import what it needs to "
+                          f"start: {found[0]}", user_frame(parse_traceback(text)),
                           "make the module importable from a fresh process (PYTHONPATH, working "
-                          "folder)", "guard")  # fmt: skip
+                          "folder)", "guard", guilty=name, pid=dead.pid if dead else None)  # fmt: skip
     return None
 
 
@@ -139,10 +141,10 @@ def memory(scene: Scene) -> Cause | None:
     if match := _HOST_MEMORY.search(scene.words):
         limit = scene.limits.get("RLIMIT_AS") or scene.limits.get("RLIMIT_DATA")
         under = f" under a limit of {format_bytes(limit)} (ulimit)" if limit else ""
-        who = _raiser(scene)
-        return _cause("out of memory", f"{_in(who)}no memory could be had{under}: "
+        raiser = _raiser(scene)
+        return _cause("out of memory", f"{_in(raiser)}no memory could be had{under}: "
                       f"{_line_of(scene.words, match)}", _frame_at(scene, _HOST_MEMORY),
-                      _LESS, "", guilty=who)  # fmt: skip
+                      _LESS, "", guilty=raiser)  # fmt: skip
     return None
 
 
@@ -155,7 +157,7 @@ def death_of_worker(scene: Scene) -> Cause | None:
     if dead is None:
         return _unread_death(scene)
     who, code = _name(scene, dead), dead.exit_code
-    frame = _frame_of_fatal(scene.stderr)
+    frame = _frame_of_fatal(scene.crashes.get(dead.pid, scene.stderr))
     when = _when(scene, dead.pid)
     if code >= 0:
         return _cause("worker ended itself", f"{who} ended with exit code {code}{when}", frame,

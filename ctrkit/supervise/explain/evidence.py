@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,6 +121,8 @@ def examine_ended(folder: Path, child_folder: Path, known: Scene) -> Evidence:
     """Explain a child that has ended, from what it said and its workers left, into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     scene = _fill(known, [], {}, child_folder)
+    for pid, text in scene.crashes.items():
+        write_atomically(folder / f"stacks-{pid}.txt", text.encode())
     return Evidence(scene=scene, cause=save_cause(folder, scene))
 
 
@@ -167,8 +169,15 @@ def _fill(
         processes=tuple(processes),
         dead=tuple(dead.values()),
         stderr=known.stderr or tail(child_folder / "stderr.txt"),
+        crashes=_crashes(dead, child_folder),
         sources={} if in_io else _sources(processes),  # the sources may lie on the same disk
     )
+
+
+def _crashes(pids: Iterable[int], child_folder: Path) -> dict[int, str]:
+    """What Python's fault handler wrote of those that crashed, into their files of stacks."""
+    texts = {pid: tail(stacks_path(child_folder, pid)) for pid in pids}
+    return {pid: text for pid, text in texts.items() if "Fatal Python error" in text}
 
 
 def _with_progress(processes: Sequence[Process], child_folder: Path) -> list[Process]:

@@ -130,6 +130,7 @@ class Scene:
         processes: the living family, zombies included, the root first; empty after its end.
         dead: workers that are known to have ended.
         stderr: the end of it.
+        crashes: of workers that crashed in C, what Python's fault handler wrote, by pid.
         error: the traceback of the exception that ended the child, if there was one.
         verdict: one of `ctrkit.records.VERDICTS`.
         stage: the progress stage's label.
@@ -146,6 +147,7 @@ class Scene:
     processes: tuple[Process, ...] = ()
     dead: tuple[WorkerExit, ...] = ()
     stderr: str = ""
+    crashes: Mapping[int, str] = field(default_factory=dict)
     error: str = ""
     verdict: str = "deadlock"
     stage: str = ""

@@ -1,0 +1,119 @@
+"""Figures of the host beside a run: CPU of everybody, memory, swap, temperature, throttling."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_THROTTLES = "cpu[0-9]*/thermal_throttle/*_throttle_count"
+_COMMAND_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostFigures:
+    """One reading; counters are since the host was started, None is what the system does not tell.
+
+    `busy_s` are CPU seconds of all cores that were not idle, also those that a hypervisor took.
+    `throttles` counts how often a core was slowed down for its heat; `speed_limit` is the share of
+    full speed at which the processor may run (macOS).
+    """
+
+    busy_s: float
+    available_bytes: int
+    swap_used_bytes: int
+    swapped_in_bytes: int | None
+    swapped_out_bytes: int | None
+    temperature_c: float | None
+    throttles: int | None
+    speed_limit: float | None
+
+
+def read_host() -> HostFigures:
+    """The host's figures now; takes some milliseconds."""
+    swap_used, swapped_in, swapped_out = _swap()
+    return HostFigures(
+        busy_s=busy_cpu_s(psutil.cpu_times()._asdict()),
+        available_bytes=int(psutil.virtual_memory().available),
+        swap_used_bytes=swap_used,
+        swapped_in_bytes=swapped_in,
+        swapped_out_bytes=swapped_out,
+        temperature_c=_temperature_c(),
+        throttles=throttle_count(Path("/sys/devices/system/cpu")),
+        speed_limit=_speed_limit(),
+    )
+
+
+def busy_cpu_s(times: dict[str, float]) -> float:
+    """CPU seconds that were not idle; a guest's are counted in its user's already."""
+    idle = ("idle", "iowait", "guest", "guest_nice")
+    return sum(seconds for name, seconds in times.items() if name not in idle)
+
+
+def _swap() -> tuple[int, int | None, int | None]:
+    """Bytes of swap in use, and read and written since the host was started."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # psutil warns where a kernel has no counters
+        swap = psutil.swap_memory()
+    if sys.platform == "darwin":  # psutil's counters there are of every page, files' too
+        return int(swap.used), *vm_stat_swaps(_said("vm_stat"))
+    return int(swap.used), int(swap.sin), int(swap.sout)
+
+
+def vm_stat_swaps(text: str) -> tuple[int | None, int | None]:
+    """Bytes swapped in and out, of what macOS's `vm_stat` prints."""
+    page = re.search(r"page size of (\d+) bytes", text)
+    counts = [re.search(rf"^{name}:\s+(\d+)\.", text, re.MULTILINE) for name in _SWAP_LINES]
+    found = [int(m[1]) * int(page[1]) if m and page else None for m in counts]
+    return found[0], found[1]
+
+
+_SWAP_LINES = ("Swapins", "Swapouts")
+
+
+def _temperature_c() -> float | None:
+    """The hottest sensor's."""
+    read = getattr(psutil, "sensors_temperatures", None)
+    if read is None:
+        return None
+    try:
+        sensors = read()
+    except (OSError, ValueError):
+        return None
+    return max((float(one.current) for group in sensors.values() for one in group), default=None)
+
+
+def throttle_count(cpus: Path) -> int | None:
+    """How often cores and packages were throttled (Linux on x86); None where it is not told."""
+    counts = []
+    for path in cpus.glob(_THROTTLES):
+        try:
+            counts.append(int(path.read_text()))
+        except (OSError, ValueError):
+            continue
+    return sum(counts) if counts else None
+
+
+def _speed_limit() -> float | None:
+    return speed_limit_of(_said("pmset", "-g", "therm")) if sys.platform == "darwin" else None
+
+
+def speed_limit_of(text: str) -> float | None:
+    """The share of full speed that macOS's `pmset -g therm` tells."""
+    match = re.search(r"CPU_Speed_Limit\s*=\s*(\d+)", text)
+    return int(match[1]) / 100 if match else None
+
+
+def _said(*command: str) -> str:
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_COMMAND_S
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout
