@@ -4,8 +4,8 @@
 
 all epochs, no early stop. An epoch is what `wall_s` of `epochs.csv` measures: the loader's restart,
 training, validation and checkpoint, but not the start-up. Not covered: what changes later in the
-run (throttling, a host that sleeps, memory that grows), and the first batches of an epoch that
-workers have ready while the loop is elsewhere; both are small or unknowable in a short probe.
+run (throttling, a host that sleeps, memory that grows): unknowable in a short probe. The batches
+that workers have ready at the begin of an epoch count only where it is replayed (`loads`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ctrkit.config import RunSizes
+from ctrkit.measure.replay import Load
 from ctrkit.measure.statistics import (
     PROVISIONAL,
     ZERO,
@@ -24,7 +25,13 @@ from ctrkit.measure.statistics import (
     sample_of,
     total,
 )
-from ctrkit.measure.steps import mean_wait_s, samples_of, sizes_of, stage_means_s
+from ctrkit.measure.steps import (
+    mean_wait_s,
+    sample_of_load,
+    samples_of,
+    sizes_of,
+    stage_means_s,
+)
 from ctrkit.records import Measurement
 
 LEAST_STEPS = 3
@@ -67,6 +74,8 @@ def project(
     sizes: RunSizes | None,
     *,
     also: Sequence[Measurement] = (),
+    loads: Sequence[Load] = (),
+    cycle: int = 1,
 ) -> Projection | None:
     """Project the real run from the launches of one cell.
 
@@ -75,18 +84,24 @@ def project(
         sizes: of the real run at the cell's batch size, used where no launch knows better.
         also: other trials of the same training step (device, batch size, threads): their
             validation batches and checkpoints count where the launches have too few.
+        loads: the batches of each launch, where workers stamped them: an epoch is then replayed,
+            its pre-filled batches included, and not a window's mean multiplied.
+        cycle: the loader's workers; without `loads`, means are taken over whole turns of them.
 
     Returns:
         None for an endless or unsized loader, and where no step was measured.
     """
-    samples = samples_of(launches)
+    samples = samples_of(launches, cycle)
     sizes = sizes_of(launches, sizes)
     if not samples or sizes is None or sizes.train_batches is None:
         return None
+    if loads:
+        samples = [sample_of_load(load, sizes.train_batches) for load in loads]
     flags = [flag for sample in samples for flag in sample.flags]
     if len(samples) < 2 or sum(s.n for s in samples) < LEAST_STEPS:
         flags.append(PROVISIONAL)
-    waits = [w for w in map(mean_wait_s, launches) if w is not None]
+    # a replayed epoch begins with its first batch; one of equal steps has to leave that wait out
+    waits = [] if loads else [w for w in map(mean_wait_s, launches) if w is not None]
     return project_steps(
         per_epoch=prediction_interval(samples, sizes.train_batches),
         per_run=prediction_interval(samples, sizes.train_batches * sizes.epochs),

@@ -1,9 +1,10 @@
 """Replay of how a loader delivers batches: what a combination of loader and step would take.
 
 A pure function over service and consumer times. The recurrence is that of torch's
-`_MultiProcessingDataLoaderIter` (`_reset`, `_try_put_index`, `_next_data`); see DESIGN section 6.
-Not covered: iterable data sets, `in_order=False`, and workers slowed by one another (a service time
-must have been measured under the same contention; `cpu_floor_s` bounds what cores allow).
+`_MultiProcessingDataLoaderIter` (`_reset`, `_try_put_index`, `_next_data`, and `_pin_memory_loop`).
+Not covered: iterable data sets and `in_order=False`. A service time holds for the number of workers
+under which it was measured; `fit_contention` tells it for others, `cpu_floor_s` bounds what the
+cores allow.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def replay(
     prefetch: int = 2,
     ready_s: float | Sequence[float] = 0.0,
     overhead_s: float = 0.0,
+    pinned: bool = False,
 ) -> Delivery:
     """Deliver a batch per entry to a consumer that takes `consumer_s[i]` over batch i.
 
@@ -48,6 +50,8 @@ def replay(
         ready_s: when the workers can begin; one number for all, or one for each.
         overhead_s: what the consumer pays to take a message from the queue. It takes them as they
             arrived, so a batch taken early, while it waited for another, costs nothing more.
+        pinned: a thread of the main process takes the messages as they arrive and pays for them,
+            while the consumer is busy with its steps; only waiting for it costs the consumer.
 
     Raises:
         ValueError: unequal lengths, or counts out of range.
@@ -61,25 +65,39 @@ def replay(
     ready = [float(ready_s)] * workers if isinstance(ready_s, (int, float)) else list(ready_s)
     if len(ready) != workers:
         raise ValueError(f"{len(ready)} ready times for {workers} workers")
-    count, in_flight = len(service_s), workers * prefetch
+    return _parallel(service_s, consumer_s, ready, workers * prefetch, overhead_s, pinned)
+
+
+def _parallel(
+    service_s: Sequence[float],
+    consumer_s: Sequence[float],
+    ready_s: Sequence[float],
+    in_flight: int,
+    overhead_s: float,
+    pinned: bool,
+) -> Delivery:
+    count, workers = len(service_s), len(ready_s)
     finished = [0.0] * count
-    taken = [False] * count
+    taken_s: list[float | None] = [None] * count
     queue: list[tuple[float, int]] = []
 
     def dispatch(i: int, at_s: float) -> None:
-        free_s = finished[i - workers] if i >= workers else ready[i]
+        free_s = finished[i - workers] if i >= workers else ready_s[i]
         finished[i] = max(at_s, free_s) + service_s[i]
         heappush(queue, (finished[i], i))
 
     for i in range(min(in_flight, count)):
         dispatch(i, 0.0)
-    delivered, waits, now = [], [], 0.0
+    delivered, waits, now, thread_s = [], [], 0.0, 0.0
     for i in range(count):
         asked = now
-        while not taken[i]:
+        # what arrives is taken in the order of arrival; nothing sent later can arrive before it
+        while taken_s[i] is None:
             arrived_s, j = heappop(queue)
-            now = max(now, arrived_s) + overhead_s
-            taken[j] = True
+            thread_s = max(thread_s if pinned else now, arrived_s) + overhead_s
+            taken_s[j] = thread_s
+            now = now if pinned else thread_s
+        now = max(now, taken_s[i] or 0.0)
         if i + in_flight < count:
             dispatch(i + in_flight, now)
         delivered.append(now)
@@ -128,3 +146,124 @@ def steady_step_s(
 def cpu_floor_s(step_cpu_s: float, fetch_cpu_s: float, effective_cores: float) -> float:
     """Least seconds of a step on device `cpu`, where loader and step share the cores (DESIGN 6)."""
     return (step_cpu_s + fetch_cpu_s) / effective_cores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contention:
+    """How long a batch takes a worker when several are at work.
+
+    `waiting_s` of it uses no processor and stays as it is; `cpu_s` grows in proportion once there
+    are more workers than `cores`.
+    """
+
+    waiting_s: float
+    cpu_s: float
+    cores: float
+
+    def service_s(self, workers: int) -> float:
+        """Seconds per batch of each of so many workers."""
+        return self.waiting_s + self.cpu_s * max(1.0, workers / self.cores)
+
+
+def fit_contention(
+    fewer: tuple[int, float], more: tuple[int, float], cores: float, cpu_s: float | None = None
+) -> Contention:
+    """The contention that explains the service times measured with two numbers of workers.
+
+    Args:
+        fewer: workers, and seconds per batch of each of them.
+        more: the same with more workers.
+        cores: those that the workers can use.
+        cpu_s: processor seconds per batch, for when neither number exceeds the cores, which tells
+            nothing about crowding. Unknown, the whole service is taken for processor time, so that
+            workers beyond the cores are not promised to help.
+
+    Raises:
+        ValueError: no cores, no time, or not more workers.
+    """
+    (few, few_s), (many, many_s) = fewer, more
+    if cores <= 0 or few < 1 or many <= few or few_s <= 0 or many_s <= 0:
+        raise ValueError(f"cannot fit contention to {fewer}, {more} on {cores} cores")
+    crowd, crowd_more = max(1.0, few / cores), max(1.0, many / cores)
+    if crowd == crowd_more:
+        alone_s = (few_s + many_s) / 2
+        burnt_s = alone_s if cpu_s is None else min(cpu_s, alone_s)
+        return Contention(waiting_s=alone_s - burnt_s, cpu_s=burnt_s, cores=cores)
+    burnt_s = (many_s - few_s) / (crowd_more - crowd)
+    if burnt_s <= 0:  # more workers were no slower each: noise, or nothing but waiting
+        return Contention(waiting_s=(few_s + many_s) / 2, cpu_s=0.0, cores=cores)
+    waiting_s = few_s - burnt_s * crowd
+    if waiting_s + burnt_s <= 0:  # steeper than sharing explains, and both crowded: all processor
+        burnt_s, waiting_s = (few_s / crowd + many_s / crowd_more) / 2, 0.0
+    return Contention(waiting_s=waiting_s, cpu_s=burnt_s, cores=cores)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """The batches of one launch, measured: what replay needs to deliver them again.
+
+    Seconds per batch in the order of delivery; `consumer_s` leaves the waiting out. `service_s` may
+    be longer, since workers make batches ahead.
+    """
+
+    service_s: Sequence[float]
+    consumer_s: Sequence[float]
+    workers: int
+    prefetch: int = 2
+    ready_s: float | Sequence[float] = 0.0
+    overhead_s: float = 0.0
+    pinned: bool = False
+
+
+def replay_epoch(
+    load: Load,
+    batches: int,
+    *,
+    first_steps: int = 1,
+    service_x: float = 1.0,
+    consumer_x: float = 1.0,
+) -> Delivery:
+    """Deliver an epoch of `batches` from the shorter stretch that was measured.
+
+    The first steps (the very first may be slow) are taken once, the others over and over in their
+    order, and so are the service times. `service_x` and `consumer_x` scale them, to learn what each
+    of the two is worth.
+
+    Raises:
+        ValueError: nothing was measured.
+    """
+    if not load.service_s or not load.consumer_s:
+        raise ValueError("no batches to replay")
+    return replay(
+        [s * service_x for s in _over_and_over(load.service_s, batches, 0)],
+        [c * consumer_x for c in _over_and_over(load.consumer_s, batches, first_steps)],
+        workers=load.workers,
+        prefetch=load.prefetch,
+        ready_s=load.ready_s,
+        overhead_s=load.overhead_s if load.workers else 0.0,
+        pinned=load.pinned,
+    )
+
+
+def _over_and_over(values: Sequence[float], count: int, once: int) -> list[float]:
+    """The first `once` values and then the others again and again, `count` in all."""
+    head, rest = list(values[:once]), list(values[once:]) or list(values)
+    cycles = -(-max(0, count - len(head)) // len(rest))
+    return (head + rest * cycles)[:count]
+
+
+def message_overhead_s(
+    asked_s: Sequence[float], delivered_s: Sequence[float], made_s: Sequence[float]
+) -> float:
+    """Mean seconds that the consumer pays to take a message, from the stamps of each batch.
+
+    Of batches that were made before the step in front of them began, so that none was waited for:
+    what their delivery took is the taking of messages, those ahead of their turn included. 0 where
+    there are no such batches.
+    """
+    paid = [
+        delivered_s[i] - asked_s[i]
+        for i in range(1, len(asked_s))
+        if made_s[i] <= delivered_s[i - 1]
+    ]
+    return sum(paid) / len(paid) if paid else 0.0

@@ -27,9 +27,16 @@ ASSUMED_EVENT_SPREAD = 0.25
 ASSUMED_EVENT_WEIGHT = 4.0
 
 PROVISIONAL, HEAVY_TAIL, NOT_STEADY = "provisional", "heavy tail", "not steady"
+DRIFT = "drift"
+#: The same cell, launched first and again last, that differs by more than this has drifted.
+_DRIFTED = 0.03
 #: Below this many steps no autocorrelation can be estimated, and none is assumed.
 _LEAST_FOR_AUTOCORRELATION = 8
 _LEAST_FOR_BATCH_MEANS = 16
+#: Of fewer steps, one may well make up most of the scatter.
+_LEAST_FOR_ONE_SLOW_STEP = 30
+#: However correlated, steps count as so many independent ones when their scatter is corrected.
+_LEAST_WORTH = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,26 +86,40 @@ class Sample:
     flags: tuple[str, ...] = ()
 
 
-def sample_of(values_s: Sequence[float], mean_s: float | None = None) -> Sample:
+def sample_of(values_s: Sequence[float], mean_s: float | None = None, *, cycle: int = 1) -> Sample:
     """A launch's steps in short.
 
     Args:
         values_s: seconds of each step, in order; at least one.
         mean_s: the mean where it is known better than from the values: the window's wall time,
             synchronised at its ends only, over its steps.
+        cycle: steps in which every worker delivers once. Waits come in bursts of that period, so
+            only whole cycles count, and what scatters is their means.
     """
     values = np.asarray(values_s, dtype=np.float64)
     if values.size == 0:
         raise ValueError("no steps to take a mean of")
-    variance = float(values.var(ddof=1)) if values.size > 1 else 0.0
+    mean = float(values.mean()) if mean_s is None else mean_s
+    n = int(values.size)
+    cycles = n // cycle if cycle > 1 else 0
+    if cycles < 2:
+        cycle = 1
+    else:
+        whole = values[: cycles * cycle]
+        mean *= float(whole.mean() / values.mean()) if values.mean() > 0 else 1.0
+        values = whole.reshape(cycles, cycle).mean(axis=1)
     flags = tuple(
         flag
         for flag, raised in ((HEAVY_TAIL, _heavy_tail(values)), (NOT_STEADY, _not_steady(values)))
         if raised
     )
-    mean = float(values.mean()) if mean_s is None else mean_s
     n_eff = effective_sample_size(values)
-    return Sample(mean=mean, variance=variance, n=int(values.size), n_eff=n_eff, flags=flags)
+    # about their own mean, steps worth n_eff independent ones scatter too little by 1 / n_eff
+    short = max(n_eff, min(_LEAST_WORTH, float(values.size)))
+    variance = float(values.var()) * short / (short - 1) if values.size > 1 else 0.0
+    # a cycle's mean is worth its steps
+    worth = n_eff * n / values.size
+    return Sample(mean=mean, variance=variance * worth / n_eff, n=n, n_eff=worth, flags=flags)
 
 
 def effective_sample_size(values_s: Sequence[float] | np.ndarray) -> float:
@@ -106,9 +127,10 @@ def effective_sample_size(values_s: Sequence[float] | np.ndarray) -> float:
 
     The smaller of two estimates, so that the wider interval counts. AR(1): n (1 - r) / (1 + r),
     with r the lag-1 autocorrelation, its bias of -(1 + 3 r) / n taken back (Marriott & Pope,
-    Biometrika 41, 1954) and never negative. Batch means (Law, "Simulation Modeling and Analysis",
-    section 9.5): about sqrt(n) batches; where their means vary more than independent steps would,
-    that ratio divides n.
+    Biometrika 41, 1954), raised by half its standard error sqrt((1 - r^2) / n) since a short
+    window hides more than it shows, never negative. Batch means (Law, "Simulation Modeling
+    and Analysis", section 9.5): about sqrt(n) batches; where their means vary more than independent
+    steps would, that ratio divides n.
     """
     values = np.asarray(values_s, dtype=np.float64)
     n = values.size
@@ -118,6 +140,7 @@ def effective_sample_size(values_s: Sequence[float] | np.ndarray) -> float:
         return float(n)
     r = float(centred[1:] @ centred[:-1]) / power
     r = min(max(r + (1 + 3 * r) / n, 0.0), 0.99)
+    r = min(r + math.sqrt((1 - r * r) / n) / 2, 0.99)
     by_ar1 = n * (1 - r) / (1 + r)
     return max(1.0, min(float(n), by_ar1, _by_batch_means(values)))
 
@@ -133,11 +156,21 @@ def _by_batch_means(values: np.ndarray) -> float:
 
 
 def _heavy_tail(values: np.ndarray) -> bool:
-    """Whether steps of over five medians make up a tenth of the time: more may come, unseen."""
+    """Whether a few slow steps make the mean: more of them, or slower ones, may come unseen.
+
+    Steps of over three medians take a tenth of the time, or the slowest one alone makes up most of
+    the scatter and moves the mean by over 1 %.
+    """
     if values.size < 3:
         return False
-    slow = values > 5 * np.median(values)
-    return bool(values[slow].sum() > 0.1 * values.sum())
+    slow = values > 3 * np.median(values)
+    excess = float(values.max() - values.mean())
+    scatter = float(((values - values.mean()) ** 2).sum())
+    return bool(values[slow].sum() > 0.1 * values.sum()) or (
+        values.size >= _LEAST_FOR_ONE_SLOW_STEP
+        and excess**2 > 0.5 * scatter
+        and excess > 0.01 * float(values.sum())
+    )
 
 
 def _not_steady(values: np.ndarray) -> bool:
@@ -152,7 +185,28 @@ def _not_steady(values: np.ndarray) -> bool:
     error = math.sqrt(pooled * (1 / first.size + 1 / second.size) / worth)
     difference = abs(float(first.mean() - second.mean()))
     freedom = max(1.0, values.size * worth - 2)
-    return difference > 0.05 * float(values.mean()) and difference > _t(0.99, freedom) * error
+    return (
+        difference > 0.05 * float(values.mean()) and difference > t_quantile(0.99, freedom) * error
+    )
+
+
+def drifted(first: Sample, last: Sample) -> bool:
+    """Whether a cell that was launched first and again last has changed its pace meanwhile.
+
+    By over 3 %, and by more than the scatter of the steps within the two launches explains (at
+    1 %): a few noisy steps are no drift.
+    """
+    difference = abs(math.log(last.mean / first.mean))
+    parts = [
+        (s.variance / s.n_eff / s.mean**2, max(1.0, s.n_eff - 1))
+        for s in (first, last)
+        if s.variance > 0
+    ]
+    variance = sum(v for v, _ in parts)
+    if variance <= 0:
+        return difference > _DRIFTED
+    freedom = variance**2 / sum(v**2 / f for v, f in parts)
+    return difference > max(_DRIFTED, t_quantile(0.99, freedom) * math.sqrt(variance))
 
 
 def prediction_interval(launches: Sequence[Sample], horizon_steps: float) -> Interval:
@@ -193,7 +247,7 @@ def event_interval(values_s: Sequence[float]) -> Interval:
     own = sum((v - mean) ** 2 for v in values_s)
     freedom = ASSUMED_EVENT_WEIGHT + n - 1
     variance = (ASSUMED_EVENT_WEIGHT * (ASSUMED_EVENT_SPREAD * mean) ** 2 + own) / freedom
-    return interval(mean, _t(CONFIDENCE, freedom) * math.sqrt(variance * (1 + 1 / n)))
+    return interval(mean, t_quantile(CONFIDENCE, freedom) * math.sqrt(variance * (1 + 1 / n)))
 
 
 def _between_launches(launches: Sequence[Sample], mean: float) -> tuple[float, float]:
@@ -208,10 +262,11 @@ def _between_launches(launches: Sequence[Sample], mean: float) -> tuple[float, f
 
 def _within_launches(launches: Sequence[Sample], mean: float) -> tuple[float, float]:
     """Variance of the steps of a launch and its degrees of freedom, the assumed one included."""
-    weights = [max(0.0, s.n_eff - 1) for s in launches]
-    own = sum(w * s.variance for w, s in zip(weights, launches, strict=True))
-    freedom = ASSUMED_STEP_WEIGHT + sum(weights)
-    return (ASSUMED_STEP_WEIGHT * (ASSUMED_STEP_SPREAD * mean) ** 2 + own) / freedom, freedom
+    own = sum((s.n - 1) * s.variance for s in launches)
+    weight = ASSUMED_STEP_WEIGHT + sum(s.n - 1 for s in launches)
+    variance = (ASSUMED_STEP_WEIGHT * (ASSUMED_STEP_SPREAD * mean) ** 2 + own) / weight
+    # correlated steps tell the spread well, but little about how far their mean is off
+    return variance, ASSUMED_STEP_WEIGHT + sum(max(0.0, s.n_eff - 1) for s in launches)
 
 
 def _half_width(parts: Sequence[tuple[float, float]]) -> float:
@@ -219,10 +274,10 @@ def _half_width(parts: Sequence[tuple[float, float]]) -> float:
     if variance <= 0:
         return 0.0
     freedom = variance**2 / sum(v**2 / f for v, f in parts)
-    return _t(CONFIDENCE, freedom) * math.sqrt(variance)
+    return t_quantile(CONFIDENCE, freedom) * math.sqrt(variance)
 
 
-def _t(confidence: float, freedom: float) -> float:
+def t_quantile(confidence: float, freedom: float) -> float:
     """Two-sided quantile of Student's t."""
     from scipy.special import stdtrit
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ctrkit.config import RunSizes
+from ctrkit.measure.replay import Load, replay_epoch
 from ctrkit.measure.statistics import Sample, sample_of
 from ctrkit.records import STAGES, Measurement
 
@@ -38,17 +40,65 @@ def steps_measured(measurement: Measurement) -> int:
     return measurement.throughput_steps or len(step_times_s(measurement))
 
 
-def sample_of_measurement(measurement: Measurement) -> Sample | None:
-    """The launch's steps in short, None where nothing was measured."""
+def sample_of_measurement(measurement: Measurement, cycle: int = 1) -> Sample | None:
+    """The launch's steps in short, None where nothing was measured.
+
+    `cycle`: number of the loader's workers, in whose turn the batches come (see `sample_of`).
+    """
     mean = mean_step_s(measurement)
     if mean is None:
         return None
-    return sample_of(step_times_s(measurement) or [mean], mean)
+    return sample_of(step_times_s(measurement) or [mean], mean, cycle=cycle)
 
 
-def samples_of(measurements: Sequence[Measurement]) -> list[Sample]:
+def samples_of(measurements: Sequence[Measurement], cycle: int = 1) -> list[Sample]:
     """A sample per launch that measured something."""
-    return [s for s in map(sample_of_measurement, measurements) if s is not None]
+    samples = (sample_of_measurement(measurement, cycle) for measurement in measurements)
+    return [s for s in samples if s is not None]
+
+
+#: Service and consumer times are scaled by this much to learn the replay's elasticities.
+_NUDGE = 0.05
+#: What moves the epoch by less than this share of its own change raises no flags.
+_IDLE = 0.1
+
+
+def sample_of_load(load: Load, batches: int) -> Sample:
+    """The mean step of a whole epoch of `batches` after its first batch, by replay.
+
+    The epoch has what a window of a few steps cannot show: the pre-filled batches and the slow
+    return to the pace that the workers can hold. Its uncertainty is that of the mean service and
+    the mean consumer time, each weighed by what it moves; flags of what moves nothing are left out.
+    """
+
+    def step_s(service_x: float = 1.0, consumer_x: float = 1.0) -> float:
+        epoch = replay_epoch(load, batches, service_x=service_x, consumer_x=consumer_x)
+        return (epoch.total_s - epoch.delivered_s[0]) / batches
+
+    mean = step_s()
+    variance, worth = 0.0, 1.0
+    flags: list[str] = []
+    # the first step may be slow, and is then no measure of the others
+    parts = ("service_x", load.service_s), ("consumer_x", load.consumer_s[1:] or load.consumer_s)
+    for name, values in parts:
+        part = sample_of(values)
+        if part.mean <= 0 or mean <= 0:
+            continue
+        error = min(0.9, math.sqrt(part.variance / part.n_eff) / part.mean)
+        # the larger side: near the critical point the two differ
+        moved = max(
+            abs(step_s(**{name: 1 + error}) - mean), abs(mean - step_s(**{name: 1 - error}))
+        )
+        change = step_s(**{name: 1 + _NUDGE}) - step_s(**{name: 1 - _NUDGE})
+        variance += moved**2
+        if change > _IDLE * 2 * _NUDGE * mean:
+            worth = min(worth, part.n_eff / part.n)
+            flags += part.flags
+    n = len(load.consumer_s)
+    n_eff = max(1.0, n * worth)
+    return Sample(
+        mean=mean, variance=variance * n_eff, n=n, n_eff=n_eff, flags=tuple(dict.fromkeys(flags))
+    )
 
 
 def rows_per_s(measurement: Measurement) -> float | None:

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from ctrkit.config import RunSizes
 from ctrkit.measure.projection import LOW_CONFIDENCE, project
+from ctrkit.measure.replay import Load, replay
 from ctrkit.measure.statistics import PROVISIONAL
 from ctrkit.records import Measurement
 
@@ -122,6 +123,22 @@ def test_a_launch_knows_its_sizes_better_than_what_is_passed(measured):
 
 def test_a_wide_interval_is_called_low_confidence(measured):
     assert LOW_CONFIDENCE in project([measured([1.0, 9.0, 2.0])], SIZES).flags
+
+
+def test_stamped_batches_replay_the_epoch_after_its_first_batch(measured):
+    service, step = [3.0] * 20, [1.0] * 20
+    load = Load(service_s=service, consumer_s=step, workers=2, prefetch=4)
+    launches = [full(measured, restart_s=3.0)] * 2
+    projection = project(launches, SIZES, loads=[load, load])
+    epoch = replay([3.0] * 100, [1.0] * 100, workers=2, prefetch=4)
+    training = projection.terms["training"].mean / SIZES.epochs
+    assert training == pytest.approx(epoch.total_s - epoch.delivered_s[0])
+
+
+def test_means_are_taken_over_whole_turns_of_the_workers(measured):
+    launches = [measured([0.5, 1.5] * 4 + [0.5], restart_s=3.0)] * 2
+    assert project(launches, SIZES, cycle=2).step.mean == pytest.approx(1.0)
+    assert project(launches, SIZES).step.mean < 0.96
 
 
 @given(st.integers(1, 30), st.integers(1, 30))

@@ -1,10 +1,22 @@
 import itertools
+import sys
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctrkit.measure.replay import cpu_floor_s, replay, replay_thread, steady_step_s
+from ctrkit.measure.replay import (
+    Contention,
+    Load,
+    cpu_floor_s,
+    fit_contention,
+    message_overhead_s,
+    replay,
+    replay_epoch,
+    replay_thread,
+    steady_step_s,
+)
 
 seconds = st.floats(0.0, 5.0)
 loads = st.integers(1, 40).flatmap(
@@ -21,26 +33,34 @@ def test_without_workers_service_and_step_alternate():
     assert delivery.total_s == 36
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
-@pytest.mark.parametrize("prefetch", [1, 2, 4])
-def test_closed_form_where_the_step_limits(workers, prefetch):
-    # dyadic times, so that sums are exact; prefetch 1 needs a batch back before the next begins
-    service, step, n = 0.25, 0.5, 64
-    delivery = replay([service] * n, [step] * n, workers=workers, prefetch=prefetch)
-    if workers * prefetch > 1:
-        assert delivery.delivered_s == [service + i * step for i in range(n)]
-        assert delivery.wait_s == [service] + [0.0] * (n - 1)
-    else:  # one batch in flight, made while the step before it runs
-        assert delivery.delivered_s == [service + i * step for i in range(n)]
-    assert delivery.total_s == service + n * step
+dyadic = st.integers(0, 64).map(lambda i: i / 16)  # so that sums are exact
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("workers", [0, 1, 2, 4])
 @pytest.mark.parametrize("prefetch", [1, 2, 4])
-def test_closed_form_where_the_loader_limits(workers, prefetch):
-    service, n = 1.0, 64
-    delivery = replay([service] * n, [0.0] * n, workers=workers, prefetch=prefetch)
-    assert delivery.delivered_s == [service * (i // workers + 1) for i in range(n)]
+@given(service=dyadic, step=dyadic, count=st.integers(1, 64))
+def test_closed_form_of_constant_times_is_exact(workers, prefetch, service, step, count):
+    # whoever limits: the queue of `prefetch` cannot matter while nothing varies
+    delivery = replay([service] * count, [step] * count, workers=workers, prefetch=prefetch)
+    if workers == 0:
+        expected = [(i + 1) * service + i * step for i in range(count)]
+    else:
+        lag = max(0.0, service - workers * step)
+        expected = [service + i * step + i // workers * lag for i in range(count)]
+    assert delivery.delivered_s == expected
+    assert delivery.total_s == expected[-1] + step
+
+
+@given(st.integers(1, 4), st.integers(2, 4), dyadic, dyadic, st.integers(1, 40))
+def test_closed_form_of_messages_that_wait_costs_each_step_its_overhead(
+    workers, prefetch, step, overhead, count
+):
+    # batches are there at once, so that each is taken when it is asked for and not earlier
+    delivery = replay(
+        [0.0] * count, [step] * count, workers=workers, prefetch=prefetch, overhead_s=overhead
+    )
+    assert delivery.delivered_s == [overhead + i * (step + overhead) for i in range(count)]
+    assert delivery.wait_s == [overhead] * count
 
 
 @pytest.mark.parametrize(
@@ -84,6 +104,34 @@ def test_slower_service_never_delivers_earlier(load, workers, prefetch, data):
     before = replay(service, step, workers=workers, prefetch=prefetch).delivered_s
     after = replay(slower, step, workers=workers, prefetch=prefetch).delivered_s
     assert all(b <= a + 1e-9 for b, a in zip(before, after, strict=True))
+
+
+def test_a_pinning_thread_takes_messages_while_the_consumer_is_busy():
+    taken = replay([0.0] * 4, [1.0] * 4, workers=2, prefetch=2, overhead_s=0.5)
+    pinned = replay([0.0] * 4, [1.0] * 4, workers=2, prefetch=2, overhead_s=0.5, pinned=True)
+    assert taken.wait_s == [0.5, 0.5, 0.5, 0.5]
+    assert pinned.wait_s == [0.5, 0.0, 0.0, 0.0]
+    # where the thread is the slowest of all, it sets the pace
+    slow = replay([0.0] * 4, [0.25] * 4, workers=2, prefetch=2, overhead_s=0.5, pinned=True)
+    assert slow.delivered_s == [0.5, 1.0, 1.5, 2.0]
+
+
+@given(loads, st.integers(1, 4), st.integers(1, 4), st.floats(0, 1))
+def test_pinning_never_delivers_later(load, workers, prefetch, overhead):
+    service, step = load
+    options = {"workers": workers, "prefetch": prefetch, "overhead_s": overhead}
+    taken = replay(service, step, **options).total_s
+    assert replay(service, step, **options, pinned=True).total_s <= taken + 1e-9
+
+
+@given(loads, st.integers(1, 4), st.integers(1, 4), st.floats(0, 1), st.floats(0, 1))
+def test_dearer_messages_and_later_workers_never_end_earlier(load, workers, prefetch, cost, late):
+    service, step = load
+    free = replay(service, step, workers=workers, prefetch=prefetch).total_s
+    dear = replay(service, step, workers=workers, prefetch=prefetch, overhead_s=cost).total_s
+    later = replay(service, step, workers=workers, prefetch=prefetch, ready_s=late).total_s
+    assert free - 1e-9 <= dear <= free + len(service) * cost + 1e-9
+    assert free - 1e-9 <= later <= free + late + 1e-9
 
 
 @given(loads, st.integers(0, 4), st.integers(1, 4), st.floats(0, 1))
@@ -146,3 +194,85 @@ def test_what_makes_no_sense_is_an_error(wrong):
 
 def test_the_cores_bound_a_step_on_the_cpu():
     assert cpu_floor_s(step_cpu_s=4.0, fetch_cpu_s=1.0, effective_cores=2) == 2.5
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.floats(1, 8), st.floats(0.01, 5), st.floats(0, 5))
+def test_contention_is_found_again_from_two_worker_counts(few, more, cores, cpu, waiting):
+    true = Contention(waiting_s=waiting, cpu_s=cpu, cores=cores)
+    many = few + more
+    points = [(w, true.service_s(w)) for w in (few, many)]
+    fit = fit_contention(*points, cores, cpu_s=cpu)
+    for workers in (1, few, many, 2 * many):
+        assert fit.service_s(workers) == pytest.approx(true.service_s(workers), rel=1e-6)
+
+
+def test_contention_that_was_not_seen_is_feared_and_noise_is_not_believed():
+    # neither count exceeds the cores: without processor seconds, all of it is taken to share them
+    assert fit_contention((1, 1.0), (4, 1.0), 4).service_s(8) == 2.0
+    assert fit_contention((1, 1.0), (4, 1.0), 4, cpu_s=0.25).service_s(8) == 1.25
+    assert fit_contention((2, 1.0), (8, 0.9), 2).service_s(32) == pytest.approx(0.95)
+    steep = fit_contention((4, 1.0), (8, 4.0), 2)
+    assert steep.service_s(1) > 0
+    assert steep.service_s(8) == 2 * steep.service_s(4)
+
+
+@pytest.mark.parametrize(
+    ("fewer", "more", "cores"),
+    [((2, 1.0), (2, 1.0), 2), ((1, 0.0), (2, 1.0), 2), ((1, 1.0), (2, 1.0), 0)],
+)
+def test_contention_needs_two_counts_times_and_cores(fewer, more, cores):
+    with pytest.raises(ValueError, match="contention"):
+        fit_contention(fewer, more, cores)
+
+
+def test_an_epoch_repeats_what_was_measured_but_for_its_first_step():
+    load = Load(service_s=[0.0, 0.0, 0.0], consumer_s=[9.0, 1.0, 2.0], workers=0)
+    assert replay_epoch(load, 6).total_s == 9 + 1 + 2 + 1 + 2 + 1
+    assert replay_epoch(load, 2).total_s == 10
+    assert replay_epoch(load, 6, consumer_x=2).total_s == 32
+    with pytest.raises(ValueError, match="no batches"):
+        replay_epoch(Load(service_s=[], consumer_s=[], workers=1), 3)
+
+
+def test_overhead_is_read_from_batches_that_nobody_waited_for():
+    # the second was waited for; the third and fourth were made before the step in front of them
+    asked, delivered = [0.0, 3.0, 6.0, 9.0], [1.0, 5.0, 6.5, 9.25]
+    assert message_overhead_s(asked, delivered, [1.0, 5.0, 4.0, 2.0]) == 0.375
+    assert message_overhead_s(asked, delivered, [1.0, 5.0, 6.5, 9.0]) == 0.0
+
+
+class Sleeper:
+    """Batch i says when it was made, after a sleep."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def __len__(self):
+        return len(self.seconds)
+
+    def __getitem__(self, index):
+        time.sleep(self.seconds[index])
+        return index, time.monotonic()
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="fork with torch loaded is unsafe there")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_real_dataloader_never_delivers_before_its_replay():
+    # a busy machine is late, but nothing makes it early; that it is not late either: bench/replay
+    from torch.utils.data import DataLoader
+
+    service = [0.02 + 0.01 * (i % 3) for i in range(16)]
+    step = [0.01 * (i % 4) for i in range(16)]
+    replayed = replay(service, step, workers=2, prefetch=1).delivered_s
+    loader = DataLoader(
+        Sleeper(service), batch_size=None, num_workers=2, prefetch_factor=1,
+        multiprocessing_context="fork",
+    )  # fmt: skip
+    began, indices, delivered = time.monotonic(), [], []
+    for index, made_s in loader:
+        delivered.append(time.monotonic() - began)
+        assert made_s - began <= delivered[-1]
+        indices.append(index)
+        time.sleep(step[index])
+    assert indices == list(range(16))
+    assert all(real >= told - 1e-3 for real, told in zip(delivered, replayed, strict=True))

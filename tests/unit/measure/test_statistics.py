@@ -10,6 +10,7 @@ from ctrkit.measure.statistics import (
     NOT_STEADY,
     Interval,
     Sample,
+    drifted,
     effective_sample_size,
     event_interval,
     interval,
@@ -30,7 +31,9 @@ def ar1(rho, n, seed, sd=0.1, mean=1.0):
     return mean + values
 
 
-@pytest.mark.parametrize(("rho", "low", "high"), [(0.0, 80, 200), (0.9, 2, 25)])
+@pytest.mark.parametrize(
+    ("rho", "low", "high"), [(0.0, 80, 200), (0.9, 2, 20), (0.97, 1, 8), (-0.9, 150, 200)]
+)
 def test_effective_sample_size_follows_the_autocorrelation(rho, low, high):
     sizes = [effective_sample_size(ar1(rho, 200, seed)) for seed in range(40)]
     assert low <= np.median(sizes) <= high
@@ -41,6 +44,14 @@ def test_constant_and_few_steps_count_in_full():
     assert effective_sample_size([0.5] * 30) == 30
     assert effective_sample_size([1.0, 2.0, 3.0]) == 3
     assert effective_sample_size([]) == 0
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.9, 0.97])
+def test_the_mean_of_correlated_steps_is_not_trusted_more_than_it_may_be(rho):
+    samples = [sample_of(ar1(rho, 60, seed)) for seed in range(200)]
+    claimed = np.mean([s.variance / s.n_eff for s in samples])
+    true = np.mean([(s.mean - 1) ** 2 for s in samples])
+    assert 0.9 * true <= claimed <= 4 * true
 
 
 def test_batch_means_see_what_the_first_lag_does_not():
@@ -75,6 +86,46 @@ def test_flags_of_a_heavy_tail_and_of_a_change_of_pace():
     assert sample_of(steady).flags == ()
     assert HEAVY_TAIL in sample_of(tail).flags
     assert NOT_STEADY in sample_of(drifted).flags
+
+
+def test_one_slow_step_among_many_is_a_heavy_tail_only_if_it_matters():
+    steps = 1 + np.random.default_rng(3).normal(0, 0.02, 100)
+    steps[50] = 2.5
+    assert HEAVY_TAIL in sample_of(steps).flags
+    steps[50] = 1.5
+    assert sample_of(steps).flags == ()
+
+
+def test_bursts_of_the_workers_turn_are_neither_a_tail_nor_noise():
+    # three batches wait in the queue, then the fourth is waited for; the window ends amid a turn
+    bursts = [0.1, 0.1, 0.1, 3.7] * 15 + [0.1, 0.1]
+    told = sample_of(bursts, cycle=4)
+    assert HEAVY_TAIL in sample_of(bursts).flags
+    assert told.flags == ()
+    assert told.mean == pytest.approx(1.0)
+    assert told.variance == pytest.approx(0.0, abs=1e-20)
+    assert told.n == len(bursts)
+    assert sample_of(bursts, mean_s=2 * np.mean(bursts), cycle=4).mean == pytest.approx(2.0)
+
+
+@given(st.lists(st.floats(0.5, 2), min_size=2, max_size=40), st.integers(2, 8))
+def test_a_window_of_less_than_two_turns_is_taken_as_it_is(values, cycle):
+    if len(values) < 2 * cycle:
+        assert sample_of(values, cycle=cycle) == sample_of(values)
+    else:
+        assert 1 <= sample_of(values, cycle=cycle).n_eff <= len(values)
+
+
+def test_a_cell_launched_first_and_last_has_drifted_by_over_three_percent():
+    def cell(mean, spread=0.0):
+        return Sample(mean=mean, variance=(spread * mean) ** 2, n=50, n_eff=50)
+
+    assert drifted(cell(1.0), cell(1.04))
+    assert drifted(cell(1.04), cell(1.0))
+    assert not drifted(cell(1.0), cell(1.02))
+    assert drifted(cell(1.0, 0.01), cell(1.04, 0.01))
+    # what the steps scatter explains is no drift
+    assert not drifted(cell(1.0, 0.3), cell(1.04, 0.3))
 
 
 def test_few_flags_on_independent_steps():
@@ -122,7 +173,7 @@ def simulated_coverage(seeds, launches, rho):
 
 
 @pytest.mark.parametrize("launches", [1, 2, 3])
-@pytest.mark.parametrize("rho", [0.0, 0.6])
+@pytest.mark.parametrize("rho", [0.0, 0.6, 0.95])
 def test_intervals_cover_a_future_launch(launches, rho):
     assert simulated_coverage(100, launches, rho) >= 0.9
 
