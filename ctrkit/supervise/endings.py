@@ -17,7 +17,8 @@ from ctrkit.supervise.watchdog import Verdict
 _WORKER_DIED = re.compile(
     r"DataLoader worker \(pid(\(s\))?.*\) (exited unexpectedly|is killed by signal)", re.DOTALL
 )
-# A worker that dies while it hands over a batch breaks the connection under `_get_data`; an error
+# A worker that dies while it hands over a batch breaks the connection under `_get_data`, one that
+# dies while it starts breaks the pipe through which it receives the data set; an error
 # of the worker's own code comes another way. torch's SIGCHLD handler raises even while the
 # traceback is printed: what is left of that is "object type name: ... lost sys.stderr".
 _BROKEN = (
@@ -25,6 +26,7 @@ _BROKEN = (
 )
 _HANDOVER_BROKE = re.compile(
     rf"dataloader\.py\", line \d+, in (_try)?_get_data.*^{_BROKEN}"
+    rf"|popen_\w+\.py\", line \d+, in _launch.*^{_BROKEN}"
     rf"|object type name: {_BROKEN}\n.*lost sys\.stderr",
     re.DOTALL | re.MULTILINE,
 )
@@ -153,7 +155,7 @@ def _ended_words(exit_code: int, kills: int) -> str:
 def _in_words(verdict: str, said: str) -> str:
     """What was said, or for a dead worker what it means where that was not said."""
     if verdict == "worker-died" and not _WORKER_DIED.search(said):
-        return f"a DataLoader worker died while it handed over a batch ({said})"
+        return f"a DataLoader worker died while it started or handed over a batch ({said})"
     return said
 
 

@@ -12,6 +12,7 @@ EXPECT = {
     "title": "import error in the worker",
     "cells": {"0": "ok", "fork": "ok", "spawn": "worker-died", "forkserver": "worker-died"},
     "guilty": "worker",
+    "stall_timeout_s": 12,  # torch looks every 5 s whether a worker of the fork server lives
 }
 
 if multiprocessing.current_process().name != "MainProcess":  # its search path is another

@@ -59,6 +59,15 @@ def test_a_broken_handover_is_a_dead_worker(error: str, before: str) -> None:
     assert "worker died while" in judge_exit(1, None, Stage.STEP, stderr).reason
 
 
+def test_a_pipe_that_breaks_while_a_worker_starts_is_a_dead_worker() -> None:
+    stderr = """  File "/l/multiprocessing/popen_forkserver.py", line 58, in _launch
+    f.write(buf.getbuffer())
+BrokenPipeError: [Errno 32] Broken pipe
+"""
+    assert classify_error("BrokenPipeError: [Errno 32]", stderr) == "worker-died"
+    assert "died while it started" in judge_exit(1, None, Stage.FIRST_BATCH, stderr).reason
+
+
 def test_a_connection_error_of_user_code_is_its_own() -> None:
     for stderr in ("EOFError\n", RERAISED.format(error="EOFError")):
         assert judge_exit(1, None, Stage.STEP, stderr).verdict == "crashed"
