@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctrkit import lifeline
 from ctrkit.config import ChildSpec, decode
-from ctrkit.environment import fingerprint
+from ctrkit.environment import code_versions, fingerprint
 from ctrkit.errors import UsageError
 from ctrkit.files import read_json, write_json
 from ctrkit.progress import ProgressWriter, Stage
@@ -148,8 +148,9 @@ def _train(spec: ChildSpec, workload: Workload, progress: ProgressWriter) -> Non
     assert spec.train is not None, "a train spec has a train plan"
     signal.signal(signal.SIGINT, _request_stop)
     outcome = run_training(
-        workload, spec.cell, spec.train, progress, stop_requested=lambda: _stop_requested
-    )
+        workload, spec.cell, spec.train, progress, stop_requested=lambda: _stop_requested,
+        code=code_versions(spec.workload.target),
+    )  # fmt: skip
     write_json(Path(spec.folder) / "outcome.json", outcome)
 
 

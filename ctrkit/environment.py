@@ -67,6 +67,18 @@ def _versions() -> dict[str, str]:
     return found
 
 
+def code_versions(target: str) -> dict[str, str]:
+    """What computes a step of the workload `target`: equal where the same numbers are promised."""
+    known = _versions()
+    found: dict[str, str] = {
+        name: known[name] for name in ("ctrkit", "python", "torch", "numpy") if name in known
+    }
+    file = Path(target.rpartition(":")[0])
+    if file.is_file():
+        found["workload file"] = fingerprint(file.read_text("utf-8", errors="replace"))
+    return found
+
+
 def describe_machine() -> dict[str, Any]:
     """What a machine is, without its name: system, processor, cores, memory in bytes."""
     return {

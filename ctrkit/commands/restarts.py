@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ctrkit.commands.saved import Position, saved_position, usable_checkpoint
+from ctrkit.commands.saved import Position, read_saved, usable_checkpoint
 from ctrkit.config import Cell, ChildSpec
 from ctrkit.errors import CtrkitError
 from ctrkit.progress import Progress
@@ -140,8 +140,9 @@ def _incident(
     """The line for `incidents.jsonl`; a damaged checkpoint is replaced where the run goes on."""
     folder = run.path / "checkpoints"
     goes_on = choice.cell is not None
-    saved = usable_checkpoint(folder) if goes_on else saved_position(folder / "last.pt")
-    position, progress = saved or BEGINNING, outcome.progress
+    saved = usable_checkpoint(folder) if goes_on else read_saved(folder / "last.pt")
+    position, progress = (saved.position if saved else BEGINNING), outcome.progress
+    notes = [saved.problem if saved else "", order_note(choice.cell, position)]
     cause: Cause | None = outcome.cause
     return Incident(
         number=number,
@@ -161,7 +162,7 @@ def _incident(
         resumed_from=dataclasses.asdict(position) if goes_on else None,
         lost_steps=None if choice.action == "finished" else lost_steps(progress, position),
         lost_s=None if choice.action == "finished" else _lost_s(folder / "last.pt", wall_s),
-        note=order_note(choice.cell, position) if choice.cell is not None else None,
+        note="; ".join(filter(None, notes)) or None,
     )
 
 
@@ -215,9 +216,9 @@ def _lost_s(checkpoint: Path, wall_s: float) -> float:
         return wall_s
 
 
-def order_note(cell: Cell, position: Position) -> str | None:
+def order_note(cell: Cell | None, position: Position) -> str | None:
     """What a restart means for the order of a loader that ctrkit did not make."""
-    if cell.loader != "custom":
+    if cell is None or cell.loader != "custom":
         return None
     unseeded = "if your loader shuffles without a seed of its own for each epoch"
     if position.batch == 0:

@@ -6,9 +6,15 @@ import os
 import pickle
 import shutil
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from ctrkit.errors import UsageError
+
+#: The checkpoints of a run, those that lose least first.
+NAMES = ("last.pt", "previous.pt", "best.pt")
 
 
 @dataclass(frozen=True)
@@ -17,6 +23,19 @@ class Position:
 
     epoch: int
     batch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """What a checkpoint says without torch.
+
+    `position`: where it stands. `code`: versions of what wrote it. `problem`: why it is not the
+    newest one, empty where it is.
+    """
+
+    position: Position
+    code: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
 
 
 class _Inert(dict[Any, Any]):
@@ -45,35 +64,71 @@ class _PlainValues(pickle.Unpickler):
         return None
 
 
-def saved_position(path: Path) -> Position | None:
-    """Where the checkpoint stands; None if it is missing, truncated, damaged or none of ctrkit."""
+def read_saved(path: Path) -> Saved | None:
+    """What the checkpoint says; None if it is missing, truncated, damaged or none of ctrkit."""
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:
                 return None
             name = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
             with archive.open(name) as file:
-                position = _PlainValues(file).load()["position"]
-        return Position(epoch=int(position["epoch"]), batch=int(position["batch"]))
+                state = _PlainValues(file).load()
+        position = state["position"]
+        return Saved(
+            position=Position(epoch=int(position["epoch"]), batch=int(position["batch"])),
+            code={str(key): str(value) for key, value in state.get("code", {}).items()},
+        )
     except Exception:  # a damaged pickle can raise anything, and all of it means the same
         return None
 
 
-def usable_checkpoint(folder: Path) -> Position | None:
-    """Make `last.pt` one that can be loaded, and say where it stands; None if there is none.
+def recover(folder: Path) -> Saved | None:
+    """Make `last.pt` one that can be loaded, and say what it is; None if there is none at all.
 
-    A damaged `last.pt` is set aside as `last.pt.damaged`, and `best.pt` takes its place where that
-    is whole: an older state of the same run.
+    A damaged `last.pt` is set aside as `last.pt.damaged`, and the newest whole one takes its place:
+    `previous.pt`, else `best.pt`, older states of the same run.
+
+    Raises:
+        UsageError: there are checkpoints, but all of them are damaged; they stay as they are.
     """
-    last, best = folder / "last.pt", folder / "best.pt"
-    position = saved_position(last)
-    if position is not None:
-        return position
+    there = [name for name in NAMES if (folder / name).exists()]
+    for name in there:
+        saved = read_saved(folder / name)
+        if saved is None:
+            continue
+        if name == NAMES[0]:
+            return saved
+        problem = _put_in_place(folder, name)
+        return Saved(position=saved.position, code=saved.code, problem=problem)
+    if there:
+        raise UsageError(
+            f"{folder}: every checkpoint is damaged ({', '.join(there)}); put a whole copy there "
+            "as last.pt, or start the run anew"
+        )
+    return None
+
+
+def _put_in_place(folder: Path, name: str) -> str:
+    """`name` becomes `last.pt`; what was wrong, in words."""
+    last, aside = folder / NAMES[0], folder / ".last.pt.aside"
+    problem = f"{last} is missing"
+    aside.unlink(missing_ok=True)
+    try:
+        os.link(folder / name, aside)
+    except OSError:  # this disk has no hard links
+        shutil.copy2(folder / name, aside)  # with its time: what came after it is lost
     if last.exists():
         os.replace(last, last.with_name("last.pt.damaged"))
-    position = saved_position(best)
-    if position is not None:
-        aside = last.with_name(".last.pt.aside")
-        shutil.copy2(best, aside)  # with its time: what came after it is lost
-        os.replace(aside, last)
-    return position
+        problem = f"{last} is damaged (kept as last.pt.damaged)"
+    os.replace(aside, last)
+    return f"{problem}: going on from {name} before it"
+
+
+def usable_checkpoint(folder: Path) -> Saved | None:
+    """`recover` for a run that goes on by itself: it begins anew where all are damaged."""
+    try:
+        return recover(folder)
+    except UsageError:
+        if (folder / NAMES[0]).exists():
+            os.replace(folder / NAMES[0], folder / "last.pt.damaged")
+        return None

@@ -7,6 +7,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,29 @@ from ctrkit.commands.choice import (
 from ctrkit.commands.options import Axes, CommonOptions, duration_s, single_axes
 from ctrkit.commands.probe import brief_probe
 from ctrkit.commands.restarts import RestartRules, Supervision, run_over_restarts
+from ctrkit.commands.resuming import (
+    kept_plan,
+    plain_disk_errors,
+    resumable_spec,
+    save_spec,
+    starting_point,
+)
+from ctrkit.commands.timekeeping import Timekeeper, TimeRules
 from ctrkit.commands.workload import find_workload, inspect_workload
-from ctrkit.config import Cell, ChildSpec, TrainPlan, WorkloadSpec, decode, encode, make_cell
+from ctrkit.config import Cell, ChildSpec, TrainPlan, WorkloadSpec, encode, make_cell
 from ctrkit.environment import machine_fingerprint
 from ctrkit.errors import InterruptedRunError, RunEndedError, UsageError
 from ctrkit.files import read_json
+from ctrkit.locks import only_writer
 from ctrkit.records import Inspection
 from ctrkit.report.incidents import live_line, summary_words
 from ctrkit.report.live import TrainDisplay
 from ctrkit.report.silence import SilenceNotice
 from ctrkit.report.words import plural
 from ctrkit.runs import Incident, RunFolder, known_runs
+from ctrkit.supervise.awake import Awake
 from ctrkit.supervise.budgets import Budgets
+from ctrkit.supervise.sampler import host_slept_s
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
 from ctrkit.supervise.supervisor import Outcome, Tick, run_child
 from ctrkit.units import format_duration
@@ -50,6 +62,7 @@ class TrainOptions:
     max_steps: int | None
     checkpoint_every_s: float
     rules: RestartRules
+    time_rules: TimeRules
     quiet: bool
 
 
@@ -65,6 +78,8 @@ def train(
     checkpoint_every: str,
     fallback: bool,
     max_restarts: int,
+    allow_sleep: bool,
+    abort_if_later_than: str | None,
     quiet: bool,
     argv: Sequence[str],
 ) -> None:
@@ -88,18 +103,27 @@ def train(
         auto_device=auto_device, config=config, epochs=epochs, max_steps=max_steps,
         checkpoint_every_s=every_s, quiet=quiet,
         rules=RestartRules(fallback=fallback, max_restarts=max_restarts),
+        time_rules=TimeRules(
+            allow_sleep=allow_sleep,
+            abort_after_s=duration_s("--abort-if-later-than", abort_if_later_than),
+        ),
     )  # fmt: skip
     single_axes(axes)
     if config is not None and not config.is_file():
         raise UsageError(f"--config {config}: no such file")
     workload = None if resume else _with_horizon(find_workload(common, quiet=quiet), epochs)
-    with handle_interrupts(graceful=True) as stop:
+    with handle_interrupts(graceful=True) as stop, ExitStack() as held:
         if workload is not None:
             run, spec = _new_run(common, axes, options, workload, stop, argv)
+            held.enter_context(only_writer(run.path))
         else:
             assert resume is not None
-            run, spec = _resumed(resume, axes, options)
-        _train(run, spec, options, common.budgets, stop)
+            run = _training_run(resume)
+            held.enter_context(only_writer(run.path))
+            run, spec = _resumed(resume, axes, options, common, argv)
+        with plain_disk_errors(run):
+            save_spec(spec)
+            _train(run, spec, options, common.budgets, stop)
 
 
 def _with_horizon(workload: WorkloadSpec, epochs: int | None) -> WorkloadSpec:
@@ -185,30 +209,39 @@ def _announce(choice: Choice, plan: TrainPlan, run: RunFolder, options: TrainOpt
     print(f"run folder {run.path}", file=sys.stderr)
 
 
-def _resumed(path: Path, axes: Axes, options: TrainOptions) -> tuple[RunFolder, ChildSpec]:
-    """The run and its spec, to go on at the exact row; machine axes may change, nothing else."""
+def _training_run(path: Path) -> RunFolder:
     run = RunFolder.open(path)
     if run.info.command != "train":
         raise UsageError(f"--resume {path}: is a {run.info.command} run, not a training run")
-    spec_path = run.path / "child" / "spec.json"
-    spec = decode(ChildSpec, read_json(spec_path), str(spec_path))
-    if spec.train is None:
-        raise UsageError(f"{spec_path}: has no train plan")
-    if not (run.path / "checkpoints" / "last.pt").is_file():
-        raise UsageError(f"--resume {path}: has no checkpoint yet; start it anew")
+    return run
+
+
+def _resumed(
+    path: Path, axes: Axes, options: TrainOptions, common: CommonOptions, argv: Sequence[str]
+) -> tuple[RunFolder, ChildSpec]:
+    """The run and its spec, to go on at the exact row; machine axes may change, nothing else."""
+    run = _training_run(path)
+    spec = resumable_spec(run, common, argv)
+    assert spec.train is not None, "a resumable spec has a train plan"
+    resumes = starting_point(run, spec.workload)
     cell = _with_axes(spec.cell, single_axes(axes))
+    if cell.batch_size != spec.cell.batch_size:
+        raise UsageError(
+            f"--resume {path}: its batch size is {spec.cell.batch_size}, not {cell.batch_size}: it "
+            "is part of the experiment; leave that option out, or start a new run"
+        )
     if cell != spec.cell:
         run.update(cell=cell, projection=None)
     plan = dataclasses.replace(
-        spec.train,
-        run_folder=str(run.path),
-        epochs=options.epochs or spec.train.epochs,
-        max_steps=options.max_steps,
-        checkpoint_every_s=options.checkpoint_every_s,
-        resume=True,
-    )
+        kept_plan(
+            spec.train, argv, epochs=options.epochs, max_steps=options.max_steps,
+            checkpoint_every_s=options.checkpoint_every_s,
+        ),
+        run_folder=str(run.path), resume=resumes,
+    )  # fmt: skip
     print(f"going on with {run.path} in cell {cell.cell_id}", file=sys.stderr)
-    return run, dataclasses.replace(spec, folder=str(spec_path.parent), cell=cell, train=plan)
+    folder = str(run.path / "child")
+    return run, dataclasses.replace(spec, folder=folder, cell=cell, train=plan)
 
 
 def _with_axes(cell: Cell, axes: Mapping[str, Any]) -> Cell:
@@ -235,13 +268,19 @@ def _with_axes(cell: Cell, axes: Mapping[str, Any]) -> Cell:
 class _EpochWatch:
     """Notices new rows of `epochs.csv` and hands ticks on to the display."""
 
-    def __init__(self, path: Path, display: TrainDisplay, skip: int) -> None:
+    def __init__(
+        self, path: Path, display: TrainDisplay, skip: int, stop: StopRequest | None = None
+    ) -> None:
         self.path, self.display, self.shown = path, display, skip
+        self.stop, self.told = stop or StopRequest(), False
         self.looked_s = 0.0
         self.silence = SilenceNotice()
 
     def __call__(self, tick: Tick) -> None:
         self.display.tick(tick.progress)
+        if self.stop.finish and not self.told:
+            self.told = True
+            self.display.message("finishing the step and saving; Ctrl-C again: stop now")
         if line := self.silence(tick):
             self.display.message(line)
         if time.monotonic() - self.looked_s >= _LOOK_AT_EPOCHS_S:
@@ -276,40 +315,50 @@ def _train(
     stop: StopRequest,
 ) -> None:
     assert spec.train is not None, "a train spec has a train plan"
-    began_s = time.monotonic()
+    began_s = time.monotonic() + host_slept_s()
+    awake = None if options.time_rules.allow_sleep else Awake()
     run.update(status="running", status_reason="")
     before = len(epoch_rows(run.path / "epochs.csv"))
-    with TrainDisplay(
+    shown = TrainDisplay(
         epochs=spec.train.epochs, projection=run.info.projection, quiet=options.quiet
-    ) as display:
+    )
+    with awake or nullcontext(), shown as display:
         display.message(budgets.in_words())
-        watch = _EpochWatch(run.path / "epochs.csv", display, before if spec.train.resume else 0)
+        watch = _EpochWatch(
+            run.path / "epochs.csv", display, before if spec.train.resume else 0, stop
+        )
+        times = Timekeeper(run, spec, options.time_rules, display, stop, awake=awake)
+
+        def follow(tick: Tick) -> None:
+            watch(tick)
+            times.tick(tick)
 
         def launch(spec: ChildSpec, evidence_folder: Path) -> Outcome:
+            times.launched()
             outcome = run_child(
                 spec,
                 budgets=budgets.of_cell(spec.cell),
                 evidence_folder=evidence_folder,
                 completion="outcome.json",
-                on_tick=watch,
+                on_tick=follow,
                 stop=stop,
             )
             watch.look()
+            times.ended(lost=outcome.verdict not in ("ok", "skipped"))
             return outcome
 
-        outcome, incidents = run_over_restarts(
-            run,
-            spec,
-            options.rules,
-            Supervision(
-                launch=launch,
-                look=lambda: inspect_workload(spec.workload, stop),
-                announce=lambda incident: display.restarted(live_line(encode(incident))),
-                stop=stop,
-            ),
+        supervision = Supervision(
+            launch=launch,
+            look=lambda: inspect_workload(spec.workload, stop),
+            announce=lambda incident: display.restarted(live_line(encode(incident))),
+            stop=stop,
         )
-    wall_s = (run.info.wall_s or 0.0) + time.monotonic() - began_s
-    _end(run, outcome, incidents, wall_s, stop)
+        try:
+            outcome, incidents = run_over_restarts(run, spec, options.rules, supervision)
+        finally:
+            times.close()
+    wall_s = (run.info.wall_s or 0.0) + time.monotonic() + host_slept_s() - began_s
+    _end(run, outcome, incidents, wall_s, stop, times.aborted)
 
 
 def _end(
@@ -318,6 +367,7 @@ def _end(
     incidents: Sequence[Incident],
     wall_s: float,
     stop: StopRequest,
+    aborted: str = "",
 ) -> None:
     """Say how it ended, and raise where that was not the end that was asked for."""
     result_path = run.path / "child" / "outcome.json"
@@ -332,7 +382,11 @@ def _end(
     last = run.path / "checkpoints" / "last.pt"
     how = f"go on with: ctrkit train --resume {run.path}"
     if not last.is_file():
-        how = "nothing was saved yet"
+        how = f"nothing was saved yet; begin it again with: ctrkit train --resume {run.path}"
+    if aborted:
+        reason = "; ".join(filter(None, (f"late: {aborted}", history)))
+        run.update(status="ended", status_reason=reason, wall_s=wall_s)
+        raise RunEndedError(f"the run was stopped: {aborted}; {how}")
     if result.get("interrupted") or outcome.interrupted or stop.finish:
         reason = "; ".join(filter(None, ("stopped by the user", history)))
         run.update(status="interrupted", status_reason=reason, wall_s=wall_s)

@@ -27,6 +27,7 @@ from ctrkit.records import (
 )
 from ctrkit.report.words import plural
 from ctrkit.runs import INCIDENTS, RunFolder
+from ctrkit.supervise.ledger import LEDGER, LedgerRow, read_ledger, totals
 
 EpochRow = Mapping[str, float | None]
 """A row of `epochs.csv`: every column of EPOCH_COLUMNS, None where it is unknown."""
@@ -34,7 +35,7 @@ EpochRow = Mapping[str, float | None]
 UNKNOWN = "an unknown workload"
 """The target of a run whose `run.json` is lost."""
 
-_TRAIN_PARTS = ("epochs.csv", "checkpoints", "ledger.parquet", INCIDENTS)
+_TRAIN_PARTS = ("epochs.csv", "checkpoints", LEDGER, INCIDENTS)
 _PARTS = ("trials.parquet", "recommendation.json", "stamps.parquet", "evidence", *_TRAIN_PARTS)
 
 T = TypeVar("T")
@@ -60,6 +61,7 @@ class RunContents:
     alive: bool
     has_checkpoint: bool
     missing: tuple[str, ...]
+    ledger: tuple[LedgerRow, ...] = ()
 
 
 def read_contents(path: Path) -> RunContents:
@@ -74,6 +76,7 @@ def read_contents(path: Path) -> RunContents:
     recommendation = _tolerant(run.recommendation, missing, "recommendation.json")
     epochs = _tolerant(lambda: read_epochs(run.path / "epochs.csv"), missing, "epochs.csv")
     incidents = _tolerant(run.incidents, missing, "incidents.jsonl")
+    ledger = _tolerant(lambda: read_ledger(run.path / LEDGER), missing, LEDGER)
     missing += _absent(run, trials or [], epochs or [], incidents or [])
     progress_path = run.path / "child" / "progress.bin"
     progress = _tolerant(lambda: read_progress(progress_path), missing, "progress.bin")
@@ -91,6 +94,7 @@ def read_contents(path: Path) -> RunContents:
         alive=alive,
         has_checkpoint=checkpoints.is_dir() and any(checkpoints.iterdir()),
         missing=tuple(missing),
+        ledger=tuple(ledger or ()),
     )
 
 
@@ -179,7 +183,7 @@ def _lines_in(path: Path) -> int:
 
 
 def contents_json(contents: RunContents) -> dict[str, Any]:
-    """The run as JSON values: path, run, trials, recommendation, epochs, incidents, missing."""
+    """The run as JSON values; `time` has the seconds of the ledger by category."""
     document: dict[str, Any] = finite(
         {
             "path": str(contents.path),
@@ -190,6 +194,7 @@ def contents_json(contents: RunContents) -> dict[str, Any]:
             ),
             "epochs": [dict(row) for row in contents.epochs],
             "incidents": contents.incidents,
+            "time": totals(contents.ledger) if contents.ledger else None,
             "missing": list(contents.missing),
         }
     )

@@ -298,6 +298,11 @@ class TrainDisplay(_Display):
         self._changed_s = self._began_s
         self._lined_s = -float("inf")
         self._line = ""
+        self._end_words = ""
+
+    def expect(self, words: str) -> None:
+        """When the run is expected to end, from what keeps its time."""
+        self._end_words = words
 
     def tick(self, progress: Progress | None) -> None:
         """The newest reading of the progress file; call it often, it writes seldom."""
@@ -376,7 +381,9 @@ class TrainDisplay(_Display):
         if left_s is not None:
             words.append(f"epoch left {format_duration(left_s)}")
         run_left_s = self._run_seconds_left(progress, left_s)
-        if run_left_s is not None:
+        if self._end_words:
+            words.append(self._end_words)
+        elif run_left_s is not None:
             words.append(f"run left {format_duration(run_left_s)}")
         return words
 

@@ -10,6 +10,7 @@ from ctrkit.records import TrialRecord
 from ctrkit.report.charts.scales import cell_labels
 from ctrkit.report.contents import RunContents
 from ctrkit.report.known import KNOWN_EPOCHS, KNOWN_TARGET
+from ctrkit.report.ledger_view import HEADING
 from ctrkit.report.matrix import cell_results, has_figures
 from ctrkit.report.stamps import TrialSteps, read_steps
 
@@ -52,6 +53,7 @@ def probe_pictures(contents: RunContents, prefix: str) -> tuple[Pictures, list[s
 def train_pictures(contents: RunContents, prefix: str) -> tuple[Pictures, list[str]]:
     """The charts of a real run, and a sentence for everything that is missing for them."""
     from ctrkit.report.charts.epochs import curves_chart, times_chart
+    from ctrkit.report.charts.ledger import ledger_chart
 
     info, epochs = contents.info, contents.epochs
     known = KNOWN_EPOCHS if info.workload.target == KNOWN_TARGET else ()
@@ -61,6 +63,7 @@ def train_pictures(contents: RunContents, prefix: str) -> tuple[Pictures, list[s
         "Actual against projected": [
             times_chart(epochs, info.projection, info.sizes, marked, prefix)
         ],
+        HEADING: [ledger_chart(contents.ledger, contents.incidents, prefix)],
     }
     return _drawn(pictures), []
 

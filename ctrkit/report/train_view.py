@@ -22,6 +22,7 @@ from ctrkit.report.blocks import (
 from ctrkit.report.contents import UNKNOWN, EpochRow, RunContents
 from ctrkit.report.incidents import incidents_section, moved_words
 from ctrkit.report.known import KNOWN_EPOCHS, KNOWN_NOTE, KNOWN_TARGET, KnownEpoch
+from ctrkit.report.ledger_view import ledger_section
 from ctrkit.report.matrix import failure_lines
 from ctrkit.report.paste import command_lines, short_path
 from ctrkit.report.probe_view import status_words
@@ -56,6 +57,9 @@ def train_sections(contents: RunContents) -> list[Section]:
     if contents.epochs:
         sections.append(_epochs(contents))
     sections.append(_projection(contents))
+    if contents.ledger:
+        cell = contents.info.cell
+        sections.append(ledger_section(contents.ledger, cell.device if cell else "cpu"))
     failures = failure_lines(contents.trials)
     if failures:
         sections.append(Section("Ended", (Bullets(tuple(failures), "bad"),)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ctrkit.environment import usable_cpus
 from ctrkit.progress import Spending, Spent
 
 OWN = tuple(spending.name.lower() for spending in Spending)
@@ -18,8 +19,10 @@ PRODUCTIVE = ("data_wait", "transfer", "compute", "optimizer", "validation", "ch
 
 # Where the loop waits for its loader, so that a stopped worker stops it, too.
 _WAITS = (Spending.DATA_WAIT, Spending.VALIDATION)
-# A supervisor that looks some times a second and did not for so long was frozen itself.
-_FROZEN_S, _FROZEN_CORES = 5.0, 0.02
+# A supervisor that looks some times a second and did not for so long was frozen itself. The tree's
+# CPU time is some seconds old at a look, the loop's is not.
+_FROZEN_S, _FROZEN_CORES, _OLD_S = 5.0, 0.02, 2.5
+_EDGES_S = 1.0  # within which who was paused together goes on together
 
 Position = tuple[int, int]
 """Epoch, and steps of it that are done."""
@@ -36,7 +39,8 @@ class Look:
         position: where the loop is.
         loop_stopped: whether the loop's process is stopped.
         other_stopped: whether another process of the tree is.
-        cpu_s: CPU seconds of the tree since its launch.
+        loop_cpu_s: CPU seconds of the loop's process since its launch.
+        cpu_s: those of the whole tree, up to some seconds old.
     """
 
     awake_s: float
@@ -45,6 +49,7 @@ class Look:
     position: Position = (0, 0)
     loop_stopped: bool = False
     other_stopped: bool = False
+    loop_cpu_s: float = 0.0
     cpu_s: float = 0.0
 
 
@@ -84,15 +89,15 @@ class Account:
         self.seconds["asleep"] += max(0.0, look.slept_s - before.slept_s)
         own = _own_seconds(before, look, until_s)
         rest_s = gap_s - sum(own.values())
-        if _is_stopped(before, look):
-            counted = look.spent.doing.name.lower() if look.spent else ""
+        stopped_s, midst = _stopped(before, look)
+        if stopped_s:
             # what a stopped loop is in the midst of gets nothing of this time
-            taken_s = min(own[counted], gap_s) if counted else rest_s
-            if counted:
-                own[counted] -= taken_s
-            else:
-                rest_s -= taken_s
-            self.seconds["stopped"] += taken_s
+            counted = midst.name.lower() if midst is not None else "rest"
+            own["rest"] = rest_s
+            stopped_s = min(stopped_s, max(0.0, own[counted]))
+            own[counted] -= stopped_s
+            rest_s = own.pop("rest")
+            self.seconds["stopped"] += stopped_s
         is_known = _is_same(before.spent, look.spent) and until_s == look.awake_s
         rest = "unexplained" if is_known else self._rest
         own[rest] = own.get(rest, 0.0) + rest_s
@@ -121,13 +126,41 @@ def _own_seconds(before: Look, look: Look, until_s: float) -> dict[str, float]:
     return {name: b - a for name, a, b in zip(OWN, then, now, strict=True)}
 
 
-def _is_stopped(before: Look, look: Look) -> bool:
-    """Whether the loop stood still for the whole time because something was stopped or frozen."""
-    if before.loop_stopped and look.loop_stopped:
-        return True
-    if before.spent is None or look.spent is None or before.spent.writes != look.spent.writes:
-        return False
-    if before.other_stopped and look.other_stopped and look.spent.doing in _WAITS:
-        return True
+def _stopped(before: Look, look: Look) -> tuple[float, Spending | None]:
+    """Seconds for which the loop stood still as something was stopped, and what it was doing.
+
+    Where a stop began or ended in between, that was, on average, in the middle.
+    """
     gap_s = look.awake_s - before.awake_s
-    return gap_s > _FROZEN_S and look.cpu_s - before.cpu_s < _FROZEN_CORES * gap_s
+    if before.spent is not None and look.spent is not None and before.spent.pid == look.spent.pid:
+        if _is_idle(before, look) and (stuck := _stuck(before.spent, look, gap_s)):
+            return stuck
+        still = before.spent.writes == look.spent.writes and look.spent.doing in _WAITS
+        if before.other_stopped and look.other_stopped and still:
+            return gap_s, look.spent.doing
+    midst = before.spent if before.loop_stopped else look.spent
+    seconds = gap_s * (before.loop_stopped + look.loop_stopped) / 2
+    return seconds, None if midst is None else midst.doing
+
+
+def _is_idle(before: Look, look: Look) -> bool:
+    """Whether nobody looked for a while, and the family burned nothing meanwhile."""
+    gap_s = look.awake_s - before.awake_s
+    little_s = _FROZEN_CORES * gap_s
+    return (
+        gap_s > _FROZEN_S
+        and look.loop_cpu_s - before.loop_cpu_s < little_s
+        and look.cpu_s - before.cpu_s < little_s + _OLD_S * usable_cpus()
+    )
+
+
+def _stuck(before: Spent, look: Look, gap_s: float) -> tuple[float, Spending] | None:
+    """The stretch in which the loop did only one thing, if that is nearly all of the gap."""
+    assert look.spent is not None
+    if before.writes == look.spent.writes:
+        return gap_s, look.spent.doing
+    if look.spent.long is None:
+        return None
+    doing, from_s, to_s = look.spent.long
+    stuck_s = min(to_s, look.awake_s) - max(from_s, look.awake_s - gap_s)
+    return (stuck_s, doing) if stuck_s > gap_s - _EDGES_S else None

@@ -26,7 +26,7 @@ class HostFigures:
 
     busy_s: float
     available_bytes: int
-    swap_used_bytes: int
+    swap_used_bytes: int | None
     swapped_in_bytes: int | None
     swapped_out_bytes: int | None
     temperature_c: float | None
@@ -55,11 +55,14 @@ def busy_cpu_s(times: dict[str, float]) -> float:
     return sum(seconds for name, seconds in times.items() if name not in idle)
 
 
-def _swap() -> tuple[int, int | None, int | None]:
+def _swap() -> tuple[int | None, int | None, int | None]:
     """Bytes of swap in use, and read and written since the host was started."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # psutil warns where a kernel has no counters
-        swap = psutil.swap_memory()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # psutil warns where a kernel has no counters
+            swap = psutil.swap_memory()
+    except (OSError, psutil.Error):
+        return None, None, None
     if sys.platform == "darwin":  # psutil's counters there are of every page, files' too
         return int(swap.used), *vm_stat_swaps(_said("vm_stat"))
     return int(swap.used), int(swap.sin), int(swap.sout)

@@ -17,10 +17,11 @@ from ctrkit.progress import SPENT_FILE, read_spent
 from ctrkit.supervise.account import CATEGORIES, PRODUCTIVE, Account, Look
 from ctrkit.supervise.host import HostFigures, read_host
 from ctrkit.supervise.sampler import STOPPED_STATES, TreeSample, host_slept_s
-from ctrkit.supervise.supervisor import Tick
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from ctrkit.supervise.supervisor import Tick
 
 LEDGER = "ledger.parquet"
 _ROW_S = 60.0
@@ -90,12 +91,11 @@ def totals(rows: Sequence[LedgerRow]) -> dict[str, float]:
     return {name: sum(row.seconds.get(name, 0.0) for row in rows) for name in CATEGORIES}
 
 
-def write_ledger(path: Path, rows: Sequence[LedgerRow]) -> None:
-    """All rows, atomically; a category is a column `<name>_s`."""
+def ledger_table(rows: Sequence[LedgerRow]) -> pa.Table:
+    """The rows as an Arrow table; a category is a column `<name>_s`."""
     import pyarrow as pa
 
-    flat = [_flat(row) for row in rows]
-    write_table(path, pa.Table.from_pylist(flat, schema=_schema()))
+    return pa.Table.from_pylist([_flat(row) for row in rows], schema=_schema())
 
 
 def read_ledger(path: Path) -> list[LedgerRow]:
@@ -156,10 +156,10 @@ class _Mark:
     awake_s: float
     seconds: dict[str, float]
     host: HostFigures
-    rows: int = 0
-    steps: int = 0
-    cpu_s: float = 0.0
-    own_cpu_s: float = 0.0
+    rows: int
+    steps: int
+    cpu_s: float
+    own_cpu_s: float
 
 
 class LedgerKeeper:
@@ -184,18 +184,19 @@ class LedgerKeeper:
     ) -> None:
         self._path, self._spent_path = path, child_folder / SPENT_FILE
         self._say, self._clocks, self._read_host = say, clocks or Clocks(), host
-        self._earlier = self._readable(path)
+        earlier = self._readable(path)
+        self._table = ledger_table(earlier) if earlier else None  # of all rows in the file
         self.rows: list[LedgerRow] = []
-        self.session = max((row.session for row in self._earlier), default=0) + 1
+        self.session = max((row.session for row in earlier), default=0) + 1
         self.launch = 0
+        self._runs = False  # a child, that is
         self._look = self._look_now(None)
         self._began = self._look
         self.account = Account(self._look)
-        self._mark = _Mark(0.0, self._look.awake_s, dict(self.account.seconds), host())
-        self._mark.own_cpu_s = time.process_time()
         # over the launches that are done with
         self._rows_before = self._steps_before = 0
         self._cpu_before_s = 0.0
+        self._mark = self._mark_now()
         self._tick: Tick | None = None
         self._cannot_write = False
 
@@ -222,10 +223,19 @@ class LedgerKeeper:
         """Steps that the running child has done."""
         return self._look.spent.steps if self._look.spent else 0
 
+    @property
+    def steps(self) -> int:
+        """Steps that this session has done, those that were lost again too."""
+        return self._steps_before + self.steps_of_launch
+
+    def rows_so_far(self) -> list[LedgerRow]:
+        """The rows of this session, and what has passed since the last one."""
+        return [*self.rows, self._row(self._mark, self._mark_now())]
+
     def launched(self) -> None:
         """A child is about to be started."""
         self.launch += 1
-        self._tick = None
+        self._runs, self._tick = True, None
         self._spent_path.unlink(missing_ok=True)
         self.tick(None)
 
@@ -247,9 +257,12 @@ class LedgerKeeper:
             self._steps_before += spent.steps
         self._cpu_before_s += self._look.cpu_s
         self._look = dataclasses.replace(self._look, spent=None, cpu_s=0.0)
+        self._runs = False
 
     def close(self) -> None:
         """Account for what is left, and write the last row."""
+        import pyarrow.parquet  # noqa: F401  # it takes a moment: that is the run's time, too
+
         look = self._look_now(None)
         self._look = dataclasses.replace(look, position=self._look.position)
         self.account.look(self._look)
@@ -259,12 +272,14 @@ class LedgerKeeper:
         progress = tick.progress if tick is not None else None
         sample = tick.sample if tick is not None else None
         loop_pid = progress.pid if progress is not None else None
+        stopped, loop_cpu_s = (False, 0.0) if loop_pid is None or over else loop_state(loop_pid)
         return Look(
-            spent=read_spent(self._spent_path) if self.launch else None,
+            spent=read_spent(self._spent_path) if self._runs else None,
             awake_s=self._clocks.awake_s(),
             slept_s=self._clocks.slept_s(),
             position=(progress.epoch, progress.step) if progress is not None else (0, 0),
-            loop_stopped=loop_pid is not None and not over and is_stopped(loop_pid),
+            loop_stopped=stopped,
+            loop_cpu_s=loop_cpu_s,
             other_stopped=_others_stopped(sample, loop_pid),
             cpu_s=sample.cpu_s if sample is not None else 0.0,
         )
@@ -272,25 +287,35 @@ class LedgerKeeper:
     # ---- rows ------------------------------------------------------------------------------------
 
     def _add_row(self) -> None:
-        before, look = self._mark, self._look
-        now = _Mark(
+        before, now = self._mark, self._mark_now()
+        self._mark = now
+        self.rows.append(self._row(before, now))
+        self._write(self.rows[-1])
+
+    def _write(self, row: LedgerRow) -> None:
+        import pyarrow as pa
+
+        tables = [self._table] if self._table is not None else []
+        self._table = pa.concat_tables([*tables, ledger_table([row])]).combine_chunks()
+        try:
+            write_table(self._path, self._table)
+        except OSError as error:
+            if not self._cannot_write:
+                self._say(f"{self._path}: cannot be written: {error.strerror}; the run goes on")
+            self._cannot_write = True
+
+    def _mark_now(self) -> _Mark:
+        look = self._look
+        return _Mark(
             wall_s=self.wall_s,
             awake_s=look.awake_s,
             seconds=dict(self.account.seconds),
             host=self._read_host(),
             rows=self._rows_before + (look.spent.rows if look.spent else 0),
-            steps=self._steps_before + (look.spent.steps if look.spent else 0),
+            steps=self.steps,
             cpu_s=self._cpu_before_s + look.cpu_s,
             own_cpu_s=time.process_time(),
         )
-        self._mark = now
-        self.rows.append(self._row(before, now))
-        try:
-            write_ledger(self._path, [*self._earlier, *self.rows])
-        except OSError as error:
-            if not self._cannot_write:
-                self._say(f"{self._path}: cannot be written: {error.strerror}; the run goes on")
-            self._cannot_write = True
 
     def _row(self, before: _Mark, now: _Mark) -> LedgerRow:
         look, sample = self._look, self._tick.sample if self._tick is not None else None
@@ -336,12 +361,15 @@ def _less(now: int | None, before: int | None) -> int | None:
     return None if now is None or before is None else max(0, now - before)
 
 
-def is_stopped(pid: int) -> bool:
-    """Whether this process is stopped: by SIGSTOP, or by a debugger."""
+def loop_state(pid: int) -> tuple[bool, float]:
+    """Whether this process is stopped, by SIGSTOP or a debugger, and its CPU seconds so far."""
     try:
-        return psutil.Process(pid).status() in STOPPED_STATES
+        process = psutil.Process(pid)
+        with process.oneshot():
+            times = process.cpu_times()
+            return process.status() in STOPPED_STATES, float(times.user + times.system)
     except psutil.Error:
-        return False
+        return False, 0.0
 
 
 def tree_pss_bytes(pids: Sequence[int]) -> int | None:

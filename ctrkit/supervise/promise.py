@@ -13,7 +13,7 @@ from ctrkit.units import format_bytes, format_duration
 # So much must have been seen before the run's own pace counts: steps and seconds, or only seconds.
 _PACE_STEPS, _PACE_S, _PACE_LONG_S = 20, 60.0, 600.0
 _SLACK_S, _SLACK_SHARE = 30.0, 0.02
-_RECENT_ROWS = 5
+_MOST_COMPARED = 5
 _WAIT_MATTERS, _WAIT_ROSE = 0.3, 0.1
 _CORES_MATTER = 0.5
 _SWAPPING_PER_S, _SWAPPED_MATTERS = 5e5, 1e8
@@ -54,11 +54,11 @@ def promise_of(projection: Recommendation | None) -> Promise | None:
 class Standing:
     """Where a session stands: `elapsed_s` of wall clock since its launch.
 
-    `began` and `done` are epochs of the whole run, with fractions, at the launch and by now;
+    `epochs` are those of the whole run, `began` and `done` those at the launch and by now;
     `productive_s` and `steps` went into what lies between.
     """
 
-    epochs: int
+    epochs: float
     began: float
     done: float
     elapsed_s: float
@@ -176,19 +176,20 @@ _RESTART_ADVICE = "see the incidents: each has its cause and what is known to he
 _STARTUP_ADVICE = "the data, imports or the model came slowly; it happens once"
 
 
-def _slow_cause(
-    rows: Sequence[LedgerRow], standing: Standing, promise: Promise | None
-) -> Cause:
-    """Why steps take longer than they should: swap, heat, the loader, others, or the step itself."""
+def _slow_cause(rows: Sequence[LedgerRow], standing: Standing, promise: Promise | None) -> Cause:
+    """Why steps take longer than they should: swap, heat, the loader, others, or themselves."""
     stepping = [row for row in rows if row.steps] or list(rows)
-    recent, early = stepping[-_RECENT_ROWS:], stepping[:_RECENT_ROWS]
+    few = max(1, min(_MOST_COMPARED, len(stepping) // 3))
+    recent, early = stepping[-few:], stepping[:few]
     others = _others_words(recent)
     beside = f": {others}" if others else ""
     if swap := _swap_words(rows):
         return Cause(swap, "close what takes the memory, or train with a smaller --batch-size, "
                            "fewer --workers or another loader")  # fmt: skip
     if throttled := _throttle_words(rows, recent):
-        return Cause(throttled, "give it air and mains power, and a power mode that lets its fans run")
+        return Cause(
+            throttled, "give it air and mains power, and a power mode that lets its fans run"
+        )
     now, before = _share(recent, "data_wait"), _share(early, "data_wait")
     advice = "end the other work, or give it other cores" if others else (
         "the loader does not keep up: ctrkit probe finds a cell that does"

@@ -13,15 +13,26 @@ from typing import Any
 
 from ctrkit.config import Cell, RunSizes, TrainPlan
 from ctrkit.errors import UsageError
-from ctrkit.progress import ProgressWriter, Stage
+from ctrkit.locks import only_writer
+from ctrkit.progress import SPENT_FILE, ProgressWriter, Spending, Stage
 from ctrkit.records import EPOCH_COLUMNS
 from ctrkit.training.batches import batch_rows
-from ctrkit.training.checkpoint import keep_as, load_checkpoint, save_checkpoint
+from ctrkit.training.checkpoint import (
+    differences,
+    keep_as,
+    load_checkpoint,
+    plain_disk_errors,
+    remove_halves,
+    save_checkpoint,
+)
 from ctrkit.training.history import Row, read_epochs, write_epochs
-from ctrkit.training.seeding import rng_state, set_rng_state
+from ctrkit.training.ledger import TimeLedger
+from ctrkit.training.seeding import kept_rng, rng_state, set_rng_state
 from ctrkit.workloads.protocol import Batch, EpochLoader, Mark, Task, Workload
 
 _END = object()
+#: how long a process of the same run may take to die before this one is a second writer
+_OTHER_ENDS_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +89,14 @@ def run_training(
     *,
     stop_requested: Callable[[], bool],
     clock: Callable[[], float] = time.monotonic,
+    code: Mapping[str, str] | None = None,
 ) -> TrainOutcome:
     """Train as planned, from the start or from `checkpoints/last.pt`.
 
-    Writes `epochs.csv`, `checkpoints/last.pt` and, where the metrics have a `val_auc`,
-    `checkpoints/best.pt` into the run folder. A run that was stopped and continued gives the same
-    parameters and the same `epochs.csv` (but for `wall_s`) as one that was not: on CPU with equal
-    threads bit for bit.
+    Writes `epochs.csv`, `checkpoints/last.pt` (the one before it is `previous.pt`) and, where the
+    metrics have a `val_auc`, `checkpoints/best.pt` into the run folder. A run that was stopped and
+    continued gives the same parameters and the same `epochs.csv` (but for `wall_s`) as one that was
+    not: on CPU with equal threads bit for bit.
 
     An epoch that `max_steps` or a stop cuts short is not validated and has no row yet: resuming
     ends it. Without a task there is no state to keep, so a checkpoint stands at the beginning of
@@ -98,12 +110,23 @@ def run_training(
         progress: every stage and step is written here; on an error it keeps the stage that failed.
         stop_requested: asked between steps; once True, the position is saved and training returns.
         clock: seconds, monotonic.
+        code: versions of what computes a step, kept in the checkpoints.
 
     Raises:
         UsageError: nothing to resume from, a checkpoint of another workload, phase, data or batch
-            size, or a loader that yields nothing.
+            size, a loader that yields nothing, a folder that cannot be written or that another
+            process writes into, or a full disk.
     """
-    return _Loop(workload, cell, plan, progress, stop_requested, clock).run()
+    folder = Path(plan.run_folder) / "checkpoints"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be made: {error.strerror}") from None
+    with only_writer(folder, wait_s=_OTHER_ENDS_S):
+        remove_halves(folder)
+        loop = _Loop(workload, cell, plan, progress, stop_requested, clock)
+        loop.code = dict(code or {})
+        return loop.run()
 
 
 class _Loop:
@@ -118,6 +141,7 @@ class _Loop:
     ) -> None:
         self.workload, self.cell, self.plan, self.progress = workload, cell, plan, progress
         self.stop_requested, self.clock = stop_requested, clock
+        self.ledger = TimeLedger(progress.path.with_name(SPENT_FILE))
         self.last_path = Path(plan.run_folder) / "checkpoints" / "last.pt"
         self.epochs_path = Path(plan.run_folder) / "epochs.csv"
         self.position = _Position()
@@ -126,6 +150,7 @@ class _Loop:
         self.steps_run = 0
         self.saved_at = self.started_at = clock()
 
+    code: dict[str, str]
     sizes: RunSizes
     batches: int | None  # of an epoch, as far as it is known
     task: Task
@@ -139,13 +164,15 @@ class _Loop:
             self.sizes = self.workload.sizes(self.cell.batch_size)
             self.batches = self.sizes.train_batches
             state = self._read_checkpoint() if self.plan.resume else None
-            write_epochs(self.epochs_path, self.position.history)
+            with plain_disk_errors(self.epochs_path):
+                write_epochs(self.epochs_path, self.position.history)
             if not self._is_finished():
                 self._open(stack, state)
                 del state  # as large as the model and the optimiser together
                 while not self._is_finished() and not interrupted:
                     interrupted = not self._run_epoch() and not self._is_finished()
             # not in a `finally`: after an error the progress must keep the stage that failed
+            self.ledger.enter(Spending.SHUTDOWN)
             self.progress.enter(Stage.SHUTDOWN)
         return TrainOutcome(
             finished=self._is_finished(),
@@ -197,11 +224,13 @@ class _Loop:
         if self._train() and self._validate():
             self._end_epoch()
             return True
+        self.ledger.enter(Spending.CHECKPOINT)
         self._save()
         return False
 
     def _train(self) -> bool:
         position = self.position
+        self.ledger.enter(Spending.DATA_WAIT)
         self.progress.enter(Stage.FIRST_BATCH, epoch=position.epoch, steps=self.batches or 0)
         if self.stop_requested():
             return False
@@ -219,6 +248,7 @@ class _Loop:
                 self.progress.enter(Stage.EPOCH_BOUNDARY)  # the iterator has yet to wind up
             elif position.batch and (self.stop_requested() or self._are_steps_used_up()):
                 return False  # never at batch 0, where the random streams have already moved on
+            self.ledger.enter(Spending.DATA_WAIT)
             asked_at = self.clock()
             batch = next(batches, _END)
             if batch is _END:
@@ -254,19 +284,26 @@ class _Loop:
         return batches
 
     def _step(self, batch: Batch, wait_s: float) -> None:
-        self.task.train_step(self.task.transfer(batch), _no_mark)
+        self.ledger.enter(Spending.TRANSFER)
+        moved = self.task.transfer(batch)
+        self.ledger.enter(Spending.COMPUTE)
+        self.task.train_step(moved, self.ledger.mark)
+        self.ledger.enter(Spending.LOGGING)
         position, rows = self.position, batch_rows(batch)
         position.batch += 1
         position.steps += 1
         position.rows += rows
         self.steps_run += 1
+        self.ledger.stepped(self.task, rows)
         loss = self.task.recent_loss()
         self.progress.step(position.batch, rows=rows, wait_s=wait_s, loss=loss)
         if self.clock() - self.saved_at >= self.plan.checkpoint_every_s:
+            self.ledger.enter(Spending.CHECKPOINT)
             self._save()
 
     def _validate(self) -> bool:
         """Score the validation batches; False if it was asked to stop: resuming starts it anew."""
+        self.ledger.enter(Spending.VALIDATION)
         if self.validation_loader is None:
             return True
         self.progress.enter(Stage.VALIDATION)
@@ -281,7 +318,9 @@ class _Loop:
 
     def _end_epoch(self) -> None:
         self.progress.enter(Stage.EPOCH_BOUNDARY)
-        position, metrics = self.position, self.task.metrics()
+        position = self.position
+        with kept_rng(self.cell.device):
+            metrics = self.task.metrics()
         row: Row = {name: float(metrics[name]) for name in EPOCH_COLUMNS if name in metrics}
         row |= {"epoch": position.epoch, "rows": position.rows}
         position.history.append(row)
@@ -290,12 +329,16 @@ class _Loop:
         row["wall_s"] = before_s + self.clock() - self.started_at
         position.epoch += 1
         position.batch, position.rows, position.wall_s = 0, 0, 0.0
+        self.ledger.enter(Spending.CHECKPOINT)
         self._save(elapsed_s=0.0)
         if is_best:
-            keep_as(self.last_path, "best.pt")
+            with plain_disk_errors(self.last_path):
+                keep_as(self.last_path, "best.pt")
+        self.ledger.enter(Spending.LOGGING)
         # the checkpoint belongs to the epoch's time, so the file of epochs knows more than it does
         row["wall_s"] = before_s + self.clock() - self.started_at
-        write_epochs(self.epochs_path, position.history)
+        with plain_disk_errors(self.epochs_path):
+            write_epochs(self.epochs_path, position.history)
 
     def _judge(self, val_auc: float | None) -> bool:
         """Early stopping's count; True if this epoch is the best one so far. NaN is no gain."""
@@ -332,16 +375,16 @@ class _Loop:
             position["steps"] -= self.position.batch
             position |= {"batch": 0, "rows": 0, "wall_s": 0.0}
             rng = self.epoch_rng
-        save_checkpoint(
-            self.last_path,
-            {
-                "identity": self._identity(),
-                "position": position,
-                "task": self.task.state_dict(),
-                "rng": rng_state(self.cell.device) if rng is None else rng,
-                "epoch_rng": self.epoch_rng,
-            },
-        )
+        state = {
+            "identity": self._identity(),
+            "code": self.code,
+            "position": position,
+            "task": self.task.state_dict(),
+            "rng": rng_state(self.cell.device) if rng is None else rng,
+            "epoch_rng": self.epoch_rng,
+        }
+        with plain_disk_errors(self.last_path):
+            save_checkpoint(self.last_path, state)
         self.saved_at = self.clock()
         self.progress.enter(Stage.STEP if self.position.batch else Stage.EPOCH_BOUNDARY)
 
@@ -352,18 +395,16 @@ class _Loop:
 
     def _read_checkpoint(self) -> Mapping[str, Any]:
         state = load_checkpoint(self.last_path)
-        for name, now in self._identity().items():
-            then = state["identity"].get(name)
-            if then != now:
-                raise UsageError(
-                    f"{self.last_path}: cannot be resumed: its {name} is {then}, "
-                    f"but this run's is {now}; give it what it was started with"
-                )
+        if different := differences(state["identity"], self._identity()):
+            raise UsageError(
+                f"{self.last_path}: cannot be resumed: {different}; give it what it was started "
+                "with, or start a new run"
+            )
         self.position = _Position(**state["position"])
-        written = {row["epoch"]: row for row in read_epochs(self.epochs_path)}
-        self.position.history = [
-            written.get(row["epoch"], row) for row in self.position.history
-        ]  # only the file has the time that the epoch's own checkpoint took
+        # only the file has the time that the epoch's own checkpoint took
+        written = {row["epoch"]: row["wall_s"] for row in read_epochs(self.epochs_path)}
+        for row in self.position.history:
+            row["wall_s"] = written.get(row["epoch"], row["wall_s"])
         if self.position.batch == 0 and self.position.best_epoch == self.position.epoch - 1:
             keep_as(self.last_path, "best.pt")  # in case it ended between the two
         return state
@@ -375,7 +416,3 @@ def _length(loader: object) -> int | None:
         return len(loader)  # type: ignore[arg-type]
     except (TypeError, NotImplementedError):
         return None
-
-
-def _no_mark(stage: str) -> None:
-    """Training is not stamped by stage; that is what a probe's attribution window is for."""

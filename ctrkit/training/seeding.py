@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,20 @@ def rng_state(device: str) -> dict[str, Any]:
     elif device == "mps":
         state["mps"] = torch.mps.get_rng_state()
     return state
+
+
+@contextmanager
+def kept_rng(device: str) -> Iterator[None]:
+    """What draws inside moves no stream.
+
+    For what happens once per process and not once per run: importing scikit-learn draws from
+    Python's stream.
+    """
+    state = rng_state(device)
+    try:
+        yield
+    finally:
+        set_rng_state(state, device)
 
 
 def set_rng_state(state: Mapping[str, Any], device: str) -> None:

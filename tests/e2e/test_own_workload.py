@@ -104,7 +104,8 @@ def test_a_training_run_that_fails_is_exit_code_6(ctrkit: Run, tmp_path: Path) -
     done = ctrkit("train", "--workload", "boom.py:make_loader", "--out", "run")
     assert done.returncode == 6, done.stderr
     last = done.stderr.splitlines()[-1]
-    assert "crashed: RuntimeError: disk on fire (in stage 'step')" in last
+    assert "crashed: the main process raised: RuntimeError: disk on fire" in last
+    assert "(in stage 'step')" in last
     assert (tmp_path / "run" / "evidence" / "train-1").is_dir()
     assert len((tmp_path / "run" / "incidents.jsonl").read_text().splitlines()) == 1
     assert "disk on fire" in ctrkit("report", "run").stdout

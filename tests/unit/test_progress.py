@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from ctrkit.progress import (
+    SPENT_FILE,
     ProgressWriter,
+    Spending,
+    SpentWriter,
     Stage,
     WorkerStage,
     WorkerWriter,
     read_progress,
+    read_spent,
     read_workers,
 )
 
@@ -99,3 +104,43 @@ def test_each_worker_has_a_file_of_its_own(tmp_path: Path) -> None:
     assert (other.pid, other.worker, other.stage) == (process.pid, 0, WorkerStage.IDLE)
     assert (other.batches, other.writes) == (1, 3)
     assert (mine.pid, mine.stage, mine.batches) == (os.getpid(), WorkerStage.STARTING, 0)
+
+
+def test_what_was_spent_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / SPENT_FILE
+    assert read_spent(path) is None
+    now_s = [0.0]
+    writer = SpentWriter(path, lambda: now_s[0])
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            now_s[0] += 1.0
+            writer.enter(Spending.COMPUTE)
+            writer.step(2)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        last, deadline_s = 0, time.monotonic() + 20
+        for _ in range(300):
+            found = read_spent(path)
+            if found is None:  # never at rest while it looked
+                continue
+            # both change in one write: torn, they would differ by a second
+            assert sum(found.seconds) == found.since_s
+            assert found.rows == 2 * found.steps
+            assert found.writes >= last
+            last = found.writes
+            assert time.monotonic() < deadline_s
+    finally:
+        stop.set()
+        thread.join()
+    assert last > 1
+
+
+def test_half_a_file_of_what_was_spent_is_nothing(tmp_path: Path) -> None:
+    path = tmp_path / SPENT_FILE
+    for content in (b"", b"\0" * 40, b"\0" * 400):
+        path.write_bytes(content)
+        assert read_spent(path) is None

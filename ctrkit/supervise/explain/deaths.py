@@ -120,10 +120,11 @@ def import_fails(scene: Scene) -> Cause | None:
         if found and _SPAWNED.search(text):
             dead = next(iter(_dead(scene)), None)
             name = _name(scene, dead) if dead else "a worker"
-            return _cause("import error in a worker", f"{name} cannot import what it needs to "
-                          f"start: {found[0]}", user_frame(parse_traceback(text)),
-                          "make the module importable from a fresh process (PYTHONPATH, working "
-                          "folder)", "guard", guilty=name, pid=dead.pid if dead else None)  # fmt: skip
+            return _cause("import error in a worker",
+                          f"{name} cannot import what it needs to start: {found[0]}",
+                          user_frame(parse_traceback(text)), "make the module importable from a "
+                          "fresh process (PYTHONPATH, working folder)", "guard", guilty=name,
+                          pid=dead.pid if dead else None)  # fmt: skip
     return None
 
 

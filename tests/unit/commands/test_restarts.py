@@ -154,6 +154,21 @@ def test_a_truncated_checkpoint_loses_its_steps_and_not_the_run(run: RunFolder) 
     assert incident.resumed_from == {"epoch": 1, "batch": 0}
 
 
+def test_the_checkpoint_before_a_damaged_one_is_gone_on_from_and_told_of(run: RunFolder) -> None:
+    def damage(_: int) -> None:
+        save(run, 2, 0)
+        last = run.path / "checkpoints" / "last.pt"
+        last.rename(last.with_name("previous.pt"))
+        last.write_bytes(b"half")
+
+    fake = Fake(run, [outcome("deadlock"), outcome("ok")], before=damage)
+    _, (incident,) = fake.go()
+    assert fake.specs[1].train is not None
+    assert fake.specs[1].train.resume is True
+    assert incident.resumed_from == {"epoch": 2, "batch": 0}
+    assert "last.pt is damaged" in (incident.note or "")
+
+
 def test_restarts_are_bounded_and_every_end_has_its_evidence(run: RunFolder) -> None:
     fake = Fake(run, [outcome("deadlock")])
     end, incidents = fake.go(max_restarts=2)

@@ -158,6 +158,20 @@ def test_a_run_without_terminal_prints_at_most_every_ten_seconds() -> None:
         assert "epoch 1: 1 h 43 min, projected 1 h 40 min: +3.3 %" in file.getvalue()
 
 
+def test_the_expected_end_takes_the_place_of_its_own_reckoning() -> None:
+    clock = Clock()
+    made, output = console(terminal=False, width=200)
+    projection = Recommendation(cell=THREAD, reason="", projected_epoch_s=6000.0)
+    with TrainDisplay(epochs=15, projection=projection, console=made, clock=clock) as display:
+        display.expect("run left 2 h 00 min, until 15:40 (15:30 .. 16:10)")
+        for step in range(2):
+            clock.now_s += 10
+            display.tick(progress(step * 10, clock.now_s))
+    last = " ".join(output.getvalue().splitlines()[-1].split())
+    assert last.endswith("run left 2 h 00 min, until 15:40 (15:30 .. 16:10)")
+    assert last.count("run left") == 1
+
+
 def test_a_resumed_or_new_epoch_starts_its_speed_anew() -> None:
     made, file = console(terminal=False, width=200)
     clock = Clock()

@@ -53,7 +53,7 @@ def test_json_is_one_document_and_nothing_else(
     captured = capsys.readouterr()
     first, second = json.loads(captured.out)["runs"]
     assert set(first) == {
-        "path", "run", "trials", "recommendation", "epochs", "incidents", "missing",
+        "path", "run", "trials", "recommendation", "epochs", "incidents", "time", "missing",
     }  # fmt: skip
     assert first["path"] == str(probe.path)
     assert first["run"]["command"] == "probe"

@@ -1,6 +1,8 @@
 import dataclasses
+import errno
 import itertools
 import math
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -187,6 +189,26 @@ def test_interrupted_anywhere_and_resumed_is_the_same_run(tmp_path, known, draws
             assert {**row, "wall_s": 0} == {**other, "wall_s": 0}
 
 
+def test_what_the_metrics_draw_moves_no_stream(tmp_path):
+    """As an import does that a process makes when it first computes them."""
+
+    class Draws(Work):
+        def make_task(self, cell):
+            task = super().make_task(cell)
+            plain = task.metrics
+            task.metrics = lambda: (random.random(), torch.rand(3), plain())[-1]
+            return task
+
+    for folder, kind in ((tmp_path / "plain", Work), (tmp_path / "draws", Draws)):
+        folder.mkdir()
+        train(folder, kind())
+    one, other = (
+        load_checkpoint(tmp_path / name / "checkpoints/last.pt") for name in ("plain", "draws")
+    )
+    assert one["rng"]["python"] == other["rng"]["python"]
+    assert torch.equal(one["rng"]["torch"], other["rng"]["torch"])
+
+
 def test_interrupted_over_and_over(tmp_path):
     whole, parts = Work(), 1
     (tmp_path / "whole").mkdir()
@@ -240,6 +262,64 @@ def test_another_experiment_is_not_continued(tmp_path, attribute, value, message
     setattr(work, attribute, value)
     with pytest.raises(UsageError, match=message):
         train(tmp_path, work, resume=True)
+
+
+def test_all_that_differs_is_shown(tmp_path):
+    train(tmp_path, Work(), after(2))
+    work = Work()
+    work.data, work.dropout = "d2", 0.1
+    with pytest.raises(
+        UsageError, match=r"data fingerprint is d1.*d2, its dropout is 0.5"
+    ) as found:
+        train(tmp_path, work, resume=True)
+    assert "work-0.1" not in str(found.value)  # a fingerprint of what is named says nothing
+
+
+def test_only_the_times_are_taken_from_the_file_of_epochs(tmp_path):
+    train(tmp_path, Work(), epochs=1)
+    before = read_epochs(tmp_path / "epochs.csv")
+    text = (tmp_path / "epochs.csv").read_text()
+    text = text.replace(repr(before[0]["train_loss"]), "0.125")
+    text = text.replace(repr(before[0]["wall_s"]), "77.5")
+    (tmp_path / "epochs.csv").write_text(text)
+    train(tmp_path, Work(), epochs=1, resume=True)
+    assert read_epochs(tmp_path / "epochs.csv") == [{**before[0], "wall_s": 77.5}]
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / ".last.pt.abc").write_bytes(b"half")
+    train(tmp_path, Work())
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == [".lock", "last.pt", "previous.pt"]
+
+
+def test_a_full_disk_ends_the_run_with_the_checkpoint_before(tmp_path, monkeypatch):
+    saves = itertools.count(1)
+
+    def full(path, state):
+        if next(saves) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save_checkpoint(path, state)
+
+    monkeypatch.setattr("ctrkit.training.loop.save_checkpoint", full)
+    with pytest.raises(UsageError, match=r"last.pt: cannot be written: No space left.*--resume"):
+        train(tmp_path, Work(), clock=Clock(), checkpoint_every_s=6)
+    monkeypatch.undo()
+    rest, whole = Work(), Work()
+    train(tmp_path, rest, resume=True)
+    (tmp_path / "whole").mkdir()
+    train(tmp_path / "whole", whole)
+    assert torch.equal(final(rest), final(whole))
+
+
+def test_the_versions_of_the_code_are_kept(tmp_path):
+    with ProgressWriter(tmp_path / "progress") as progress:
+        run_training(
+            Work(), CELL, TrainPlan(run_folder=str(tmp_path), epochs=1), progress,
+            stop_requested=lambda: False, code={"torch": "2.0"},
+        )  # fmt: skip
+    assert load_checkpoint(tmp_path / "checkpoints/last.pt")["code"] == {"torch": "2.0"}
 
 
 def test_nothing_to_resume_from(tmp_path):

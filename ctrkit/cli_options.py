@@ -1,0 +1,92 @@
+"""Options that several commands share, as typer reads them from signatures: names and help only."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DATA = "Data & model"
+CELL = "Cells (comma-separated lists; what you name is exactly what is tried)"
+RUN = "The run"
+
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="A store. Without it: generated data of the reference scale.",
+                 rich_help_panel=DATA),
+]  # fmt: skip
+PhaseName = Annotated[
+    str,
+    typer.Option("--phase", help="phase1, phase3, phase3-revised, or a TOML file.",
+                 rich_help_panel=DATA),
+]  # fmt: skip
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", rich_help_panel=DATA,
+                 help="Override a key of the phase, e.g. --set model=bst. May be repeated."),
+]  # fmt: skip
+WorkloadName = Annotated[
+    str | None,
+    typer.Option("--workload", metavar="FILE.py:NAME", rich_help_panel=DATA,
+                 help="Your own loop: a Workload, or a function make_loader(*, workers, ...)."),
+]  # fmt: skip
+Device = Annotated[
+    str | None,
+    typer.Option("--device", help="auto, cpu, mps, cuda.", rich_help_panel=CELL),
+]
+Loader = Annotated[
+    str | None,
+    typer.Option("--loader", help="rows, batches, thread, resident.", rich_help_panel=CELL),
+]
+Workers = Annotated[
+    str | None,
+    typer.Option("--workers", help="DataLoader worker processes.", rich_help_panel=CELL),
+]
+BatchSize = Annotated[
+    str | None,
+    typer.Option("--batch-size", rich_help_panel=CELL,
+                 help="Rows per batch. Default: the phase's."),
+]  # fmt: skip
+StartMethod = Annotated[
+    str | None,
+    typer.Option("--start-method", help="fork, spawn, forkserver.", rich_help_panel=CELL),
+]
+Prefetch = Annotated[
+    str | None,
+    typer.Option("--prefetch", help="Batches prefetched per worker.", rich_help_panel=CELL),
+]
+Threads = Annotated[
+    str | None,
+    typer.Option("--threads", help="torch's intra-op threads.", rich_help_panel=CELL),
+]
+Persistent = Annotated[
+    str | None,
+    typer.Option("--persistent", help="Keep workers between epochs: true, false.",
+                 rich_help_panel=CELL),
+]  # fmt: skip
+Pin = Annotated[
+    str | None,
+    typer.Option("--pin", help="Pinned host memory (CUDA): true, false.", rich_help_panel=CELL),
+]
+StallTimeout = Annotated[
+    str | None,
+    typer.Option("--stall-timeout", metavar="T", rich_help_panel=RUN,
+                 help="Silence after which a child counts as hung, in every stage."),
+]  # fmt: skip
+MaxStep = Annotated[
+    str | None,
+    typer.Option("--max-step", metavar="T", rich_help_panel=RUN,
+                 help="Longest a step may burn CPU before three are known. Default: 10m."),
+]  # fmt: skip
+BudgetsFile = Annotated[
+    Path | None,
+    typer.Option("--budgets", metavar="FILE", rich_help_panel=RUN,
+                 help="TOML: how long each stage may be silent, e.g. first_batch = \"5m\"."),
+]  # fmt: skip
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", rich_help_panel=RUN,
+                 help="The run folder, missing or empty. Default: results/runs/<UTC>-<command>."),
+]  # fmt: skip
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress display.", rich_help_panel=RUN)
+]

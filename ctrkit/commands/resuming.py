@@ -1,0 +1,166 @@
+"""What `ctrkit train --resume` goes on with: the same experiment, the newest whole checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ctrkit.commands.options import CommonOptions
+from ctrkit.commands.saved import Saved, recover
+from ctrkit.config import ChildSpec, Phase, TrainPlan, WorkloadSpec, decode, encode
+from ctrkit.data.store import Store
+from ctrkit.environment import code_versions
+from ctrkit.errors import UsageError
+from ctrkit.files import read_json, write_json
+from ctrkit.runs import RunFolder
+
+#: Keys of a phase that change no step of it.
+_FREE_KEYS = ("name", "epochs", "patience", "criteria")
+
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EIO)
+
+
+@contextmanager
+def plain_disk_errors(run: RunFolder) -> Iterator[None]:
+    """What the disk refuses as one line: what is still whole, and what to do.
+
+    Raises:
+        UsageError: the run folder is full, read-only or broken.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        raise UsageError(
+            f"{error.filename or run.path}: cannot be written: {error.strerror}; what was saved "
+            f"before is whole: make room, then ctrkit train --resume {run.path}"
+        ) from error
+
+
+def save_spec(spec: ChildSpec) -> None:
+    """Before anything is started: from here on the run can be resumed."""
+    Path(spec.folder).mkdir(exist_ok=True)
+    write_json(Path(spec.folder) / "spec.json", spec)
+
+
+def given(argv: Sequence[str], *options: str) -> bool:
+    """Whether one of these options is on the command line."""
+    return any(word.partition("=")[0] in options for word in argv)
+
+
+def resumable_spec(run: RunFolder, common: CommonOptions, argv: Sequence[str]) -> ChildSpec:
+    """The spec that the run was started with, on the data that are named now.
+
+    Raises:
+        UsageError: it is not there, or another workload, phase or data were asked for; the message
+            has the difference.
+    """
+    path = run.path / "child" / "spec.json"
+    if not path.is_file():
+        raise UsageError(f"--resume {run.path}: it ended before it was set up; start it anew")
+    spec = decode(ChildSpec, read_json(path), str(path))
+    if spec.train is None:
+        raise UsageError(f"{path}: has no train plan")
+    workload = spec.workload
+    if given(argv, "--workload") and common.target != workload.target:
+        raise _refused(run, f"its workload is {workload.target}, not {common.target}")
+    if given(argv, "--phase", "--set") and (
+        words := phase_differences(workload.phase, common.phase)
+    ):
+        raise _refused(run, words)
+    if common.data is not None:
+        workload = dataclasses.replace(workload, data=str(common.data.resolve()))
+    _check_data(run, workload)
+    return dataclasses.replace(spec, workload=workload)
+
+
+def _refused(run: RunFolder, words: str) -> UsageError:
+    return UsageError(
+        f"--resume {run.path}: {words}; leave that option out, or start a new run with it"
+    )
+
+
+def phase_differences(then: Phase, now: Phase) -> str:
+    """The keys that change the mathematics of a step, in words; empty where all are equal."""
+    before, after = encode(then), encode(now)
+    return ", ".join(
+        f"its {key} is {value}, not {after[key]}"
+        for key, value in before.items()
+        if key not in _FREE_KEYS and value != after[key]
+    )
+
+
+def _check_data(run: RunFolder, workload: WorkloadSpec) -> None:
+    """Before the first checkpoint the child has nothing to compare them with."""
+    if workload.target != "mdaf" or workload.data is None:
+        return
+    meta, then = Store.open(Path(workload.data)).meta, run.info.data_fingerprint
+    if then is not None and meta.fingerprint != then:
+        rows = "" if run.info.sizes is None else f" ({run.info.sizes.train_rows} training rows)"
+        raise UsageError(
+            f"--resume {run.path}: it was trained on data {then}{rows}, but {workload.data} now "
+            f"holds {meta.fingerprint} ({meta.rows['train']} training rows); name the folder of "
+            "the old data with --data, or start a new run"
+        )
+
+
+def starting_point(run: RunFolder, workload: WorkloadSpec) -> bool:
+    """Whether there is a checkpoint to go on from; says what is not as it was.
+
+    Raises:
+        UsageError: there are checkpoints, but none of them is whole.
+    """
+    saved = recover(run.path / "checkpoints")
+    if saved is None:
+        _say("nothing was saved yet: it begins at its first step")
+        return False
+    if saved.problem:
+        _say(
+            f"warning: {saved.problem}, epoch {saved.position.epoch}, batch {saved.position.batch}"
+        )
+    if words := code_differences(saved, code_versions(workload.target)):
+        _say(
+            f"warning: {words}; the rest may differ from an uninterrupted run's in the last digits"
+        )
+    return True
+
+
+def code_differences(saved: Saved, now: Mapping[str, str]) -> str:
+    """What code wrote the checkpoint and what code goes on, where they differ; else empty."""
+    differing = [name for name, version in saved.code.items() if now.get(name) != version]
+    return ", ".join(
+        "the workload's file has changed since the checkpoint"
+        if name == "workload file"
+        else f"the checkpoint is of {name} {saved.code[name]}, this is {now.get(name)}"
+        for name in differing
+    )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def kept_plan(
+    plan: TrainPlan,
+    argv: Sequence[str],
+    *,
+    epochs: int | None,
+    max_steps: int | None,
+    checkpoint_every_s: float,
+) -> TrainPlan:
+    """The plan as it was, with what is named anew; `--epochs` also lifts an old `--max-steps`."""
+    changes: dict[str, Any] = {}
+    if epochs is not None:
+        changes |= {"epochs": epochs, "max_steps": max_steps}
+    elif max_steps is not None:
+        changes["max_steps"] = max_steps
+    if given(argv, "--checkpoint-every"):
+        changes["checkpoint_every_s"] = checkpoint_every_s
+    return dataclasses.replace(plan, **changes)

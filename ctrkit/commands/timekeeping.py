@@ -1,0 +1,234 @@
+"""The time of a real run as it goes on: its ledger, its end against the promise, warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from ctrkit.config import ChildSpec
+from ctrkit.progress import Progress
+from ctrkit.report.ledger_view import end_words, moment_words
+from ctrkit.runs import Incident, RunFolder
+from ctrkit.supervise.account import PRODUCTIVE
+from ctrkit.supervise.awake import Awake
+from ctrkit.supervise.host import HostFigures, read_host
+from ctrkit.supervise.ledger import LEDGER, Clocks, LedgerKeeper
+from ctrkit.supervise.promise import (
+    Cause,
+    Forecast,
+    Standing,
+    forecast,
+    late_by_s,
+    late_cause,
+    promise_of,
+)
+from ctrkit.supervise.stop import StopRequest
+from ctrkit.supervise.supervisor import Tick
+from ctrkit.units import format_duration
+
+_TELL_S = 1.0
+
+
+class Teller(Protocol):
+    """Where a run's end and warnings are shown."""
+
+    def message(self, text: str) -> None: ...
+
+    def expect(self, words: str) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeRules:
+    """What is done about time: hold the machine awake, stop a run that would end too late."""
+
+    allow_sleep: bool = False
+    abort_after_s: float | None = None
+
+
+class Timekeeper:
+    """Follows one session of a real run; `launched`, `tick` and `ended` for each child, `close`.
+
+    Args:
+        run: receives the ledger, and an incident where the run is late.
+        spec: of the first child.
+        rules: see there.
+        display: shows the expected end.
+        stop: asked to end the run where it would end too late.
+        awake: what holds the machine awake, told of once where it cannot.
+        clocks: of the ledger.
+        host: reads the host's figures.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        spec: ChildSpec,
+        rules: TimeRules,
+        display: Teller,
+        stop: StopRequest,
+        *,
+        awake: Awake | None = None,
+        clocks: Clocks | None = None,
+        host: Callable[[], HostFigures] = read_host,
+    ) -> None:
+        assert spec.train is not None, "a train spec has a train plan"
+        self._run, self._plan, self._rules = run, spec.train, rules
+        self._display, self._stop, self._awake = display, stop, awake
+        self._clocks = clocks or Clocks()
+        self.keeper = LedgerKeeper(
+            run.path / LEDGER, Path(spec.folder), say=display.message, clocks=self._clocks,
+            host=host,
+        )  # fmt: skip
+        self._promise = promise_of(run.info.projection)
+        self._progress: Progress | None = None
+        self._began: float | None = None
+        self._done = 0.0
+        self._warned = self._told_awake = False
+        self._told_s = -_TELL_S
+        self._rows_judged = 0
+        #: why the run was asked to end, empty where it was not
+        self.aborted = ""
+
+    def launched(self) -> None:
+        """A child is about to be started."""
+        self.keeper.launched()
+
+    def ended(self, *, lost: bool) -> None:
+        """The child is over; `lost`: it did not end well."""
+        self.keeper.ended(lost=lost)
+
+    def close(self) -> None:
+        """The session is over: the last row is written."""
+        self.keeper.close()
+
+    def tick(self, tick: Tick) -> None:
+        """Some times a second."""
+        self.keeper.tick(tick)
+        self._tell_awake()
+        if tick.progress is None or not tick.progress.epoch:
+            return
+        self._follow(tick.progress)
+        standing = self.standing(tick.progress)
+        expected = forecast(standing, self._promise)
+        if expected is not None and self.keeper.wall_s - self._told_s >= _TELL_S:
+            self._told_s = self.keeper.wall_s
+            left = [s - standing.elapsed_s
+                    for s in (expected.total_s, expected.low_s, expected.high_s)]  # fmt: skip
+            self._display.expect(end_words(self._clocks.unix_s(), *left))
+        if len(self.keeper.rows) > self._rows_judged:
+            self._rows_judged = len(self.keeper.rows)
+            self._warn_if_late(standing, expected)
+        self._abort_if_too_late(standing, expected)
+
+    def _tell_awake(self) -> None:
+        if self._awake is None or self._told_awake:
+            return
+        if problem := self._awake.problem():
+            self._told_awake = True
+            self._display.message(f"this machine may go to sleep during the run: {problem}")
+
+    def _follow(self, progress: Progress) -> None:
+        self._progress = progress
+        done = _work(progress)
+        if self._began is None and (self.keeper.steps_of_launch or not progress.steps):
+            steps = self.keeper.steps_of_launch / progress.steps if progress.steps else 0.0
+            self._began = max(0.0, done - steps)
+        self._done = max(self._done, done)
+
+    def standing(self, progress: Progress) -> Standing:
+        """Where the session stands."""
+        epochs = float(self._plan.epochs)
+        if self._plan.max_steps is not None and progress.steps:
+            epochs = min(epochs, self._plan.max_steps / progress.steps)
+        began = self._done if self._began is None else self._began
+        return Standing(
+            epochs=epochs,
+            began=began,
+            done=max(began, self._done),
+            elapsed_s=self.keeper.wall_s,
+            productive_s=sum(self.keeper.account.seconds[name] for name in PRODUCTIVE),
+            steps=self.keeper.steps,
+        )
+
+    def _warn_if_late(self, standing: Standing, expected: Forecast | None) -> None:
+        """One warning, once the end leaves the promised interval."""
+        if self._warned or self._promise is None or expected is None:
+            return
+        late_s = late_by_s(standing, self._promise, expected)
+        if not late_s:
+            return
+        self._warned = True
+        cause = self._cause(standing)
+        reason = (
+            f"the run will end {format_duration(late_s)} after the promised interval, "
+            f"{self._when(expected, standing)}"
+        )
+        self._display.message(f"late: {cause.words}; {reason}. What to do: {cause.advice}")
+        self._note(reason, cause, "noted", late_s)
+
+    def _abort_if_too_late(self, standing: Standing, expected: Forecast | None) -> None:
+        limit_s = self._rules.abort_after_s
+        if limit_s is None or self.aborted or self._stop.finish:
+            return
+        total_s = standing.elapsed_s
+        if expected is not None and standing.is_pace_known:
+            total_s = max(total_s, expected.total_s)
+        if total_s <= limit_s:
+            return
+        cause = self._cause(standing)
+        self.aborted = (
+            f"it would take {format_duration(total_s)}, and --abort-if-later-than allows "
+            f"{format_duration(limit_s)}: {cause.words}"
+        )
+        self._display.message(f"saving and stopping: {self.aborted}")
+        self._note(self.aborted, cause, "stopped", total_s - limit_s)
+        self._stop.request()
+
+    def _cause(self, standing: Standing) -> Cause:
+        rows = self.keeper.rows_so_far()
+        return late_cause(rows, standing, self._promise, self.keeper.launch - 1)
+
+    def _when(self, expected: Forecast, standing: Standing) -> str:
+        left_s = expected.total_s - standing.elapsed_s
+        return moment_words(self._clocks.unix_s() + left_s)
+
+    def _note(self, reason: str, cause: Cause, action: str, late_s: float) -> None:
+        progress, cell = self._progress, self._run.info.cell
+        if progress is None or cell is None:
+            return
+        incident = Incident(
+            number=_free_number(self._run),
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            verdict="late",
+            reason=reason,
+            cause=cause.words,
+            fix=cause.advice,
+            epoch=progress.epoch,
+            step=progress.step,
+            stage=progress.stage.label,
+            cell_before=cell,
+            cell_after=cell,
+            action=action,
+            lost_s=late_s,
+        )
+        with suppress(OSError):  # it was said, and a full disk is no reason to end the run here
+            self._run.append_incident(incident)
+
+
+def _work(progress: Progress) -> float:
+    """Epochs that are done, with a fraction where it is known how long one is."""
+    fraction = min(1.0, progress.step / progress.steps) if progress.steps else 0.0
+    return progress.epoch - 1 + fraction
+
+
+def _free_number(run: RunFolder) -> int:
+    """A number for an incident that leaves the next one to the launch that goes on meanwhile."""
+    taken = {incident.get("number") for incident in run.incidents()}
+    number = run.next_incident() + 1
+    while number in taken:
+        number += 1
+    return number

@@ -1,0 +1,105 @@
+"""The ledger of a real run in words: where its time went, and when it will end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from ctrkit.report.blocks import Block, Column, Facts, Paragraph, Section, Table
+from ctrkit.report.words import percent, plural, rate_words
+from ctrkit.supervise.account import CATEGORIES
+from ctrkit.supervise.ledger import LedgerRow, totals
+from ctrkit.units import format_bytes, format_duration
+
+HEADING = "Where the time went"
+
+WORDS = {
+    "startup": "start-up", "data_wait": "data wait", "transfer": "transfer",
+    "compute": "forward and backward", "optimizer": "optimizer", "validation": "validation",
+    "checkpoint": "checkpoints", "logging": "logging", "restart": "restart after an incident",
+    "stopped": "stopped", "asleep": "host asleep", "shutdown": "shutdown",
+    "unexplained": "unexplained",
+}  # fmt: skip
+"""What reports call the categories."""
+
+_BAD = ("restart", "stopped", "asleep")
+_DEVICE_NOTE = (
+    "What the main thread spent: this device computes asynchronously, so a stage may pay for what "
+    "an earlier one asked for."
+)
+_LEAST_SHARE = 5e-4
+
+
+def ledger_section(rows: Sequence[LedgerRow], device: str = "cpu") -> Section:
+    """A table of categories with seconds and shares, and figures of the machine."""
+    spent, wall_s = totals(rows), sum(row.wall_s for row in rows)
+    shown = [name for name in CATEGORIES if abs(spent[name]) >= _LEAST_SHARE * wall_s]
+    columns = (Column("what", right=False), Column("time"), Column("share"))
+    table = Table(
+        columns,
+        tuple((WORDS[name], format_duration(spent[name]), percent(spent[name] / wall_s))
+              for name in shown),
+        tuple("bad" if name in _BAD else "plain" for name in shown),
+    ) if wall_s > 0 else Table(columns, ())  # fmt: skip
+    blocks: list[Block] = [table, Facts(tuple(_facts(rows, wall_s)))]
+    if device != "cpu":
+        blocks.append(Paragraph(_DEVICE_NOTE, "dim"))
+    return Section(HEADING, tuple(blocks))
+
+
+def _facts(rows: Sequence[LedgerRow], wall_s: float) -> list[tuple[str, str]]:
+    sessions = len({row.session for row in rows})
+    over = f" in {plural(sessions, 'session')}" if sessions > 1 else ""
+    found = [("wall clock", format_duration(wall_s) + over)]
+    trained = sum(row.rows for row in rows)
+    if trained and wall_s > 0:
+        found.append(("throughput", f"{rate_words(trained / wall_s)} rows/s over all of it"))
+    for label, name in (("CPU", "cpu_cores"), ("other CPU", "other_cores")):
+        cores = _weighted(rows, name)
+        if cores is not None:
+            who = "by this run" if name == "cpu_cores" else "by other processes"
+            found.append((label, f"{cores:.1f} cores {who}, on average"))
+    memory = [row.pss_bytes or row.rss_bytes or 0 for row in rows]
+    if any(memory):
+        found.append(("memory", f"up to {format_bytes(max(memory))}"))
+    swapped = sum((row.swapped_in_bytes or 0) + (row.swapped_out_bytes or 0) for row in rows)
+    if swapped:
+        found.append(("swap", f"{format_bytes(swapped)} swapped in and out on this machine"))
+    device = [row.device_bytes for row in rows if row.device_bytes]
+    if device:
+        found.append(("device memory", f"up to {format_bytes(max(device))}"))
+    hot = [row.temperature_c for row in rows if row.temperature_c is not None]
+    if hot:
+        found.append(("temperature", f"up to {max(hot):.0f} °C"))
+    throttles = sum(row.throttles or 0 for row in rows)
+    limits = [row.speed_limit for row in rows if row.speed_limit is not None]
+    if throttles:
+        found.append(("throttled", plural(throttles, "time")))
+    if limits and min(limits) < 1:
+        found.append(("throttled", f"down to {percent(min(limits))} of full speed"))
+    return found
+
+
+def _weighted(rows: Sequence[LedgerRow], name: str) -> float | None:
+    """The mean over time of a figure of the rows; None where no row has it."""
+    known = [(value, row.wall_s) for row in rows if (value := getattr(row, name)) is not None]
+    whole_s = sum(wall_s for _, wall_s in known)
+    return sum(value * wall_s for value, wall_s in known) / whole_s if whole_s > 0 else None
+
+
+def moment_words(unix_s: float, beside_unix_s: float | None = None) -> str:
+    """`Tue 24 Nov 13:50` in local time; only `13:50` on the day of `beside_unix_s`."""
+    then = time.localtime(unix_s)
+    if beside_unix_s is not None:
+        other = time.localtime(beside_unix_s)
+        if (then.tm_year, then.tm_yday) == (other.tm_year, other.tm_yday):
+            return time.strftime("%H:%M", then)
+    return time.strftime("%a %d %b %H:%M", then)
+
+
+def end_words(now_unix_s: float, left_s: float, low_s: float, high_s: float) -> str:
+    """`run left 11 h 20 min, until Tue 24 Nov 13:50 (13:20 .. 15:05)`: seconds to go, from now."""
+    end = now_unix_s + left_s
+    words = f"run left {format_duration(max(0.0, left_s))}, until {moment_words(end, now_unix_s)}"
+    low, high = (moment_words(now_unix_s + s, end) for s in (low_s, high_s))
+    return words + (f" ({low} .. {high})" if low != high else "")

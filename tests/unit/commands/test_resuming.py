@@ -1,0 +1,175 @@
+"""What a resumed run is: the same experiment, or a refusal that shows the difference."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ctrkit.commands.options import CommonOptions
+from ctrkit.commands.resuming import (
+    code_differences,
+    given,
+    kept_plan,
+    phase_differences,
+    plain_disk_errors,
+    resumable_spec,
+    save_spec,
+    starting_point,
+)
+from ctrkit.commands.saved import Position, Saved
+from ctrkit.config import ChildSpec, Phase, TrainPlan, WorkloadSpec, make_cell
+from ctrkit.environment import code_versions
+from ctrkit.errors import UsageError
+from ctrkit.files import write_json
+from ctrkit.runs import RunFolder
+from ctrkit.supervise.budgets import Budgets
+
+PLAN = TrainPlan(run_folder="x", epochs=15, max_steps=100, checkpoint_every_s=60.0)
+OWN = WorkloadSpec(target="/my/loop.py:Work", phase=Phase(dropout=0.2))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    made = RunFolder.create("train", ["train"], OWN, tmp_path / "run")
+    (made.path / "child").mkdir()
+    spec = ChildSpec(
+        kind="train", folder="elsewhere", workload=OWN, cell=make_cell(threads=1), train=PLAN
+    )
+    write_json(made.path / "child" / "spec.json", spec)
+    return made
+
+
+def common(**values: Any) -> CommonOptions:
+    defaults = CommonOptions(data=None, phase=Phase(), target="mdaf", budgets=Budgets(), out=None)
+    return dataclasses.replace(defaults, **values)
+
+
+def test_an_option_is_given_in_either_form() -> None:
+    assert given(["train", "--data", "x"], "--phase", "--data")
+    assert given(["train", "--data=x"], "--data")
+    assert not given(["train", "--data-x", "data"], "--data")
+
+
+def test_what_the_disk_refuses_is_one_line_and_nothing_else_is(run: RunFolder) -> None:
+    words = "cannot be written: No space.*--resume /"
+    with pytest.raises(UsageError, match=words), plain_disk_errors(run):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(ProcessLookupError), plain_disk_errors(run):
+        raise ProcessLookupError(errno.ESRCH, "No such process")
+
+
+def test_a_spec_that_was_saved_can_be_resumed(run: RunFolder) -> None:
+    (run.path / "child" / "spec.json").unlink()
+    (run.path / "child").rmdir()
+    folder = str(run.path / "child")
+    save_spec(
+        ChildSpec(kind="train", folder=folder, workload=OWN, cell=make_cell(threads=1), train=PLAN)
+    )
+    assert resumable_spec(run, common(), []).train == PLAN
+
+
+def test_without_options_it_is_what_it_was(run: RunFolder) -> None:
+    spec = resumable_spec(run, common(), ["train", "--resume", "run"])
+    assert (spec.workload, spec.train) == (OWN, PLAN)
+
+
+@pytest.mark.parametrize(
+    ("argv", "values", "message"),
+    [
+        (["--workload", "o"], {"target": "/o.py:W"}, r"is /my/loop.py:Work, not /o.py:W"),
+        (["--set", "x"], {"phase": Phase(dropout=0.4)}, "its dropout is 0.2, not 0.4; leave"),
+        (["--phase=x"], {"phase": Phase(lr=1.0)}, "its dropout is 0.2, not 0.3, its lr is 0.0003"),
+    ],
+)
+def test_another_experiment_is_refused_with_the_difference(
+    run: RunFolder, argv: list[str], values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        resumable_spec(run, common(**values), argv)
+
+
+def test_the_same_phase_may_be_named_again(run: RunFolder) -> None:
+    same = common(phase=Phase(dropout=0.2, name="mine", epochs=3, patience=1))
+    assert resumable_spec(run, same, ["--phase", "mine.toml"]).workload == OWN
+
+
+def test_a_run_that_was_never_set_up_is_named(run: RunFolder) -> None:
+    (run.path / "child" / "spec.json").unlink()
+    with pytest.raises(UsageError, match="ended before it was set up; start it anew"):
+        resumable_spec(run, common(), [])
+
+
+@pytest.mark.parametrize(
+    ("argv", "values", "expected"),
+    [
+        ([], {}, {}),
+        ([], {"checkpoint_every_s": 5.0}, {}),  # a default that nobody named
+        (["--checkpoint-every=5s"], {"checkpoint_every_s": 5.0}, {"checkpoint_every_s": 5.0}),
+        ([], {"max_steps": 200}, {"max_steps": 200}),
+        ([], {"epochs": 20}, {"epochs": 20, "max_steps": None}),
+        ([], {"epochs": 20, "max_steps": 9}, {"epochs": 20, "max_steps": 9}),
+    ],
+)
+def test_the_plan_is_kept_but_for_what_is_named(
+    argv: list[str], values: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    defaults: dict[str, Any] = {"epochs": None, "max_steps": None, "checkpoint_every_s": 600.0}
+    assert kept_plan(PLAN, argv, **{**defaults, **values}) == dataclasses.replace(PLAN, **expected)
+
+
+def save(run: RunFolder, code: dict[str, str]) -> None:
+    (run.path / "checkpoints").mkdir(exist_ok=True)
+    state = {"position": {"epoch": 2, "batch": 7}, "code": code}
+    torch.save(state, run.path / "checkpoints" / "last.pt")
+
+
+def test_before_the_first_checkpoint_it_begins_at_its_first_step(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert starting_point(run, OWN) is False
+    assert "begins at its first step" in capsys.readouterr().err
+
+
+def test_the_same_code_is_not_spoken_of(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    save(run, code_versions(OWN.target))
+    assert starting_point(run, OWN) is True
+    assert capsys.readouterr().err == ""
+
+
+def test_other_code_is_warned_of(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    save(run, {**code_versions(OWN.target), "torch": "1.0"})
+    assert starting_point(run, OWN) is True
+    now = code_versions(OWN.target)["torch"]
+    assert f"warning: the checkpoint is of torch 1.0, this is {now}" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_told_of(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(run, {})
+    folder = run.path / "checkpoints"
+    (folder / "last.pt").rename(folder / "previous.pt")
+    (folder / "last.pt").write_bytes(b"half")
+    assert starting_point(run, OWN) is True
+    words = capsys.readouterr().err
+    assert "last.pt is damaged (kept as last.pt.damaged)" in words
+    assert "going on from previous.pt before it, epoch 2, batch 7" in words
+
+
+def test_a_changed_workload_file_is_other_code(tmp_path: Path) -> None:
+    file = tmp_path / "loop.py"
+    file.write_text("x = 1\n")
+    saved = Saved(position=Position(1, 0), code=code_versions(f"{file}:Work"))
+    file.write_text("x = 2\n")
+    words = code_differences(saved, code_versions(f"{file}:Work"))
+    assert words == "the workload's file has changed since the checkpoint"
+
+
+def test_phases_differ_in_what_changes_a_step_only() -> None:
+    assert phase_differences(Phase(), Phase(epochs=3, patience=1, name="other")) == ""
+    assert phase_differences(Phase(), Phase(model="bst")) == "its model is mamba, not bst"

@@ -1,0 +1,249 @@
+"""The story of the mission on simulated clocks: what made a run late is named, and only that."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ctrkit.commands.timekeeping import Timekeeper, TimeRules
+from ctrkit.config import ChildSpec, TrainPlan, WorkloadSpec, make_cell
+from ctrkit.progress import Spending, SpentWriter
+from ctrkit.records import Recommendation
+from ctrkit.report.contents import read_contents
+from ctrkit.report.ledger_view import ledger_section
+from ctrkit.runs import RunFolder
+from ctrkit.supervise.awake import Awake
+from ctrkit.supervise.ledger import read_ledger, totals
+from ctrkit.supervise.stop import StopRequest
+from tests.unit.supervise.simulated import QUIET, World
+
+CELL = make_cell(threads=1)
+# 10 epochs of 100 steps of a second
+PROJECTION = Recommendation(
+    cell=CELL, reason="", projected_startup_s=2.0, projected_epoch_s=100.0,
+    projected_epoch_s_low=95.0, projected_epoch_s_high=105.0, projected_total_s=1002.0,
+    projected_total_s_low=952.0, projected_total_s_high=1052.0,
+)  # fmt: skip
+
+
+class Display:
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.words = ""
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def expect(self, words: str) -> None:
+        self.words = words
+
+
+@dataclasses.dataclass
+class Session:
+    """A simulated session, followed by the real timekeeper."""
+
+    world: World
+    run: RunFolder
+    times: Timekeeper
+    display: Display
+    stop: StopRequest
+
+    def launch(self) -> SpentWriter:
+        self.times.launched()
+        self.world.awake_s += 2.0
+        return self.world.begin()
+
+    def finish(self, child: SpentWriter) -> dict[str, float]:
+        """The seconds of the ledger, which must sum to the wall clock."""
+        child.enter(Spending.SHUTDOWN)
+        self.times.ended(lost=False)
+        self.times.close()
+        rows = read_ledger(self.run.path / "ledger.parquet")
+        spent = totals(rows)
+        assert sum(spent.values()) == pytest.approx(self.times.keeper.wall_s)
+        assert abs(spent["unexplained"]) < 1e-6
+        return spent
+
+    @property
+    def warnings(self) -> list[str]:
+        return [text for text in self.display.messages if text.startswith("late")]
+
+
+def session(
+    folder: Path,
+    projection: Recommendation | None = PROJECTION,
+    awake: Awake | None = None,
+    plan: dict[str, Any] | None = None,
+    **rules: Any,
+) -> Session:
+    run = RunFolder.create("train", ["train"], WorkloadSpec(), folder / "run")
+    run.update(cell=CELL, projection=projection)
+    (run.path / "child").mkdir()
+    world, display, stop = World(run.path / "child"), Display(), StopRequest(graceful=True)
+    train = TrainPlan(run_folder=str(run.path), **({"epochs": 10} | (plan or {})))
+    spec = ChildSpec(
+        kind="train", folder=str(run.path / "child"), workload=WorkloadSpec(), cell=CELL,
+        train=train,
+    )  # fmt: skip
+    times = Timekeeper(
+        run, spec, TimeRules(**rules), display, stop, awake=awake, clocks=world.clocks,
+        host=lambda: world.host,
+    )  # fmt: skip
+    world.keeper, world.follow = times.keeper, times.tick
+    return Session(world, run, times, display, stop)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CTRKIT_HOME", str(tmp_path / "home"))
+
+
+def test_a_run_that_goes_as_promised_is_not_warned_of(tmp_path: Path) -> None:
+    now = session(tmp_path)
+    child = now.launch()
+    now.world.steps(child, 90)
+    assert now.display.words.startswith("run left 15 min 1")
+    spent = now.finish(child)
+    assert (now.warnings, now.run.incidents()) == ([], [])
+    assert spent["compute"] == pytest.approx(81.0)
+    assert spent["startup"] == pytest.approx(2.0)
+
+
+def test_a_host_that_sleeps_for_hours_between_batches_is_reported_as_that(tmp_path: Path) -> None:
+    now = session(tmp_path)
+    child = now.launch()
+    now.world.steps(child, 130)
+    child.enter(Spending.DATA_WAIT)
+    now.world.slept_s += 7 * 3600 + 12 * 60  # the child's clock stands still meanwhile
+    now.world.tick()
+    now.world.steps(child, 200)
+    (warning,) = now.warnings
+    assert "late: the host slept 7 h 12 min" in warning
+    assert "What to do: keep the machine plugged in" in warning
+    assert "data wait" not in warning
+    (incident,) = now.run.incidents()
+    assert (incident["verdict"], incident["action"]) == ("late", "noted")
+    assert incident["cause"] == "the host slept 7 h 12 min"
+    assert incident["lost_s"] == pytest.approx(25_920 - 50, abs=60)
+    spent = now.finish(child)
+    assert spent["asleep"] == pytest.approx(25_920.0)
+    assert spent["data_wait"] == pytest.approx(33.0)
+    table = ledger_section(read_contents(now.run.path).ledger).blocks[0]
+    assert ("host asleep", "7 h 12 min", "99 %") in getattr(table, "rows")  # noqa: B009
+
+
+def test_a_run_that_is_paused_between_batches_is_reported_as_that(tmp_path: Path) -> None:
+    now = session(tmp_path)
+    child = now.launch()
+    now.world.steps(child, 130)
+    child.enter(Spending.DATA_WAIT)
+    now.world.tick()
+    now.world.awake_s += 12 * 60
+    now.world.steps(child, 70)
+    (warning,) = now.warnings
+    assert "late: the run was stopped for 12 min 00 s" in warning
+    assert "SIGSTOP" in warning
+    spent = now.finish(child)
+    assert spent["stopped"] == pytest.approx(720.0, abs=0.2)
+    assert spent["data_wait"] == pytest.approx(20.0, abs=0.2)
+
+
+def test_other_processes_that_starve_the_loader_are_named(tmp_path: Path) -> None:
+    now = session(tmp_path)
+    child = now.launch()
+    now.world.steps(child, 300)
+    for _ in range(300):
+        now.world.steps(child, 1, wait_s=1.4)
+        busy_s = now.world.host.busy_s + 2.3 * 1.6 + 1.5
+        now.world.host = dataclasses.replace(QUIET, busy_s=busy_s)
+    (warning,) = now.warnings
+    # told in the midst of the first bad minute
+    assert warning.startswith("late: data wait rose from 10 % to 35 %: other processes take 0.7")
+    assert "end the other work" in warning
+    assert now.finish(child)["data_wait"] == pytest.approx(450.0)
+
+
+def test_swapping_is_named(tmp_path: Path) -> None:
+    now = session(tmp_path)
+    child = now.launch()
+    for step in range(400):
+        now.world.steps(child, 1, wait_s=0.8)
+        swapped = step * 8_000_000
+        now.world.host = dataclasses.replace(QUIET, swapped_in_bytes=swapped)
+    (warning,) = now.warnings
+    assert warning.startswith("late: swapping since ")
+    assert "fewer --workers" in warning
+
+
+def test_time_that_restarts_lost_is_named(tmp_path: Path) -> None:
+    now = session(tmp_path)
+    child = now.launch()
+    now.world.steps(child, 60)
+    now.times.ended(lost=True)
+    now.world.awake_s += 120.0
+    again = now.launch()
+    now.world.steps(again, 200)
+    (warning,) = now.warnings
+    assert "late: restarted once: 2 min 0" in warning
+    assert now.finish(again)["restart"] == pytest.approx(120.0 + 2.0 + 60.0, abs=1.1)
+
+
+def test_without_a_promise_there_is_an_end_but_no_warning(tmp_path: Path) -> None:
+    now = session(tmp_path, projection=None)
+    child = now.launch()
+    now.world.steps(child, 10)
+    assert now.display.words == ""
+    now.world.slept_s += 20_000
+    now.world.steps(child, 90)
+    assert now.display.words.startswith("run left 15 min")
+    assert now.warnings == []
+
+
+def test_a_run_that_would_end_too_late_is_asked_to_save_and_stop(tmp_path: Path) -> None:
+    now = session(tmp_path, projection=None, abort_after_s=900.0)
+    child = now.launch()
+    now.world.steps(child, 40)
+    assert not now.stop.finish  # its pace is not known yet
+    now.world.steps(child, 40)
+    assert now.stop.requests == 1
+    assert now.times.aborted.startswith("it would take 16 min 4")
+    assert "--abort-if-later-than allows 15 min 00 s: compute takes 90 %" in now.times.aborted
+    (incident,) = now.run.incidents()
+    assert (incident["verdict"], incident["action"]) == ("late", "stopped")
+    # a run that hardly moves is stopped at the limit itself
+    slow = session(tmp_path / "slow", projection=None, abort_after_s=30.0)
+    child = slow.launch()
+    slow.world.steps(child, 27)
+    assert not slow.stop.finish
+    slow.world.steps(child, 5)
+    assert slow.stop.finish
+
+
+def test_a_run_within_the_limit_goes_on(tmp_path: Path) -> None:
+    now = session(tmp_path, abort_after_s=1200.0, plan={"max_steps": 300})
+    now.world.steps(now.launch(), 290)
+    assert not now.stop.finish
+    assert now.display.words.startswith("run left 11 s")  # of 300 steps, not of 10 epochs
+
+
+def test_incidents_of_a_launch_keep_the_number_that_its_evidence_has(tmp_path: Path) -> None:
+    now = session(tmp_path)
+    number = now.run.next_incident()
+    child = now.launch()
+    now.world.steps(child, 70)
+    now.world.slept_s += 50_000
+    now.world.steps(child, 2)
+    (incident,) = now.run.incidents()
+    assert incident["number"] != number == now.run.next_incident()
+
+
+def test_a_machine_that_cannot_be_held_awake_is_told_of_once(tmp_path: Path) -> None:
+    with Awake(["no-such-tool-anywhere"]) as awake:
+        now = session(tmp_path, awake=awake)
+        now.world.steps(now.launch(), 5)
+    assert [text for text in now.display.messages if "sleep" in text] == [
+        "this machine may go to sleep during the run: there is no no-such-tool-anywhere"
+    ]
