@@ -84,11 +84,11 @@ class _DataQueue(_Queue):
 
 
 def _start(process: BaseProcess) -> None:
-    _torch_start(process)
-    for popen in _started:
+    for popen in _started:  # before the start: the new process may get the pid of one that ended
         if popen.returncode == 0:
             _forget(popen.pid)
     _started[:] = [popen for popen in _started if popen.returncode != 0]
+    _torch_start(process)
     _started.append(process._popen)  # type: ignore[attr-defined]
 
 
