@@ -17,6 +17,8 @@ VERDICTS = (
     "ok", "deadlock", "stalled", "worker-died", "out-of-memory", "crashed", "setup-failed",
     "shutdown-hang", "refused", "skipped",
 )  # fmt: skip
+#: Verdicts of a measurement that is complete. Where the process did not end, the result counts.
+COMPLETE = ("ok", "shutdown-hang")
 EPOCH_COLUMNS = (
     "epoch", "train_loss", "train_auc", "train_logloss", "val_loss", "val_auc", "val_logloss",
     "train_val_gap", "gate_mean", "gate_std", "learning_rate", "rows", "wall_s",

@@ -90,10 +90,11 @@ def recommend(
 
 
 def candidates_of(search: SearchResult, inspection: Inspection) -> list[Candidate]:
-    """Cells with a full trial that is ok; where there is none, those that the budget cut late."""
-    ran = {t.cell: None for t in search.trials if t.request.kind == "full" and t.ok}
-    if not ran:
-        ran = {t.cell: None for t in search.trials if t.request.kind == "full" and t.usable}
+    """Cells with a full trial that is ok; else those whose process did not end, else cut late."""
+    full = [t for t in search.trials if t.request.kind == "full"]
+    clean = {t.cell: None for t in full if t.ok and t.result.verdict == "ok"}
+    complete = {t.cell: None for t in full if t.ok}
+    ran = clean or complete or {t.cell: None for t in full if t.usable}
     candidates = []
     for cell in ran:
         step = mean_interval(samples_of(search.launches(cell)))
@@ -170,11 +171,26 @@ def findings(chosen: Candidate, search: SearchResult, inspection: Inspection) ->
         also=[alone] if alone else [],
         has_task=inspection.has_task,
     )
+    if any(t.ok and t.result.verdict == "shutdown-hang" for t in search.full_trials(chosen.cell)):
+        found.append(_never_ends())
     if chosen.projection is None:
         found.append(_unknown_length())
     if len(search.plan.batch_sizes) > 1:
         found.append(_several_batch_sizes())
     return found
+
+
+def _never_ends() -> Finding:
+    return Finding(
+        stage="shutdown",
+        share=None,
+        worth_x=None,
+        text=(
+            "its result was complete, but its process did not end (shutdown-hang): the"
+            " measurement counts, but a run of your own would not end either"
+        ),
+        confidence="high",
+    )
 
 
 def _unknown_length() -> Finding:

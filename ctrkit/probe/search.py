@@ -73,6 +73,10 @@ class SearchResult:
         """Measurements of its full trials: those that ended well, else what cut ones had."""
         return full_launches(cell, self.trials)
 
+    def full_trials(self, cell: Cell) -> list[Trial]:
+        """Its launches as a whole, whatever they came to."""
+        return [t for t in self.trials if t.request.kind == "full" and t.cell == cell]
+
     def compute(self, cell: Cell) -> Measurement | None:
         """Its training step alone."""
         trial = compute_trial(cell, self.trials)

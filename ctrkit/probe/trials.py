@@ -16,7 +16,7 @@ from ctrkit.measure.steps import (
     stage_means_s,
     steps_measured,
 )
-from ctrkit.records import Measurement, TrialRecord
+from ctrkit.records import COMPLETE, Measurement, TrialRecord
 
 #: A trial that ended early still counts as a measurement of its cell from so many steps on.
 ENOUGH_STEPS = 2
@@ -65,13 +65,13 @@ class Trial:
 
     @property
     def ok(self) -> bool:
-        """It ran to its end and measured its steps."""
-        return self.result.verdict == "ok" and self._steps() > 0
+        """It ran to its end and measured its steps, even if its process then did not end."""
+        return self.result.verdict in COMPLETE and self._steps() > 0
 
     @property
     def failed(self) -> bool:
-        """It got a verdict of its own; one that the budget cut did not fail."""
-        return self.result.verdict not in ("ok", "skipped", "refused")
+        """It got a verdict of its own and no result; one that the budget cut did not fail."""
+        return self.result.verdict not in ("ok", "skipped", "refused") and not self.ok
 
     @property
     def usable(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ctrkit.config import CELL_AXES, Cell
-from ctrkit.records import Recommendation, TrialRecord
+from ctrkit.records import COMPLETE, Recommendation, TrialRecord
 from ctrkit.report.blocks import Column, Table, Tone
 from ctrkit.report.words import clean, percent, rate_words, sentence, step_words
 from ctrkit.units import format_duration
@@ -57,10 +57,12 @@ def _result(records: Sequence[TrialRecord]) -> CellResult | None:
     ran = [r for r in records if has_figures(r)]
     failed = [r for r in records if r.verdict != "ok" and r.verdict not in NOT_RUN]
     if ran:
-        verdict = "ok" if any(r.verdict == "ok" for r in ran) else "cut short"
+        verdict = "ok" if any(r.verdict in COMPLETE for r in ran) else "cut short"
         failures = [r for r in failed if r.kind == "full"]
         if failures:
-            verdict = f"{failures[-1].verdict} {len(failures)}/{len(ran) + len(failures)}"
+            launches = len(failures) + sum(r not in failures for r in ran)
+            verdict = failures[-1].verdict
+            verdict += f" {len(failures)}/{launches}" if launches > 1 else ""
         return CellResult(_mean_launch(ran), verdict, bool(failures))
     if failed:
         return CellResult(failed[-1], failed[-1].verdict, True)
@@ -72,9 +74,10 @@ def _result(records: Sequence[TrialRecord]) -> CellResult | None:
 
 
 def has_figures(record: TrialRecord) -> bool:
-    """Whether the whole step was measured: ok, or cut by the budget after some steps."""
-    is_cut = record.verdict == "skipped" and record.step_s is not None
-    return record.kind == "full" and (record.verdict == "ok" or is_cut)
+    """Whether the whole step was measured: to its end, or cut by the budget after some steps."""
+    if record.kind != "full" or record.verdict == "ok":
+        return record.kind == "full"
+    return record.verdict in (*COMPLETE, "skipped") and record.step_s is not None
 
 
 def _mean_launch(launches: Sequence[TrialRecord]) -> TrialRecord:
@@ -180,16 +183,23 @@ def _tone(result: CellResult, is_best: bool) -> Tone:
 
 
 def failure_lines(trials: Sequence[TrialRecord]) -> list[str]:
-    """A line per trial that failed: what, why, and where its evidence lies."""
-    lines = []
+    """A line per cell, part and verdict that failed: what, why, and where its evidence lies."""
+    alike: dict[tuple[str, str, str], list[TrialRecord]] = {}
     for record in trials:
-        if record.verdict == "ok" or record.verdict in NOT_RUN:
-            continue
-        part = "" if record.kind == "full" else f" ({clean(record.kind, 20)} alone)"
-        where = f" Evidence: {clean(record.evidence)}" if record.evidence else ""
-        why = sentence(record.reason) or "No reason was recorded."
-        lines.append(f"{clean(record.cell_id)}{part}: {clean(record.verdict)}. {why}{where}")
-    return lines
+        if record.verdict != "ok" and record.verdict not in NOT_RUN:
+            key = (record.cell_id, record.kind, record.verdict)
+            alike.setdefault(key, []).append(record)
+    return [_failure_line(records) for records in alike.values()]
+
+
+def _failure_line(records: Sequence[TrialRecord]) -> str:
+    record = records[0]
+    part = "" if record.kind == "full" else f" ({clean(record.kind, 20)} alone)"
+    times = f" in {len(records)} launches" if len(records) > 1 else ""
+    evidence = ", ".join(clean(r.evidence) for r in records if r.evidence)
+    where = f" Evidence: {evidence}" if evidence else ""
+    why = sentence(record.reason) or "No reason was recorded."
+    return f"{clean(record.cell_id)}{part}: {clean(record.verdict)}{times}. {why}{where}"
 
 
 def not_run_lines(trials: Sequence[TrialRecord]) -> list[str]:

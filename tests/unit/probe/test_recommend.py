@@ -74,6 +74,21 @@ def test_a_tie_is_no_licence_for_a_likely_loss():
     assert prefer([far, near]) is near
 
 
+def test_a_result_counts_whose_process_did_not_end(inspection):
+    cell = make_cell(loader="batches", workers=0)
+    recommendation = recommend(searched(trial(cell, 1.0, verdict="shutdown-hang")), inspection())
+    assert recommendation.cell == cell
+    assert any("did not end" in finding.text for finding in recommendation.findings)
+
+
+def test_a_cell_that_ends_is_preferred_to_a_faster_one_that_does_not(inspection):
+    lingers, ends = (make_cell(loader="batches", workers=w) for w in (0, 2))
+    search = searched(trial(lingers, 1.0, verdict="shutdown-hang"), trial(ends, 2.0))
+    recommendation = recommend(search, inspection())
+    assert recommendation.cell == ends
+    assert not any("did not end" in finding.text for finding in recommendation.findings)
+
+
 def test_the_shortest_projection_wins(inspection):
     cells = [make_cell(loader="batches", workers=w) for w in (0, 2)]
     recommendation = recommend(searched(trial(cells[0], 2.0), trial(cells[1], 1.0)), inspection())

@@ -80,7 +80,8 @@ def test_records_survive_the_table():
         ("skipped", 2, False, True, False),
         ("skipped", 1, False, False, False),
         ("crashed", 2, False, False, True),
-        ("shutdown-hang", 2, False, False, True),
+        ("shutdown-hang", 2, True, True, False),
+        ("shutdown-hang", 0, False, False, True),
     ],
 )
 def test_what_counts_as_a_measurement(verdict, steps, ok, usable, failed):
