@@ -36,6 +36,7 @@ def main(arguments: list[str]) -> int:
     folder = Path(spec.folder)
     lifeline.end_with_supervisor()
     lifeline.arm_stacks(folder)
+    lifeline.share_sockets_folder()
     with ProgressWriter(folder / "progress.bin") as progress:
         code = _run(spec, progress)
         # After an error the workers have yet to be wound up: that is a shutdown still.

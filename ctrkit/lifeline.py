@@ -21,6 +21,33 @@ FIRST_FOLDER = Path(__file__).parent / "first"
 _PR_SET_PDEATHSIG = 1
 
 
+def sockets_folder(run_id: str) -> Path:
+    """Where a family's processes put the sockets by which they hand over tensors.
+
+    multiprocessing makes such a folder itself, but one whose process is killed stays for ever.
+    The name is short, since that of a socket may have about 100 characters.
+    """
+    import tempfile
+
+    return Path(tempfile.gettempdir()) / f"ctrkit-{run_id[:12]}"
+
+
+def share_sockets_folder() -> None:
+    """Have this process, and all that multiprocessing starts from it, use `sockets_folder`.
+
+    Does nothing in a process that no supervisor started.
+    """
+    run_id = os.environ.get(RUN_ID_VARIABLE)
+    if run_id is None or not (folder := sockets_folder(run_id)).is_dir():
+        return
+    from multiprocessing import process
+
+    # what `multiprocessing.util.get_temp_dir` looks up, and what each process inherits
+    config = getattr(process.current_process(), "_config", None)
+    if isinstance(config, dict):
+        config.setdefault("tempdir", str(folder))
+
+
 def end_with_supervisor() -> None:
     """Have the kernel kill this process when its supervisor dies (Linux; elsewhere a guard does).
 

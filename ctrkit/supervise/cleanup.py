@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from ctrkit.lifeline import RUN_ID_VARIABLE
+from ctrkit.lifeline import RUN_ID_VARIABLE, sockets_folder
 
 _LINUX = sys.platform.startswith("linux")
 _SHARED = Path("/dev/shm")
@@ -128,6 +129,11 @@ def _zombies(family: Family) -> set[int]:
             if zombie and os.getsid(process.pid) == family.root_pid:
                 found.add(process.pid)
     return found
+
+
+def remove_sockets(run_id: str) -> None:
+    """Remove the folder of the sockets that the family used; there may be none."""
+    shutil.rmtree(sockets_folder(run_id), ignore_errors=True)
 
 
 @contextmanager

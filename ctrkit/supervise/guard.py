@@ -54,9 +54,10 @@ def main() -> None:
         if line.strip() == DONE:
             return
         pid = int(line)
-    from ctrkit.supervise.cleanup import Family, end_family
+    from ctrkit.supervise.cleanup import Family, end_family, remove_sockets
 
     end_family(Family(root_pid=pid, created_s=created_s, run_id=run_id))
+    remove_sockets(run_id)
 
 
 if __name__ == "__main__":

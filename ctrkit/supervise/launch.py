@@ -20,8 +20,9 @@ from ctrkit.lifeline import (
     FOLDER_VARIABLE,
     RUN_ID_VARIABLE,
     SUPERVISOR_VARIABLE,
+    sockets_folder,
 )
-from ctrkit.supervise.cleanup import Ended, Family, end_family, reap_orphans
+from ctrkit.supervise.cleanup import Ended, Family, end_family, reap_orphans, remove_sockets
 from ctrkit.supervise.guard import Guard
 
 MAX_OUTPUT_BYTES = 64_000_000
@@ -53,6 +54,7 @@ class Child:
         env = {key: value for key, value in os.environ.items() if key != RUN_ID_VARIABLE}
         self._guard = Guard(run_id, env)
         try:
+            sockets_folder(run_id).mkdir(mode=0o700)
             self.spawned_at_s = time.monotonic()
             path = self.folder / "spec.json"
             write_json(path, dataclasses.replace(spec, spawned_at_s=self.spawned_at_s))
@@ -60,6 +62,7 @@ class Child:
             command = [sys.executable, "-P", "-m", "ctrkit.child", str(path)]
             self._process = _start(list(argv or command), self.folder, env, run_id)
         except BaseException:
+            remove_sockets(run_id)
             self._guard.dismiss()
             raise
         self._family = Family.of(self._process.pid, run_id)
@@ -115,6 +118,7 @@ class Child:
             if self._exit_fd is not None:
                 os.close(self._exit_fd)
                 self._exit_fd = None
+            remove_sockets(self._family.run_id)
             self._guard.dismiss()
         return ended
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from ctrkit.config import Cell, ChildSpec, WorkloadSpec
-from ctrkit.lifeline import RUN_ID_VARIABLE
+from ctrkit.lifeline import RUN_ID_VARIABLE, sockets_folder
 from ctrkit.progress import read_progress
 from ctrkit.supervise.budgets import Budgets
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
@@ -295,6 +295,13 @@ def test_shared_memory_of_a_killed_family_is_removed_and_of_others_not(tmp_path:
         foreign.unlink()
 
 
+def test_the_sockets_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    assert supervise(tmp_path, "leaves_a_socket").verdict == "ok"
+    socket = Path((tmp_path / "child" / "socket").read_text())
+    assert socket.parent.name.startswith("ctrkit-")
+    assert not socket.parent.exists()
+
+
 SUPERVISOR = """
 import sys
 from pathlib import Path
@@ -314,9 +321,12 @@ def test_the_family_ends_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     wait_until(lambda: (folder / "ready").exists())
     family = psutil.Process(supervisor.pid).children(recursive=True)
     assert len(family) == 4  # guard, child, its two
+    run_id = next(filter(None, (process.environ().get(RUN_ID_VARIABLE) for process in family)))
+    assert sockets_folder(run_id).is_dir()
     supervisor.kill()
     supervisor.wait()
     wait_until(lambda: not any(p.is_running() and p.status() != "zombie" for p in family))
+    assert not sockets_folder(run_id).exists()
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from ctrkit.lifeline import arm_stacks, end_with_supervisor
+from ctrkit.lifeline import arm_stacks, end_with_supervisor, share_sockets_folder
 from ctrkit.progress import ProgressWriter, Stage
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -146,6 +146,24 @@ def leaks_shared_memory(folder: Path, progress: ProgressWriter) -> None:
     waiting(folder, progress)
 
 
+def leaves_a_socket(folder: Path, progress: ProgressWriter) -> None:
+    """A spawned process listens, as torch's workers do to hand over tensors, and is killed."""
+    import multiprocessing
+
+    process = multiprocessing.get_context("spawn").Process(target=listen, args=(folder,))
+    process.start()
+    process.join(60)
+    finish(folder, progress)
+
+
+def listen(folder: Path) -> None:
+    from multiprocessing.connection import Listener
+
+    with Listener() as listener:
+        (folder / "socket").write_text(str(listener.address))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def fork_with_lock(folder: Path, progress: ProgressWriter) -> None:
     """A DataLoader whose workers are forked while another thread holds a lock."""
     import torch
@@ -205,6 +223,7 @@ def main() -> None:
     end_with_supervisor()
     folder, behaviour = Path(sys.argv[1]), sys.argv[2]
     arm_stacks(folder)
+    share_sockets_folder()
     globals()[behaviour](folder, ProgressWriter(folder / "progress.bin"))
 
 
