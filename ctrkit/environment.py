@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import subprocess
 import sys
 from functools import cache
 from importlib import metadata
@@ -29,6 +30,7 @@ RECORDED_VARIABLES = (
     "PYTORCH_ENABLE_MPS_FALLBACK",
     "PYTORCH_MPS_HIGH_WATERMARK_RATIO",
 )
+_GIT_S = 2.0
 RECORDED_PACKAGES = ("torch", "numpy", "pyarrow", "duckdb", "scikit-learn", "scipy")
 
 
@@ -49,6 +51,16 @@ def usable_cpus() -> int:
 def physical_cores() -> int:
     """Physical cores that this process may use, at least 1."""
     return max(1, min(psutil.cpu_count(logical=False) or usable_cpus(), usable_cpus()))
+
+
+def began_unix_s(pid: int) -> float | None:
+    """When a process was started; None where none of that id runs."""
+    try:
+        process = psutil.Process(pid)
+        ended = process.status() == psutil.STATUS_ZOMBIE
+        return None if ended else float(process.create_time())
+    except (psutil.Error, OSError, ValueError, OverflowError):
+        return None
 
 
 def fingerprint(value: Any) -> str:
@@ -104,9 +116,39 @@ def _processor_name() -> str:
 
 
 def describe_environment() -> dict[str, Any]:
-    """The allow-listed environment that `run.json` keeps: machine, versions, a few variables."""
+    """The allow-listed environment that `run.json` keeps: machine, versions, a few variables.
+
+    `git` has branch and commit of the working folder; it is left out where there is neither.
+    """
     variables = {name: os.environ[name] for name in RECORDED_VARIABLES if name in os.environ}
-    return {"machine": describe_machine(), "versions": _versions(), "variables": variables}
+    found = {"machine": describe_machine(), "versions": _versions(), "variables": variables}
+    code = describe_code()
+    return found | {"git": code} if code else found
+
+
+def describe_code() -> dict[str, str]:
+    """`branch` and `commit` that are checked out in the working folder; empty outside of git.
+
+    A branch is not told where none is checked out, as in many CI jobs.
+    """
+    branch = _git("rev-parse", "--abbrev-ref", "HEAD")
+    if not branch:
+        return {}
+    commit = _git("rev-parse", "--short", "HEAD")
+    found = {"branch": "" if branch == "HEAD" else branch, "commit": commit}
+    return {name: text for name, text in found.items() if text}
+
+
+def _git(*arguments: str) -> str:
+    """What git says in one line; empty without git, a repository or an answer in time."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            errors="replace", timeout=_GIT_S, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()[:200]
 
 
 def machine_fingerprint() -> str:

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import psutil
-
 from ctrkit.config import Phase, WorkloadSpec, encode
+from ctrkit.environment import began_unix_s
 from ctrkit.errors import UsageError
 from ctrkit.files import finite, read_json, read_table
 from ctrkit.progress import Progress, read_progress
@@ -35,6 +34,11 @@ EpochRow = Mapping[str, float | None]
 UNKNOWN = "an unknown workload"
 """The target of a run whose `run.json` is lost."""
 
+DIED = "died"
+"""The status of a run that calls itself running and whose process is gone."""
+
+_SAME_START_S = 5.0  # clocks are set; two processes of one id are further apart
+
 _TRAIN_PARTS = ("epochs.csv", "checkpoints", LEDGER, INCIDENTS)
 _PARTS = ("trials.parquet", "recommendation.json", "stamps.parquet", "evidence", *_TRAIN_PARTS)
 
@@ -46,8 +50,9 @@ class RunContents:
     """All that a report needs of one run folder.
 
     `progress` is the loop's last sign of life, `silent_s` how long ago that was (None where it
-    cannot be known), `alive` whether its process still runs. `missing` has a sentence for
-    everything that should be there and is not, or cannot be read.
+    cannot be known), `alive` whether its process still runs; `info.status` is DIED where it
+    should and does not. `missing` has a sentence for everything that should be there and is not,
+    or cannot be read.
     """
 
     path: Path
@@ -80,11 +85,11 @@ def read_contents(path: Path) -> RunContents:
     missing += _absent(run, trials or [], epochs or [], incidents or [])
     progress_path = run.path / "child" / "progress.bin"
     progress = _tolerant(lambda: read_progress(progress_path), missing, "progress.bin")
-    alive = progress is not None and _is_alive(progress.pid, progress_path)
+    alive = run.info.status == "running" and _is_alive(run.info, progress, progress_path)
     checkpoints = run.path / "checkpoints"
     return RunContents(
         path=run.path,
-        info=run.info,
+        info=_with_true_status(run.info, alive),
         trials=trials or [],
         recommendation=recommendation,
         epochs=epochs or [],
@@ -188,6 +193,7 @@ def contents_json(contents: RunContents) -> dict[str, Any]:
         {
             "path": str(contents.path),
             "run": encode(contents.info),
+            "running": contents.alive,
             "trials": [encode(record) for record in contents.trials],
             "recommendation": (
                 None if contents.recommendation is None else encode(contents.recommendation)
@@ -238,22 +244,33 @@ def _tolerant(read: Callable[[], T], missing: list[str], name: str) -> T | None:
     return None
 
 
-def is_running(path: Path, info: RunInfo) -> bool:
-    """Whether a run that calls itself running has not been killed, as far as can be known.
-
-    Training has a process whose progress file tells; of a probe only its status does.
-    """
-    if info.status != "running" or info.command != "train":
-        return info.status == "running"
+def true_status(path: Path, info: RunInfo) -> RunInfo:
+    """`run.json` of a run folder, with the status DIED where its process is gone."""
+    if info.status != "running":
+        return info
     progress_path = path / "child" / "progress.bin"
     progress = _tolerant(lambda: read_progress(progress_path), [], "progress.bin")
-    return progress is not None and _is_alive(progress.pid, progress_path)
+    return _with_true_status(info, _is_alive(info, progress, progress_path))
 
 
-def _is_alive(pid: int, progress_path: Path) -> bool:
-    """Whether the writer of the progress file runs; a process born after the file is another."""
-    try:
-        born_s: float = psutil.Process(pid).create_time()
-        return born_s <= progress_path.stat().st_mtime + 1.0
-    except (psutil.Error, OSError, ValueError):
+def _with_true_status(info: RunInfo, alive: bool) -> RunInfo:
+    if info.status != "running" or alive:
+        return info
+    return dataclasses.replace(info, status=DIED, status_reason="it ended without a word")
+
+
+def _is_alive(info: RunInfo, progress: Progress | None, progress_path: Path) -> bool:
+    """Whether the run's process runs: the one that `run.json` names, else that of its loop.
+
+    Of a probe without either only its status is known.
+    """
+    if info.pid is not None:
+        began_s, born_s = info.pid_began_unix_s, began_unix_s(info.pid)
+        return born_s is not None and (began_s is None or abs(born_s - began_s) < _SAME_START_S)
+    if progress is None:
+        return info.command != "train"
+    born_s = began_unix_s(progress.pid)
+    try:  # a process born after the file is another
+        return born_s is not None and born_s <= progress_path.stat().st_mtime + 1.0
+    except OSError:
         return False

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from ctrkit.config import parse_condition
 from ctrkit.records import EPOCH_COLUMNS, RunInfo
 from ctrkit.report.blocks import Block, Column, Paragraph, Section, Table
-from ctrkit.report.contents import EpochRow
+from ctrkit.report.contents import DIED, EpochRow
 from ctrkit.report.words import clean, plural
 
 
@@ -55,6 +56,14 @@ def classify(info: RunInfo, epochs: Sequence[EpochRow], partial: bool) -> Classi
         tier for tier in criteria if all(one.is_met is True for one in judged if one.tier == tier)
     ]
     return Classification(met[0] if met else None, _incomplete(info, epochs, partial), judged)
+
+
+def classification_json(found: Classification | None) -> dict[str, Any] | None:
+    """As JSON values; None where the run's phase has no criteria."""
+    if found is None:
+        return None
+    judged = [asdict(one) for one in found.judged]
+    return {"class": found.tier, "incomplete": found.incomplete or None, "conditions": judged}
 
 
 def best_epoch(epochs: Sequence[EpochRow]) -> EpochRow | None:
@@ -120,7 +129,8 @@ def _incomplete(info: RunInfo, epochs: Sequence[EpochRow], partial: bool) -> str
     of_phase = info.workload.phase.epochs
     done = f"{len(epochs)} of {plural(of_phase, 'epoch')}"
     if info.status != "done":
-        return f"{done} finished, the run is {clean(info.status, 30)}"
+        verb = "has" if info.status == DIED else "is"
+        return f"{done} finished, the run {verb} {clean(info.status, 30)}"
     if partial:
         return f"{done}, the last of them cut short"
     planned = info.sizes.epochs if info.sizes else of_phase

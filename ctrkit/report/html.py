@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ctrkit.errors import UsageError
-from ctrkit.report.blocks import Block, Code, Facts, Report, Section, Table
+from ctrkit.report.blocks import Block, Code, Facts, Paragraph, Report, Section, Table
 from ctrkit.report.contents import RunContents
 from ctrkit.report.evidence import TrialEvidence, read_evidence
+from ctrkit.report.ledger_view import HEADING as TIME
 from ctrkit.report.pictures import probe_pictures, train_pictures
 from ctrkit.report.summary import Summary, again_lines, summary_of
-from ctrkit.report.views import report_view
+from ctrkit.report.views import moment_words, report_name, report_view
 from ctrkit.report.words import clean
 from ctrkit.units import format_bytes
 
@@ -26,10 +28,12 @@ _EVIDENCE_BYTES = 300_000
 _BAR = "█"
 _EVIDENCE_AFTER = ("Failed", "Ended", "Incidents")
 # On the first screen already; kept whole, but folded.
-_FOLDED = {"Answer": "The answer in full"}
+_FOLDED = {"Answer": "The answer in full", "Run": "The status in full"}
 # Charts beyond this many of a section are folded.
 _MOST_CHARTS = 3
 _FEW_CHARTS = {"Batch by batch": 1}
+# The blocks of a section that stand under a chart about the same.
+_JOINED = {"A step of the recommended cell": "Where a step goes"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Page:
     """The report on one run: its first screen, then its parts."""
 
     title: str
+    moment: str
     summary: Summary | None
     about: tuple[Block, ...]
     parts: tuple[Part, ...]
@@ -95,10 +100,11 @@ def _run_page(contents: RunContents, prefix: str, evidence_bytes: int) -> Page:
     about = [
         block for section in report.sections if not section.heading for block in section.blocks
     ]
-    sections = [section for section in report.sections if section.heading]
+    sections = _joined([section for section in report.sections if section.heading])
     parts = _with_evidence(_with_charts(sections, charts), evidence)
     return Page(
-        title=report.title,
+        title=report_name(contents),
+        moment=moment_words(contents.info.created),
         summary=summary_of(contents),
         about=tuple(about),
         parts=(*parts, *_origin(contents)),
@@ -108,7 +114,29 @@ def _run_page(contents: RunContents, prefix: str, evidence_bytes: int) -> Page:
 def plain_page(report: Report) -> Page:
     """The page of a report without a run folder behind it, such as a list of runs."""
     parts = [Part(section.heading, section.blocks) for section in report.sections]
-    return Page(title=report.title, summary=None, about=(), parts=tuple(parts))
+    return Page(title=report.title, moment="", summary=None, about=(), parts=tuple(parts))
+
+
+def _joined(sections: Sequence[Section]) -> list[Section]:
+    """The sections under the headings of the page, and in its order.
+
+    Those about cells stand together, and where the time went comes before what came of it.
+    """
+    named = [
+        Section(
+            _JOINED.get(section.heading, section.heading),
+            (Paragraph(f"{section.heading}:"), *section.blocks)
+            if section.heading in _JOINED
+            else section.blocks,
+        )
+        for section in sections
+    ]
+    for heading, after in (*((name, "Cells") for name in _JOINED.values()), (TIME, "Run")):
+        moved = [section for section in named if section.heading == heading]
+        kept = [section for section in named if section.heading != heading]
+        place = next((i for i, s in enumerate(kept) if s.heading == after), len(kept) - 1) + 1
+        named = [*kept[:place], *moved, *kept[place:]]
+    return named
 
 
 def _with_charts(sections: Sequence[Section], charts: dict[str, list[Chart]]) -> list[Part]:
@@ -189,7 +217,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"kind": _kind, "svg": _safe, "without_bars": without_bars}
+    environment.filters |= {
+        "kind": _kind, "svg": _safe, "unbroken": _unbroken, "without_bars": without_bars,
+    }  # fmt: skip
     return environment
 
 
@@ -215,6 +245,11 @@ def _safe(text: str) -> object:
     from markupsafe import Markup
 
     return Markup(text)
+
+
+def _unbroken(text: str) -> str:
+    """The text with its figures and their units kept on one line."""
+    return re.sub(r"(?<=\d) (?=(?:ms|s|min|h|d)\b|%)", "\u00a0", text)
 
 
 def _kind(block: object) -> str:

@@ -57,6 +57,11 @@ def summary_words(incidents: Sequence[Json]) -> str:
     return "; ".join(parts)
 
 
+def has_moment(incident: Json) -> bool:
+    """Whether its time and place say when it happened, and not when it was told of."""
+    return not (incident.get("action") == "noted" and incident.get("verdict") != "late")
+
+
 def moved_words(incidents: Sequence[Json]) -> str:
     """A caution for what was projected: since when the run has been in another cell, or nothing."""
     for incident in incidents:
@@ -76,6 +81,8 @@ def _headline(incident: Json) -> str:
 def _what(incident: Json) -> str:
     """`deadlock in epoch 1, step 23`: the verdict, and how many steps of the epoch were done."""
     verdict, stage = _text(incident, "verdict"), _text(incident, "stage")
+    if not has_moment(incident):
+        return verdict
     if not incident.get("epoch"):
         return f"{verdict} in stage '{stage}'"
     where = f"in epoch {_text(incident, 'epoch')}, step {_text(incident, 'step')}"
@@ -85,8 +92,8 @@ def _what(incident: Json) -> str:
 def _facts(incident: Json) -> list[tuple[str, str]]:
     rows = [
         ("reason", sentence(_text(incident, "reason"))),
-        ("cause", sentence(_text(incident, "cause"))),
-        ("fix", sentence(_text(incident, "fix"))),
+        ("cause", _if_new(incident, "cause")),
+        ("fix", _if_new(incident, "fix")),
         ("ran in", _cell(incident.get("cell_before"))),
         ("done", sentence(_done(incident))),
         ("why", sentence(_text(incident, "why"))),
@@ -95,6 +102,12 @@ def _facts(incident: Json) -> list[tuple[str, str]]:
         ("evidence", _text(incident, "evidence")),
     ]
     return [row for row in rows if row[1]]
+
+
+def _if_new(incident: Json, key: str) -> str:
+    """A sentence, unless the reason says it already."""
+    text, reason = _text(incident, key), _text(incident, "reason")
+    return "" if text.rstrip(".").casefold() in reason.casefold() else sentence(text)
 
 
 def _done(incident: Json) -> str:

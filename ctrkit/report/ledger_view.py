@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ctrkit.report.blocks import Block, Column, Facts, Paragraph, Section, Table
 from ctrkit.report.words import percent, plural, rate_words
@@ -22,12 +22,15 @@ WORDS = {
 }  # fmt: skip
 """What reports call the categories."""
 
-_BAD = ("restart", "stopped", "asleep")
+LOST = ("restart", "stopped", "asleep")
+"""What nobody wants to spend time on."""
+
 _DEVICE_NOTE = (
     "What the main thread spent: this device computes asynchronously, so a stage may pay for what "
     "an earlier one asked for."
 )
 _LEAST_SHARE = 5e-4
+_MOST_NAMED, _WORTH_NAMING = 3, 0.01
 
 
 def ledger_section(rows: Sequence[LedgerRow], device: str = "cpu") -> Section:
@@ -39,7 +42,7 @@ def ledger_section(rows: Sequence[LedgerRow], device: str = "cpu") -> Section:
         columns,
         tuple((WORDS[name], format_duration(spent[name]), percent(spent[name] / wall_s))
               for name in shown),
-        tuple("bad" if name in _BAD else "plain" for name in shown),
+        tuple("bad" if name in LOST else "plain" for name in shown),
     ) if wall_s > 0 else Table(columns, ())  # fmt: skip
     blocks: list[Block] = [table, Facts(tuple(_facts(rows, wall_s)))]
     if device != "cpu":
@@ -85,6 +88,15 @@ def _weighted(rows: Sequence[LedgerRow], name: str) -> float | None:
     known = [(value, row.wall_s) for row in rows if (value := getattr(row, name)) is not None]
     whole_s = sum(wall_s for _, wall_s in known)
     return sum(value * wall_s for value, wall_s in known) / whole_s if whole_s > 0 else None
+
+
+def spending_words(before: Mapping[str, float], now: Mapping[str, float]) -> str:
+    """What took the most of the time between two sums of seconds by category; empty for none."""
+    spent = {name: max(0.0, now.get(name, 0.0) - before.get(name, 0.0)) for name in CATEGORIES}
+    whole_s = sum(spent.values())
+    most = sorted(spent, key=lambda name: -spent[name])[:_MOST_NAMED]
+    named = [name for name in most if spent[name] >= _WORTH_NAMING * max(whole_s, 1e-9)]
+    return ", ".join(f"{WORDS[name]} {percent(spent[name] / whole_s)}" for name in named)
 
 
 def moment_words(unix_s: float, beside_unix_s: float | None = None) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 from ctrkit.errors import UsageError
 from ctrkit.records import Recommendation, RunInfo
 from ctrkit.report.blocks import Column, Report, Section, Table
-from ctrkit.report.contents import is_running
-from ctrkit.report.paste import short_path
+from ctrkit.report.contents import true_status
+from ctrkit.report.paste import short_path, short_target
 from ctrkit.report.words import clean
 from ctrkit.runs import RunFolder
 from ctrkit.units import format_duration
@@ -44,7 +44,7 @@ def listed_run(path: Path) -> ListedRun:
         run = RunFolder.open(path)
     except UsageError:
         return ListedRun(path=path, status="unreadable")
-    info = run.info
+    info = true_status(run.path, run.info)
     best = _recommendation(run)
     cell = best.cell if best else info.cell if info.command != "probe" else None
     phase = "" if ".py:" in info.workload.target else f" {info.workload.phase.name}"
@@ -52,9 +52,9 @@ def listed_run(path: Path) -> ListedRun:
         path=run.path,
         created=info.created,
         command=info.command,
-        workload=info.workload.target + phase,
+        workload=short_target(info.workload.target) + phase,
         cell_id=cell.cell_id if cell else "",
-        status=_status(run, best),
+        status=_status(info, best),
         projected_s=_projected_s(info, best),
         took_s=info.wall_s,
     )
@@ -92,11 +92,8 @@ def _recommendation(run: RunFolder) -> Recommendation | None:
         return None
 
 
-def _status(run: RunFolder, best: Recommendation | None) -> str:
-    """The status; of a probe that is done whether it has an answer, and `gone` of a killed run."""
-    info = run.info
-    if info.status == "running" and not is_running(run.path, info):
-        return "gone"
+def _status(info: RunInfo, best: Recommendation | None) -> str:
+    """The status; of a probe that is done whether it has an answer."""
     if info.command == "probe" and info.status == "done" and best is None:
         return "no answer"
     return info.status

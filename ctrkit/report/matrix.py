@@ -118,6 +118,8 @@ def axis_words(cell: Cell, axis: str) -> str:
     value = getattr(cell, axis)
     if value is None or (not cell.workers and axis == "persistent"):
         return ""
+    if axis == "loader" and value == "custom":
+        return "own"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return clean(str(value), 20)
@@ -132,7 +134,8 @@ def matrix_table(
     columns = [
         *(
             Column(
-                *AXIS_NAMES[axis], right=axis in ("workers", "prefetch", "threads", "batch_size")
+                *AXIS_NAMES.get(axis, (axis.replace("_", " "), "")),
+                right=any(type(getattr(r.record.cell, axis)) is int for r in results),
             )
             for axis in axes
         ),

@@ -23,6 +23,18 @@ def short_path(path: Path) -> str:
         return str(path)
 
 
+def short_target(target: str) -> str:
+    """A workload's name; of FILE.py:NAME the file's path, or its name alone, if it lies elsewhere.
+
+    Where a report is read, a long path says nothing more.
+    """
+    file, colon, name = target.rpartition(":")
+    if not colon or not file.endswith(".py"):
+        return target
+    path = Path(short_path(Path(file)))
+    return f"{path.name if path.is_absolute() else path}:{name}"
+
+
 def kept_options(argv: Sequence[str]) -> list[str]:
     """The options of a probe's command line that training must repeat."""
     kept: list[str] = []

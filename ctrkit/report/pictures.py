@@ -9,6 +9,7 @@ from ctrkit.errors import UsageError
 from ctrkit.records import TrialRecord
 from ctrkit.report.charts.scales import cell_labels
 from ctrkit.report.contents import RunContents
+from ctrkit.report.incidents import has_moment
 from ctrkit.report.known import KNOWN_EPOCHS, KNOWN_TARGET
 from ctrkit.report.ledger_view import HEADING
 from ctrkit.report.matrix import cell_results, has_figures
@@ -70,7 +71,7 @@ def train_pictures(contents: RunContents, prefix: str) -> tuple[Pictures, list[s
 
 def incident_epochs(incidents: Sequence[dict[str, object]]) -> list[float]:
     """The epochs in which something happened, of the incidents that tell theirs."""
-    epochs = [incident.get("epoch") for incident in incidents]
+    epochs = [incident.get("epoch") for incident in incidents if has_moment(incident)]
     numbers = {float(e) for e in epochs if isinstance(e, int | float) and not isinstance(e, bool)}
     return sorted(number for number in numbers if number > 0)
 

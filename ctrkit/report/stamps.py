@@ -11,6 +11,7 @@ from ctrkit.files import read_table
 from ctrkit.report.charts.timeline import Step
 
 _TIMES = ("asked_s", "delivered_s", "done_s")
+_MADE = ("fetch_start_s", "fetch_end_s", "collate_end_s", "sent_s")
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,23 @@ def read_steps(path: Path, cell_ids: Sequence[str]) -> list[TrialSteps]:
 
 
 def _steps(columns: dict[str, list[Any]]) -> tuple[Step, ...]:
-    """Steps of columns; a trial whose stamps tell the worker of each batch keeps it."""
-    workers: list[int | None] = columns.get("worker") or [None] * len(columns["window"])
-    names = (*_TIMES, "window")
+    """Steps of columns; those of who made a batch are kept where the trial has them."""
+    count = len(columns["window"])
+    workers, *made = (columns.get(name) or [None] * count for name in ("worker", *_MADE))
+    moments = zip(*made, strict=True)
     return tuple(
-        Step(float(asked), float(delivered), float(done), str(window), worker)
-        for asked, delivered, done, window, worker in zip(
-            *(columns[name] for name in names), workers, strict=True
+        Step(float(asked), float(delivered), float(done), str(window), worker, _rising(moment))
+        for asked, delivered, done, window, worker, moment in zip(
+            *(columns[name] for name in (*_TIMES, "window")), workers, moments, strict=True
         )
     )
+
+
+def _rising(moments: Sequence[Any]) -> tuple[float, ...]:
+    """The moments up to the first that is not known or lies before the one before it."""
+    known: list[float] = []
+    for moment in moments:
+        if moment is None or (known and moment < known[-1]):
+            break
+        known.append(float(moment))
+    return tuple(known) if len(known) > 1 else ()

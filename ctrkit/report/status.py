@@ -5,13 +5,20 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator
+from typing import Any
 
 from ctrkit.config import Phase, encode, load_phase, phase_names
 from ctrkit.errors import UsageError
 from ctrkit.records import RunInfo
 from ctrkit.report.blocks import Block, Bullets, Code, Column, Paragraph, Report, Section, Table
-from ctrkit.report.contents import UNKNOWN, RunContents
-from ctrkit.report.criteria import best_epoch, classify, criteria_section
+from ctrkit.report.contents import DIED, UNKNOWN, RunContents
+from ctrkit.report.criteria import (
+    Classification,
+    best_epoch,
+    classification_json,
+    classify,
+    criteria_section,
+)
 from ctrkit.report.incidents import summary_words
 from ctrkit.report.known import KNOWN_EPOCHS, KNOWN_NOTE, KNOWN_TARGET, KnownEpoch
 from ctrkit.report.matrix import cell_results
@@ -38,15 +45,27 @@ _KNOWN_SMOOTHING = {"phase1": 0.0, "phase3": 0.1}
 
 def judgement_sections(contents: RunContents) -> list[Section]:
     """Of a real run: the class it belongs to, what can be done now, whether it ran as it should."""
-    info, epochs = contents.info, contents.epochs
+    info = contents.info
     if info.command == "probe" or info.workload.target == UNKNOWN:
         return []
-    cut = bool(epochs) and is_partial(epochs[-1], info.sizes)
-    found = classify(info, epochs, cut)
+    found = _classification(contents)
     sections = [] if found is None else [criteria_section(found)]
     if info.status != "done":
         sections.append(_options(contents))
     return [*sections, _integrity(contents)]
+
+
+def judgement_json(contents: RunContents) -> dict[str, Any]:
+    """`classification`: the class that a real run belongs to, as JSON; null where it has none."""
+    return {"classification": classification_json(_classification(contents))}
+
+
+def _classification(contents: RunContents) -> Classification | None:
+    info, epochs = contents.info, contents.epochs
+    if info.command == "probe" or info.workload.target == UNKNOWN:
+        return None
+    cut = bool(epochs) and is_partial(epochs[-1], info.sizes)
+    return classify(info, epochs, cut)
 
 
 def status_update(report: Report, contents: RunContents) -> Report:
@@ -163,11 +182,10 @@ def _setting_blocks(info: RunInfo, expected: Phase, where: str) -> list[Block]:
     rows = [(key, str(wanted[key]), clean(str(ran[key]), 60)) for key in wanted
             if wanted[key] != ran[key]]  # fmt: skip
     if not rows:
-        text = f"All {len(wanted)} settings ran as {where} has them."
+        text = f"All settings ran as {where} has them."
         return [Paragraph(text, "good")]
     columns = (Column("setting", right=False), Column("phase file"), Column("ran"))
-    same = len(wanted) - len(rows)
-    text = f"{same} of {len(wanted)} settings ran as {where} has them; not so:"
+    text = f"Not as {where} has them ran {plural(len(rows), 'setting')}:"
     return [Paragraph(text, "bad"), Table(columns, tuple(rows))]
 
 
@@ -203,8 +221,7 @@ def _summary(contents: RunContents) -> Iterator[str]:
                 best.projected_total_s, best.projected_total_s_low, best.projected_total_s_high
             ) + "."  # fmt: skip
         return
-    is_gone = info.status == "running" and not contents.alive
-    status = "is not running any more" if is_gone else f"is {clean(info.status, 40)}"
+    status = "has died" if info.status == DIED else f"is {clean(info.status, 40)}"
     yield f"The run {status}: {len(contents.epochs)} of {plural(_planned(info), 'epoch')} finished."
     pace_s, projection = _measured_pace_s(contents), info.projection
     if pace_s is not None:
@@ -214,8 +231,7 @@ def _summary(contents: RunContents) -> Iterator[str]:
     top = best_epoch(contents.epochs)
     if top is not None:
         yield f"Best validation AUC: {top['val_auc']:.4f} in epoch {top['epoch']}."
-    cut = bool(contents.epochs) and is_partial(contents.epochs[-1], info.sizes)
-    found = classify(info, contents.epochs, cut)
+    found = _classification(contents)
     if found is not None:
         name = clean(found.tier, 60) if found.tier else "no class"
         unfinished = f"It is incomplete for a class: {found.incomplete}."

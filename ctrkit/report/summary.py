@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from ctrkit.records import Recommendation, RunInfo, TrialRecord
 from ctrkit.report.blocks import Tone
 from ctrkit.report.contents import EpochRow, RunContents
 from ctrkit.report.incidents import summary_words
+from ctrkit.report.ledger_view import LOST, WORDS
 from ctrkit.report.matrix import NOT_RUN, cell_results, has_figures
 from ctrkit.report.paste import command_lines, kept_options, short_path
 from ctrkit.report.probe_view import finding_words, status_words
@@ -24,10 +26,12 @@ from ctrkit.report.words import (
     range_words,
     sentence,
 )
+from ctrkit.supervise.ledger import totals
 from ctrkit.units import format_duration
 
 _CAUTIOUS = 0.25
-_NO_BREAK = "\u00a0"
+_WORTH_A_WORD = 0.02
+_MOST_NOTES = 2
 
 
 @dataclass(frozen=True)
@@ -112,11 +116,13 @@ def _sureness(best: Recommendation, trials: Sequence[TrialRecord]) -> Card:
     if others := [cell for cell in best.tied if cell != best.cell]:
         details.append(f"Tied with {plural(len(others), 'other cell')}.")
     details += [sentence(words) for words in flag_words(best.flags)]
+    notes = [re.split("[;:]", f.text)[0] for f in best.findings if f.share is None]
+    details += [sentence(words) for words in notes[:_MOST_NOTES]]  # the rest is in the answer
     share = _relative_half(best)
     if share is None:
         return Card("How sure", "no interval", tuple(details[1:]), "dim")
     tone: Tone = "bad" if share > _CAUTIOUS else "plain"
-    return Card("How sure", f"±{percent(share)}".replace(" ", _NO_BREAK), tuple(details), tone)
+    return Card("How sure", f"±{percent(share)}", tuple(details), tone)
 
 
 def _relative_half(best: Recommendation) -> float | None:
@@ -133,7 +139,8 @@ def _limit(best: Recommendation) -> Card:
     if not limits:
         return Card("Limited by", "not known", (), "dim")
     first = limits[0]
-    return Card("Limited by", clean(first.stage, 24), (finding_words(first),))
+    words = finding_words(first).removeprefix(f"{first.stage}: ")  # which is said above it
+    return Card("Limited by", clean(first.stage, 24), (sentence(words),))
 
 
 def _badges(contents: RunContents) -> tuple[tuple[str, Tone], ...]:
@@ -183,10 +190,7 @@ def _train(contents: RunContents) -> Summary:
         cards.append(_configuration(info.cell))
     whole = [r for r in epochs if r["wall_s"] is not None and not is_partial(r, info.sizes)]
     cards.append(_train_time(info, whole))
-    limits = [f for f in (info.projection.findings if info.projection else []) if f.share]
-    if limits:
-        details = (f"{percent(limits[0].share)} of a step, as it was probed",)
-        cards.append(Card("Limited by", clean(limits[0].stage, 24), details))
+    cards += _train_limit(contents)
     best = max(
         (row for row in epochs if row["val_auc"] is not None), key=lambda r: r["val_auc"] or 0.0,
         default=None,
@@ -215,12 +219,36 @@ def _train_status(contents: RunContents) -> Card:
         if planned
         else plural(len(contents.epochs), "epoch")
     )
-    took = () if info.wall_s is None else (f"took {format_duration(info.wall_s)}",)
-    if info.status == "running" and not contents.alive:
-        return Card("Status", "gone", (f"{done}; it did not say why it ended",), "bad")
+    is_said = info.status == "done"  # as the answer to how long
+    took = () if info.wall_s is None or is_said else (f"took {format_duration(info.wall_s)}",)
     details = tuple(d for d in (done, sentence(info.status_reason), *took) if d)
     tone: Tone = "good" if info.status == "done" else "plain" if info.status == "running" else "bad"
     return Card("Status", clean(info.status, 30), details, tone)
+
+
+def _train_limit(contents: RunContents) -> list[Card]:
+    """What took the most time: of the ledger, else of a step as it was probed; none if unknown.
+
+    Time that was lost outside of the loop comes first, if it is worth a word.
+    """
+    wall_s = sum(row.wall_s for row in contents.ledger)
+    if wall_s <= 0:
+        projection = contents.info.projection
+        limits = [f for f in (projection.findings if projection else []) if f.share]
+        return [
+            Card("Limited by", clean(f.stage, 24), (f"{percent(f.share)} of a step, as probed",))
+            for f in limits[:1]
+        ]
+    spent = totals(contents.ledger)
+    lost = sorted((n for n in LOST if spent[n] > _WORTH_A_WORD * wall_s), key=lambda n: -spent[n])
+    rest = sorted((n for n in spent if n not in LOST), key=lambda n: -spent[n])
+    first, *others = [*lost, *rest]
+    details = [f"{format_duration(spent[first])}, {percent(spent[first] / wall_s)} of the time"]
+    details.append("Then " + ", ".join(
+        f"{WORDS[n]} {percent(spent[n] / wall_s)}" for n in others[:3] if spent[n] > 0
+    ) + ".")  # fmt: skip
+    label = "Time lost to" if lost else "Most time went to"
+    return [Card(label, WORDS[first], tuple(details), "bad" if lost else "plain")]
 
 
 def _train_time(info: RunInfo, whole: Sequence[EpochRow]) -> Card:
@@ -232,12 +260,15 @@ def _train_time(info: RunInfo, whole: Sequence[EpochRow]) -> Card:
         )  # fmt: skip
         return Card("How long", "no whole epoch yet", (words,), "dim")
     mean_s = sum(row["wall_s"] or 0.0 for row in whole) / len(whole)
-    value = f"{format_duration(mean_s)} an epoch"
+    value, each = f"{format_duration(mean_s)} an epoch", ""
+    if info.status == "done" and info.wall_s is not None:
+        value, each = format_duration(info.wall_s), f"{value}, "
     if projection is None or projected_s is None:
-        return Card("How long", value, ("nothing was projected",))
+        return Card("How long", value, (f"{each}nothing was projected",))
     inside = sum(interval_words(row["wall_s"] or 0.0, projection) == "inside" for row in whole)
     details = (
-        f"{deviation_words(mean_s, projected_s)} against {format_duration(projected_s)} projected",
+        f"{each}{deviation_words(mean_s, projected_s)} against {format_duration(projected_s)} "
+        "projected",
         f"{inside} of {plural(len(whole), 'epoch')} inside the projected interval",
     )
     return Card("How long", value, details)

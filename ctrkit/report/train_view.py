@@ -70,11 +70,7 @@ def train_sections(contents: RunContents) -> list[Section]:
 
 def _status(contents: RunContents) -> Section:
     info, epochs = contents.info, contents.epochs
-    status = status_words(info)
-    was_killed = info.status == "running" and not contents.alive
-    if was_killed:
-        status = "not running any more, and it did not say why it ended"
-    rows = [("status", status)]
+    rows = [("status", status_words(info))]
     planned = info.sizes.epochs if info.sizes else None
     rows.append(("epochs", f"{len(epochs)} finished" + (f" of {planned}" if planned else "")))
     rows += [(label, words) for label, words in _progress_rows(contents)]
@@ -144,7 +140,7 @@ def _epoch_cells(row: EpochRow, sizes: RunSizes | None) -> tuple[str, ...]:
     return (
         f"{row['epoch']}" + ("*" if is_partial(row, sizes) else ""),
         *(_fixed(row[column], decimals) for column, _, decimals, _ in _EPOCH_COLUMNS),
-        "" if lr is None else f"{lr:.1e}",
+        "" if lr is None else f"{lr:.1e}" if lr else "0",
         "" if row["wall_s"] is None else format_duration(row["wall_s"]),
     )
 

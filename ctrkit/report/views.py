@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ctrkit.report.blocks import Block, Bullets, Facts, Report, Section
 from ctrkit.report.contents import RunContents
+from ctrkit.report.paste import short_target
 from ctrkit.report.probe_view import probe_sections
 from ctrkit.report.status import judgement_sections
 from ctrkit.report.train_view import train_sections
@@ -20,18 +21,28 @@ def report_view(contents: RunContents) -> Report:
     if contents.missing:
         lines = Bullets(tuple(clean(line) for line in dict.fromkeys(contents.missing)), "bad")
         sections = [*sections, Section("Not readable", (lines,))]
-    name = "Probe" if is_probe else "Run" if info.command == "train" else clean(info.command)
-    title = f"{name} of {clean(_workload_name(contents))}, {_moment(info.created)}"
+    title = f"{report_name(contents)}, {moment_words(info.created)}"
     return Report(title, (), (_header(contents), *sections))
+
+
+def report_name(contents: RunContents) -> str:
+    """`Probe of mdaf phase3`."""
+    command = contents.info.command
+    name = {"probe": "Probe", "train": "Run"}.get(command, clean(command))
+    return f"{name} of {clean(_workload_name(contents))}"
 
 
 def _workload_name(contents: RunContents) -> str:
     workload = contents.info.workload
     is_own = ".py:" in workload.target
-    return workload.target if is_own else f"{workload.target} {workload.phase.name}".strip()
+    return (
+        short_target(workload.target)
+        if is_own
+        else f"{workload.target} {workload.phase.name}".strip()
+    )
 
 
-def _moment(created: str) -> str:
+def moment_words(created: str) -> str:
     """`2026-01-31 12:00 UTC` of an ISO time in UTC."""
     if not created:
         return "at an unknown time"
@@ -42,6 +53,7 @@ def _header(contents: RunContents) -> Section:
     rows = [
         ("data", _data_words(contents)),
         ("machine", _machine_words(contents)),
+        ("code", _code_words(contents)),
         ("folder", clean(str(contents.path))),
     ]
     info = contents.info
@@ -77,6 +89,16 @@ def _batches_words(contents: RunContents) -> str:
     if cell is not None and abs(sizes.train_rows / cell.batch_size - sizes.train_batches) > 1:
         return ""
     return f" in {format_count(sizes.train_batches)} batches"
+
+
+def _code_words(contents: RunContents) -> str:
+    """`branch main, commit a79b79a` of the folder that it was run in."""
+    code = contents.info.environment.get("git")
+    if not isinstance(code, dict):
+        return ""
+    return clean(
+        ", ".join(f"{what} {code[what]}" for what in ("branch", "commit") if code.get(what))
+    )
 
 
 def _machine_words(contents: RunContents) -> str:

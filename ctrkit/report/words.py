@@ -6,6 +6,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import fields
 
 from ctrkit.config import Cell
 from ctrkit.units import format_count, format_duration
@@ -117,6 +118,13 @@ def plural(count: int, noun: str) -> str:
     return f"{format_count(count)} {noun}" if count == 1 else f"{format_count(count)} {noun}s"
 
 
+# Axes that `cell_words` says in its own way.
+_SAID_AXES = (
+    "device", "loader", "workers", "start_method", "prefetch", "persistent", "pin", "threads",
+    "batch_size", "nproc",
+)  # fmt: skip
+
+
 def cell_words(cell: Cell) -> str:
     """`cpu, batches loader, 2 workers (spawn, prefetch 2), 2 threads, batch 2,048`."""
     parts = [cell.device, "own loader" if cell.loader == "custom" else f"{cell.loader} loader"]
@@ -133,7 +141,19 @@ def cell_words(cell: Cell) -> str:
     parts += [plural(cell.threads, "thread"), f"batch {format_count(cell.batch_size)}"]
     if cell.nproc > 1:
         parts.append(f"{cell.nproc} processes")
+    parts += [
+        axis_label(f.name, getattr(cell, f.name)) for f in fields(cell)
+        if f.name not in _SAID_AXES and getattr(cell, f.name) != f.default
+    ]  # fmt: skip
     return ", ".join(parts)
+
+
+def axis_label(axis: str, value: object) -> str:
+    """An axis without words of its own: `bf16`, `compile`, `no compile`, `depth 3`."""
+    name = axis.replace("_", " ")
+    if isinstance(value, bool):
+        return name if value else f"no {name}"
+    return clean(value, 20) if isinstance(value, str) else f"{name} {clean(str(value), 20)}"
 
 
 def flag_words(flags: Sequence[str]) -> list[str]:

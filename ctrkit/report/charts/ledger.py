@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctrkit.report.charts.scales import time_ticks, time_unit
 from ctrkit.report.charts.svg import FONT_PX, TOKENS, Canvas, Chart, Key, draw
+from ctrkit.report.incidents import has_moment
 from ctrkit.report.ledger_view import WORDS
 from ctrkit.report.words import clean, percent, rate_words
 from ctrkit.supervise.account import CATEGORIES
@@ -28,12 +29,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "transfer": ("transfer",),
     "forward": ("compute",),
     "optimizer": ("optimizer",),
-    "validation": ("validation",),
+    "fetch": ("validation",),
     "backward": ("checkpoint",),
     "other": ("startup", "logging", "shutdown"),
     "bad": ("restart",),
-    "muted": ("stopped",),
-    "heat-4": ("asleep",),
+    "ink": ("stopped",),
+    "asleep": ("asleep",),
     "line": ("unexplained",),
 }
 
@@ -90,16 +91,22 @@ def _alt(rows: Sequence[LedgerRow], wall_s: float) -> str:
 
 def moments(rows: Sequence[LedgerRow], incidents: Sequence[Mapping[str, Any]]) -> list[float]:
     """Seconds of the run's wall clock at which incidents happened that lie within a row."""
-    found, begins_s = [], 0.0
-    times = [_unix_s(incident.get("at")) for incident in incidents]
+    spans, begins_s = [], 0.0
     for row in rows:
-        began_unix_s = row.ended_unix_s - row.wall_s
-        for unix_s in times:
-            # an incident's time has whole seconds, and the last row may end in the same one
-            if unix_s is not None and began_unix_s - 1 <= unix_s < row.ended_unix_s:
-                found.append(begins_s + min(max(unix_s - began_unix_s, 0.0), row.wall_s))
+        spans.append((row.ended_unix_s - row.wall_s, row.ended_unix_s, begins_s))
         begins_s += row.wall_s
-    return sorted(set(found))
+    times = [_unix_s(incident.get("at")) for incident in incidents if has_moment(incident)]
+    places = [_place_s(spans, unix_s) for unix_s in times if unix_s is not None]
+    return sorted({place for place in places if place is not None})
+
+
+def _place_s(spans: Sequence[tuple[float, float, float]], unix_s: float) -> float | None:
+    """Where a moment lies; it has whole seconds, so that it may begin in the row before."""
+    for slack_s in (0.0, 1.0):
+        for began_s, ended_s, begins_s in spans:
+            if began_s - slack_s <= unix_s < ended_s:
+                return begins_s + max(unix_s - began_s, 0.0)
+    return None
 
 
 def _unix_s(at: object) -> float | None:
@@ -134,7 +141,8 @@ def _paint(rows: Sequence[LedgerRow], marks: Sequence[float], width: float) -> C
     shares = canvas.panel(_LEFT_PX, _HEAD_PX, plot_px, _SHARES_PX)
     _paint_shares(shares, rows, edges)
     rates = canvas.panel(_LEFT_PX, below, plot_px, _RATE_PX)
-    rates.stairs([row.rows_per_s for row in rows], edges, color=TOKENS["accent"], linewidth=1.8)
+    rates.stairs([row.rows_per_s for row in rows], edges, baseline=None,
+                 color=TOKENS["accent"], linewidth=1.8)  # fmt: skip
     rates.set_ylim(0, max(max(row.rows_per_s for row in rows) * 1.15, 1e-9))
     rates.yaxis.set_major_locator(_few_ticks())
     rates.grid(axis="y", color=TOKENS["line"], linewidth=1)

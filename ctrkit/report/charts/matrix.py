@@ -103,7 +103,9 @@ def grid_of(results: Sequence[CellResult], best: Cell | None) -> Grid:
     rows = list(dict.fromkeys(_values(cell, row_axes) for cell in cells))[:_MOST_ROWS]
     columns = sorted(dict.fromkeys(_values(cell, column_axes) for cell in cells), key=_by_workers)
     columns = columns[:_MOST_COLUMNS]
-    fastest = max((_rate(result) for result in results), default=0.0)
+    # what was only predicted sets no scale
+    ran = [result for result in results if has_figures(result.record)]
+    fastest = max((_rate(result) for result in ran or results), default=0.0)
     tiles, left_out = [], 0
     for result in results:
         cell = result.record.cell
@@ -131,7 +133,7 @@ def _by_workers(values: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
 def _row_name(values: tuple[str, ...], axes: Sequence[str]) -> str:
     named = []
     for axis, value in zip(axes, values, strict=True):
-        if axis == "loader" and value == "custom":
+        if axis == "loader" and value == "own":
             value = "own loader"
         prefix = {
             "threads": "threads ",
@@ -140,7 +142,8 @@ def _row_name(values: tuple[str, ...], axes: Sequence[str]) -> str:
             "pin": "pin ",
         }
         if value:
-            named.append(prefix.get(axis, "") + value)
+            is_flag = value in ("yes", "no")  # which says nothing alone
+            named.append(prefix.get(axis, f"{axis} " if is_flag else "") + value)
     return " ".join(named)
 
 

@@ -14,7 +14,7 @@ from ctrkit.report.charts.scales import (
     time_ticks,
     time_unit,
 )
-from ctrkit.report.charts.svg import FONT_PX, TOKENS, Canvas, Chart, Key, draw, fitting
+from ctrkit.report.charts.svg import FONT_PX, TOKENS, Canvas, Chart, Key, draw, fitting, text_px
 from ctrkit.report.matrix import cell_results, has_figures
 from ctrkit.report.words import clean, percent, plural, projection_words, range_words
 from ctrkit.units import format_duration
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_OTHERS = 5
-_RANGE_PX, _OTHER_PX, _PARTS_PX, _AXIS_PX = 56.0, 26.0, 60.0, 24.0
+_RANGE_PX, _OTHER_PX, _PARTS_PX, _AXIS_PX = 56.0, 26.0, 52.0, 24.0
+_BOLD = 1.12  # bold letters are wider by this factor
 _LEAST_LABEL_PX = 20.0
 _PART_WORDS = {"other": "start-up, loader restarts and checkpoints"}
 
@@ -104,11 +105,12 @@ def projection_chart(
     keys = [Key("accent", "recommended cell", "dot")]
     if len(ranges) > 1:
         keys.append(Key("muted", "other cells that ran", "dot"))
-    keys += [
-        Key(name, f"{_PART_WORDS.get(name, name)} {format_duration(seconds)}")
-        for name, seconds in parts
-    ]
     whole = sum(seconds for _, seconds in parts)
+    keys += [
+        Key(name, f"{_PART_WORDS.get(name, name)} {format_duration(seconds)}, "
+            f"{percent(seconds / whole)}")
+        for name, seconds in parts
+    ]  # fmt: skip
     made_of = ", ".join(
         f"{_PART_WORDS.get(name, name)} {percent(seconds / whole)}" for name, seconds in parts
     )
@@ -133,16 +135,16 @@ def projection_chart(
 
 def _paint(ranges: Sequence[Range], parts: Sequence[tuple[str, float]], width: float) -> Canvas:
     narrow = is_narrow(width)
-    left = label_width([*(r.label for r in ranges), "made of"], width)
+    left = label_width([r.label for r in ranges] + ["made of"], width)
+    left = left if narrow else max(left, text_px([ranges[0].label]) * _BOLD + 12)
     other_px = _OTHER_PX + (16 if narrow else 0)
     height = _RANGE_PX + other_px * (len(ranges) - 1)
-    whole_px = height + (_PARTS_PX if parts else 0.0)
-    canvas = Canvas(width, whole_px + _AXIS_PX)
-    axes = canvas.panel(left, 2, width - left - 8, whole_px)
+    canvas = Canvas(width, height + _AXIS_PX + (_PARTS_PX if parts else 0.0))
+    axes = canvas.panel(left, 2, width - left - 8, height)
     longest = max(max(r.high_s, r.total_s) for r in ranges)
     per, unit = time_unit(longest)
     axes.set_xlim(0, longest / per * 1.05)
-    axes.set_ylim(whole_px, 0)
+    axes.set_ylim(height, 0)
     axes.set_yticks([])
     time_ticks(axes.xaxis, unit, width - left)
     for number, item in enumerate(ranges):
@@ -153,14 +155,25 @@ def _paint(ranges: Sequence[Range], parts: Sequence[tuple[str, float]], width: f
         if number or not narrow:
             _name(axes, middle, item.label, left, bold=not number)
     _say_total(axes, ranges[0], per)
-    start = 0.0
-    for name, seconds in parts:
-        axes.barh(height + _PARTS_PX / 2 + 4, seconds / per, left=start, height=22,
-                  color=TOKENS[name], edgecolor=TOKENS["surface"], linewidth=1)  # fmt: skip
-        start += seconds / per
     if parts:
-        _name(axes, height + _PARTS_PX / 2 + 4, "made of", left)
+        top = height + _AXIS_PX
+        _paint_parts(canvas.panel(left, top, width - left - 8, _PARTS_PX), parts, left)
     return canvas
+
+
+def _paint_parts(axes: Axes, parts: Sequence[tuple[str, float]], room_px: float) -> None:
+    """The parts as shares of the run, over the whole width: its length is above."""
+    axes.grid(visible=False)
+    axes.set_xlim(0, sum(seconds for _, seconds in parts))
+    axes.set_ylim(_PARTS_PX, 0)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    middle, start = _PARTS_PX - 16, 0.0
+    for name, seconds in parts:
+        axes.barh(middle, seconds, left=start, height=22, color=TOKENS[name],
+                  edgecolor=TOKENS["surface"], linewidth=1)  # fmt: skip
+        start += seconds
+    _name(axes, middle, "made of", room_px)
 
 
 def _paint_range(axes: Axes, item: Range, middle: float, per: float, *, best: bool) -> None:

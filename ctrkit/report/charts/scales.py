@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ctrkit.config import Cell
 from ctrkit.report.charts.svg import FONT_PX, TOKENS, fitting, text_px
 from ctrkit.report.matrix import axis_words, varying_axes
-from ctrkit.report.words import plural
+from ctrkit.report.words import axis_label, plural
 from ctrkit.units import format_count
 
 if TYPE_CHECKING:
@@ -49,8 +49,10 @@ def _label(cell: Cell, axes: Sequence[str]) -> str:
             words = f"{cell.nproc} processes" if cell.nproc > 1 else "1 process"
         elif axis in ("persistent", "pin"):
             words = {"persistent": "kept", "pin": "pinned"}[axis] if getattr(cell, axis) else ""
-        elif axis == "loader" and words == "custom":
+        elif axis == "loader" and words == "own":
             words = "own loader"
+        elif axis not in ("device", "loader", "start_method") and words:
+            words = axis_label(axis, getattr(cell, axis))
         if words:
             parts.append(words)
     return ", ".join(parts)
@@ -69,12 +71,20 @@ def label_width(labels: Sequence[str], width_px: float) -> float:
 
 
 def name_rows(
-    axes: Axes, labels: Sequence[str], room_px: float, above: float | None = None
+    axes: Axes,
+    labels: Sequence[str],
+    room_px: float,
+    above: float | None = None,
+    up: float = 0.0,
 ) -> None:
-    """Rows 0, 1, ... from the top down, each with its label at the left, or `above` its middle."""
+    """Rows 0, 1, ... from the top down, each with its label at the left, or `above` its middle.
+
+    A label at the left is `up` of a row above the middle.
+    """
     axes.set_ylim(len(labels) - 0.5, -0.5)
     if above is None:
-        axes.set_yticks(range(len(labels)), [fitting(label, room_px - 8) for label in labels])
+        places = [number - up for number in range(len(labels))]
+        axes.set_yticks(places, [fitting(label, room_px - 8) for label in labels])
         axes.tick_params(axis="y", colors=TOKENS["ink"], labelsize=FONT_PX, pad=8)
         return
     axes.set_yticks([])

@@ -29,7 +29,7 @@ CHARACTER_PX = 6.7
 _NAMES = (
     "ink", "muted", "line", "surface", "accent", "bad",
     "wait", "transfer", "forward", "backward", "optimizer", "other", "training", "validation",
-    "heat-0", "heat-1", "heat-2", "heat-3", "heat-4",
+    "heat-0", "heat-1", "heat-2", "heat-3", "heat-4", "fetch", "collate", "ipc", "asleep",
 )  # fmt: skip
 TOKENS = {name: f"#{0x101000 + number:06x}" for number, name in enumerate(_NAMES)}
 _OF_HEX = {value: name for name, value in TOKENS.items()}

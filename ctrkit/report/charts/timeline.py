@@ -1,10 +1,11 @@
-"""The batches of a trial over time: how long the loop waited for each and worked on each."""
+"""The batches of a trial over time: who made each, how long the loop waited for it and worked."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ctrkit.report.charts.scales import time_ticks, time_unit
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 _LEFT_PX, _LANE_PX, _WHOLE_PX, _HEAD_PX, _AXIS_PX = 78.0, 30.0, 64.0, 24.0, 28.0
 _BIN_PX = 3.0
 _CLOSE_UP_STEPS = 24
+# What a worker does for a batch, between the moments of `Step.made_s`.
+_MAKING = {"fetch": "fetching samples", "collate": "collating", "ipc": "pickling and sending"}
 _WINDOW_WORDS = {"warmup": "warm-up", "boundary": "new epoch"}
 
 TIMELINE_NOTE = (
@@ -28,13 +31,19 @@ TIMELINE_NOTE = (
 
 @dataclass(frozen=True)
 class Step:
-    """A batch: seconds since the launch at which it was asked for, delivered and done with."""
+    """A batch: seconds since the launch at which it was asked for, delivered and done with.
+
+    `worker` made it, None where the loop's own process did or nobody saw it. `made_s` is when its
+    samples were asked for, there, put together, and pickled for the way to the loop; empty where
+    nobody saw it.
+    """
 
     asked_s: float
     delivered_s: float
     done_s: float
     window: str
     worker: int | None = None
+    made_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,13 +111,22 @@ def timeline_chart(
             f"{step_words(longest_s, None, None)}.",
             600,
         ),
-        keys=(Key("wait", "waiting for data"), Key("forward", "the step itself")),
+        keys=_keys(steps, near),
         note=note,
     )
 
 
+def _keys(steps: Sequence[Step], near: Sequence[Step]) -> list[Key]:
+    keys = [Key("wait", "waiting for data"), Key("forward", "the step itself")]
+    drawn = {token for _, bars in lanes_of(steps, near) for token, _, _ in bars}
+    keys += [Key(token, words) for token, words in _MAKING.items() if token in drawn]
+    if any(step.worker is not None for step in steps):
+        keys.append(Key("line", "nothing to do"))
+    return keys
+
+
 def _paint(steps: Sequence[Step], near: Sequence[Step], width: float) -> Canvas:
-    lanes = lanes_of(near)
+    lanes = lanes_of(steps, near)
     top = _HEAD_PX + _WHOLE_PX + _AXIS_PX + 26
     canvas = Canvas(width, top + _LANE_PX * len(lanes) + _AXIS_PX)
     plot_px = width - _LEFT_PX - 8
@@ -130,6 +148,7 @@ def _paint_whole(axes: Axes, steps: Sequence[Step], near: Sequence[Step], plot_p
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 1], ["0 %", "100 %"])
     time_ticks(axes.xaxis, "s", plot_px)
+    axes.tick_params(axis="x", pad=9)  # below the mark of the close-up
     _name_windows(axes, steps, plot_px)
     if len(near) < len(steps):
         axes.plot([near[0].asked_s, near[-1].done_s], [-0.06, -0.06], color=TOKENS["ink"],
@@ -156,43 +175,63 @@ def _name_windows(axes: Axes, steps: Sequence[Step], plot_px: float) -> None:
             free_from_s = at_s + needed_s
 
 
-Lane = tuple[str, str, list[tuple[float, float]]]
-"""Name, colour token and the (start, end) seconds of its bars."""
+Bar = tuple[str, float, float]
+"""Colour token, start and end in seconds."""
 
 
-def lanes_of(steps: Sequence[Step]) -> list[Lane]:
-    """A lane for the waits (one per worker where the stamps tell it) and one for the steps."""
-    told: list[int | None] = [*sorted({s.worker for s in steps if s.worker is not None})]
-    lanes: list[Lane] = []
-    for worker in told or [None]:
-        waits = [(s.asked_s, s.delivered_s) for s in steps if s.worker == worker]
-        lanes.append(("data wait" if worker is None else f"worker {worker}", "wait", waits))
-    lanes.append(("step", "forward", [(s.delivered_s, s.done_s) for s in steps]))
-    return lanes
+def lanes_of(steps: Sequence[Step], near: Sequence[Step]) -> list[tuple[str, list[Bar]]]:
+    """The lanes of the close-up: each worker's, where the stamps tell it, and the loop's.
+
+    A worker's lane has what it did between the first and the last of `near`, also for batches that
+    come later. Where only the worker is known, its lane has the loop's waits for it.
+    """
+    workers = sorted({s.worker for s in steps if s.worker is not None})
+    lanes: list[tuple[str, list[Bar]]] = []
+    begin_s, end_s = near[0].asked_s, near[-1].done_s
+    made = [s for s in steps if s.made_s and s.made_s[-1] > begin_s and s.made_s[0] < end_s]
+    makers: list[int | None] = [*workers] or ([None] if made else [])
+    for worker in makers:
+        name = "loading" if worker is None else f"worker {worker}"
+        bars = [
+            (token, max(start_s, begin_s), min(stop_s, end_s))
+            for s in made if s.worker == worker
+            for token, (start_s, stop_s) in zip(_MAKING, pairwise(s.made_s), strict=False)
+            if stop_s > begin_s and start_s < end_s
+        ]  # fmt: skip
+        if not any(s.made_s for s in steps):
+            bars = [("wait", s.asked_s, s.delivered_s) for s in near if s.worker == worker]
+        lanes.append((name, bars))
+    waits = [("wait", s.asked_s, s.delivered_s) for s in near]
+    works = [("forward", s.delivered_s, s.done_s) for s in near]
+    if workers or made:
+        return [*lanes, ("the loop", [*waits, *works])]
+    return [("data wait", waits), ("step", works)]
 
 
-def _paint_lanes(axes: Axes, lanes: Sequence[Lane], near: Sequence[Step], plot_px: float) -> None:
+def _paint_lanes(
+    axes: Axes, lanes: Sequence[tuple[str, list[Bar]]], near: Sequence[Step], plot_px: float
+) -> None:
     from matplotlib.collections import PolyCollection
 
     begin_s, end_s = near[0].asked_s, near[-1].done_s
     per, unit = time_unit(end_s - begin_s)
     # what is shorter than half a pixel is drawn as half a pixel, or it would not be seen
     least = (end_s - begin_s) / per / plot_px / 2
-    for number, (_, token, bars) in enumerate(lanes):
+    for number, (_, bars) in enumerate(lanes):
         low, high = number - 0.36, number + 0.36
+        axes.axhspan(low, high, color=TOKENS["line"], alpha=0.4, linewidth=0)
         shapes = []
-        for start_s, stop_s in bars:
+        for _, start_s, stop_s in bars:
             left = (start_s - begin_s) / per
             right = max((stop_s - begin_s) / per, left + least)
             shapes.append([(left, low), (left, high), (right, high), (right, low)])
+        colors = [TOKENS[token] for token, _, _ in bars]
         axes.add_collection(
-            PolyCollection(
-                shapes, facecolors=TOKENS[token], edgecolors=TOKENS["surface"], linewidths=0.5
-            )
+            PolyCollection(shapes, facecolors=colors, edgecolors=TOKENS["surface"], linewidths=0.5)
         )
     axes.set_xlim(0, (end_s - begin_s) / per)
     axes.set_ylim(len(lanes) - 0.5, -0.5)
-    axes.set_yticks(range(len(lanes)), [name for name, _, _ in lanes])
+    axes.set_yticks(range(len(lanes)), [name for name, _ in lanes])
     axes.tick_params(axis="y", colors=TOKENS["ink"], labelsize=FONT_PX)
     time_ticks(axes.xaxis, unit, plot_px)
     title = batch_words(len(near))

@@ -12,7 +12,14 @@ from ctrkit.report.charts.epochs import curves_chart, times_chart
 from ctrkit.report.charts.matrix import grid_of, heat_map
 from ctrkit.report.charts.projection import parts_of_run, projection_chart, ranges_of
 from ctrkit.report.charts.scales import cell_labels
-from ctrkit.report.charts.steps import parts_of, stage_chart, stage_rows, step_chart, step_rows
+from ctrkit.report.charts.steps import (
+    making_of,
+    parts_of,
+    stage_chart,
+    stage_rows,
+    step_chart,
+    step_rows,
+)
 from ctrkit.report.charts.svg import TOKENS, Canvas, Chart, draw, fitting
 from ctrkit.report.charts.timeline import Step, bins_of, close_up, lanes_of, timeline_chart
 from ctrkit.report.known import KNOWN_EPOCHS
@@ -230,11 +237,44 @@ def test_the_close_up_is_around_the_longest_step() -> None:
 
 def test_a_lane_per_worker_where_the_stamps_tell_it() -> None:
     plain = steps(6)
-    assert [name for name, _, _ in lanes_of(plain)] == ["data wait", "step"]
+    assert [name for name, _ in lanes_of(plain, plain)] == ["data wait", "step"]
     told = [Step(s.asked_s, s.delivered_s, s.done_s, s.window, i % 2) for i, s in enumerate(plain)]
-    lanes = lanes_of(told)
-    assert [name for name, _, _ in lanes] == ["worker 0", "worker 1", "step"]
-    assert [len(bars) for _, _, bars in lanes] == [3, 3, 6]
+    lanes = lanes_of(told, told)
+    assert [name for name, _ in lanes] == ["worker 0", "worker 1", "the loop"]
+    assert [len(bars) for _, bars in lanes] == [3, 3, 12]
+
+
+def test_a_worker_s_lane_has_what_it_did_and_gaps_between() -> None:
+    """Two workers, one batch ahead: a worker is idle from sending a batch to its next one."""
+    made = [
+        Step(i, i + 0.1, i + 1.0, "throughput", i % 2, (i - 1.5, i - 0.9, i - 0.8, i - 0.7))
+        for i in range(10)
+    ]
+    near = made[4:8]
+    lanes = dict(lanes_of(made, near))
+    begin_s, end_s = near[0].asked_s, near[-1].done_s
+    assert all(begin_s <= a <= b <= end_s for bars in lanes.values() for _, a, b in bars)
+    # batches 6 and 8 whole, 10 is not there; of batch 4 nothing is left by then
+    assert lanes["worker 0"] == [
+        ("fetch", 4.5, 5.1), ("collate", 5.1, 5.2), ("ipc", 5.2, 5.3),
+        ("fetch", 6.5, 7.1), ("collate", 7.1, 7.2), ("ipc", 7.2, 7.3),
+    ]  # fmt: skip
+    assert [token for token, _, _ in lanes["worker 1"]][:3] == ["fetch", "collate", "ipc"]
+    chart = timeline_chart("t", "two workers", made)
+    assert chart is not None
+    labels = [key.label for key in chart.keys]
+    assert labels == [
+        "waiting for data", "the step itself", "fetching samples", "collating",
+        "pickling and sending", "nothing to do",
+    ]  # fmt: skip
+    assert {"worker 0", "worker 1", "the loop"} <= set(texts(chart.wide))
+
+
+def test_a_loop_that_loads_itself_has_a_lane_of_loading() -> None:
+    made = [Step(i, i + 0.5, i + 1.0, "throughput", None, (i, i + 0.4, i + 0.5)) for i in range(4)]
+    lanes = dict(lanes_of(made, made))
+    assert list(lanes) == ["loading", "the loop"]
+    assert [token for token, _, _ in lanes["loading"]] == ["fetch", "collate"] * 4
 
 
 def test_a_timeline_of_a_long_trial_stays_small() -> None:
@@ -296,3 +336,41 @@ def test_charts_of_nothing_are_none(
 ) -> None:
     assert make([]) is None
     assert stage_chart([trial(THREAD, verdict="deadlock")]) is None
+
+
+def test_a_wait_for_the_loop_s_own_loading_is_cut_into_it() -> None:
+    stage_s = {"fetch": 0.3, "collate": 0.1, "forward": 0.4, "backward": 0.2}
+    own = measured(ROWS_0, 1.0, data_wait_share=0.5, stage_s=stage_s)
+    assert dict(parts_of(own)) == pytest.approx(
+        {"fetch": 0.3, "collate": 0.1, "wait": 0.1, "forward": 1 / 3, "backward": 1 / 6}
+    )
+    # other steps than those of the wait: they are cut to it
+    less = measured(ROWS_0, 1.0, data_wait_share=0.2, stage_s=stage_s)
+    assert dict(parts_of(less))["fetch"] == pytest.approx(0.15)
+    for loader in (THREAD, BATCHES):  # made beside the loop, not in it
+        parts = dict(parts_of(measured(loader, 1.0, data_wait_share=0.5, stage_s=stage_s)))
+        assert "fetch" not in parts
+        assert parts["wait"] == pytest.approx(0.5)
+
+
+def test_what_workers_spend_on_a_batch_stands_under_the_step() -> None:
+    stage_s = {"fetch": 1.6, "collate": 0.2, "ipc": 0.2, "forward": 0.4}
+    record = measured(BATCHES, 1.0, data_wait_share=0.6, stage_s=stage_s)
+    assert dict(making_of(record)) == {"fetch": 0.8, "collate": 0.1, "ipc": 0.1}
+    assert making_of(measured(ROWS_0, 1.0, stage_s=stage_s)) == ()
+    chart = stage_chart([record])
+    assert chart is not None
+    assert {"fetch", "collate", "ipc"} <= {key.label for key in chart.keys}
+    assert "workers' fetch 800 ms" in chart.alt
+
+
+def test_a_loop_that_only_takes_batches_has_no_chart_of_stages() -> None:
+    assert stage_chart([measured(ROWS_0, 1.0, data_wait_share=1.0)]) is None
+
+
+def test_what_was_only_predicted_sets_no_scale() -> None:
+    results = cell_results([
+        measured(THREAD, 10.0), measured(BATCHES, 5.0, kind="predicted", verdict="skipped"),
+    ])  # fmt: skip
+    heats = {tile.text: tile.heat for tile in grid_of(results, THREAD).tiles}
+    assert heats == {"205": "heat-4", "410": "heat-4"}

@@ -6,7 +6,7 @@ from typing import Any
 
 from ctrkit.config import encode
 from ctrkit.report.contents import read_contents
-from ctrkit.report.incidents import live_line, summary_words
+from ctrkit.report.incidents import has_moment, live_line, summary_words
 from ctrkit.report.markdown import markdown_text
 from ctrkit.report.terminal import report_text
 from ctrkit.report.views import report_view
@@ -110,3 +110,20 @@ def test_damaged_incidents_are_shown_as_far_as_they_go(make_run: MakeRun) -> Non
     text = report_text(report_view(read_contents(run.path)))
     assert "\x1b" not in text
     assert "host slept 310 s" in text
+
+
+def test_what_is_told_of_at_the_end_has_no_place_of_its_own(make_run: MakeRun) -> None:
+    slept = incident(verdict="host slept", action="noted", reason="the host slept for 6 h in all")
+    text = text_of(make_run, slept)
+    assert "12:00:05 UTC: host slept reason" in text
+    late = incident(verdict="late", action="noted")
+    assert has_moment(encode(late))
+    assert not has_moment(encode(slept))
+
+
+def test_a_cause_that_only_repeats_the_reason_is_left_out(make_run: MakeRun) -> None:
+    reason = "worker 0 was killed by SIGKILL; see the system's log"
+    text = text_of(
+        make_run, incident(reason=reason, cause="worker 0 was killed by SIGKILL", fix="more memory")
+    )
+    assert "log. fix More memory." in text  # a cause would stand between them

@@ -15,11 +15,19 @@ from ctrkit.files import write_table
 from ctrkit.report.blocks import Facts, Paragraph, Table
 from ctrkit.report.charts.ledger import GROUPS, ledger_chart, merged, moments
 from ctrkit.report.contents import contents_json, read_contents
-from ctrkit.report.ledger_view import HEADING, WORDS, end_words, ledger_section, moment_words
+from ctrkit.report.html import run_pages
+from ctrkit.report.ledger_view import (
+    HEADING,
+    WORDS,
+    end_words,
+    ledger_section,
+    moment_words,
+    spending_words,
+)
 from ctrkit.report.pictures import train_pictures
 from ctrkit.report.views import report_view
 from ctrkit.supervise.account import CATEGORIES
-from ctrkit.supervise.ledger import LedgerRow, ledger_table, totals
+from ctrkit.supervise.ledger import LEDGER, LedgerRow, ledger_table, totals
 from tests.unit.report.conftest import MakeRun, epoch_row
 
 BEGAN = 1_790_000_000.0
@@ -126,6 +134,27 @@ def test_incidents_are_marked_where_they_happened() -> None:
     assert moments([*ROWS[:3], later], [at(BEGAN + 1000)]) == []
 
 
+def test_the_page_says_first_what_the_time_was_lost_to(make_run: MakeRun) -> None:
+    run = make_run("train", epochs=[epoch_row(1)])
+    write_table(run.path / LEDGER, ledger_table(ROWS))
+    (page,) = run_pages([read_contents(run.path)])
+    assert page.summary is not None
+    (card,) = [card for card in page.summary.cards if card.label == "Time lost to"]
+    assert (card.value, card.tone) == ("host asleep", "bad")
+    assert card.details[0].endswith("94 % of the time")
+    headings = [part.heading for part in page.parts]
+    assert headings[:3] == ["The status in full", "Where the time went", "Epochs"]
+
+
+def test_what_takes_the_time_now() -> None:
+    before = {"compute": 10.0, "data_wait": 5.0}
+    now = {"compute": 17.0, "data_wait": 6.0, "optimizer": 1.9, "logging": 0.1}
+    assert (
+        spending_words(before, now) == "forward and backward 70 %, optimizer 19 %, data wait 10 %"
+    )
+    assert spending_words(now, now) == ""
+
+
 def test_the_chart_is_an_svg_with_the_groups_that_took_time() -> None:
     chart = ledger_chart(ROWS, [at(BEGAN + 90)])
     assert chart is not None
@@ -137,7 +166,7 @@ def test_the_chart_is_an_svg_with_the_groups_that_took_time() -> None:
         names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
         text = "".join(ET.fromstring(svg.replace("<svg", f"<svg {names}", 1)).itertext())
         assert "Share of the time" in text
-        assert "var(--heat-4)" in svg
+        assert "var(--asleep)" in svg
     assert ledger_chart([], []) is None
 
 

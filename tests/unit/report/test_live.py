@@ -1,4 +1,5 @@
 import io
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -7,8 +8,18 @@ from rich.console import Console
 
 from ctrkit.progress import Progress, Stage
 from ctrkit.records import Recommendation
-from ctrkit.report.live import ProbeDisplay, TrainDisplay, epoch_line, speed_of
-from tests.unit.report.conftest import BATCHES, ROWS, THREAD, cell, epoch_row, measured, trial
+from ctrkit.report.live_probe import ProbeDisplay
+from ctrkit.report.live_train import TrainDisplay, epoch_line, speed_of
+from tests.unit.report.conftest import (
+    BATCHES,
+    ROWS,
+    ROWS_0,
+    THREAD,
+    cell,
+    epoch_row,
+    measured,
+    trial,
+)
 
 
 class Clock:
@@ -77,8 +88,52 @@ def test_a_probe_on_a_terminal_shows_matrix_what_runs_best_and_budget() -> None:
         shown = file.getvalue()
     assert "ok" in shown
     assert "now cpu-batches-w2-spawn-p2-t2-b2048 (whole step): step 3, 20 s" in shown
-    assert "budget left 100 s · 1 of 2 cells run · best: whole run 23 h 56 min, cpu-thr" in shown
+    assert "cells ✓▸  1 ok" in shown
+    assert "best whole run 23 h 56 min (22.7 .. 25.1 h), cpu-thread-w0-t2-b2048" in shown
+    assert "budget left 100 s" in shown
     assert "\x1b[?25h" in file.getvalue()[len(shown) :]  # the cursor is back
+
+
+def test_each_cell_of_the_matrix_has_a_mark_that_says_how_it_stands() -> None:
+    made, file = console(terminal=True, width=120)
+    with ProbeDisplay(cells=[THREAD, BATCHES, ROWS, ROWS_0], console=made, clock=Clock()) as d:
+        d.record(trial(THREAD, kind="compute", step_s=11.0))
+        d.record(trial(THREAD, kind="loader", step_s=0.02))
+        d.started(THREAD, "full")
+        assert "cells ▸···  3 to come" in file.getvalue()
+        assert "a step: computing alone 11.0 s, loading alone 20.0 ms" in file.getvalue()
+        d.record(measured(THREAD, 11.1))
+        d.record(measured(BATCHES, 11.3, kind="predicted", verdict="skipped"))
+        d.record(trial(ROWS, verdict="deadlock"))
+        file.truncate(0)
+        d.record(trial(ROWS_0, verdict="refused"))
+    assert "cells ✓○✕–  1 ok, 1 failed, 1 predicted, 1 not run" in file.getvalue()
+
+
+def test_what_a_narrower_terminal_has_wrapped_is_erased() -> None:
+    made, file = console(terminal=True, width=80)
+    with ProbeDisplay(budget_s=9.0, console=made, clock=Clock()) as display:
+        display.started(BATCHES, "full")  # 66 columns: three rows of 30
+        file.truncate(0)
+        display.started(BATCHES, "full")
+        usual = file.getvalue().count("\x1b[1A")
+        made.width = 30
+        file.truncate(0)
+        display.started(BATCHES, "full")
+        assert file.getvalue().count("\x1b[1A") == usual + 2
+        file.truncate(0)
+        display.started(BATCHES, "full")
+        assert file.getvalue().count("\x1b[1A") == usual
+
+
+@pytest.mark.parametrize("width", [40, 60])
+def test_a_narrow_terminal_gets_no_line_that_is_too_long(width: int) -> None:
+    made, file = console(terminal=True, width=width)
+    with ProbeDisplay(budget_s=9.0, cells=[THREAD] * 90, console=made, clock=Clock()) as display:
+        display.record(measured(THREAD, 11.1))
+        display.started(BATCHES, "full")
+        shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "\n", file.getvalue())
+    assert max(len(line) for line in shown.splitlines()) <= width
 
 
 def test_a_display_is_never_taller_than_the_terminal() -> None:
@@ -87,7 +142,7 @@ def test_a_display_is_never_taller_than_the_terminal() -> None:
         for batch_size in range(64, 84):
             file.truncate(0)
             display.record(measured(cell(batch_size=batch_size), 1.0 + batch_size))
-        assert "+ 15" in file.getvalue()
+        assert "+ 17" in file.getvalue()
 
 
 def test_redraws_are_rare() -> None:
@@ -103,6 +158,19 @@ def test_redraws_are_rare() -> None:
         clock.now_s += 0.2
         display.tick(None)
         assert len(file.getvalue()) > length
+
+
+def test_where_the_time_goes_now_stands_beside_the_speed() -> None:
+    made, file = console(terminal=True)
+    clock = Clock()
+    with TrainDisplay(epochs=15, console=made, clock=clock) as display:
+        display.spend("forward and backward 71 %, data wait 4.0 %")
+        display.tick(progress(10, 100.0))
+        clock.now_s += 30.0
+        file.truncate(0)
+        display.tick(progress(20, 200.0))
+        shown = file.getvalue()
+    assert "205 rows/s · loss 0.3800 · forward and backward 71 %, data wait 4.0 %" in shown
 
 
 def _probe_events(made: Console) -> None:

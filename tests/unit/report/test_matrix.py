@@ -1,4 +1,14 @@
+import dataclasses
+from dataclasses import dataclass
+
+import pytest
+
+import ctrkit.report.charts.matrix
+import ctrkit.report.matrix
+from ctrkit.config import Cell
 from ctrkit.records import Recommendation, TrialRecord
+from ctrkit.report.charts.matrix import heat_map
+from ctrkit.report.charts.scales import cell_labels
 from ctrkit.report.matrix import (
     cell_results,
     failure_lines,
@@ -6,6 +16,7 @@ from ctrkit.report.matrix import (
     not_run_lines,
     varying_axes,
 )
+from ctrkit.report.words import cell_words
 from tests.unit.report.conftest import BATCHES, ROWS, ROWS_0, THREAD, cell, measured, trial
 
 
@@ -92,3 +103,31 @@ def test_a_launch_that_the_budget_cut_after_some_steps_beats_a_prediction() -> N
     (result,) = cell_results([predicted, cut])
     assert (result.record.step_s, result.verdict, result.failed) == (11.0, "cut short", False)
     assert not_run_lines([cut]) == []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wider(Cell):
+    """A cell with axes that the report has no words for."""
+
+    precision: str = "f32"
+    compile: bool = False
+    depth: int = 1
+
+
+def test_axes_that_are_added_show_where_they_vary(monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = tuple(f.name for f in dataclasses.fields(Wider))
+    for module in (ctrkit.report.matrix, ctrkit.report.charts.matrix):
+        monkeypatch.setattr(module, "CELL_AXES", axes)
+    cells = [Wider(), Wider(precision="bf16", compile=True)]
+    trials = [
+        dataclasses.replace(measured(one, 1.0 + i), cell_id=f"c{i}") for i, one in enumerate(cells)
+    ]
+    table = matrix_table(trials)
+    assert [column.name for column in table.columns][:2] == ["precision", "compile"]
+    assert [row[:2] for row in table.rows] == [("f32", "no"), ("bf16", "yes")]
+    assert cell_labels(cells) == ["f32, no compile", "bf16, compile"]
+    assert cell_words(cells[1]).endswith("batch 2,048, bf16, compile")
+    assert cell_words(Wider(depth=3)).endswith("batch 2,048, depth 3")
+    chart = heat_map(trials, None)
+    assert chart is not None
+    assert "bf16 compile yes" in chart.wide

@@ -1,10 +1,13 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctrkit.report.paste import dataloader_lines
+from ctrkit.config import make_cell
+from ctrkit.probe.recommend import dataloader_kwargs
+from ctrkit.report.paste import dataloader_lines, short_target
 
 values = st.none() | st.booleans() | st.integers(0, 4096) | st.text(max_size=20)
 
@@ -25,3 +28,22 @@ def test_the_line_to_paste_is_a_call_with_just_these_arguments(kwargs: dict[str,
 @pytest.mark.parametrize("name", ["class", "x y", "f(", ""])
 def test_what_is_no_argument_is_left_out(name: str) -> None:
     assert dataloader_lines({name: 1, "num_workers": 2}) == ["DataLoader(dataset, num_workers=2)"]
+
+
+def test_the_line_for_spawned_workers_makes_a_loader() -> None:
+    from torch.utils.data import DataLoader
+
+    cell = make_cell(loader="rows", workers=2, start_method="spawn", prefetch=4, persistent=True)
+    text = "\n".join(dataloader_lines(dataloader_kwargs(cell)))
+    made = eval(text, {"DataLoader": DataLoader, "dataset": range(10)})
+    assert (made.num_workers, made.prefetch_factor, made.persistent_workers) == (2, 4, True)
+    assert made.multiprocessing_context.get_start_method() == "spawn"
+    alone = "\n".join(dataloader_lines(dataloader_kwargs(make_cell(loader="thread"))))
+    assert eval(alone, {"DataLoader": DataLoader, "dataset": range(10)}).num_workers == 0
+
+
+def test_a_workload_s_name_is_short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert short_target(f"{tmp_path}/sub/loop.py:Work") == "sub/loop.py:Work"
+    assert short_target("/somewhere/else/loop.py:Work") == "loop.py:Work"
+    assert short_target("mdaf") == "mdaf"

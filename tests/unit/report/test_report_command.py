@@ -7,9 +7,17 @@ from pathlib import Path
 import pytest
 
 from ctrkit.commands.report import report
+from ctrkit.config import WorkloadSpec, load_phase
 from ctrkit.errors import UsageError
 from ctrkit.records import Recommendation, TrialRecord
-from tests.unit.report.conftest import MakeRun, epoch_row
+from ctrkit.report.compare import compare
+from ctrkit.report.contents import read_contents
+from ctrkit.report.listing import listed_run
+from ctrkit.report.markdown import markdown_text
+from ctrkit.report.status import status_update
+from ctrkit.report.terminal import report_text
+from ctrkit.report.views import report_view
+from tests.unit.report.conftest import ENVIRONMENT, MakeRun, epoch_row
 
 
 def run_report(*runs: Path, as_json: bool = False, markdown: Path | None = None) -> None:
@@ -53,7 +61,8 @@ def test_json_is_one_document_and_nothing_else(
     captured = capsys.readouterr()
     first, second = json.loads(captured.out)["runs"]
     assert set(first) == {
-        "path", "run", "trials", "recommendation", "epochs", "incidents", "time", "missing",
+        "path", "run", "running", "trials", "recommendation", "epochs", "incidents", "time",
+        "missing", "classification",
     }  # fmt: skip
     assert first["path"] == str(probe.path)
     assert first["run"]["command"] == "probe"
@@ -122,7 +131,7 @@ def test_report_never_imports_torch(
     run = make_run("probe", trials=trials, recommendation=recommendation)
     code = (
         "import sys; from pathlib import Path; from ctrkit.commands.report import report\n"
-        "import ctrkit.report.live\n"
+        "import ctrkit.report.live_probe, ctrkit.report.live_train\n"
         "report([Path(sys.argv[1])], as_json=False, markdown=None)\n"
         "heavy = {'torch', 'scipy', 'sklearn', 'duckdb'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
@@ -134,3 +143,49 @@ def test_report_never_imports_torch(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Answer" in done.stdout
+
+
+def test_a_run_whose_process_is_gone_is_not_listed_as_running(make_run: MakeRun) -> None:
+    ours = make_run("probe", name="ours", status="running")
+    ours.update(status="running")  # by this very process
+    assert listed_run(ours.path).status == "running"
+    assert read_contents(ours.path).alive
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    lost = make_run("probe", name="lost", status="running", pid=process.pid, pid_began_unix_s=1.0)
+    again = make_run("probe", name="again", status="running", pid=os.getpid(), pid_began_unix_s=1.0)
+    for run in (lost, again):  # no process of that id, or another one
+        assert listed_run(run.path).status == "died"
+        contents = read_contents(run.path)
+        assert (contents.info.status, contents.alive) == ("died", False)
+        assert "died: it ended without a word" in report_text(report_view(contents))
+    old = make_run("probe", name="old", status="running")
+    assert listed_run(old.path).status == "running"  # nothing tells of its process
+
+
+def test_json_has_the_class_of_a_run(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    revised = WorkloadSpec(phase=load_phase("phase3-revised"))
+    rows = [epoch_row(1, val_auc=0.57), epoch_row(2, val_auc=0.58)]
+    run_report(make_run("train", name="a", epochs=rows, workload=revised).path, as_json=True)
+    found = json.loads(capsys.readouterr().out)["runs"][0]["classification"]
+    assert set(found) == {"class", "incomplete", "conditions"}
+    assert found["incomplete"].startswith("2 of 5 epochs")
+    first = found["conditions"][0]
+    assert set(first) == {"tier", "name", "condition", "value", "is_met"}
+    run_report(make_run("train", name="b", epochs=rows).path, as_json=True)
+    assert json.loads(capsys.readouterr().out)["runs"][0]["classification"] is None
+
+
+def test_branch_and_commit_are_told_and_compared(
+    make_run: MakeRun, trials: list[TrialRecord], recommendation: Recommendation
+) -> None:
+    runs = [
+        make_run("probe", name=name, trials=trials, recommendation=recommendation,
+                 environment={**ENVIRONMENT, "git": {"branch": name, "commit": "abc1234"}})
+        for name in ("main", "faster")
+    ]  # fmt: skip
+    was, now = (read_contents(run.path) for run in runs)
+    assert "branch faster, commit abc1234" in report_text(report_view(now), 120)
+    assert "branch faster, commit abc1234" in markdown_text(status_update(report_view(now), now))
+    (change,) = compare(was, now, 0.05).changes
+    assert (change.what, change.base, change.new) == ("git: branch", "main", "faster")

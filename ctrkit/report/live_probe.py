@@ -1,0 +1,190 @@
+"""What a terminal shows while a probe goes on; a line per trial where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from ctrkit.config import Cell
+from ctrkit.progress import Progress, Stage
+from ctrkit.records import TrialRecord
+from ctrkit.report.blocks import Table
+from ctrkit.report.live import Clock, Display
+from ctrkit.report.matrix import NOT_RUN, CellResult, cell_results, matrix_table
+from ctrkit.report.terminal import table_renderable
+from ctrkit.report.words import clean, percent, projection_words, rate_words, step_words
+from ctrkit.units import format_duration
+
+# How a cell stands: its mark, how it is coloured, what it is called.
+_OK, _FAILED, _PREDICTED = ("✓", "green", "ok"), ("✕", "red", "failed"), ("○", "dim", "predicted")
+_NOT_RUN, _RUNNING = ("–", "dim", "not run"), ("▸", "bold", "running")
+_WAITING = ("·", "dim", "to come")
+_LINES_BELOW = 8  # of the table: its head, the marks, what runs now, the best, the budget
+
+
+class ProbeDisplay(Display):
+    """The matrix filling in, what runs now, the best so far and the budget left.
+
+    Args:
+        budget_s: the probe's budget; None is without one.
+        cells: the cells of the matrix, to show how many are still to come.
+        quiet: show nothing.
+        console: where to write; stderr if None.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        budget_s: float | None = None,
+        cells: Sequence[Cell] = (),
+        quiet: bool = False,
+        console: Console | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        super().__init__(quiet=quiet, console=console, clock=clock)
+        self._budget_s = budget_s
+        self._cells = [cell.cell_id for cell in cells]
+        self._records: list[TrialRecord] = []
+        self._running = self._running_id = ""
+        self._started_s = self._began_s
+        self._progress: Progress | None = None
+
+    def started(self, what: str | Cell, kind: str = "") -> None:
+        """A trial of this cell begins, or something else that takes a while."""
+        name = what.cell_id if isinstance(what, Cell) else what
+        self._running_id = name
+        self._running = clean(f"{name} ({kind_words(kind)})" if kind else name, 100)
+        self._started_s, self._progress = self._clock(), None
+        self._redraw(now=True)
+
+    def tick(self, progress: Progress | None = None) -> None:
+        """The running trial's newest progress; call it often, it redraws seldom."""
+        self._progress = progress
+        self._redraw()
+
+    def record(self, record: TrialRecord) -> None:
+        """A trial is over."""
+        self._records.append(record)
+        self._running = self._running_id = ""
+        if self._live is not None:
+            self._redraw(now=True)
+        elif not self._quiet and record.kind != "predicted":
+            self.message(f"[{self._clock() - self._began_s:.0f} s] {trial_line(record)}")
+
+    def _renderable(self) -> RenderableType:
+        width, height = self._console.size
+        parts: list[RenderableType] = []
+        if self._records:
+            table = matrix_table(self._records)
+            parts.append(table_renderable(_shortened(table, height - _LINES_BELOW), width))
+        results = cell_results(self._records)
+        lines = (
+            self._marks(results), Text(self._now_line()), Text(best_line(results), "bold"),
+            Text(alone_line(self._records), "dim"), Text(self._budget_line(), "dim"),
+        )  # fmt: skip
+        for line in lines:
+            line.no_wrap, line.overflow = True, "ellipsis"
+        return Group(*parts, *(line for line in lines if line))
+
+    def _marks(self, results: Sequence[CellResult]) -> Text:
+        """A mark for each cell of the matrix, in its order, and how many stand how."""
+        known = {result.record.cell_id: _standing(result) for result in results}
+        if self._running_id in self._cells and known.get(self._running_id) in (None, _PREDICTED):
+            known[self._running_id] = _RUNNING
+        standings = [known.get(cell_id, _WAITING) for cell_id in self._cells]
+        if not standings:
+            return Text()
+        marks = Text.assemble(*((mark, style) for mark, style, _ in standings))
+        counts = [
+            f"{standings.count(one)} {one[2]}"
+            for one in (_OK, _FAILED, _PREDICTED, _NOT_RUN, _WAITING)
+            if one in standings
+        ]
+        return Text.assemble("cells ", marks, ("  " + ", ".join(counts), "dim"))
+
+    def _now_line(self) -> str:
+        if not self._running:
+            return "…"
+        words = f"now {self._running}: "
+        if self._progress is None:
+            words += "starting"
+        else:
+            words += self._progress.stage.label
+            if self._progress.stage in (Stage.STEP, Stage.VALIDATION):
+                words += f" {self._progress.step}"
+        return f"{words}, {format_duration(self._clock() - self._started_s)}"
+
+    def _budget_line(self) -> str:
+        if self._budget_s is None:
+            return ""
+        left_s = max(0.0, self._budget_s - (self._clock() - self._began_s))
+        return f"budget left {left_s:.0f} s"
+
+
+def _standing(result: CellResult) -> tuple[str, str, str]:
+    if result.failed:
+        return _FAILED
+    if result.verdict in NOT_RUN:
+        return _NOT_RUN
+    return _PREDICTED if result.verdict == "predicted" else _OK
+
+
+def best_line(results: Sequence[CellResult]) -> str:
+    """The best measured cell so far: `best whole run 6 h 02 min (5.4 .. 6.6 h), cpu-thread-...`."""
+    best = next((r.record for r in results if r.verdict == "ok"), None)
+    if best is None:
+        return ""
+    total = projection_words(
+        best.projected_total_s, best.projected_total_s_low, best.projected_total_s_high
+    )
+    words = "" if best.projected_total_s is None else f"whole run {total}, "
+    return f"best {words}{clean(best.cell_id, 60)}"
+
+
+def alone_line(records: Sequence[TrialRecord]) -> str:
+    """What a step takes at least: computing alone, and the fastest loader alone."""
+    parts = []
+    for kind, words in (("compute", "computing"), ("loader", "loading")):
+        steps_s = [r.step_s for r in records if r.kind == kind and r.verdict == "ok" and r.step_s]
+        if steps_s:
+            parts.append(f"{words} alone {step_words(min(steps_s), None, None)}")
+    return f"a step: {', '.join(parts)}" if parts else ""
+
+
+def _shortened(table: Table, most_rows: int) -> Table:
+    """The first rows, the best ones: a display taller than the terminal cannot be redrawn."""
+    most_rows = max(3, most_rows)
+    if len(table.rows) <= most_rows:
+        return table
+    left_out = len(table.rows) - most_rows + 1
+    rest = (f"+ {left_out}",) + ("",) * (len(table.columns) - 1)
+    rows = (*table.rows[: most_rows - 1], rest)
+    return Table(table.columns, rows, (*table.tones[: most_rows - 1], "dim"))
+
+
+def kind_words(kind: str) -> str:
+    """A trial's kind as people read it."""
+    return {"full": "whole step", "compute": "computing alone", "loader": "loader alone"}.get(
+        kind, kind
+    )
+
+
+def trial_line(record: TrialRecord) -> str:
+    """A finished trial in a line."""
+    head = f"{record.cell_id} ({kind_words(record.kind)}): {record.verdict}"
+    if record.verdict != "ok":
+        return clean(f"{head}. {record.reason}" if record.reason else head)
+    parts = [head]
+    if record.step_s is not None:
+        parts.append(f"{step_words(record.step_s, record.step_s_low, record.step_s_high)} a step")
+    if record.rows_per_s:
+        parts.append(f"{rate_words(record.rows_per_s)} rows/s")
+    if record.data_wait_share is not None:
+        parts.append(f"data wait {percent(record.data_wait_share)}")
+    if record.projected_total_s is not None:
+        parts.append(f"whole run {format_duration(record.projected_total_s)}")
+    return clean(", ".join(parts))
