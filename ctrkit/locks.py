@@ -20,7 +20,7 @@ _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 @contextmanager
-def only_writer(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
+def only_writer(folder: Path, *, wait_s: float = 0.0, who: str = "ctrkit train") -> Iterator[None]:
     """Inside, no other process is the writer of this folder.
 
     A record lock: neither a forked worker nor a file left behind can hold it. On a file system that
@@ -29,6 +29,7 @@ def only_writer(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
     Args:
         folder: exists; the lock is its file `.lock`.
         wait_s: how long another one may take to end.
+        who: what the other one is, for the message.
 
     Raises:
         UsageError: another process holds it, or the folder cannot be written.
@@ -43,7 +44,7 @@ def only_writer(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
         if not _take(handle, wait_s):
             holder = os.pread(handle, 20, 0).decode(errors="replace").strip() or "unknown"
             raise UsageError(
-                f"{folder}: another ctrkit train (pid {holder}) is writing into it; "
+                f"{folder}: another {who} (pid {holder}) is writing into it; "
                 "wait until it has ended, or stop it"
             )
         with suppress(OSError):  # only for the other one's message

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ctrkit.commands.preparing import StageDisplay
 from ctrkit.config import encode
 from ctrkit.data.store import SPLITS, Store, StoreMeta, read_meta
 from ctrkit.environment import usable_cpus
@@ -31,6 +32,7 @@ def synth(
     rows: int | None = None,
     users: int | None = None,
     items: int | None = None,
+    behaviors: int | None = None,
     seed: int = 42,
     format_: str = "store",
 ) -> None:
@@ -41,6 +43,7 @@ def synth(
         rows: impressions; None for the reference scale, also for the next two.
         users: users with a profile.
         items: ads.
+        behaviors: about how many events, for `tianchi`; None for the reference's number per user.
         seed: equal seeds give equal data.
         format_: `store`, or `tianchi` for the four CSV files with their dirt.
 
@@ -50,7 +53,9 @@ def synth(
     if format_ not in FORMATS:
         raise UsageError(f"--format {format_}: unknown; choose {' or '.join(FORMATS)}")
     check_out_folder(out)
-    asked = {"rows": rows, "users": users, "items": items}
+    if behaviors is not None and format_ != "tianchi":
+        raise UsageError("--behaviors belongs to --format tianchi")
+    asked = {"rows": rows, "users": users, "items": items, "behaviors": behaviors}
     sizes = {key: size for key, size in asked.items() if size is not None}
     began_s = time.monotonic()
     if format_ == "store":
@@ -83,11 +88,12 @@ def prepare(
     split: str = "time",
     seed: int = 42,
     memory_limit: str = "2GB",
+    fresh: bool = False,
 ) -> None:
     """Ingest the Tianchi files of `source`, or the interactions log `table`, into a store.
 
     The arguments are those of `prepare_tianchi` and of `prepare_table`; `memory_limit` is a size
-    such as `2GB`.
+    such as `2GB`. What an interrupted call left is used unless `fresh`.
 
     Raises:
         UsageError: options that contradict each other or are out of range, and all that the two
@@ -101,13 +107,13 @@ def prepare(
         "threads": usable_cpus(),
     }
     began_s = _now_s()
-    with build_display() as on_progress:
+    with StageDisplay() as display:
         if source is not None:
             from ctrkit.data.taobao import prepare_tianchi
 
             prepare_tianchi(
                 source, out, sample_users=sample_users, history=history, split=split, seed=seed,
-                on_progress=on_progress, **limits,
+                fresh=fresh, watcher=display, **limits,
             )  # fmt: skip
         elif table is not None:
             from ctrkit.data.tables import prepare_table
@@ -115,7 +121,7 @@ def prepare(
             columns: dict[str, Any] = named
             prepare_table(
                 table, out, label_threshold=label_threshold, split=split, seed=seed,
-                on_progress=on_progress, **columns, **limits,
+                fresh=fresh, watcher=display, **columns, **limits,
             )  # fmt: skip
     _print_made(out, began_s)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -57,17 +58,35 @@ def output_folder(out: Path) -> Iterator[Path]:
         raise UsageError(f"--out {out}: cannot be written: {error.strerror or error}") from error
 
 
-class _Column:
-    """An int32 column that grows on disk, with its hash and the range of its values."""
+def _part(folder: Path, name: str) -> Path:
+    return folder / f"{name}.part"
 
-    def __init__(self, folder: Path, name: str, width: int = 1) -> None:
-        self.path = folder / f"{name}.part"
+
+def _check_length(path: Path, least_bytes: int) -> None:
+    """Raises UsageError if a part has lost what was saved."""
+    if least_bytes and (not path.is_file() or path.stat().st_size < least_bytes):
+        raise UsageError(f"{path}: shorter than it was; the same command again begins anew")
+
+
+class _Column:
+    """An int32 column that grows on disk, with its hash and the range of its values.
+
+    `keep`: that many rows of an earlier process stay, what came after them is cut off.
+    """
+
+    def __init__(self, folder: Path, name: str, width: int = 1, *, keep: int = 0) -> None:
+        self.path = _part(folder, name)
         self.width = width
         self.rows = 0
         self.least = np.full(width, np.iinfo(np.int32).max, np.int64)
         self.most = np.full(width, np.iinfo(np.int32).min, np.int64)
         self.hash = hashlib.sha256()
-        self._file = self.path.open("wb")
+        self._file = self.path.open("r+b" if keep else "wb")
+        self._file.truncate(keep * 4 * width)
+        while self.rows < keep:
+            size = min(_SCAN_ROWS, keep - self.rows) * width
+            self._note(np.fromfile(self._file, "<i4", size).reshape(-1, width))
+        self._file.seek(0, os.SEEK_END)
 
     def append(self, values: npt.ArrayLike) -> int:
         """Write int32-valued (n,) or (n, width) rows; returns n."""
@@ -80,12 +99,24 @@ class _Column:
         ):
             raise ValueError(f"{self.path.stem}: values that do not fit into int32")
         if len(rows):
-            self.least = np.minimum(self.least, rows.min(axis=0))
-            self.most = np.maximum(self.most, rows.max(axis=0))
-            self.hash.update(rows.data)
+            self._note(rows)
             self._file.write(rows.data)
-        self.rows += len(rows)
         return len(rows)
+
+    def _note(self, rows: npt.NDArray[np.int32]) -> None:
+        self.least = np.minimum(self.least, rows.min(axis=0))
+        self.most = np.maximum(self.most, rows.max(axis=0))
+        self.hash.update(rows.data)
+        self.rows += len(rows)
+
+    def save(self) -> int:
+        """Make the rows so far last; returns how many they are."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self.rows
+
+    def close(self) -> None:
+        self._file.close()
 
     def mapped(self, stack: ExitStack) -> Any:
         """The column as a pyarrow buffer of the mapped file; no more appends after this."""
@@ -111,22 +142,40 @@ class StoreBuilder:
             builder.add_behaviors(item, category, time_s)
             builder.add_impressions(rows, time_s)
             builder.finish(name="...", source="...", ...)
+
+    A build that another process began goes on from what that one's `save` returned:
+
+        StoreBuilder(folder, keep=saved)
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, keep: Mapping[str, int] | None = None) -> None:
+        saved = keep or {}
+        rows, events = saved.get("impressions", 0), saved.get("behaviors", 0)
         self.folder = folder
-        self._row = _Column(folder, "row", len(IMPRESSION_COLUMNS))
-        self._row_time = _Column(folder, "row_time_s")
-        self._behaviors = [
-            _Column(folder, f"behavior_{name}") for name in ("item", "category", "time_s")
-        ]
+        columns = {"row": (len(IMPRESSION_COLUMNS), rows), "row_time_s": (1, rows)}
+        columns |= {f"behavior_{name}": (1, events) for name in ("item", "category", "time_s")}
+        for name, (width, count) in columns.items():
+            _check_length(_part(folder, name), 4 * width * count)
+        self._row, self._row_time, *self._behaviors = (
+            _Column(folder, name, width, keep=count) for name, (width, count) in columns.items()
+        )
 
     def __enter__(self) -> StoreBuilder:
         return self
 
     def __exit__(self, *_: object) -> None:
         for column in self._columns():
-            column.remove()
+            column.close()
+
+    def save(self) -> dict[str, int]:
+        """Make what was added so far outlive this process; returns the rows of `keep`."""
+        sizes = {column.path.stem: column.save() for column in self._columns()}
+        return {"impressions": sizes["row"], "behaviors": sizes["behavior_item"]}
+
+    def behavior_times(self) -> npt.NDArray[np.int32]:
+        """int32 (behaviours so far,), Unix seconds, mapped from disk."""
+        column = self._behaviors[-1]
+        return np.memmap(column.path, "<i4", "r") if column.save() else np.empty(0, np.int32)
 
     def _columns(self) -> list[_Column]:
         return [self._row, self._row_time, *self._behaviors]
@@ -200,8 +249,6 @@ class StoreBuilder:
                 {"item": (item, 1), "category": (category, 1), "time_s": (behavior_time_s, 1)},
             )
         hashes = [column.hash.hexdigest() for column in self._columns()]
-        for column in self._columns():
-            column.remove()
         meta = StoreMeta(
             schema_version=STORE_SCHEMA_VERSION,
             name=name,
@@ -221,6 +268,8 @@ class StoreBuilder:
             seed=seed,
         )
         write_json(self.folder / META_FILE, meta)
+        for column in self._columns():
+            column.remove()
         return meta
 
     def _check(self, rows: Mapping[str, int], vocabulary: Mapping[str, int]) -> None:

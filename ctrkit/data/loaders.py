@@ -21,6 +21,9 @@ def make_loader(
     seed: int,
     history_length: int,
     drop_last: bool = False,
+    rank: int = 0,
+    ranks: int = 1,
+    block_rows: int | None = None,
 ) -> StoreLoader:
     """The loader of a cell. All loaders yield the same batches, byte for byte.
 
@@ -35,6 +38,10 @@ def make_loader(
         seed: of the order of the training rows.
         history_length: L.
         drop_last: leave out a last batch that is short.
+        rank: which of `ranks` processes that train together this loader is for.
+        ranks: how many they are; each yields its contiguous part of every global batch, which may
+            be empty in a last batch that is short.
+        block_rows: shuffle by blocks of so many rows, as `block_order` does; None shuffles all.
 
     Raises:
         UsageError: a cell that no loader can serve.
@@ -57,5 +64,13 @@ def make_loader(
         "resident": ResidentLoader,
     }
     return kinds[cell.loader](
-        store, cell, split=split, seed=seed, history_length=history_length, drop_last=drop_last
+        store,
+        cell,
+        split=split,
+        seed=seed,
+        history_length=history_length,
+        drop_last=drop_last,
+        rank=rank,
+        ranks=ranks,
+        block_rows=block_rows,
     )

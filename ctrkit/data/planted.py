@@ -10,6 +10,7 @@ later one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -48,11 +49,19 @@ _SHIFT = 32
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is generated: impressions, users with a profile, ads with a row in the ad table."""
+    """How much is generated.
+
+    Attributes:
+        rows: impressions.
+        users: users with a profile.
+        items: ads with a row in the ad table.
+        behaviors: about how many events the log has; None for the reference's number per user.
+    """
 
     rows: int
     users: int
     items: int
+    behaviors: int | None = None
 
     @property
     def validation_rows(self) -> int:
@@ -68,6 +77,20 @@ class Scale:
     def categories(self) -> int:
         """Categories in the reference's proportion to `items`."""
         return min(self.items, max(8, round(self.items * 5_480 / 335_164)))
+
+    @property
+    def all_users(self) -> int:
+        """Users with and without a profile."""
+        return self.users + round(self.users * _GHOST_USERS)
+
+    @property
+    def events_factor(self) -> float:
+        """How many times the reference's events a user has."""
+        if self.behaviors is None:
+            return 1.0
+        per_user = self.behaviors / (self.all_users * (1 - _SILENT_USERS))
+        # whole numbers of events are drawn: rounded down, this exponential mean gives `per_user`
+        return 1 / math.log1p(1 / per_user) / _MEAN_EVENTS
 
 
 #: the scale of the run that the known results come from (5,480 categories)
@@ -160,6 +183,7 @@ def check_scale(scale: Scale, seed: int) -> None:
         ("--rows", scale.rows, 10),
         ("--users", scale.users, 1),
         ("--items", scale.items, 1),
+        ("--behaviors", scale.users if scale.behaviors is None else scale.behaviors, 1),
         ("--seed", seed, 0),
     ):
         if not least <= number < 2**30:
@@ -197,7 +221,7 @@ def make_world(scale: Scale, seed: int) -> World:
     check_scale(scale, seed)
     categories = scale.categories
     items = scale.items + round(scale.items * _GHOST_ITEMS)
-    users = scale.users + round(scale.users * _GHOST_USERS)
+    users = scale.all_users
 
     random = random_generator(seed, "items")
     category_by_rank = random.permutation(categories).astype(np.int32)
@@ -212,7 +236,9 @@ def make_world(scale: Scale, seed: int) -> World:
     random = random_generator(seed, "users")
     preferred = category_by_rank[zipf_rank(random, categories, users * PREFERRED, 0.7)]
     preferred = preferred.reshape(users, PREFERRED)
-    events = np.minimum(random.exponential(_MEAN_EVENTS, users).astype(np.int64), _MOST_EVENTS)
+    factor = scale.events_factor
+    events = random.exponential(_MEAN_EVENTS * factor, users).astype(np.int64)
+    events = np.minimum(events, round(_MOST_EVENTS * factor))
     events[random.random(users) < _SILENT_USERS] = 0
 
     effects = random_generator(seed, "effects")
@@ -301,8 +327,9 @@ def behavior_chunks(world: World) -> Iterator[BehaviorChunk]:
     """Draw the behaviours, in order of users; only one chunk is ever held."""
     random = random_generator(world.seed, "behaviors")
     users = len(world.events)
-    for first in range(0, users, _USERS_PER_CHUNK):
-        end = min(first + _USERS_PER_CHUNK, users)
+    step = max(1, round(_USERS_PER_CHUNK / max(1.0, world.scale.events_factor)))
+    for first in range(0, users, step):
+        end = min(first + step, users)
         begin = np.zeros(end - first + 1, np.int64)
         np.cumsum(world.events[first:end], out=begin[1:])
         user = np.repeat(np.arange(end - first, dtype=np.int64), world.events[first:end])

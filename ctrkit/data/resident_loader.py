@@ -10,9 +10,13 @@ import numpy as np
 import torch
 
 from ctrkit.config import Cell
-from ctrkit.data.gather import COLUMN, ID_COLUMNS
-from ctrkit.data.store import Store
-from ctrkit.data.store_loader import Batch, StoreLoader
+from ctrkit.data.buffers import Batch, BlockMaker, BlockPool
+from ctrkit.data.gather import COLUMN, ID_COLUMNS, Gatherer
+from ctrkit.data.store import IndexArray, Store
+from ctrkit.data.store_loader import StoreLoader
+
+#: batches whose memory is kept for the next ones
+_KEPT_BLOCKS = 4
 
 
 class _ResidentTables:
@@ -49,21 +53,40 @@ class ResidentLoader(StoreLoader):
     def __init__(self, store: Store, cell: Cell, **kwargs: Any) -> None:
         super().__init__(store, cell, **kwargs)
         self._tables = _resident_tables(store, cell.device)
-        self._slot = torch.arange(self.history_length, device=cell.device)
 
     def _batches(self) -> Iterator[Batch]:
-        order = torch.from_numpy(self.order()).to(self.cell.device)
-        for part in self.slices():
-            yield self._gather(order[part])
+        order = self.order()
+        if self.cell.device == "cpu":
+            return self._batches_on_host(order)
+        return self._batches_on_device(torch.from_numpy(order).to(self.cell.device))
 
-    def _gather(self, indices: torch.Tensor) -> Batch:
+    def _batches_on_host(self, order: IndexArray) -> Iterator[Batch]:
+        """As the other loaders gather them, from memory instead of a mapped file."""
+        tables, length = self._tables, self.history_length
+        pool = BlockPool(self.cell.batch_size, length, keep=_KEPT_BLOCKS, pin=self.cell.pin)
+        gatherer = Gatherer(
+            tables.impressions.numpy(),
+            tables.behavior_item.numpy(),
+            tables.behavior_category.numpy(),
+            length,
+        )
+        make = BlockMaker(gatherer, pool)
+        for part in self.slices():
+            yield make(order[part]).batch()
+
+    def _batches_on_device(self, order: torch.Tensor) -> Iterator[Batch]:
+        slot = torch.arange(self.history_length, device=self.cell.device)
+        for part in self.slices():
+            yield self._gather(order[part].long(), slot)
+
+    def _gather(self, indices: torch.Tensor, slot: torch.Tensor) -> Batch:
         tables = self._tables
         columns = tables.impressions[indices].unbind(dim=1)
         end = columns[COLUMN["history_end"]].long()
         begin = torch.maximum(columns[COLUMN["history_begin"]].long(), end - self.history_length)
         length = end - begin
-        real = self._slot < length[:, None]
-        position = torch.where(real, begin[:, None] + self._slot, 0)
+        real = slot < length[:, None]
+        position = torch.where(real, begin[:, None] + slot, 0)
         batch = {name: columns[COLUMN[name]].contiguous() for name in ID_COLUMNS}
         batch["label"] = columns[COLUMN["label"]].float()
         batch["history_item"] = torch.where(real, tables.behavior_item[position], 0)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
+#: row numbers
+IndexArray = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 STORE_SCHEMA_VERSION = 1
 

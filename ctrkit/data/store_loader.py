@@ -6,15 +6,17 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
-import numpy as np
-import torch
-
 from ctrkit.config import Cell
-from ctrkit.data.gather import BATCH_KEYS, gather
-from ctrkit.data.order import batch_count, batch_slices, epoch_order
-from ctrkit.data.store import Int64Array, Store
-
-Batch = dict[str, torch.Tensor]
+from ctrkit.data.buffers import Batch
+from ctrkit.data.order import (
+    batch_count,
+    batch_slices,
+    block_order,
+    epoch_order,
+    rank_part,
+    row_numbers,
+)
+from ctrkit.data.store import IndexArray, Store
 
 
 class StoreLoader(ABC):
@@ -22,6 +24,10 @@ class StoreLoader(ABC):
 
     The train split is shuffled anew each epoch; validation keeps the order of the store. One
     iterator at a time: a new `iter()` ends the one before. `len()` is the batches of a whole epoch.
+
+    With several `ranks` (processes that train together), `cell.batch_size` and `len()` are those of
+    the global batches; this loader yields `rank`'s contiguous part of each, as `rank_part` says.
+    With `block_rows` the rows are not shuffled all together, but as `block_order` does it.
     """
 
     def __init__(
@@ -32,14 +38,21 @@ class StoreLoader(ABC):
         split: str,
         seed: int,
         history_length: int,
-        drop_last: bool,
+        drop_last: bool = False,
+        rank: int = 0,
+        ranks: int = 1,
+        block_rows: int | None = None,
     ) -> None:
+        if not 0 <= rank < ranks:
+            raise ValueError(f"rank {rank} of {ranks} ranks")
         self.store = store
         self.cell = cell
         self.split = split
         self.seed = seed
         self.history_length = history_length
         self.drop_last = drop_last
+        self.rank, self.ranks = rank, ranks
+        self.block_rows = block_rows
         self.rows = store.rows(split)
         self._epoch = 1
         self._first_batch = 0
@@ -63,20 +76,23 @@ class StoreLoader(ABC):
         """End the iterator and whatever works for it. More than once is fine."""
         self._end_current()
 
-    def order(self) -> Int64Array:
+    def order(self) -> IndexArray:
         """Row numbers in `store.impressions` in the order of the epoch, (rows of the split,)."""
-        if self.split == "train":
-            return epoch_order(len(self.rows), self.seed, self._epoch) + self.rows.start
-        return np.arange(self.rows.start, self.rows.stop, dtype=np.int64)
+        if self.split != "train":
+            return row_numbers(self.rows)
+        if self.block_rows is None:
+            return epoch_order(len(self.rows), self.seed, self._epoch)
+        return block_order(len(self.rows), self.seed, self._epoch, self.block_rows)
 
     def slices(self) -> Iterator[slice]:
-        """Where in `order()` the batches lie that are still to come."""
-        return batch_slices(
+        """Where in `order()` this rank's parts lie of the batches that are still to come."""
+        batches = batch_slices(
             len(self.rows),
             self.cell.batch_size,
             first_batch=self._first_batch,
             drop_last=self.drop_last,
         )
+        return (rank_part(batch, self.rank, self.ranks) for batch in batches)
 
     @abstractmethod
     def _batches(self) -> Iterator[Batch]:
@@ -87,9 +103,3 @@ class StoreLoader(ABC):
         self._current = None
         if current is not None:
             current.close()  # type: ignore[attr-defined]
-
-
-def batch_tensors(store: Store, indices: Int64Array, history_length: int) -> Batch:
-    """The batch of these rows, on the host."""
-    arrays = gather(store, indices, history_length)
-    return {name: torch.from_numpy(arrays[name]) for name in BATCH_KEYS}

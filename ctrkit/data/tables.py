@@ -20,31 +20,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctrkit.data.builder import StoreBuilder, output_folder
 from ctrkit.data.ingest import (
     LATEST_TIME_S,
-    OnProgress,
-    Workspace,
     check_columns,
     check_split,
+    count_rejected,
     csv_relation,
-    first_line,
+    estimated_lines,
     hash_sql,
     header_line,
     known_or_unknown,
-    literal,
     name,
+    number_ids,
     random_cut,
-    workspace,
-    write_events,
-    write_impressions,
+    read_rows,
+    write_store,
 )
+from ctrkit.data.preparation import preparing
 from ctrkit.data.store import FIRST_REAL_ID, StoreMeta
+from ctrkit.data.workspace import Watcher, Workspace, first_line, literal
 from ctrkit.errors import UsageError
 
 VALIDATION_SHARE = 0.15
 DELIMITERS = (",", "\t", ";", "|")
 _UNITS_PER_S = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (math.inf, 1e9))  # below: per second
+
+_USERS = "SELECT id AS user, raw.text AS user_id FROM user_ids ORDER BY id"
+_ITEMS = "SELECT id AS item, raw.text AS item_id FROM item_ids ORDER BY id"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +74,10 @@ def prepare_table(
     seed: int = 42,
     memory_limit_bytes: int,
     threads: int,
-    on_progress: OnProgress | None = None,
+    fresh: bool = False,
+    watcher: Watcher | None = None,
 ) -> StoreMeta:
-    """Make a store of a table with a row per impression; what fails leaves nothing behind.
+    """Make a store of a table with a row per impression, going on from an interrupted call.
 
     Args:
         path: a Parquet file (`.parquet`), or a text file whose first line names the columns,
@@ -90,7 +93,8 @@ def prepare_table(
         seed: of the random split.
         memory_limit_bytes: DuckDB keeps within it and spills to a folder beside `out`.
         threads: of DuckDB; the result does not depend on them.
-        on_progress: told what is being done, and the share of the whole that is done.
+        fresh: begin anew whatever an interrupted call left.
+        watcher: is told of the stages.
 
     Returns:
         The store's description. `bad_rows` counts by reason what could not be used as it is.
@@ -103,31 +107,38 @@ def prepare_table(
         raise UsageError(f"--split {split}: unknown; choose time or random")
     asked = TableColumns(user=user, item=item, time=time, label=label, category=category)
     relation, columns = _relation(path, asked)
-    with (
-        output_folder(out) as aside,
-        workspace(
-            aside, memory_limit_bytes=memory_limit_bytes, threads=threads, on_progress=on_progress
-        ) as space,
-        StoreBuilder(aside) as builder,
-    ):
-        _read(space, path, relation, columns, label_threshold)
-        vocabulary = _number_ids(space, path, with_category=columns.category is not None)
-        detail = _make_impressions(space, path, split, seed)
-        rows = check_split(space, split, path)
-        builder.add_users(
-            space.stream(
-                "SELECT id AS user, raw.text AS user_id FROM user_ids ORDER BY id"
-            ).read_all()
+    with preparing(
+        out,
+        inputs=[path],
+        options={
+            **{f"--{field}": column for field, column in vars(columns).items()},
+            "--label-threshold": label_threshold,
+            "--split": split,
+            "--seed": seed,
+        },
+        memory_limit_bytes=memory_limit_bytes,
+        threads=threads,
+        fresh=fresh,
+        watcher=watcher,
+    ) as preparation:
+        space, builder = preparation.space, preparation.builder
+        space.stage(
+            f"reading {path.name}", lambda: _read(space, path, relation, columns, label_threshold)
         )
-        builder.add_ads(
-            space.stream(
-                "SELECT id AS item, raw.text AS item_id FROM item_ids ORDER BY id"
-            ).read_all()
+        vocabulary = space.stage(
+            "numbering ids",
+            lambda: _number_ids(space, path, with_category=columns.category is not None),
         )
-        slices = write_events(space, builder, vocabulary["user"])
-        write_impressions(space, builder, slices, rows=sum(rows.values()), utc_offset_s=0)
+        detail, rows = space.stage("joining", lambda: _make_impressions(space, path, split, seed))
+
+        def write_tables() -> None:
+            builder.add_users(space.table(_USERS))
+            builder.add_ads(space.table(_ITEMS))
+
+        space.stage("users and items", write_tables)
+        write_store(space, builder, users=vocabulary["user"], rows=rows, utc_offset_s=0)
         positive = "label 1" if label_threshold is None else f"{label} >= {label_threshold:g}"
-        return builder.finish(
+        return preparation.finish(
             name=path.stem,
             source=f"prepare --table {path.name}",
             vocabulary=vocabulary,
@@ -201,10 +212,18 @@ def _read(
         (f"time_s < 0 OR time_s > {LATEST_TIME_S}", f"{columns.time} is before 1970 or after 2038"),
         ("rating IS NULL OR isnan(rating)", f"{columns.label} is no number"),
     ]
-    space.tell(f"reading {path.name}", 0.3)
-    space.read("rated_rows", path.name, relation, expressions, unusable)
-    if not relation.startswith("read_parquet"):
-        space.count_rejected("rows", path.name)
+    text_file = not relation.startswith("read_parquet")
+    read_rows(
+        space,
+        "rated_rows",
+        path.name,
+        relation,
+        expressions,
+        unusable,
+        expected_rows=estimated_lines(path) if text_file else 0,
+    )
+    if text_file:
+        count_rejected(space, "rows", path.name)
     odd = "SELECT rating FROM rated_rows WHERE rating NOT IN (0, 1) LIMIT 1"
     if threshold is None and (values := space.rows(odd)):
         raise UsageError(
@@ -225,7 +244,6 @@ def _text(column: str) -> str:
 
 def _time_s(space: Workspace, relation: str, text: str) -> str:
     """SQL of Unix seconds (a DOUBLE, NULL where it is no time); the module says how it is found."""
-    space.tell("looking at the times", 0.0)
     number = f"try_cast({text} AS DOUBLE)"
     stamp = f"epoch(try_cast({text} AS TIMESTAMPTZ))"
     numbers, stamps, median = space.rows(
@@ -250,7 +268,7 @@ def _number_ids(space: Workspace, path: Path, *, with_category: bool) -> dict[st
         reasons = "; ".join(f"{count} x {reason}" for reason, count in space.bad_rows.items())
         raise UsageError(f"{path}: no usable row: {reasons or 'it has no rows'}")
     sizes = {
-        what: space.number_ids(f"{what}_ids", f"SELECT {_raw(f'raw_{what}')} AS raw FROM usable")
+        what: number_ids(space, f"{what}_ids", f"SELECT {_raw(f'raw_{what}')} AS raw FROM usable")
         for what in ("user", "item", "category")
     }
     if not with_category:
@@ -258,9 +276,10 @@ def _number_ids(space: Workspace, path: Path, *, with_category: bool) -> dict[st
     return sizes | {"history_item": sizes["item"], "history_category": sizes["category"]}
 
 
-def _make_impressions(space: Workspace, path: Path, split: str, seed: int) -> str:
-    """Tables `impressions`, with its split, and `events`; returns the split in words."""
-    space.tell("joining", 0.6)
+def _make_impressions(
+    space: Workspace, path: Path, split: str, seed: int
+) -> tuple[str, dict[str, int]]:
+    """Tables `impressions` and `events`; returns the split in words and its rows per side."""
     with_category = space.value("SELECT count(*) FROM category_ids") > 0
     category = known_or_unknown("category_ids.id") if with_category else str(FIRST_REAL_ID)
     hashed = hash_sql(seed, "raw_user", "raw_item", "time_s", "label")
@@ -280,7 +299,10 @@ def _make_impressions(space: Workspace, path: Path, split: str, seed: int) -> st
     space.run(
         "CREATE VIEW events AS SELECT user, time_s, item, category FROM rated WHERE label = 1"
     )
-    return detail
+    rows = check_split(space, split, path)
+    total = sum(rows.values())
+    space.advance(total, total)
+    return detail, rows
 
 
 def _time_cut(space: Workspace) -> Any:

@@ -18,27 +18,28 @@ What is decided here:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ctrkit.data.builder import StoreBuilder, output_folder
 from ctrkit.data.ingest import (
     LATEST_TIME_S,
-    OnProgress,
-    Workspace,
     cell,
     check_columns,
     check_split,
+    count_rejected,
     csv_relation,
+    estimated_lines,
     hash_sql,
     header_line,
     known_or_unknown,
+    number_ids,
     random_cut,
-    workspace,
-    write_events,
-    write_impressions,
+    read_rows,
+    write_store,
 )
+from ctrkit.data.preparation import preparing
 from ctrkit.data.store import StoreMeta
+from ctrkit.data.workspace import Watcher, Workspace
 from ctrkit.errors import UsageError
 
 BEIJING_UTC_OFFSET_S = 8 * 3600
@@ -66,7 +67,6 @@ COLUMNS: Mapping[str, Sequence[str]] = {
     USER_PROFILE: ("userid", *PROFILE_FIELDS),
     BEHAVIOR_LOG: ("user", "time_stamp", "btag", "cate", "brand"),
 }
-_READING_BEGINS = {RAW_SAMPLE: 0.0, AD_FEATURE: 0.15, USER_PROFILE: 0.2, BEHAVIOR_LOG: 0.25}
 HISTORIES = ("behaviors", "impressions")
 SPLITS = ("time", "random")
 
@@ -81,9 +81,10 @@ def prepare_tianchi(
     seed: int = 42,
     memory_limit_bytes: int,
     threads: int,
-    on_progress: OnProgress | None = None,
+    fresh: bool = False,
+    watcher: Watcher | None = None,
 ) -> StoreMeta:
-    """Make a store of the Tianchi CSV files in a folder; what fails leaves nothing behind.
+    """Make a store of the Tianchi CSV files in a folder, going on from an interrupted call.
 
     Args:
         source: the folder with the files; `behavior_log.csv` only for `history="behaviors"`.
@@ -94,7 +95,8 @@ def prepare_tianchi(
         seed: of the sample and of the random split.
         memory_limit_bytes: DuckDB keeps within it and spills to a folder beside `out`.
         threads: of DuckDB; the result does not depend on them.
-        on_progress: told what is being done, and the share of the whole that is done.
+        fresh: begin anew whatever an interrupted call left.
+        watcher: is told of the stages.
 
     Returns:
         The store's description. `bad_rows` counts by reason what could not be used as it is.
@@ -105,36 +107,53 @@ def prepare_tianchi(
     """
     _check_options(sample_users, history, split)
     headers = _headers(source, history)
-    with (
-        output_folder(out) as aside,
-        workspace(
-            aside, memory_limit_bytes=memory_limit_bytes, threads=threads, on_progress=on_progress
-        ) as space,
-        StoreBuilder(aside) as builder,
-    ):
+    with preparing(
+        out,
+        inputs=[source / file for file in headers],
+        options={
+            "--sample-users": sample_users,
+            "--history": history,
+            "--split": split,
+            "--seed": seed,
+        },
+        memory_limit_bytes=memory_limit_bytes,
+        threads=threads,
+        fresh=fresh,
+        watcher=watcher,
+    ) as preparation:
+        space, builder = preparation.space, preparation.builder
         files = _Files(space, source, headers)
-        files.read_impressions()
-        files.read_ads()
-        files.read_profiles()
-        vocabulary = _number_users_and_items(space, sample_users, seed, source)
+        files.read(RAW_SAMPLE, files.read_impressions)
+        files.read(AD_FEATURE, files.read_ads)
+        files.read(USER_PROFILE, files.read_profiles)
+        vocabulary = space.stage(
+            "numbering users and ads",
+            lambda: _number_users_and_items(space, sample_users, seed, source),
+        )
         if history == "behaviors":
-            files.read_behaviors()
-        vocabulary |= _number_history(space, history, vocabulary["item"])
-        _count_unknown(space)
-        detail = _make_impressions(space, split, seed)
-        rows = check_split(space, split, source / RAW_SAMPLE)
-        _make_events(space, history)
-        builder.add_users(space.stream(_USERS).read_all())
-        builder.add_ads(space.stream(_ADS).read_all())
-        slices = write_events(space, builder, vocabulary["user"])
-        write_impressions(
+            files.read(BEHAVIOR_LOG, files.read_behaviors)
+            space.stage("matching users", files.match_behaviors)
+        vocabulary |= space.stage(
+            "numbering brands and categories",
+            lambda: _number_history(space, history, vocabulary["item"]),
+        )
+        detail, rows = space.stage(
+            "joining", lambda: _make_impressions(space, history, split, seed, source)
+        )
+
+        def write_tables() -> None:
+            builder.add_users(space.table(_USERS))
+            builder.add_ads(space.table(_ADS))
+
+        space.stage("users and ads", write_tables)
+        write_store(
             space,
             builder,
-            slices,
-            rows=sum(rows.values()),
+            users=vocabulary["user"],
+            rows=rows,
             utc_offset_s=BEIJING_UTC_OFFSET_S,
         )
-        return builder.finish(
+        return preparation.finish(
             name="Taobao ads (Tianchi 56)"
             + (f", {sample_users:g} of users" if sample_users else ""),
             source=f"prepare --source {source.resolve().name} --history {history}"
@@ -207,18 +226,28 @@ class _Files:
         self.source = source
         self.headers = headers
 
+    def read(self, file: str, work: Callable[[], None]) -> None:
+        """A stage that reads a file."""
+        self.space.stage(f"reading {file}", work)
+
     def _read(
         self,
         table: str,
         file: str,
         columns: Mapping[str, str],
         unusable: list[tuple[str, str]],
-        join: str = "",
     ) -> None:
-        self.space.tell(f"reading {file}", _READING_BEGINS[file])
         relation = csv_relation(self.source / file, self.headers[file], table)
-        self.space.read(table, file, f"{relation} {join}", columns, unusable)
-        self.space.count_rejected(table, file)
+        read_rows(
+            self.space,
+            table,
+            file,
+            relation,
+            columns,
+            unusable,
+            expected_rows=estimated_lines(self.source / file),
+        )
+        count_rejected(self.space, table, file)
 
     def read_impressions(self) -> None:
         """View `shown`: user, time_s, adgroup, clk."""
@@ -267,9 +296,11 @@ class _Files:
         self.space.count_bad(f"{file}: {column} is there twice", self.space.value(extra))
 
     def read_behaviors(self) -> None:
-        """View `log`: user (id), time_s, cate, brand; only of users who have an impression."""
+        """View `whole_log`: raw_user, time_s, cate, brand.
+
+        Users are matched later: DuckDB could not tell how far it is with a file that it joins.
+        """
         columns = {
-            "user_id": "user_ids.id",
             "raw_user": _integer("user"),
             "time_s": _integer("time_stamp"),
             "cate": _integer("cate"),
@@ -281,10 +312,22 @@ class _Files:
             *_time_unusable("time_s"),
             (outside, "time_stamp is outside 2017-04-01 .. 2017-05-13"),
             ("cate IS NULL", "cate is no number"),
-            ("user_id IS NULL", "user has no impression here"),
         ]
-        join = f"LEFT JOIN user_ids ON user_ids.raw = {_integer('user')}"
-        self._read("log", BEHAVIOR_LOG, columns, unusable, join)
+        self._read("whole_log", BEHAVIOR_LOG, columns, unusable)
+
+    def match_behaviors(self) -> None:
+        """Table `log`: user_id, time_s, cate, brand; only of users who have an impression."""
+        whole = int(self.space.value("SELECT count(*) FROM whole_log"))
+        self.space.advance(0, whole)
+        self.space.run(
+            "CREATE TABLE log AS SELECT user_ids.id AS user_id, time_s, cate, brand"
+            " FROM whole_log JOIN user_ids ON user_ids.raw = whole_log.raw_user"
+        )
+        strangers = whole - int(self.space.value("SELECT count(*) FROM log"))
+        self.space.count_bad(f"{BEHAVIOR_LOG}: user has no impression here", strangers)
+        self.space.run("DROP VIEW whole_log")
+        self.space.run("DROP TABLE whole_log_read")
+        self.space.advance(whole, whole)
 
 
 def _number_users_and_items(
@@ -295,7 +338,7 @@ def _number_users_and_items(
     if sample_users is not None and sample_users < 1:
         sampled = f" WHERE {hash_sql(seed, 'raw')} < {int(sample_users * 2**64)}"
     users = f"SELECT raw FROM (SELECT DISTINCT raw_user AS raw FROM shown){sampled}"
-    vocabulary = {"user": space.number_ids("user_ids", users)}
+    vocabulary = {"user": number_ids(space, "user_ids", users)}
     space.run(
         "CREATE VIEW kept AS SELECT shown.*, user_ids.id AS user_id"
         " FROM shown JOIN user_ids ON user_ids.raw = shown.raw_user"
@@ -304,7 +347,7 @@ def _number_users_and_items(
         reasons = "; ".join(f"{count} x {reason}" for reason, count in space.bad_rows.items())
         why = "the sample has no user" if sampled else reasons or "it has no rows"
         raise UsageError(f"{source / RAW_SAMPLE}: no usable row: {why}")
-    vocabulary["item"] = space.number_ids("item_ids", "SELECT adgroup AS raw FROM kept")
+    vocabulary["item"] = number_ids(space, "item_ids", "SELECT adgroup AS raw FROM kept")
     return vocabulary
 
 
@@ -313,8 +356,8 @@ def _number_history(space: Workspace, history: str, items: int) -> dict[str, int
     categories = "SELECT cate_id AS raw FROM ad JOIN item_ids ON item_ids.raw = ad.adgroup"
     if history == "behaviors":
         categories += " UNION SELECT cate FROM log"
-        items = space.number_ids("brand_ids", "SELECT brand AS raw FROM log")
-    size = space.number_ids("category_ids", categories)
+        items = number_ids(space, "brand_ids", "SELECT brand AS raw FROM log")
+    size = number_ids(space, "category_ids", categories)
     return {"category": size, "history_category": size, "history_item": items}
 
 
@@ -342,9 +385,11 @@ def _count_unknown(space: Workspace) -> None:
         space.count_bad(f"{RAW_SAMPLE}: {what}", count)
 
 
-def _make_impressions(space: Workspace, split: str, seed: int) -> str:
-    """Table `impressions` with its split; returns the split in words."""
-    space.tell("joining", 0.6)
+def _make_impressions(
+    space: Workspace, history: str, split: str, seed: int, source: Path
+) -> tuple[str, dict[str, int]]:
+    """Tables `impressions` and `events`; returns the split in words and its rows per side."""
+    _count_unknown(space)
     hashed = hash_sql(seed, "raw_user", "time_s", "adgroup", "clk")
     space.run(
         f"CREATE TABLE rated AS SELECT user_id AS user, item_ids.id AS item,"
@@ -359,7 +404,11 @@ def _make_impressions(space: Workspace, split: str, seed: int) -> str:
         train = f"time_s < {VALIDATION_BEGIN_S}"
         detail = f"validation from Unix time {VALIDATION_BEGIN_S} (2017-05-13 in Beijing)"
     space.run(f"CREATE VIEW impressions AS SELECT * EXCLUDE (hash), {train} AS train FROM rated")
-    return detail
+    rows = check_split(space, split, source / RAW_SAMPLE)
+    _make_events(space, history)
+    total = sum(rows.values())
+    space.advance(total, total)
+    return detail, rows
 
 
 _USERS = (

@@ -1,101 +1,92 @@
-"""`thread`: a vectorised gather on a background thread."""
+"""`thread`: a vectorised gather on background threads."""
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from ctrkit.data.store import Int64Array, Store
-from ctrkit.data.store_loader import Batch, StoreLoader, batch_tensors
+import numpy as np
 
-#: batches that the thread keeps ready
-_THREAD_DEPTH = 2
-_POLL_S = 0.1
-_JOIN_S = 30.0
+from ctrkit.config import Cell
+from ctrkit.data.buffers import Batch, Block, BlockMaker, BlockPool
+from ctrkit.data.gather import COLUMN_ROWS, HISTORIES, Gatherer
+from ctrkit.data.prefetch import Pace, prefetch
+from ctrkit.data.store import IndexArray, Store
+from ctrkit.data.store_loader import StoreLoader
+from ctrkit.environment import physical_cores
 
-
-class _Failure:
-    """An exception on its way from the thread to the consumer."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+#: rows that are gathered and handed over at once; small batches come several in a block
+BLOCK_ROWS = 8192
+#: blocks that are ready ahead of the consumer, at least and at most, and what they may take
+_LEAST_DEPTH, _MOST_DEPTH = 2, 8
+_AHEAD_BYTES = 64_000_000
+_MOST_THREADS = 4
 
 
 class ThreadLoader(StoreLoader):
-    """Vectorised gather on a background thread: no processes, so nothing to deadlock."""
+    """Vectorised gather on background threads: no processes, so nothing to deadlock.
+
+    A batch's memory is used again once nobody holds a tensor of the batch, or of those that were
+    gathered together with it.
+
+    Args:
+        store: as `StoreLoader` has it, like all the rest.
+        cell: its `prefetch`, where given, is how many batches are gathered ahead, for good.
+        gather_threads: how many threads gather; None begins with one and adds more, up to the
+            cores, while the consumer has to wait. They use no cores besides their own.
+        kwargs: as `StoreLoader` has them.
+    """
+
+    def __init__(
+        self, store: Store, cell: Cell, *, gather_threads: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(store, cell, **kwargs)
+        self.gather_threads = gather_threads
+        rows = -(-cell.batch_size // self.ranks)
+        self._batches_per_block = min(max(1, BLOCK_ROWS // rows), cell.prefetch or BLOCK_ROWS)
+        self._block_rows = rows * self._batches_per_block
+        self._pool = BlockPool(
+            self._block_rows, self.history_length, keep=2 * _MOST_DEPTH, pin=cell.pin
+        )
 
     def _batches(self) -> Iterator[Batch]:
-        ready: queue.Queue[Batch | _Failure | None] = queue.Queue(
-            self.cell.prefetch or _THREAD_DEPTH
-        )
-        stop = threading.Event()
-        thread = threading.Thread(
-            target=_fill,
-            name="ctrkit-loader",
-            args=(ready, stop, self.store, self.order(), list(self.slices())),
-            kwargs={"history_length": self.history_length, "pin": self.cell.pin},
-        )
-        thread.start()
+        slices = list(self.slices())
+        blocks = [
+            slices[i : i + self._batches_per_block]
+            for i in range(0, len(slices), self._batches_per_block)
+        ]
+        order = self.order()
+        made = prefetch(lambda: self._worker(order, blocks), len(blocks), self._pace())
         try:
-            while True:
-                batch = _next_of(ready, thread)
-                if batch is None:
-                    return
-                if isinstance(batch, _Failure):
-                    raise batch.error
-                yield batch
+            for parts, block in zip(blocks, made, strict=True):
+                start = 0
+                for part in parts:
+                    stop = start + part.stop - part.start
+                    yield block.batch(slice(start, stop))
+                    start = stop
         finally:
-            stop.set()
-            thread.join(_JOIN_S)
+            made.close()  # type: ignore[attr-defined]
 
+    def _worker(
+        self, order: IndexArray, blocks: Sequence[Sequence[slice]]
+    ) -> Callable[[int], Block]:
+        """What one thread does: gather the block of a number."""
+        make = BlockMaker(Gatherer.of(self.store, self.history_length), self._pool)
+        return lambda number: make(np.concatenate([order[part] for part in blocks[number]]))
 
-def _next_of(
-    ready: queue.Queue[Batch | _Failure | None], thread: threading.Thread
-) -> Batch | _Failure | None:
-    """The thread's next message, waited for as long as it lives."""
-    while True:
-        try:
-            return ready.get(timeout=_POLL_S)
-        except queue.Empty:
-            if not thread.is_alive() and ready.empty():
-                raise RuntimeError("the loader's thread ended without a word") from None
-
-
-def _fill(
-    ready: queue.Queue[Batch | _Failure | None],
-    stop: threading.Event,
-    store: Store,
-    order: Int64Array,
-    slices: list[slice],
-    *,
-    history_length: int,
-    pin: bool,
-) -> None:
-    """Body of the thread: gather each batch, wait for room, until the end or `stop`."""
-    try:
-        for part in slices:
-            batch = batch_tensors(store, order[part], history_length)
-            if pin:
-                batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
-            if not _offer(ready, stop, batch):
-                return
-        _offer(ready, stop, None)
-    except BaseException as error:
-        _offer(ready, stop, _Failure(error))
-
-
-def _offer(
-    ready: queue.Queue[Batch | _Failure | None],
-    stop: threading.Event,
-    message: Batch | _Failure | None,
-) -> bool:
-    """Put a message once there is room; False when nobody wants it any more."""
-    # A consumer that dies holding its iterator never says stop, but the main thread has ended.
-    while not stop.is_set() and threading.main_thread().is_alive():
-        try:
-            ready.put(message, timeout=_POLL_S)
-        except queue.Full:
-            continue
-        return True
-    return False
+    def _pace(self) -> Pace:
+        threads = self.gather_threads
+        most_threads = threads or max(1, min(_MOST_THREADS, physical_cores() // self.ranks))
+        if self.cell.prefetch:
+            least = most = max(1, self.cell.prefetch // self._batches_per_block)
+        else:
+            row_bytes = 4 * (COLUMN_ROWS + HISTORIES * self.history_length)
+            fitting = _AHEAD_BYTES // (row_bytes * self._block_rows)
+            least, most = _LEAST_DEPTH, min(_MOST_DEPTH, max(_LEAST_DEPTH, fitting))
+        return Pace(
+            depth=least,
+            least_depth=least,
+            most_depth=most,
+            threads=threads or 1,
+            most_threads=most_threads,
+        )

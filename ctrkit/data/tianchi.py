@@ -57,6 +57,7 @@ def generate_tianchi(
     rows: int = REFERENCE.rows,
     users: int = REFERENCE.users,
     items: int = REFERENCE.items,
+    behaviors: int | None = None,
     seed: int = 42,
     on_progress: OnProgress | None = None,
 ) -> None:
@@ -73,13 +74,15 @@ def generate_tianchi(
         rows: impressions.
         users: rows of `user_profile.csv`.
         items: rows of `ad_feature.csv`.
+        behaviors: about how many rows `behavior_log.csv` has; None for the reference's number per
+            user.
         seed: 0 or more.
         on_progress: called now and then.
 
     Raises:
         UsageError: a size out of range, or a folder that is not empty or cannot be written.
     """
-    scale = Scale(rows=rows, users=users, items=items)
+    scale = Scale(rows=rows, users=users, items=items, behaviors=behaviors)
     check_scale(scale, seed)
     tell = on_progress or (lambda _text, _share: None)
     with output_folder(out) as aside:

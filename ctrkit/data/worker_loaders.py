@@ -6,15 +6,21 @@ import signal
 import weakref
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from ctrkit.config import Cell
-from ctrkit.data.gather import COLUMN, ID_COLUMNS
-from ctrkit.data.store import Int64Array, Store
-from ctrkit.data.store_loader import Batch, StoreLoader, batch_tensors
+from ctrkit.data.buffers import Batch, BlockMaker, BlockPool
+from ctrkit.data.gather import COLUMN, ID_COLUMNS, Gatherer
+from ctrkit.data.store import IndexArray, Store
+from ctrkit.data.store_loader import StoreLoader
+
+#: batches whose memory a process keeps for the next ones
+_KEPT_BLOCKS = 4
 
 
 class _RowDataset(Dataset[Batch]):
@@ -44,46 +50,51 @@ class _RowDataset(Dataset[Batch]):
         sample["history_length"] = torch.tensor(end - begin, dtype=torch.int32)
         return sample
 
+    def collate(self, samples: list[Batch]) -> Batch:
+        """The default of torch, but that a rank's part of a batch may be empty."""
+        if samples:
+            return cast(Batch, default_collate(samples))
+        return _BatchDataset(self.store, self.history_length, 1)[np.empty(0, np.int32)]
+
 
 class _BatchDataset(Dataset[Batch]):
     """A whole batch at a time: the index is an array of row numbers."""
 
-    def __init__(self, store: Store, history_length: int) -> None:
+    def __init__(self, store: Store, history_length: int, batch_size: int) -> None:
         self.store = store
-        self.history_length = history_length
+        self.history_length, self.batch_size = history_length, batch_size
 
-    def __getitem__(self, index: Int64Array) -> Batch:
-        return batch_tensors(self.store, index, self.history_length)
+    @cached_property
+    def _make(self) -> BlockMaker:
+        """Made by the process that first takes a batch: it is not to be sent to another."""
+        pool = BlockPool(self.batch_size, self.history_length, keep=_KEPT_BLOCKS)
+        return BlockMaker(Gatherer.of(self.store, self.history_length), pool)
 
-
-class _RowSampler(Sampler[int]):
-    """Row numbers of the epoch that the loader is set to; lives in the main process."""
-
-    def __init__(self, loader: StoreLoader) -> None:
-        self.loader = weakref.proxy(loader)
-
-    def __iter__(self) -> Iterator[int]:
-        order = self.loader.order()
-        for part in self.loader.slices():
-            yield from order[part].tolist()
-
-    def __len__(self) -> int:
-        return len(self.loader.rows)
+    def __getitem__(self, index: IndexArray) -> Batch:
+        return self._make(index).batch()
 
 
-class _BatchSampler(Sampler[Int64Array]):
-    """Arrays of row numbers, one per batch."""
+class _BatchSampler(Sampler[IndexArray]):
+    """Row numbers of the epoch that the loader is set to, an array per batch."""
 
     def __init__(self, loader: StoreLoader) -> None:
         self.loader = weakref.proxy(loader)
 
-    def __iter__(self) -> Iterator[Int64Array]:
+    def __iter__(self) -> Iterator[IndexArray]:
         order = self.loader.order()
         for part in self.loader.slices():
             yield order[part]
 
     def __len__(self) -> int:
         return len(self.loader)
+
+
+class _ListSampler(_BatchSampler):
+    """The same as lists, of which torch fetches a row at a time."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for rows in super().__iter__():
+            yield rows.tolist()
 
 
 def _ignore_interrupts(_worker: int) -> None:
@@ -139,12 +150,9 @@ class RowsLoader(_DataLoaderLoader):
     """The stock pattern: a row at a time, then the default collate."""
 
     def _make(self, options: dict[str, Any]) -> DataLoader[Any]:
+        rows = _RowDataset(self.store, self.history_length)
         return DataLoader(
-            _RowDataset(self.store, self.history_length),
-            batch_size=self.cell.batch_size,
-            sampler=_RowSampler(self),
-            drop_last=self.drop_last,
-            **options,
+            rows, batch_sampler=_ListSampler(self), collate_fn=rows.collate, **options
         )
 
 
@@ -153,7 +161,7 @@ class BatchesLoader(_DataLoaderLoader):
 
     def _make(self, options: dict[str, Any]) -> DataLoader[Any]:
         return DataLoader(
-            _BatchDataset(self.store, self.history_length),
+            _BatchDataset(self.store, self.history_length, self.cell.batch_size),
             batch_size=None,
             sampler=_BatchSampler(self),
             **options,

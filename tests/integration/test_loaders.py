@@ -19,13 +19,14 @@ import pytest
 import torch
 
 from ctrkit.config import LOADERS, START_METHODS, Cell, make_cell
-from ctrkit.data import resident_loader, store_loader
-from ctrkit.data.gather import BATCH_KEYS, gather
+from ctrkit.data import resident_loader
+from ctrkit.data.gather import BATCH_KEYS, Gatherer, gather
 from ctrkit.data.loaders import make_loader
 from ctrkit.data.order import epoch_order
 from ctrkit.data.store import Store
 from ctrkit.data.store_loader import StoreLoader
 from ctrkit.data.synthetic import generate_store
+from ctrkit.data.thread_loader import ThreadLoader
 from ctrkit.errors import UsageError
 
 BATCH, LENGTH, SEED = 64, 12, 42
@@ -43,14 +44,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @contextmanager
 def loading(store: Store, split: str = "train", **axes: Any) -> Iterator[StoreLoader]:
     axes = {"batch_size": BATCH, "device": "cpu", "threads": 1} | axes
-    drop_last = axes.pop("drop_last", False)
+    options = {name: axes.pop(name) for name in ("drop_last", "rank", "ranks") if name in axes}
     loader = make_loader(
         store,
         make_cell(**axes),
         split=split,
         seed=SEED,
         history_length=LENGTH,
-        drop_last=drop_last,
+        **options,
     )
     try:
         yield loader
@@ -133,6 +134,34 @@ def test_drop_last(store: Store, loader: str) -> None:
         assert digests(train) == expected(store, 1)[:-1]
 
 
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize(
+    "axes", [*({"loader": name} for name in LOADERS), {"loader": "rows", "workers": 1,
+                                                      "start_method": "spawn"}],
+)  # fmt: skip
+def test_ranks_share_the_global_batches_in_order(
+    store: Store, axes: dict[str, Any], ranks: int
+) -> None:
+    size = 40  # its last batch has a single row, so that all ranks but one get nothing of it
+    assert len(store.rows("train")) % size == 1
+    with loading(store, **axes, batch_size=size) as whole:
+        whole.set_epoch(2, first_batch=3)
+        batches = [{name: t.clone() for name, t in batch.items()} for batch in whole]
+    parts = []
+    for rank in range(ranks):
+        with loading(store, **axes, batch_size=size, rank=rank, ranks=ranks) as part:
+            part.set_epoch(2, first_batch=3)
+            assert len(part) == len(batches) + 3
+            parts.append([{name: t.clone() for name, t in batch.items()} for batch in part])
+    for batch, *of_ranks in zip(batches, *parts, strict=True):
+        sizes = [len(share["label"]) for share in of_ranks]
+        assert sizes == [len(share) for share in np.array_split(batch["label"], ranks)]
+        for name, tensor in batch.items():
+            joined = torch.cat([share[name] for share in of_ranks])
+            assert joined.dtype == tensor.dtype
+            assert torch.equal(joined, tensor)
+
+
 @pytest.mark.parametrize(
     "axes", [*({"loader": name} for name in LOADERS), {"loader": "batches", "workers": 1,
                                                       "start_method": "fork"}],
@@ -153,7 +182,7 @@ def loader_threads() -> list[threading.Thread]:
 
 
 def test_thread_ends_at_close_in_the_middle_of_an_epoch(store: Store) -> None:
-    with loading(store, loader="thread", batch_size=8) as train:
+    with loading(store, loader="thread", batch_size=8, prefetch=2) as train:
         iterator = iter(train)
         next(iterator)
         assert len(loader_threads()) == 1
@@ -164,7 +193,7 @@ def test_thread_ends_at_close_in_the_middle_of_an_epoch(store: Store) -> None:
 
 
 def test_thread_ends_when_its_iterator_is_left_or_replaced(store: Store) -> None:
-    with loading(store, loader="thread", batch_size=8) as train:
+    with loading(store, loader="thread", batch_size=8, prefetch=2) as train:
         for _ in train:
             break
         gc.collect()
@@ -180,30 +209,30 @@ def test_thread_ends_when_its_iterator_is_left_or_replaced(store: Store) -> None
 def test_thread_reads_no_further_than_its_depth(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gathered = 0
-
-    def counted(*arguments: Any) -> Any:
-        nonlocal gathered
-        gathered += 1
-        return gather(*arguments)
-
-    monkeypatch.setattr(store_loader, "gather", counted)
-    with loading(store, loader="thread", batch_size=8) as train:
+    read = rows_read(monkeypatch)
+    with loading(store, loader="thread", batch_size=8, prefetch=2) as train:
         iterator = iter(train)
         next(iterator)
         time.sleep(0.3)  # time enough to gather all, if nothing held the thread back
-        assert gathered <= 1 + 2 + 1  # taken, ready, and one waiting for room
+        assert len(read) <= 8 * (2 + 2)  # a block of two batches in hand, one ready
+
+
+def rows_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by the row numbers that are gathered from now on, in this process."""
+    read: list[int] = []
+    fill = Gatherer.fill
+
+    def recorded(self: Gatherer, indices: Any, *out: Any) -> None:
+        read.extend(indices.tolist())
+        fill(self, indices, *out)
+
+    monkeypatch.setattr(Gatherer, "fill", recorded)
+    return read
 
 
 def test_skipped_batches_are_not_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[int] = []
-
-    def recorded(store: Store, indices: Any, length: int) -> Any:
-        read.extend(indices.tolist())
-        return gather(store, indices, length)
-
-    monkeypatch.setattr(store_loader, "gather", recorded)
-    for name in ("batches", "thread"):
+    read = rows_read(monkeypatch)
+    for name in ("batches", "thread", "resident"):
         read.clear()
         with loading(store, loader=name) as train:
             train.set_epoch(1, first_batch=6)
@@ -216,21 +245,70 @@ def test_an_error_in_the_thread_reaches_the_consumer(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
+    fill = Gatherer.fill
 
-    def failing(*arguments: Any) -> Any:
+    def failing(*arguments: Any) -> None:
         nonlocal calls
         calls += 1
         if calls == 3:
             raise OSError("the disk is gone")
-        return gather(*arguments)
+        fill(*arguments)
 
-    monkeypatch.setattr(store_loader, "gather", failing)
-    with loading(store, loader="thread") as train:
+    monkeypatch.setattr(Gatherer, "fill", failing)
+    with loading(store, loader="thread", prefetch=1) as train:
         iterator = iter(train)
         next(iterator)
         next(iterator)
         with pytest.raises(OSError, match="the disk is gone"):
             next(iterator)
+        assert loader_threads() == []
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_batches_that_are_kept_never_change(store: Store, loader: str) -> None:
+    """Memory is used again only when nobody holds a batch any more, or any part of one."""
+    with loading(store, loader=loader, batch_size=16) as train:
+        kept, parts = [], []
+        for epoch in (1, 2, 3):
+            train.set_epoch(epoch)
+            for number, batch in enumerate(train):
+                if number % 3 == 0:
+                    kept.append((epoch, number, batch))
+                elif number % 3 == 1:  # only a view of a view, through numpy
+                    parts.append((epoch, number, batch["history_item"][3:, 2:].numpy()[1:]))
+        del batch
+        train.close()
+        gc.collect()
+        for epoch, number, batch in kept:
+            train.set_epoch(epoch, first_batch=number)
+            assert digests([batch]) == digests([next(iter(train))])
+        for epoch, number, part in parts:
+            train.set_epoch(epoch, first_batch=number)
+            whole = next(iter(train))["history_item"]
+            assert np.array_equal(part, whole[4:, 2:].numpy())
+
+
+def test_a_consumer_that_keeps_nothing_gets_the_same_memory_again(store: Store) -> None:
+    for loader in ("thread", "batches", "resident"):
+        with loading(store, loader=loader, batch_size=64, prefetch=1) as train:
+            addresses = set()
+            for epoch in range(1, 6):
+                train.set_epoch(epoch)
+                addresses |= {batch["history_item"].data_ptr() for batch in train}
+            assert len(addresses) < 5 * len(train) / 3
+
+
+def test_threads_share_the_gather_and_keep_the_order(store: Store) -> None:
+    for threads in (1, 2, 3):
+        loader = ThreadLoader(
+            store, make_cell(batch_size=BATCH, prefetch=3), split="train", seed=SEED,
+            history_length=LENGTH, gather_threads=threads,
+        )  # fmt: skip
+        assert digests(loader) == expected(store, 1)
+        iterator = iter(loader)
+        next(iterator)
+        assert len(loader_threads()) == threads
+        loader.close()
         assert loader_threads() == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def test_the_newest_fitting_recommendation_is_taken(tmp_path: Path) -> None:
         probe_run(tmp_path / "other-data", data="x"),
         probe_run(tmp_path / "other-workload", workload="x"),
         probe_run(tmp_path / "other-batch", batch_size=64),
+        probe_run(tmp_path / "other-numerics", optimizer="sparse-adam"),
         probe_run(tmp_path / "fits", loader="rows"),
         probe_run(tmp_path / "older", loader="thread"),
     ]
@@ -61,6 +63,9 @@ def test_the_newest_fitting_recommendation_is_taken(tmp_path: Path) -> None:
     asked = newest_fitting(runs, "m", INSPECTION, {"batch_size": 64})
     assert asked is not None
     assert asked.cell.batch_size == 64
+    lazy = newest_fitting(runs, "m", INSPECTION, {"optimizer": "sparse-adam"})
+    assert lazy is not None
+    assert lazy.cell.optimizer == "sparse-adam"
 
 
 def test_damaged_runs_are_passed_over(tmp_path: Path) -> None:
@@ -95,8 +100,18 @@ def test_bad_files(tmp_path: Path, content: object, message: str) -> None:
         ({"device": "cuda"}, "device cuda is not available here; there is cpu"),
         ({"loader": "custom"}, "loader custom: the workload has rows"),
         ({"loader": "thread", "workers": 2}, "thread has no worker processes"),
+        ({"nproc": 2}, "--nproc 2: mdaf has no parts of a batch for several processes"),
     ],
 )
 def test_cells_that_cannot_run_here(axes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         check_cell(Choice(cell=make_cell(**axes), why=""), INSPECTION)
+
+
+def test_mps_has_one_process() -> None:
+    inspection = dataclasses.replace(INSPECTION, devices=["cpu", "mps"], axes=["nproc"])
+    cell = make_cell(nproc=2)
+    assert check_cell(Choice(cell=cell, why=""), inspection).cell == cell
+    on_mps = Choice(cell=make_cell(nproc=2, device="mps"), why="")
+    with pytest.raises(UsageError, match="device mps has one process; take --device cpu"):
+        check_cell(on_mps, inspection)

@@ -56,7 +56,25 @@ def test_prepare_shows_counts_bad_rows_and_fingerprint(
     assert command in shown.out.splitlines()
     text = shown.out.replace(command, "").replace(str(out), "")
     _assert_readable(text, meta.fingerprint, rows, "random: 14/17", *reasons, *counts)
-    assert "reading raw_sample.csv\n" in shown.err
+    assert "reading raw_sample.csv: 2,000 rows at " in shown.err
+
+
+def test_prepare_goes_on_after_ctrl_c_unless_fresh(
+    csvs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for fresh, expected in ((False, "1 stages are finished"), (True, "beginning anew")):
+        out = tmp_path / f"store-{fresh}"
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr("ctrkit.data.taobao._Files.read_ads", interrupt)
+            prepare(out=out, source=csvs)
+        assert "the same command goes on" in " ".join(capsys.readouterr().err.split())
+        prepare(out=out, source=csvs, fresh=fresh)
+        told = " ".join(capsys.readouterr().err.split())
+        assert expected in told
+        assert ("raw_sample.csv: finished before" in told) == (not fresh)
 
 
 def test_prepare_a_table(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,6 +96,12 @@ def test_synth_tianchi_lists_the_files(tmp_path: Path, capsys: pytest.CaptureFix
     for name in ("raw_sample", "ad_feature", "user_profile", "behavior_log"):
         assert f"{name}.csv" in shown
         assert (tmp_path / "csvs" / f"{name}.csv").is_file()
+
+
+def test_synth_tianchi_with_that_many_behaviours(tmp_path: Path) -> None:
+    synth(out=tmp_path / "csvs", **SIZES, behaviors=50_000, format_="tianchi")
+    lines = (tmp_path / "csvs" / "behavior_log.csv").read_bytes().count(b"\n")
+    assert 35_000 < lines < 65_000
 
 
 def test_info_for_people_and_programs(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,6 +145,8 @@ def test_wrong_use_of_prepare(tmp_path: Path, options: dict[str, Any], message: 
 def test_wrong_use_of_synth(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--format csv: unknown; choose store or tianchi"):
         synth(out=tmp_path / "store", format_="csv")
+    with pytest.raises(UsageError, match="--behaviors belongs to --format tianchi"):
+        synth(out=tmp_path / "store", behaviors=10)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     with pytest.raises(UsageError, match="the folder is not empty"):

@@ -77,3 +77,11 @@ def test_a_bad_budgets_file(tmp_path: Path, text: str | None, message: str) -> N
         path.write_text(text)
     with pytest.raises(UsageError, match=message):
         read_budgets(file=path)
+
+
+def test_numerics_are_lists_like_other_axes():
+    assert cell_axes(optimizer="adam,sparse-adam", precision="bf16", compile="false,true") == {
+        "optimizer": ("adam", "sparse-adam"), "precision": ("bf16",), "compile": (False, True),
+    }  # fmt: skip
+    with pytest.raises(UsageError, match="--precision: unknown 'int8'; known are float32, bf16"):
+        cell_axes(precision="int8")

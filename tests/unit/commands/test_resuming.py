@@ -29,7 +29,10 @@ from ctrkit.files import write_json
 from ctrkit.runs import RunFolder
 from ctrkit.supervise.budgets import Budgets
 
-PLAN = TrainPlan(run_folder="x", epochs=15, max_steps=100, checkpoint_every_s=60.0)
+PLAN = TrainPlan(
+    run_folder="x", epochs=15, max_steps=100, checkpoint_every_s=60.0, allow_sleep=True,
+    abort_after_s=3600.0,
+)  # fmt: skip
 OWN = WorkloadSpec(target="/my/loop.py:Work", phase=Phase(dropout=0.2))
 
 
@@ -113,12 +116,18 @@ def test_a_run_that_was_never_set_up_is_named(run: RunFolder) -> None:
         ([], {"max_steps": 200}, {"max_steps": 200}),
         ([], {"epochs": 20}, {"epochs": 20, "max_steps": None}),
         ([], {"epochs": 20, "max_steps": 9}, {"epochs": 20, "max_steps": 9}),
+        (["--no-allow-sleep"], {}, {"allow_sleep": False}),
+        (["--allow-sleep"], {"allow_sleep": True}, {}),
+        (["--abort-if-later-than", "2h"], {"abort_after_s": 7200.0}, {"abort_after_s": 7200.0}),
     ],
 )
 def test_the_plan_is_kept_but_for_what_is_named(
     argv: list[str], values: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    defaults: dict[str, Any] = {"epochs": None, "max_steps": None, "checkpoint_every_s": 600.0}
+    defaults: dict[str, Any] = {
+        "epochs": None, "max_steps": None, "checkpoint_every_s": 600.0, "allow_sleep": False,
+        "abort_after_s": None,
+    }  # fmt: skip
     assert kept_plan(PLAN, argv, **{**defaults, **values}) == dataclasses.replace(PLAN, **expected)
 
 

@@ -32,13 +32,16 @@ PROJECTION = Recommendation(
 class Display:
     def __init__(self) -> None:
         self.messages: list[str] = []
-        self.words = ""
+        self.words = self.spent = ""
 
     def message(self, text: str) -> None:
         self.messages.append(text)
 
     def expect(self, words: str) -> None:
         self.words = words
+
+    def spend(self, words: str) -> None:
+        self.spent = words
 
 
 @dataclasses.dataclass

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from ctrkit.commands.train import _EpochWatch, _with_axes
+from ctrkit.commands.resuming import with_axes
+from ctrkit.commands.train import _EpochWatch
 from ctrkit.config import Cell, make_cell
 from ctrkit.errors import UsageError
 
@@ -31,7 +32,7 @@ WORKERS = make_cell(
 def test_axes_that_were_given_change_the_cell(
     cell: Cell, axes: dict[str, Any], expected: Cell | dict[str, Any]
 ) -> None:
-    found = _with_axes(cell, axes)
+    found = with_axes(cell, axes)
     if isinstance(expected, Cell):
         assert found == expected
     else:
@@ -40,7 +41,7 @@ def test_axes_that_were_given_change_the_cell(
 
 def test_a_loader_without_processes_takes_no_workers() -> None:
     with pytest.raises(UsageError, match="loader thread has no worker processes"):
-        _with_axes(WORKERS, {"loader": "thread"})
+        with_axes(WORKERS, {"loader": "thread"})
 
 
 class Display:

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import _thread
-import sys
-import threading
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -14,15 +11,18 @@ from hypothesis import strategies as st
 
 from ctrkit.data.ingest import (
     Slices,
-    Workspace,
     cell,
     check_columns,
+    count_rejected,
     csv_relation,
+    estimated_lines,
     header_line,
     history_bounds,
     local_clock,
-    workspace,
+    number_ids,
+    read_rows,
 )
+from ctrkit.data.workspace import Workspace, workspace
 from ctrkit.errors import UsageError
 
 
@@ -52,39 +52,8 @@ def test_hour_and_weekday_are_those_of_the_time_zone(time_s: int, hours: int) ->
     assert (hour[0], weekday[0]) == (local.hour, local.weekday())
 
 
-def _space(folder: Path, memory_limit_bytes: int = 10**9) -> AbstractContextManager[Workspace]:
-    return workspace(folder, memory_limit_bytes=memory_limit_bytes, threads=1, on_progress=None)
-
-
-def test_the_work_folder_is_removed_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="on purpose"), _space(tmp_path):
-        assert list(tmp_path.iterdir())
-        raise RuntimeError("on purpose")
-    assert not list(tmp_path.iterdir())
-
-
-def test_too_small_a_memory_limit_is_said(tmp_path: Path) -> None:
-    with (
-        pytest.raises(UsageError, match=r"--memory-limit 2 MB is too small"),
-        _space(tmp_path, 2_000_000) as space,
-    ):
-        space.run("SET temp_directory = ''")
-        space.run("CREATE TABLE t AS SELECT random() AS a FROM range(1000000) ORDER BY a")
-
-
-def test_ctrl_c_ends_a_query(tmp_path: Path) -> None:
-    timer = threading.Timer(0.3, _thread.interrupt_main)
-    with pytest.raises(KeyboardInterrupt), _space(tmp_path) as space:
-        timer.start()
-        space.run("CREATE TABLE t AS SELECT sum(sin(range)) FROM range(1000000000000)")
-    timer.join()
-    assert not list(tmp_path.iterdir())
-
-
-def test_without_duckdb_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "duckdb", None)
-    with pytest.raises(UsageError, match=r"ctrkit\[prepare\]"), _space(tmp_path):
-        pass
+def _space(folder: Path) -> AbstractContextManager[Workspace]:
+    return workspace(folder, memory_limit_bytes=10**9, threads=1)
 
 
 def test_header_line_without_mark_and_line_end(tmp_path: Path) -> None:
@@ -101,6 +70,16 @@ def test_header_of_an_empty_file(tmp_path: Path, content: bytes) -> None:
         header_line(path)
 
 
+def test_the_lines_of_a_long_file_are_estimated_from_its_head(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"1234567,9\n" * 300_000)
+    assert abs(estimated_lines(path) - 300_000) < 300
+    path.write_bytes(b"a\n1\n")
+    assert estimated_lines(path) == 2
+    path.write_bytes(b"")
+    assert estimated_lines(path) == 0
+
+
 def test_columns_that_lack_or_stand_twice_are_named() -> None:
     with pytest.raises(UsageError, match=r"a\.csv: no column 'c'; its columns are a, b"):
         check_columns(Path("a.csv"), ["a", "b"], ["a", "c"])
@@ -111,8 +90,8 @@ def test_columns_that_lack_or_stand_twice_are_named() -> None:
 def _read(space: Workspace, path: Path, quote: str = "") -> list[tuple[object, ...]]:
     columns = {"a": f"try_cast({cell('a')} AS BIGINT)", "b": cell("b")}
     relation = csv_relation(path, ["a", "b"], "t", quote=quote)
-    space.read("t", path.name, relation, columns, [("a IS NULL", "a is no number")])
-    space.count_rejected("t", path.name)
+    read_rows(space, "t", path.name, relation, columns, [("a IS NULL", "a is no number")])
+    count_rejected(space, "t", path.name)
     return space.rows("SELECT a, b FROM t ORDER BY ALL")
 
 
@@ -130,6 +109,6 @@ def test_lines_that_do_not_fit_are_counted_and_the_others_read(tmp_path: Path) -
 
 def test_ids_are_dense_from_2_in_the_order_of_the_raw_ids(tmp_path: Path) -> None:
     with _space(tmp_path) as space:
-        size = space.number_ids("ids", "SELECT unnest([30, 7, NULL, 30, 100]) AS raw")
+        size = number_ids(space, "ids", "SELECT unnest([30, 7, NULL, 30, 100]) AS raw")
         assert size == 5
         assert space.rows("FROM ids ORDER BY id") == [(7, 2), (30, 3), (100, 4)]

@@ -183,6 +183,35 @@ def test_a_count_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         build(tmp_path / "store", behaviors=([2, 3], [2], [1]))
 
 
+def test_a_build_goes_on_from_what_was_saved(tmp_path: Path) -> None:
+    whole = build(tmp_path / "whole")
+    with output_folder(tmp_path / "store") as aside:
+        with StoreBuilder(aside) as builder:
+            builder.add_behaviors(*BEHAVIORS)
+            builder.add_impressions(ROWS[:2], TIMES[:2])
+            saved = builder.save()
+            builder.add_impressions(ROWS[:1], TIMES[:1])  # lost: it was not saved
+        assert saved == {"impressions": 2, "behaviors": len(BEHAVIORS[0])}
+        with StoreBuilder(aside, keep=saved) as builder:
+            assert builder.behavior_times().tolist() == list(BEHAVIORS[2])
+            builder.add_impressions(ROWS[2:], TIMES[2:])
+            meta = builder.finish(
+                name="", source="", vocabulary=VOCABULARY, rows={"train": 3, "validation": 1},
+                split="time", split_detail="", history={},
+            )  # fmt: skip
+    assert meta.fingerprint == whole.fingerprint
+    assert not list((tmp_path / "store").glob("*.part"))
+
+
+def test_a_file_that_lost_what_was_saved_is_not_gone_on_with(tmp_path: Path) -> None:
+    with StoreBuilder(tmp_path) as builder:
+        builder.add_behaviors(*BEHAVIORS)
+        saved = builder.save()
+    (tmp_path / "behavior_time_s.part").write_bytes(b"1234")
+    with pytest.raises(UsageError, match=r"behavior_time_s.part: shorter than it was"):
+        StoreBuilder(tmp_path, keep=saved)
+
+
 def test_an_interrupted_build_leaves_nothing(tmp_path: Path) -> None:
     def interrupted() -> None:
         with output_folder(tmp_path / "out") as aside, StoreBuilder(aside) as builder:

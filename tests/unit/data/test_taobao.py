@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ctrkit.data import taobao
 from ctrkit.data.store import Store, StoreMeta
 from ctrkit.data.taobao import LOG_BEGIN_S, LOG_END_S, VALIDATION_BEGIN_S, prepare_tianchi
 from ctrkit.data.tianchi import generate_tianchi
+from ctrkit.data.workspace import StageProgress, Watcher
 from ctrkit.errors import UsageError
 
 REAL_SAMPLE = Path(__file__).parents[4] / "shared" / "data" / "taobao_real_sample"
@@ -243,14 +245,52 @@ def test_no_usable_row_says_why(source: Path, tmp_path: Path) -> None:
         _prepare(source, tmp_path / "store")
 
 
-def test_an_interrupted_build_leaves_nothing(source: Path, tmp_path: Path) -> None:
-    def interrupt(text: str, _share: float) -> None:
-        if text == "impressions":
+class _Interrupt(Watcher):
+    """Presses Ctrl-C when a stage begins; keeps what it is told."""
+
+    def __init__(self, at: str = "") -> None:
+        self.at = at
+        self.states: dict[str, str] = {}
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def stage(self, progress: StageProgress) -> None:
+        self.states[progress.name] = progress.state
+        if progress.name == self.at:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        _prepare(source, tmp_path / "store", on_progress=interrupt)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+STAGES = [
+    *(f"reading {file}" for file in FILES if file != "behavior_log.csv"),
+    "numbering users and ads",
+    "reading behavior_log.csv",
+    "matching users",
+    "numbering brands and categories",
+    "joining",
+    "users and ads",
+    "histories",
+    "train impressions",
+    "validation impressions",
+    "writing the store",
+]
+
+
+def test_what_was_finished_before_ctrl_c_is_not_done_again(source: Path, tmp_path: Path) -> None:
+    whole, _ = _prepare(source, tmp_path / "whole")
+    for number, name in enumerate(STAGES):
+        interrupted = _Interrupt(name)
+        with pytest.raises(KeyboardInterrupt):
+            _prepare(source, tmp_path / "store", watcher=interrupted)
+        states = ["skipped"] * (number - 1) + ["done"] * bool(number) + ["running"]
+        assert interrupted.states == dict(zip(STAGES[: number + 1], states, strict=True))
+        assert "the same command goes on from there" in interrupted.notes[-1]
+    last = _Interrupt()
+    meta, _ = _prepare(source, tmp_path / "store", watcher=last)
+    assert list(last.states.values()) == ["skipped"] * (len(STAGES) - 1) + ["done"]
+    assert replace(meta, created="") == replace(whole, created="")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "store", "whole"]
 
 
 def _rows(path: Path) -> list[list[str]]:

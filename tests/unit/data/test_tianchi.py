@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv as arrow_csv
 
+from ctrkit.data.planted import Scale, make_world
 from ctrkit.data.store import IMPRESSION_COLUMNS, Store
 from ctrkit.data.synthetic import generate_store
 from ctrkit.data.tianchi import generate_tianchi
@@ -109,3 +110,11 @@ def test_same_behaviours_as_the_store(folder: Path, tmp_path: Path) -> None:
     times, categories = numbers(log, "time_stamp"), numbers(log, "cate") + 1
     logged = list(zip(times.tolist(), categories.tolist(), strict=True))
     assert np.mean([event in stored for event in logged]) > 0.99
+
+
+@pytest.mark.parametrize("behaviors", [2_000, 100_000, 1_000_000])
+def test_about_as_many_behaviours_as_asked_for(behaviors: int) -> None:
+    scale = Scale(rows=100, users=5000, items=100, behaviors=behaviors)
+    assert make_world(scale, 3).events.sum() == pytest.approx(behaviors, rel=0.1)
+    reference = Scale(rows=100, users=5000, items=100)
+    assert make_world(reference, 3).events.mean() == pytest.approx(35, rel=0.05)

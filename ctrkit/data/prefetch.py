@@ -1,0 +1,151 @@
+"""Work done ahead by threads and handed over in order, as far ahead as the consumer needs it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Result = TypeVar("Result")
+
+THREAD_NAME = "ctrkit-loader"
+#: results that were ready in time, one after the other, before the depth goes down by one
+CALM = 64
+#: results that were late, one after the other, before another thread helps
+LATE = 8
+_POLL_S = 0.1
+_JOIN_S = 30.0
+
+
+@dataclass
+class Pace:
+    """How far ahead to work and with how many threads, from whether the consumer had to wait.
+
+    A consumer that waits is short of results: go further ahead, and when that alone does not help,
+    with more threads; it does not use its core meanwhile, so they take nothing from it. One that
+    never waits gets memory back.
+    """
+
+    depth: int = 2
+    most_depth: int = 2
+    least_depth: int = 2
+    threads: int = 1
+    most_threads: int = 1
+    calm: int = 0
+    late: int = 0
+
+    def taken(self, *, waited: bool) -> None:
+        """The consumer took a result, and had to wait for it or not."""
+        if waited:
+            self.calm, self.late = 0, self.late + 1
+            self.depth = min(self.most_depth, self.depth + 1)
+            if self.late >= LATE and self.threads < self.most_threads:
+                self.threads, self.late = self.threads + 1, 0
+        else:
+            self.calm, self.late = self.calm + 1, 0
+            if self.calm >= CALM:
+                self.depth, self.calm = max(self.least_depth, self.depth - 1), 0
+
+
+class _Failure:
+    """An exception on its way from a thread to the consumer."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class _Line(Generic[Result]):
+    """Numbered results between the threads that make them and the consumer that takes them."""
+
+    def __init__(self, count: int, pace: Pace) -> None:
+        self.count, self.pace = count, pace
+        self.changed = threading.Condition()
+        self.ready: dict[int, Result | _Failure] = {}
+        self.claimed = self.taken = 0
+        self.stopped = False
+
+    def claim(self) -> int | None:
+        """The number of the next result to make, once there is room; None when there is none."""
+        with self.changed:
+            # a consumer that dies holding its iterator never says stop, but the main thread ends
+            while not self.stopped and threading.main_thread().is_alive():
+                if self.claimed >= self.count:
+                    return None
+                if self.claimed - self.taken < self.pace.depth:
+                    self.claimed += 1
+                    return self.claimed - 1
+                self.changed.wait(_POLL_S)
+        return None
+
+    def put(self, number: int, result: Result | _Failure) -> None:
+        with self.changed:
+            self.ready[number] = result
+            self.changed.notify_all()
+
+    def take(self, threads: list[threading.Thread]) -> Result | _Failure:
+        """The next result, waited for as long as there is a thread that may bring it."""
+        with self.changed:
+            waited = self.taken not in self.ready
+            while self.taken not in self.ready:
+                if not any(thread.is_alive() for thread in threads):
+                    raise RuntimeError("the loader's thread ended without a word")
+                self.changed.wait(_POLL_S)
+            result = self.ready.pop(self.taken)
+            self.taken += 1
+            # the first is waited for whatever the pace is
+            self.pace.taken(waited=waited and self.taken > 1)
+            self.changed.notify_all()
+        return result
+
+    def stop(self) -> None:
+        with self.changed:
+            self.stopped = True
+            self.changed.notify_all()
+
+
+def prefetch(
+    make_worker: Callable[[], Callable[[int], Result]], count: int, pace: Pace
+) -> Iterator[Result]:
+    """The results 0 .. count - 1 of a function, in order, made ahead by threads.
+
+    The threads end with the generator: at its end, when it is closed, and after an exception, which
+    the consumer gets in place of the result.
+
+    Args:
+        make_worker: called once in each thread; gives the function that makes a result.
+        count: how many results there are.
+        pace: how far ahead, and with how many threads; grows and shrinks within its bounds.
+    """
+    line: _Line[Result] = _Line(count, pace)
+    threads: list[threading.Thread] = []
+    try:
+        for _ in range(count):
+            while len(threads) < pace.threads:
+                thread = threading.Thread(target=_work, args=(line, make_worker), name=THREAD_NAME)
+                threads.append(thread)
+                thread.start()
+            result = line.take(threads)
+            if isinstance(result, _Failure):
+                raise result.error
+            yield result
+            del result  # the consumer may be done with it before the next is asked for
+    finally:
+        line.stop()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join(_JOIN_S)
+
+
+def _work(line: _Line[Result], make_worker: Callable[[], Callable[[int], Result]]) -> None:
+    """Body of a thread: make results as long as there is room and somebody wants them."""
+    work: Callable[[int], Result] | None = None
+    while (number := line.claim()) is not None:
+        result: Result | _Failure
+        try:
+            work = work or make_worker()
+            result = work(number)
+        except BaseException as error:
+            result = _Failure(error)
+        line.put(number, result)
+        del result
