@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from ctrkit.models import blockwise
+from ctrkit.models.conv import causal_conv
 from ctrkit.models.packing import Block, Packing
 from ctrkit.models.scan import selective_scan
-from ctrkit.models.threads import share_out
 
 EXPAND = 2
 TAPS = 4
@@ -71,71 +70,25 @@ class MambaLayer(nn.Module):
             self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus inverted
 
     def forward(self, tokens: Tensor, blocks: Sequence[Block]) -> Tensor:
+        if tokens.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+            return blockwise.mamba_layer(tokens, self.weights(), tuple(blocks))
+        return self.whole(tokens, blocks)
+
+    def weights(self) -> blockwise.Weights:
+        """The parameters, for `blockwise`."""
+        return blockwise.Weights(
+            self.norm.weight, self.norm.bias, self.in_proj.weight, self.conv_weight, self.conv_bias,
+            self.x_proj.weight, self.dt_proj.weight, self.dt_proj.bias, self.A_log, self.D,
+            self.out_proj.weight,
+        )  # fmt: skip
+
+    def whole(self, tokens: Tensor, blocks: Sequence[Block]) -> Tensor:
+        """The same over all tokens at once, as suits an accelerator."""
+        wide = self.A_log.dtype  # under autocast products are bfloat16; conv and scan never are
         x, z = self.in_proj(self.norm(tokens)).chunk(2, dim=1)
-        x = F.silu(causal_conv(x, self.conv_weight, self.conv_bias, blocks))
-        low, b, c = self.x_proj(x).split([RANK, STATE, STATE], dim=1)
-        dt = F.softplus(self.dt_proj(low))
+        x = F.silu(causal_conv(x.to(wide), self.conv_weight, self.conv_bias, blocks))
+        low, b, c = self.x_proj(x).to(wide).split([RANK, STATE, STATE], dim=1)
+        dt = F.softplus(self.dt_proj(low).to(wide))
         y = selective_scan(x, dt, -self.A_log.exp(), b, c, self.D, blocks)
         out: Tensor = tokens + self.out_proj(y * F.silu(z))
         return out
-
-
-def causal_conv(x: Tensor, weight: Tensor, bias: Tensor, blocks: Sequence[Block]) -> Tensor:
-    """Depthwise convolution over time: y_t = bias + sum over k of weight[-1 - k] x_(t-k).
-
-    Args:
-        x: (tokens, channels), laid out as `ctrkit.models.packing` does.
-        weight: (taps, channels), the last tap is of the step itself.
-        bias: (channels,).
-        blocks: they cover all tokens.
-
-    Returns:
-        y: (tokens, channels); what lies before a row's first step counts as 0.
-    """
-    y: Tensor = _CausalConv.apply(x, weight, bias, tuple(blocks))  # type: ignore[no-untyped-call]
-    return y
-
-
-class _CausalConv(torch.autograd.Function):
-    """In the packed layout a shift by k steps is a shift by k * rows tokens, without a copy."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, blocks: tuple[Block, ...]
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.blocks = blocks = tuple(block for block in blocks if block.steps)
-        y = x.new_empty(x.shape)
-
-        def work(share: Iterator[Block]) -> None:
-            for block in share:
-                given, result = x[block.start : block.stop], y[block.start : block.stop]
-                torch.addcmul(bias, given, weight[-1], out=result)
-                for lag in range(1, min(len(weight), block.steps)):
-                    shift = lag * block.rows
-                    result[shift:].addcmul_(given[:-shift], weight[-1 - lag])
-
-        share_out(work, blocks, x.device)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        grad_x = x.new_empty(x.shape)
-        grad_weight = weight.new_zeros(len(ctx.blocks), *weight.shape)
-
-        def work(share: Iterator[tuple[int, Block]]) -> None:
-            for place, block in share:
-                own = slice(block.start, block.stop)
-                given, grad, result = x[own], grad_y[own], grad_x[own]
-                torch.mul(grad, weight[-1], out=result)
-                torch.sum(grad * given, 0, out=grad_weight[place, -1])
-                for lag in range(1, min(len(weight), block.steps)):
-                    shift = lag * block.rows
-                    result[:-shift].addcmul_(grad[shift:], weight[-1 - lag])
-                    product = grad[shift:] * given[:-shift]
-                    torch.sum(product, 0, out=grad_weight[place, -1 - lag])
-
-        share_out(work, tuple(enumerate(ctx.blocks)), x.device)
-        return grad_x, grad_weight.sum(0), grad_y.sum(0), None

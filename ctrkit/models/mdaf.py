@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from ctrkit.models import mamba
 from ctrkit.models.bst import BSTBranch
+from ctrkit.models.compiling import compile_parts
 from ctrkit.models.dcnv3 import DCNv3
 from ctrkit.models.mamba import MambaBranch
 from ctrkit.models.packing import Packing, pack_histories
+from ctrkit.models.tables import Table
 
 Model = Literal["mamba", "bst"]
 
@@ -52,15 +54,13 @@ class MDAF(nn.Module):
     ) -> None:
         super().__init__()
         self.fields = nn.ModuleDict(
-            {name: nn.Embedding(vocabulary[name], FIELD_WIDTH, padding_idx=0) for name in FIELDS}
+            {name: Table(vocabulary[name], FIELD_WIDTH, padding_idx=0) for name in FIELDS}
         )
         self.clock = nn.ModuleDict(
             {name: nn.Embedding(size, FIELD_WIDTH) for name, size in CLOCK.items()}
         )
-        self.history_item = nn.Embedding(vocabulary["history_item"], ITEM_WIDTH, padding_idx=0)
-        self.history_category = nn.Embedding(
-            vocabulary["history_category"], CATEGORY_WIDTH, padding_idx=0
-        )
+        self.history_item = Table(vocabulary["history_item"], ITEM_WIDTH, padding_idx=0)
+        self.history_category = Table(vocabulary["history_category"], CATEGORY_WIDTH, padding_idx=0)
         # Where histories hold ids of another kind (brands for items), the target has none of these.
         self.shared = {
             name: vocabulary[name] == vocabulary[f"history_{name}"] for name in ("item", "category")
@@ -95,6 +95,17 @@ class MDAF(nn.Module):
                 nn.init.normal_(module.weight, std=EMBEDDING_STD)
                 if module.padding_idx is not None:
                     module._fill_padding_idx_with_zero()
+
+    def tables(self) -> list[Table]:
+        """The large tables, of which a step touches few rows."""
+        return [module for module in self.modules() if isinstance(module, Table)]
+
+    def compile_dense(self, rows: int) -> str:
+        """Compile what is neither table nor history, for batches of so many rows; see there."""
+        like = next(self.head.parameters())
+        widths = {self.static: FIELD_WIDTH * (len(FIELDS) + len(CLOCK)), self.gate: 2 * WIDTH,
+                  self.head: WIDTH}  # fmt: skip
+        return compile_parts({part: like.new_zeros(rows, width) for part, width in widths.items()})
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         static = self.static(

@@ -35,3 +35,12 @@ def peak_device_bytes(device: str) -> int | None:
     if device == "mps":
         return torch.mps.driver_allocated_memory()
     return None
+
+
+def free_device_bytes(device: str) -> int | None:
+    """Device memory that is free now; on MPS what it is recommended to use; None on the CPU."""
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    if device == "mps":
+        return int(torch.mps.recommended_max_memory())
+    return None

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +16,16 @@ from ctrkit.progress import SPENT_FILE, ProgressWriter, Spending, Stage
 from ctrkit.records import EPOCH_COLUMNS
 from ctrkit.training.batches import batch_rows
 from ctrkit.training.checkpoint import (
-    differences,
     keep_as,
-    load_checkpoint,
     plain_disk_errors,
     remove_halves,
     save_checkpoint,
 )
-from ctrkit.training.history import Row, read_epochs, write_epochs
+from ctrkit.training.distributed import ALONE, Ranks
+from ctrkit.training.history import Row, write_epochs
 from ctrkit.training.ledger import TimeLedger
-from ctrkit.training.seeding import kept_rng, rng_state, set_rng_state
+from ctrkit.training.position import Position, identity, read_state
+from ctrkit.training.seeding import kept_rng, rng_of_rank, rng_state, seed_rank, set_rng_state
 from ctrkit.workloads.protocol import Batch, EpochLoader, Mark, Task, Workload
 
 _END = object()
@@ -53,24 +51,6 @@ class TrainOutcome:
     steps_run: int
 
 
-@dataclass(kw_only=True)
-class _Position:
-    """Where the run stands; all of it goes into the checkpoint.
-
-    `batch` and `rows` are done of `epoch`, which took `wall_s` so far; `steps` adds up over epochs.
-    """
-
-    epoch: int = 1
-    batch: int = 0
-    rows: int = 0
-    wall_s: float = 0.0
-    steps: int = 0
-    best_epoch: int | None = None
-    best_val_auc: float = -math.inf
-    epochs_without_gain: int = 0
-    history: list[Row] = field(default_factory=list)
-
-
 class _LoaderTask(Task):
     """The task of a workload without a model: a step is only taking a batch."""
 
@@ -90,6 +70,7 @@ def run_training(
     stop_requested: Callable[[], bool],
     clock: Callable[[], float] = time.monotonic,
     code: Mapping[str, str] | None = None,
+    ranks: Ranks = ALONE,
 ) -> TrainOutcome:
     """Train as planned, from the start or from `checkpoints/last.pt`.
 
@@ -103,6 +84,10 @@ def run_training(
     its epoch: a loader whose order nobody knows then still yields each row once. An endless
     loader without `max_steps` trains its first epoch until it is stopped.
 
+    Several ranks call it together, each with a progress of its own. They make the same steps, and
+    rank 0 alone writes into the run folder, which the others only read to resume. With dropout,
+    each rank draws masks of its own, so that the result depends on how many there are.
+
     Args:
         workload: its loaders and its task; without a task a step is only taking a batch.
         cell: the configuration of the machine; its batch size is part of the experiment.
@@ -111,22 +96,29 @@ def run_training(
         stop_requested: asked between steps; once True, the position is saved and training returns.
         clock: seconds, monotonic.
         code: versions of what computes a step, kept in the checkpoints.
+        ranks: this process among those that train together.
 
     Raises:
         UsageError: nothing to resume from, a checkpoint of another workload, phase, data or batch
             size, a loader that yields nothing, a folder that cannot be written or that another
             process writes into, or a full disk.
     """
-    folder = Path(plan.run_folder) / "checkpoints"
+    with _writing(Path(plan.run_folder) / "checkpoints") if ranks.rank == 0 else nullcontext():
+        loop = _Loop(workload, cell, plan, progress, stop_requested, clock, ranks)
+        loop.code = dict(code or {})
+        return loop.run()
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Inside, this process is the one that writes checkpoints into the folder, which is made."""
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise UsageError(f"{folder}: cannot be made: {error.strerror}") from None
     with only_writer(folder, wait_s=_OTHER_ENDS_S):
         remove_halves(folder)
-        loop = _Loop(workload, cell, plan, progress, stop_requested, clock)
-        loop.code = dict(code or {})
-        return loop.run()
+        yield
 
 
 class _Loop:
@@ -138,15 +130,17 @@ class _Loop:
         progress: ProgressWriter,
         stop_requested: Callable[[], bool],
         clock: Callable[[], float],
+        ranks: Ranks,
     ) -> None:
         self.workload, self.cell, self.plan, self.progress = workload, cell, plan, progress
-        self.stop_requested, self.clock = stop_requested, clock
+        self.stop_requested, self.clock, self.ranks = stop_requested, clock, ranks
         self.ledger = TimeLedger(progress.path.with_name(SPENT_FILE))
         self.last_path = Path(plan.run_folder) / "checkpoints" / "last.pt"
         self.epochs_path = Path(plan.run_folder) / "epochs.csv"
-        self.position = _Position()
+        self.position = Position()
         self.rng: Mapping[str, Any] | None = None  # to be put back when a resumed epoch goes on
         self.epoch_rng: Mapping[str, Any] | None = None  # that of the epoch's `iter`, for its order
+        self.stopping = False  # as all ranks have agreed after the last step
         self.steps_run = 0
         self.saved_at = self.started_at = clock()
 
@@ -164,8 +158,8 @@ class _Loop:
             self.sizes = self.workload.sizes(self.cell.batch_size)
             self.batches = self.sizes.train_batches
             state = self._read_checkpoint() if self.plan.resume else None
-            with plain_disk_errors(self.epochs_path):
-                write_epochs(self.epochs_path, self.position.history)
+            self.ranks.check_equal("position", (self.position.epoch, self.position.batch))
+            self._write_epochs()
             if not self._is_finished():
                 self._open(stack, state)
                 del state  # as large as the model and the optimiser together
@@ -192,12 +186,14 @@ class _Loop:
             stack.callback(self.validation_loader.close)
         self.progress.enter(Stage.MODEL)
         self.task = self.workload.make_task(self.cell) or _LoaderTask()
+        seed_rank(self.ranks.rank)
         if state is not None:
             # what a task resets at the start of an epoch is in the state, too
             self.task.begin_epoch(self.position.epoch)
             self.task.load_state_dict(state["task"])
-            self.rng = state["rng"]
+            self.rng = rng_of_rank(state, self.ranks.rank, self.cell.device)
             self.epoch_rng = state.get("epoch_rng")
+        self.ranks.check_equal("sum of the parameters", self.task.checksum())
         self.saved_at = self.clock()
 
     # ---- what is left to do ----------------------------------------------------------------------
@@ -232,7 +228,8 @@ class _Loop:
         position = self.position
         self.ledger.enter(Spending.DATA_WAIT)
         self.progress.enter(Stage.FIRST_BATCH, epoch=position.epoch, steps=self.batches or 0)
-        if self.stop_requested():
+        self.stopping = self._any(self.stop_requested())
+        if self.stopping:
             return False
         if position.batch == 0:
             self._restore_rng()
@@ -246,7 +243,7 @@ class _Loop:
         while True:
             if self._is_epoch_trained():
                 self.progress.enter(Stage.EPOCH_BOUNDARY)  # the iterator has yet to wind up
-            elif position.batch and (self.stop_requested() or self._are_steps_used_up()):
+            elif position.batch and (self.stopping or self._are_steps_used_up()):
                 return False  # never at batch 0, where the random streams have already moved on
             self.ledger.enter(Spending.DATA_WAIT)
             asked_at = self.clock()
@@ -289,17 +286,22 @@ class _Loop:
         self.ledger.enter(Spending.COMPUTE)
         self.task.train_step(moved, self.ledger.mark)
         self.ledger.enter(Spending.LOGGING)
-        position, rows = self.position, batch_rows(batch)
-        position.batch += 1
-        position.steps += 1
-        position.rows += rows
+        is_due = self.clock() - self.saved_at >= self.plan.checkpoint_every_s
+        # one exchange tells all ranks how many rows there were, and what any of them wishes
+        rows, stop, save = self.ranks.sum(batch_rows(batch), self.stop_requested(), is_due)
+        self.stopping = bool(stop)
+        self.position.count_step(rows)
         self.steps_run += 1
         self.ledger.stepped(self.task, rows)
         loss = self.task.recent_loss()
-        self.progress.step(position.batch, rows=rows, wait_s=wait_s, loss=loss)
-        if self.clock() - self.saved_at >= self.plan.checkpoint_every_s:
+        self.progress.step(self.position.batch, rows=rows, wait_s=wait_s, loss=loss)
+        if save:
             self.ledger.enter(Spending.CHECKPOINT)
             self._save()
+
+    def _any(self, wish: bool) -> bool:
+        """Whether any rank wishes it; all ranks must ask at the same place."""
+        return self.ranks.sum(wish)[0] > 0
 
     def _validate(self) -> bool:
         """Score the validation batches; False if it was asked to stop: resuming starts it anew."""
@@ -310,7 +312,7 @@ class _Loop:
         self.task.begin_validation()
         self.validation_loader.set_epoch(self.position.epoch)
         for batch in self.validation_loader:
-            if self.stop_requested():
+            if self._any(self.stop_requested()):
                 return False
             self.task.validation_step(self.task.transfer(batch))
             self.progress.enter(Stage.VALIDATION)  # each batch is progress
@@ -324,69 +326,55 @@ class _Loop:
         row: Row = {name: float(metrics[name]) for name in EPOCH_COLUMNS if name in metrics}
         row |= {"epoch": position.epoch, "rows": position.rows}
         position.history.append(row)
-        is_best = self._judge(metrics.get("val_auc"))
+        is_best = position.judge(metrics.get("val_auc"))
         before_s = position.wall_s
         row["wall_s"] = before_s + self.clock() - self.started_at
-        position.epoch += 1
-        position.batch, position.rows, position.wall_s = 0, 0, 0.0
+        position.next_epoch()
         self.ledger.enter(Spending.CHECKPOINT)
         self._save(elapsed_s=0.0)
         if is_best:
-            with plain_disk_errors(self.last_path):
-                keep_as(self.last_path, "best.pt")
+            self._keep_best()
         self.ledger.enter(Spending.LOGGING)
         # the checkpoint belongs to the epoch's time, so the file of epochs knows more than it does
         row["wall_s"] = before_s + self.clock() - self.started_at
-        with plain_disk_errors(self.epochs_path):
-            write_epochs(self.epochs_path, position.history)
-
-    def _judge(self, val_auc: float | None) -> bool:
-        """Early stopping's count; True if this epoch is the best one so far. NaN is no gain."""
-        if val_auc is None:
-            return False
-        position = self.position
-        if val_auc > position.best_val_auc:
-            position.best_val_auc, position.best_epoch = val_auc, position.epoch
-            position.epochs_without_gain = 0
-            return True
-        position.epochs_without_gain += 1
-        return False
+        self._write_epochs()
 
     # ---- checkpoints -----------------------------------------------------------------------------
-
-    def _identity(self) -> dict[str, Any]:
-        """What must be equal for a checkpoint to be continued, in people's words."""
-        return {
-            "workload": self.workload.name,
-            "data fingerprint": self.workload.data_fingerprint(),
-            "batch size": self.cell.batch_size,
-            **self.workload.settings(),
-            "workload fingerprint": self.workload.fingerprint(),
-        }
 
     def _save(self, elapsed_s: float | None = None) -> None:
         """Write `last.pt`; `elapsed_s` are to be added to the epoch's time, as is usual."""
         self.progress.enter(Stage.CHECKPOINT)
         if elapsed_s is None:
             elapsed_s = self.clock() - self.started_at
-        position, rng = dataclasses.asdict(self.position), self.rng
-        position["wall_s"] += elapsed_s
-        if self.position.batch and isinstance(self.task, _LoaderTask):
-            position["steps"] -= self.position.batch
-            position |= {"batch": 0, "rows": 0, "wall_s": 0.0}
-            rng = self.epoch_rng
-        state = {
-            "identity": self._identity(),
-            "code": self.code,
-            "position": position,
-            "task": self.task.state_dict(),
-            "rng": rng_state(self.cell.device) if rng is None else rng,
-            "epoch_rng": self.epoch_rng,
-        }
-        with plain_disk_errors(self.last_path):
-            save_checkpoint(self.last_path, state)
+        at_beginning = bool(self.position.batch) and isinstance(self.task, _LoaderTask)
+        rng = self.epoch_rng if at_beginning else self.rng
+        # of every rank, and by all of them together: the task gathers what they have, too
+        rngs = self.ranks.gather(rng_state(self.cell.device) if rng is None else rng)
+        task = self.task.state_dict()
+        if rngs is not None:
+            state = {
+                "identity": identity(self.workload, self.cell),
+                "code": self.code,
+                "position": self.position.as_saved(elapsed_s, at_beginning=at_beginning),
+                "task": task,
+                "rng": rngs[0],
+                "epoch_rng": self.epoch_rng,
+                "rng_of_ranks": rngs[1:],
+            }
+            with plain_disk_errors(self.last_path):
+                save_checkpoint(self.last_path, state)
         self.saved_at = self.clock()
         self.progress.enter(Stage.STEP if self.position.batch else Stage.EPOCH_BOUNDARY)
+
+    def _keep_best(self) -> None:
+        if self.ranks.rank == 0:
+            with plain_disk_errors(self.last_path):
+                keep_as(self.last_path, "best.pt")
+
+    def _write_epochs(self) -> None:
+        if self.ranks.rank == 0:
+            with plain_disk_errors(self.epochs_path):
+                write_epochs(self.epochs_path, self.position.history)
 
     def _restore_rng(self) -> None:
         if self.rng is not None:
@@ -394,19 +382,10 @@ class _Loop:
             self.rng = None
 
     def _read_checkpoint(self) -> Mapping[str, Any]:
-        state = load_checkpoint(self.last_path)
-        if different := differences(state["identity"], self._identity()):
-            raise UsageError(
-                f"{self.last_path}: cannot be resumed: {different}; give it what it was started "
-                "with, or start a new run"
-            )
-        self.position = _Position(**state["position"])
-        # only the file has the time that the epoch's own checkpoint took
-        written = {row["epoch"]: row["wall_s"] for row in read_epochs(self.epochs_path)}
-        for row in self.position.history:
-            row["wall_s"] = written.get(row["epoch"], row["wall_s"])
+        wanted = identity(self.workload, self.cell)
+        state, self.position = read_state(self.last_path, self.epochs_path, wanted)
         if self.position.batch == 0 and self.position.best_epoch == self.position.epoch - 1:
-            keep_as(self.last_path, "best.pt")  # in case it ended between the two
+            self._keep_best()  # in case it ended between the two
         return state
 
 

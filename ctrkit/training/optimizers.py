@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,11 @@ from torch.nn import Parameter
 from torch.optim import Adam, Optimizer
 
 from ctrkit.config import Phase
+from ctrkit.models.tables import Table
+from ctrkit.training.lazy_adam import LazyAdam, Together
+
+#: as torch.nn.utils.clip_grad_norm_ has it
+_NORM_EPSILON = 1e-6
 
 
 def make_adam(parameters: Iterable[Parameter], phase: Phase) -> Adam:
@@ -24,6 +29,17 @@ def make_adam(parameters: Iterable[Parameter], phase: Phase) -> Adam:
     return Adam(kept, lr=phase.lr, weight_decay=phase.weight_decay, fused=fused)
 
 
+def make_optimizer(
+    kind: str, parameters: Iterable[Parameter], tables: Sequence[Table], phase: Phase
+) -> Adam | Together:
+    """The phase's Adam (`adam`), or with `LazyAdam` for the tables instead (`sparse-adam`)."""
+    if kind == "adam":
+        return make_adam(parameters, phase)
+    of_tables = {id(table.weight) for table in tables}
+    dense = make_adam([p for p in parameters if id(p) not in of_tables], phase)
+    return Together(dense, LazyAdam(tables, lr=phase.lr, weight_decay=phase.weight_decay))
+
+
 def _has_fused_kernel(like: Parameter) -> bool:
     """Tried out: torch's list of devices differs by version and is only looked at by a step."""
     parameter = Parameter(torch.zeros(1, dtype=like.dtype, device=like.device))
@@ -35,12 +51,29 @@ def _has_fused_kernel(like: Parameter) -> bool:
     return True
 
 
-def clip_gradients(parameters: Iterable[Parameter], max_norm: float) -> Tensor:
+def clip_gradients(
+    parameters: Iterable[Parameter], max_norm: float, tables: Sequence[Table] = ()
+) -> Tensor:
     """Scale all gradients so that their common Euclidean norm is at most `max_norm`.
 
-    Returns the norm before, a scalar on the device; nothing here waits for the device.
+    Of tables only the touched rows are read and written, where they are known: all others are zero.
+    Returns the norm before, a scalar on the device; nothing here waits for an accelerator.
     """
-    return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    by_row = {id(table.weight): table for table in tables if table.touched() is not None}
+    found = [table.touched() for table in by_row.values()]
+    dense = [p.grad for p in parameters if id(p) not in by_row and p.grad is not None]
+    gradients = [*dense, *(touched[1] for touched in found if touched is not None)]
+    if not gradients:
+        return torch.zeros(())
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    factor = (max_norm / (norm + _NORM_EPSILON)).clamp(max=1.0)
+    if norm.device.type == "cpu" and factor == 1:
+        return norm
+    if dense:
+        torch._foreach_mul_(dense, factor)
+    for table in by_row.values():
+        table.scale_(factor)
+    return norm
 
 
 def lr_at(step: int, steps_per_epoch: int, phase: Phase, horizon_epochs: int) -> float:
@@ -67,7 +100,7 @@ def lr_at(step: int, steps_per_epoch: int, phase: Phase, horizon_epochs: int) ->
     return phase.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (last - warmup)))
 
 
-def set_lr(optimizer: Optimizer, lr: float) -> None:
+def set_lr(optimizer: Optimizer | Together, lr: float) -> None:
     """Use this learning rate from the next step on."""
     for group in optimizer.param_groups:
         group["lr"] = lr

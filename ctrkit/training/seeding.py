@@ -22,13 +22,43 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def seed_rank(rank: int) -> None:
+    """Seed a rank after its model was initialised; rank 0 goes on as a process alone would.
+
+    The parameters are equal on all ranks, but the dropout masks of different rows must not be.
+    """
+    if rank:
+        seed_everything(_mixed(torch.initial_seed(), rank))
+
+
+def rng_of_rank(state: Mapping[str, Any], rank: int, device: str) -> Mapping[str, Any]:
+    """A rank's random streams from a checkpoint, which has those of the ranks that wrote it.
+
+    A rank that did not exist then gets streams that follow from rank 0's, and no other's.
+    """
+    if rank == 0:
+        return dict(state["rng"])
+    others = state.get("rng_of_ranks", [])
+    if rank <= len(others):
+        return dict(others[rank - 1])
+    with kept_rng(device):
+        set_rng_state(state["rng"], device)
+        seed_everything(_mixed(int(torch.randint(2**62, ())), rank))
+        return rng_state(device)
+
+
+def _mixed(seed: int, rank: int) -> int:
+    words = np.random.SeedSequence([seed % 2**63, rank]).generate_state(2, np.uint32)
+    return int(words[0]) << 31 | int(words[1]) >> 1
+
+
 def rng_state(device: str) -> dict[str, Any]:
     """The state of all random streams that a step on `device` may draw from: plain values."""
     twister = np.random.get_state(legacy=False)
     twister["state"]["key"] = torch.from_numpy(twister["state"]["key"].astype(np.int64))
     state = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": twister}
     if device == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state_all()
+        state["cuda"] = [torch.cuda.get_rng_state()]  # of the one that this process trains on
     elif device == "mps":
         state["mps"] = torch.mps.get_rng_state()
     return state
@@ -57,6 +87,6 @@ def set_rng_state(state: Mapping[str, Any], device: str) -> None:
     key = twister["state"]["key"].numpy().astype(np.uint32)
     np.random.set_state({**twister, "state": {**twister["state"], "key": key}})
     if device == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
+        torch.cuda.set_rng_state(state["cuda"][0])
     elif device == "mps" and "mps" in state:
         torch.mps.set_rng_state(state["mps"])

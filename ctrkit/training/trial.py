@@ -23,9 +23,12 @@ from ctrkit.records import Measurement, Stamps
 from ctrkit.training.batches import batch_rows
 from ctrkit.training.checkpoint import save_checkpoint
 from ctrkit.training.devices import peak_device_bytes, synchronize
+from ctrkit.training.distributed import current_ranks
+from ctrkit.training.stamps import BatchClock
 from ctrkit.workloads.protocol import Batch, EpochLoader, Task, Workload
 
 CACHED_BATCHES = 10
+_STAMP_COLUMNS = tuple(f.name for f in dataclasses.fields(Stamps))
 
 Save = Callable[[Measurement], None]
 
@@ -40,6 +43,8 @@ class Trial:
         self.workload, self.progress, self.save = workload, progress, save
         self.measured = Measurement(kind=spec.kind)
         self.task: Task | None = None
+        self.ranks = current_ranks()
+        self.batches = BatchClock(spec.folder, spec.cell, spec.spawned_at_s)
 
     def now_s(self) -> float:
         """Seconds since the parent launched this process."""
@@ -126,11 +131,14 @@ class EpochWindow:
         self, trial: Trial, loader: EpochLoader, *, epoch: int, batches: int | None
     ) -> None:
         self.trial, self.epoch, self.step = trial, epoch, 0
-        self.rows, self.finished = 0, False
+        self.rows, self.finished, self.ending_s = 0, False, 0.0
+        self.makes = not isinstance(loader, CachedLoader)
         trial.progress.enter(Stage.FIRST_BATCH, epoch=epoch, steps=batches or 0)
         loader.set_epoch(epoch)
         if trial.task is not None:
             trial.task.begin_epoch(epoch)
+        trial.batches.begin_epoch(loader)
+        self.first = len(trial.measured.stamps.step)
         self.began_s = trial.now_s()
         self.iterator = iter(loader)
         self.batches = batches
@@ -143,7 +151,7 @@ class EpochWindow:
         try:
             batch = next(self.iterator)
         except StopIteration:
-            self.finished = True
+            self.finished, self.ending_s = True, self.trial.now_s() - asked_s
             return None
         return asked_s, self.trial.now_s(), batch
 
@@ -166,15 +174,21 @@ class EpochWindow:
             if not self.steps("throughput", 1, save=False):
                 break
             enough = count >= min_steps and self.trial.now_s() - began_s >= window_s
-            if enough or count >= max_steps:
+            # all make the same steps: until the slowest has had enough
+            ranks = self.trial.ranks
+            if ranks.sum(enough)[0] == ranks.count or count >= max_steps:
                 break
         self.trial.synchronize()
         self.trial.note(
-            throughput_s=self.trial.now_s() - began_s,
+            # a loader that came to its end may have ended its workers, which is no step
+            throughput_s=self.trial.now_s() - began_s - self.ending_s,
             throughput_steps=self.step - step,
             throughput_rows=self.rows - rows,
-            cpu_s=family_cpu_s() - cpu_s,
+            cpu_s=self.trial.ranks.sum(round(1e6 * (family_cpu_s() - cpu_s)))[0] / 1e6,
         )
+        if self.trial.task is not None and self.trial.spec.kind == "full":
+            self.trial.note(losses=self.trial.task.losses(), notes=self.trial.task.notes())
+        self.complete_stamps()
 
     def steps(self, window: str, count: int, *, save: bool = True) -> bool:
         """Take so many steps, stamped; False once the epoch is over."""
@@ -184,19 +198,27 @@ class EpochWindow:
             if taken is None:
                 return False
             asked_s, delivered_s, batch = taken
+            made = self.trial.batches.taken(asked_s, delivered_s) if self.makes else {}
             _train_step(self.trial, batch, attribute=window == "throughput")
             self.step += 1
-            rows = batch_rows(batch)
+            (rows,) = self.trial.ranks.sum(batch_rows(batch))
             self.rows += rows
             stamp(
                 self.trial.measured.stamps, epoch=self.epoch, step=self.step, window=window,
                 asked_s=asked_s, delivered_s=delivered_s, done_s=self.trial.now_s(), rows=rows,
+                **made,
             )  # fmt: skip
             self.trial.progress.enter(Stage.STEP)
             self.trial.progress.step(self.step, rows=rows, wait_s=delivered_s - asked_s)
         if save:
             self.trial.save(self.trial.measured)
         return True
+
+    def complete_stamps(self) -> None:
+        """Add what the workers kept of this epoch's batches so far."""
+        if self.makes:
+            self.trial.batches.complete(self.trial.measured.stamps, self.first)
+            self.trial.save(self.trial.measured)
 
     def attribute(self, count: int) -> None:
         """The attribution window: the device is synchronised after every stage."""
@@ -206,7 +228,7 @@ class EpochWindow:
                 return
             _train_step(self.trial, taken[2], attribute=True, synchronize_stages=True)
             self.step += 1
-            self.rows += batch_rows(taken[2])
+            self.rows += self.trial.ranks.sum(batch_rows(taken[2]))[0]
             self.trial.progress.step(self.step)
 
     def end(self) -> None:
@@ -220,6 +242,7 @@ class EpochWindow:
                 epoch_rows=self.rows,
                 epoch_s=self.trial.now_s() - self.began_s,
             )
+        self.complete_stamps()
         self.trial.progress.enter(Stage.EPOCH_BOUNDARY)
         began_s = self.trial.now_s()
         close_iterator(self.iterator)
@@ -256,9 +279,9 @@ def _train_step(
 
 
 def stamp(stamps: Stamps, **values: Any) -> None:
-    """Append one step's times to the columns."""
-    for column, value in values.items():
-        getattr(stamps, column).append(value)
+    """Append one step's times to the columns; None to those that are not named."""
+    for column in _STAMP_COLUMNS:
+        getattr(stamps, column).append(values.get(column))
 
 
 def _measure_compute(trial: Trial) -> None:
@@ -340,10 +363,12 @@ def _measure_checkpoints(trial: Trial) -> None:
     path = Path(trial.spec.folder) / "checkpoint.pt"
     for count in range(trial.plan.checkpoints):
         began_s = trial.now_s()
-        save_checkpoint(path, {"task": trial.task.state_dict()})
+        state = {"task": trial.task.state_dict()}
+        if trial.ranks.rank == 0:
+            save_checkpoint(path, state)
         trial.measured.checkpoint_s.append(trial.now_s() - began_s)
         trial.progress.step(count + 1)
-        path.unlink()
+        path.unlink(missing_ok=True)
     trial.save(trial.measured)
 
 

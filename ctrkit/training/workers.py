@@ -1,7 +1,8 @@
-"""Watches torch's DataLoader workers from inside: their progress, and how they ended.
+"""Watches torch's DataLoader workers from inside: their progress, their stamps, how they ended.
 
 `watch_workers` puts a wrapper around torch's worker loop. The data set, the indices and the random
-streams pass through it untouched: a worker only writes down whether it is busy or waits.
+streams pass through it untouched: a worker only writes down whether it is busy or waits, and where
+it is asked to, when it made each batch.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch.utils.data._utils.worker as torch_worker
+from torch._utils import ExceptionWrapper
 
 from ctrkit.lifeline import FOLDER_VARIABLE, keep_crashes, stacks_path
 from ctrkit.progress import WorkerStage, WorkerWriter, read_workers, worker_path
 from ctrkit.records import WorkerExit
+from ctrkit.training.stamps import StampWriter, ring_path, stamp_sending, stamped_collate, wanted
 
 # A broken connection is a death that will be seen; torch's own error may be, or another's.
 _DYING_S: dict[type[BaseException], float] = {OSError: 5.0, EOFError: 5.0, RuntimeError: 1.0}
+_NO_BATCH = (torch_worker._IterableDatasetStopIteration, ExceptionWrapper)
 _torch_worker_loop = torch_worker._worker_loop
 _torch_start = BaseProcess.start
 _started: list[Any] = []  # the multiprocessing Popen of every process that may still matter
@@ -40,16 +44,22 @@ def watched_worker_loop(*arguments: Any) -> None:
     try:
         bound = inspect.signature(_torch_worker_loop).bind(*arguments)
         writer = WorkerWriter(folder, bound.arguments["worker_id"])
+        stamps = StampWriter(folder, bound.arguments["worker_id"]) if wanted() else None
         for name, watched in (("index_queue", _IndexQueue), ("data_queue", _DataQueue)):
-            bound.arguments[name] = watched(bound.arguments[name], writer)
+            bound.arguments[name] = watched(bound.arguments[name], writer, stamps)
+        if stamps is not None:
+            bound.arguments["collate_fn"] = stamped_collate(
+                bound.arguments["collate_fn"], stamps.fetched
+            )
+            stamp_sending(stamps)
     except (TypeError, KeyError, OSError):  # a torch with another loop: work unwatched
         return _torch_worker_loop(*arguments)
     return _torch_worker_loop(*bound.args)
 
 
 class _Queue:
-    def __init__(self, queue: Any, writer: WorkerWriter) -> None:
-        self._queue, self._writer = queue, writer
+    def __init__(self, queue: Any, writer: WorkerWriter, stamps: StampWriter | None) -> None:
+        self._queue, self._writer, self._stamps = queue, writer, stamps
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._queue, name)
@@ -72,6 +82,8 @@ class _IndexQueue(_Queue):
         self.waiting = False
         if isinstance(wanted, tuple):
             self._writer.enter(WorkerStage.FETCHING)
+            if self._stamps is not None:
+                self._stamps.started(wanted[0])
         return wanted
 
 
@@ -79,6 +91,8 @@ class _DataQueue(_Queue):
     """Where the worker hands over its batches."""
 
     def put(self, made: Any) -> None:
+        if self._stamps is not None and not isinstance(made[1], _NO_BATCH):
+            self._stamps.made(made[0])
         self._queue.put(made)
         self._writer.enter(WorkerStage.IDLE, batches=1)
 
@@ -101,6 +115,7 @@ def _forget(pid: int) -> None:
     if folder is not None:
         worker_path(folder, pid).unlink(missing_ok=True)
         stacks_path(folder, pid).unlink(missing_ok=True)
+        ring_path(folder, pid).unlink(missing_ok=True)
 
 
 def dead_workers(error: BaseException) -> list[WorkerExit]:

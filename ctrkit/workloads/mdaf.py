@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ctrkit.config import LOADERS, Cell, Phase, RunSizes, encode
+from ctrkit.config import LOADERS, NUMERICS, Cell, Phase, RunSizes, encode
 from ctrkit.data.gather import gather
 from ctrkit.data.loaders import make_loader
 from ctrkit.data.store import Store
@@ -20,13 +22,23 @@ from ctrkit.errors import UsageError
 from ctrkit.models.mdaf import MDAF, Model
 from ctrkit.records import LoaderNeeds
 from ctrkit.training import devices
+from ctrkit.training.distributed import (
+    ALONE,
+    Ranks,
+    SummedModel,
+    checksum,
+    current_ranks,
+    in_global_order,
+)
+from ctrkit.training.lazy_adam import Together
 from ctrkit.training.metrics import Scores, auc, grouped_auc, log_loss
 from ctrkit.training.objective import objective
-from ctrkit.training.optimizers import clip_gradients, lr_at, make_adam, set_lr
+from ctrkit.training.optimizers import clip_gradients, lr_at, make_optimizer, set_lr
 from ctrkit.training.seeding import seed_everything
 from ctrkit.workloads.protocol import EpochLoader, Mark, Task, Workload
 
 MdafBatch = Mapping[str, Tensor]
+Columns = dict[str, NDArray[np.generic]]
 
 #: how many steps pass between two looks at the loss where each look waits for the device
 _STEPS_PER_LOOK = 50
@@ -46,7 +58,7 @@ class MdafWorkload(Workload):
     name = "mdaf"
     axes = (
         "device", "loader", "workers", "start_method", "prefetch", "persistent", "pin", "threads",
-        "batch_size",
+        "batch_size", "nproc", *NUMERICS,
     )  # fmt: skip
     loaders = LOADERS
 
@@ -98,6 +110,9 @@ class MdafWorkload(Workload):
             split="train",
             seed=self.phase.seed,
             history_length=self.phase.history_length,
+            rank=current_ranks().rank,
+            ranks=current_ranks().count,
+            block_rows=self.phase.block_rows if self.phase.shuffle == "block" else None,
         )
 
     def validation_loader(self, cell: Cell) -> EpochLoader | None:
@@ -110,6 +125,8 @@ class MdafWorkload(Workload):
             split="validation",
             seed=self.phase.seed,
             history_length=self.phase.history_length,
+            rank=current_ranks().rank,
+            ranks=current_ranks().count,
         )
 
     def make_task(self, cell: Cell) -> MdafTask:
@@ -121,14 +138,21 @@ class MdafWorkload(Workload):
             steps_per_epoch=steps_per_epoch,
             device=torch.device(cell.device),
             pinned=cell.pin,
+            ranks=current_ranks(),
+            optimizer=cell.optimizer,
+            precision=cell.precision,
+            compile_rows=-(-cell.batch_size // current_ranks().count) if cell.compile else 0,
         )
 
 
 class MdafTask(Task):
-    """MDAF and Adam on a device.
+    """MDAF and its optimiser on a device.
 
     The parameters are drawn on the CPU from the phase's seed and then moved, so that every device
     starts from the same ones.
+
+    Of several `ranks` each has a part of every batch, or none of it: its loss counts by its rows
+    among all of them, gradients are summed, and figures are of all rows, in the order of the data.
     """
 
     def __init__(
@@ -139,7 +163,12 @@ class MdafTask(Task):
         steps_per_epoch: int,
         device: torch.device,
         pinned: bool = False,
+        ranks: Ranks = ALONE,
+        optimizer: str = "adam",
+        precision: str = "float32",
+        compile_rows: int = 0,
     ) -> None:
+        self._notes: list[str] = []
         seed_everything(phase.seed)
         model = MDAF(
             vocabulary,
@@ -148,7 +177,13 @@ class MdafTask(Task):
             history_length=phase.history_length,
         )
         self.model = model.to(device)
-        self.optimizer = make_adam(self.model.parameters(), phase)
+        self.ranks, self.summed = ranks, SummedModel(self.model, ranks)
+        self.tables = self.model.tables()
+        self.optimizer = make_optimizer(optimizer, self.model.parameters(), self.tables, phase)
+        self.autocast = torch.autocast(device.type, torch.bfloat16, precision == "bf16")
+        if compile_rows:
+            with self.autocast:
+                self._note(self.model.compile_dense(compile_rows))
         self.phase, self.steps_per_epoch, self.device = phase, steps_per_epoch, device
         self.pinned = pinned and device.type == "cuda"
         self.step = 0
@@ -172,12 +207,20 @@ class MdafTask(Task):
     def train_step(self, batch: MdafBatch, mark: Mark) -> None:
         self.step += 1
         self.optimizer.zero_grad(set_to_none=True)
-        logits, _ = self.model(batch)
-        loss = objective(logits, batch["label"], self.phase.label_smoothing)
+        rows = len(batch["label"])
+        (all_rows,) = self.ranks.sum(rows)
+        computed = batch if rows else _blank_row(batch)  # whose loss does not count
+        with self.autocast:
+            logits, _ = self.summed.forward(computed)
+        logits = logits.float()
+        loss = objective(logits, computed["label"], self.phase.label_smoothing)
+        weighted = loss if rows == all_rows else loss * (rows / all_rows)
+        logits = logits[:rows]
         mark("forward")
-        torch.autograd.backward(loss)
+        torch.autograd.backward(weighted)
+        self.summed.reduce()
         mark("backward")
-        clip_gradients(self.model.parameters(), self.phase.grad_clip)
+        clip_gradients(self.model.parameters(), self.phase.grad_clip, self.tables)
         set_lr(self.optimizer, self.learning_rate())
         self.optimizer.step()
         self.train_scores.append(logits, batch["label"], batch["user"])
@@ -188,11 +231,17 @@ class MdafTask(Task):
     def begin_validation(self) -> None:
         self.model.eval()
         self.validation_scores.clear()
+        if isinstance(self.optimizer, Together):
+            self.optimizer.settle()
 
     @torch.no_grad()  # not inference mode, which the threads of the scan would not be in
     def validation_step(self, batch: MdafBatch) -> None:
-        logits, gate = self.model(batch)
-        self.validation_scores.append(logits, batch["label"], batch["user"], gate)
+        rows = len(batch["label"])
+        with self.autocast:
+            logits, gate = (
+                column.float() for column in self.model(batch if rows else _blank_row(batch))
+            )
+        self.validation_scores.append(logits[:rows], batch["label"], batch["user"], gate[:rows])
 
     def learning_rate(self) -> float:
         """Of the newest step."""
@@ -202,12 +251,35 @@ class MdafTask(Task):
         loss = float(self.shown_loss)
         return None if loss != loss else loss
 
+    def losses(self) -> list[float]:
+        """Of the steps of this epoch, from the predictions kept of them."""
+        return [
+            objective(logits, labels, self.phase.label_smoothing).item()
+            for logits, labels in self.train_scores.batches("logit", "label")
+        ]
+
+    def notes(self) -> list[str]:
+        return self._notes
+
+    def _note(self, text: str) -> None:
+        if text:
+            self._notes.append(text)
+            print(f"ctrkit: {text}", file=sys.stderr, flush=True)
+
     def metrics(self) -> dict[str, float]:
         """Of the epoch: `_loss` smoothed as it was trained, `_logloss` plain, gate on validation.
 
-        The training figures are of the predictions made on the way, with dropout.
+        The training figures are of the predictions made on the way, with dropout. Of several
+        ranks rank 0 computes them, of all rows, and the others are told.
         """
-        train, validation = self.train_scores.arrays(), self.validation_scores.arrays()
+        train, validation = (
+            self._gathered(self.train_scores),
+            self._gathered(self.validation_scores),
+        )
+        found = self._metrics(train, validation) if self.ranks.rank == 0 else {}
+        return self.ranks.share(found)
+
+    def _metrics(self, train: Columns, validation: Columns) -> dict[str, float]:
         found = _quality("train", train, self.phase.label_smoothing)
         found["learning_rate"] = self.learning_rate()
         if len(validation["label"]):
@@ -217,19 +289,29 @@ class MdafTask(Task):
             found |= {"gate_mean": float(gate.mean()), "gate_std": float(gate.std())}
         return found
 
+    def _gathered(self, scores: Scores) -> Columns:
+        """The rows of all ranks, at rank 0."""
+        parts = self.ranks.gather((scores.state_dict(), scores.pieces()))
+        columns = {} if parts is None else in_global_order(parts)
+        return {name: column.numpy() for name, column in columns.items()}
+
     def synchronize(self) -> None:
         devices.synchronize(self.device.type)
 
     def peak_device_bytes(self) -> int | None:
         return devices.peak_device_bytes(self.device.type)
 
+    def checksum(self) -> int:
+        return checksum(self.model)
+
     def state_dict(self) -> dict[str, Any]:
+        scores = self._gathered(self.train_scores)
         return {
             "horizon_epochs": self.phase.epochs,
             "step": self.step,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "train_scores": self.train_scores.state_dict(),
+            "train_scores": {name: torch.from_numpy(rows) for name, rows in scores.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -247,7 +329,13 @@ class MdafTask(Task):
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.train_scores.load_state_dict(state["train_scores"], self.device)
+        if self.ranks.rank == 0:  # what was gathered of all ranks
+            self.train_scores.load_state_dict(state["train_scores"], self.device)
+
+
+def _blank_row(batch: MdafBatch) -> MdafBatch:
+    """A row of padding for a batch without rows: the model needs one to join the others."""
+    return {name: column.new_zeros(1, *column.shape[1:]) for name, column in batch.items()}
 
 
 def _quality(split: str, scores: Mapping[str, Any], smoothing: float) -> dict[str, float]:

@@ -60,6 +60,14 @@ class Task(ABC):
         """Training loss for the display; may be some steps old, must not slow the step."""
         return None
 
+    def losses(self) -> list[float]:
+        """Training loss of each step of the epoch so far; empty where not kept. May be slow."""
+        return []
+
+    def notes(self) -> list[str]:
+        """What is not as it was asked for, in words: a line each."""
+        return []
+
     def metrics(self) -> dict[str, float]:
         """Of the epoch trained and validated last, by the column names of `epochs.csv`."""
         return {}
@@ -71,8 +79,15 @@ class Task(ABC):
         """Most device memory that was in use at once; None where it cannot be known."""
         return None
 
+    def checksum(self) -> int:
+        """Equal on all ranks as long as their parameters are, bit for bit."""
+        return 0
+
     def state_dict(self) -> dict[str, Any]:
-        """All that training needs to go on from here: plain values and tensors only."""
+        """All that training needs to go on from here: plain values and tensors only.
+
+        All ranks call it together; only rank 0's is kept, and every rank loads that.
+        """
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
@@ -83,7 +98,9 @@ class Workload(ABC):
     """One training run, in any configuration of the machine."""
 
     name: str = "workload"
-    #: axes of a cell which this workload heeds; others keep one value in the matrix
+    #: axes of a cell which this workload heeds; others keep one value in the matrix. `nproc` only
+    #: where each rank loads its part of a batch and gradients are summed, as MDAF does it with
+    #: `ctrkit.training.distributed`
     axes: tuple[str, ...] = ("device", "workers", "start_method", "prefetch", "batch_size")
     #: loaders it knows; `custom` is the one and only of a workload that makes its own
     loaders: tuple[str, ...] = ("custom",)

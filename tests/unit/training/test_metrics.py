@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
+from ctrkit.training import metrics
 from ctrkit.training.metrics import Scores, auc, grouped_auc, log_loss
 
 
@@ -45,6 +46,20 @@ def test_gauc_of_many_users_with_distinct_scores():
 def test_gauc_leaves_out_users_with_one_class():
     users, labels = np.array([1, 1, 2, 2, 2]), np.array([1.0, 0.0, 1.0, 1.0, 1.0])
     assert grouped_auc(labels, np.array([0.9, 0.1, 0.5, 0.2, 0.3]), users) == 1.0
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 7, 100, 10_000])
+def test_the_parts_in_which_rows_are_ranked_do_not_matter(monkeypatch, rows_at_once):
+    random = np.random.default_rng(3)
+    labels = random.integers(0, 2, 3000).astype(np.float32)
+    scores = np.round(random.normal(size=3000), 1).astype(np.float32)  # many ties
+    users = random.integers(0, 60, 3000)
+    whole = auc(labels, scores), grouped_auc(labels, scores, users)
+    monkeypatch.setattr(metrics, "_ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr(metrics, "_MOST_ROWS_WHOLE", 0)
+    parts = auc(labels, scores), grouped_auc(labels, scores, users)
+    assert parts[0] == pytest.approx(whole[0], abs=1e-14)
+    assert parts[1] == whole[1]
 
 
 def test_auc_is_sklearns_and_nan_where_there_is_none():

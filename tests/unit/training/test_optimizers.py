@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctrkit.config import Phase, load_phase
-from ctrkit.training.optimizers import clip_gradients, lr_at, make_adam, set_lr
+from ctrkit.models.tables import Table
+from ctrkit.training.optimizers import clip_gradients, lr_at, make_adam, make_optimizer, set_lr
 
 
 def test_constant_schedule():
@@ -82,3 +83,41 @@ def test_clipping_keeps_the_direction():
     assert [p.grad.item() for p in parameters] == pytest.approx([0.6, 0.8], rel=1e-5)
     clip_gradients(parameters, 10.0)
     assert [p.grad.item() for p in parameters] == pytest.approx([0.6, 0.8], rel=1e-5)
+
+
+@pytest.mark.parametrize("max_norm", [0.1, 100.0])
+@pytest.mark.parametrize("dense", [True, False])
+def test_clipping_reads_only_the_touched_rows_of_tables(max_norm, dense):
+    torch.manual_seed(0)
+    table, plain = Table(50, 3), torch.nn.Embedding(50, 3)
+    plain.load_state_dict(table.state_dict())
+    table.dense = dense
+    weights = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+    for embedding, weight in zip((table, plain), weights, strict=True):
+        (embedding(torch.tensor([3, 7, 7])) * weight).sum().backward()
+    norm = clip_gradients([table.weight, weights[0]], max_norm, [table])
+    other = torch.nn.utils.clip_grad_norm_([plain.weight, weights[1]], max_norm)
+    torch.testing.assert_close(norm, other)
+    torch.testing.assert_close(weights[0].grad, weights[1].grad)
+    rows, values = table.touched()
+    torch.testing.assert_close(values, plain.weight.grad[rows])
+    if dense:
+        torch.testing.assert_close(table.weight.grad, plain.weight.grad)
+
+
+def test_clipping_without_any_gradient_is_a_norm_of_zero():
+    assert clip_gradients([torch.nn.Parameter(torch.ones(2))], 1.0).item() == 0.0
+
+
+def test_sparse_adam_takes_the_tables_and_adam_the_rest():
+    table, weight = Table(5, 2), torch.nn.Parameter(torch.ones(2))
+    phase = Phase(lr=0.5, weight_decay=0.1)
+    assert isinstance(
+        make_optimizer("adam", [table.weight, weight], [table], phase), torch.optim.Adam
+    )
+    both = make_optimizer("sparse-adam", [table.weight, weight], [table], phase)
+    held = [parameter for group in both.param_groups for parameter in group["params"]]
+    assert {id(one) for one in held} == {id(table.weight), id(weight)}
+    assert all(group["weight_decay"] == 0.1 for group in both.param_groups)
+    set_lr(both, 0.25)
+    assert {group["lr"] for group in both.param_groups} == {0.25}

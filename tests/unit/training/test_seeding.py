@@ -4,7 +4,13 @@ import numpy as np
 import torch
 
 from ctrkit.training.checkpoint import load_checkpoint, save_checkpoint
-from ctrkit.training.seeding import rng_state, seed_everything, set_rng_state
+from ctrkit.training.seeding import (
+    rng_of_rank,
+    rng_state,
+    seed_everything,
+    seed_rank,
+    set_rng_state,
+)
 
 
 def _draw():
@@ -28,3 +34,38 @@ def test_streams_go_on_from_a_saved_state(tmp_path):
     seed_everything(4)
     set_rng_state(load_checkpoint(tmp_path / "rng.pt"), "cpu")
     assert _draw() == expected
+
+
+def test_ranks_draw_from_streams_of_their_own_and_rank_0_as_one_process_does():
+    drawn = []
+    for rank in (0, 1, 2):
+        seed_everything(7)
+        seed_rank(rank)
+        drawn.append(_draw())
+    seed_everything(7)
+    assert _draw() == drawn[0]
+    assert drawn[0] != drawn[1] != drawn[2] != drawn[0]
+    seed_everything(8)
+    seed_rank(1)
+    assert _draw() != drawn[1]
+
+
+def test_each_rank_finds_its_streams_and_a_new_one_gets_its_own():
+    states = []
+    for seed in (1, 2):
+        seed_everything(seed)
+        states.append(rng_state("cpu"))
+    saved = {"rng": states[0], "rng_of_ranks": states[1:]}
+    drawn = []
+    for rank in (0, 1, 2, 3, 2):
+        seed_everything(99)
+        before = torch.get_rng_state()
+        found = rng_of_rank(saved, rank, "cpu")
+        assert torch.equal(torch.get_rng_state(), before)
+        set_rng_state(found, "cpu")
+        drawn.append(_draw())
+    for rank, seed in ((0, 1), (1, 2)):
+        seed_everything(seed)
+        assert drawn[rank] == _draw()
+    assert drawn[2] == drawn[4]
+    assert len({str(one) for one in drawn[:4]}) == 4

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from ctrkit.config import Cell, ChildSpec, RunSizes, WindowPlan, WorkloadSpec, make_cell
+from ctrkit.measure.steps import stage_means_s
 from ctrkit.progress import ProgressWriter, Stage, read_progress
 from ctrkit.records import Measurement
 from ctrkit.training.trial import run_trial
@@ -52,6 +54,12 @@ class SleepyTask(Task):
 
     def validation_step(self, batch: Batch) -> None:
         self.log.append("validation step")
+
+    def losses(self) -> list[float]:
+        return [0.5] * self.log.count("step")
+
+    def notes(self) -> list[str]:
+        return ["a note"]
 
     def state_dict(self) -> dict[str, Any]:
         return {"weights": torch.zeros(3)}
@@ -192,3 +200,82 @@ def test_what_was_measured_before_an_error_is_kept(tmp_path: Path) -> None:
 def _with_validation(task: SleepyTask, validation_step: Any) -> Task:
     task.validation_step = validation_step  # type: ignore[method-assign]
     return task
+
+
+class DataLoaderWorkload(CountingWorkload):
+    """The stock DataLoader, in this very process: its rows take 1 ms each."""
+
+    def train_loader(self, cell: Cell) -> EpochLoader:
+        return _Stock(self.log)
+
+
+class _Stock(CountingLoader):
+    def __init__(self, log: list[str]) -> None:
+        super().__init__(1000, log)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(DataLoader(_Rows(), batch_size=ROWS))
+
+
+class _Rows(Dataset[torch.Tensor]):
+    def __len__(self) -> int:
+        return 1000
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        time.sleep(0.001)
+        return torch.zeros(1)
+
+
+def test_a_batch_made_in_the_loop_is_stamped_by_the_loop(tmp_path: Path) -> None:
+    measured = run(tmp_path, DataLoaderWorkload())
+    stages = stage_means_s([measured])
+    assert stages["fetch"] >= ROWS * 0.001
+    assert 0 < stages["collate"] < stages["fetch"]
+    assert "ipc" not in stages
+    stamps = measured.stamps
+    assert stamps.worker == [None] * len(stamps.step)
+    assert stamps.fetch_start_s == stamps.asked_s
+    assert stamps.collate_end_s == stamps.delivered_s
+
+
+def test_of_a_loader_that_nobody_sees_into_nothing_is_claimed(tmp_path: Path) -> None:
+    measured = run(tmp_path, CountingWorkload())
+    unknown = [None] * len(measured.stamps.step)
+    assert measured.stamps.fetch_start_s == unknown
+    assert measured.stamps.sent_s == unknown
+    assert not {"fetch", "collate", "ipc"} & set(stage_means_s([measured]))
+
+
+def test_cached_batches_are_made_by_nobody(tmp_path: Path) -> None:
+    measured = run(tmp_path, DataLoaderWorkload(), kind="compute")
+    assert measured.stamps.fetch_start_s == [None] * len(measured.stamps.step)
+
+
+class SlowToEnd(CountingWorkload):
+    """A loader that takes a while to find out that it has come to its end."""
+
+    def train_loader(self, cell: Cell) -> EpochLoader:
+        return _SlowToEnd(self.batches, self.log)
+
+
+class _SlowToEnd(CountingLoader):
+    def __iter__(self) -> Iterator[Batch]:
+        yield from super().__iter__()
+        time.sleep(0.5)
+
+
+def test_the_end_of_a_loader_is_no_step(tmp_path: Path) -> None:
+    workload = SlowToEnd(batches=8, has_task=False)
+    measured = run(tmp_path, workload, window_s=60.0, max_steps=100)
+    assert measured.epoch_complete
+    assert measured.throughput_steps == 7
+    assert measured.throughput_s is not None
+    assert measured.throughput_s < measured.epoch_s - 0.5
+
+
+def test_a_full_trial_keeps_the_losses_up_to_the_end_of_its_window(tmp_path: Path) -> None:
+    measured = run(tmp_path, CountingWorkload())
+    counted = [window in ("warmup", "throughput") for window in measured.stamps.window]
+    assert measured.losses == [0.5] * sum(counted)
+    assert measured.notes == ["a note"]
+    assert run(tmp_path, CountingWorkload(), kind="compute").losses == []

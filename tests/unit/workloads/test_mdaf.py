@@ -175,9 +175,18 @@ def test_sizes_and_fingerprints(data):
     assert workload.data_fingerprint() == workload.store.meta.fingerprint
 
 
+def test_a_block_shuffle_is_another_experiment(data):
+    phases = PHASE, replace(PHASE, shuffle="block", block_rows=32)
+    full, block = (MdafWorkload(data, phase) for phase in phases)
+    assert full.fingerprint() != block.fingerprint()
+    rows = [torch.cat([b["item"] for b in w.train_loader(CELL)]).tolist() for w in (full, block)]
+    assert rows[0] != rows[1]
+    assert sorted(rows[0]) == sorted(rows[1])
+
+
 @pytest.mark.parametrize(
     ("model", "calls", "epoch", "batch"),
-    [("bst", 2, 1, 2), ("bst", 6, 1, 6), ("bst", 11, 2, 3), ("mamba", 11, 2, 3)],
+    [("bst", 2, 1, 2), ("bst", 6, 1, 6), ("bst", 12, 2, 3), ("mamba", 12, 2, 3)],
     ids=["in the first epoch", "in a validation", "in the second epoch", "mamba"],
 )
 def test_interrupted_and_resumed_is_the_same_run_bit_for_bit(
@@ -226,3 +235,95 @@ def test_phase3_of_the_package_makes_a_task_of_mamba():
     task.begin_epoch(1)
     task.train_step(make_batch(8), lambda stage: None)
     assert task.learning_rate() == pytest.approx(3e-4 / 20)
+
+
+def numerics_task(**numerics):
+    phase = Phase(
+        model="mamba", history_length=6, epochs=2, dropout=0.0, lr=0.01, schedule="constant",
+        weight_decay=0.1,
+    )  # fmt: skip
+    device = torch.device("cpu")
+    return MdafTask(VOCABULARY, phase, steps_per_epoch=10, device=device, **numerics)
+
+
+def trained(task, steps=4):
+    task.begin_epoch(1)
+    for step in range(steps):
+        task.train_step(make_batch(64, seed=step), lambda _stage: None)
+    return task.losses()
+
+
+def test_losses_of_the_epoch_are_those_shown(capsys):
+    task = numerics_task()
+    shown = []
+    task.begin_epoch(1)
+    for step in range(3):
+        task.train_step(make_batch(64, seed=step), lambda _stage: None)
+        shown.append(task.recent_loss())
+    assert task.losses() == pytest.approx(shown, rel=1e-6)
+    assert task.notes() == []
+
+
+@pytest.mark.parametrize(
+    "numerics", [{"optimizer": "sparse-adam"}, {"precision": "bf16"}], ids=["lazy", "bf16"]
+)
+def test_other_numerics_are_near_the_phases_own_but_not_equal(numerics):
+    plain, other = trained(numerics_task()), trained(numerics_task(**numerics))
+    assert other == pytest.approx(plain, rel=0.02)
+    assert other != plain
+    task = numerics_task(**numerics)
+    trained(task)
+    task.begin_validation()
+    task.validation_step(make_batch(50, seed=9))
+    assert math.isfinite(task.metrics()["val_logloss"])
+
+
+def test_what_cannot_be_compiled_is_trained_as_it_is_and_said(monkeypatch, capsys):
+    def fail(self, *args, **kwargs):
+        raise RuntimeError("backend='inductor' raised:\nno compiler was found\nadvice")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", fail)
+    task = numerics_task(compile_rows=64)
+    assert len(task.notes()) == 1
+    assert task.notes()[0].startswith("not compiled: ")
+    assert "not compiled" in capsys.readouterr().err
+    assert trained(task) == trained(numerics_task())
+
+
+def test_compiling_leaves_parameters_and_random_streams_alone(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: calls.append(self))
+    task = numerics_task(compile_rows=64)
+    state = torch.get_rng_state()
+    plain = numerics_task()
+    assert len(calls) == 3
+    assert torch.equal(state, torch.get_rng_state())
+    assert list(task.model.state_dict()) == list(plain.model.state_dict())
+    assert trained(task) == trained(plain)
+
+
+@pytest.mark.parametrize("stop_at", [3, 9])
+def test_a_sparse_adam_run_is_resumed_bit_for_bit(data, tmp_path, stop_at):
+    cell = replace(CELL, optimizer="sparse-adam")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(whole, data, cell=cell)
+    train(cut, data, cell=cell, max_steps=stop_at)
+    train(cut, data, cell=cell, resume=True)
+    one, two = (load_checkpoint(folder / "checkpoints/last.pt")["task"] for folder in (whole, cut))
+    for name, tensor in one["model"].items():
+        assert torch.equal(tensor, two["model"][name]), name
+    lazy, again = (state["optimizer"]["parts"][1]["state"] for state in (one, two))
+    assert lazy
+    for table, state in lazy.items():
+        for name, tensor in state.items():
+            assert torch.equal(tensor, again[table][name]), name
+
+
+@pytest.mark.parametrize(
+    ("axis", "value"), [("optimizer", "sparse-adam"), ("precision", "bf16"), ("compile", True)]
+)
+def test_other_numerics_do_not_continue_a_run(data, tmp_path, axis, value):
+    train(tmp_path, data, max_steps=2)
+    other = replace(CELL, **{axis: value})
+    with pytest.raises(UsageError, match=f"its {axis} is .*, but this run's is {value}"):
+        train(tmp_path, data, cell=other, resume=True)

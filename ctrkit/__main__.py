@@ -1,0 +1,43 @@
+"""`python -m ctrkit`: the command line; under `torchrun` one of several ranks of `ctrkit train`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ctrkit.lifeline import rank_of_environment
+
+
+def main() -> None:
+    """Run the command line, or become the child that a rank other than 0 is."""
+    rank = rank_of_environment()
+    if rank:
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "ctrkit.child"])
+    from ctrkit.cli import main as run
+
+    if rank is not None:
+        sys.argv[1:] = _arguments_of_rank_0()
+    run()
+
+
+def _arguments_of_rank_0() -> list[str]:
+    import psutil
+
+    from ctrkit.commands.torchrun import begun_run, note_restart, resuming_arguments
+    from ctrkit.errors import UsageError
+    from ctrkit.runs import known_runs
+
+    argv = sys.argv[1:]
+    try:
+        run = begun_run(argv, known_runs(), psutil.Process(os.getppid()).create_time())
+        if run is None:
+            return argv
+        note_restart(run)
+        return resuming_arguments(argv, run)
+    except UsageError as error:
+        print(f"ctrkit: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

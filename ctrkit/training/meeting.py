@@ -1,0 +1,107 @@
+"""How ranks find each other: all of one start of their group, and none of an earlier one.
+
+torch's agents share one store over all starts of a group, so that what a dead rank has left there
+looks as if it were new: other keys must be used each time. Rank 0 draws their prefix. The others
+ask for it, each under a number of its own, and so cannot take an old answer for theirs.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+MEET_S = 300.0
+_LOOK_S = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meeting:
+    """The ranks of one start: a store that only they use, and what rank 0 has to say."""
+
+    store: Store
+    rank: int
+    count: int
+    said: Mapping[str, Any]
+
+
+def meet(
+    says: Mapping[str, Any], waiting: Callable[[], None] = lambda: None, timeout_s: float = MEET_S
+) -> Meeting:
+    """Find the other ranks that torch's launcher has started, as the environment names them.
+
+    Args:
+        says: for the others to hear, plain values; only rank 0's counts.
+        waiting: called some times a second meanwhile.
+        timeout_s: for how long.
+
+    Raises:
+        TimeoutError: not all came in time; the message says who is missing.
+    """
+    store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=timeout_s)))
+    return meet_in(store, rank, count, says, waiting, timeout_s)
+
+
+def meet_in(
+    store: Store,
+    rank: int,
+    count: int,
+    says: Mapping[str, Any],
+    waiting: Callable[[], None] = lambda: None,
+    timeout_s: float = MEET_S,
+) -> Meeting:
+    """As `meet`, in a store that may hold what earlier ranks have left."""
+    deadline_s = time.monotonic() + timeout_s
+
+    def look_again(missing: str) -> None:
+        waiting()
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"{missing} did not come within {timeout_s:.0f} s")
+        time.sleep(_LOOK_S)
+
+    if rank == 0:
+        prefix = _lead(store, count, json.dumps(says), look_again)
+        heard = says
+    else:
+        prefix, heard = _follow(store, rank, look_again)
+    return Meeting(store=PrefixStore(prefix, store), rank=rank, count=count, said=heard)
+
+
+def _lead(store: Store, count: int, says: str, look_again: Callable[[str], None]) -> str:
+    prefix = f"ctrkit/{uuid.uuid4().hex}"
+    missing, answered = set(range(1, count)), set()
+    while missing:
+        for rank in tuple(missing):
+            if store.check([_request(rank)]):
+                asked = store.get(_request(rank)).decode()
+                if asked not in answered:  # it may be one of a rank that has gone
+                    answered.add(asked)
+                    store.set(asked, json.dumps([prefix, says]))
+            if store.check([f"{prefix}/{rank}"]):
+                missing.discard(rank)
+        if missing:
+            look_again("rank " + ", ".join(map(str, sorted(missing))))
+    return prefix
+
+
+def _follow(
+    store: Store, rank: int, look_again: Callable[[str], None]
+) -> tuple[str, Mapping[str, Any]]:
+    answer = f"ctrkit/{uuid.uuid4().hex}"
+    store.set(_request(rank), answer)
+    while not store.check([answer]):
+        look_again("rank 0")
+    prefix, says = json.loads(store.get(answer))
+    store.set(f"{prefix}/{rank}", "here")
+    return prefix, json.loads(says)
+
+
+def _request(rank: int) -> str:
+    return f"ctrkit/request-{rank}"
