@@ -2,27 +2,34 @@
 
 Started as `python -m ctrkit.child SPEC.json`. It ends by returning from `main`: exit code 0 when
 its result is complete, 1 when an error is written into the result, 2 when the input is unusable.
+Where the cell has several processes it leads them: each runs this module with the same spec.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 import sys
+import tempfile
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctrkit import lifeline
-from ctrkit.config import ChildSpec, decode
+from ctrkit.config import ChildSpec, decode, encode
 from ctrkit.environment import code_versions, fingerprint
 from ctrkit.errors import UsageError
 from ctrkit.files import read_json, write_json
-from ctrkit.progress import ProgressWriter, Stage
+from ctrkit.progress import ProgressWriter, Stage, rank_folder
 from ctrkit.records import ChildError, Inspection, Measurement, WorkerExit
-from ctrkit.runs import save_measurement
+from ctrkit.runs import load_measurement, save_measurement
 
 if TYPE_CHECKING:
+    from ctrkit.training.distributed import Ranks
+    from ctrkit.training.meeting import Meeting
     from ctrkit.workloads.protocol import Workload
 
 SETUP_STAGES = (Stage.IMPORT, Stage.DATA, Stage.MODEL)
@@ -31,20 +38,64 @@ _stop_requested = False
 
 
 def main(arguments: list[str]) -> int:
-    """Run the spec in the file `arguments[0]`."""
-    spec = decode(ChildSpec, read_json(Path(arguments[0])), arguments[0])
+    """Run the spec in the file `arguments[0]`; a rank without one runs that of rank 0."""
+    if arguments:
+        spec = decode(ChildSpec, read_json(Path(arguments[0])), arguments[0])
+        return _main(spec, arguments[0])
+    from ctrkit.training.meeting import meet
+
+    meeting = meet({})
+    spec = decode(ChildSpec, meeting.said, "the spec of rank 0")
+    if Path(spec.folder).is_dir():
+        return _main(spec, "", meeting)
+    # on another machine there is no such folder, and nobody who looks into it
+    with tempfile.TemporaryDirectory(prefix="ctrkit-rank-") as temporary:
+        return _main(dataclasses.replace(spec, folder=temporary), "", meeting)
+
+
+def _main(spec: ChildSpec, path: str, meeting: Meeting | None = None) -> int:
     folder = Path(spec.folder)
     lifeline.end_with_supervisor()
     lifeline.arm_stacks(folder)
+    rank = lifeline.rank_of_environment()
+    if spec.cell.nproc > 1 and spec.kind not in ("inspect", "examine"):
+        if rank is None:
+            return _lead(spec, path)
+        spec = _spec_of_rank(spec, rank)
+        folder = Path(spec.folder)
     lifeline.share_sockets_folder()
     with ProgressWriter(folder / "progress.bin") as progress:
-        code = _run(spec, progress)
+        code = _run(spec, progress, meeting)
         # After an error the workers have yet to be wound up: that is a shutdown still.
         progress.enter(Stage.SHUTDOWN if code else Stage.DONE)
     return code
 
 
-def _run(spec: ChildSpec, progress: ProgressWriter) -> int:
+def _lead(spec: ChildSpec, path: str) -> int:
+    """Have the ranks run the spec; what the first of them that fails says is the child's result."""
+    from ctrkit.training.agent import run_ranks
+
+    folder = Path(spec.folder)
+    for name in ("measurement.json", "progress.bin"):  # of an earlier launch
+        for old in folder.glob(f"rank-*/{name}"):
+            old.unlink()
+    problem = run_ranks(path, folder, spec.cell.nproc)
+    if problem is None:
+        return 0
+    measured = load_measurement(folder / "measurement.json") or Measurement(kind=spec.kind)
+    measured = dataclasses.replace(measured, error=problem)
+    save_measurement(folder / "measurement.json", measured)
+    return 2 if problem.verdict == "usage" else 1
+
+
+def _spec_of_rank(spec: ChildSpec, rank: int) -> ChildSpec:
+    """Rank 0 writes where the supervisor looks; the others have folders of their own."""
+    folder = rank_folder(Path(spec.folder), rank)
+    folder.mkdir(exist_ok=True)
+    return dataclasses.replace(spec, folder=str(folder))
+
+
+def _run(spec: ChildSpec, progress: ProgressWriter, meeting: Meeting | None) -> int:
     measured = Measurement(kind=spec.kind)
     path = Path(spec.folder) / "measurement.json"
 
@@ -71,12 +122,14 @@ def _run(spec: ChildSpec, progress: ProgressWriter) -> int:
 
                 examination = examine_workload(spec, workload)
                 write_json(Path(spec.folder) / "examination.json", examination)
-        elif spec.kind == "train":
-            _train(spec, workload, progress)
         else:
-            from ctrkit.training.trial import run_trial
+            with _joined(spec, workload, progress, meeting) as ranks:
+                if spec.kind == "train":
+                    _train(spec, workload, progress, ranks)
+                else:
+                    from ctrkit.training.trial import run_trial
 
-            run_trial(spec, workload, progress, save)
+                    run_trial(spec, workload, progress, save)
     except Exception as error:
         # torch's handler of a dead worker raises at any bytecode: not while the result is saved
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -114,7 +167,7 @@ def inspect_here(workload: Workload, spec: ChildSpec) -> Inspection:
     """Devices, torch and the workload, before anything is built."""
     import torch
 
-    from ctrkit.training.devices import available_devices, device_name
+    from ctrkit.training.devices import available_devices, device_name, free_device_bytes
     from ctrkit.workloads.examine import known_needs
     from ctrkit.workloads.protocol import Workload
 
@@ -122,6 +175,9 @@ def inspect_here(workload: Workload, spec: ChildSpec) -> Inspection:
     return Inspection(
         devices=devices,
         device_names={device: device_name(device) for device in devices},
+        device_memory_bytes={
+            device: free for device in devices if (free := free_device_bytes(device)) is not None
+        },
         torch_version=str(torch.__version__),
         workload_name=workload.name,
         workload_fingerprint=_fingerprint(workload, spec.workload.target),
@@ -143,14 +199,37 @@ def _fingerprint(workload: Workload, target: str) -> str:
     return fingerprint({"workload": workload.fingerprint(), "target": target, "text": text})
 
 
-def _train(spec: ChildSpec, workload: Workload, progress: ProgressWriter) -> None:
+@contextmanager
+def _joined(
+    spec: ChildSpec, workload: Workload, progress: ProgressWriter, meeting: Meeting | None
+) -> Iterator[Ranks]:
+    """Inside, this process is one of those that train together, or alone."""
+    from ctrkit.training.distributed import ALONE, joined
+    from ctrkit.training.meeting import meet
+
+    if spec.cell.nproc == 1:
+        yield ALONE
+        return
+    if "nproc" not in workload.axes:
+        raise UsageError(
+            f"--nproc {spec.cell.nproc}: {workload.name} has no parts of a batch for several "
+            "processes; take --nproc 1"
+        )
+    # to wait for the others is progress, since it has an end of its own
+    meeting = meeting or meet(encode(spec), lambda: progress.enter(Stage.DATA))
+    folder = os.environ.get(lifeline.FOLDER_VARIABLE)
+    with joined(spec.cell.device, None if folder is None else Path(folder), meeting) as ranks:
+        yield ranks
+
+
+def _train(spec: ChildSpec, workload: Workload, progress: ProgressWriter, ranks: Ranks) -> None:
     from ctrkit.training.loop import run_training
 
     assert spec.train is not None, "a train spec has a train plan"
     signal.signal(signal.SIGINT, _request_stop)
     outcome = run_training(
         workload, spec.cell, spec.train, progress, stop_requested=lambda: _stop_requested,
-        code=code_versions(spec.workload.target),
+        code=code_versions(spec.workload.target), ranks=ranks,
     )  # fmt: skip
     write_json(Path(spec.folder) / "outcome.json", outcome)
 

@@ -13,14 +13,18 @@ from ctrkit.cli_options import (
     RUN,
     BatchSize,
     BudgetsFile,
+    Compile,
     Data,
     Device,
     Loader,
     MaxStep,
+    Nproc,
+    Optimizer,
     Out,
     Persistent,
     PhaseName,
     Pin,
+    Precision,
     Prefetch,
     Quiet,
     Set,
@@ -80,6 +84,10 @@ def probe(
     persistent: Persistent = None,
     pin: Pin = None,
     threads: Threads = None,
+    nproc: Nproc = None,
+    optimizer: Optimizer = None,
+    precision: Precision = None,
+    compile_: Compile = None,
     budget: Annotated[
         str, typer.Option(help="Time for the whole probe.", rich_help_panel=RUN)
     ] = "120s",
@@ -123,7 +131,8 @@ def probe(
         axes=cell_axes(
             device=device, loader=loader, workers=workers, batch_size=batch_size,
             start_method=start_method, prefetch=prefetch, persistent=persistent, pin=pin,
-            threads=threads,
+            threads=threads, nproc=nproc, optimizer=optimizer, precision=precision,
+            compile=compile_,
         ),
         budget=budget, thorough=thorough, deadline=deadline, run_refused=run_refused,
         as_json=as_json, quiet=quiet, argv=sys.argv[1:],
@@ -175,7 +184,7 @@ def train(
     ] = 3,
     allow_sleep: Annotated[
         bool,
-        typer.Option("--allow-sleep", rich_help_panel=RUN,
+        typer.Option("--allow-sleep/--no-allow-sleep", rich_help_panel=RUN,
                      help="Do not hold the machine awake meanwhile."),
     ] = False,
     abort_if_later_than: Annotated[
@@ -192,6 +201,10 @@ def train(
     persistent: Persistent = None,
     pin: Pin = None,
     threads: Threads = None,
+    nproc: Nproc = None,
+    optimizer: Optimizer = None,
+    precision: Precision = None,
+    compile_: Compile = None,
     stall_timeout: StallTimeout = None,
     max_step: MaxStep = None,
     budgets: BudgetsFile = None,
@@ -215,7 +228,8 @@ def train(
         axes=cell_axes(
             device=device, loader=loader, workers=workers, batch_size=batch_size,
             start_method=start_method, prefetch=prefetch, persistent=persistent, pin=pin,
-            threads=threads,
+            threads=threads, nproc=nproc, optimizer=optimizer, precision=precision,
+            compile=compile_,
         ),
         auto_device=auto_device, config=config, epochs=epochs, max_steps=max_steps,
         resume=resume, checkpoint_every=checkpoint_every, fallback=not no_fallback,
@@ -245,6 +259,10 @@ def report(
     list_runs: Annotated[
         bool, typer.Option("--list", help="All runs, the newest first, a line each.")
     ] = False,
+    calibration: Annotated[
+        bool,
+        typer.Option("--calibration", help="How right projections have been on this machine."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Show what a probe found or how a training run went: the newest one, or those you name.
@@ -254,7 +272,13 @@ def report(
     Exit codes: 0 done, 2 bad input or runs that are not comparable; of `--compare` also 3 if it
     cannot tell whether NEW is slower by more than the threshold, 5 if it is.
     """
-    if compare is not None:
+    if calibration:
+        from ctrkit.commands.report import report_calibration
+
+        report_calibration(
+            other=bool(runs or compare or list_runs), as_json=as_json, markdown=markdown, html=html
+        )
+    elif compare is not None:
         from ctrkit.commands.compare import compare as run_compare
 
         run_compare(
@@ -326,6 +350,9 @@ def synth(
     ] = None,
     users: Annotated[int | None, typer.Option(help="Users.")] = None,
     items: Annotated[int | None, typer.Option(help="Items.")] = None,
+    behaviors: Annotated[
+        int | None, typer.Option(metavar="N", help="About how many events, for tianchi.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal data.")] = 42,
     format_: Annotated[
         str, typer.Option("--format", help="store, or tianchi: the four CSV files with their dirt.")
@@ -334,7 +361,10 @@ def synth(
     """Generate data with a planted signal, as a store or as Tianchi's CSV files."""
     from ctrkit.commands.data import synth as run
 
-    run(out=out, rows=rows, users=users, items=items, seed=seed, format_=format_)
+    run(
+        out=out, rows=rows, users=users, items=items, behaviors=behaviors, seed=seed,
+        format_=format_,
+    )  # fmt: skip
 
 
 @data_app.command()
@@ -365,6 +395,9 @@ def prepare(
     memory_limit: Annotated[
         str, typer.Option(help="What DuckDB may use before it spills to disk.")
     ] = "2GB",
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew, not from what an interrupted one left.")
+    ] = False,
 ) -> None:
     """Ingest Tianchi's four files (--source) or any interactions log (--table) into a store."""
     from ctrkit.commands.data import prepare as run
@@ -372,7 +405,7 @@ def prepare(
     run(
         out=out, source=source, sample_users=sample_users, history=history, table=table, user=user,
         item=item, time=time, label=label, category=category, label_threshold=label_threshold,
-        split=split, seed=seed, memory_limit=memory_limit,
+        split=split, seed=seed, memory_limit=memory_limit, fresh=fresh,
     )  # fmt: skip
 
 

@@ -58,6 +58,11 @@ Threads = Annotated[
     str | None,
     typer.Option("--threads", help="torch's intra-op threads.", rich_help_panel=CELL),
 ]
+Nproc = Annotated[
+    str | None,
+    typer.Option("--nproc", rich_help_panel=CELL,
+                 help="Processes that train together; each takes its part of every batch."),
+]  # fmt: skip
 Persistent = Annotated[
     str | None,
     typer.Option("--persistent", help="Keep workers between epochs: true, false.",
@@ -67,6 +72,23 @@ Pin = Annotated[
     str | None,
     typer.Option("--pin", help="Pinned host memory (CUDA): true, false.", rich_help_panel=CELL),
 ]
+Optimizer = Annotated[
+    str | None,
+    typer.Option("--optimizer", rich_help_panel=CELL,
+                 help="adam; sparse-adam updates only the embedding rows that a batch touched. "
+                      "Changes the numerics: compare the loss too."),
+]  # fmt: skip
+Precision = Annotated[
+    str | None,
+    typer.Option("--precision", rich_help_panel=CELL,
+                 help="float32; bf16 multiplies matrices in half the bits. Changes the numerics."),
+]  # fmt: skip
+Compile = Annotated[
+    str | None,
+    typer.Option("--compile", rich_help_panel=CELL,
+                 help="torch.compile of the dense parts: true, false. Changes the rounding; where "
+                      "there is no compiler it goes on without."),
+]  # fmt: skip
 StallTimeout = Annotated[
     str | None,
     typer.Option("--stall-timeout", metavar="T", rich_help_panel=RUN,

@@ -20,7 +20,10 @@ DEVICES = ("cpu", "mps", "cuda")
 LOADERS = ("rows", "batches", "thread", "resident")
 START_METHODS = ("fork", "spawn", "forkserver")
 MODELS = ("mamba", "bst")
+OPTIMIZERS = ("adam", "sparse-adam")
+PRECISIONS = ("float32", "bf16")
 SCHEDULES = ("constant", "warmup-cosine")
+SHUFFLES = ("full", "block")
 
 T = TypeVar("T")
 
@@ -59,7 +62,8 @@ class Cell:
     """One configuration of the matrix. Make one with `make_cell`, which fills in the defaults.
 
     `start_method` and `prefetch` are None without workers. `threads` are torch's intra-op threads.
-    `loader` is one of LOADERS, or `custom` for a user's own `make_loader`.
+    `loader` is one of LOADERS, or `custom` for a user's own `make_loader`. `optimizer`, `precision`
+    and `compile` (torch.compile) change the numerics: see `numerics`.
     """
 
     device: str = "cpu"
@@ -72,6 +76,15 @@ class Cell:
     threads: int = 1
     batch_size: int = 2048
     nproc: int = 1
+    optimizer: str = "adam"
+    precision: str = "float32"
+    compile: bool = False
+
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """The axes that change what a step computes, where they are not the default."""
+        given = {axis: getattr(self, axis) for axis in NUMERICS}
+        return {axis: value for axis, value in given.items() if value != NUMERICS[axis]}
 
     @property
     def cell_id(self) -> str:
@@ -86,16 +99,20 @@ class Cell:
         parts += [f"t{self.threads}", f"b{self.batch_size}"]
         if self.nproc > 1:
             parts.append(f"n{self.nproc}")
+        parts += ["compile" if value is True else str(value) for value in self.numerics.values()]
         return "-".join(parts)
 
 
 CELL_AXES = tuple(f.name for f in dataclasses.fields(Cell))
+#: Axes that change the mathematics of a step, or its rounding, and what the phase means by itself.
+NUMERICS: Mapping[str, Any] = {"optimizer": "adam", "precision": "float32", "compile": False}
 
 
 def make_cell(where: str = "cell", **axes: Any) -> Cell:
     """A checked cell; what is left out takes its default.
 
-    Defaults: thread loader, no workers, threads = physical cores; with workers spawn, prefetch 2.
+    Defaults: thread loader, no workers, threads = physical cores (shared out among `nproc`); with
+    workers spawn, prefetch 2.
 
     Raises:
         UsageError: an axis is unknown, of a wrong type or out of range.
@@ -104,12 +121,17 @@ def make_cell(where: str = "cell", **axes: Any) -> Cell:
     if axes.get("workers"):
         axes.setdefault("start_method", "spawn")
         axes.setdefault("prefetch", 2)
+    processes = axes.get("nproc")
+    if isinstance(processes, int) and processes > 0:  # else it is refused below
+        axes.setdefault("threads", max(1, physical_cores() // processes))
     axes.setdefault("threads", physical_cores())
     cell = decode(Cell, axes, where)
     for name, value, known in (
         ("device", cell.device, DEVICES),
         ("loader", cell.loader, (*LOADERS, "custom")),
         ("start_method", cell.start_method, (*START_METHODS, None)),
+        ("optimizer", cell.optimizer, OPTIMIZERS),
+        ("precision", cell.precision, PRECISIONS),
     ):
         if value not in known:
             choices = ", ".join(str(choice) for choice in known if choice is not None)
@@ -132,8 +154,10 @@ class Phase:
 
     `weight_decay` is L2 as Adam adds it to the gradient; `label_smoothing` e maps a label y to
     y (1 - e) + e / 2; `patience` counts epochs without a better validation AUC; `warmup_epochs`
-    is linear by step. `history_length` is in events. `criteria` is the one table: what a finished
-    run is classified by, a table of conditions (`parse_condition`) per class, the best one first;
+    is linear by step. `history_length` is in events. `shuffle` is `full`, all rows of an epoch, or
+    `block`, by blocks of `block_rows` rows, for data larger than memory. `criteria` is the one
+    table: what a finished run is classified by, a table of conditions (`parse_condition`) per
+    class, the best one first;
     it changes nothing of the experiment.
     """
 
@@ -151,6 +175,8 @@ class Phase:
     schedule: str = "warmup-cosine"
     warmup_epochs: float = 2
     history_length: int = 50
+    shuffle: str = "full"
+    block_rows: int = 65_536
     criteria: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
@@ -247,6 +273,7 @@ def _check_phase(phase: Phase, where: str) -> None:
     for name, value, known in (
         ("model", phase.model, MODELS),
         ("schedule", phase.schedule, SCHEDULES),
+        ("shuffle", phase.shuffle, SHUFFLES),
     ):
         if value not in known:
             raise UsageError(f"{where}: {name} is '{value}'; known are {', '.join(known)}")
@@ -261,6 +288,7 @@ def _check_phase(phase: Phase, where: str) -> None:
         ("lr", phase.lr, 0, 1e3),
         ("warmup_epochs", phase.warmup_epochs, 0, 100_000),
         ("history_length", phase.history_length, 1, 4096),
+        ("block_rows", phase.block_rows, 1, 2**31),
     ):
         if not low <= number <= high:
             raise UsageError(f"{where}: {name} is {number}, but must lie in {low} .. {high}")
@@ -325,13 +353,18 @@ class WindowPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainPlan:
-    """What a real run does beside its phase; `run_folder` receives epochs.csv and checkpoints."""
+    """What a real run does beside its phase; `run_folder` receives epochs.csv and checkpoints.
+
+    `allow_sleep` and `abort_after_s` are the supervisor's, kept here for when it is resumed.
+    """
 
     run_folder: str
     epochs: int
     max_steps: int | None = None
     checkpoint_every_s: float = 600.0
     resume: bool = False
+    allow_sleep: bool = False
+    abort_after_s: float | None = None
 
 
 TrialKind = Literal["inspect", "examine", "full", "compute", "loader", "train"]

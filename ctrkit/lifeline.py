@@ -10,11 +10,14 @@ import faulthandler
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 RUN_ID_VARIABLE = "CTRKIT_RUN_ID"
 SUPERVISOR_VARIABLE = "CTRKIT_SUPERVISOR_PID"
 FOLDER_VARIABLE = "CTRKIT_CHILD_FOLDER"
+#: Set by torch's elastic launcher in the processes that it starts.
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 #: Put first on PYTHONPATH, it arms every Python process of the family (its `sitecustomize`).
 FIRST_FOLDER = Path(__file__).parent / "first"
 
@@ -59,6 +62,14 @@ def end_with_supervisor() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != int(supervisor):  # it died before the request was made
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def rank_of_environment(environment: Mapping[str, str] | None = None) -> int | None:
+    """The rank that torch's elastic launcher gave this process; None if it did not start it."""
+    environment = os.environ if environment is None else environment
+    if any(name not in environment for name in RANK_VARIABLES):
+        return None
+    return int(environment["RANK"])
 
 
 def stacks_path(folder: str | os.PathLike[str], pid: int) -> Path:

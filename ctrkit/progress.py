@@ -181,6 +181,30 @@ class WorkerWriter:
         self._slot.write(os.getpid(), _MAGIC, stage, self._worker, self._batches, time.monotonic())
 
 
+def rank_folder(folder: Path, rank: int) -> Path:
+    """Where a rank writes: rank 0 is the one that the supervisor follows."""
+    return folder / f"rank-{rank}" if rank else folder
+
+
+class RankWriter:
+    """A rank's side, in the child's folder: whether it waits for the others, or they for it.
+
+    `IDLE` is waiting in a collective, `FETCHING` anything else.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], rank: int) -> None:
+        self._slot = _Slot(Path(folder) / f"rank-{rank}.bin", _WORKER_LAYOUT)
+        self._rank, self._collectives = rank, 0
+        self.enter(WorkerStage.STARTING)
+
+    def enter(self, stage: WorkerStage) -> None:
+        """Begin to wait, or go on."""
+        self._collectives += stage is WorkerStage.IDLE
+        self._slot.write(
+            os.getpid(), _MAGIC, stage, self._rank, self._collectives, time.monotonic()
+        )
+
+
 def read_progress(path: str | os.PathLike[str]) -> Progress | None:
     """The newest progress, or None while there is none (no file, or not written yet)."""
     found = _read(path, _LAYOUT)
@@ -195,8 +219,20 @@ def read_progress(path: str | os.PathLike[str]) -> Progress | None:
 
 def read_workers(folder: str | os.PathLike[str]) -> list[WorkerProgress]:
     """The newest progress of all workers that the child ever started, in order of their numbers."""
+    return _read_numbered(folder, "worker-*.bin")
+
+
+def read_ranks(folder: str | os.PathLike[str]) -> list[WorkerProgress]:
+    """The newest of all ranks of the child, `worker` being the rank and `batches` its collectives.
+
+    Empty where the child trains alone.
+    """
+    return _read_numbered(folder, "rank-*.bin")
+
+
+def _read_numbered(folder: str | os.PathLike[str], pattern: str) -> list[WorkerProgress]:
     workers = []
-    for path in Path(folder).glob("worker-*.bin"):
+    for path in Path(folder).glob(pattern):
         if (found := _read(path, _WORKER_LAYOUT)) is not None:
             writes, (pid, _, stage, worker, batches, written_s) = found
             workers.append(

@@ -34,6 +34,11 @@ class Stamps:
     loader for a batch; `delivered_s`: it has it; `done_s`: the step is over (where the window is
     not synchronised, the moment its last call returned). `window` is `warmup`, `throughput`,
     `attribution` or `boundary`.
+
+    How the batch was made is None where nobody saw it, and these lists are empty in older files:
+    `worker`: number of the process that made it, None without workers; `fetch_start_s`,
+    `fetch_end_s`, `collate_end_s`: its samples were asked for, there, and put together; `sent_s`:
+    it was pickled for the way to the loop.
     """
 
     epoch: list[int] = field(default_factory=list)
@@ -43,18 +48,25 @@ class Stamps:
     delivered_s: list[float] = field(default_factory=list)
     done_s: list[float] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
+    worker: list[int | None] = field(default_factory=list)
+    fetch_start_s: list[float | None] = field(default_factory=list)
+    fetch_end_s: list[float | None] = field(default_factory=list)
+    collate_end_s: list[float | None] = field(default_factory=list)
+    sent_s: list[float | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerExit:
-    """A DataLoader worker that has ended: its exit code, negative for a signal.
+    """A process that has ended: its exit code, negative for a signal.
 
-    `worker` is its number; None where it died before it could tell.
+    `worker` is its number; None where it died before it could tell. `kind`: a DataLoader `worker`,
+    or a `rank` of those that train together.
     """
 
     pid: int
     worker: int | None
     exit_code: int
+    kind: str = "worker"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +74,8 @@ class ChildError:
     """An exception that ended a child, as its verdict: `setup-failed`, `out-of-memory`, ...
 
     `stage` is the progress stage's label; `message` one line; `traceback` the whole text.
-    `dead_workers` had ended by then, whether or not they are to blame.
+    `dead_workers` had ended by then, whether or not they are to blame. `rank`: which of several
+    processes raised it.
     """
 
     verdict: str
@@ -70,6 +83,7 @@ class ChildError:
     message: str
     traceback: str
     dead_workers: list[WorkerExit] = field(default_factory=list)
+    rank: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +91,9 @@ class Measurement:
     """What a trial measured, raw; rewritten by the child whenever a part is done.
 
     `throughput_s` is the wall time of the throughput window, synchronised at its ends, over
-    `throughput_rows` rows in `throughput_steps` steps. `stages` has seconds per step of the
+    `throughput_rows` rows in `throughput_steps` steps. `losses` are the training losses of the
+    steps from the first one to the end of that window, the same whatever the loader. `notes` say
+    what is not as it was asked for. `stages` has seconds per step of the
     attribution window. `restart_s` is from asking for a new epoch's iterator to its first batch,
     `teardown_s` from the last batch of an epoch to the end of its iterator. `cpu_s` is CPU time of
     the child and its workers over the throughput window. A list is empty and a number None where
@@ -93,6 +109,8 @@ class Measurement:
     throughput_s: float | None = None
     throughput_steps: int = 0
     throughput_rows: int = 0
+    losses: list[float] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     cpu_s: float | None = None
     stages: dict[str, list[float]] = field(default_factory=dict)
     validation_batch_s: list[float] = field(default_factory=list)
@@ -167,7 +185,10 @@ class Examination:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What a child found out about torch, the devices and the workload before the first trial."""
+    """What a child found out about torch, the devices and the workload before the first trial.
+
+    `device_memory_bytes` is what is free on a device, for those that tell it.
+    """
 
     devices: list[str]
     device_names: dict[str, str]
@@ -181,6 +202,7 @@ class Inspection:
     has_task: bool
     sizes: RunSizes | None
     parameters: int | None = None
+    device_memory_bytes: dict[str, int] = field(default_factory=dict)
     needs: LoaderNeeds = field(default_factory=LoaderNeeds)
 
 
@@ -239,7 +261,10 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
-    """`recommendation.json` (contract, DESIGN section 8). Projections are None when endless."""
+    """`recommendation.json` (contract, DESIGN section 8). Projections are None when endless.
+
+    `launches` of its cell were made by the probe with the run folder of this name.
+    """
 
     cell: Cell
     reason: str
@@ -252,6 +277,8 @@ class Recommendation:
     projected_total_s_low: float | None = None
     projected_total_s_high: float | None = None
     projected_startup_s: float | None = None
+    launches: int | None = None
+    probe: str | None = None
     findings: list[Finding] = field(default_factory=list)
     options: list[Option] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
@@ -260,7 +287,10 @@ class Recommendation:
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """`run.json`: written first, so that a run that dies at once still says what it was."""
+    """`run.json`: written first, so that a run that dies at once still says what it was.
+
+    `pid` is the process that runs it, or ran it last, `pid_began_unix_s` when that was started.
+    """
 
     command: str
     argv: list[str]
@@ -278,4 +308,6 @@ class RunInfo:
     status_reason: str = ""
     wall_s: float | None = None
     budget_s: float | None = None
+    pid: int | None = None
+    pid_began_unix_s: float | None = None
     schema_version: int = SCHEMA_VERSION

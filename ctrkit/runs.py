@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ctrkit.config import Cell, WorkloadSpec, decode, encode
-from ctrkit.environment import cache_folder, describe_environment, machine_fingerprint
+from ctrkit.environment import (
+    began_unix_s,
+    cache_folder,
+    describe_environment,
+    machine_fingerprint,
+)
 from ctrkit.errors import UsageError
 from ctrkit.files import (
     finite,
@@ -31,6 +36,7 @@ from ctrkit.records import (
     Measurement,
     Recommendation,
     RunInfo,
+    Stamps,
     TrialRecord,
 )
 
@@ -115,6 +121,7 @@ class RunFolder:
             environment=describe_environment(),
             machine_fingerprint=machine_fingerprint(),
             workload=workload,
+            **_this_process(),
         )
         run = cls(path.resolve(), info)
         run.save_info()
@@ -134,12 +141,15 @@ class RunFolder:
         version = values.get("schema_version") if isinstance(values, dict) else None
         if version != SCHEMA_VERSION:
             raise UsageError(
-                f"{path}/run.json: schema version {version}, but this ctrkit reads {SCHEMA_VERSION}"
+                f"{path}/run.json: schema version {version}, but this ctrkit reads "
+                f"{SCHEMA_VERSION}; use the ctrkit that wrote it"
             )
         return cls(path.resolve(), decode(RunInfo, values, f"{path}/run.json"))
 
     def update(self, **changes: Any) -> None:
-        """Change fields of `run.json` and save it."""
+        """Change fields of `run.json` and save it; who says `running` is the process that runs."""
+        if changes.get("status") == "running":
+            changes |= _this_process()
         self.info = dataclasses.replace(self.info, **changes)
         self.save_info()
 
@@ -201,6 +211,10 @@ class RunFolder:
         while number in taken or (self.path / "evidence" / f"train-{number}").exists():
             number += 1
         return number
+
+
+def _this_process() -> dict[str, Any]:
+    return {"pid": os.getpid(), "pid_began_unix_s": began_unix_s(os.getpid())}
 
 
 def check_out_folder(path: Path) -> None:
@@ -289,6 +303,19 @@ def trials_table(records: Sequence[TrialRecord]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=_trials_schema())
 
 
+def stamps_table(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
+    """Stamps of several trials as an Arrow table; a column of nothing but None keeps its type."""
+    import pyarrow as pa
+
+    arrow_types = {"int": pa.int64(), "float": pa.float64(), "str": pa.string()}
+    known = {
+        f.name: arrow_types[str(f.type).removeprefix("list[").split(" ")[0].removesuffix("]")]
+        for f in dataclasses.fields(Stamps)
+    }
+    fields = [(name, known.get(name, pa.string())) for name in columns]
+    return pa.table(dict(columns), schema=pa.schema(fields))
+
+
 def _flat(record: TrialRecord) -> dict[str, Any]:
     row = encode(record)
     row |= row.pop("cell")
@@ -321,7 +348,7 @@ def records_of_table(table: pa.Table) -> list[TrialRecord]:
     axes = [f.name for f in dataclasses.fields(Cell)]
     records = []
     for row in table.to_pylist():
-        cell = {axis: row.pop(axis) for axis in axes}
+        cell = {axis: row.pop(axis) for axis in axes if axis in row}  # an older table has fewer
         stage_s = {stage: row.pop(f"{stage}_s") for stage in STAGES}
         row["stage_s"] = {stage: value for stage, value in stage_s.items() if value is not None}
         records.append(decode(TrialRecord, {**row, "cell": cell}, "trials.parquet"))

@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# a crowded machine may take any time for an example
+settings.register_profile("ctrkit", deadline=None)
+settings.load_profile("ctrkit")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

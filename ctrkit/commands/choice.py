@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctrkit.config import CELL_AXES, Cell, decode, encode, make_cell
+from ctrkit.config import CELL_AXES, NUMERICS, Cell, decode, encode, make_cell
 from ctrkit.errors import UsageError
 from ctrkit.files import read_json
 from ctrkit.records import Inspection, Recommendation
@@ -75,9 +75,10 @@ def newest_fitting(
 ) -> Choice | None:
     """The newest recommendation for this machine, workload and data that has the axes asked for.
 
-    The batch size must be the phase's unless another one was asked for: it changes the experiment.
+    Batch size and numerics must be the phase's unless others were asked for: they change the
+    experiment.
     """
-    wanted = {"batch_size": inspection.default_batch_size} | dict(axes)
+    wanted = {"batch_size": inspection.default_batch_size, **NUMERICS} | dict(axes)
     for path in runs:
         try:
             run = RunFolder.open(path)
@@ -112,6 +113,13 @@ def check_cell(choice: Choice, inspection: Inspection) -> Choice:
     if cell.loader not in inspection.loaders:
         known = ", ".join(inspection.loaders)
         raise UsageError(f"loader {cell.loader}: the workload has {known}")
+    if cell.nproc > 1 and "nproc" not in inspection.axes:
+        raise UsageError(
+            f"--nproc {cell.nproc}: {inspection.workload_name} has no parts of a batch for several "
+            "processes; take --nproc 1"
+        )
+    if cell.nproc > 1 and cell.device == "mps":
+        raise UsageError(f"--nproc {cell.nproc}: device mps has one process; take --device cpu")
     if cell.workers and cell.loader in ("thread", "resident"):
         raise UsageError(
             f"loader {cell.loader} has no worker processes; take --loader batches or --workers 0"

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctrkit.config import CELL_AXES, DEVICES, LOADERS, START_METHODS, Phase, load_phase
+from ctrkit.config import (
+    CELL_AXES,
+    DEVICES,
+    LOADERS,
+    OPTIMIZERS,
+    PRECISIONS,
+    START_METHODS,
+    Phase,
+    load_phase,
+)
 from ctrkit.errors import UsageError
 from ctrkit.runs import check_out_folder
 from ctrkit.supervise.budgets import Budgets
@@ -22,8 +31,10 @@ _CHOICES = {
     "device": ("auto", *DEVICES),
     "loader": LOADERS,
     "start_method": START_METHODS,
+    "optimizer": OPTIMIZERS,
+    "precision": PRECISIONS,
 }
-_LEAST = {"workers": 0, "batch_size": 1, "prefetch": 1, "threads": 1}
+_LEAST = {"workers": 0, "batch_size": 1, "prefetch": 1, "threads": 1, "nproc": 1}
 _BUDGET_NUMBERS = ("steady_factor",)
 _BUDGET_DURATIONS = tuple(
     f.name.removesuffix("_s")

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,20 @@ from ctrkit.probe.matrix import MatrixPlan, build_matrix
 from ctrkit.probe.recommend import recommend
 from ctrkit.probe.search import SearchResult, run_search
 from ctrkit.probe.trials import Trial
-from ctrkit.records import Inspection, Recommendation, TrialRecord
+from ctrkit.records import Finding, Inspection, Recommendation, TrialRecord
 from ctrkit.report.contents import read_contents
-from ctrkit.report.live import ProbeDisplay
+from ctrkit.report.live_probe import ProbeDisplay
 from ctrkit.report.terminal import print_report
 from ctrkit.report.views import report_view
 from ctrkit.runs import RunFolder
 from ctrkit.supervise.budgets import Budgets
+from ctrkit.supervise.conditions import (
+    folder_bytes,
+    host_findings,
+    look_at_host,
+    read_power,
+    unknowns,
+)
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
 
 BRIEF_BUDGET_S = 60.0
@@ -160,6 +167,7 @@ def search_and_recommend(
         for note in (options.budgets.in_words(), *plan.notes, *plan.warnings):
             display.message(note)
         launcher = TrialLauncher(run, workload, options.budgets, stop, display)
+        looked = look_at_host()
         records: list[TrialRecord] = []
 
         def on_record(record: TrialRecord, _trial: Trial | None) -> None:
@@ -180,7 +188,16 @@ def search_and_recommend(
         finally:
             launcher.clean_up()
     run.save_trials(result.records)
-    return _conclude(run, inspection, result, options, began_s)
+    slept = any("host slept" in trial.result.flags for trial in result.trials)
+    on_host = host_findings(
+        looked, look_at_host(), read_power(), slept=slept, data_bytes=_data_bytes(workload)
+    )
+    return _conclude(run, inspection, result, options, began_s, on_host)
+
+
+def _data_bytes(workload: WorkloadSpec) -> int | None:
+    """Size of the data on disk, None where the workload alone knows where they are."""
+    return folder_bytes(Path(workload.data)) if workload.data is not None else None
 
 
 def _conclude(
@@ -189,22 +206,44 @@ def _conclude(
     result: SearchResult,
     options: ProbeOptions,
     began_s: float,
+    on_host: Sequence[Finding] = (),
 ) -> Recommendation:
     """Recommend, or say why that is not possible; either way the run folder says how it ended."""
     wall_s = time.monotonic() - began_s
     try:
-        recommendation = recommend(result, inspection, deadline_s=options.deadline_s)
+        recommendation = recommend(
+            result, inspection, deadline_s=options.deadline_s, host_findings=on_host
+        )
     except (NoViableCellError, InconclusiveError) as error:
         if not result.interrupted:
-            run.update(status="done", status_reason=str(error), wall_s=wall_s)
-            raise
+            # a machine that is busy with something else is the likeliest reason for having no time
+            more = on_host[:1] if isinstance(error, InconclusiveError) else ()
+            reason = "; ".join([str(error), *(f.text.partition(";")[0] for f in more)])
+            run.update(status="done", status_reason=reason, wall_s=wall_s)
+            raise type(error)(reason) from None
     else:
+        recommendation = _signed(recommendation, run, wall_s)
         run.save_recommendation(recommendation)
     if result.interrupted:
         run.update(status="interrupted", status_reason="stopped by the user", wall_s=wall_s)
         raise InterruptedRunError(f"interrupted; what was measured is in {run.path}")
     run.update(status="done", cell=recommendation.cell, wall_s=wall_s)
     return recommendation
+
+
+def _signed(recommendation: Recommendation, run: RunFolder, wall_s: float) -> Recommendation:
+    """The recommendation with the probe's name, and with what such a probe cannot know."""
+    found = list(recommendation.findings)
+    if recommendation.projected_epoch_s is not None:
+        found.append(
+            unknowns(
+                wall_s=wall_s,
+                launches=recommendation.launches or 0,
+                flags=recommendation.flags,
+                epoch_s=recommendation.projected_epoch_s,
+            )
+        )
+    return replace(recommendation, probe=run.path.name, findings=found)
 
 
 def _print_report(path: Path) -> None:

@@ -9,14 +9,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ctrkit.calibration import read_calibration
+from ctrkit.environment import machine_fingerprint
 from ctrkit.errors import UsageError
 from ctrkit.files import write_atomically
 from ctrkit.report.blocks import Report
+from ctrkit.report.calibration_view import (
+    NOTHING_YET,
+    calibration_json,
+    calibration_report,
+    summarize,
+)
 from ctrkit.report.contents import contents_json, read_contents
 from ctrkit.report.html import Page, check_html_extra, html_document, plain_page, run_pages
 from ctrkit.report.listing import list_report, listed_run
 from ctrkit.report.markdown import markdown_document
-from ctrkit.report.status import status_update
+from ctrkit.report.status import judgement_json, status_update
 from ctrkit.report.terminal import print_report
 from ctrkit.report.views import report_view
 from ctrkit.runs import known_runs
@@ -56,12 +64,40 @@ def report(
         return
     contents = [read_contents(path) for path in paths]
     views = [report_view(run) for run in contents]
+    as_values = [contents_json(run) | judgement_json(run) for run in contents] if as_json else []
     deliver(
-        {"runs": [contents_json(run) for run in contents]} if as_json else {}, views,
+        {"runs": as_values}, views,
         as_json=as_json, markdown=markdown, html=html,
         to_paste=[status_update(view, run) for view, run in zip(views, contents, strict=True)],
         pages=lambda: run_pages(contents),
     )  # fmt: skip
+
+
+def report_calibration(
+    *, other: bool, as_json: bool, markdown: Path | None, html: Path | None
+) -> None:
+    """Report how right projections have been on this machine.
+
+    Args:
+        other: other reports were asked for, too.
+        as_json: one JSON document `{"calibration": {...}}` on stdout and nothing else there.
+        markdown: a file to write the report to instead of the terminal.
+        html: likewise, as one HTML file that needs no other.
+
+    Raises:
+        UsageError: other reports were asked for, or the calibration file cannot be read.
+    """
+    if other:
+        raise UsageError("--calibration is over all runs: leave out run folders, --compare, --list")
+    check_outputs(markdown, html)
+    rows, machine = read_calibration(), machine_fingerprint()
+    summary = summarize(rows, machine)
+    view = calibration_report(rows, summary, machine)
+    if not (rows or as_json or markdown or html):
+        print(NOTHING_YET)
+        return
+    document = {"calibration": calibration_json(rows, summary)}
+    deliver(document, [view], as_json=as_json, markdown=markdown, html=html)
 
 
 def check_outputs(markdown: Path | None, html: Path | None) -> None:

@@ -27,10 +27,11 @@ BEGINNING = Position(epoch=1, batch=0)
 
 @dataclass(frozen=True, kw_only=True)
 class RestartRules:
-    """Whether a run that was ended goes on by itself, and how often at most."""
+    """Whether a run that was ended goes on by itself, how often at most, and why it does not."""
 
     fallback: bool = True
     max_restarts: int = 3
+    off: str = "--no-fallback"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +114,7 @@ def _choose(
     if outcome.interrupted or supervision.stop.finish:
         return _Choice("stopped", "you stopped it")
     if not rules.fallback:
-        return _Choice("stopped", "--no-fallback")
+        return _Choice("stopped", rules.off)
     advice = advise(outcome, spec.cell)
     if advice.remedy is Remedy.NONE:
         return _Choice("stopped", advice.why)

@@ -12,7 +12,16 @@ from typing import Any
 
 from ctrkit.commands.options import CommonOptions
 from ctrkit.commands.saved import Saved, recover
-from ctrkit.config import ChildSpec, Phase, TrainPlan, WorkloadSpec, decode, encode
+from ctrkit.config import (
+    Cell,
+    ChildSpec,
+    Phase,
+    TrainPlan,
+    WorkloadSpec,
+    decode,
+    encode,
+    make_cell,
+)
 from ctrkit.data.store import Store
 from ctrkit.environment import code_versions
 from ctrkit.errors import UsageError
@@ -154,6 +163,8 @@ def kept_plan(
     epochs: int | None,
     max_steps: int | None,
     checkpoint_every_s: float,
+    allow_sleep: bool,
+    abort_after_s: float | None,
 ) -> TrainPlan:
     """The plan as it was, with what is named anew; `--epochs` also lifts an old `--max-steps`."""
     changes: dict[str, Any] = {}
@@ -163,4 +174,29 @@ def kept_plan(
         changes["max_steps"] = max_steps
     if given(argv, "--checkpoint-every"):
         changes["checkpoint_every_s"] = checkpoint_every_s
+    if given(argv, "--allow-sleep", "--no-allow-sleep"):
+        changes["allow_sleep"] = allow_sleep
+    if given(argv, "--abort-if-later-than"):
+        changes["abort_after_s"] = abort_after_s
     return dataclasses.replace(plan, **changes)
+
+
+def with_axes(cell: Cell, axes: Mapping[str, Any]) -> Cell:
+    """The cell with the axes that were given; what only workers have comes and goes with them.
+
+    Raises:
+        UsageError: a loader without processes was asked for together with workers.
+    """
+    if not axes:
+        return cell
+    values = encode(cell) | dict(axes)
+    if not values["workers"]:
+        values |= {"start_method": None, "prefetch": None, "persistent": False}
+    elif values["loader"] in ("thread", "resident"):
+        if "loader" in axes:
+            raise UsageError(
+                f"loader {values['loader']} has no worker processes; take --loader batches or "
+                "--workers 0"
+            )
+        values["loader"] = "batches"
+    return make_cell("options", **values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Protocol
 
 from ctrkit.config import ChildSpec
 from ctrkit.progress import Progress
-from ctrkit.report.ledger_view import end_words, moment_words
+from ctrkit.report.ledger_view import end_words, moment_words, spending_words
 from ctrkit.runs import Incident, RunFolder
 from ctrkit.supervise.account import PRODUCTIVE
 from ctrkit.supervise.awake import Awake
@@ -31,6 +32,7 @@ from ctrkit.supervise.supervisor import Tick
 from ctrkit.units import format_duration
 
 _TELL_S = 1.0
+_LATELY_S = 60.0  # what is told of as what takes the time now
 
 
 class Teller(Protocol):
@@ -39,6 +41,8 @@ class Teller(Protocol):
     def message(self, text: str) -> None: ...
 
     def expect(self, words: str) -> None: ...
+
+    def spend(self, words: str) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +93,7 @@ class Timekeeper:
         self._done = 0.0
         self._warned = self._told_awake = False
         self._told_s = -_TELL_S
+        self._spent: deque[tuple[float, dict[str, float]]] = deque()
         self._rows_judged = 0
         #: why the run was asked to end, empty where it was not
         self.aborted = ""
@@ -109,6 +114,7 @@ class Timekeeper:
         """Some times a second."""
         self.keeper.tick(tick)
         self._tell_awake()
+        self._tell_spending()
         if tick.progress is None or not tick.progress.epoch:
             return
         self._follow(tick.progress)
@@ -130,6 +136,16 @@ class Timekeeper:
         if problem := self._awake.problem():
             self._told_awake = True
             self._display.message(f"this machine may go to sleep during the run: {problem}")
+
+    def _tell_spending(self) -> None:
+        """Where the time of the last minute or so went."""
+        now = (self.keeper.wall_s, dict(self.keeper.account.seconds))
+        if self._spent and now[0] - self._spent[-1][0] < _TELL_S:
+            return
+        self._spent.append(now)
+        while len(self._spent) > 2 and now[0] - self._spent[1][0] > _LATELY_S:
+            self._spent.popleft()
+        self._display.spend(spending_words(self._spent[0][1], now[1]))
 
     def _follow(self, progress: Progress) -> None:
         self._progress = progress

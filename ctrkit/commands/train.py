@@ -6,12 +6,13 @@ import csv
 import dataclasses
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctrkit.calibration import note_calibration, row_of_run
 from ctrkit.commands.choice import (
     Choice,
     check_cell,
@@ -28,17 +29,19 @@ from ctrkit.commands.resuming import (
     resumable_spec,
     save_spec,
     starting_point,
+    with_axes,
 )
 from ctrkit.commands.timekeeping import Timekeeper, TimeRules
+from ctrkit.commands.torchrun import axes_of_launch, launch_of_environment
 from ctrkit.commands.workload import find_workload, inspect_workload
-from ctrkit.config import Cell, ChildSpec, TrainPlan, WorkloadSpec, encode, make_cell
+from ctrkit.config import ChildSpec, TrainPlan, WorkloadSpec, encode
 from ctrkit.environment import machine_fingerprint
 from ctrkit.errors import InterruptedRunError, RunEndedError, UsageError
 from ctrkit.files import read_json
 from ctrkit.locks import only_writer
 from ctrkit.records import Inspection
 from ctrkit.report.incidents import live_line, summary_words
-from ctrkit.report.live import TrainDisplay
+from ctrkit.report.live_train import TrainDisplay
 from ctrkit.report.silence import SilenceNotice
 from ctrkit.report.words import plural
 from ctrkit.runs import Incident, RunFolder, known_runs
@@ -97,12 +100,19 @@ def train(
         raise UsageError(f"--max-restarts: is {max_restarts}, but must be at least 0")
     if auto_device and config is not None:
         raise UsageError("--auto-device and --config: name one of them")
+    launch = launch_of_environment()
+    if launch is not None:
+        axes = axes_of_launch(axes, launch, auto_device=auto_device)
     every_s = duration_s("--checkpoint-every", checkpoint_every)
     assert every_s is not None, "it has a default"
     options = TrainOptions(
         auto_device=auto_device, config=config, epochs=epochs, max_steps=max_steps,
         checkpoint_every_s=every_s, quiet=quiet,
-        rules=RestartRules(fallback=fallback, max_restarts=max_restarts),
+        rules=RestartRules(
+            fallback=fallback and launch is None,
+            max_restarts=max_restarts,
+            off="torchrun starts all ranks again" if launch else "--no-fallback",
+        ),
         time_rules=TimeRules(
             allow_sleep=allow_sleep,
             abort_after_s=duration_s("--abort-if-later-than", abort_if_later_than),
@@ -142,7 +152,8 @@ def _new_run(
 ) -> tuple[RunFolder, ChildSpec]:
     inspection = inspect_workload(workload, stop)
     choice = _choose(common, axes, options, workload, inspection, stop)
-    epochs = options.epochs or common.phase.epochs
+    own = inspection.sizes.epochs if inspection.sizes else common.phase.epochs
+    epochs = options.epochs or own
     run = RunFolder.create("train", argv, workload, common.out)
     run.update(
         cell=choice.cell,
@@ -157,6 +168,8 @@ def _new_run(
         epochs=epochs,
         max_steps=options.max_steps,
         checkpoint_every_s=options.checkpoint_every_s,
+        allow_sleep=options.time_rules.allow_sleep,
+        abort_after_s=options.time_rules.abort_after_s,
     )
     _announce(choice, plan, run, options)
     folder = str(run.path / "child")
@@ -224,7 +237,7 @@ def _resumed(
     spec = resumable_spec(run, common, argv)
     assert spec.train is not None, "a resumable spec has a train plan"
     resumes = starting_point(run, spec.workload)
-    cell = _with_axes(spec.cell, single_axes(axes))
+    cell = with_axes(spec.cell, single_axes(axes))
     if cell.batch_size != spec.cell.batch_size:
         raise UsageError(
             f"--resume {path}: its batch size is {spec.cell.batch_size}, not {cell.batch_size}: it "
@@ -236,33 +249,14 @@ def _resumed(
         kept_plan(
             spec.train, argv, epochs=options.epochs, max_steps=options.max_steps,
             checkpoint_every_s=options.checkpoint_every_s,
+            allow_sleep=options.time_rules.allow_sleep,
+            abort_after_s=options.time_rules.abort_after_s,
         ),
         run_folder=str(run.path), resume=resumes,
     )  # fmt: skip
     print(f"going on with {run.path} in cell {cell.cell_id}", file=sys.stderr)
     folder = str(run.path / "child")
     return run, dataclasses.replace(spec, folder=folder, cell=cell, train=plan)
-
-
-def _with_axes(cell: Cell, axes: Mapping[str, Any]) -> Cell:
-    """The cell with the axes that were given; what only workers have comes and goes with them.
-
-    Raises:
-        UsageError: a loader without processes was asked for together with workers.
-    """
-    if not axes:
-        return cell
-    values = encode(cell) | dict(axes)
-    if not values["workers"]:
-        values |= {"start_method": None, "prefetch": None, "persistent": False}
-    elif values["loader"] in ("thread", "resident"):
-        if "loader" in axes:
-            raise UsageError(
-                f"loader {values['loader']} has no worker processes; take --loader batches or "
-                "--workers 0"
-            )
-        values["loader"] = "batches"
-    return make_cell("options", **values)
 
 
 class _EpochWatch:
@@ -316,7 +310,10 @@ def _train(
 ) -> None:
     assert spec.train is not None, "a train spec has a train plan"
     began_s = time.monotonic() + host_slept_s()
-    awake = None if options.time_rules.allow_sleep else Awake()
+    time_rules = TimeRules(
+        allow_sleep=spec.train.allow_sleep, abort_after_s=spec.train.abort_after_s
+    )
+    awake = None if time_rules.allow_sleep else Awake()
     run.update(status="running", status_reason="")
     before = len(epoch_rows(run.path / "epochs.csv"))
     shown = TrainDisplay(
@@ -327,7 +324,7 @@ def _train(
         watch = _EpochWatch(
             run.path / "epochs.csv", display, before if spec.train.resume else 0, stop
         )
-        times = Timekeeper(run, spec, options.time_rules, display, stop, awake=awake)
+        times = Timekeeper(run, spec, time_rules, display, stop, awake=awake)
 
         def follow(tick: Tick) -> None:
             watch(tick)
@@ -358,7 +355,21 @@ def _train(
         finally:
             times.close()
     wall_s = (run.info.wall_s or 0.0) + time.monotonic() + host_slept_s() - began_s
-    _end(run, outcome, incidents, wall_s, stop, times.aborted)
+    try:
+        _end(run, outcome, incidents, wall_s, stop, times.aborted)
+    finally:
+        _calibrate(run)
+
+
+def _calibrate(run: RunFolder) -> None:
+    """Note what was projected for this run and what it took; no reason for a run to fail."""
+    epochs = [row["wall_s"] for row in epoch_rows(run.path / "epochs.csv") if "wall_s" in row]
+    row = row_of_run(run.path, run.info, epochs, len(run.incidents()))
+    try:
+        if row is not None:
+            note_calibration(row)
+    except UsageError as error:
+        print(f"not noted for ctrkit report --calibration: {error}", file=sys.stderr)
 
 
 def _end(

@@ -11,9 +11,9 @@ from ctrkit.config import ChildSpec, WorkloadSpec
 from ctrkit.files import write_table
 from ctrkit.probe.trials import TrialRequest, TrialResult
 from ctrkit.records import Measurement
-from ctrkit.report.live import ProbeDisplay
+from ctrkit.report.live_probe import ProbeDisplay
 from ctrkit.report.silence import SilenceNotice
-from ctrkit.runs import RunFolder, load_measurement
+from ctrkit.runs import RunFolder, load_measurement, stamps_table
 from ctrkit.supervise.budgets import Budgets
 from ctrkit.supervise.stop import StopRequest
 from ctrkit.supervise.supervisor import Outcome, Tick, run_child
@@ -98,10 +98,8 @@ class TrialLauncher:
         for column, value in constants.items():
             self._stamps.setdefault(column, []).extend([value] * steps)
         for column, values in columns.items():
-            self._stamps.setdefault(column, []).extend(values)
-        import pyarrow as pa
-
-        write_table(self.run.path / "stamps.parquet", pa.table(self._stamps))
+            self._stamps.setdefault(column, []).extend(values or [None] * steps)
+        write_table(self.run.path / "stamps.parquet", stamps_table(self._stamps))
 
     def clean_up(self) -> None:
         """Remove the trials' own folders; what matters of them is in the run folder's files."""

@@ -1,4 +1,4 @@
-"""What limits the step, what removing it would be worth, and how sure that is."""
+"""What limits an epoch, what removing it would be worth, and how sure that is."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ctrkit.config import Cell
-from ctrkit.measure.steps import data_wait_share, mean_step_s, stage_means_s, steps_measured
+from ctrkit.measure.elasticity import FETCHING, STARTUP, STEPPING, EpochModel, epoch_model
+from ctrkit.measure.projection import Projection
+from ctrkit.measure.steps import data_wait_share, steps_measured
 from ctrkit.records import Finding, Measurement
 from ctrkit.units import format_duration, format_factor
 
-#: A stage limits the step if it is at least this share of it ...
+#: A stage limits an epoch if the epoch's elasticity to it is at least this ...
 DOMINANT_SHARE = 0.5
-#: ... and this many times the runner-up.
+#: ... and this many times the runner-up's.
 DOMINANT_RATIO = 1.5
-#: Ceilings and shares that differ by more than this do not confirm each other.
+BALANCED = "balanced"
+UNEXPLAINED = "unexplained"
+#: What was predicted and what was measured confirm each other within this.
 _DISAGREEMENT = 0.15
-_FETCHING = ("fetch", "collate", "ipc")
-_STEPPING = ("transfer", "forward", "backward", "optimizer")
 _MANY_STEPS = 10
+_IN_STEP = (*STEPPING, "compute")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,33 +32,18 @@ class Ceilings:
     loader_step_s: float | None = None
 
 
-def step_shares(
-    launches: Sequence[Measurement], also: Sequence[Measurement] = ()
-) -> dict[str, float]:
-    """Shares of a step's wall time by stage; they add up to 1, and are empty if unknown.
+@dataclass(frozen=True, kw_only=True)
+class _Case:
+    """All that the findings are made of."""
 
-    The wait for the loader is measured in the throughput window and given to the one of fetch,
-    collate and ipc that takes longest (by name `fetch` if none was told apart); the rest is divided
-    as the attribution windows of `launches`, else of `also`, divide it. A cell whose task was not
-    attributed has its rest under `compute`.
-    """
-    shares = [s for s in map(data_wait_share, launches) if s is not None]
-    if not shares:
-        return {}
-    wait = sum(shares) / len(shares)
-    stages = stage_means_s(launches)
-    if not any(stage in stages for stage in _STEPPING):
-        stages = {**stage_means_s(also), **stages}
-    fetching = {stage: stages[stage] for stage in _FETCHING if stage in stages}
-    waited_for = max(fetching, key=lambda s: fetching[s]) if fetching else "fetch"
-    stepping = {stage: stages[stage] for stage in _STEPPING if stages.get(stage, 0.0) > 0}
-    whole = sum(stepping.values())
-    divided = {waited_for: wait}
-    if whole > 0:
-        divided |= {stage: (1 - wait) * s / whole for stage, s in stepping.items()}
-    elif wait < 1:
-        divided["compute"] = 1 - wait
-    return divided
+    cell: Cell
+    model: EpochModel
+    elasticity: dict[str, float]
+    ceilings: Ceilings
+    wait_share: float
+    has_task: bool
+    confidence: str
+    projection: Projection | None
 
 
 def diagnose(
@@ -65,117 +53,70 @@ def diagnose(
     *,
     also: Sequence[Measurement] = (),
     has_task: bool = True,
+    projection: Projection | None = None,
 ) -> list[Finding]:
-    """Findings on the step of a cell that was really run, the limiting stage first.
+    """Findings on a cell that was really run, what limits it first.
 
-    `also` are trials of the same training step alone: they tell its stages apart where the
-    launches did not. The list is empty where nothing was measured.
+    Args:
+        cell: the configuration.
+        launches: of it.
+        ceilings: its step and its loader, each measured alone: they confirm, or do not.
+        also: trials of the same training step alone: they tell its stages apart where the launches
+            did not.
+        has_task: False where a step is only taking a batch.
+        projection: of the cell; it tells how long an epoch is, so that a slow start of each can be
+            seen, and what the real run would gain.
+
+    Returns:
+        An empty list where nothing was measured.
     """
-    steps = [s for s in map(mean_step_s, launches) if s is not None]
-    shares = step_shares(launches, also)
-    if not steps or not shares:
+    batches = projection.sizes.train_batches if projection is not None else None
+    model = epoch_model(
+        cell, launches, also=also, batches=batches, loader_step_s=ceilings.loader_step_s
+    )
+    if model is None or not (elasticity := model.elasticities()):
         return []
-    step_s = sum(steps) / len(steps)
-    if not has_task:
-        return [_only_loader(cell, step_s, _sureness(launches, confirmed=None))]
-    wait = sum(shares.get(stage, 0.0) for stage in _FETCHING)
-    alone = ceilings.compute_step_s
-    confirmed = None if alone is None else abs(step_s * (1 - wait) / alone - 1) <= _DISAGREEMENT
-    confidence = _sureness(launches, confirmed)
-    findings = [_limit(cell, shares, wait, step_s, ceilings, confidence)]
-    if alone is not None and step_s * (1 - wait) > alone * (1 + _DISAGREEMENT):
-        findings.append(_slowed(cell, step_s * (1 - wait), alone, step_s, confidence))
-    return findings
-
-
-def _limit(
-    cell: Cell,
-    shares: dict[str, float],
-    wait: float,
-    step_s: float,
-    ceilings: Ceilings,
-    confidence: str,
-) -> Finding:
-    ranked = sorted(shares, key=lambda stage: shares[stage], reverse=True)
-    first = ranked[0]
-    second = ranked[1] if len(ranked) > 1 else None
-    runner_up = shares[second] if second else 0.0
-    stage, share = first, shares[first]
-    if second and (share < DOMINANT_SHARE or share < DOMINANT_RATIO * runner_up):
-        stage, share = "balanced", share + runner_up
-    lead = (
-        f"balanced: {first} ({shares[first]:.0%}) + {second} ({runner_up:.0%})"
-        if stage == "balanced"
-        else f"{stage} limits the step: {share:.0%} of {format_duration(step_s)}"
+    waits = [s for s in map(data_wait_share, launches) if s is not None]
+    case = _Case(
+        cell=cell,
+        model=model,
+        elasticity=elasticity,
+        ceilings=ceilings,
+        wait_share=sum(waits) / len(waits) if waits else 0.0,
+        has_task=has_task,
+        confidence=_sureness(launches, _confirmed(model, ceilings)),
+        projection=projection,
     )
-    if stage in _FETCHING:
-        advice = _loader_advice(cell)
-    elif wait < 1 - DOMINANT_SHARE:
-        advice = _compute_advice(wait, step_s, ceilings)
-    else:
-        advice = "neither the loader nor the training step alone is worth much; speed up both"
-    worth = None if stage == "balanced" else _worth(share)
-    return Finding(
-        stage=stage, share=share, worth_x=worth, text=f"{lead}; {advice}", confidence=confidence
-    )
+    found = [_limit(case)]
+    if has_task and (slowed := _slowed(case)):
+        found.append(slowed)
+    if unexplained := _unexplained(case):
+        # what nobody can explain is no reason to believe what is named beside it
+        at = 0 if (unexplained.share or 0.0) >= DOMINANT_SHARE else len(found)
+        found.insert(at, unexplained)
+    return found
 
 
-def _worth(share: float) -> float | None:
-    """How many times faster without it (Amdahl 1967); None where nothing would be left."""
-    return 1 / (1 - share) if share < 0.9999 else None
+def limiting_stage(elasticity: dict[str, float]) -> str:
+    """The stage that limits, or BALANCED; `elasticity` has the largest first."""
+    ranked = list(elasticity.items())
+    runner_up = ranked[1][1] if len(ranked) > 1 else 0.0
+    first, most = ranked[0]
+    named = most >= DOMINANT_SHARE and most >= DOMINANT_RATIO * runner_up
+    return first if named or runner_up == 0 else BALANCED
 
 
-def _loader_advice(cell: Cell) -> str:
-    """What to do about a slow loader, in terms of the configuration at hand."""
-    if cell.loader == "resident":
-        return "the gather on the device takes most of the step; smaller histories help"
-    if cell.workers == 0 and cell.loader == "rows":
-        return "read whole batches (--loader batches or thread) or use workers"
-    if cell.workers == 0:
-        return "let workers read ahead (--workers) or keep the data on the device"
-    return f"{cell.workers} workers do not keep up: make reading cheaper, or use more workers"
-
-
-def _compute_advice(wait: float, step_s: float, ceilings: Ceilings) -> str:
-    """What the loader can still give when the training step limits."""
-    if wait < 0.02:
-        text = "the loop hardly waits for data, so workers, prefetch or another loader cannot help"
-    else:
-        text = f"without any wait for data it would be {1 / (1 - wait):.2f}x faster, no more"
-    if ceilings.loader_step_s:
-        text += (
-            f" (the loader alone delivers {format_factor(step_s / ceilings.loader_step_s)} as fast)"
-        )
-    return text
-
-
-def _slowed(cell: Cell, beside_s: float, alone_s: float, step_s: float, sure: str) -> Finding:
-    """The training step takes longer beside its loader than alone: they share something."""
-    share = (beside_s - alone_s) / step_s
-    where = "the cores" if cell.device == "cpu" else "the processor or the bus"
-    return Finding(
-        stage="contention",
-        share=share,
-        worth_x=_worth(share),
-        text=(
-            f"beside its loader the training step takes {beside_s / alone_s:.2f}x as long as alone:"
-            f" they share {where}; fewer workers or threads, or a cheaper loader, help"
-        ),
-        confidence="low" if sure == "low" else "medium",
-    )
-
-
-def _only_loader(cell: Cell, step_s: float, confidence: str) -> Finding:
-    return Finding(
-        stage="fetch",
-        share=1.0,
-        worth_x=None,
-        text=(
-            f"a step is only taking a batch ({format_duration(step_s)} with {cell.workers}"
-            " workers): no training step was measured beside it"
-        ),
-        confidence=confidence,
-    )
+def _confirmed(model: EpochModel, ceilings: Ceilings) -> bool | None:
+    """Whether the ceilings are what replay says is left without the other part; None unknown."""
+    checks = []
+    if ceilings.compute_step_s and model.consumer_s > 0:
+        checks.append(abs(model.consumer_s / ceilings.compute_step_s - 1) <= _DISAGREEMENT)
+    if ceilings.loader_step_s and model.told_apart:
+        ratio = model.loader_step_s() / ceilings.loader_step_s
+        # a loader that nobody waits for may be slower beside the step and limit nothing
+        limits = model.loader_step_s() > model.consumer_s
+        checks.append(abs(ratio - 1) <= _DISAGREEMENT or not limits)
+    return all(checks) if checks else None
 
 
 def _sureness(launches: Sequence[Measurement], confirmed: bool | None) -> str:
@@ -184,3 +125,184 @@ def _sureness(launches: Sequence[Measurement], confirmed: bool | None) -> str:
     if steps < _MANY_STEPS or confirmed is False:
         return "low"
     return "high" if confirmed and len(launches) > 1 else "medium"
+
+
+def _limit(case: _Case) -> Finding:
+    stage = limiting_stage(case.elasticity)
+    if stage == BALANCED:
+        return _balanced(case)
+    share, model = case.elasticity[stage], case.model
+    whole_s, left_s = model.epoch_s(), model.without(stage)
+    worth = whole_s / left_s if left_s > 1e-4 * whole_s else None
+    text = f"{_lead(case, stage, share)}; {_advice(case, stage)}"
+    if saved := _saved_words(case, whole_s, left_s):
+        text += f"; {saved}"
+    if stage == "fetch" and not model.told_apart:
+        text += " (fetch, collate and ipc were not told apart)"
+    return Finding(stage=stage, share=share, worth_x=worth, text=text, confidence=case.confidence)
+
+
+def _balanced(case: _Case) -> Finding:
+    (first, most), (second, next_most) = list(case.elasticity.items())[:2]
+    lead = f"balanced: {first} ({most:.0%}) + {second} ({next_most:.0%})"
+    stages = {first, second}
+    if stages <= set(_IN_STEP):
+        advice = _compute_advice(case)
+    elif stages <= {*FETCHING, STARTUP}:
+        advice = _loader_advice(case, first if first != STARTUP else second)
+    else:
+        advice = "neither the loader nor the training step alone is worth much; speed up both"
+    return Finding(
+        stage=BALANCED,
+        share=most + next_most,
+        worth_x=None,
+        text=f"{lead}; {advice}",
+        confidence=case.confidence,
+    )
+
+
+def _lead(case: _Case, stage: str, share: float) -> str:
+    """What limits, and how large that is."""
+    step = format_duration(case.model.measured_step_s)
+    if stage == STARTUP:
+        startup = format_duration(case.model.startup_s)
+        return f"startup limits the epoch: {startup} before its batches come, {share:.0%} of it"
+    if not case.has_task:
+        return (
+            f"{stage} limits the loader: {share:.0%} of a batch ({step}; no training step was "
+            "measured beside it)"
+        )
+    if stage in FETCHING and case.cell.workers:
+        workers = "the worker" if case.cell.workers == 1 else f"the {case.cell.workers} workers"
+        return (
+            f"{stage} limits the step: {case.wait_share:.0%} of {step} waits for {workers} of the "
+            f"{case.cell.loader} loader, and {stage} is most of that"
+        )
+    return f"{stage} limits the step: {share:.0%} of {step}"
+
+
+def _saved_words(case: _Case, whole_s: float, left_s: float) -> str:
+    """What the real run would gain, in its own time."""
+    projection = case.projection
+    if projection is None or whole_s <= 0:
+        return ""
+    terms = projection.terms
+    looping_s = sum(terms[name].mean for name in ("restart", "training", "teardown"))
+    saved_s = looping_s * (1 - left_s / whole_s)
+    total_s = projection.total.mean
+    if saved_s < 1 or saved_s < 0.01 * total_s:
+        return ""
+    saved, total = format_duration(saved_s), format_duration(total_s)
+    return f"at most {saved} of the run's {total} can be saved there"
+
+
+def _advice(case: _Case, stage: str) -> str:
+    if stage in _IN_STEP:
+        return _compute_advice(case, stage)
+    return _startup_advice(case.cell) if stage == STARTUP else _loader_advice(case, stage)
+
+
+def _startup_advice(cell: Cell) -> str:
+    if not cell.workers:
+        return "the loader is slow to begin an epoch: keep open what it opens each time"
+    kept = "" if cell.persistent else "keep the workers between epochs (--persistent true), or "
+    start = " and a lighter start" if cell.start_method == "spawn" else ""
+    return f"{kept}take fewer than {cell.workers} workers{start}: import and load less in each"
+
+
+def _loader_advice(case: _Case, stage: str) -> str:
+    """What to do about a slow loader, in terms of the configuration at hand."""
+    cell = case.cell
+    if cell.loader == "resident":
+        return "the gather on the device takes most of the step; smaller histories help"
+    if stage == "ipc":
+        return (
+            "the main process takes the workers' batches apart: send fewer and smaller tensors "
+            "(no copies, no Python objects), or read without processes (--workers 0, or "
+            "--loader thread)"
+        )
+    if stage == "collate" and cell.loader in ("rows", "custom"):
+        return "make whole batches at once (--loader batches, or a vectorised collate_fn)"
+    if cell.workers == 0 and cell.loader == "rows":
+        return "read whole batches (--loader batches or thread) or use workers"
+    if cell.loader == "thread":
+        return "one thread does not keep up: read with --loader batches and workers"
+    if cell.workers == 0:
+        return "let workers read ahead (--workers) or keep the data on the device"
+    few = "1 worker does" if cell.workers == 1 else f"{cell.workers} workers do"
+    return f"{few} not keep up: make reading cheaper, or use more workers"
+
+
+_STAGE_ADVICE = {
+    "transfer": "less data per batch, or pinned memory (--pin true), makes the copy cheaper",
+    "optimizer": "sparse or fused updates, or fewer parameters, make it cheaper",
+}
+
+
+def _compute_advice(case: _Case, stage: str = "") -> str:
+    """What the loader can still give when the training step limits."""
+    wait = case.wait_share
+    if wait < 0.02:
+        text = "the loop hardly waits for data, so workers, prefetch or another loader cannot help"
+    else:
+        without = f"{1 / (1 - wait):.2f}x" if wait < 1 else "much"
+        text = f"without any wait for data it would be {without} faster, no more"
+    if case.ceilings.loader_step_s:
+        ratio = case.model.measured_step_s / case.ceilings.loader_step_s
+        text += f" (the loader alone delivers {format_factor(ratio)} as fast)"
+    return f"{text}; {_STAGE_ADVICE[stage]}" if stage in _STAGE_ADVICE else text
+
+
+def _slowed(case: _Case) -> Finding | None:
+    """The training step takes longer beside its loader than alone.
+
+    Where batches are made beside it they share the processor; where they are not, nothing that was
+    measured explains it.
+    """
+    alone_s, beside_s = case.ceilings.compute_step_s, case.model.consumer_s
+    if not alone_s or beside_s <= alone_s * (1 + _DISAGREEMENT):
+        return None
+    share = (beside_s - alone_s) / case.model.measured_step_s
+    cell, times = case.cell, f"{beside_s / alone_s:.2f}x as long as alone"
+    if cell.workers == 0 and cell.loader != "thread":
+        return Finding(
+            stage=UNEXPLAINED,
+            share=share,
+            worth_x=None,
+            text=(
+                f"unexplained: {share:.0%} of a step; between batches that were just read the "
+                f"training step takes {times}, and nothing runs beside it: caches, memory or "
+                "other processes"
+            ),
+            confidence="low",
+        )
+    where = "the cores" if cell.device == "cpu" else "the processor or the bus"
+    return Finding(
+        stage="contention",
+        share=share,
+        worth_x=1 / (1 - share) if share < 0.9999 else None,
+        text=(
+            f"beside its loader the training step takes {times}: they share {where}; fewer workers "
+            "or threads, or a cheaper loader, help"
+        ),
+        confidence="low" if case.confidence == "low" else "medium",
+    )
+
+
+def _unexplained(case: _Case) -> Finding | None:
+    """What a step takes beyond what replay makes of its measured stages."""
+    model = case.model
+    explained_s, step_s = model.steady_step_s(), model.measured_step_s
+    share = 1 - explained_s / step_s
+    if share <= _DISAGREEMENT:
+        return None
+    return Finding(
+        stage=UNEXPLAINED,
+        share=share,
+        worth_x=None,
+        text=(
+            f"unexplained: {share:.0%} of a step; its stages make {format_duration(explained_s)} "
+            f"when replayed, and it took {format_duration(step_s)}"
+        ),
+        confidence="low",
+    )

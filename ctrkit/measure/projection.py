@@ -19,6 +19,7 @@ from ctrkit.measure.statistics import (
     PROVISIONAL,
     ZERO,
     Interval,
+    Sample,
     event_interval,
     interval,
     prediction_interval,
@@ -76,6 +77,8 @@ def project(
     also: Sequence[Measurement] = (),
     loads: Sequence[Load] = (),
     cycle: int = 1,
+    earlier: Sequence[Measurement] = (),
+    peers: Sequence[Sequence[Sample]] = (),
 ) -> Projection | None:
     """Project the real run from the launches of one cell.
 
@@ -87,6 +90,9 @@ def project(
         loads: the batches of each launch, where workers stamped them: an epoch is then replayed,
             its pre-filled batches included, and not a window's mean multiplied.
         cycle: the loader's workers; without `loads`, means are taken over whole turns of them.
+        earlier: launches of the cell for which it was chosen: chosen for being fast, they tell its
+            spread and time its events, but not its mean.
+        peers: launches of other cells, a group for each, for the spread between launches.
 
     Returns:
         None for an endless or unsized loader, and where no step was measured.
@@ -98,16 +104,17 @@ def project(
     if loads:
         samples = [sample_of_load(load, sizes.train_batches) for load in loads]
     flags = [flag for sample in samples for flag in sample.flags]
-    if len(samples) < 2 or sum(s.n for s in samples) < LEAST_STEPS:
+    if len(samples) + len(earlier) < 2 or sum(s.n for s in samples) < LEAST_STEPS:
         flags.append(PROVISIONAL)
+    groups = [samples_of(earlier, cycle), *peers]
     # a replayed epoch begins with its first batch; one of equal steps has to leave that wait out
     waits = [] if loads else [w for w in map(mean_wait_s, launches) if w is not None]
     return project_steps(
-        per_epoch=prediction_interval(samples, sizes.train_batches),
-        per_run=prediction_interval(samples, sizes.train_batches * sizes.epochs),
+        per_epoch=prediction_interval(samples, sizes.train_batches, groups),
+        per_run=prediction_interval(samples, sizes.train_batches * sizes.epochs, groups),
         wait_s=sum(waits) / len(waits) if waits else 0.0,
         whole_s=_whole_epochs(launches, sizes.train_batches),
-        measurements=[*launches, *also],
+        measurements=[*launches, *earlier, *also],
         sizes=sizes,
         flags=flags,
     )

@@ -127,17 +127,26 @@ def replay_thread(
 
 
 def steady_step_s(
-    service_s: float, consumer_s: Sequence[float], *, workers: int, prefetch: int
+    service_s: float,
+    consumer_s: Sequence[float],
+    *,
+    workers: int,
+    prefetch: int,
+    overhead_s: float = 0.0,
+    pinned: bool = False,
 ) -> float:
     """Mean seconds of a step once the pre-filled batches are used up.
 
-    `consumer_s` are measured steps, replayed in their order over and over.
+    `consumer_s` are measured steps, replayed in their order over and over; the others see `replay`.
     """
     if not consumer_s:
         raise ValueError("no consumer times to replay")
     cycles = max(2, -(-4 * max(1, workers) * prefetch // len(consumer_s)) * 2)
     steps = list(consumer_s) * cycles
-    delivery = replay([service_s] * len(steps), steps, workers=workers, prefetch=prefetch)
+    delivery = replay(
+        [service_s] * len(steps), steps, workers=workers, prefetch=prefetch,
+        overhead_s=overhead_s if workers else 0.0, pinned=pinned,
+    )  # fmt: skip
     half = len(consumer_s) * (cycles // 2)
     begin = delivery.delivered_s[half - 1] + steps[half - 1]
     return (delivery.total_s - begin) / (len(steps) - half)
@@ -198,12 +207,13 @@ def fit_contention(
     return Contention(waiting_s=waiting_s, cpu_s=burnt_s, cores=cores)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Load:
     """The batches of one launch, measured: what replay needs to deliver them again.
 
-    Seconds per batch in the order of delivery; `consumer_s` leaves the waiting out. `service_s` may
-    be longer, since workers make batches ahead.
+    Seconds per batch in the order of delivery; `consumer_s` leaves the waiting out. The two need
+    not be equally long. `first_batches` of `service_s`, those that each worker made first, are no
+    measure of the others.
     """
 
     service_s: Sequence[float]
@@ -213,6 +223,7 @@ class Load:
     ready_s: float | Sequence[float] = 0.0
     overhead_s: float = 0.0
     pinned: bool = False
+    first_batches: int = 0
 
 
 def replay_epoch(
@@ -225,8 +236,8 @@ def replay_epoch(
 ) -> Delivery:
     """Deliver an epoch of `batches` from the shorter stretch that was measured.
 
-    The first steps (the very first may be slow) are taken once, the others over and over in their
-    order, and so are the service times. `service_x` and `consumer_x` scale them, to learn what each
+    The first steps and the first batches (the very first may be slow) are taken once, the others
+    over and over in their order. `service_x` and `consumer_x` scale them, to learn what each
     of the two is worth.
 
     Raises:
@@ -235,7 +246,7 @@ def replay_epoch(
     if not load.service_s or not load.consumer_s:
         raise ValueError("no batches to replay")
     return replay(
-        [s * service_x for s in _over_and_over(load.service_s, batches, 0)],
+        [s * service_x for s in _over_and_over(load.service_s, batches, load.first_batches)],
         [c * consumer_x for c in _over_and_over(load.consumer_s, batches, first_steps)],
         workers=load.workers,
         prefetch=load.prefetch,

@@ -209,8 +209,13 @@ def drifted(first: Sample, last: Sample) -> bool:
     return difference > max(_DRIFTED, t_quantile(0.99, freedom) * math.sqrt(variance))
 
 
-def prediction_interval(launches: Sequence[Sample], horizon_steps: float) -> Interval:
+def prediction_interval(
+    launches: Sequence[Sample], horizon_steps: float, peers: Sequence[Sequence[Sample]] = ()
+) -> Interval:
     """Mean step time of one future run of `horizon_steps` steps, as a 95 % prediction interval.
+
+    `peers` are launches of other cells, a group for each: they tell how far launches of one cell
+    differ, relative to their mean, and nothing else.
 
     The variance is s_b^2 (1 + 1/L) + s_w^2 (1/n_eff + 1/N_eff): L launches and the one to come
     differ by s_b, the n measured and the N projected steps within a launch by s_w (DESIGN, section
@@ -220,7 +225,7 @@ def prediction_interval(launches: Sequence[Sample], horizon_steps: float) -> Int
     if launched == 0:
         raise ValueError("no launches to predict from")
     mean = sum(s.mean for s in launches) / launched
-    between, between_freedom = _between_launches(launches, mean)
+    between, between_freedom = _between_launches(launches, mean, peers)
     within, within_freedom = _within_launches(launches, mean)
     n_eff = sum(s.n_eff for s in launches)
     worth = n_eff / sum(s.n for s in launches)
@@ -250,14 +255,28 @@ def event_interval(values_s: Sequence[float]) -> Interval:
     return interval(mean, t_quantile(CONFIDENCE, freedom) * math.sqrt(variance * (1 + 1 / n)))
 
 
-def _between_launches(launches: Sequence[Sample], mean: float) -> tuple[float, float]:
+def _between_launches(
+    launches: Sequence[Sample], mean: float, peers: Sequence[Sequence[Sample]] = ()
+) -> tuple[float, float]:
     """Variance between launches and its degrees of freedom, the assumed spread included."""
-    own = sum((s.mean - mean) ** 2 for s in launches)
-    # what the launches' means differ by within-launch noise alone is counted there already
-    explained = sum(s.variance / s.n_eff for s in launches) / len(launches)
-    own = max(0.0, own - (len(launches) - 1) * explained)
-    freedom = ASSUMED_LAUNCH_WEIGHT + len(launches) - 1
+    own, freedom = 0.0, ASSUMED_LAUNCH_WEIGHT
+    for group in (launches, *peers):
+        if len(group) > 1:
+            freedom += len(group) - 1
+            own += _scatter(group)
+    own = max(0.0, own) * mean**2
     return (ASSUMED_LAUNCH_WEIGHT * (ASSUMED_LAUNCH_SPREAD * mean) ** 2 + own) / freedom, freedom
+
+
+def _scatter(launches: Sequence[Sample]) -> float:
+    """Sum of squares of the launches' means about their own, relative to it.
+
+    What they differ by within-launch noise alone is taken off: it is counted there already.
+    """
+    mean = sum(s.mean for s in launches) / len(launches)
+    explained = sum(s.variance / s.n_eff for s in launches) / len(launches)
+    own = sum((s.mean - mean) ** 2 for s in launches) - (len(launches) - 1) * explained
+    return own / mean**2 if mean > 0 else 0.0
 
 
 def _within_launches(launches: Sequence[Sample], mean: float) -> tuple[float, float]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 from ctrkit.config import RunSizes
 from ctrkit.measure.replay import Load, replay_epoch
 from ctrkit.measure.statistics import Sample, sample_of
-from ctrkit.records import STAGES, Measurement
+from ctrkit.records import STAGES, Measurement, Stamps
 
 
 def step_times_s(measurement: Measurement) -> list[float]:
@@ -59,10 +60,13 @@ def samples_of(measurements: Sequence[Measurement], cycle: int = 1) -> list[Samp
 
 #: Service and consumer times are scaled by this much to learn the replay's elasticities.
 _NUDGE = 0.05
+#: Batches of a longer epoch that are replayed; it goes on at the pace of the second half of them.
+_MOST_REPLAYED = 2000
 #: What moves the epoch by less than this share of its own change raises no flags.
 _IDLE = 0.1
 
 
+@lru_cache(maxsize=256)
 def sample_of_load(load: Load, batches: int) -> Sample:
     """The mean step of a whole epoch of `batches` after its first batch, by replay.
 
@@ -70,16 +74,20 @@ def sample_of_load(load: Load, batches: int) -> Sample:
     return to the pace that the workers can hold. Its uncertainty is that of the mean service and
     the mean consumer time, each weighed by what it moves; flags of what moves nothing are left out.
     """
+    shown = min(batches, _MOST_REPLAYED)
 
     def step_s(service_x: float = 1.0, consumer_x: float = 1.0) -> float:
-        epoch = replay_epoch(load, batches, service_x=service_x, consumer_x=consumer_x)
-        return (epoch.total_s - epoch.delivered_s[0]) / batches
+        epoch = replay_epoch(load, shown, service_x=service_x, consumer_x=consumer_x)
+        half = shown // 2
+        pace_s = (epoch.total_s - epoch.delivered_s[half]) / (shown - half)
+        return (epoch.total_s - epoch.delivered_s[0] + (batches - shown) * pace_s) / batches
 
     mean = step_s()
     variance, worth = 0.0, 1.0
     flags: list[str] = []
     # the first step may be slow, and is then no measure of the others
-    parts = ("service_x", load.service_s), ("consumer_x", load.consumer_s[1:] or load.consumer_s)
+    served = load.service_s[load.first_batches :] or load.service_s
+    parts = ("service_x", served), ("consumer_x", load.consumer_s[1:] or load.consumer_s)
     for name, values in parts:
         part = sample_of(values)
         if part.mean <= 0 or mean <= 0:
@@ -138,14 +146,40 @@ def cpu_per_step_s(measurement: Measurement) -> float | None:
 
 
 def stage_means_s(measurements: Sequence[Measurement]) -> dict[str, float]:
-    """Mean seconds per step of each stage that the attribution windows saw, in order of STAGES."""
+    """Mean seconds per batch of each stage, in order of STAGES.
+
+    Of the step as the attribution windows saw it, of the batch as its stamps tell. Workers make
+    batches beside the step: their seconds are no part of its time.
+    """
     pooled: dict[str, list[float]] = {}
     for measurement in measurements:
-        for stage, values in measurement.stages.items():
-            pooled.setdefault(stage, []).extend(values)
+        for stages in (measurement.stages, making_stages_s(measurement.stamps)):
+            for stage, values in stages.items():
+                pooled.setdefault(stage, []).extend(values)
     order = {stage: i for i, stage in enumerate(STAGES)}
     named = sorted((stage for stage in pooled if pooled[stage]), key=lambda s: order.get(s, 99))
     return {stage: sum(pooled[stage]) / len(pooled[stage]) for stage in named}
+
+
+def making_stages_s(stamps: Stamps) -> dict[str, list[float]]:
+    """Seconds of `fetch`, `collate` and `ipc` of each batch of the throughput window with stamps.
+
+    `ipc` is what a worker takes to pickle the batch and the loop to take it from the queue, the
+    time it lies there left out. Stages that took no time at all are left out.
+    """
+    found: dict[str, list[float]] = {"fetch": [], "collate": [], "ipc": []}
+    columns = (stamps.fetch_start_s, stamps.fetch_end_s, stamps.collate_end_s, stamps.sent_s)
+    for i, (start_s, fetched_s, made_s, sent_s) in enumerate(zip(*columns, strict=True)):
+        if stamps.window[i] != "throughput" or start_s is None:
+            continue
+        assert fetched_s is not None
+        assert made_s is not None
+        found["fetch"].append(fetched_s - start_s)
+        found["collate"].append(made_s - fetched_s)
+        if sent_s is not None and stamps.worker[i] is not None:
+            taken_s = stamps.delivered_s[i] - max(stamps.asked_s[i], sent_s)
+            found["ipc"].append(max(0.0, sent_s - made_s) + max(0.0, taken_s))
+    return {stage: seconds for stage, seconds in found.items() if sum(seconds) > 0}
 
 
 def sizes_of(measurements: Sequence[Measurement], otherwise: RunSizes | None) -> RunSizes | None:

@@ -7,34 +7,88 @@ from dataclasses import replace
 
 from ctrkit.config import Cell
 from ctrkit.measure.projection import Projection, project
-from ctrkit.measure.steps import mean_step_s
+from ctrkit.measure.statistics import DRIFT, Sample, drifted
+from ctrkit.measure.steps import mean_step_s, sample_of_measurement, samples_of
 from ctrkit.probe.predict import compute_trial, nearest_loader, predict, sizes_for
 from ctrkit.probe.trials import Trial, compute_key, loader_key
 from ctrkit.probe.windows import Costs, workers_start_s
 from ctrkit.records import Inspection, Measurement
 
 
-def full_launches(cell: Cell, trials: Sequence[Trial]) -> list[Measurement]:
-    """Measurements of the full trials of a cell: of the ok ones, else of those the budget cut."""
+def full_trials(cell: Cell, trials: Sequence[Trial]) -> list[Trial]:
+    """The full trials of a cell that count: the ok ones, else those the budget cut."""
     full = [t for t in trials if t.request.kind == "full" and t.cell == cell]
-    chosen = [t for t in full if t.ok] or [t for t in full if t.usable]
-    return [t.result.measurement for t in chosen if t.result.measurement is not None]
+    return [t for t in full if t.ok] or [t for t in full if t.usable]
 
 
-def project_cell(cell: Cell, trials: Sequence[Trial], inspection: Inspection) -> Projection | None:
-    """The projection of a cell that was really run, from all its launches."""
+def full_launches(cell: Cell, trials: Sequence[Trial]) -> list[Measurement]:
+    """Measurements of the full trials of a cell that count."""
+    return _measurements(full_trials(cell, trials))
+
+
+def _measurements(trials: Sequence[Trial]) -> list[Measurement]:
+    return [t.result.measurement for t in trials if t.result.measurement is not None]
+
+
+def turn_of(cell: Cell) -> int:
+    """Steps in which every worker delivers once."""
+    return max(1, cell.workers)
+
+
+def project_cell(
+    cell: Cell, trials: Sequence[Trial], inspection: Inspection, *, ranking: bool = False
+) -> Projection | None:
+    """The projection of a cell that was really run.
+
+    From the launches made after it was chosen, where there are any: those for which it was chosen
+    were the lucky ones. For `ranking` from all of them.
+    """
+    launches = full_trials(cell, trials)
+    confirming = [] if ranking else [t for t in launches if t.request.confirms]
+    earlier = [t for t in launches if t not in confirming] if confirming else []
+    loads = [t.load for t in confirming or launches]
     step_alone = compute_trial(cell, trials)
-    also = [step_alone.result.measurement] if step_alone else []
-    return project(
-        full_launches(cell, trials),
+    also = _measurements([step_alone] if step_alone else [])
+    projection = project(
+        _measurements(confirming or launches),
         sizes_for(inspection, cell.batch_size),
-        also=[m for m in also if m is not None],
+        also=also,
+        loads=[] if None in loads else [load for load in loads if load is not None],
+        cycle=turn_of(cell),
+        earlier=_measurements(earlier),
+        peers=_peers(cell, trials),
     )
+    if projection is not None and has_drifted(trials):
+        projection = replace(projection, flags=[*projection.flags, DRIFT])
+    return projection
+
+
+def _peers(cell: Cell, trials: Sequence[Trial]) -> list[list[Sample]]:
+    """Launches of the other cells on the same device that were launched more than once."""
+    others = {t.cell: None for t in trials if t.request.kind == "full" and t.cell != cell}
+    groups = [
+        samples_of(full_launches(other, trials), turn_of(other))
+        for other in others
+        if other.device == cell.device
+    ]
+    return [group for group in groups if len(group) > 1]
+
+
+def has_drifted(trials: Sequence[Trial]) -> bool:
+    """Whether the cell that was really run first has changed its pace when it ran last."""
+    full = [t for t in trials if t.request.kind == "full" and t.usable]
+    same = [t for t in full if t.cell == full[0].cell]
+    if len(same) < 2:
+        return False
+    first, last = (
+        sample_of_measurement(m, turn_of(full[0].cell)) for m in _measurements([same[0], same[-1]])
+    )
+    return first is not None and last is not None and drifted(first, last)
 
 
 def objective(cell: Cell, trials: Sequence[Trial], inspection: Inspection) -> float | None:
     """What cells that were run are ranked by: the projected total, else seconds per row."""
-    projection = project_cell(cell, trials, inspection)
+    projection = project_cell(cell, trials, inspection, ranking=True)
     if projection is not None:
         return projection.total.mean
     steps = [s for s in map(mean_step_s, full_launches(cell, trials)) if s is not None]

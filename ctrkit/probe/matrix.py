@@ -10,7 +10,16 @@ from itertools import product
 from typing import Any
 
 from ctrkit.checkup import MachineLimits
-from ctrkit.config import DEVICES, LOADERS, START_METHODS, Cell, make_cell
+from ctrkit.config import (
+    DEVICES,
+    LOADERS,
+    NUMERICS,
+    OPTIMIZERS,
+    PRECISIONS,
+    START_METHODS,
+    Cell,
+    make_cell,
+)
 from ctrkit.environment import physical_cores
 from ctrkit.errors import UsageError
 from ctrkit.probe.hazards.facts import Facts, known_facts
@@ -21,7 +30,7 @@ from ctrkit.records import Inspection
 WITHOUT_WORKERS = ("thread", "resident")
 _AXES = (
     "device", "loader", "workers", "start_method", "prefetch", "persistent", "pin", "threads",
-    "batch_size",
+    "batch_size", "nproc", *NUMERICS,
 )  # fmt: skip
 _OF_WORKERS = ("start_method", "prefetch", "persistent")
 _MOST_DEFAULT_WORKERS = 8
@@ -31,13 +40,15 @@ _MOST_DEFAULT_WORKERS = 8
 class MatrixPlan:
     """The cells to probe, in a stable order, and those refused, each with its reason.
 
-    `notes` are on what was asked for, `warnings` on the hazards of the cells; a line each.
+    `notes` are on what was asked for, `warnings` on the hazards of the cells; a line each. `limits`
+    are what is free of the machine, None where what would not fit is to be tried all the same.
     """
 
     cells: tuple[Cell, ...]
     refused: tuple[tuple[Cell, str], ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    limits: MachineLimits | None = None
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
@@ -78,6 +89,8 @@ def build_matrix(
     invalid: dict[Cell, str] = {}
     for combination in product(*(values[axis] for axis in _AXES)):
         chosen = dict(zip(_AXES, combination, strict=True))
+        if "threads" not in heeded:  # the cores are shared out among the processes
+            chosen["threads"] = max(1, chosen["threads"] // chosen["nproc"])
         reason = _invalid(chosen)
         if reason is None:
             cells.setdefault(_cell(chosen))
@@ -96,6 +109,7 @@ def build_matrix(
         refused=tuple(refused.items()),
         notes=tuple(notes),
         warnings=warning_lines(tuple(cells), known),
+        limits=None if run_refused else known.limits,
     )
 
 
@@ -120,6 +134,8 @@ def _defaults(inspection: Inspection, cores: int) -> dict[str, tuple[Any, ...]]:
         "pin": (False,),
         "threads": (cores,),
         "batch_size": (inspection.default_batch_size,),
+        "nproc": (1,),
+        **{axis: (value,) for axis, value in NUMERICS.items()},
     }
 
 
@@ -147,6 +163,8 @@ def _invalid(chosen: Mapping[str, Any]) -> str | None:
     """Why these values make no cell, None if they do."""
     if chosen["workers"] > 0 and chosen["loader"] in WITHOUT_WORKERS:
         return f"the {chosen['loader']} loader has no worker processes"
+    if chosen["nproc"] > 1 and chosen["device"] == "mps":
+        return "device mps has one process"
     if chosen["pin"] and chosen["device"] != "cuda":
         return f"pinned memory speeds up copies to CUDA only, not to {chosen['device']}"
     return None
@@ -192,12 +210,15 @@ def _check(asked: Mapping[str, tuple[Any, ...]], inspection: Inspection) -> None
         ("device", DEVICES),
         ("loader", (*LOADERS, "custom")),
         ("start_method", START_METHODS),
+        ("optimizer", OPTIMIZERS),
+        ("precision", PRECISIONS),
     ):
         for value in asked.get(axis, ()):
             if value not in known:
                 option = axis.replace("_", "-")
                 raise UsageError(f"--{option}: unknown '{value}'; known are {', '.join(known)}")
-    for axis, least in (("workers", 0), ("prefetch", 1), ("threads", 1), ("batch_size", 1)):
+    for axis in ("workers", "prefetch", "threads", "batch_size", "nproc"):
+        least = 0 if axis == "workers" else 1
         for value in asked.get(axis, ()):
             if value < least:
                 option = axis.replace("_", "-")

@@ -4,43 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ctrkit.config import Cell
+from ctrkit.environment import physical_cores
 from ctrkit.errors import InconclusiveError, NoViableCellError
+from ctrkit.measure.cores import core_findings
 from ctrkit.measure.diagnosis import Ceilings, diagnose
 from ctrkit.measure.projection import Projection
-from ctrkit.measure.statistics import Interval, mean_interval
-from ctrkit.measure.steps import mean_step_s, samples_of
-from ctrkit.probe.finals import TIE
-from ctrkit.probe.known import failure_of, project_cell
+from ctrkit.measure.steps import mean_step_s
+from ctrkit.probe.candidates import Candidate, candidates_of, differ, prefer
+from ctrkit.probe.known import failure_of, full_trials
 from ctrkit.probe.matrix import WITHOUT_WORKERS
+from ctrkit.probe.memory import batch_memory_finding
+from ctrkit.probe.numerics import comparable, numerics_options
 from ctrkit.probe.search import SearchResult
 from ctrkit.probe.trials import projected_columns
 from ctrkit.records import Finding, Inspection, Option, Recommendation
 from ctrkit.units import format_duration
 
-#: A tie is no licence for a likely loss: of tied cells one with fewer workers is only preferred if
-#: it was not more than this slower in what was measured.
-_LIKELY_LOSS = 1.05
 _MOST_REASONS = 6
 _BATCH_WORDS = "convergence at another batch size was not measured"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A cell that was really run. `objective` is its total in seconds, else seconds per row.
-
-    `relative_half` is the uncertainty of the objective's mean, as a share of it.
-    """
-
-    cell: Cell
-    objective: float
-    relative_half: float
-    peak_rss_bytes: int
-    projection: Projection | None
-    step: Interval
 
 
 def recommend(
@@ -62,16 +46,18 @@ def recommend(
         NoViableCellError: every cell failed or was refused; the message has the reasons.
         InconclusiveError: none could be measured in the time there was.
     """
-    candidates = candidates_of(search, inspection)
+    candidates = candidates_of(search.trials, inspection)
     if not candidates:
         raise _nothing_to_recommend(search)
-    ranked = sorted(candidates, key=lambda c: c.objective)
+    # what computes something else is shown as an option, with its loss, and never preferred
+    ranked = sorted(comparable(candidates, lambda c: c.cell), key=lambda c: c.objective)
     tied = [c for c in ranked if not differ(c, ranked[0])]
     chosen = prefer(tied)
     tied = [c for c in tied if c is not chosen]
     others = [c.cell for c in ranked if c is not chosen and c not in tied]
     others += [c.cell for c in tied]
     predicted = sorted(search.predictions, key=lambda p: p.objective)
+    predicted = [p for p in predicted if p.cell.numerics == chosen.cell.numerics]
     others += [p.cell for p in predicted if p.cell != chosen.cell]
     columns: dict[str, Any] = projected_columns(chosen.projection)
     if chosen.projection is not None:
@@ -81,53 +67,22 @@ def recommend(
         reason=_reason(chosen, ranked, tied, search, inspection),
         tied=[c.cell for c in tied],
         runner_up=others[0] if others else None,
+        launches=_launches_projected(chosen.cell, search),
         findings=[*findings(chosen, search, inspection), *host_findings],
-        options=options(chosen, ranked, search, deadline_s),
+        options=[
+            *options(chosen, ranked, search, deadline_s),
+            *numerics_options(chosen, candidates, search.trials),
+        ],
         flags=list(chosen.projection.flags) if chosen.projection else [],
         dataloader_kwargs=dataloader_kwargs(chosen.cell),
         **columns,
     )
 
 
-def candidates_of(search: SearchResult, inspection: Inspection) -> list[Candidate]:
-    """Cells with a full trial that is ok; else those whose process did not end, else cut late."""
-    full = [t for t in search.trials if t.request.kind == "full"]
-    clean = {t.cell: None for t in full if t.ok and t.result.verdict == "ok"}
-    complete = {t.cell: None for t in full if t.ok}
-    ran = clean or complete or {t.cell: None for t in full if t.usable}
-    candidates = []
-    for cell in ran:
-        step = mean_interval(samples_of(search.launches(cell)))
-        projection = project_cell(cell, search.trials, inspection)
-        peaks = [t.result.peak_rss_bytes or 0 for t in search.trials if t.cell == cell]
-        candidates.append(
-            Candidate(
-                cell=cell,
-                objective=projection.total.mean if projection else step.mean / cell.batch_size,
-                relative_half=step.relative_half,
-                peak_rss_bytes=max(peaks, default=0),
-                projection=projection,
-                step=step,
-            )
-        )
-    return candidates
-
-
-def differ(one: Candidate, other: Candidate) -> bool:
-    """Whether the 95 % interval of their ratio excludes [0.98, 1.02]; else they are tied.
-
-    Relative errors of a ratio add in quadrature (first-order propagation).
-    """
-    ratio = one.objective / other.objective if other.objective > 0 else 1.0
-    half = ratio * math.hypot(one.relative_half, other.relative_half)
-    return one is not other and (ratio - half > 1 + TIE or ratio + half < 1 - TIE)
-
-
-def prefer(tied: Sequence[Candidate]) -> Candidate:
-    """Of tied cells the one with fewer workers, then less memory; never one that likely loses."""
-    best = min(c.objective for c in tied)
-    eligible = [c for c in tied if c.objective <= best * _LIKELY_LOSS]
-    return min(eligible, key=lambda c: (c.cell.workers, c.peak_rss_bytes, c.objective))
+def _launches_projected(cell: Cell, search: SearchResult) -> int:
+    """Launches that the projection is made from: those that confirm it, where there are any."""
+    counted = full_trials(cell, search.trials)
+    return len([t for t in counted if t.request.confirms] or counted)
 
 
 def _reason(
@@ -154,6 +109,9 @@ def _reason(
     other = chosen.cell.batch_size != inspection.default_batch_size
     if inspection.has_task and (other or len(search.plan.batch_sizes) > 1):
         text += f" (batch {chosen.cell.batch_size}: {_BATCH_WORDS})"
+    if chosen.cell.numerics:
+        changed = ", ".join(f"{axis} {value}" for axis, value in chosen.cell.numerics.items())
+        text += f" (with {changed}: not the phase's own numerics, of which no cell was measured)"
     return text
 
 
@@ -170,13 +128,19 @@ def findings(chosen: Candidate, search: SearchResult, inspection: Inspection) ->
         ceilings,
         also=[alone] if alone else [],
         has_task=inspection.has_task,
+        projection=chosen.projection,
     )
+    if inspection.has_task:
+        found += core_findings(chosen.cell, search.launches(chosen.cell), physical_cores())
     if any(t.ok and t.result.verdict == "shutdown-hang" for t in search.full_trials(chosen.cell)):
         found.append(_never_ends())
     if chosen.projection is None:
         found.append(_unknown_length())
     if len(search.plan.batch_sizes) > 1:
         found.append(_several_batch_sizes())
+        plan, trials = search.plan, search.trials
+        costs = batch_memory_finding(chosen.cell, trials, inspection, plan.limits)
+        found += [costs] if costs else []
     return found
 
 

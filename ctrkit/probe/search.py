@@ -1,42 +1,32 @@
 """Chooses which trials to launch within the budget, and launches them, one after the other.
 
-First the ceilings: the training step once per device, batch size and threads, each distinct loader
-alone. Replay combines them into a prediction of every cell. The most promising cells are then
-really run, and the finalists again in turn (A B B A) for the spread between launches. Every cell
-gets a row. Nothing here starts a process or reads a clock: both are handed in.
+First the ceilings: the training step once per device, batch size and threads, each loader alone
+with a few numbers of workers. Replay combines them into a prediction of every cell. The most
+promising cells are then really run, and the finalists again in turn (A B B A) until it is known
+whether they differ. The winner is launched again, to be projected from these launches, and the
+first cell last, to see whether the machine has changed its pace. What takes little memory comes
+first, and what would not fit is refused. Every cell gets a row. Nothing here starts a process or
+reads a clock: both are handed in.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ctrkit.config import Cell, WindowPlan
 from ctrkit.environment import physical_cores
 from ctrkit.errors import InterruptedRunError
-from ctrkit.probe.finals import TIE, Standing, next_finals
-from ctrkit.probe.known import costs_of, failure_of, full_launches, objective, project_cell
+from ctrkit.probe.finals import MOST_LAUNCHES, TIE, next_finals
+from ctrkit.probe.known import full_launches
 from ctrkit.probe.matrix import MatrixPlan
-from ctrkit.probe.predict import (
-    Prediction,
-    compute_trial,
-    nearest_loader,
-    predict,
-)
-from ctrkit.probe.trials import (
-    Launch,
-    Trial,
-    TrialRequest,
-    compute_key,
-    loader_key,
-    not_run_record,
-    predicted_record,
-    record_of,
-)
+from ctrkit.probe.numerics import variants_of
+from ctrkit.probe.order import anchors
+from ctrkit.probe.predict import Prediction, compute_trial, nearest_loader
+from ctrkit.probe.state import OnRecord, SearchState
+from ctrkit.probe.trials import Launch, Trial, compute_key, loader_key, not_run_record
 from ctrkit.probe.windows import (
     USEFUL,
-    Costs,
     compute_windows,
     full_cost_s,
     full_windows,
@@ -50,13 +40,10 @@ _SMALL_BUDGET_S = 25.0
 _COMPUTE_SHARE = 0.25
 _COMPUTE_MOST = 0.5
 _LOADERS_LEAST, _LOADERS_MOST = 0.15, 0.35
-_LAUNCHES_PLANNED = 4
-_LOADER_ORDER = ("custom", "thread", "batches", "resident", "rows")
-_START_ORDER = (None, "spawn", "forkserver", "fork")
+_LAUNCHES_PLANNED = 6
+#: Launches of the winner after it was chosen.
+_CONFIRMING = 2
 _OUT_OF_TIME = "budget: no time was left to measure it; give a longer --budget"
-
-OnRecord = Callable[[TrialRecord, Trial | None], None]
-"""Called with each row as soon as it is known, and with its trial if one was launched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,34 +117,8 @@ def run_search(
     )
 
 
-def simplest(cell: Cell) -> tuple[object, ...]:
-    """Sorts cells by how little can go wrong: no workers first, spawn before fork."""
-    known = _LOADER_ORDER.index(cell.loader) if cell.loader in _LOADER_ORDER else 9
-    return (cell.workers, known, _START_ORDER.index(cell.start_method), cell.cell_id)
-
-
-class _Search:
-    """The search in progress: what was launched so far, and how much time is left."""
-
-    cores = 1
-
-    def __init__(
-        self,
-        plan: MatrixPlan,
-        inspection: Inspection,
-        launch: Launch,
-        clock: Callable[[], float],
-        budget_s: float,
-        thorough: bool,
-        on_record: OnRecord,
-    ) -> None:
-        self.plan, self.inspection = plan, inspection
-        self.cells = sorted(plan.cells, key=simplest)
-        self._launch, self._clock, self._on_record = launch, clock, on_record
-        self.budget_s, self.thorough = budget_s, thorough
-        self.end_s = clock() + budget_s
-        self.trials: list[Trial] = []
-        self.records: list[TrialRecord] = []
+class _Search(SearchState):
+    """The stages of a search, one after the other."""
 
     def run(self) -> None:
         for cell, reason in self.plan.refused:
@@ -171,52 +132,15 @@ class _Search:
         else:
             self._run_every_cell()
         self._run_finals()
-
-    # what is left
-
-    def left_s(self) -> float:
-        return self.end_s - self._clock()
-
-    def _deadline_s(self, at_most_s: float = math.inf) -> float:
-        if self.thorough:
-            return math.inf
-        return min(self.end_s, self._clock() + at_most_s)
-
-    # launching
-
-    def _try(
-        self, kind: str, cell: Cell, windows: WindowPlan, at_most_s: float = math.inf
-    ) -> Trial:
-        """Launch a trial and record it.
-
-        Raises:
-            InterruptedRunError: the user ended it; its row is kept.
-        """
-        request = TrialRequest(kind=kind, cell=cell, windows=windows)  # type: ignore[arg-type]
-        number = 1 + sum(t.request.kind == kind and t.cell == cell for t in self.trials)
-        result = self._launch(request, self._deadline_s(at_most_s))
-        trial = Trial(request=request, result=result, launch=number)
-        self.trials.append(trial)
-        projection = None
-        if kind == "full" and trial.usable:
-            step_alone = compute_trial(cell, self.trials)
-            alone = [t for t in (step_alone, trial) if t is not None]
-            projection = project_cell(cell, alone, self.inspection)
-        self._add(record_of(trial, projection), trial)
-        if result.interrupted:
-            raise InterruptedRunError("interrupted")
-        return trial
-
-    def _add(self, record: TrialRecord, trial: Trial | None) -> None:
-        self.records.append(record)
-        self._on_record(record, trial)
+        self._confirm()
+        self._run_first_again()
 
     # the ceilings
 
     def _measure_steps(self) -> None:
-        """The training step alone, once per device, batch size and threads."""
+        """The training step alone, once per device, batch size and threads; small batches first."""
         groups: dict[object, Cell] = {}
-        for cell in sorted(self.cells, key=lambda c: (c.device == "cpu", simplest(c))):
+        for cell in sorted(self.cells, key=lambda c: (c.batch_size, c.device == "cpu")):
             groups.setdefault(compute_key(cell), cell)
         for cell in groups.values():
             share_s = _COMPUTE_SHARE * self.budget_s / len(groups)
@@ -231,11 +155,11 @@ class _Search:
         Without workers first: that is the time of one batch. Where a cell without workers comes
         to the step's own ceiling, workers can gain nothing; they are predicted from that batch.
         """
-        seen: dict[object, Cell] = {}
-        for cell in self.cells:
-            if self._promising(cell):
-                seen.setdefault(loader_key(cell), cell)
-        waiting = list(seen.values())
+        promising = [cell for cell in self.cells if self._promising(cell)]
+        if self.thorough:
+            waiting = list({loader_key(cell): cell for cell in reversed(promising)}.values())[::-1]
+        else:
+            waiting = anchors(promising, self.cores)
         until_s = self._clock() + self._loaders_share_s()
         while waiting:
             cell = waiting.pop(0)
@@ -288,25 +212,72 @@ class _Search:
             self._try("full", cell, windows, max(3 * expected_s, 2 * share_s))
 
     def _run_finals(self) -> None:
-        """Launch the most promising cells, then the best of them again, while there is time."""
+        """Launch the most promising cells, then those not told apart again, while there is time.
+
+        A cell is run again only while time is left to confirm the winner afterwards.
+        """
         while self.left_s() > 0:
-            chosen = next_finals(self._standings())
-            nothing_yet = not any(s.launches for s in self._standings())
+            standings = self._standings()
+            launched = {s.cell for s in standings if s.launches}
+            chosen = next_finals(standings)
             for cell in chosen:
                 windows, expected_s = self._final_windows(cell)
-                if expected_s <= self.left_s():
+                kept_s = self._least_s(cell) if cell in launched else 0.0
+                if expected_s + kept_s <= self.left_s():
                     self._try("full", cell, windows)
+                    self._run_variants(cell)
                     break
             else:
-                if not (nothing_yet and chosen):
+                if launched or not chosen:
                     return
                 # what does not fit is better tried than nothing: it may be faster than expected
                 self._try("full", chosen[0], self._final_windows(chosen[0])[0])
 
-    def _final_windows(self, cell: Cell) -> tuple[WindowPlan, float]:
+    def _run_variants(self, cell: Cell) -> None:
+        """Once each, for their loss: cells that differ from the first by their numerics only."""
+        if sum(t.request.kind == "full" for t in self.trials) > 1:
+            return
+        for variant in variants_of(cell, self.cells):
+            windows, expected_s = self._final_windows(variant)
+            if self._promising(variant) and expected_s <= self.left_s():
+                self._try("full", variant, windows)
+
+    def _confirm(self) -> None:
+        """Launch the winner again: chosen for launches that went well, it is not known by them.
+
+        Where there was but one cell to choose from, all its launches count alike.
+        """
+        chosen_for: Cell | None = None
+        while (winner := self._winner()) is not None:
+            chosen_for = chosen_for or winner.cell
+            selected = len({t.cell for t in self.trials if t.request.kind == "full"}) > 1
+            own = [t for t in self.trials if self._is_full(t, winner.cell)]
+            done = sum(t.request.confirms for t in own) if selected else len(own)
+            enough = _CONFIRMING if selected else MOST_LAUNCHES
+            windows, expected_s = self._final_windows(winner.cell, max(1, enough - done))
+            # a winner that lost by being confirmed is not followed by yet another one
+            if done >= enough or expected_s > self.left_s() or winner.cell != chosen_for:
+                return
+            if selected and windows.min_steps < USEFUL.min_steps:
+                return  # too few steps to be preferred to what was measured before
+            self._try("full", winner.cell, windows, confirms=selected)
+
+    def _run_first_again(self) -> None:
+        """The cell that was run first is run last, to see whether the machine has changed."""
+        full = [t.cell for t in self.trials if t.request.kind == "full" and t.usable]
+        if not full or full[-1] == full[0] or not self._promising(full[0]):
+            return
+        windows, expected_s = self._final_windows(full[0], 1)
+        if expected_s <= self.left_s():
+            self._try("full", full[0], windows)
+
+    def _final_windows(self, cell: Cell, launches: int | None = None) -> tuple[WindowPlan, float]:
+        """Windows that leave time for so many `launches`, this one included."""
         costs = self._costs(cell)
-        done = sum(t.request.kind == "full" for t in self.trials)
-        target_s = self.left_s() / max(1, _LAUNCHES_PLANNED - done)
+        if launches is None:
+            done = sum(t.request.kind == "full" for t in self.trials)
+            launches = max(_CONFIRMING, _LAUNCHES_PLANNED - done)
+        target_s = self.left_s() / launches
         if not self.inspection.has_task:
             return loader_only_windows(cell, costs, target_s)
         longest_s = max(10.0, self.budget_s / 12)
@@ -319,67 +290,3 @@ class _Search:
             window_s = min(10.0, max(0.5, (target_s - expected_s) / 2))
             windows = replace(windows, min_steps=1, window_s=window_s)
         return windows, expected_s
-
-    def _standings(self) -> list[Standing]:
-        """Each cell that can still be recommended: what is known of it and how often it ran."""
-        predictions = self.predictions()
-        standings = []
-        for cell in self.cells:
-            if not self._promising(cell):
-                continue
-            prediction = predictions.get(cell)
-            order = [i for i, t in enumerate(self.trials) if self._is_full(t, cell)]
-            standings.append(
-                Standing(
-                    cell=cell,
-                    measured=objective(cell, self.trials, self.inspection),
-                    predicted=prediction.objective if prediction else None,
-                    launches=len(order),
-                    last=order[-1] if order else -1,
-                )
-            )
-        return standings
-
-    @staticmethod
-    def _is_full(trial: Trial, cell: Cell) -> bool:
-        return trial.request.kind == "full" and trial.cell == cell
-
-    # what is known
-
-    def _promising(self, cell: Cell) -> bool:
-        """No part of this cell has failed, and no full trial of it was cut without a result."""
-        cut = any(self._is_full(t, cell) and not t.usable for t in self.trials)
-        return not cut and failure_of(cell, self.trials) is None
-
-    def _costs(self, cell: Cell) -> Costs:
-        return costs_of(cell, self.trials, self.inspection, self.cores)
-
-    def predictions(self) -> dict[Cell, Prediction]:
-        """A prediction for each cell of which both ceilings are known and nothing has failed."""
-        if not self.inspection.has_task:
-            return {}
-        found = {}
-        for cell in self.cells:
-            prediction = predict(cell, self.trials, self.inspection, self.cores)
-            if prediction is not None and self._promising(cell):
-                found[cell] = prediction
-        return found
-
-    def complete_rows(self, unknown: str) -> None:
-        """A row for every cell that has none of its own yet."""
-        shown = {
-            r.cell_id
-            for r in self.records
-            if r.kind == "full" or r.verdict not in ("ok", "skipped")
-        }
-        predictions = self.predictions()
-        for cell in self.cells:
-            if cell.cell_id in shown:
-                continue
-            prediction = predictions.get(cell)
-            if prediction is not None:
-                record = predicted_record(cell, prediction.projection, prediction.step)
-            else:
-                reason = failure_of(cell, self.trials) or unknown
-                record = not_run_record(cell, "skipped", reason)
-            self._add(record, None)

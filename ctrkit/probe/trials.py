@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from ctrkit.config import Cell, TrialKind, WindowPlan
+from ctrkit.measure.loads import load_of
 from ctrkit.measure.projection import Projection
+from ctrkit.measure.replay import Load
 from ctrkit.measure.statistics import Interval, mean_interval
 from ctrkit.measure.steps import (
     data_wait_share,
@@ -24,11 +27,15 @@ ENOUGH_STEPS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRequest:
-    """A launch to make: `full`, `compute` or `loader`, of this cell, measuring at most so much."""
+    """A launch to make: `full`, `compute` or `loader`, of this cell, measuring at most so much.
+
+    It `confirms` where its cell was chosen before, from other launches: it is projected from these.
+    """
 
     kind: TrialKind
     cell: Cell
     windows: WindowPlan = field(default_factory=WindowPlan)
+    confirms: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +86,12 @@ class Trial:
         cut = self.result.verdict == "skipped" and self._steps() >= ENOUGH_STEPS
         return self.ok or cut
 
+    @cached_property
+    def load(self) -> Load | None:
+        """The batches of its first epoch, to be replayed; None where they cannot be."""
+        measurement = self.result.measurement
+        return None if measurement is None else load_of(measurement, self.cell)
+
     def _steps(self) -> int:
         measurement = self.result.measurement
         return 0 if measurement is None else steps_measured(measurement)
@@ -92,9 +105,9 @@ cut; one that is silent is judged to the end, so that a launch may return late.
 """
 
 
-def compute_key(cell: Cell) -> tuple[str, int, int]:
+def compute_key(cell: Cell) -> tuple[object, ...]:
     """What the training step alone depends on: cells of equal keys share one compute trial."""
-    return cell.device, cell.batch_size, cell.threads
+    return cell.device, cell.batch_size, cell.threads, cell.nproc, *cell.numerics.items()
 
 
 def loader_key(cell: Cell) -> tuple[object, ...]:
@@ -103,14 +116,16 @@ def loader_key(cell: Cell) -> tuple[object, ...]:
     Prefetch and persistence change what is ready when, not how fast a batch is made.
     """
     on_device = cell.device if cell.loader == "resident" or cell.pin else None
-    return (cell.loader, cell.workers, cell.start_method, cell.batch_size, on_device)
+    return (
+        cell.loader, cell.workers, cell.start_method, cell.batch_size, on_device, cell.nproc
+    )  # fmt: skip
 
 
 def record_of(trial: Trial, projection: Projection | None = None) -> TrialRecord:
     """The row of a trial that was launched; `projection` is of its cell."""
     request, result = trial.request, trial.result
     measured = result.measurement or Measurement(kind=request.kind)
-    sample = sample_of_measurement(measured)
+    sample = sample_of_measurement(measured, max(1, request.cell.workers))
     step = mean_interval([sample]) if sample else None
     measured_flags = projection.flags if projection else sample.flags if sample else ()
     record = TrialRecord(
@@ -120,7 +135,7 @@ def record_of(trial: Trial, projection: Projection | None = None) -> TrialRecord
         cell=request.cell,
         verdict=result.verdict,
         reason=result.reason,
-        flags=[*result.flags, *measured_flags],
+        flags=[*result.flags, *measured_flags, *measured.notes],
         rows_per_s=rows_per_s(measured),
         step_s=step.mean if step else None,
         step_s_low=step.low if step else None,

@@ -70,7 +70,8 @@ def loader_windows(cell: Cell, costs: Costs, share_s: float) -> tuple[WindowPlan
     restart_s = workers_start_s(cell, costs.launch_s) if roomy else 0.0
     windows = WindowPlan(
         window_s=window_s,
-        min_steps=2,
+        # workers deliver in bursts: each of them has to come once
+        min_steps=max(2, cell.workers),
         attribution_steps=0,
         boundary=roomy,
         boundary_steps=1,
@@ -110,7 +111,8 @@ def full_windows(
     the throughput window, up to `longest_s`.
     """
     plan = WindowPlan()
-    for steps, boundary_steps in ((3, 1), (2, 1), (1, 1), (1, 0)):
+    # workers that cannot keep up deliver in bursts: each of them has to come once, if there is time
+    for steps, boundary_steps in ((max(3, cell.workers), 1), (3, 1), (2, 1), (1, 1), (1, 0)):
         plan = WindowPlan(
             window_s=0.0,
             min_steps=steps,

@@ -119,7 +119,7 @@ def _judge_error(error: ChildError, kills: int) -> Verdict:
     if dead is None or verdict not in ("worker-died", "crashed", "setup-failed"):
         return Verdict(verdict, f"{_in_words(verdict, error.message)} {where}")
     verdict = "out-of-memory" if _was_for_memory(dead.exit_code, kills) else "worker-died"
-    who = "a worker" if dead.worker is None else f"worker {dead.worker}"
+    who = f"a {dead.kind}" if dead.worker is None else f"{dead.kind} {dead.worker}"
     how = _ended_words(dead.exit_code, kills)
     return Verdict(verdict, f"{who} (pid {dead.pid}) {how} {where}; then: {error.message}")
 

@@ -45,6 +45,8 @@ def advise(outcome: Outcome, cell: Cell) -> Advice:
     outside means nothing but to try again. What the workload's own code raised would come again.
     """
     verdict, code, error = outcome.verdict, outcome.exit_code, outcome.error
+    if error is not None and any(dead.kind == "rank" for dead in error.dead_workers):
+        return Advice(Remedy.SAME_CELL, "all ranks begin again at the last checkpoint")
     if verdict in HANGS_AND_DEATHS:
         return _safer(cell)
     if verdict == "out-of-memory":

@@ -21,7 +21,8 @@ class HostFigures:
 
     `busy_s` are CPU seconds of all cores that were not idle, also those that a hypervisor took.
     `throttles` counts how often a core was slowed down for its heat; `speed_limit` is the share of
-    full speed at which the processor may run (macOS).
+    full speed at which the processor may run (macOS). `stolen_s` of `busy_s` went to other guests
+    of a hypervisor; for `starved_s` some process waited for memory.
     """
 
     busy_s: float
@@ -32,13 +33,16 @@ class HostFigures:
     temperature_c: float | None
     throttles: int | None
     speed_limit: float | None
+    stolen_s: float | None = None
+    starved_s: float | None = None
 
 
 def read_host() -> HostFigures:
     """The host's figures now; takes some milliseconds."""
     swap_used, swapped_in, swapped_out = _swap()
+    times = psutil.cpu_times()._asdict()
     return HostFigures(
-        busy_s=busy_cpu_s(psutil.cpu_times()._asdict()),
+        busy_s=busy_cpu_s(times),
         available_bytes=int(psutil.virtual_memory().available),
         swap_used_bytes=swap_used,
         swapped_in_bytes=swapped_in,
@@ -46,6 +50,8 @@ def read_host() -> HostFigures:
         temperature_c=_temperature_c(),
         throttles=throttle_count(Path("/sys/devices/system/cpu")),
         speed_limit=_speed_limit(),
+        stolen_s=times.get("steal"),
+        starved_s=starved_s(Path("/proc/pressure/memory")),
     )
 
 
@@ -100,6 +106,15 @@ def throttle_count(cpus: Path) -> int | None:
         except (OSError, ValueError):
             continue
     return sum(counts) if counts else None
+
+
+def starved_s(path: Path) -> float | None:
+    """Seconds for which some process waited for memory (Linux with pressure stall information)."""
+    try:
+        match = re.search(r"^some .*total=(\d+)", path.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(match[1]) / 1e6 if match else None
 
 
 def _speed_limit() -> float | None:

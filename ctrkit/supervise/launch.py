@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from ctrkit.lifeline import (
     SUPERVISOR_VARIABLE,
     sockets_folder,
 )
+from ctrkit.progress import read_ranks
 from ctrkit.supervise.cleanup import Ended, Family, end_family, reap_orphans, remove_sockets
 from ctrkit.supervise.guard import Guard
 
@@ -48,6 +50,7 @@ class Child:
             self.folder / "measurement.json",  # an earlier launch's error
             *self.folder.glob("stacks-*.txt"),
             *self.folder.glob("worker-*.bin"),
+            *self.folder.glob("rank-*.bin"),
         ):
             old.unlink(missing_ok=True)
         run_id = uuid.uuid4().hex
@@ -94,9 +97,17 @@ class Child:
             select.select([self._exit_fd], [], [], timeout_s)
         return self._process.poll()
 
-    def send_signal(self, number: int) -> None:
-        """A signal to the child alone; nothing if it has ended."""
-        self._process.send_signal(number)
+    def interrupt(self, pid: int | None = None) -> None:
+        """Ask the child to finish its step and save; nothing if it has ended.
+
+        Args:
+            pid: of that process of it that trains; None: the child itself.
+        """
+        if pid is None or pid == self.pid:
+            self._process.send_signal(signal.SIGINT)
+        elif self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
 
     def bound_output(self) -> None:
         """Drop output that has grown too large; the files are open for appending, so it goes on."""
@@ -113,7 +124,9 @@ class Child:
             ended = end_family(self._family)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=5)
-            reap_orphans(self._family, ended.killed)
+            # ranks lead sessions of their own: nothing else tells that they were of the family
+            ranks = {one.pid for one in read_ranks(self.folder)}
+            reap_orphans(self._family, ranks.union(ended.killed))
         finally:
             if self._exit_fd is not None:
                 os.close(self._exit_fd)

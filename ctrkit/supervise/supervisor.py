@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from ctrkit.progress import (
     WorkerProgress,
     WorkerStage,
     read_progress,
+    read_ranks,
     read_workers,
 )
 from ctrkit.records import ChildError
@@ -138,9 +138,15 @@ class _Watch:
 
     @property
     def awaited(self) -> set[int]:
-        """Pids of those that the loop waits for: busy workers, else the main process."""
+        """Pids of those that the loop waits for: busy workers, else late ranks, else itself."""
         busy = {one.pid for one in self.workers if one.stage is not WorkerStage.IDLE}
-        return busy or {self.child.pid}
+        return busy or set(self.late_ranks().values()) or {self.child.pid}
+
+    def late_ranks(self) -> dict[int, int]:
+        """Ranks and their pids that others wait for in a collective; all of them if nobody does."""
+        ranks = read_ranks(self.child.folder)
+        late = [one for one in ranks if one.stage is not WorkerStage.IDLE]
+        return {one.worker: one.pid for one in late or ranks}
 
     def update(self, now_s: float) -> None:
         """Read the progress and, when it is time, look at the tree."""
@@ -271,7 +277,8 @@ def _watch(
         if stop.end_now:
             return _End(interrupted=True)
         if stop.finish and not told:
-            watch.child.send_signal(signal.SIGINT)
+            # rank 0 writes the progress, and has the others stop, too
+            watch.child.interrupt(None if watch.progress is None else watch.progress.pid)
             told = True
         decision = judge(watch.silence, now_s, watch.stage, watch.budget, watch.awaited)
         if isinstance(decision, Verdict):
@@ -339,8 +346,13 @@ def _explain(
 def _scene(verdict: Verdict, watch: _Watch, spec: ChildSpec, error: ChildError | None) -> Scene:
     """What is known before anybody is asked."""
     progress, cell = watch.progress, spec.cell
+    ranks = {one.pid: one.worker for one in read_ranks(watch.child.folder)}
+    late = min(watch.late_ranks(), default=None)
+    rank = late if error is None else error.rank
     return Scene(
-        root_pid=watch.child.pid,
+        root_pid=next((pid for pid, number in ranks.items() if number == rank), watch.child.pid),
+        ranks=ranks,
+        main_name="the main process" if rank is None else f"rank {rank}",
         verdict=verdict.verdict,
         stage=watch.stage.label if error is None else error.stage,
         step=0 if progress is None else progress.step,

@@ -23,6 +23,12 @@ from ctrkit.environment import physical_cores
 from ctrkit.errors import UsageError
 
 
+def test_processes_share_the_cores_out() -> None:
+    assert make_cell(nproc=2).threads == max(1, physical_cores() // 2)
+    assert make_cell(nproc=2, threads=3).threads == 3
+    assert make_cell(nproc=10_000).threads == 1
+
+
 def test_defaults_of_a_cell() -> None:
     cell = make_cell()
     assert (cell.loader, cell.workers, cell.start_method, cell.prefetch) == (
@@ -98,6 +104,8 @@ def test_overrides() -> None:
         ("epochs = 0", "epochs is 0"),
         ("model = 'gru'", "model is 'gru'; known are mamba, bst"),
         ("dropout = 1.5", "dropout is 1.5"),
+        ("shuffle = 'none'", "shuffle is 'none'; known are full, block"),
+        ("block_rows = 0", "block_rows is 0"),
     ],
 )
 def test_bad_phase_files(tmp_path: Path, content: str, message: str) -> None:
@@ -149,3 +157,18 @@ def test_conditions(text: str, inside: list[float], outside: list[float]) -> Non
 def test_bad_conditions(text: str) -> None:
     with pytest.raises(UsageError):
         parse_condition(text)
+
+
+def test_numerics_show_in_the_name_of_a_cell_only_where_they_are_not_the_default():
+    plain = make_cell(threads=2)
+    assert plain.numerics == {}
+    assert plain.cell_id == "cpu-thread-w0-t2-b2048"
+    other = make_cell(threads=2, optimizer="sparse-adam", precision="bf16", compile=True)
+    assert other.numerics == {"optimizer": "sparse-adam", "precision": "bf16", "compile": True}
+    assert other.cell_id == "cpu-thread-w0-t2-b2048-sparse-adam-bf16-compile"
+
+
+@pytest.mark.parametrize(("axis", "value"), [("optimizer", "sgd"), ("precision", "int8")])
+def test_unknown_numerics_are_refused(axis, value):
+    with pytest.raises(UsageError, match=f"unknown {axis} '{value}'"):
+        make_cell(**{axis: value})

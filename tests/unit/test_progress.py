@@ -13,12 +13,15 @@ import pytest
 from ctrkit.progress import (
     SPENT_FILE,
     ProgressWriter,
+    RankWriter,
     Spending,
     SpentWriter,
     Stage,
     WorkerStage,
     WorkerWriter,
+    rank_folder,
     read_progress,
+    read_ranks,
     read_spent,
     read_workers,
 )
@@ -144,3 +147,16 @@ def test_half_a_file_of_what_was_spent_is_nothing(tmp_path: Path) -> None:
     for content in (b"", b"\0" * 40, b"\0" * 400):
         path.write_bytes(content)
         assert read_spent(path) is None
+
+
+def test_ranks_say_whether_they_wait(tmp_path: Path) -> None:
+    assert read_ranks(tmp_path) == []
+    first, second = (RankWriter(tmp_path, rank) for rank in (0, 1))
+    first.enter(WorkerStage.IDLE)
+    second.enter(WorkerStage.FETCHING)
+    found = [(one.worker, one.stage, one.batches, one.pid) for one in read_ranks(tmp_path)]
+    assert found == [
+        (0, WorkerStage.IDLE, 1, os.getpid()), (1, WorkerStage.FETCHING, 0, os.getpid()),
+    ]  # fmt: skip
+    assert rank_folder(tmp_path, 0) == tmp_path
+    assert rank_folder(tmp_path, 1) == tmp_path / "rank-1"

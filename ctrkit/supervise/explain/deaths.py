@@ -240,8 +240,8 @@ def main_raised(scene: Scene) -> Cause | None:
     if not said:
         return None
     frame = user_frame(parse_traceback(scene.error))
-    return _cause(said.partition(":")[0], f"the main process raised: {said}", frame, "", "",
-                  guilty="the main process", pid=scene.root_pid)  # fmt: skip
+    return _cause(said.partition(":")[0], f"{scene.main_name} raised: {said}", frame, "", "",
+                  guilty=scene.main_name, pid=scene.root_pid)  # fmt: skip
 
 
 WORDS: tuple[Callable[[Scene], Cause | None], ...] = (
@@ -275,7 +275,7 @@ def _cause(
 def _name(scene: Scene, dead: WorkerExit) -> str:
     progress = next((p.progress for p in scene.processes if p.pid == dead.pid), None)
     number = dead.worker if progress is None else progress.worker
-    return f"{'a worker' if number is None else f'worker {number}'} (pid {dead.pid})"
+    return f"{f'a {dead.kind}' if number is None else f'{dead.kind} {number}'} (pid {dead.pid})"
 
 
 def _raiser(scene: Scene) -> str | None:

@@ -126,7 +126,7 @@ class Scene:
     """All that is known at the verdict.
 
     Args:
-        root_pid: of the child, the main process of the training.
+        root_pid: of the child, the main process of the training; of several, the guilty rank.
         processes: the living family, zombies included, the root first; empty after its end.
         dead: workers that are known to have ended.
         stderr: the end of it.
@@ -141,6 +141,8 @@ class Scene:
         oom_kills: processes of the family that the kernel is proved to have killed for memory.
         limits: resource limits of the child that are set, bytes or counts (`RLIMIT_AS`, ...).
         sources: the lines of code at which user code stands, stripped.
+        ranks: where several processes train together, their numbers by pid.
+        main_name: how a sentence names the main process.
     """
 
     root_pid: int
@@ -158,6 +160,8 @@ class Scene:
     oom_kills: int = 0
     limits: Mapping[str, int] = field(default_factory=dict)
     sources: Mapping[Frame, str] = field(default_factory=dict)
+    ranks: Mapping[int, int] = field(default_factory=dict)
+    main_name: str = "the main process"
 
     @property
     def main(self) -> Process:
@@ -196,7 +200,9 @@ class Scene:
         """How a sentence names it: `worker 1 (pid 123)`, `the main process`."""
         role = self.role(process)
         if role is Role.MAIN:
-            return "the main process"
+            return self.main_name
+        if process.pid in self.ranks:
+            return f"rank {self.ranks[process.pid]} (pid {process.pid})"
         if role is Role.WORKER:
             number = f"worker {process.progress.worker}" if process.progress else "a worker"
             return f"{number} (pid {process.pid})"

@@ -6,6 +6,7 @@ from ctrkit.config import RunSizes
 from ctrkit.measure.projection import LOW_CONFIDENCE, project
 from ctrkit.measure.replay import Load, replay
 from ctrkit.measure.statistics import PROVISIONAL
+from ctrkit.measure.steps import samples_of
 from ctrkit.records import Measurement
 
 SIZES = RunSizes(epochs=10, train_batches=100, validation_batches=20)
@@ -153,3 +154,31 @@ def test_more_epochs_take_in_proportion_longer(one, more):
     longer = projection.total_of(one + more)
     assert longer.mean - projection.total.mean == pytest.approx(more * projection.epoch.mean)
     assert projection.total_of(one).mean == pytest.approx(projection.total.mean)
+
+
+def paced(measured, step_s):
+    return measured([step_s] * 30, checkpoint_s=[2.0, 2.0], restart_s=3.0)
+
+
+def test_launches_that_chose_the_cell_tell_its_spread_and_not_its_mean(measured):
+    lucky, fresh = full(measured), paced(measured, 1.1)
+    projection = project([fresh], SIZES, earlier=[lucky])
+    assert projection.step.mean == pytest.approx(1.1)
+    assert PROVISIONAL not in projection.flags
+    assert PROVISIONAL in project([fresh], SIZES).flags
+
+
+def test_other_cells_tell_how_far_launches_differ(measured):
+    own = [full(measured), full(measured)]
+
+    def peers(spread):
+        return [
+            samples_of([paced(measured, m), paced(measured, m * (1 + spread))])
+            for m in (0.1, 3.0, 8.0)
+        ]
+
+    alone = project(own, SIZES).epoch
+    steady = project(own, SIZES, peers=peers(0.0)).epoch
+    uneven = project(own, SIZES, peers=peers(0.3)).epoch
+    assert steady.mean == alone.mean == uneven.mean
+    assert steady.half < alone.half < uneven.half

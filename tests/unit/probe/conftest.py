@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -221,3 +224,18 @@ def machine() -> type[Machine]:
 def inspection() -> Any:
     """`inspection(devices=[...], ...)`."""
     return make_inspection
+
+
+@pytest.fixture(scope="session")
+def machine_bench() -> Any:
+    """`bench/search.py` as a module."""
+    folder = Path(__file__).parents[3] / "bench"
+    spec = importlib.util.spec_from_file_location("bench_search", folder / "search.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(folder))
+    spec.loader.exec_module(module)
+    sys.path.remove(str(folder))
+    return module

@@ -176,3 +176,33 @@ def test_the_memory_rule_refuses_here_and_other_hazards_are_warnings_in_a_line(i
     everything = build_matrix(inspection(), asked, cores=4, facts=facts, run_refused=True)
     assert everything.refused == ()
     assert len(everything.cells) == len(plan.cells) + 1
+
+
+def test_processes_share_the_cores_out_and_are_an_axis_only_where_they_are_heeded(inspection):
+    asked = {"nproc": (1, 2), "loader": ("thread",)}
+    plan = build(inspection, asked, axes=["device", "loader", "workers", "threads", "nproc"])
+    assert {(cell.nproc, cell.threads) for cell in plan.cells} == {(1, 4), (2, 2)}
+    named = build(inspection, asked | {"threads": (3,)}, axes=["device", "threads", "nproc"])
+    assert axis(named, "threads") == {3}
+    without = build(inspection, asked, axes=["device", "loader"])
+    assert axis(without, "nproc") == {1}
+    assert any("--nproc is left out" in note for note in without.notes)
+    mps = build(inspection, {"nproc": (2,)}, axes=["device", "nproc"], devices=["mps"])
+    assert {reason for _, reason in mps.refused} == {"device mps has one process"}
+    with pytest.raises(UsageError, match="--nproc: 0 is too small"):
+        build(inspection, {"nproc": (0,)})
+
+
+def test_numerics_are_axes_with_one_value_unless_asked_for(inspection):
+    seen = inspection(axes=[*inspection().axes, "optimizer", "precision", "compile"])
+    assert all(not cell.numerics for cell in build_matrix(seen).cells)
+    asked = {"optimizer": ("adam", "sparse-adam"), "compile": (False, True), "loader": ("thread",)}
+    cells = build_matrix(seen, asked, cores=2).cells
+    assert len(cells) == 4
+    assert {(cell.optimizer, cell.compile) for cell in cells} == {
+        ("adam", False), ("adam", True), ("sparse-adam", False), ("sparse-adam", True),
+    }  # fmt: skip
+    plan = build_matrix(inspection(), {"precision": ("bf16",)}, cores=2)
+    assert any("--precision is left out" in note for note in plan.notes)
+    with pytest.raises(UsageError, match="--optimizer: unknown 'sgd'; known are adam, sparse-adam"):
+        build_matrix(seen, {"optimizer": ("sgd",)})

@@ -2,7 +2,7 @@ import pytest
 
 from ctrkit.config import RunSizes, make_cell
 from ctrkit.probe.known import costs_of, failure_of
-from ctrkit.probe.predict import nearest_loader, predict, sizes_for
+from ctrkit.probe.predict import nearest_loader, predict, service_of, sizes_for
 from ctrkit.probe.trials import Trial, TrialRequest, TrialResult
 from ctrkit.records import Measurement
 
@@ -128,3 +128,59 @@ def test_a_cell_fails_with_its_parts_and_not_with_those_of_others():
     assert failure_of(cell(0), [loader]) is None
     cut = alone("compute", cell(), 1.0, verdict="skipped")
     assert failure_of(cell(), [cut]) is None
+
+
+def test_more_workers_than_cores_are_not_promised_to_help(inspection):
+    trials = [
+        alone("compute", cell(device="mps"), 0.1),
+        alone("loader", cell(0), 4.0, cpu_s=4.0),
+        alone("loader", cell(4), 1.0, cpu_s=4.0),
+    ]
+    four, eight = (cell(w, device="mps") for w in (4, 8))
+    assert predicted_step_s(inspection, four, *trials, cores=4) == pytest.approx(1.0)
+    assert predicted_step_s(inspection, eight, *trials, cores=4) == pytest.approx(1.0)
+
+
+def test_workers_that_mostly_wait_help_beyond_the_cores(inspection):
+    trials = [
+        alone("compute", cell(device="mps"), 0.1),
+        alone("loader", cell(0), 4.0, cpu_s=0.0),
+        alone("loader", cell(4), 1.0, cpu_s=0.0),
+    ]
+    eight = cell(8, device="mps")
+    assert predicted_step_s(inspection, eight, *trials, cores=4) == pytest.approx(0.5)
+
+
+def test_two_counts_tell_the_contention_of_a_third(inspection):
+    # 1 s of waiting and 1 s of processor: 4 workers on 2 cores take 1 + 2, 8 take 1 + 4
+    trials = [
+        alone("compute", cell(device="mps"), 0.01),
+        alone("loader", cell(0), 2.0),
+        alone("loader", cell(4), 3.0 / 4),
+    ]
+    assert service_of(cell(8, device="mps"), trials, 2) == pytest.approx(5.0)
+    assert service_of(cell(4), trials, 2) == pytest.approx(3.0)
+    assert service_of(cell(2), [], 2) is None
+
+
+def test_a_cell_that_was_run_corrects_those_like_it(inspection):
+    full = alone("full", cell(2), 1.5)
+    trials = [alone("compute", cell(), 1.0), alone("loader", cell(0), 0.5), full]
+    assert predicted_step_s(inspection, cell(4), *trials) == pytest.approx(1.5)
+    assert predicted_step_s(inspection, cell(0), *trials) == pytest.approx(1.5), "0.5 + 1.0"
+    other = [*trials, alone("loader", cell(0, loader="rows"), 0.5)]
+    assert predicted_step_s(inspection, cell(4, loader="rows"), *other) == pytest.approx(1.0)
+
+
+def test_spawned_workers_cost_their_start_in_every_epoch_and_those_that_persist_once(inspection):
+    trials = [
+        alone("compute", cell(), 1.0),
+        alone("loader", cell(2), 0.1, first_batch_s=3.0, restart_s=3.0),
+    ]
+
+    def restart_s(target):
+        return predict(target, trials, inspection(), 8).projection.terms["restart"].mean / 15
+
+    assert restart_s(cell(4)) == pytest.approx(3.0)
+    assert restart_s(cell(4, start_method="fork")) < 1.0
+    assert restart_s(cell(4, persistent=True)) < 0.5

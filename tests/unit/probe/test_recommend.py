@@ -6,15 +6,9 @@ from ctrkit.config import RunSizes, make_cell
 from ctrkit.errors import InconclusiveError, NoViableCellError
 from ctrkit.measure.projection import project
 from ctrkit.measure.statistics import interval
+from ctrkit.probe.candidates import Candidate, differ, prefer
 from ctrkit.probe.matrix import MatrixPlan, build_matrix
-from ctrkit.probe.recommend import (
-    Candidate,
-    dataloader_kwargs,
-    differ,
-    fitting_epochs,
-    prefer,
-    recommend,
-)
+from ctrkit.probe.recommend import dataloader_kwargs, fitting_epochs, recommend
 from ctrkit.probe.search import SearchResult
 from ctrkit.probe.trials import Trial, TrialRequest, TrialResult, not_run_record, record_of
 from ctrkit.records import Finding, Measurement

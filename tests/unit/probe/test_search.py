@@ -4,9 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ctrkit.checkup import MachineLimits
 from ctrkit.config import RunSizes
 from ctrkit.errors import InconclusiveError, NoViableCellError
+from ctrkit.probe.hazards.facts import known_facts
+from ctrkit.probe.matrix import build_matrix
 from ctrkit.probe.recommend import recommend
+from ctrkit.probe.search import run_search
 
 
 def rows_of(result):
@@ -318,3 +322,96 @@ def test_deadlines_lie_within_the_budget(machine, inspection):
     assert max(seen) <= 1000 + 120
     fast.search(thorough=True)
     assert seen[-1] == math.inf
+
+
+def test_the_winner_is_launched_again_and_projected_from_these_launches(machine, inspection):
+    fast = machine(launch_s=1.0)
+    result = fast.search(budget_s=300)
+    chosen = recommend(result, inspection()).cell
+    confirming = [t for t in result.trials if t.request.confirms]
+    assert {t.cell for t in confirming} == {chosen}
+    others = [t for t in result.trials if t.request.kind == "full" and t.cell != chosen]
+    assert others
+    assert len(confirming) == 2
+
+
+def test_a_lone_cell_needs_no_confirming(machine):
+    fast = machine(launch_s=1.0)
+    result = fast.search(axes={"loader": ("thread",)})
+    full = [t for t in result.trials if t.request.kind == "full"]
+    assert len(full) == 3
+    assert not any(t.request.confirms for t in full)
+
+
+def test_the_cell_that_ran_first_runs_last(machine):
+    # the one predicted to be best turns out to be slow beside its step
+    slow = machine(launch_s=1.0)
+    real = slow.step_of
+    slow.step_of = lambda kind, cell: (
+        (0.9, 0.0) if kind == "full" and cell.loader == "thread" else real(kind, cell)
+    )
+    result = slow.search(budget_s=300)
+    full = full_cells(slow)
+    assert full[0] != full[1]
+    assert full[-1] == full[0]
+    assert not any("drift" in p.flags for p in (r for r in result.records))
+
+
+def test_a_machine_that_slows_down_is_flagged(machine, inspection):
+    slow = machine(launch_s=1.0)
+    real = slow.step_of
+
+    def slower(kind, cell):
+        step_s, wait_s = real(kind, cell)
+        pace = 1 + slow.spent_s / 1000
+        return step_s * pace, wait_s * pace
+
+    slow.step_of = slower
+    result = slow.search(budget_s=300)
+    assert "drift" in recommend(result, inspection()).flags
+
+
+def test_what_would_not_fit_is_refused_and_the_rest_goes_on(machine, inspection):
+    known = inspection()
+    small = machine(
+        cores=8, step_s={"cpu": 0.02},
+        fetch_s={"rows": 0.4, "batches": 0.4, "thread": 0.4, "resident": 0.4},
+    )  # fmt: skip
+    facts = known_facts(known, MachineLimits(memory_bytes=8 * 10**9))
+    plan = build_matrix(known, {"loader": ("batches",), "workers": (0, 2, 7, 8)}, facts=facts)
+    result = run_search(
+        plan, known, launch=small.launch, clock=small.clock, budget_s=300.0, cores=8
+    )  # a worker takes 1 GB in the simulated machine
+    refused = [r for r in result.records if r.verdict == "refused"]
+    assert [r.cell.workers for r in refused] == [7, 8]
+    assert all("8 GB" in r.reason for r in refused)
+    assert {r.cell.workers for r in small.requests if r.kind == "full"} <= {0, 2}
+    assert recommend(result, known).cell.workers == 2
+    assert len({r.cell_id for r in result.records}) == 4
+
+
+def test_a_batch_that_ran_out_of_memory_keeps_larger_ones_from_being_tried(machine, inspection):
+    axes = {"loader": ("thread",), "batch_size": (512, 1024, 2048, 4096)}
+    ends = {"compute:cpu-thread-w0-t2-b1024": "out-of-memory"}
+    small = machine(launch_s=1.0, ends=ends)
+    result = small.search(axes=axes)
+    assert {r.cell.batch_size for r in small.requests} == {512, 1024}
+    refused = [r for r in result.records if r.verdict == "refused"]
+    assert [r.cell.batch_size for r in refused] == [2048, 4096]
+    assert recommend(result, inspection()).cell.batch_size == 512
+
+
+def test_two_cells_that_are_the_same_are_seldom_called_different(machine_bench):
+    told = [machine_bench.null_once("queue", seed) for seed in range(25)]
+    both = [different for different in told if different is not None]
+    assert len(both) >= 15
+    assert sum(both) <= 0.05 * len(both) + 1
+
+
+@pytest.mark.parametrize("form", ["queue", "smooth"])
+def test_a_sixth_of_the_cost_finds_a_cell_near_the_best(machine_bench, form):
+    rows = [machine_bench.search_once(form, seed) for seed in range(6)]
+    assert all(row["share"] <= 0.16 for row in rows)
+    regrets = sorted(row["regret"] for row in rows)
+    assert sum(regrets) / len(regrets) <= 0.06
+    assert regrets[len(regrets) // 2] <= 0.02

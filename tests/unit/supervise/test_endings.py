@@ -170,3 +170,10 @@ def test_workers_that_a_failing_loop_ended_are_not_to_blame() -> None:
     first = WorkerExit(pid=11, worker=2, exit_code=-signal.SIGSEGV)
     assert guilty_worker([*ended, first], told=False) == first
     assert guilty_worker([], told=True) is None
+
+
+def test_a_rank_is_called_a_rank() -> None:
+    rank = WorkerExit(pid=12, worker=1, exit_code=-signal.SIGKILL, kind="rank")
+    found = died(rank, message="the other ranks were ended", verdict="worker-died")
+    assert found.verdict == "worker-died"
+    assert found.reason.startswith("rank 1 (pid 12) was killed by SIGKILL")

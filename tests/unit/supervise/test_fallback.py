@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from typing import Any
 
 import pytest
 
 from ctrkit.config import Cell, make_cell
-from ctrkit.records import ChildError
+from ctrkit.records import ChildError, WorkerExit
 from ctrkit.supervise.fallback import Remedy, advise, safest_cell
 from ctrkit.supervise.supervisor import Outcome
 
@@ -116,3 +117,12 @@ def test_a_users_loader_is_only_given_what_it_takes() -> None:
     own = {"tied": (), "loaders": ("custom",)}
     assert safest_cell(custom, axes=("workers", "batch_size"), **own) == without_workers(custom)
     assert safest_cell(custom, axes=("batch_size",), **own) == custom
+
+
+def test_the_death_of_a_rank_says_nothing_of_the_loader() -> None:
+    end = outcome("worker-died", 1, "Connection reset by peer")
+    dead = WorkerExit(pid=3, worker=1, exit_code=-9, kind="rank")
+    assert end.error is not None
+    error = dataclasses.replace(end.error, dead_workers=[dead])
+    advice = advise(dataclasses.replace(end, error=error), WORKERS)
+    assert advice.remedy is Remedy.SAME_CELL

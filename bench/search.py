@@ -1,0 +1,284 @@
+"""Regret and cost of the search: on simulated machines, and on real exhaustive grids.
+
+Simulated: machines of two forms with held-out seeds (`search_machine.py`). The budget is 15 % of
+what it costs to launch every cell once; the regret is the true time of the whole run of what is
+recommended over that of the best cell. The null test has a matrix of two cells that are the same.
+
+Real (`--real`): every cell of three small grids is launched, some times over; then a search of its
+own picks one, and both its pick and the exhaustive best are launched again, in turn: the regret is
+the ratio of these fresh launches.
+
+    python bench/search.py --seeds 150
+    python bench/search.py --seeds 0 --real --budget 60
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from search_machine import FORMS, Machine
+
+from ctrkit.environment import describe_environment
+from ctrkit.errors import CtrkitError
+from ctrkit.files import write_atomically, write_json
+from ctrkit.probe.candidates import candidates_of, compare
+from ctrkit.probe.matrix import MatrixPlan
+from ctrkit.probe.recommend import recommend
+from ctrkit.probe.search import run_search
+from ctrkit.probe.windows import Costs, full_windows
+
+SHARE = 0.15
+#: Seconds of a launch of the exhaustive search beside its start-up.
+_EXHAUSTIVE_S = 12.0
+Row = dict[str, Any]
+
+
+def exhaustive_s(machine: Machine, plan: MatrixPlan) -> float:
+    """What one launch of every cell costs, each with windows of a usual size."""
+    total_s = 0.0
+    for cell in plan.cells:
+        costs = Costs(
+            launch_s=machine.launch_s, step_s=machine.step_s[cell.device],
+            workers_s=machine.restart_s(cell), validation_batch_s=machine.step_s[cell.device] / 3,
+            checkpoint_s=0.2,
+        )  # fmt: skip
+        total_s += full_windows(cell, costs, machine.launch_s + _EXHAUSTIVE_S)[1]
+    return total_s
+
+
+def search_once(form: str, seed: int) -> Row:
+    """A search of one machine: what it cost and how far its answer is from the best."""
+    machine = Machine(form, seed)
+    plan, inspection = machine.matrix(), machine.inspection()
+    every_s = exhaustive_s(machine, plan)
+    began_s = time.process_time()
+    result = run_search(
+        plan, inspection, launch=machine.launch, clock=machine.clock,
+        budget_s=SHARE * every_s, cores=machine.cores,
+    )  # fmt: skip
+    own_s = time.process_time() - began_s
+    truth = {cell: machine.truth_s(cell) for cell in plan.cells}
+    row: Row = {
+        "form": form, "seed": seed, "cells": len(plan.cells), "launches": machine.launches,
+        "share": machine.now_s / every_s, "own_s": own_s,
+    }  # fmt: skip
+    try:
+        recommendation = recommend(result, inspection)
+    except CtrkitError as error:
+        return {**row, "regret": None, "why": str(error)}
+    best = min(truth, key=lambda cell: truth[cell])
+    chosen_s = truth[recommendation.cell]
+    low_s, high_s = recommendation.projected_total_s_low, recommendation.projected_total_s_high
+    return {
+        **row, "regret": chosen_s / truth[best] - 1, "best": best.cell_id,
+        "chosen": recommendation.cell.cell_id, "flags": list(recommendation.flags),
+        "error": (recommendation.projected_total_s or 0.0) / chosen_s - 1,
+        "held": (low_s or 0.0) <= chosen_s <= (high_s or 0.0),
+    }  # fmt: skip
+
+
+def null_once(form: str, seed: int) -> bool | None:
+    """Whether two cells that are the same are called different; None where only one was run."""
+    machine = Machine(form, seed)
+    plan = machine.matrix()
+    one = plan.cells[seed % len(plan.cells)]
+    twins = (replace(one, threads=1), replace(one, threads=2))  # a machine heeds no threads
+    result = run_search(
+        MatrixPlan(cells=twins), machine.inspection(), launch=machine.launch, clock=machine.clock,
+        budget_s=60.0 + 10 * (machine.launch_s + machine.restart_s(one)), cores=machine.cores,
+    )  # fmt: skip
+    found = candidates_of(result.trials, machine.inspection())
+    return compare(*found) == "different" if len(found) == 2 else None
+
+
+def simulated(form: str, seeds: range) -> Row:
+    """Searches and null tests of one form over many seeds."""
+    rows = [search_once(form, seed) for seed in seeds]
+    nulls = [null_once(form, seed) for seed in seeds]
+    return {"form": form, "searches": rows, "null": [n for n in nulls if n is not None]}
+
+
+def summary(form: str, rows: Sequence[Row], null: Sequence[bool]) -> Row:
+    """A form in short; a search without an answer counts as one whole of regret."""
+    regrets = sorted(1.0 if row["regret"] is None else row["regret"] for row in rows)
+    shares, known = [row["share"] for row in rows], [r for r in rows if r["regret"] is not None]
+    plain = [r for r in known if not set(r["flags"]) - {"provisional"}]
+    return {
+        "form": form, "searches": len(rows), "answered": len(known),
+        "cells": statistics.median(r["cells"] for r in rows),
+        "launches": statistics.median(r["launches"] for r in rows),
+        "share_mean": statistics.fmean(shares), "share_worst": max(shares),
+        "regret_mean": statistics.fmean(regrets),
+        "regret_90": regrets[min(len(regrets) - 1, int(0.9 * len(regrets)))],
+        "regret_worst": regrets[-1],
+        "optimal": sum(r < 0.005 for r in regrets) / len(regrets),
+        "error_median": statistics.median(abs(r["error"]) for r in known),
+        "held": sum(r["held"] for r in plain) / len(plain) if plain else None,
+        "own_s": statistics.median(r["own_s"] for r in rows),
+        "null_runs": len(null), "null_different": sum(null) / len(null) if null else None,
+    }  # fmt: skip
+
+
+# real grids
+
+GRIDS: dict[str, list[str]] = {
+    "loaders": ["--phase", "phase1", "--set", 'model="bst"', "--batch-size", "256",
+                "--loader", "rows,batches,thread", "--workers", "0,1,2"],
+    "resident": ["--phase", "phase1", "--batch-size", "128",
+                 "--loader", "rows,thread,resident", "--workers", "0,2"],
+    "start": ["--phase", "phase1", "--set", 'model="bst"', "--batch-size", "512",
+              "--loader", "batches", "--workers", "0,1,2", "--start-method", "fork,spawn"],
+}  # fmt: skip
+
+
+def probe(arguments: Sequence[str], folder: Path) -> Row:
+    """`ctrkit probe --json` with these options; what it printed, and the seconds it took."""
+    began_s = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "ctrkit.cli", "probe", *arguments, "--json", "--quiet",
+         "--out", str(folder)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    found: Row = json.loads(done.stdout) if done.stdout.strip() else {"error": done.stderr[-500:]}
+    return found | {"took_s": time.monotonic() - began_s}
+
+
+def cell_options(cell: Row) -> list[str]:
+    """The options that make a matrix of just this cell."""
+    options = ["--device", cell["device"], "--workers", str(cell["workers"])]
+    if cell["loader"] != "custom":
+        options += ["--loader", cell["loader"]]
+    if cell["workers"]:
+        options += ["--start-method", cell["start_method"], "--prefetch", str(cell["prefetch"])]
+    return options
+
+
+def fresh(grid: Sequence[str], cells: Sequence[Row], launches: int, folder: Path) -> list[float]:
+    """Projected seconds of the whole run of two cells, each from fresh launches in turn."""
+    totals: list[list[float]] = [[] for _ in cells]
+    for i in range(launches * len(cells)):
+        which = (0, 1, 1, 0)[i % 4] if len(cells) == 2 else 0
+        others = ("--loader", "--workers", "--start-method")
+        kept = [v for j, v in enumerate(grid) if v not in others and grid[j - 1] not in others]
+        told = probe([*kept, *cell_options(cells[which]), "--thorough", "--budget", "5s"],
+                     folder / f"fresh-{i}")  # fmt: skip
+        rows = [t for t in told.get("trials", []) if t["kind"] == "full" and t["verdict"] == "ok"]
+        totals[which] += [t["projected_total_s"] for t in rows]
+    return [statistics.fmean(t) if t else math.nan for t in totals]
+
+
+def real_grid(name: str, budget: float, launches: int) -> Row:
+    """One grid: every cell, then a search, then its pick against the best by fresh launches."""
+    grid = GRIDS[name]
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home)
+        everything = probe([*grid, "--thorough", "--budget", "60s"], folder / "all")
+        rows = [t for t in everything["trials"] if t["kind"] == "full" and t["verdict"] == "ok"]
+        best = min(rows, key=lambda row: float(row["projected_total_s"]))["cell"]
+        searched = probe([*grid, "--budget", f"{budget:g}s"], folder / "search")
+        row: Row = {
+            "grid": name, "cells": len({t["cell_id"] for t in rows}),
+            "every_s": everything["took_s"], "search_s": searched["took_s"],
+            "share": searched["took_s"] / everything["took_s"],
+        }  # fmt: skip
+        if "cell" not in searched:
+            return {**row, "regret": None, "why": searched.get("error")}
+        chosen = searched["cell"]
+        row |= {"best": best, "chosen": chosen}
+        if chosen == best:
+            return {**row, "regret": 0.0}
+        chosen_s, best_s = fresh(grid, [chosen, best], launches, folder)
+        if not (chosen_s > 0 and best_s > 0):
+            return {**row, "regret": None, "why": "a fresh launch measured nothing"}
+        return {**row, "regret": max(0.0, chosen_s / best_s - 1), "ratio": chosen_s / best_s}
+
+
+def table(forms: Sequence[Row], grids: Sequence[Row], first_seed: int) -> str:
+    """Both results as Markdown."""
+    lines = ["# Regret and cost of the search", ""]
+    if forms:
+        lines += [
+            f"Simulated machines, seeds from {first_seed} on; cost as a share of launching every"
+            " cell once. Regret: the whole run of the recommended cell against the best one's.", "",
+            "| form | searches | answered | cells | launches | cost mean | cost worst |"
+            " regret mean | 90 % | worst | within 0.5 % | projection: median error |"
+            " its interval held | same cells called different |",
+            "| --- " * 14 + "|",
+        ]  # fmt: skip
+    for row in forms:
+        held = "" if row["held"] is None else f"{row['held']:.1%}"
+        null = "" if row["null_different"] is None else f"{row['null_different']:.1%}"
+        lines.append(
+            f"| {row['form']} | {row['searches']} | {row['answered']} | {row['cells']:.0f} |"
+            f" {row['launches']:.0f} | {row['share_mean']:.1%} | {row['share_worst']:.1%} |"
+            f" {row['regret_mean']:.2%} | {row['regret_90']:.2%} | {row['regret_worst']:.1%} |"
+            f" {row['optimal']:.0%} | {row['error_median']:.1%} | {held} |"
+            f" {null} of {row['null_runs']} |"
+        )
+    if grids:
+        lines += [
+            "", "Real grids on this machine; the regret is of fresh launches.", "",
+            "| grid | cells | every cell s | search s | cost | regret |", "| --- " * 6 + "|",
+        ]  # fmt: skip
+    for row in grids:
+        regret = row.get("why") if row["regret"] is None else f"{row['regret']:.1%}"
+        lines.append(
+            f"| {row['grid']} | {row['cells']} | {row['every_s']:.0f} | {row['search_s']:.0f} |"
+            f" {row['share']:.0%} | {regret} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seeds", type=int, default=150, help="of each form; 0 for none")
+    parser.add_argument("--first-seed", type=int, default=2_000_000, help="held out by default")
+    parser.add_argument("--real", action="store_true", help="run real grids too")
+    parser.add_argument("--grids", default=",".join(GRIDS))
+    parser.add_argument("--budget", type=float, default=60.0, help="of a real search, seconds")
+    parser.add_argument("--launches", type=int, default=4, help="fresh ones of a real cell")
+    parser.add_argument("--out", type=Path, default=Path("results"))
+    options = parser.parse_args()
+    chunks = [
+        (form, range(first, min(first + 10, options.first_seed + options.seeds)))
+        for form in FORMS
+        for first in range(options.first_seed, options.first_seed + options.seeds, 10)
+    ]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        parts = pool.starmap(simulated, chunks, chunksize=1)
+    forms = []
+    for form in FORMS if parts else ():
+        own = [part for part in parts if part["form"] == form]
+        rows = [row for part in own for row in part["searches"]]
+        forms.append(summary(form, rows, [n for part in own for n in part["null"]]))
+    grids = []
+    for name in options.grids.split(",") if options.real else ():
+        grids.append(real_grid(name, options.budget, options.launches))
+        print(json.dumps(grids[-1]), file=sys.stderr)
+    text = table(forms, grids, options.first_seed)
+    print(text, end="")
+    settings = {key: str(value) for key, value in vars(options).items() if key != "out"}
+    options.out.mkdir(parents=True, exist_ok=True)
+    found = {
+        "settings": settings, "forms": forms, "grids": grids,
+        "searches": [row for part in parts for row in part["searches"]],
+        "environment": describe_environment(),
+    }  # fmt: skip
+    write_json(options.out / "search.json", found)
+    write_atomically(options.out / "search.md", text.encode())
+
+
+if __name__ == "__main__":
+    main()

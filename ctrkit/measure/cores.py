@@ -1,0 +1,63 @@
+"""Whether threads, workers and cores fit together: too many of the first two, or idle cores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ctrkit.config import Cell
+from ctrkit.measure.steps import cpu_per_step_s, data_wait_share, mean_step_s
+from ctrkit.records import Finding, Measurement
+
+#: The step limits where no more than this share of it waits for data.
+_COMPUTING = 0.2
+#: So much of the cores is in use where they are full, and so many are idle where that matters.
+_FULL_SHARE, _IDLE_CORES = 0.9, 0.75
+
+
+def core_findings(cell: Cell, launches: Sequence[Measurement], cores: int) -> list[Finding]:
+    """At most one finding on a cell that was really run, of device `cpu` only.
+
+    Args:
+        cell: the configuration.
+        launches: of it.
+        cores: physical ones that it may use.
+    """
+    used = used_cores(launches)
+    if cell.device != "cpu":
+        return []
+    waits = [share for share in map(data_wait_share, launches) if share is not None]
+    computes = bool(waits) and sum(waits) / len(waits) <= _COMPUTING
+    threads, workers = cell.threads * cell.nproc, cell.workers * cell.nproc
+    share = max(1, cores // cell.nproc)
+    if threads > cores:
+        text = f"{threads} threads take turns on {cores} cores: --threads {share} is enough"
+        return [_finding(text, "high")]
+    crowd = threads + workers
+    if workers and crowd > cores and used is not None and used >= _FULL_SHARE * cores:
+        text = (
+            f"the {cores} cores are full: {threads} threads of the step and {workers} "
+            "workers take turns on them, so more of either makes the other slower"
+        )
+        return [_finding(text, "medium")]
+    if computes and threads < cores and used is not None and cores - used >= _IDLE_CORES:
+        text = (
+            f"{cores - used:.1f} of {cores} cores are idle while the step computes with "
+            f"{threads} thread{'s' if threads > 1 else ''}: --threads {share} may be "
+            "faster; how much was not measured"
+        )
+        return [_finding(text, "medium")]
+    return []
+
+
+def used_cores(launches: Sequence[Measurement]) -> float | None:
+    """Mean number of cores that the loop and its workers kept busy; None where it is not known."""
+    found = []
+    for measurement in launches:
+        cpu_s, step_s = cpu_per_step_s(measurement), mean_step_s(measurement)
+        if cpu_s is not None and step_s:
+            found.append(cpu_s / step_s)
+    return sum(found) / len(found) if found else None
+
+
+def _finding(text: str, confidence: str) -> Finding:
+    return Finding(stage="threads", share=None, worth_x=None, text=text, confidence=confidence)

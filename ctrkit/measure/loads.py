@@ -1,0 +1,110 @@
+"""The load of a launch, from the stamps of its batches: what replay needs to deliver an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ctrkit.config import Cell
+from ctrkit.measure.replay import THREAD_QUEUE, Load, message_overhead_s, replay
+from ctrkit.records import Measurement, Stamps
+
+#: A replay of the very batches that were measured must come this close to what they took.
+_FAITHFUL = 0.05
+
+
+def load_of(measurement: Measurement, cell: Cell) -> Load | None:
+    """The first epoch's batches of a launch, None where replay has nothing to say of them.
+
+    That is: without workers and threads (a mean of steps has all there is); without stamps; where
+    batches came out of turn, or too few; and where replay does not even tell what was measured.
+    """
+    stamps = measurement.stamps
+    count = _first_steps(stamps)
+    workers = 1 if cell.loader == "thread" else cell.workers
+    throughput = [i for i in range(count) if stamps.window[i] == "throughput"]
+    enough = workers and throughput and count >= max(2 * workers, workers + 2)
+    if not enough or not _in_turn(stamps, count, cell):
+        return None
+    made_s = [s if s is not None else 0.0 for s in stamps.sent_s[:count]]
+    start_s = [s if s is not None else 0.0 for s in stamps.fetch_start_s[:count]]
+    consumer_s = _consumer_s(measurement, count)
+    load = Load(
+        service_s=_service_s(start_s, made_s, workers),
+        consumer_s=[consumer_s[0], *(consumer_s[i] for i in throughput if i > 0)],
+        workers=workers,
+        prefetch=THREAD_QUEUE + 1 if cell.loader == "thread" else cell.prefetch or 1,
+        ready_s=[max(0.0, start_s[w] - stamps.asked_s[0]) for w in range(workers)],
+        overhead_s=message_overhead_s(stamps.asked_s[:count], stamps.delivered_s[:count], made_s),
+        pinned=cell.pin,
+        first_batches=workers,
+    )
+    ended_s = stamps.done_s[count - 1] + _left_on_device_s(measurement, throughput)
+    took_s = ended_s - stamps.delivered_s[0]
+    return load if _tells(load, consumer_s, took_s) else None
+
+
+def _first_steps(stamps: Stamps) -> int:
+    """How many steps, from the first on, belong to the first epoch's warm-up and throughput."""
+    count = 0
+    for epoch, step, window in zip(stamps.epoch, stamps.step, stamps.window, strict=True):
+        if epoch != 1 or step != count + 1 or window not in ("warmup", "throughput"):
+            break
+        count += 1
+    return count
+
+
+def _in_turn(stamps: Stamps, count: int, cell: Cell) -> bool:
+    """Whether all batches are stamped, each by the worker whose turn it was."""
+    if len(stamps.sent_s) < count or None in stamps.sent_s[:count]:
+        return False
+    if cell.loader == "thread":
+        return True
+    return all(stamps.worker[i] == i % cell.workers for i in range(count))
+
+
+def _service_s(start_s: Sequence[float], made_s: Sequence[float], workers: int) -> list[float]:
+    """Seconds per batch of a worker that makes one after the other.
+
+    It may pickle one batch while it makes the next: counted is what the next comes later.
+    """
+    return [
+        max(0.0, made_s[i] - max(start_s[i], made_s[i - workers] if i >= workers else start_s[i]))
+        for i in range(len(made_s))
+    ]
+
+
+def _consumer_s(measurement: Measurement, count: int) -> list[float]:
+    """Seconds from each batch's delivery to asking for the next one, within its window.
+
+    What the device had yet to do at the end of the throughput window is divided among its steps.
+    """
+    stamps = measurement.stamps
+    seconds = []
+    for i in range(count):
+        follows = i + 1 < count and stamps.window[i + 1] == stamps.window[i]
+        end_s = stamps.asked_s[i + 1] if follows else stamps.done_s[i]
+        seconds.append(end_s - stamps.delivered_s[i])
+    inside = [i for i in range(count) if stamps.window[i] == "throughput"]
+    later_s = _left_on_device_s(measurement, inside) / len(inside)
+    for i in inside:
+        seconds[i] += later_s
+    return seconds
+
+
+def _left_on_device_s(measurement: Measurement, inside: Sequence[int]) -> float:
+    """From the last call of the throughput window to the end of what it had asked the device."""
+    stamps = measurement.stamps
+    if measurement.throughput_s is None or len(inside) != measurement.throughput_steps:
+        return 0.0
+    stamped_s = stamps.done_s[inside[-1]] - stamps.asked_s[inside[0]]
+    return max(0.0, measurement.throughput_s - stamped_s)
+
+
+def _tells(load: Load, consumer_s: Sequence[float], took_s: float) -> bool:
+    """Whether the measured batches, replayed, take as long as they did."""
+    delivery = replay(
+        load.service_s, consumer_s, workers=load.workers, prefetch=load.prefetch,
+        ready_s=load.ready_s, overhead_s=load.overhead_s, pinned=load.pinned,
+    )  # fmt: skip
+    replayed_s = delivery.total_s - delivery.delivered_s[0]
+    return abs(replayed_s - took_s) <= _FAITHFUL * took_s

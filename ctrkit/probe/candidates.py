@@ -1,0 +1,91 @@
+"""The cells that were really run, and whether two of them differ, are tied, or cannot be told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ctrkit.config import Cell
+from ctrkit.measure.projection import Projection
+from ctrkit.measure.statistics import Interval, mean_interval
+from ctrkit.measure.steps import samples_of
+from ctrkit.probe.finals import Relation, relation
+from ctrkit.probe.known import full_launches, objective, project_cell, turn_of
+from ctrkit.probe.trials import Trial
+from ctrkit.records import Inspection
+
+#: A tie is no licence for a likely loss: of tied cells one with fewer workers is only preferred if
+#: it was not more than this slower in what was measured.
+_LIKELY_LOSS = 1.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A cell that was really run. `objective` is its total in seconds, else seconds per row.
+
+    The objective is of all its launches, to rank it by; `projection` of those that confirm it,
+    where there are any. `relative_half` is the uncertainty of the objective's mean, as a share.
+    """
+
+    cell: Cell
+    objective: float
+    relative_half: float
+    peak_rss_bytes: int
+    projection: Projection | None
+    step: Interval
+
+
+def candidates_of(trials: Sequence[Trial], inspection: Inspection) -> list[Candidate]:
+    """Cells with a full trial that is ok; else those whose process did not end, else cut late."""
+    full = [t for t in trials if t.request.kind == "full"]
+    clean = {t.cell: None for t in full if t.ok and t.result.verdict == "ok"}
+    complete = {t.cell: None for t in full if t.ok}
+    ran = clean or complete or {t.cell: None for t in full if t.usable}
+    candidates = []
+    for cell in ran:
+        step = mean_interval(samples_of(full_launches(cell, trials), turn_of(cell)))
+        ranked_by = objective(cell, trials, inspection)
+        peaks = [t.result.peak_rss_bytes or 0 for t in trials if t.cell == cell]
+        candidates.append(
+            Candidate(
+                cell=cell,
+                objective=step.mean / cell.batch_size if ranked_by is None else ranked_by,
+                relative_half=step.relative_half,
+                peak_rss_bytes=max(peaks, default=0),
+                projection=project_cell(cell, trials, inspection),
+                step=step,
+            )
+        )
+    return candidates
+
+
+def compare(one: Candidate, other: Candidate) -> Relation:
+    """Whether they differ, by the 95 % interval of their ratio.
+
+    Relative errors of a ratio add in quadrature (first-order propagation).
+    """
+    if one is other or other.objective <= 0:
+        return "tied"
+    ratio = one.objective / other.objective
+    return relation(ratio, ratio * math.hypot(one.relative_half, other.relative_half))
+
+
+def differ(one: Candidate, other: Candidate) -> bool:
+    """Whether they are known to differ; what was never decided is treated as tied in the end."""
+    return compare(one, other) == "different"
+
+
+def prefer(tied: Sequence[Candidate]) -> Candidate:
+    """Of tied cells the one with fewer workers, then less memory; never one that likely loses."""
+    best = min(c.objective for c in tied)
+    eligible = [c for c in tied if c.objective <= best * _LIKELY_LOSS]
+    return min(eligible, key=lambda c: (c.cell.workers, c.peak_rss_bytes, c.objective))
+
+
+def winner_of(candidates: Sequence[Candidate]) -> Candidate | None:
+    """What would be recommended of them, None if there are none."""
+    if not candidates:
+        return None
+    best = min(candidates, key=lambda c: c.objective)
+    return prefer([c for c in candidates if not differ(c, best)])

@@ -1,0 +1,197 @@
+"""The search in progress: what was launched, what is known from it, and how much time is left."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from ctrkit.config import Cell, TrialKind, WindowPlan
+from ctrkit.errors import InterruptedRunError
+from ctrkit.probe.candidates import Candidate, candidates_of, winner_of
+from ctrkit.probe.finals import Standing
+from ctrkit.probe.known import costs_of, failure_of, project_cell
+from ctrkit.probe.matrix import MatrixPlan
+from ctrkit.probe.memory import memory_refusal
+from ctrkit.probe.numerics import comparable
+from ctrkit.probe.order import simplest
+from ctrkit.probe.predict import Prediction, compute_trial, predict
+from ctrkit.probe.trials import (
+    Launch,
+    Trial,
+    TrialRequest,
+    not_run_record,
+    predicted_record,
+    record_of,
+)
+from ctrkit.probe.windows import USEFUL, Costs, full_cost_s
+from ctrkit.records import Inspection, TrialRecord
+
+OnRecord = Callable[[TrialRecord, Trial | None], None]
+"""Called with each row as soon as it is known, and with its trial if one was launched."""
+
+
+class SearchState:
+    """Everything that a search decides on, and the one way to launch a trial."""
+
+    cores = 1
+
+    def __init__(
+        self,
+        plan: MatrixPlan,
+        inspection: Inspection,
+        launch: Launch,
+        clock: Callable[[], float],
+        budget_s: float,
+        thorough: bool,
+        on_record: OnRecord,
+    ) -> None:
+        self.plan, self.inspection = plan, inspection
+        # the simplest first is the one that takes least memory first, for a batch size
+        self.cells = sorted(plan.cells, key=lambda c: (c.batch_size, *simplest(c)))
+        self._launch, self._clock, self._on_record = launch, clock, on_record
+        self.budget_s, self.thorough = budget_s, thorough
+        self.end_s = clock() + budget_s
+        self.trials: list[Trial] = []
+        self.records: list[TrialRecord] = []
+        self.refused: dict[Cell, str] = {}
+        self._predicted_from = (-1, 0)
+        self._predictions: dict[Cell, Prediction] = {}
+
+    # what is left
+
+    def left_s(self) -> float:
+        return self.end_s - self._clock()
+
+    def _deadline_s(self, at_most_s: float = math.inf) -> float:
+        if self.thorough:
+            return math.inf
+        return min(self.end_s, self._clock() + at_most_s)
+
+    # launching
+
+    def _try(
+        self,
+        kind: TrialKind,
+        cell: Cell,
+        windows: WindowPlan,
+        at_most_s: float = math.inf,
+        *,
+        confirms: bool = False,
+    ) -> Trial | None:
+        """Launch a trial and record it; None where it would not fit into the memory.
+
+        Raises:
+            InterruptedRunError: the user ended it; its row is kept.
+        """
+        if self._refuse(cell):
+            return None
+        request = TrialRequest(kind=kind, cell=cell, windows=windows, confirms=confirms)
+        number = 1 + sum(t.request.kind == kind and t.cell == cell for t in self.trials)
+        result = self._launch(request, self._deadline_s(at_most_s))
+        trial = Trial(request=request, result=result, launch=number)
+        self.trials.append(trial)
+        projection = None
+        if kind == "full" and trial.usable:
+            step_alone = compute_trial(cell, self.trials)
+            alone = [t for t in (step_alone, trial) if t is not None]
+            projection = project_cell(cell, alone, self.inspection)
+        self._add(record_of(trial, projection), trial)
+        if result.interrupted:
+            raise InterruptedRunError("interrupted")
+        return trial
+
+    def _refuse(self, cell: Cell) -> bool:
+        """Whether the cell is too large to be tried; then every cell of which this holds has a row.
+
+        Asked before each launch: every trial tells more of what the others take.
+        """
+        for other in self.cells:
+            if not self._promising(other) or any(self._is_full(t, other) for t in self.trials):
+                continue
+            reason = memory_refusal(other, self.trials, self.inspection, self.plan.limits)
+            if reason is not None:
+                self.refused[other] = reason
+                self._add(not_run_record(other, "refused", reason), None)
+        return cell in self.refused
+
+    def _add(self, record: TrialRecord, trial: Trial | None) -> None:
+        self.records.append(record)
+        self._on_record(record, trial)
+
+    def _standings(self) -> list[Standing]:
+        """Each cell that can still be recommended: what is known of it and how often it ran."""
+        predictions = self.predictions()
+        measured = {c.cell: c for c in candidates_of(self.trials, self.inspection)}
+        standings = []
+        for cell in comparable(self.cells, lambda c: c):
+            if not self._promising(cell):
+                continue
+            candidate = measured.get(cell)
+            prediction = predictions.get(cell)
+            order = [i for i, t in enumerate(self.trials) if self._is_full(t, cell)]
+            standings.append(
+                Standing(
+                    cell=cell,
+                    measured=candidate.objective if candidate else None,
+                    relative_half=candidate.relative_half if candidate else 0.0,
+                    predicted=prediction.objective if prediction else None,
+                    launches=len(order),
+                    last=order[-1] if order else -1,
+                )
+            )
+        return standings
+
+    @staticmethod
+    def _is_full(trial: Trial, cell: Cell) -> bool:
+        return trial.request.kind == "full" and trial.cell == cell
+
+    # what is known
+
+    def _winner(self) -> Candidate | None:
+        """What would be recommended now."""
+        candidates = candidates_of(self.trials, self.inspection)
+        ranked = comparable(candidates, lambda c: c.cell)
+        return winner_of([c for c in ranked if self._promising(c.cell)])
+
+    def _least_s(self, cell: Cell) -> float:
+        """What the shortest launch of a cell that says enough takes."""
+        return full_cost_s(cell, self._costs(cell), USEFUL)
+
+    def _promising(self, cell: Cell) -> bool:
+        """It fits, no part of it has failed, and no full trial of it was cut without a result."""
+        cut = any(self._is_full(t, cell) and not t.usable for t in self.trials)
+        failed = cut or failure_of(cell, self.trials) is not None
+        return not failed and cell not in self.refused
+
+    def _costs(self, cell: Cell) -> Costs:
+        return costs_of(cell, self.trials, self.inspection, self.cores)
+
+    def predictions(self) -> dict[Cell, Prediction]:
+        """A prediction for each cell of which both ceilings are known and nothing has failed."""
+        known = len(self.trials), len(self.refused)
+        if self._predicted_from != known:
+            self._predicted_from, self._predictions = known, {}
+            for cell in self.cells if self.inspection.has_task else ():
+                prediction = predict(cell, self.trials, self.inspection, self.cores)
+                if prediction is not None and self._promising(cell):
+                    self._predictions[cell] = prediction
+        return self._predictions
+
+    def complete_rows(self, unknown: str) -> None:
+        """A row for every cell that has none of its own yet."""
+        shown = {
+            r.cell_id
+            for r in self.records
+            if r.kind == "full" or r.verdict not in ("ok", "skipped")
+        }
+        predictions = self.predictions()
+        for cell in self.cells:
+            if cell.cell_id in shown:
+                continue
+            prediction = predictions.get(cell)
+            if prediction is not None:
+                record = predicted_record(cell, prediction.projection, prediction.step)
+            else:
+                reason = failure_of(cell, self.trials) or unknown
+                record = not_run_record(cell, "skipped", reason)
+            self._add(record, None)

@@ -1,0 +1,318 @@
+"""Findings on the host during a probe: what was not the workload's doing, and what is not known."""
+
+from __future__ import annotations
+
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from ctrkit.environment import usable_cpus
+from ctrkit.records import Finding
+from ctrkit.supervise.host import HostFigures, read_host
+from ctrkit.units import format_bytes, format_duration
+
+Run = Callable[[Sequence[str]], str]
+"""Runs a command and returns what it says; empty where it fails or takes too long."""
+
+_COMMAND_S = 5.0
+_OTHER_CORES, _STOLEN_SHARE, _STARVED_SHARE = 0.5, 0.03, 0.02
+_SWAPPED_BYTES, _SWAPPED_PER_S = 1e8, 5e5
+_SCARCE_SHARE = 0.05
+_SLOWED_SHARE = 0.95
+_CACHE_SHARE = 0.8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Power:
+    """How the machine is powered; None is what the system does not tell.
+
+    `frequency_share` is the highest frequency that is allowed now, as a share of the highest.
+    `memory_pressure` is macOS's own word for it: 1 normal, 2 warning, 4 critical.
+    """
+
+    on_battery: bool | None = None
+    low_power: bool | None = None
+    frequency_share: float | None = None
+    memory_pressure: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostLook:
+    """One look at the host: its figures, and CPU seconds of this process and of those it ended."""
+
+    at_s: float
+    host: HostFigures
+    own_cpu_s: float
+
+
+def look_at_host() -> HostLook:
+    """The host now; trials that still run are not in `own_cpu_s` yet."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    own_cpu_s = sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    return HostLook(at_s=time.monotonic(), host=read_host(), own_cpu_s=own_cpu_s)
+
+
+def run_command(command: Sequence[str]) -> str:
+    """What the command prints, within a few seconds; empty where it cannot be had."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_COMMAND_S
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout
+
+
+def read_power(
+    run: Run = run_command, *, root: Path = Path("/sys"), system: str = sys.platform
+) -> Power:
+    """What the system tells of its power: files under /sys on Linux, `pmset` on macOS."""
+    battery = _battery()
+    on_battery = None if battery is None else not battery
+    if system == "darwin":
+        mode = re.search(r"lowpowermode\s+(\d)", run(["pmset", "-g"]))
+        pressure = run(["sysctl", "-n", "kern.memorystatus_vm_pressure_level"]).strip()
+        return Power(
+            on_battery=on_battery,
+            low_power=bool(int(mode[1])) if mode else None,
+            memory_pressure=int(pressure) if pressure.isdigit() else None,
+        )
+    profile = _text(root / "firmware/acpi/platform_profile")
+    return Power(
+        on_battery=on_battery,
+        low_power=None if profile is None else profile in ("low-power", "quiet"),
+        frequency_share=_frequency_share(root / "devices/system/cpu"),
+    )
+
+
+def _battery() -> bool | None:
+    """Whether it is plugged in; None without a battery."""
+    read = getattr(psutil, "sensors_battery", None)
+    try:
+        found = read() if read is not None else None
+    except (OSError, ValueError, RuntimeError):
+        return None
+    plugged = None if found is None else found.power_plugged
+    return None if plugged is None else bool(plugged)
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
+
+
+def _frequency_share(cpus: Path) -> float | None:
+    """The lowest share over all cores of the frequency that is allowed now."""
+    shares = []
+    for folder in cpus.glob("cpu[0-9]*/cpufreq"):
+        now, most = _text(folder / "scaling_max_freq"), _text(folder / "cpuinfo_max_freq")
+        if now and most and now.isdigit() and most.isdigit() and int(most) > 0:
+            shares.append(int(now) / int(most))
+    return min(shares, default=None)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of the files in a folder; what cannot be read counts nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except OSError:
+            continue
+    return total
+
+
+def host_findings(
+    begin: HostLook,
+    end: HostLook,
+    power: Power = Power(),
+    *,
+    slept: bool = False,
+    data_bytes: int | None = None,
+    memory_bytes: int | None = None,
+) -> list[Finding]:
+    """What the host did between two looks that the projection cannot be relied on for.
+
+    Args:
+        begin: before the first trial.
+        end: after the last one.
+        power: how the machine is powered.
+        slept: whether a trial has the flag that the host slept.
+        data_bytes: size of the data on disk, None where it is not known.
+        memory_bytes: of the machine; read if left out.
+    """
+    wall_s = max(1e-9, end.at_s - begin.at_s)
+    total_bytes = memory_bytes or int(psutil.virtual_memory().total)
+    found = [
+        _others(begin, end, wall_s),
+        _stolen(begin.host, end.host, wall_s),
+        _swapping(begin.host, end.host, wall_s),
+        _scarce(begin.host, end.host, power, wall_s, total_bytes),
+        _slowed(begin.host, end.host, power),
+        _powered(power),
+        _slept(slept),
+        _uncached(begin.host, data_bytes),
+    ]
+    return [finding for finding in found if finding is not None]
+
+
+def _note(stage: str, text: str, confidence: str = "high") -> Finding:
+    return Finding(stage=stage, share=None, worth_x=None, text=text, confidence=confidence)
+
+
+def _others(begin: HostLook, end: HostLook, wall_s: float) -> Finding | None:
+    """CPU that neither this process nor its trials used."""
+    stolen_s = (end.host.stolen_s or 0.0) - (begin.host.stolen_s or 0.0)
+    busy_s = end.host.busy_s - begin.host.busy_s - stolen_s
+    cores = (busy_s - (end.own_cpu_s - begin.own_cpu_s)) / wall_s
+    if cores < _OTHER_CORES:
+        return None
+    return _note(
+        "other processes",
+        f"other processes took {cores:.1f} of {usable_cpus()} cores while this was measured; the "
+        "projection holds if they go on like that, and a quiet machine is faster: probe again "
+        "without them",
+        "medium",  # what a trial's own process left running counts as others'
+    )
+
+
+def _stolen(begin: HostFigures, end: HostFigures, wall_s: float) -> Finding | None:
+    if begin.stolen_s is None or end.stolen_s is None:
+        return None
+    share = (end.stolen_s - begin.stolen_s) / (wall_s * usable_cpus())
+    if share < _STOLEN_SHARE:
+        return None
+    return _note(
+        "stolen CPU",
+        f"the hypervisor gave {share:.0%} of the processor to other machines; how much it takes "
+        "later in the run is not known",
+    )
+
+
+def _swapping(begin: HostFigures, end: HostFigures, wall_s: float) -> Finding | None:
+    swapped = sum(
+        (getattr(end, name) or 0) - (getattr(begin, name) or 0)
+        for name in ("swapped_in_bytes", "swapped_out_bytes")
+    )
+    if swapped < max(_SWAPPED_BYTES, _SWAPPED_PER_S * wall_s):
+        return None
+    return _note(
+        "swapping",
+        f"the host swapped {format_bytes(swapped)} in {format_duration(wall_s)}: close what takes "
+        "the memory, or take fewer --workers or a smaller --batch-size; a longer run may swap more",
+    )
+
+
+def _scarce(
+    begin: HostFigures, end: HostFigures, power: Power, wall_s: float, total_bytes: int
+) -> Finding | None:
+    starved = None
+    if begin.starved_s is not None and end.starved_s is not None:
+        starved = (end.starved_s - begin.starved_s) / wall_s
+    least = min(begin.available_bytes, end.available_bytes)
+    if starved is not None and starved >= _STARVED_SHARE:
+        lead = f"processes waited for memory for {starved:.0%} of the time"
+    elif power.memory_pressure is not None and power.memory_pressure >= 2:
+        lead = "the system reports memory pressure"
+    elif least < _SCARCE_SHARE * total_bytes:
+        lead = f"only {format_bytes(least)} of {format_bytes(total_bytes)} were free"
+    else:
+        return None
+    return _note(
+        "memory pressure",
+        f"{lead}: close what takes the memory; what the run takes later is not known",
+    )
+
+
+def _slowed(begin: HostFigures, end: HostFigures, power: Power) -> Finding | None:
+    """Slowed for heat, or limited in its frequency, as the system tells."""
+    throttles = (end.throttles or 0) - (begin.throttles or 0)
+    limit = min((s for s in (begin.speed_limit, end.speed_limit) if s is not None), default=1.0)
+    if throttles > 0:
+        lead = f"the processor was slowed down for its heat {throttles} times"
+    elif limit < 1:
+        lead = f"the processor was held at {limit:.0%} of its speed for its heat"
+    elif power.frequency_share is not None and power.frequency_share < _SLOWED_SHARE:
+        return _note(
+            "low power",
+            f"the system allows {power.frequency_share:.0%} of the processor's highest frequency; "
+            "another power profile is faster",
+        )
+    else:
+        return None
+    return _note(
+        "throttling",
+        f"{lead}; a longer run heats it more, so it may take longer than projected: give it air "
+        "and mains power",
+    )
+
+
+def _powered(power: Power) -> Finding | None:
+    if power.low_power:
+        return _note(
+            "low power",
+            "the low-power mode is on: what was measured is slower than this machine can be, and "
+            "the projection holds only while it stays on",
+        )
+    if power.on_battery:
+        return _note(
+            "battery",
+            "the machine runs on its battery: it may be slower than on mains power, or stop",
+            "medium",
+        )
+    return None
+
+
+def _slept(slept: bool) -> Finding | None:
+    if not slept:
+        return None
+    return _note(
+        "sleep",
+        "the host slept during a trial: ctrkit train holds it awake where the system lets it; keep "
+        "it plugged in and its lid open",
+    )
+
+
+def _uncached(host: HostFigures, data_bytes: int | None) -> Finding | None:
+    """Data that do not stay in the page cache are read from the disk in every epoch."""
+    if data_bytes is None or data_bytes <= _CACHE_SHARE * host.available_bytes:
+        return None
+    return _note(
+        "page cache",
+        f"the data take {format_bytes(data_bytes)} and {format_bytes(host.available_bytes)} of "
+        "memory were free: later epochs read from the disk again, as this probe may not have done",
+        "medium",
+    )
+
+
+def unknowns(
+    *, wall_s: float, launches: int, flags: Sequence[str], epoch_s: float | None
+) -> Finding:
+    """What no probe can know, and how sure the projection is.
+
+    Args:
+        wall_s: that the probe took.
+        launches: of the cell that the projection is made from.
+        flags: of the projection.
+        epoch_s: projected.
+    """
+    confidence = "high" if launches > 1 and not flags else "medium" if launches > 1 else "low"
+    seen = (
+        f"{launches} launch{'es' if launches != 1 else ''} in a probe of {format_duration(wall_s)}"
+    )
+    longer = f", an epoch takes {format_duration(epoch_s)}" if epoch_s else ""
+    return _note(
+        "projection",
+        f"the projection rests on {seen}{longer}: throttling, memory that grows and other work "
+        "later in the run cannot be seen in it",
+        confidence,
+    )
