@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ctrkit import __version__
+from ctrkit.cli_data import data_app
 from ctrkit.cli_options import (
     RUN,
     BatchSize,
@@ -46,7 +47,6 @@ app = typer.Typer(
     help="Know before the launch how long a training run takes, in which configuration, and why.",
     epilog="Start with: ctrkit probe   Then: ctrkit train --auto-device   Then: ctrkit report",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Make, ingest and look at data sets.")
 app.add_typer(data_app, name="data")
 
 # typer has brought its own click since 0.20: its errors are reached through typer alone.
@@ -340,84 +340,6 @@ def doctor(
         ),
         as_json=as_json, quiet=quiet,
     )  # fmt: skip
-
-
-@data_app.command()
-def synth(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to; missing or empty.")],
-    rows: Annotated[
-        int | None, typer.Option(help="Impressions. Default: 1,277,527, the reference scale.")
-    ] = None,
-    users: Annotated[int | None, typer.Option(help="Users.")] = None,
-    items: Annotated[int | None, typer.Option(help="Items.")] = None,
-    behaviors: Annotated[
-        int | None, typer.Option(metavar="N", help="About how many events, for tianchi.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal data.")] = 42,
-    format_: Annotated[
-        str, typer.Option("--format", help="store, or tianchi: the four CSV files with their dirt.")
-    ] = "store",
-) -> None:
-    """Generate data with a planted signal, as a store or as Tianchi's CSV files."""
-    from ctrkit.commands.data import synth as run
-
-    run(
-        out=out, rows=rows, users=users, items=items, behaviors=behaviors, seed=seed,
-        format_=format_,
-    )  # fmt: skip
-
-
-@data_app.command()
-def prepare(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The store; missing or empty.")],
-    source: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the four Tianchi CSV files.")
-    ] = None,
-    sample_users: Annotated[
-        float | None, typer.Option(metavar="F", help="Keep this share of the users, 0..1.")
-    ] = None,
-    history: Annotated[
-        str, typer.Option(help="behaviors (needs behavior_log.csv) or impressions.")
-    ] = "behaviors",
-    table: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Any interactions log: CSV or Parquet.")
-    ] = None,
-    user: Annotated[str | None, typer.Option(metavar="COLUMN", help="For --table.")] = None,
-    item: Annotated[str | None, typer.Option(metavar="COLUMN", help="For --table.")] = None,
-    time: Annotated[str | None, typer.Option(metavar="COLUMN", help="For --table.")] = None,
-    label: Annotated[str | None, typer.Option(metavar="COLUMN", help="For --table.")] = None,
-    category: Annotated[str | None, typer.Option(metavar="COLUMN", help="For --table.")] = None,
-    label_threshold: Annotated[
-        float | None, typer.Option(metavar="X", help="Label is 1 where the column is >= X.")
-    ] = None,
-    split: Annotated[str, typer.Option(help="time or random.")] = "time",
-    seed: Annotated[int, typer.Option(help="Of the random split and the sample.")] = 42,
-    memory_limit: Annotated[
-        str, typer.Option(help="What DuckDB may use before it spills to disk.")
-    ] = "2GB",
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin anew, not from what an interrupted one left.")
-    ] = False,
-) -> None:
-    """Ingest Tianchi's four files (--source) or any interactions log (--table) into a store."""
-    from ctrkit.commands.data import prepare as run
-
-    run(
-        out=out, source=source, sample_users=sample_users, history=history, table=table, user=user,
-        item=item, time=time, label=label, category=category, label_threshold=label_threshold,
-        split=split, seed=seed, memory_limit=memory_limit, fresh=fresh,
-    )  # fmt: skip
-
-
-@data_app.command()
-def info(
-    store: Annotated[Path, typer.Argument(metavar="DIR", help="A store.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-) -> None:
-    """Show a store: sizes, click rate, split, history lengths, fingerprint, unusable rows."""
-    from ctrkit.commands.data import info as run
-
-    run(store, as_json=as_json)
 
 
 def main() -> None:

@@ -60,7 +60,7 @@ def test_a_deadlock_in_one_cell_does_not_stop_the_matrix(ctrkit: Run, tmp_path: 
     assert "locked.py" in "".join(
         path.read_text(errors="replace") for path in evidence.rglob("*") if path.is_file()
     )
-    left = [p for p in psutil.process_iter(["cmdline"]) if "ctrkit.child" in str(p.info["cmdline"])]
+    left = [p for p in psutil.process_iter(["cmdline"]) if found["run"] in str(p.info["cmdline"])]
     assert left == []
 
 
