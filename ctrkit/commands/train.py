@@ -397,7 +397,7 @@ def _end(
     if aborted:
         reason = "; ".join(filter(None, (f"late: {aborted}", history)))
         run.update(status="ended", status_reason=reason, wall_s=wall_s)
-        raise RunEndedError(f"the run was stopped: {aborted}; {how}")
+        raise RunEndedError(f"the run was stopped: {aborted}; {how} --abort-if-later-than LONGER")
     if result.get("interrupted") or outcome.interrupted or stop.finish:
         reason = "; ".join(filter(None, ("stopped by the user", history)))
         run.update(status="interrupted", status_reason=reason, wall_s=wall_s)

@@ -210,8 +210,9 @@ def test_a_run_that_takes_longer_than_allowed_saves_and_stops(runs: dict[str, Ru
     assert (run.info["status"], run.incidents[0]["action"]) == ("ended", "stopped")
     assert "may go to sleep" not in run.log
     again = subprocess.run(
-        [COMMAND, "train", "--resume", run.path], capture_output=True, text=True, timeout=120,
-        env=os.environ | {"CTRKIT_HOME": str(run.path.parent / "home")}, cwd=run.path.parent,
+        [COMMAND, "train", "--resume", run.path, "--abort-if-later-than", "1h"],
+        capture_output=True, text=True, timeout=120, cwd=run.path.parent,
+        env=os.environ | {"CTRKIT_HOME": str(run.path.parent / "home")},
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert [row.session for row in read_ledger(run.path / "ledger.parquet")] == [1, 2]
