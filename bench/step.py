@@ -24,7 +24,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from ctrkit.data.default import default_store
 from ctrkit.data.planted import REFERENCE
 from ctrkit.data.synthetic import generate_store
 from ctrkit.environment import describe_environment, physical_cores
-from ctrkit.files import write_atomically, write_json
+from ctrkit.files import read_json, write_atomically, write_json
 
 #: losses of the two steps may differ by this share: float32, other orders of summation
 TOLERANCE = 1e-3
@@ -312,6 +312,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=physical_cores())
     parser.add_argument("--most-s", type=float, default=400.0, help="for one measurement")
+    parser.add_argument("--only", default="", help="parts to measure; the others are kept")
     parser.add_argument("--out", type=Path, default=Path("results"))
     options = parser.parse_args()
     quick, rounds = options.quick, 1 if options.quick else options.rounds
@@ -319,20 +320,26 @@ def main() -> None:
     bench = Bench(options.threads, options.most_s)
     store = str(default_store())
     growth_batch = 64 if quick else 256
+    measures: dict[str, Callable[[], Any]] = {
+        "steps": lambda: measure_steps(
+            bench, store, (16, 64) if quick else (64, 256, 512, 1024, 2048), rounds
+        ),
+        "updates": lambda: measure_updates(
+            bench, (64,) if quick else (256, 2048), 2 if quick else 5
+        ),
+        "scans": lambda: measure_scans(bench, (16,) if quick else (64, 256), 50, rounds),
+        "growth": lambda: measure_growth(bench, growth_batch, rounds, quick),
+        "rows": lambda: None if quick else measure_rows(bench, store, growth_batch, rounds),
+    }
+    only = set(filter(None, options.only.split(","))) or set(measures)
+    kept = {} if only == set(measures) else read_json(options.out / "step.json")
     found: dict[str, Any] = {
         "settings": {
             "quick": quick, "rounds": rounds, "threads": options.threads,
-            "load_average_before": load, "growth_batch": growth_batch,
+            "load_average_before": load, "growth_batch": growth_batch, "only": sorted(only),
         },
-        "steps": measure_steps(
-            bench, store, (16, 64) if quick else (64, 256, 512, 1024, 2048), rounds
-        ),
-        "updates": measure_updates(bench, (64,) if quick else (256, 2048), 2 if quick else 5),
-        "scans": measure_scans(bench, (16,) if quick else (64, 256), 50, rounds),
-        "growth": measure_growth(bench, growth_batch, rounds, quick),
+        **{name: measure() if name in only else kept[name] for name, measure in measures.items()},
     }  # fmt: skip
-    if not quick:
-        found["rows"] = measure_rows(bench, store, growth_batch, rounds)
     found["settings"]["load_average_after"] = [round(value, 1) for value in os.getloadavg()]
     text = table(found)
     print(text, end="")
