@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctrkit.data import taobao
 from ctrkit.data.store import Store, StoreMeta
-from ctrkit.data.taobao import LOG_BEGIN_S, LOG_END_S, VALIDATION_BEGIN_S, prepare_tianchi
+from ctrkit.data.taobao import VALIDATION_BEGIN_S, prepare_tianchi
 from ctrkit.data.tianchi import generate_tianchi
+from ctrkit.data.tianchi_files import COLUMNS, LOG_BEGIN_S, LOG_END_S
 from ctrkit.data.workspace import StageProgress, Watcher
 from ctrkit.errors import UsageError
 
@@ -203,7 +203,7 @@ def test_a_missing_file_is_named(source: Path, tmp_path: Path, file: str) -> Non
 
 @pytest.mark.parametrize(
     ("file", "column"),
-    [(file, column) for file, columns in taobao.COLUMNS.items() for column in columns],
+    [(file, column) for file, columns in COLUMNS.items() for column in columns],
 )
 def test_a_misnamed_column_is_named(source: Path, tmp_path: Path, file: str, column: str) -> None:
     header, _, rows = FILES[file].partition("\n")
