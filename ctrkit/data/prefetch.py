@@ -12,38 +12,31 @@ Result = TypeVar("Result")
 THREAD_NAME = "ctrkit-loader"
 #: results that were ready in time, one after the other, before the depth goes down by one
 CALM = 64
-#: results that were late, one after the other, before another thread helps
-LATE = 8
 _POLL_S = 0.1
 _JOIN_S = 30.0
 
 
 @dataclass
 class Pace:
-    """How far ahead to work and with how many threads, from whether the consumer had to wait.
+    """How far ahead to work, from whether the consumer had to wait.
 
-    A consumer that waits is short of results: go further ahead, and when that alone does not help,
-    with more threads; it does not use its core meanwhile, so they take nothing from it. One that
-    never waits gets memory back.
+    A consumer that waits is short of results: go further ahead. One that never waits gets memory
+    back. The threads stay as many as they are: a second one that gathers was measured to be slower.
     """
 
     depth: int = 2
     most_depth: int = 2
     least_depth: int = 2
     threads: int = 1
-    most_threads: int = 1
     calm: int = 0
-    late: int = 0
 
     def taken(self, *, waited: bool) -> None:
         """The consumer took a result, and had to wait for it or not."""
         if waited:
-            self.calm, self.late = 0, self.late + 1
+            self.calm = 0
             self.depth = min(self.most_depth, self.depth + 1)
-            if self.late >= LATE and self.threads < self.most_threads:
-                self.threads, self.late = self.threads + 1, 0
         else:
-            self.calm, self.late = self.calm + 1, 0
+            self.calm += 1
             if self.calm >= CALM:
                 self.depth, self.calm = max(self.least_depth, self.depth - 1), 0
 
@@ -115,16 +108,16 @@ def prefetch(
     Args:
         make_worker: called once in each thread; gives the function that makes a result.
         count: how many results there are.
-        pace: how far ahead, and with how many threads; grows and shrinks within its bounds.
+        pace: how far ahead, and with how many threads.
     """
     line: _Line[Result] = _Line(count, pace)
     threads: list[threading.Thread] = []
     try:
+        for _ in range(pace.threads if count else 0):
+            thread = threading.Thread(target=_work, args=(line, make_worker), name=THREAD_NAME)
+            threads.append(thread)
+            thread.start()
         for _ in range(count):
-            while len(threads) < pace.threads:
-                thread = threading.Thread(target=_work, args=(line, make_worker), name=THREAD_NAME)
-                threads.append(thread)
-                thread.start()
             result = line.take(threads)
             if isinstance(result, _Failure):
                 raise result.error

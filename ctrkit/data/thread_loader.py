@@ -13,14 +13,12 @@ from ctrkit.data.gather import COLUMN_ROWS, HISTORIES, Gatherer
 from ctrkit.data.prefetch import Pace, prefetch
 from ctrkit.data.store import IndexArray, Store
 from ctrkit.data.store_loader import StoreLoader
-from ctrkit.environment import physical_cores
 
 #: rows that are gathered and handed over at once; small batches come several in a block
 BLOCK_ROWS = 8192
 #: blocks that are ready ahead of the consumer, at least and at most, and what they may take
 _LEAST_DEPTH, _MOST_DEPTH = 2, 8
 _AHEAD_BYTES = 64_000_000
-_MOST_THREADS = 4
 
 
 class ThreadLoader(StoreLoader):
@@ -32,14 +30,12 @@ class ThreadLoader(StoreLoader):
     Args:
         store: as `StoreLoader` has it, like all the rest.
         cell: its `prefetch`, where given, is how many batches are gathered ahead, for good.
-        gather_threads: how many threads gather; None begins with one and adds more, up to the
-            cores, while the consumer has to wait. They use no cores besides their own.
+        gather_threads: how many threads gather. They use no cores besides their own. Two were
+            measured to be slower than one.
         kwargs: as `StoreLoader` has them.
     """
 
-    def __init__(
-        self, store: Store, cell: Cell, *, gather_threads: int | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, store: Store, cell: Cell, *, gather_threads: int = 1, **kwargs: Any) -> None:
         super().__init__(store, cell, **kwargs)
         self.gather_threads = gather_threads
         rows = -(-cell.batch_size // self.ranks)
@@ -75,8 +71,6 @@ class ThreadLoader(StoreLoader):
         return lambda number: make(np.concatenate([order[part] for part in blocks[number]]))
 
     def _pace(self) -> Pace:
-        threads = self.gather_threads
-        most_threads = threads or max(1, min(_MOST_THREADS, physical_cores() // self.ranks))
         if self.cell.prefetch:
             least = most = max(1, self.cell.prefetch // self._batches_per_block)
         else:
@@ -87,6 +81,5 @@ class ThreadLoader(StoreLoader):
             depth=least,
             least_depth=least,
             most_depth=most,
-            threads=threads or 1,
-            most_threads=most_threads,
+            threads=self.gather_threads,
         )

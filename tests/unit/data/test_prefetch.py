@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ctrkit.data.prefetch import CALM, LATE, THREAD_NAME, Pace, prefetch
+from ctrkit.data.prefetch import CALM, THREAD_NAME, Pace, prefetch
 
 
 def loader_threads() -> list[threading.Thread]:
@@ -19,16 +19,13 @@ def _no_thread_stays_behind() -> Iterator[None]:
     assert loader_threads() == []
 
 
-def test_a_consumer_that_waits_gets_depth_and_then_threads() -> None:
-    pace = Pace(depth=2, least_depth=2, most_depth=5, threads=1, most_threads=3)
-    seen = []
-    for _ in range(3 * LATE):
+def test_a_consumer_that_waits_gets_depth() -> None:
+    pace = Pace(depth=2, least_depth=2, most_depth=5)
+    depths = []
+    for _ in range(5):
         pace.taken(waited=True)
-        seen.append((pace.depth, pace.threads))
-    assert seen[0] == (3, 1)
-    assert seen[LATE - 2] == (5, 1)
-    assert seen[LATE - 1] == (5, 2)
-    assert seen[-1] == (5, 3)
+        depths.append(pace.depth)
+    assert depths == [3, 4, 5, 5, 5]
 
 
 def test_a_consumer_that_never_waits_gets_its_memory_back() -> None:
@@ -42,13 +39,6 @@ def test_a_consumer_that_never_waits_gets_its_memory_back() -> None:
     assert pace.depth == 2
 
 
-def test_a_late_result_now_and_then_brings_no_thread() -> None:
-    pace = Pace(most_depth=8, most_threads=4)
-    for number in range(50 * LATE):
-        pace.taken(waited=number % LATE != 0)
-    assert pace.threads == 1
-
-
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_results_come_in_order_whoever_makes_them(threads: int) -> None:
     def make_worker() -> Callable[[int], int]:
@@ -58,7 +48,7 @@ def test_results_come_in_order_whoever_makes_them(threads: int) -> None:
 
         return work
 
-    pace = Pace(depth=3, threads=threads, most_threads=threads)
+    pace = Pace(depth=3, threads=threads)
     assert list(prefetch(make_worker, 40, pace)) == [n * n for n in range(40)]
     assert list(prefetch(make_worker, 0, pace)) == []
 
@@ -78,7 +68,7 @@ def test_an_error_comes_in_its_place() -> None:
             raise OSError("the disk is gone")
         return number
 
-    results = prefetch(lambda: work, 10, Pace(depth=8, threads=2, most_threads=2))
+    results = prefetch(lambda: work, 10, Pace(depth=8, threads=2))
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="the disk is gone"):
         next(results)
@@ -100,7 +90,7 @@ def test_threads_that_ended_without_a_word(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_an_interrupt_in_the_consumer_ends_the_threads() -> None:
     with pytest.raises(KeyboardInterrupt):
-        for number in prefetch(lambda: int, 1000, Pace(threads=2, most_threads=2)):
+        for number in prefetch(lambda: int, 1000, Pace(threads=2)):
             if number == 5:
                 assert len(loader_threads()) == 2
                 raise KeyboardInterrupt
