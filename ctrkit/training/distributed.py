@@ -7,6 +7,7 @@ on, so that every rank makes the same steps and none waits for one that does not
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -336,14 +337,16 @@ def in_global_order(
     Returns:
         The columns: piece by piece, and within a piece by rank.
     """
+    if len(parts) == 1:
+        return dict(parts[0][0])
     most = max(len(pieces) for _, pieces in parts)
-    keys = [
-        torch.repeat_interleave(
-            torch.arange(most - len(pieces), most) * len(parts) + rank,
-            torch.tensor(pieces, dtype=torch.int64),
-        )
-        for rank, (_, pieces) in enumerate(parts)
-    ]
-    order = torch.argsort(torch.cat(keys), stable=True)
     filled = [columns for columns, pieces in parts if sum(pieces)] or [parts[0][0]]
-    return {name: torch.cat([columns[name] for columns in filled])[order] for name in filled[0]}
+
+    def pieces_of(name: str) -> Iterator[Tensor]:
+        of_ranks = [
+            columns[name].to(filled[0][name].dtype).split([0] * (most - len(pieces)) + [*pieces])
+            for columns, pieces in parts
+        ]
+        return itertools.chain.from_iterable(zip(*of_ranks, strict=True))
+
+    return {name: torch.cat([*pieces_of(name), filled[0][name][:0]]) for name in filled[0]}

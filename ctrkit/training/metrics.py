@@ -135,29 +135,45 @@ class Scores:
 
     Tensors stay on their device until `arrays` is called. They are copied, because a slice kept of
     a batch would keep the whole batch alive: its memory, and for batches of worker processes a file
-    descriptor each.
+    descriptor each. They are copied into large blocks: of 100,000 small tensors the objects alone
+    would take more memory than the rows.
     """
 
     def __init__(self, *names: str) -> None:
         self._columns: dict[str, list[Tensor]] = {name: [] for name in names}
+        self.clear()
 
     def clear(self) -> None:
         """Forget all rows."""
-        for column in self._columns.values():
-            column.clear()
+        for blocks in self._columns.values():
+            blocks.clear()
+        self._pieces: list[int] = []
+        self._used, self._room = 0, -1  # rows of the last block; there is none
 
     def append(self, *columns: Tensor) -> None:
         """One batch: a tensor (B,) for each name, in the order of the names."""
-        for kept, column in zip(self._columns.values(), columns, strict=True):
-            kept.append(column.detach().clone())
+        rows = len(columns[0])
+        if self._used + rows > self._room:
+            self._begin_block(columns, max(rows, _ROWS_AT_ONCE))
+        end = self._used + rows
+        for blocks, column in zip(self._columns.values(), columns, strict=True):
+            blocks[-1][self._used : end].copy_(column.detach())
+        self._used = end
+        self._pieces.append(rows)
+
+    def _begin_block(self, columns: tuple[Tensor, ...], room: int) -> None:
+        for blocks, column in zip(self._columns.values(), columns, strict=True):
+            blocks[-1:] = [block[: self._used] for block in blocks[-1:]]
+            blocks.append(column.detach().new_empty(room))
+        self._used, self._room = 0, room
 
     def pieces(self) -> list[int]:
         """How many rows each batch had that was appended, and what was loaded before them."""
-        return [len(kept) for kept in next(iter(self._columns.values()))]
+        return self._pieces.copy()
 
     def batches(self, *names: str) -> Iterator[tuple[Tensor, ...]]:
         """The columns of these names, a batch at a time, as they were appended."""
-        return zip(*(self._columns[name] for name in names), strict=True)
+        return zip(*(self._rows(name).split(self._pieces) for name in names), strict=True)
 
     def arrays(self) -> dict[str, Array]:
         """All rows as arrays (N,), by name. Waits for the device."""
@@ -165,12 +181,19 @@ class Scores:
 
     def state_dict(self) -> dict[str, Tensor]:
         """All rows as tensors (N,) in CPU memory, by name."""
-        return {
-            name: torch.cat(kept).cpu() if kept else torch.empty(0)
-            for name, kept in self._columns.items()
-        }
+        return {name: self._rows(name).cpu() for name in self._columns}
 
     def load_state_dict(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         """Go on from a `state_dict`, with the rows on `device`."""
-        for name, kept in self._columns.items():
-            kept[:] = [state[name].to(device)] if len(state[name]) else []
+        self.clear()
+        rows = len(next(iter(state.values())))
+        if rows:
+            self._columns = {name: [state[name].to(device)] for name in self._columns}
+            self._pieces, self._used, self._room = [rows], rows, rows
+
+    def _rows(self, name: str) -> Tensor:
+        """A copy of all rows (N,) of a column, on its device."""
+        blocks = self._columns[name]
+        if not blocks:
+            return torch.empty(0)
+        return torch.cat([*blocks[:-1], blocks[-1][: self._used]])

@@ -1,4 +1,5 @@
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -112,3 +113,17 @@ def test_scores_go_on_from_their_state():
     other.load_state_dict(Scores("logit").state_dict(), torch.device("cpu"))
     other.append(torch.tensor([4.0]))
     assert other.arrays()["logit"].tolist() == [4]
+
+
+@given(st.lists(st.integers(0, 9), max_size=12), st.integers(1, 8))
+def test_scores_are_the_same_however_large_a_block_is(pieces, block):
+    rows = torch.arange(sum(pieces), dtype=torch.int32)
+    scores = Scores("user", "gate")
+    with mock.patch.object(metrics, "_ROWS_AT_ONCE", block):
+        for part in rows.split(pieces):
+            scores.append(part, part.double())
+    assert scores.pieces() == pieces
+    assert scores.arrays()["user"].tolist() == rows.tolist()
+    assert [part.tolist() for (part,) in scores.batches("gate")] == [
+        part.tolist() for part in rows.split(pieces)
+    ]
