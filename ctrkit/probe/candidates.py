@@ -63,12 +63,12 @@ def candidates_of(trials: Sequence[Trial], inspection: Inspection) -> list[Candi
 def compare(one: Candidate, other: Candidate) -> Relation:
     """Whether they differ, by the 95 % interval of their ratio.
 
-    Relative errors of a ratio add in quadrature (first-order propagation).
+    Relative errors of a ratio, those of its logarithm, add in quadrature (first-order propagation).
     """
     if one is other or other.objective <= 0:
         return "tied"
     ratio = one.objective / other.objective
-    return relation(ratio, ratio * math.hypot(one.relative_half, other.relative_half))
+    return relation(ratio, math.hypot(one.relative_half, other.relative_half))
 
 
 def differ(one: Candidate, other: Candidate) -> bool:

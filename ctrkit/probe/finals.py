@@ -21,14 +21,16 @@ _CLEARLY_FASTER = 0.98
 Relation = Literal["different", "tied", "undecided"]
 
 
-def relation(ratio: float, half: float) -> Relation:
-    """What the interval of a ratio of two cells, plus and minus `half`, says of them.
+def relation(ratio: float, relative_half: float) -> Relation:
+    """What the interval of a ratio of two cells says of them.
 
-    Different where it excludes the tie band around 1, tied where it lies inside.
+    Different where it excludes the tie band around 1, tied where it lies inside. The interval is
+    of the logarithm: however noisy, a cell of a thousandth of the time is not tied.
     """
-    if ratio - half > 1 + TIE or ratio + half < 1 - TIE:
+    low, high = ratio * math.exp(-relative_half), ratio * math.exp(relative_half)
+    if low > 1 + TIE or high < 1 - TIE:
         return "different"
-    return "tied" if ratio - half >= 1 - TIE and ratio + half <= 1 + TIE else "undecided"
+    return "tied" if low >= 1 - TIE and high <= 1 + TIE else "undecided"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,7 @@ def next_finals(standings: Sequence[Standing]) -> list[Cell]:
 
 def _relation(one: Standing, leader: Standing) -> Relation:
     ratio = _measured(one) / _measured(leader) if _measured(leader) > 0 else 1.0
-    return relation(ratio, ratio * math.hypot(one.relative_half, leader.relative_half))
+    return relation(ratio, math.hypot(one.relative_half, leader.relative_half))
 
 
 def by_promise(standings: Sequence[Standing]) -> list[Standing]:
