@@ -166,7 +166,7 @@ def epoch_size(
             unit = SIZING_BATCHES if case.own else SIZING_ROWS
             data.step_s[case.name] = best["projected_epoch_s"] / unit
     size = seconds / data.step_s[case.name]
-    return max(50, round(size)) if case.own else max(2000, round(size, -3))
+    return max(50, round(size)) if case.own else max(2000, round(size / 1000) * 1000)
 
 
 def run_pair(
