@@ -242,7 +242,10 @@ class TrialRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What limits the step: the stage, its share of it, what removing it is worth, how sure."""
+    """What limits an epoch: the stage, its share, what removing it is worth, how sure.
+
+    The share is of an epoch's time, for `unexplained` and `contention` of a step's.
+    """
 
     stage: str
     share: float | None

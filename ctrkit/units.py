@@ -56,6 +56,11 @@ def format_duration(seconds: float | None) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
+def format_percent(share: float) -> str:
+    """A share as a percentage, one digit after the point below 10 %: `4.2 %`, `75 %`."""
+    return f"{share * 100:.1f} %" if share < 0.0995 else f"{share * 100:.0f} %"
+
+
 def format_bytes(size_bytes: float | None) -> str:
     """Decimal units: `512 B`, `3.4 MB`, `1.2 GB`."""
     if size_bytes is None or size_bytes != size_bytes:

@@ -19,7 +19,7 @@ from ctrkit.report.blocks import Block, Code, Column, Facts, Paragraph, Report, 
 from ctrkit.report.building import build_display
 from ctrkit.report.terminal import print_report
 from ctrkit.runs import check_out_folder
-from ctrkit.units import format_bytes, format_count, format_duration, parse_bytes
+from ctrkit.units import format_bytes, format_count, format_duration, format_percent, parse_bytes
 
 FORMATS = ("store", "tianchi")
 _TABLE_COLUMNS = ("user", "item", "time", "label")
@@ -218,7 +218,7 @@ def _summary(path: Path, meta: StoreMeta) -> Report:
                 "history length",
                 f"mean {lengths['mean']:.1f}, median {lengths['p50']:.0f},"
                 f" p90 {lengths['p90']:.0f}, max {lengths['max']:.0f};"
-                f" {lengths['empty_share']:.1%} empty",
+                f" {format_percent(lengths['empty_share'])} empty",
             ),
         )
     )
@@ -233,7 +233,10 @@ def _summary(path: Path, meta: StoreMeta) -> Report:
 
 def _split_table(meta: StoreMeta) -> Table:
     columns = [Column("split", right=False), Column("impressions"), Column("clicks per impression")]
-    rows = [[split, format_count(meta.rows[split]), f"{meta.ctr[split]:.3%}"] for split in SPLITS]
+    rows = [
+        [split, format_count(meta.rows[split]), f"{meta.ctr[split] * 100:.3f} %"]
+        for split in SPLITS
+    ]
     if meta.oracle_auc:
         columns.append(Column("best possible AUC"))
         for row, split in zip(rows, SPLITS, strict=True):

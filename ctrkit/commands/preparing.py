@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ctrkit.data.workspace import StageProgress, Watcher
 from ctrkit.report.live import Clock, Display
-from ctrkit.units import format_count, format_duration
+from ctrkit.units import format_count, format_duration, format_percent
 
 _LOG_EVERY_S = 60.0
 
@@ -52,7 +52,7 @@ class StageDisplay(Display, Watcher):
 
 def running_line(progress: StageProgress) -> str:
     """`reading a.csv: 41%, 4,100,000 rows at 1.24 M/s, 17 s left`."""
-    parts = [f"{progress.share:.0%}"] if progress.share else []
+    parts = [f"{format_percent(progress.share)}"] if progress.share else []
     parts += _rows(progress)
     if progress.remaining_s is None:
         parts.append(format_duration(progress.elapsed_s))

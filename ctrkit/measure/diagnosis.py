@@ -10,7 +10,7 @@ from ctrkit.measure.elasticity import FETCHING, STARTUP, STEPPING, EpochModel, e
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.steps import data_wait_share, steps_measured
 from ctrkit.records import Finding, Measurement
-from ctrkit.units import format_duration, format_factor
+from ctrkit.units import format_duration, format_factor, format_percent
 
 #: A stage limits an epoch if the epoch's elasticity to it is at least this ...
 DOMINANT_SHARE = 0.5
@@ -144,7 +144,7 @@ def _limit(case: _Case) -> Finding:
 
 def _balanced(case: _Case) -> Finding:
     (first, most), (second, next_most) = list(case.elasticity.items())[:2]
-    lead = f"balanced: {first} ({most:.0%}) + {second} ({next_most:.0%})"
+    lead = f"balanced: {first} ({format_percent(most)}) + {second} ({format_percent(next_most)})"
     stages = {first, second}
     if stages <= set(_IN_STEP):
         advice = _compute_advice(case)
@@ -166,19 +166,20 @@ def _lead(case: _Case, stage: str, share: float) -> str:
     step = format_duration(case.model.measured_step_s)
     if stage == STARTUP:
         startup = format_duration(case.model.startup_s)
-        return f"startup limits the epoch: {startup} before its batches come, {share:.0%} of it"
+        part = format_percent(share)
+        return f"startup limits the epoch: {startup} before its batches come, {part} of it"
     if not case.has_task:
         return (
-            f"{stage} limits the loader: {share:.0%} of a batch ({step}; no training step was "
-            "measured beside it)"
+            f"{stage} limits the loader: {format_percent(share)} of a batch ({step}; no training "
+            "step was measured beside it)"
         )
     if stage in FETCHING and case.cell.workers:
         workers = "the worker" if case.cell.workers == 1 else f"the {case.cell.workers} workers"
         return (
-            f"{stage} limits the step: {case.wait_share:.0%} of {step} waits for {workers} of the "
-            f"{case.cell.loader} loader, and {stage} is most of that"
+            f"{stage} limits the step: {format_percent(case.wait_share)} of {step} waits for "
+            f"{workers} of the {case.cell.loader} loader, and {stage} is most of that"
         )
-    return f"{stage} limits the step: {share:.0%} of {step}"
+    return f"{stage} limits the step: {format_percent(share)} of {step}"
 
 
 def _saved_words(case: _Case, whole_s: float, left_s: float) -> str:
@@ -270,9 +271,9 @@ def _slowed(case: _Case) -> Finding | None:
             share=share,
             worth_x=None,
             text=(
-                f"unexplained: {share:.0%} of a step; between batches that were just read the "
-                f"training step takes {times}, and nothing runs beside it: caches, memory or "
-                "other processes"
+                f"unexplained: {format_percent(share)} of a step; between batches that were just "
+                f"read the training step takes {times}, and nothing runs beside it: caches, memory "
+                "or other processes"
             ),
             confidence="low",
         )
@@ -301,8 +302,8 @@ def _unexplained(case: _Case) -> Finding | None:
         share=share,
         worth_x=None,
         text=(
-            f"unexplained: {share:.0%} of a step; its stages make {format_duration(explained_s)} "
-            f"when replayed, and it took {format_duration(step_s)}"
+            f"unexplained: {format_percent(share)} of a step; its stages make "
+            f"{format_duration(explained_s)} when replayed, and it took {format_duration(step_s)}"
         ),
         confidence="low",
     )

@@ -10,7 +10,7 @@ from ctrkit.checkup import MachineLimits
 from ctrkit.config import Cell
 from ctrkit.probe.trials import Trial
 from ctrkit.records import Finding, Inspection
-from ctrkit.units import format_bytes, format_count
+from ctrkit.units import format_bytes, format_count, format_percent
 
 #: More than this share of what is free is not planned for.
 MOST_SHARE = 0.8
@@ -57,8 +57,8 @@ def memory_refusal(
         if needed and free is not None and needed > MOST_SHARE * free:
             return (
                 f"it is predicted to take {format_bytes(round(needed))} of {where}, more than"
-                f" {MOST_SHARE:.0%} of the {format_bytes(free)} that are free; use fewer workers,"
-                " a smaller prefetch or a smaller batch"
+                f" {format_percent(MOST_SHARE)} of the {format_bytes(free)} that are free; use"
+                " fewer workers, a smaller prefetch or a smaller batch"
             )
     return None
 
@@ -223,8 +223,9 @@ def batch_memory_finding(
         most = min(most, failed - 1)
     if most is not None and free is not None:
         text += (
-            f"; about {format_count(most)} rows are the most that fit into {MOST_SHARE:.0%} of the"
-            f" {format_bytes(free)} that are free (on a straight line, not tried)"
+            f"; about {format_count(most)} rows are the most that fit into"
+            f" {format_percent(MOST_SHARE)} of the {format_bytes(free)} that are free (on a"
+            " straight line, not tried)"
         )
     return Finding(
         stage="batch memory", share=None, worth_x=None, text=text,

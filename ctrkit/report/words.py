@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from ctrkit.config import Cell
-from ctrkit.units import format_count, format_duration
+from ctrkit.units import format_count, format_duration, format_percent
 
 # What a flag of a record or a recommendation means; a flag that is not here is shown as it is.
 FLAG_WORDS = {
@@ -96,9 +96,7 @@ def percent(share: float | None) -> str:
     """A share as a percentage, one digit after the point below 10 %."""
     if share is None or math.isnan(share):
         return ""
-    return (
-        f"{share:.1%}".replace("%", " %") if share < 0.0995 else f"{share:.0%}".replace("%", " %")
-    )
+    return format_percent(share)
 
 
 def rate_words(rows_per_s: float | None) -> str:

@@ -16,7 +16,7 @@ import psutil
 from ctrkit.environment import usable_cpus
 from ctrkit.records import Finding
 from ctrkit.supervise.host import HostFigures, read_host
-from ctrkit.units import format_bytes, format_duration
+from ctrkit.units import format_bytes, format_duration, format_percent
 
 Run = Callable[[Sequence[str]], str]
 """Runs a command and returns what it says; empty where it fails or takes too long."""
@@ -193,8 +193,8 @@ def _stolen(begin: HostFigures, end: HostFigures, wall_s: float) -> Finding | No
         return None
     return _note(
         "stolen CPU",
-        f"the hypervisor gave {share:.0%} of the processor to other machines; how much it takes "
-        "later in the run is not known",
+        f"the hypervisor gave {format_percent(share)} of the processor to other machines; how much "
+        "it takes later in the run is not known",
     )
 
 
@@ -220,7 +220,7 @@ def _scarce(
         starved = (end.starved_s - begin.starved_s) / wall_s
     least = min(begin.available_bytes, end.available_bytes)
     if starved is not None and starved >= _STARVED_SHARE:
-        lead = f"processes waited for memory for {starved:.0%} of the time"
+        lead = f"processes waited for memory for {format_percent(starved)} of the time"
     elif power.memory_pressure is not None and power.memory_pressure >= 2:
         lead = "the system reports memory pressure"
     elif least < _SCARCE_SHARE * total_bytes:
@@ -240,12 +240,12 @@ def _slowed(begin: HostFigures, end: HostFigures, power: Power) -> Finding | Non
     if throttles > 0:
         lead = f"the processor was slowed down for its heat {throttles} times"
     elif limit < 1:
-        lead = f"the processor was held at {limit:.0%} of its speed for its heat"
+        lead = f"the processor was held at {format_percent(limit)} of its speed for its heat"
     elif power.frequency_share is not None and power.frequency_share < _SLOWED_SHARE:
         return _note(
             "low power",
-            f"the system allows {power.frequency_share:.0%} of the processor's highest frequency; "
-            "another power profile is faster",
+            f"the system allows {format_percent(power.frequency_share)} of the processor's highest "
+            "frequency; another power profile is faster",
         )
     else:
         return None

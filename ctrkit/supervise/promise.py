@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ctrkit.records import Recommendation
 from ctrkit.supervise.ledger import LedgerRow, totals
-from ctrkit.units import format_bytes, format_duration
+from ctrkit.units import format_bytes, format_duration, format_percent
 
 # So much must have been seen before the run's own pace counts: steps and seconds, or only seconds.
 _PACE_STEPS, _PACE_S, _PACE_LONG_S = 20, 60.0, 600.0
@@ -195,17 +195,17 @@ def _slow_cause(rows: Sequence[LedgerRow], standing: Standing, promise: Promise 
         "the loader does not keep up: ctrkit probe finds a cell that does"
     )  # fmt: skip
     if now >= before + _WAIT_ROSE and now >= _WAIT_ROSE:
-        return Cause(f"data wait rose from {before:.0%} to {now:.0%}".replace("%", " %") + beside,
-                     advice)  # fmt: skip
+        rose = f"data wait rose from {format_percent(before)} to {format_percent(now)}"
+        return Cause(rose + beside, advice)
     if now >= _WAIT_MATTERS:
-        return Cause(f"data wait takes {now:.0%}".replace("%", " %") + f" of the time{beside}",
+        return Cause(f"data wait takes {format_percent(now)} of the time{beside}",
                      advice)  # fmt: skip
     if others:
         return Cause(others, advice)
     spent = totals(stepping)
     parts = ("transfer", "compute", "optimizer", "validation", "checkpoint", "logging")
     most = max(parts, key=lambda name: spent[name])
-    share = f"{_share(stepping, most):.0%}".replace("%", " %")
+    share = format_percent(_share(stepping, most))
     slower = ""
     if promise is not None and standing.done > standing.began:
         epochs = standing.done - standing.began

@@ -16,7 +16,7 @@ DONE = StageProgress(
 
 
 def test_a_line_says_rows_pace_and_what_is_left() -> None:
-    line = "reading a.csv: 50%, 5,000,000 rows at 1.25 M/s, 4 s left"
+    line = "reading a.csv: 50 %, 5,000,000 rows at 1.25 M/s, 4 s left"
     assert running_line(HALF) == line
     assert running_line(StageProgress(name="joining", elapsed_s=2.0)) == "joining: 2 s"
     assert ended_line(DONE) == "reading a.csv: 10,000,000 rows at 1.25 M/s, 8 s"

@@ -93,7 +93,7 @@ def test_a_slower_step_with_nothing_beside_it_is_unexplained(measured):
     found = diagnose(CELL, [run, run], Ceilings(compute_step_s=1.0))
     assert [f.stage for f in found] == ["backward", "unexplained"]
     assert found[1].share == pytest.approx(1 / 3)
-    assert "33%" in found[1].text
+    assert "33 %" in found[1].text
 
 
 def test_what_its_stages_do_not_make_up_is_unexplained(measured):

@@ -63,7 +63,7 @@ def test_what_does_not_fit_into_four_fifths_of_the_memory_is_refused(inspection)
     assert memory_refusal(cell(4), trials, inspection(), limits(3 * GB)) is None
     reason = memory_refusal(cell(6), trials, inspection(), limits(3 * GB))
     assert "3 GB of memory" in reason
-    assert "80%" in reason
+    assert "80 %" in reason
     assert memory_refusal(cell(6), trials, inspection(), None) is None
     assert memory_refusal(cell(6), trials, inspection(), limits(None)) is None
 

@@ -304,12 +304,12 @@ def test_what_only_informs_is_a_note_and_a_share_is_said_once(
 ) -> None:
     found = [
         Finding(stage="backward", share=0.58, worth_x=2.4, confidence="high",
-                text="backward limits the step: 58% of 11.1 s"),
+                text="backward limits the step: 58 % of 11.1 s"),
         Finding(stage="epoch", share=None, worth_x=None, confidence="high", text="no length"),
     ]  # fmt: skip
     run = make_run("probe", recommendation=replace(recommendation, findings=found))
     text = text_of(run.path, 120)
-    assert "limited by       backward limits the step: 58% of 11.1 s. Without it: 2.4x as" in text
+    assert "limited by       backward limits the step: 58 % of 11.1 s. Without it: 2.4x as" in text
     assert "note             epoch: no length. Confidence: high." in text
 
 
