@@ -37,6 +37,9 @@ WIDTH, CROSS_LAYERS = 16, 3
 PACKAGES = ("fuxictr", "torch-rechub")
 RUN_DEADLINE_S = 1200.0
 EQUAL_BEFORE = 1e-5  # of probabilities, from one start
+# FuxiCTR takes an embedding whose elements add up to exactly 0 for padding: where that is the only
+# event of a history, the mean is divided by 1e-12, which can end a run with NaN; seldom, and told.
+TRIES = 3
 NOTES = {
     "ctrkit": "one table, fused Adam, clipping at 10",
     "fuxictr": "clipping at 10",
@@ -99,6 +102,7 @@ class Contest:
         meta = json.loads((folder / "store" / "meta.json").read_text())
         self.train_rows = meta["rows"]["train"]
         self.launches = 0
+        self.failures: list[str] = []
 
     def launch(self, contender: str, workers: int, check: bool = False) -> dict[str, Any]:
         """The contender's answer, and `command_s`, the seconds of the whole command.
@@ -132,8 +136,16 @@ class Contest:
         return {**answer, "command_s": time.monotonic() - began_s}
 
     def measure(self, contender: str, workers: int, number: int) -> Run:
-        """One launch, as a row of the result."""
-        answer = self.launch(contender, workers)
+        """One launch, as a row of the result; a peer that fails is launched again."""
+        for attempt in range(1, TRIES + 1):
+            try:
+                answer = self.launch(contender, workers)
+                break
+            except RuntimeError as error:
+                self.failures.append(f"{contender}, {workers} workers, round {number}: {error}")
+                print(self.failures[-1], file=sys.stderr, flush=True)
+                if contender not in PEERS or attempt == TRIES:
+                    raise
         run = Run(
             contender=contender, workers=workers, round=number,
             rows_per_s=self.train_rows / statistics.fmean(answer["train_s"][1:]),
@@ -321,8 +333,12 @@ def main() -> None:
             except RuntimeError as error:
                 raise SystemExit(f"bench/epoch.py: {error}") from None
             lines += table(case, checks, runs, peers)
+            lines += [f"\nFailed, and launched again: {each}" for each in contest.failures]
             summed = summary(case, runs, peers) if peers else {}
-            found.append({"models": checks, "summary": summed, "runs": [vars(run) for run in runs]})
+            found.append(
+                {"models": checks, "summary": summed, "runs": [vars(run) for run in runs],
+                 "failures": contest.failures}
+            )  # fmt: skip
             text = "\n".join([*heading(found, options), *lines, ""])
             save(found, text, options)
     print(text, end="")
