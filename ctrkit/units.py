@@ -56,9 +56,13 @@ def format_duration(seconds: float | None) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
-def format_percent(share: float) -> str:
-    """A share as a percentage, one digit after the point below 10 %: `4.2 %`, `75 %`."""
-    return f"{share * 100:.1f} %" if share < 0.0995 else f"{share * 100:.0f} %"
+def format_percent(share: float, *, aligned: bool = False) -> str:
+    """A share as a percentage, one digit after the point below 10 %: `4.2 %`, `75 %`.
+
+    A digit 0 is left out (`3 %`), but not of an `aligned` one, which is for columns.
+    """
+    digits = f"{share * 100:.1f}" if share < 0.0995 else f"{share * 100:.0f}"
+    return f"{digits if aligned else digits.removesuffix('.0')} %"
 
 
 def format_bytes(size_bytes: float | None) -> str:

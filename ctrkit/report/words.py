@@ -93,10 +93,10 @@ def step_words(value_s: float | None, low_s: float | None, high_s: float | None)
 
 
 def percent(share: float | None) -> str:
-    """A share as a percentage, one digit after the point below 10 %."""
+    """A share as a percentage for a column; empty where it is unknown."""
     if share is None or math.isnan(share):
         return ""
-    return format_percent(share)
+    return format_percent(share, aligned=True)
 
 
 def rate_words(rows_per_s: float | None) -> str:

@@ -344,7 +344,9 @@ def in_global_order(
 
     def pieces_of(name: str) -> Iterator[Tensor]:
         of_ranks = [
-            columns[name].to(filled[0][name].dtype).split([0] * (most - len(pieces)) + [*pieces])
+            columns[name]
+            .to(filled[0][name].dtype)
+            .split_with_sizes([0] * (most - len(pieces)) + [*pieces])
             for columns, pieces in parts
         ]
         return itertools.chain.from_iterable(zip(*of_ranks, strict=True))

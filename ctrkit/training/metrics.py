@@ -173,7 +173,9 @@ class Scores:
 
     def batches(self, *names: str) -> Iterator[tuple[Tensor, ...]]:
         """The columns of these names, a batch at a time, as they were appended."""
-        return zip(*(self._rows(name).split(self._pieces) for name in names), strict=True)
+        return zip(
+            *(self._rows(name).split_with_sizes(self._pieces) for name in names), strict=True
+        )
 
     def arrays(self) -> dict[str, Array]:
         """All rows as arrays (N,), by name. Waits for the device."""

@@ -11,6 +11,7 @@ from ctrkit.units import (
     format_bytes,
     format_count,
     format_duration,
+    format_percent,
     parse_bytes,
     parse_duration_s,
 )
@@ -65,3 +66,12 @@ def test_bytes_and_counts() -> None:
     assert format_bytes(512) == "512 B"
     assert format_bytes(None) == "-"
     assert format_count(1277527) == "1,277,527"
+
+
+@pytest.mark.parametrize(
+    ("share", "text", "aligned"),
+    [(0.0, "0 %", "0.0 %"), (0.03, "3 %", "3.0 %"), (0.042, "4.2 %", "4.2 %"),
+     (0.0994, "9.9 %", "9.9 %"), (0.0996, "10 %", "10 %"), (0.754, "75 %", "75 %")],
+)  # fmt: skip
+def test_percentages(share: float, text: str, aligned: str) -> None:
+    assert (format_percent(share), format_percent(share, aligned=True)) == (text, aligned)
