@@ -99,8 +99,9 @@ def main() -> int:
             kills = list(pool.map(one, plans))
         costs = _costs(folder)
     equal = sum(not kill.different for kill in kills)
+    argv = [word for word in sys.argv[1:] if word not in ("--out", str(options.out))]
     document = {
-        "argv": sys.argv[1:], "environment": describe_environment(), "epochs": epochs,
+        "argv": argv, "environment": describe_environment(), "epochs": epochs,
         "whole_s": whole_s, "kills": [asdict(kill) for kill in kills], "equal": equal,
         "inside_a_write": sum(kill.in_write for kill in kills), "checkpoint_costs_s": costs,
         "wall_s": time.monotonic() - began_s,
