@@ -55,7 +55,7 @@ class EpochWorkload(Workload):
             self.store,
             cell,
             split=split,
-            seed=self.given.seed,
+            seed=self.given.seed + self.given.order,
             history_length=self.given.history or 1,
         )
 

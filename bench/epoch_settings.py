@@ -50,6 +50,7 @@ class Settings:
     seed: int
     workers: int = 0
     check: bool = False
+    order: int = 0  # of the rows, another in each round
 
     @classmethod
     def read(cls, path: str | Path) -> Settings:
@@ -203,5 +204,5 @@ def contend(run: Callable[[Settings], None]) -> None:
     """Body of a contender's own process: settings in, answer out."""
     settings = Settings.read(sys.argv[1])
     torch.set_num_threads(settings.threads)
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(settings.seed + settings.order)
     run(settings)

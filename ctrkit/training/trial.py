@@ -24,6 +24,7 @@ from ctrkit.training.batches import batch_rows
 from ctrkit.training.checkpoint import save_checkpoint
 from ctrkit.training.devices import peak_device_bytes, synchronize
 from ctrkit.training.distributed import current_ranks
+from ctrkit.training.stages import ClockTimer, StageTimer, stage_timer
 from ctrkit.training.stamps import BatchClock
 from ctrkit.workloads.protocol import Batch, EpochLoader, Task, Workload
 
@@ -54,6 +55,11 @@ class Trial:
         """Add to the measurement and save it: a trial that is cut off keeps what it had."""
         self.measured = dataclasses.replace(self.measured, **measured)
         self.save(self.measured)
+
+    def add_stages(self, timer: StageTimer) -> None:
+        """Add what stages of the step took."""
+        for stage, seconds in timer.read().items():
+            self.measured.stages.setdefault(stage, []).extend(seconds)
 
     def synchronize(self) -> None:
         """Wait for the device, where one is used."""
@@ -192,6 +198,9 @@ class EpochWindow:
 
     def steps(self, window: str, count: int, *, save: bool = True) -> bool:
         """Take so many steps, stamped; False once the epoch is over."""
+        # elsewhere than on the CPU a stage could only be timed by waiting for it
+        timed = window == "throughput" and self.trial.cell.device == "cpu"
+        timer = ClockTimer() if timed else None
         for _ in range(count):
             taken = self.pending or self._take()
             self.pending = None
@@ -199,7 +208,7 @@ class EpochWindow:
                 return False
             asked_s, delivered_s, batch = taken
             made = self.trial.batches.taken(asked_s, delivered_s) if self.makes else {}
-            _train_step(self.trial, batch, attribute=window == "throughput")
+            _train_step(self.trial, batch, timer)
             self.step += 1
             (rows,) = self.trial.ranks.sum(batch_rows(batch))
             self.rows += rows
@@ -210,6 +219,8 @@ class EpochWindow:
             )  # fmt: skip
             self.trial.progress.enter(Stage.STEP)
             self.trial.progress.step(self.step, rows=rows, wait_s=delivered_s - asked_s)
+        if timer is not None:
+            self.trial.add_stages(timer)
         if save:
             self.trial.save(self.trial.measured)
         return True
@@ -221,15 +232,17 @@ class EpochWindow:
             self.trial.save(self.trial.measured)
 
     def attribute(self, count: int) -> None:
-        """The attribution window: the device is synchronised after every stage."""
+        """The attribution window: its stages alone are timed."""
+        timer = stage_timer(self.trial.cell.device)
         for _ in range(count):
             taken = self._take()
             if taken is None:
-                return
-            _train_step(self.trial, taken[2], attribute=True, synchronize_stages=True)
+                break
+            _train_step(self.trial, taken[2], timer)
             self.step += 1
             self.rows += self.trial.ranks.sum(batch_rows(taken[2]))[0]
             self.trial.progress.step(self.step)
+        self.trial.add_stages(timer)
 
     def end(self) -> None:
         """End the epoch: to its own end where that was reached, else by giving the iterator up."""
@@ -251,31 +264,16 @@ class EpochWindow:
             self.trial.note(teardown_s=self.trial.now_s() - began_s)
 
 
-def _train_step(
-    trial: Trial, batch: Batch, *, attribute: bool, synchronize_stages: bool = False
-) -> None:
-    """One step; its stages are timed on the CPU always, elsewhere only when synchronised."""
+def _train_step(trial: Trial, batch: Batch, timer: StageTimer | None) -> None:
     if trial.task is None:
         return
-    timed = synchronize_stages or (attribute and trial.cell.device == "cpu")
-    last_s = time.perf_counter()
-
-    def mark(stage: str) -> None:
-        nonlocal last_s
-        if not timed:
-            return
-        if synchronize_stages:
-            trial.synchronize()
-        now_s = time.perf_counter()
-        trial.measured.stages.setdefault(stage, []).append(now_s - last_s)
-        last_s = now_s
-
-    if synchronize_stages:
-        trial.synchronize()
-        last_s = time.perf_counter()
+    if timer is None:
+        trial.task.train_step(trial.task.transfer(batch), lambda stage: None)
+        return
+    timer.begin()
     on_device = trial.task.transfer(batch)
-    mark("transfer")
-    trial.task.train_step(on_device, mark)
+    timer.mark("transfer")
+    trial.task.train_step(on_device, timer.mark)
 
 
 def stamp(stamps: Stamps, **values: Any) -> None:
