@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import sys
 import time
@@ -10,7 +9,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ctrkit.calibration import note_calibration, row_of_run
 from ctrkit.commands.choice import (
@@ -20,6 +18,7 @@ from ctrkit.commands.choice import (
     default_choice,
     newest_fitting,
 )
+from ctrkit.commands.epoch_watch import EpochWatch, epoch_rows
 from ctrkit.commands.options import Axes, CommonOptions, duration_s, single_axes
 from ctrkit.commands.probe import brief_probe
 from ctrkit.commands.restarts import RestartRules, Supervision, run_over_restarts
@@ -42,7 +41,6 @@ from ctrkit.locks import only_writer
 from ctrkit.records import Inspection
 from ctrkit.report.incidents import live_line, summary_words
 from ctrkit.report.live_train import TrainDisplay
-from ctrkit.report.silence import SilenceNotice
 from ctrkit.report.words import plural
 from ctrkit.runs import Incident, RunFolder, known_runs
 from ctrkit.supervise.awake import Awake
@@ -51,8 +49,6 @@ from ctrkit.supervise.sampler import host_slept_s
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
 from ctrkit.supervise.supervisor import Outcome, Tick, run_child
 from ctrkit.units import format_duration
-
-_LOOK_AT_EPOCHS_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,48 +255,6 @@ def _resumed(
     return run, dataclasses.replace(spec, folder=folder, cell=cell, train=plan)
 
 
-class _EpochWatch:
-    """Notices new rows of `epochs.csv` and hands ticks on to the display."""
-
-    def __init__(
-        self, path: Path, display: TrainDisplay, skip: int, stop: StopRequest | None = None
-    ) -> None:
-        self.path, self.display, self.shown = path, display, skip
-        self.stop, self.told = stop or StopRequest(), False
-        self.looked_s = 0.0
-        self.silence = SilenceNotice()
-
-    def __call__(self, tick: Tick) -> None:
-        self.display.tick(tick.progress)
-        if self.stop.finish and not self.told:
-            self.told = True
-            self.display.message("finishing the step and saving; Ctrl-C again: stop now")
-        if line := self.silence(tick):
-            self.display.message(line)
-        if time.monotonic() - self.looked_s >= _LOOK_AT_EPOCHS_S:
-            self.look()
-
-    def look(self) -> None:
-        """Show the rows that are new."""
-        self.looked_s = time.monotonic()
-        rows = epoch_rows(self.path)
-        for row in rows[self.shown :]:
-            self.display.epoch_done(row)
-        self.shown = len(rows)  # fewer than before where an older checkpoint was gone on from
-
-
-def epoch_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of `epochs.csv` with numbers for texts; blanks are left out."""
-    if not path.is_file():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = [
-            {name: float(text) for name, text in row.items() if text}
-            for row in csv.DictReader(file)
-        ]
-    return [{**row, "epoch": int(row["epoch"])} for row in rows if "epoch" in row]
-
-
 def _train(
     run: RunFolder,
     spec: ChildSpec,
@@ -321,7 +275,7 @@ def _train(
     )
     with awake or nullcontext(), shown as display:
         display.message(budgets.in_words())
-        watch = _EpochWatch(
+        watch = EpochWatch(
             run.path / "epochs.csv", display, before if spec.train.resume else 0, stop
         )
         times = Timekeeper(run, spec, time_rules, display, stop, awake=awake)

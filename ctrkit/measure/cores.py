@@ -1,4 +1,4 @@
-"""Whether threads, workers and cores fit together: too many of the first two, or idle cores."""
+"""Whether threads, workers and cores fit together: too many, too few, or idle cores."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from ctrkit.records import Finding, Measurement
 _COMPUTING = 0.2
 #: So much of the cores is in use where they are full, and so many are idle where that matters.
 _FULL_SHARE, _IDLE_CORES = 0.9, 0.75
+#: The loader limits, and it waits itself: for a disk or a network, that is, not for a processor.
+_WAITING, _MOSTLY_IDLE = 0.5, 0.5
 
 
 def core_findings(cell: Cell, launches: Sequence[Measurement], cores: int) -> list[Finding]:
@@ -47,6 +49,35 @@ def core_findings(cell: Cell, launches: Sequence[Measurement], cores: int) -> li
         )
         return [_finding(text, "medium")]
     return []
+
+
+def waiting_finding(cell: Cell, launches: Sequence[Measurement], cores: int) -> Finding | None:
+    """That the loop waits for a loader that waits itself: workers beyond the cores then help.
+
+    Args:
+        cell: the configuration; one whose loader has no workers is left out.
+        launches: of it.
+        cores: physical ones that it may use.
+    """
+    used = used_cores(launches)
+    waits = [share for share in map(data_wait_share, launches) if share is not None]
+    making = min(cores, max(1, cell.workers * cell.nproc))
+    if cell.loader in ("thread", "resident") or not waits or used is None:
+        return None
+    if sum(waits) / len(waits) < _WAITING or used > _MOSTLY_IDLE * making:
+        return None
+    more = max(cell.workers, cores)
+    return Finding(
+        stage="workers",
+        share=None,
+        worth_x=None,
+        text=(
+            f"the loop waits for data while {used:.1f} of {cores} cores are busy: the loader waits "
+            "itself, for a disk, a network or a lock; workers beyond the cores may then help: "
+            f"--workers {cell.workers},{2 * more},{4 * more} would tell"
+        ),
+        confidence="medium",
+    )
 
 
 def used_cores(launches: Sequence[Measurement]) -> float | None:

@@ -85,6 +85,8 @@ def build_matrix(
     _check(asked, inspection)
     heeded, notes = _heeded(asked, inspection)
     values = _defaults(inspection, cores or physical_cores()) | heeded
+    if "workers" in heeded and "persistent" not in heeded:
+        values["persistent"] = (False,)  # named counts of workers are cells of one kind
     cells: dict[Cell, None] = {}
     invalid: dict[Cell, str] = {}
     for combination in product(*(values[axis] for axis in _AXES)):
@@ -130,7 +132,7 @@ def _defaults(inspection: Inspection, cores: int) -> dict[str, tuple[Any, ...]]:
         "workers": default_workers(cores) if "workers" in varies else (0,),
         "start_method": ("spawn",),
         "prefetch": (2,),
-        "persistent": (False,),
+        "persistent": (False, True) if "persistent" in varies else (False,),
         "pin": (False,),
         "threads": (cores,),
         "batch_size": (inspection.default_batch_size,),

@@ -9,7 +9,7 @@ from typing import Any
 from ctrkit.config import Cell
 from ctrkit.environment import physical_cores
 from ctrkit.errors import InconclusiveError, NoViableCellError
-from ctrkit.measure.cores import core_findings
+from ctrkit.measure.cores import core_findings, waiting_finding
 from ctrkit.measure.diagnosis import Ceilings, diagnose
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.steps import mean_step_s
@@ -132,6 +132,9 @@ def findings(chosen: Candidate, search: SearchResult, inspection: Inspection) ->
     )
     if inspection.has_task:
         found += core_findings(chosen.cell, search.launches(chosen.cell), physical_cores())
+    waiting = waiting_finding(chosen.cell, search.launches(chosen.cell), physical_cores())
+    if waiting is not None and "workers" in inspection.axes:
+        found.append(waiting)
     if any(t.ok and t.result.verdict == "shutdown-hang" for t in search.full_trials(chosen.cell)):
         found.append(_never_ends())
     if chosen.projection is None:

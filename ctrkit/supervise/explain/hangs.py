@@ -14,9 +14,9 @@ from ctrkit.supervise.explain.blame import (
     blame,
     is_worker,
     kernel_wait,
-    others_in_user_code,
 )
 from ctrkit.supervise.explain.deaths import death_of_worker, dropped_batch, explain_words
+from ctrkit.supervise.explain.locks import NO_FORK, file_lock, is_forked, lock, takes_lock
 from ctrkit.supervise.explain.scene import (
     Process,
     Role,
@@ -26,7 +26,6 @@ from ctrkit.supervise.explain.scene import (
     waits_for_loader,
 )
 from ctrkit.supervise.explain.stacks import (
-    Frame,
     Thread,
     find_frame,
     is_users,
@@ -42,11 +41,9 @@ _TORCH_LOADER = "torch/utils/data/dataloader.py"
 _LAUNCHERS = ("multiprocessing/popen_spawn_posix.py", "multiprocessing/popen_forkserver.py")
 _OPENMP = re.compile(r"lib(gomp|iomp5?|omp)\b")
 _REGEX = re.compile(r"\bre\.|\bregex\.|\.(full)?match\(|\.search\(|\.sub\(|\.find(all|iter)\(")
-_LOCK = re.compile(r"\bwith\b.*(lock|mutex|cond)|\.acquire\(|\block\b", re.IGNORECASE)
 _TENSOR = re.compile(r"\btorch\.|\bnp\.|\bnumpy\.|\bcv2\.|\.(sum|mean|matmul|mm|bmm|to|cpu)\(|@")
 _C_CALL = re.compile(r"ctypes|CDLL|PyDLL|pythonapi|\blib\w*\.", re.IGNORECASE)
 _LOOK_THERE = "look at that line: give what it waits for a timeout, or keep it out of the loader"
-_NO_FORK = "start the workers with spawn, or use a loader without processes"
 
 
 def stopped(scene: Scene) -> Cause | None:
@@ -298,8 +295,8 @@ def openmp(scene: Scene, process: Process) -> Cause | None:
     """A parallel region waits for threads that a fork did not copy."""
     library = process.wait.library if process.wait else None
     inside = library is not None and _OPENMP.search(library) is not None
-    forked = _is_forked(scene, process)
-    maybe = library is None and forked and not _takes_lock(scene, process)
+    forked = is_forked(scene, process)
+    maybe = library is None and forked and not takes_lock(scene, process)
     if not inside and not (maybe and _in_tensor_code(scene, process)):
         return None
     if not forked:
@@ -308,17 +305,17 @@ def openmp(scene: Scene, process: Process) -> Cause | None:
     sure = "waits" if inside else "most likely waits"
     return blame(scene, process, "OpenMP over fork", f"{sure} in OpenMP for threads that were not "
                  "copied when the worker was forked", about="OpenMP over fork",
-                 fix=f"leave `torch.set_num_threads` at 1 in workers, or {_NO_FORK}")  # fmt: skip
+                 fix=f"leave `torch.set_num_threads` at 1 in workers, or {NO_FORK}")  # fmt: skip
 
 
 def mps_over_fork(scene: Scene, process: Process) -> Cause | None:
     """A forked worker uses tensors while the main process uses MPS."""
-    if scene.device != "mps" or not _is_forked(scene, process):
+    if scene.device != "mps" or not is_forked(scene, process):
         return None
-    if _takes_lock(scene, process) or not _in_tensor_code(scene, process):
+    if takes_lock(scene, process) or not _in_tensor_code(scene, process):
         return None
     return blame(scene, process, "MPS over fork", "hangs in a tensor operation: it was forked from "
-                 "a process that uses MPS", fix=_NO_FORK, about="MPS over fork")  # fmt: skip
+                 "a process that uses MPS", fix=NO_FORK, about="MPS over fork")  # fmt: skip
 
 
 def mps_waits(scene: Scene, process: Process) -> Cause | None:
@@ -331,44 +328,6 @@ def mps_waits(scene: Scene, process: Process) -> Cause | None:
                  fix="update macOS and torch, or run on cpu", about="MPS")  # fmt: skip
 
 
-def lock(scene: Scene, process: Process) -> Cause | None:
-    """It waits for a lock, or to be woken by a thread."""
-    forked = _is_forked(scene, process)
-    if not _takes_lock(scene, process):
-        in_c = process.wait is not None and process.wait.syscall == "futex"
-        if not (in_c and forked and process.in_loop):
-            return None
-    if forked and not others_in_user_code(process):
-        if _waits_to_be_woken(process.stack):
-            return blame(scene, process, "thread over fork", "waits to be woken by a thread, and "
-                         "threads of the main process are not copied when a worker is forked",
-                         fix=f"start the thread in the worker (`worker_init_fn`), or {_NO_FORK}",
-                         about="thread over fork")  # fmt: skip
-        return blame(scene, process, "lock over fork", "waits for a lock that another thread of "
-                     "the main process most likely held when the worker was forked",
-                     fix=_NO_FORK, about="lock over fork")  # fmt: skip
-    if _waits_to_be_woken(process.stack):
-        return blame(scene, process, "waits for a thread", "waits to be woken by a thread that "
-                     "does not do it", fix="see in the stacks what that thread does")  # fmt: skip
-    alone = "" if scene.workers else "; no worker is involved"
-    return blame(scene, process, "deadlock", f"waits for a lock that is never released{alone}",
-                 fix="see who holds it; a lock that is taken twice by one thread must be an RLock",
-                 )  # fmt: skip
-
-
-def file_lock(scene: Scene, process: Process) -> Cause | None:
-    """It waits for a lock on a file."""
-    wait = process.wait
-    by_call = wait is not None and wait.syscall in ("flock", "fcntl")
-    by_stack = find_frame(process.stack, "filelock/_api.py", "acquire")
-    if not by_call and not by_stack:
-        return None
-    which = f" on {wait.target}" if wait and by_call and wait.target else ""
-    return blame(scene, process, "file lock", f"waits for a file lock{which} that another process "
-                 "or another open file holds", fix="release the file lock before the loader needs "
-                 "it; it is shared by what was forked with it open")  # fmt: skip
-
-
 STUCK: tuple[StuckPattern, ...] = (
     starts_up, spins, init_hangs, holds_gil, file_lock, mps_over_fork, mps_waits, openmp, lock,
 )  # fmt: skip
@@ -377,42 +336,9 @@ HANGS: tuple[Pattern, ...] = (
 )  # fmt: skip
 
 
-def _is_forked(scene: Scene, process: Process) -> bool:
-    return is_worker(scene, process) and scene.start_method == "fork"
-
-
 def _tail(process: Process) -> str:
     what = kernel_wait(process)
     return f": it {what}" if what else ""
-
-
-def _takes_lock(scene: Scene, process: Process) -> bool:
-    """By the innermost call, or by the line of code where that is a C call without a frame."""
-    wait = process.wait
-    if wait is not None and wait.syscall is not None and wait.syscall != "futex":
-        return False
-    stack = process.stack
-    if not stack:
-        return False
-    if _waits_to_be_woken(stack) or _lock_call(stack[0]):
-        return True
-    return is_users(stack[0]) and bool(_LOCK.search(scene.source(stack[0])))
-
-
-def _lock_call(frame: Frame) -> bool:
-    takes = ("acquire", "__enter__", "_acquire_restore", "wait", "wait_for", "_acquireLock")
-    files = ("/threading.py", "multiprocessing/synchronize.py", "/logging/__init__.py")
-    return any(frame.is_in(file, *takes) for file in files)
-
-
-def _waits_to_be_woken(stack: Thread) -> bool:
-    innermost = stack[:4]
-    return any(
-        frame.is_in("/threading.py", "wait", "wait_for", "join", "_wait_for_tstate_lock")
-        or frame.is_in("/queue.py", "get", "put", "join")
-        or frame.is_in("concurrent/futures/_base.py", "result", "wait")
-        for frame in innermost
-    )
 
 
 def _in_tensor_code(scene: Scene, process: Process) -> bool:

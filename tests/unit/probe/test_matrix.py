@@ -47,6 +47,13 @@ def test_all_devices_are_probed_unless_some_are_named(inspection):
     assert axis(build(inspection, {"device": ("cpu",)}, devices=both), "device") == {"cpu"}
 
 
+def test_workers_that_nobody_named_are_tried_kept_between_epochs_too(inspection):
+    kept = {(cell.workers > 0, cell.persistent) for cell in build(inspection).cells}
+    assert kept == {(False, False), (True, False), (True, True)}
+    assert axis(build(inspection, {"workers": (2,)}), "persistent") == {False}
+    assert axis(build(inspection, {"persistent": (True,), "workers": (2,)}), "persistent") == {True}
+
+
 def test_a_named_axis_is_exactly_the_set_of_cells(inspection):
     plan = build(inspection, {"workers": (2,), "batch_size": (512, 1024), "prefetch": (1, 4)})
     assert plan.refused == ()

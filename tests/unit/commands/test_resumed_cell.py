@@ -1,14 +1,12 @@
-"""What `ctrkit train` decides itself: the cell of a resumed run, and the epochs that it shows."""
+"""The cell of a resumed run."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ctrkit.commands.resuming import with_axes
-from ctrkit.commands.train import _EpochWatch
 from ctrkit.config import Cell, make_cell
 from ctrkit.errors import UsageError
 
@@ -42,21 +40,3 @@ def test_axes_that_were_given_change_the_cell(
 def test_a_loader_without_processes_takes_no_workers() -> None:
     with pytest.raises(UsageError, match="loader thread has no worker processes"):
         with_axes(WORKERS, {"loader": "thread"})
-
-
-class Display:
-    def __init__(self) -> None:
-        self.shown: list[int] = []
-
-    def epoch_done(self, row: dict[str, Any]) -> None:
-        self.shown.append(row["epoch"])
-
-
-def test_epochs_that_are_trained_again_are_shown_again(tmp_path: Path) -> None:
-    display = Display()
-    watch = _EpochWatch(tmp_path / "epochs.csv", display, skip=0)  # type: ignore[arg-type]
-    for rows in (0, 1, 2, 2, 1, 2):
-        lines = ["epoch,val_auc", *(f"{epoch}," for epoch in range(1, rows + 1))]
-        (tmp_path / "epochs.csv").write_text("\n".join(lines) + "\n")
-        watch.look()
-    assert display.shown == [1, 2, 2]

@@ -1,0 +1,57 @@
+"""Shows the epochs of a training run as it writes them."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+from ctrkit.report.live_train import TrainDisplay
+from ctrkit.report.silence import SilenceNotice
+from ctrkit.supervise.stop import StopRequest
+from ctrkit.supervise.supervisor import Tick
+
+_LOOK_AT_EPOCHS_S = 0.5
+
+
+class EpochWatch:
+    """Notices new rows of `epochs.csv` and hands ticks on to the display."""
+
+    def __init__(
+        self, path: Path, display: TrainDisplay, skip: int, stop: StopRequest | None = None
+    ) -> None:
+        self.path, self.display, self.shown = path, display, skip
+        self.stop, self.told = stop or StopRequest(), False
+        self.looked_s = 0.0
+        self.silence = SilenceNotice()
+
+    def __call__(self, tick: Tick) -> None:
+        self.display.tick(tick.progress)
+        if self.stop.finish and not self.told:
+            self.told = True
+            self.display.message("finishing the step and saving; Ctrl-C again: stop now")
+        if line := self.silence(tick):
+            self.display.message(line)
+        if time.monotonic() - self.looked_s >= _LOOK_AT_EPOCHS_S:
+            self.look()
+
+    def look(self) -> None:
+        """Show the rows that are new."""
+        self.looked_s = time.monotonic()
+        rows = epoch_rows(self.path)
+        for row in rows[self.shown :]:
+            self.display.epoch_done(row)
+        self.shown = len(rows)  # fewer than before where an older checkpoint was gone on from
+
+
+def epoch_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of `epochs.csv` with numbers for texts; blanks are left out."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [
+            {name: float(text) for name, text in row.items() if text}
+            for row in csv.DictReader(file)
+        ]
+    return [{**row, "epoch": int(row["epoch"])} for row in rows if "epoch" in row]
