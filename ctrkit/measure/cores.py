@@ -61,10 +61,9 @@ def waiting_finding(cell: Cell, launches: Sequence[Measurement], cores: int) -> 
     """
     used = used_cores(launches)
     waits = [share for share in map(data_wait_share, launches) if share is not None]
-    making = min(cores, max(1, cell.workers * cell.nproc))
     if cell.loader in ("thread", "resident") or not waits or used is None:
         return None
-    if sum(waits) / len(waits) < _WAITING or used > _MOSTLY_IDLE * making:
+    if sum(waits) / len(waits) < _WAITING or not waits_itself(cell, launches, cores):
         return None
     more = max(cell.workers, cores)
     return Finding(
@@ -78,6 +77,13 @@ def waiting_finding(cell: Cell, launches: Sequence[Measurement], cores: int) -> 
         ),
         confidence="medium",
     )
+
+
+def waits_itself(cell: Cell, launches: Sequence[Measurement], cores: int) -> bool:
+    """Whether what makes the batches is mostly idle; of a loader alone, or one that limits."""
+    used = used_cores(launches)
+    making = min(cores, max(1, cell.workers * cell.nproc))
+    return used is not None and used <= _MOSTLY_IDLE * making
 
 
 def used_cores(launches: Sequence[Measurement]) -> float | None:

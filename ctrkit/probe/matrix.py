@@ -34,17 +34,21 @@ _AXES = (
 )  # fmt: skip
 _OF_WORKERS = ("start_method", "prefetch", "persistent")
 _MOST_DEFAULT_WORKERS = 8
+_MOST_WAITING_WORKERS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixPlan:
     """The cells to probe, in a stable order, and those refused, each with its reason.
 
-    `notes` are on what was asked for, `warnings` on the hazards of the cells; a line each. `limits`
-    are what is free of the machine, None where what would not fit is to be tried all the same.
+    Those of `if_waiting` have more workers than the machine has cores: they are cells only where
+    their loader is found to wait, for a disk or a network, instead of computing. `notes` are on
+    what was asked for, `warnings` on the hazards of the cells; a line each. `limits` are what is
+    free of the machine, None where what would not fit is to be tried all the same.
     """
 
     cells: tuple[Cell, ...]
+    if_waiting: tuple[Cell, ...] = ()
     refused: tuple[tuple[Cell, str], ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -84,9 +88,37 @@ def build_matrix(
         del asked["device"]
     _check(asked, inspection)
     heeded, notes = _heeded(asked, inspection)
-    values = _defaults(inspection, cores or physical_cores()) | heeded
+    cores = cores or physical_cores()
+    values = _defaults(inspection, cores) | heeded
     if "workers" in heeded and "persistent" not in heeded:
         values["persistent"] = (False,)  # named counts of workers are cells of one kind
+    cells, invalid = _combined(values, heeded)
+    beyond: Sequence[Cell] = ()
+    if values["workers"] == default_workers(cores) and "workers" not in heeded:
+        beyond = list(_combined(values | {"workers": waiting_workers(cores)}, heeded)[0])
+    refused = _unmet(heeded, cells, invalid)
+    known = facts or known_facts(inspection, MachineLimits(system=system or platform.system()))
+    if not run_refused:
+        for cell in list(cells):
+            hazard = refusal(cell, known)
+            if hazard is not None:
+                refused[cell] = hazard.reason
+                del cells[cell]
+        beyond = [cell for cell in beyond if refusal(cell, known) is None]
+    return MatrixPlan(
+        cells=tuple(cells),
+        if_waiting=tuple(beyond),
+        refused=tuple(refused.items()),
+        notes=tuple(notes),
+        warnings=warning_lines(tuple(cells), known),
+        limits=None if run_refused else known.limits,
+    )
+
+
+def _combined(
+    values: Mapping[str, tuple[Any, ...]], heeded: Mapping[str, tuple[Any, ...]]
+) -> tuple[dict[Cell, None], dict[Cell, str]]:
+    """All valid cells of these values, and the invalid ones with their reasons."""
     cells: dict[Cell, None] = {}
     invalid: dict[Cell, str] = {}
     for combination in product(*(values[axis] for axis in _AXES)):
@@ -98,21 +130,7 @@ def build_matrix(
             cells.setdefault(_cell(chosen))
         else:
             invalid.setdefault(_cell(chosen), reason)
-    refused = _unmet(heeded, cells, invalid)
-    known = facts or known_facts(inspection, MachineLimits(system=system or platform.system()))
-    if not run_refused:
-        for cell in list(cells):
-            hazard = refusal(cell, known)
-            if hazard is not None:
-                refused[cell] = hazard.reason
-                del cells[cell]
-    return MatrixPlan(
-        cells=tuple(cells),
-        refused=tuple(refused.items()),
-        notes=tuple(notes),
-        warnings=warning_lines(tuple(cells), known),
-        limits=None if run_refused else known.limits,
-    )
+    return cells, invalid
 
 
 def default_workers(cores: int) -> tuple[int, ...]:
@@ -121,6 +139,12 @@ def default_workers(cores: int) -> tuple[int, ...]:
     if cores > 3:
         counts.add(min(cores - 1, _MOST_DEFAULT_WORKERS))
     return tuple(sorted(counts))
+
+
+def waiting_workers(cores: int) -> tuple[int, ...]:
+    """Worker counts beyond the cores, for loaders that wait for something else."""
+    counts = {min(factor * cores, _MOST_WAITING_WORKERS) for factor in (2, 4)}
+    return tuple(sorted(count for count in counts if count > cores))
 
 
 def _defaults(inspection: Inspection, cores: int) -> dict[str, tuple[Any, ...]]:

@@ -108,8 +108,9 @@ def run_search(
     except InterruptedRunError:
         interrupted = True
     search.complete_rows("interrupted" if interrupted else _OUT_OF_TIME)
+    admitted = [cell for cell in search.cells if cell not in plan.cells]
     return SearchResult(
-        plan=plan,
+        plan=replace(plan, cells=(*plan.cells, *admitted)),
         records=tuple(search.records),
         trials=tuple(search.trials),
         predictions=tuple(search.predictions().values()),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ctrkit.config import Cell, TrialKind, WindowPlan
 from ctrkit.errors import InterruptedRunError
+from ctrkit.measure.cores import waits_itself
 from ctrkit.probe.candidates import Candidate, candidates_of, winner_of
 from ctrkit.probe.finals import Standing
 from ctrkit.probe.known import costs_of, failure_of, project_cell
@@ -98,7 +99,22 @@ class SearchState:
         self._add(record_of(trial, projection), trial)
         if result.interrupted:
             raise InterruptedRunError("interrupted")
+        self._admit(trial)
         return trial
+
+    def _admit(self, trial: Trial) -> None:
+        """Where a loader alone was found to wait, its cells with workers beyond the cores count."""
+        alone = "loader" if self.inspection.has_task else "full"
+        measured = trial.result.measurement
+        if trial.request.kind != alone or not trial.usable or measured is None:
+            return
+        if waits_itself(trial.cell, [measured], self.cores):
+            like = (trial.cell.loader, trial.cell.batch_size)
+            self.cells += [
+                cell
+                for cell in self.plan.if_waiting
+                if (cell.loader, cell.batch_size) == like and cell not in self.cells
+            ]
 
     def _refuse(self, cell: Cell) -> bool:
         """Whether the cell is too large to be tried; then every cell of which this holds has a row.

@@ -59,6 +59,7 @@ class Machine:
     fetch_s: Mapping[str, float] = field(
         default_factory=lambda: {"rows": 0.1, "batches": 0.01, "thread": 0.01, "resident": 0.005}
     )
+    waiting: frozenset[str] = frozenset()  # loaders that use no processor
     validation_batch_s: float | None = None
     checkpoint_s: float = 0.5
     ends: Mapping[str, str] = field(default_factory=dict)
@@ -137,11 +138,12 @@ class Machine:
             return step_s, 0.0
         workers = 1 if cell.loader == "thread" else cell.workers
         if kind == "loader" or not step_s:
-            alone_s = fetch_s / min(max(1, workers), self.cores)
+            most = workers if cell.loader in self.waiting else self.cores
+            alone_s = fetch_s / max(1, min(workers, most))
             return alone_s, alone_s
         prefetch = 3 if cell.loader == "thread" else cell.prefetch or 1
         together_s = steady_step_s(fetch_s, [step_s], workers=workers, prefetch=prefetch)
-        if cell.device == "cpu":
+        if cell.device == "cpu" and cell.loader not in self.waiting:
             together_s = max(together_s, (step_s + fetch_s) / self.cores)
         return together_s, together_s - step_s
 
@@ -153,6 +155,7 @@ class Machine:
     def cpu_s(self, kind: str, cell: Cell) -> float:
         """CPU seconds per step."""
         step_s, fetch_s = self.parts_s(cell)
+        fetch_s = 0.0 if cell.loader in self.waiting else fetch_s
         return (0.0 if kind == "loader" else step_s) + (0.0 if kind == "compute" else fetch_s)
 
 

@@ -415,3 +415,21 @@ def test_a_sixth_of_the_cost_finds_a_cell_near_the_best(machine_bench, form):
     regrets = sorted(row["regret"] for row in rows)
     assert sum(regrets) / len(regrets) <= 0.06
     assert regrets[len(regrets) // 2] <= 0.02
+
+
+def test_more_workers_than_cores_are_tried_where_the_loader_waits(machine, inspection):
+    axes = {"loader": ("rows",)}
+    waiting = machine(fetch_s={"rows": 2.0}, waiting=frozenset({"rows"}))
+    found = waiting.search(axes=axes)
+    assert {cell.workers for cell in found.plan.cells} == {0, 2, 4, 8}
+    assert recommend(found, inspection()).cell.workers == 8
+    busy = machine(fetch_s={"rows": 2.0})
+    found = busy.search(axes=axes)
+    assert {cell.workers for cell in found.plan.cells} == {0, 2}
+    assert rows_of(found) == {cell.cell_id for cell in found.plan.cells}
+
+
+def test_workers_that_were_named_are_all_that_is_tried(machine):
+    waiting = machine(fetch_s={"rows": 2.0}, waiting=frozenset({"rows"}))
+    found = waiting.search(axes={"loader": ("rows",), "workers": (0, 2)})
+    assert {cell.workers for cell in found.plan.cells} == {0, 2}
