@@ -77,6 +77,14 @@ def ask_ctrkit(case: str, budget: str, folder: Path) -> Recommended:
         for row in read_table(out / "trials.parquet").to_pylist()
         if row["kind"] == "full" and row["rows_per_s"] and _cell_of(row) == _cell_of(cell)
     ]
+    # the mean epoch of a run: workers that persist start in the first one only
+    started = [
+        max(0.0, row["first_batch_s"] - row["epoch_restart_s"])
+        for row in read_table(out / "trials.parquet").to_pylist()
+        if row["kind"] == "full" and _cell_of(row) == _cell_of(cell)
+        and row["first_batch_s"] is not None and row["epoch_restart_s"] is not None
+    ]  # fmt: skip
+    start_s = statistics.mean(started) / EPOCHS if started else 0.0
     options: dict[str, Any] = {"num_workers": cell["workers"]}
     if cell["workers"]:
         options |= {
@@ -86,7 +94,7 @@ def ask_ctrkit(case: str, budget: str, folder: Path) -> Recommended:
         }
     return Recommended(
         tool="ctrkit", seconds=seconds, options=options, threads=cell["threads"],
-        rows_per_s=statistics.mean(rows), epoch_s=best["projected_epoch_s"],
+        rows_per_s=statistics.mean(rows), epoch_s=best["projected_epoch_s"] + start_s,
     )  # fmt: skip
 
 

@@ -62,7 +62,7 @@ class Projection:
 
     @property
     def startup(self) -> Interval:
-        """From the launch to the first batch asked for; not part of any epoch."""
+        """What comes once a run; not part of any epoch but the first, which takes that longer."""
         return self.terms["startup"]
 
     def total_of(self, epochs: int) -> Interval:
@@ -160,7 +160,7 @@ def project_steps(
     if whole_s is None:
         whole_s = per_epoch.mean * batches - (min(wait_s, per_epoch.mean) if restart.mean else 0.0)
     teardown = _events([m.teardown_s for m in measurements]) or ZERO
-    startup = _events([m.startup_s for m in measurements]) or ZERO
+    startup = _startup(measurements, restart)
     rest = {"restart": restart, "teardown": teardown}
     rest["validation"] = _validation(measurements, sizes, per_epoch, raised)
     rest["checkpoint"] = _checkpoint(measurements, raised)
@@ -182,6 +182,17 @@ def project_steps(
 def _events(values: Sequence[float | None]) -> Interval | None:
     known = [v for v in values if v is not None]
     return event_interval(known) if known else None
+
+
+def _startup(measurements: Sequence[Measurement], restart: Interval) -> Interval:
+    """Until the first step, once a run: what its first batch takes longer than a restart, too.
+
+    Workers that persist start then and never again.
+    """
+    startup = _events([m.startup_s for m in measurements]) or ZERO
+    first = [m.first_batch_s for m in measurements if m.first_batch_s is not None]
+    longer = _events([max(0.0, first_batch_s - restart.mean) for first_batch_s in first])
+    return total([startup, longer]) if longer else startup
 
 
 def _restart(measurements: Sequence[Measurement], flags: list[str]) -> Interval:

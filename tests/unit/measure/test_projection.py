@@ -24,7 +24,7 @@ def test_every_term_is_counted_once(measured):
     projection = project([full(measured), full(measured)], SIZES)
     means = {name: term.mean for name, term in projection.terms.items()}
     assert means == {
-        "startup": 5.0,
+        "startup": 11.0,  # the first batch takes 6 s longer than one after a restart
         # the first batch's wait lies in the restart
         "training": pytest.approx(10 * (100 * 1.0 - 0.25)),
         "restart": pytest.approx(30.0),
@@ -34,8 +34,16 @@ def test_every_term_is_counted_once(measured):
     }
     assert projection.total.mean == pytest.approx(sum(means.values()))
     assert projection.epoch.mean == pytest.approx(99.75 + 3 + 0.5 + 11 + 2)
-    assert projection.total.mean == pytest.approx(5 + 10 * projection.epoch.mean)
+    assert projection.total.mean == pytest.approx(11 + 10 * projection.epoch.mean)
     assert projection.flags == []
+
+
+def test_workers_that_persist_start_once(measured):
+    kept = project([full(measured, first_batch_s=9.0, restart_s=0.1)], SIZES)
+    anew = project([full(measured, first_batch_s=9.0, restart_s=9.0)], SIZES)
+    assert kept.startup.mean == pytest.approx(5 + 8.9)
+    assert anew.startup.mean == pytest.approx(5)
+    assert anew.total.mean - kept.total.mean == pytest.approx(9 * 8.9)
 
 
 def test_the_interval_holds_the_mean_and_grows_with_the_noise(measured):
