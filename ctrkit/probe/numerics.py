@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -56,8 +57,10 @@ def numerics_options(
             for axis, value in candidate.cell.numerics.items()
         )
         speed = base.objective / candidate.objective
+        spread = math.exp(math.hypot(base.relative_half, candidate.relative_half))
         words = (
-            f"{how} (other numerics): {speed:.2f}x the speed of {base.cell.cell_id}; "
+            f"{how} (other numerics): {speed:.2f}x ({speed / spread:.2f} .. {speed * spread:.2f}) "
+            f"the speed of {base.cell.cell_id}; "
             f"{_loss_words(candidate.cell, base.cell, trials)}"
         )
         total_s = candidate.projection.total.mean if candidate.projection else None
