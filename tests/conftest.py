@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ from hypothesis import settings
 # a crowded machine may take any time for an example
 settings.register_profile("ctrkit", deadline=None)
 settings.load_profile("ctrkit")
+
+# started in the background of a shell that has no job control, all would be born deaf to Ctrl-C
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
