@@ -9,6 +9,7 @@ cores allow.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -194,7 +195,7 @@ def fit_contention(
     if cores <= 0 or few < 1 or many <= few or few_s <= 0 or many_s <= 0:
         raise ValueError(f"cannot fit contention to {fewer}, {more} on {cores} cores")
     crowd, crowd_more = max(1.0, few / cores), max(1.0, many / cores)
-    if crowd == crowd_more:
+    if math.isclose(crowd, crowd_more, rel_tol=1e-6):  # a smaller difference is rounding
         alone_s = (few_s + many_s) / 2
         burnt_s = alone_s if cpu_s is None else min(cpu_s, alone_s)
         return Contention(waiting_s=alone_s - burnt_s, cpu_s=burnt_s, cores=cores)

@@ -3,7 +3,7 @@ import sys
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ctrkit.measure.replay import (
@@ -197,6 +197,7 @@ def test_the_cores_bound_a_step_on_the_cpu():
 
 
 @given(st.integers(1, 8), st.integers(1, 8), st.floats(1, 8), st.floats(0.01, 5), st.floats(0, 5))
+@example(few=1, more=7, cores=7.999999999999999, cpu=3.0, waiting=0.0)
 def test_contention_is_found_again_from_two_worker_counts(few, more, cores, cpu, waiting):
     true = Contention(waiting_s=waiting, cpu_s=cpu, cores=cores)
     many = few + more
