@@ -42,6 +42,7 @@ from ctrkit.probe.windows import Costs, full_windows
 SHARE = 0.15
 #: Seconds of a launch of the exhaustive search beside its start-up.
 _EXHAUSTIVE_S = 12.0
+_LONGEST_S = 3600.0  # of a real probe
 Row = dict[str, Any]
 
 
@@ -154,7 +155,7 @@ def probe(arguments: Sequence[str], folder: Path) -> Row:
     done = subprocess.run(
         [sys.executable, "-m", "ctrkit.cli", "probe", *arguments, "--json", "--quiet",
          "--out", str(folder)],
-        capture_output=True, text=True, check=False,
+        capture_output=True, text=True, check=False, timeout=_LONGEST_S,
     )  # fmt: skip
     found: Row = json.loads(done.stdout) if done.stdout.strip() else {"error": done.stderr[-500:]}
     return found | {"took_s": time.monotonic() - began_s}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,25 +23,19 @@ from ctrkit.data.planted import (
 )
 from ctrkit.data.sidetables import NEW_USER_CLASS, ad_features, brands, user_profiles
 from ctrkit.data.synthetic import OnProgress
+from ctrkit.data.tianchi_files import (
+    AD_FEATURE,
+    BEHAVIOR_LOG,
+    COLUMNS,
+    RAW_SAMPLE,
+    USER_PROFILE,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-RAW_SAMPLE_COLUMNS = ("user", "time_stamp", "adgroup_id", "pid", "nonclk", "clk")
-AD_FEATURE_COLUMNS = ("adgroup_id", "cate_id", "campaign_id", "customer", "brand", "price")
-USER_PROFILE_COLUMNS = (
-    "userid",
-    "cms_segid",
-    "cms_group_id",
-    "final_gender_code",
-    "age_level",
-    "pvalue_level",
-    "shopping_level",
-    "occupation",
-    NEW_USER_CLASS,
-)
-BEHAVIOR_LOG_COLUMNS = ("user", "time_stamp", "btag", "cate", "brand")
-
+#: as published, with a space at the end of its last column
+_PROFILE_COLUMNS = (*COLUMNS[USER_PROFILE][:-1], NEW_USER_CLASS)
 _PLACES = ("430548_1007", "430539_1007")
 _KINDS, _KIND_SHARES = ("pv", "cart", "fav", "buy"), (0.953, 0.022, 0.013, 0.012)
 #: log times that cannot be: none, negative, long before the log, and years ahead (also past 2^31)
@@ -88,19 +82,19 @@ def generate_tianchi(
     with output_folder(out) as aside:
         tell("users and items", 0.0)
         world = make_world(scale, seed)
-        _write_users(aside / "user_profile.csv", world)
-        _write_ads(aside / "ad_feature.csv", world)
+        _write_users(aside / USER_PROFILE, world)
+        _write_ads(aside / AD_FEATURE, world)
         tell("impressions", 0.1)
-        _write_impressions(aside / "raw_sample.csv", world, draw_impressions(world))
+        _write_impressions(aside / RAW_SAMPLE, world, draw_impressions(world))
         tell("behaviours", 0.25)
-        _write_behaviors(aside / "behavior_log.csv", world, tell)
+        _write_behaviors(aside / BEHAVIOR_LOG, world, tell)
     tell("done", 1.0)
 
 
 class _CsvFile:
     """A CSV file that is written in chunks, without quotes, as the real ones are."""
 
-    def __init__(self, file: Any, columns: tuple[str, ...]) -> None:
+    def __init__(self, file: Any, columns: Sequence[str]) -> None:
         self._file = file
         self._columns = columns
         file.write((",".join(columns) + "\n").encode())
@@ -116,7 +110,7 @@ class _CsvFile:
 
 
 @contextmanager
-def _csv_file(path: Path, columns: tuple[str, ...]) -> Iterator[_CsvFile]:
+def _csv_file(path: Path, columns: Sequence[str]) -> Iterator[_CsvFile]:
     with path.open("wb") as file:
         yield _CsvFile(file, columns)
 
@@ -129,7 +123,7 @@ def _texts(values: tuple[str, ...], index: Any) -> pa.Array:
 
 
 def _write_users(path: Path, world: World) -> None:
-    with _csv_file(path, USER_PROFILE_COLUMNS) as file:
+    with _csv_file(path, _PROFILE_COLUMNS) as file:
         file.write({"userid": np.arange(world.scale.users) + 1, **user_profiles(world)})
 
 
@@ -143,7 +137,7 @@ def _write_ads(path: Path, world: World) -> None:
     # Most missing brands are the word NULL, the others an empty field.
     missing = pa.array(np.where(random.random(items) < 0.9, "NULL", ""))
     features["brand"] = pc.coalesce(features["brand"].cast(pa.string()), missing)
-    with _csv_file(path, AD_FEATURE_COLUMNS) as file:
+    with _csv_file(path, COLUMNS[AD_FEATURE]) as file:
         file.write(
             {
                 "adgroup_id": np.arange(items) + 1,
@@ -155,7 +149,7 @@ def _write_ads(path: Path, world: World) -> None:
 
 def _write_impressions(path: Path, world: World, impressions: Impressions) -> None:
     random = random_generator(world.seed, "places")
-    with _csv_file(path, RAW_SAMPLE_COLUMNS) as file:
+    with _csv_file(path, COLUMNS[RAW_SAMPLE]) as file:
         for start in range(0, len(impressions.user), _ROWS_PER_CHUNK):
             part = slice(start, start + _ROWS_PER_CHUNK)
             label = impressions.label[part]
@@ -174,7 +168,7 @@ def _write_impressions(path: Path, world: World, impressions: Impressions) -> No
 def _write_behaviors(path: Path, world: World, tell: OnProgress) -> None:
     random = random_generator(world.seed, "log")
     brand = brands(world)
-    with _csv_file(path, BEHAVIOR_LOG_COLUMNS) as file:
+    with _csv_file(path, COLUMNS[BEHAVIOR_LOG]) as file:
         for chunk in behavior_chunks(world):
             count = len(chunk.key)
             # The real log is in no order, and some of its rows stand there twice.

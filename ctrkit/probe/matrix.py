@@ -94,7 +94,7 @@ def build_matrix(
         values["persistent"] = (False,)  # named counts of workers are cells of one kind
     cells, invalid = _combined(values, heeded)
     beyond: Sequence[Cell] = ()
-    if values["workers"] == default_workers(cores) and "workers" not in heeded:
+    if "workers" in inspection.axes and "workers" not in heeded:
         beyond = list(_combined(values | {"workers": waiting_workers(cores)}, heeded)[0])
     refused = _unmet(heeded, cells, invalid)
     known = facts or known_facts(inspection, MachineLimits(system=system or platform.system()))

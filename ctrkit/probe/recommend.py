@@ -133,7 +133,9 @@ def findings(chosen: Candidate, search: SearchResult, inspection: Inspection) ->
     if inspection.has_task:
         found += core_findings(chosen.cell, search.launches(chosen.cell), physical_cores())
     waiting = waiting_finding(chosen.cell, search.launches(chosen.cell), physical_cores())
-    if waiting is not None and "workers" in inspection.axes:
+    # more were tried, or predicted, where the search had found out by itself
+    more = any(c.workers > max(chosen.cell.workers, physical_cores()) for c in search.plan.cells)
+    if waiting is not None and "workers" in inspection.axes and not more:
         found.append(waiting)
     if any(t.ok and t.result.verdict == "shutdown-hang" for t in search.full_trials(chosen.cell)):
         found.append(_never_ends())

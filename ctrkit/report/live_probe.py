@@ -70,8 +70,9 @@ class ProbeDisplay(Display):
         """A trial is over."""
         self._records.append(record)
         self._running = self._running_id = ""
-        if self._cells and record.kind in ("full", "predicted"):
-            self._cells += [record.cell_id] if record.cell_id not in self._cells else []
+        added = record.kind in ("full", "predicted") and record.cell_id not in self._cells
+        if self._cells and added:  # the search found out that it is worth trying
+            self._cells.append(record.cell_id)
         if self._live is not None:
             self._redraw(now=True)
         elif not self._quiet and record.kind != "predicted":

@@ -26,9 +26,9 @@ class StageTimer(Protocol):
 
 
 class ClockTimer:
-    """By the clock. Elsewhere than on the CPU it has to wait for the device at each mark."""
+    """By the clock, waiting at each mark for the device, which on the CPU takes no time."""
 
-    def __init__(self, wait: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, wait: Callable[[], None]) -> None:
         self._wait = wait
         self._last_s = 0.0
         self._stages: dict[str, list[float]] = {}
@@ -82,7 +82,7 @@ class EventTimer:
 
 
 def stage_timer(device: str) -> StageTimer:
-    """Of an attribution window: events on CUDA; the clock elsewhere (events can hang on MPS)."""
+    """The timer of a device: events on CUDA, the clock elsewhere (events can hang on MPS)."""
     wait = partial(devices.synchronize, device)
     if device == "cuda":
         return EventTimer(partial(torch.cuda.Event, enable_timing=True), wait)

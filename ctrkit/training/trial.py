@@ -24,7 +24,7 @@ from ctrkit.training.batches import batch_rows
 from ctrkit.training.checkpoint import save_checkpoint
 from ctrkit.training.devices import peak_device_bytes, synchronize
 from ctrkit.training.distributed import current_ranks
-from ctrkit.training.stages import ClockTimer, StageTimer, stage_timer
+from ctrkit.training.stages import StageTimer, stage_timer
 from ctrkit.training.stamps import BatchClock
 from ctrkit.workloads.protocol import Batch, EpochLoader, Task, Workload
 
@@ -200,7 +200,7 @@ class EpochWindow:
         """Take so many steps, stamped; False once the epoch is over."""
         # elsewhere than on the CPU a stage could only be timed by waiting for it
         timed = window == "throughput" and self.trial.cell.device == "cpu"
-        timer = ClockTimer() if timed else None
+        timer = stage_timer("cpu") if timed else None
         for _ in range(count):
             taken = self.pending or self._take()
             self.pending = None

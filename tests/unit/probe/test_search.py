@@ -422,14 +422,18 @@ def test_more_workers_than_cores_are_tried_where_the_loader_waits(machine, inspe
     waiting = machine(fetch_s={"rows": 2.0}, waiting=frozenset({"rows"}))
     found = waiting.search(axes=axes)
     assert {cell.workers for cell in found.plan.cells} == {0, 2, 4, 8}
-    assert recommend(found, inspection()).cell.workers == 8
+    recommendation = recommend(found, inspection())
+    assert recommendation.cell.workers == 8
     busy = machine(fetch_s={"rows": 2.0})
     found = busy.search(axes=axes)
     assert {cell.workers for cell in found.plan.cells} == {0, 2}
     assert rows_of(found) == {cell.cell_id for cell in found.plan.cells}
 
 
-def test_workers_that_were_named_are_all_that_is_tried(machine):
+def test_workers_that_were_named_are_all_that_is_tried(machine, inspection, monkeypatch):
+    monkeypatch.setattr("ctrkit.probe.recommend.physical_cores", lambda: 2)
     waiting = machine(fetch_s={"rows": 2.0}, waiting=frozenset({"rows"}))
     found = waiting.search(axes={"loader": ("rows",), "workers": (0, 2)})
     assert {cell.workers for cell in found.plan.cells} == {0, 2}
+    stages = [finding.stage for finding in recommend(found, inspection()).findings]
+    assert "workers" in stages, "more would help, and that is said"
