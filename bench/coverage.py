@@ -21,15 +21,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ctrkit.config import RunSizes
-from ctrkit.environment import describe_environment
-from ctrkit.files import write_atomically, write_json
+from ctrkit.core.config import RunSizes
+from ctrkit.core.environment import describe_environment
+from ctrkit.core.files import write_atomically, write_json
+from ctrkit.core.records import Measurement, Stamps
 from ctrkit.measure.projection import project
 from ctrkit.measure.ratio import LaunchTime, ratio_of
 from ctrkit.measure.replay import Load, replay_epoch
 from ctrkit.measure.statistics import DRIFT, drifted, mean_interval
 from ctrkit.measure.steps import sample_of_measurement
-from ctrkit.records import Measurement, Stamps
 
 Random = np.random.Generator
 Series = Callable[[Random, int], np.ndarray]

@@ -14,9 +14,9 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ctrkit.config import Cell, RunSizes
-from ctrkit.workloads.custom import IterableLoader
-from ctrkit.workloads.protocol import Mark, Task, Workload
+from ctrkit.child.workloads.custom import IterableLoader
+from ctrkit.child.workloads.protocol import Mark, Task, Workload
+from ctrkit.core.config import Cell, RunSizes
 
 ROWS = 4
 

@@ -19,15 +19,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ctrkit.config import Cell, ChildSpec, WindowPlan, WorkloadSpec, make_cell
-from ctrkit.environment import describe_environment
-from ctrkit.files import write_atomically, write_json
+from ctrkit.core.config import Cell, ChildSpec, WindowPlan, WorkloadSpec, make_cell
+from ctrkit.core.environment import describe_environment
+from ctrkit.core.files import write_atomically, write_json
+from ctrkit.core.records import Finding, Measurement
+from ctrkit.core.runs import load_measurement
 from ctrkit.measure.diagnosis import BALANCED, Ceilings, diagnose
 from ctrkit.measure.projection import project
-from ctrkit.records import Finding, Measurement
-from ctrkit.runs import load_measurement
-from ctrkit.supervise.budgets import Budgets
 from ctrkit.supervise.supervisor import run_child
+from ctrkit.supervise.time_limits import Budgets
 
 WORKLOAD = WorkloadSpec(target=f"{Path(__file__).resolve().parent / 'delays.py'}:workload")
 LEAST_SHARE = 0.65

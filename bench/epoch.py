@@ -27,8 +27,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ctrkit.environment import describe_environment, physical_cores
-from ctrkit.files import write_atomically, write_json
+from ctrkit.core.environment import describe_environment, physical_cores
+from ctrkit.core.files import write_atomically, write_json
 
 BENCH = Path(__file__).resolve().parent
 OURS, PEERS, STOCK = "ctrkit", ("fuxictr", "rechub"), "stock"
@@ -88,7 +88,7 @@ class Contest:
         self.environment = {**os.environ, "CTRKIT_HOME": str(folder / "home")}
         scaled = [f"--{n}={max(100, round(size * case.tables))}" for n, size in REFERENCE.items()]
         self._call(
-            [sys.executable, "-m", "ctrkit.cli", "data", "synth", "--out", str(folder / "store"),
+            [sys.executable, "-m", "ctrkit", "data", "synth", "--out", str(folder / "store"),
              f"--rows={options.rows}", *scaled],
         )  # fmt: skip
         from epoch_settings import Settings, export
@@ -125,7 +125,7 @@ class Contest:
         command = [sys.executable, program, str(folder / "settings.json")]
         if contender == OURS and not check:
             command = [
-                sys.executable, "-m", "ctrkit.cli", "train", "--workload", f"{program}:workload",
+                sys.executable, "-m", "ctrkit", "train", "--workload", f"{program}:workload",
                 "--device=cpu", "--loader=thread", "--workers=0", f"--threads={settings.threads}",
                 f"--batch-size={settings.batch_size}", f"--epochs={settings.epochs}",
                 "--quiet", f"--out={folder / 'run'}",

@@ -11,10 +11,10 @@ import os
 from epoch_model import EpochTask, check
 from epoch_settings import Settings, contend
 
-from ctrkit.config import LOADERS, Cell, RunSizes
-from ctrkit.data.loaders import make_loader
-from ctrkit.data.store import Store
-from ctrkit.workloads.protocol import EpochLoader, Task, Workload
+from ctrkit.child.workloads.protocol import EpochLoader, Task, Workload
+from ctrkit.core.config import LOADERS, Cell, RunSizes
+from ctrkit.ctr.data.loaders import make_loader
+from ctrkit.ctr.data.store import Store
 
 
 class EpochWorkload(Workload):

@@ -28,7 +28,7 @@ from fuxictr.pytorch.layers import CrossNetV2, FeatureEmbedding, MLP_Block
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
-from ctrkit.files import write_json
+from ctrkit.core.files import write_json
 
 
 class DCNv2(BaseModel):  # type: ignore[misc]

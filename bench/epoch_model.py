@@ -20,12 +20,12 @@ from epoch_settings import (
 )
 from torch import Tensor, nn
 
-from ctrkit.config import load_phase
-from ctrkit.data.gather import ID_COLUMNS
-from ctrkit.models.tables import Table
-from ctrkit.training.metrics import Scores
-from ctrkit.training.optimizers import clip_gradients, make_adam
-from ctrkit.workloads.protocol import Mark, Task
+from ctrkit.child.workloads.protocol import Mark, Task
+from ctrkit.core.config import load_phase
+from ctrkit.ctr.data.gather import ID_COLUMNS
+from ctrkit.ctr.models.embedding_tables import Table
+from ctrkit.ctr.training.metrics import Scores
+from ctrkit.ctr.training.optimizers import clip_gradients, make_adam
 
 
 class DCNv2(nn.Module):

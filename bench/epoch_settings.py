@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctrkit.data.gather import ID_COLUMNS, gather
-from ctrkit.data.store import Store
-from ctrkit.files import write_json
+from ctrkit.core.files import write_json
+from ctrkit.ctr.data.gather import ID_COLUMNS, gather
+from ctrkit.ctr.data.store import Store
 
 CLOCK = {"hour": 24, "weekday": 7}
 SHARED = {"history_item": "item", "history_category": "category"}

@@ -13,7 +13,7 @@ from hang_peers import SeenPeer
 from rich.console import Console
 from rich.table import Table
 
-from ctrkit.environment import describe_environment
+from ctrkit.core.environment import describe_environment
 
 COLUMNS = (
     "scenario", "verdicts", "right", "slowest (limit)", "named", "left", "stock timeout=5",

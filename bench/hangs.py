@@ -24,8 +24,8 @@ from hang_left import STOP
 from hang_peers import LOADTUNE_SCENARIOS, SeenPeer, install_loadtune, run_loadtune, run_stock
 from hang_tables import as_document, as_markdown, print_tables
 
-from ctrkit.environment import usable_cpus
-from ctrkit.files import write_atomically, write_json
+from ctrkit.core.environment import usable_cpus
+from ctrkit.core.files import write_atomically, write_json
 
 Result = TypeVar("Result")
 QUICK_WORKERS, QUICK_METHODS = (0, 2), ("fork", "spawn")

@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from ctrkit.config import make_cell
-from ctrkit.data.buffers import BufferPool
-from ctrkit.data.gather import COLUMN_ROWS, Gatherer
-from ctrkit.data.loaders import make_loader
-from ctrkit.data.order import epoch_order
-from ctrkit.data.store import Store
-from ctrkit.data.thread_loader import ThreadLoader
+from ctrkit.core.config import make_cell
+from ctrkit.ctr.data.buffers import BufferPool
+from ctrkit.ctr.data.gather import COLUMN_ROWS, Gatherer
+from ctrkit.ctr.data.loaders import make_loader
+from ctrkit.ctr.data.sample_order import epoch_order
+from ctrkit.ctr.data.store import Store
+from ctrkit.ctr.data.thread_loader import ThreadLoader
 
 IDS, FLOATS, HISTORY, HISTORIES = 15, 2, 50, 3
 ROW_BYTES = 4 * (IDS + FLOATS + 1 + HISTORY * HISTORIES)

@@ -16,11 +16,11 @@ import torch
 from loader_peers import Machine
 from loader_turns import Running
 
-from ctrkit.config import load_phase, make_cell
-from ctrkit.data.builder import StoreBuilder, output_folder
-from ctrkit.data.store import Store
-from ctrkit.data.thread_loader import ThreadLoader
-from ctrkit.environment import usable_cpus
+from ctrkit.core.config import load_phase, make_cell
+from ctrkit.core.environment import usable_cpus
+from ctrkit.ctr.data.builder import StoreBuilder, output_folder
+from ctrkit.ctr.data.store import Store
+from ctrkit.ctr.data.thread_loader import ThreadLoader
 
 SCALE_USERS, SCALE_EVENTS = 1_100_000, 66_000_000
 
@@ -130,7 +130,7 @@ def beside_the_step(store: Store, windows: int, steps: int) -> dict[str, Any]:
 
     The first batch of a window is not timed: a real epoch waits for it once.
     """
-    from ctrkit.workloads.mdaf import MdafWorkload
+    from ctrkit.ctr.workload import MdafWorkload
 
     phase = load_phase("phase3")
     workload = MdafWorkload(store.path, phase)

@@ -12,7 +12,7 @@ from typing import Any
 
 from loader_peers import Contender, Machine
 
-from ctrkit.training.batches import batch_rows
+from ctrkit.child.training.batches import batch_rows
 
 
 class Running:

@@ -30,10 +30,10 @@ from loader_peers import Contender, Machine
 from loader_scale import beside_the_step, scale, warm
 from loader_turns import Compared, compare
 
-from ctrkit.data.default import default_store
-from ctrkit.data.store import Store
-from ctrkit.environment import describe_environment
-from ctrkit.files import write_atomically, write_json
+from ctrkit.core.environment import describe_environment
+from ctrkit.core.files import write_atomically, write_json
+from ctrkit.ctr.data.default import default_store
+from ctrkit.ctr.data.store import Store
 
 # ---- the tables ----------------------------------------------------------------------------------
 

@@ -25,8 +25,8 @@ from typing import Any
 from hang_peers import LOADTUNE, install_loadtune
 from sidebyside.common import BATCH_SIZE, BATCHES
 
-from ctrkit.environment import describe_environment
-from ctrkit.files import read_json, read_table, write_atomically, write_json
+from ctrkit.core.environment import describe_environment
+from ctrkit.core.files import read_json, read_table, write_atomically, write_json
 
 HERE = Path(__file__).resolve().parent / "sidebyside"
 CASES = ("input", "compute")
@@ -63,7 +63,7 @@ def ask_ctrkit(case: str, budget: str, folder: Path) -> Recommended:
     began_s = time.monotonic()
     run(
         [
-            sys.executable, "-m", "ctrkit.cli", "probe", "--device", "cpu", "--quiet",
+            sys.executable, "-m", "ctrkit", "probe", "--device", "cpu", "--quiet",
             "--workload", f"{HERE / 'ours.py'}:workload", "--budget", budget,
             "--out", str(out),
         ],

@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ctrkit.environment import describe_environment, machine_fingerprint
-from ctrkit.files import read_json, read_table, write_atomically, write_json, write_table
+from ctrkit.core.environment import describe_environment, machine_fingerprint
+from ctrkit.core.files import read_json, read_table, write_atomically, write_json, write_table
 
 LOADERS = Path(__file__).resolve().parent / "pairs_loaders.py"
 LEAST_RATIO = 6.0
@@ -81,7 +81,7 @@ class TooShort(Exception):
 def ctrkit(*arguments: object, batches: int = 0, timeout_s: float) -> None:
     """Run the command line; its progress is not shown."""
     done = subprocess.run(
-        [sys.executable, "-m", "ctrkit.cli", *map(str, arguments)],
+        [sys.executable, "-m", "ctrkit", *map(str, arguments)],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=timeout_s,
         check=False, env=os.environ | {"PAIRS_BATCHES": str(batches)},
     )  # fmt: skip

@@ -33,13 +33,13 @@ from typing import Any
 
 import psutil
 
-from ctrkit.data.store import read_meta
-from ctrkit.data.taobao import prepare_tianchi
-from ctrkit.data.tianchi import generate_tianchi
-from ctrkit.data.workspace import StageProgress, Watcher
-from ctrkit.environment import describe_environment, usable_cpus
-from ctrkit.files import write_atomically, write_json
-from ctrkit.units import format_bytes, format_duration, parse_bytes
+from ctrkit.core.environment import describe_environment, usable_cpus
+from ctrkit.core.files import write_atomically, write_json
+from ctrkit.core.units import format_bytes, format_duration, parse_bytes
+from ctrkit.ctr.data.store import read_meta
+from ctrkit.ctr.data.taobao import prepare_tianchi
+from ctrkit.ctr.data.tianchi import generate_tianchi
+from ctrkit.ctr.data.workspace import StageProgress, Watcher
 
 GROWING = {"rows": 26_557_961, "behaviors": 100_000_000}
 FIXED = {"users": 1_061_768, "items": 846_811}
@@ -314,13 +314,13 @@ def _training(store: Path, run: Path, steps: int) -> dict[str, Any]:
     """The memory of some training steps, and what of it is the model's and the optimizer's."""
     import torch
 
-    from ctrkit.models.mdaf import MDAF
+    from ctrkit.ctr.models.mdaf import MDAF
 
     with torch.device("meta"):
         model = MDAF(read_meta(store).vocabulary, model="mamba", dropout=0.0, history_length=50)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     process = subprocess.Popen(
-        [sys.executable, "-m", "ctrkit.cli", "train", "--quiet", "--data", str(store),
+        [sys.executable, "-m", "ctrkit", "train", "--quiet", "--data", str(store),
          "--device", "cpu", "--loader", "thread", "--batch-size", "256",
          "--max-steps", str(steps), "--out", str(run)],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,

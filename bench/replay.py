@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from ctrkit.environment import describe_environment
-from ctrkit.files import write_atomically, write_json
+from ctrkit.core.environment import describe_environment
+from ctrkit.core.files import write_atomically, write_json
 from ctrkit.measure.replay import Load, message_overhead_s, replay_epoch
 from ctrkit.measure.statistics import prediction_interval
 from ctrkit.measure.steps import sample_of_load

@@ -30,12 +30,12 @@ from typing import Any
 import psutil
 import torch
 
-from ctrkit.environment import describe_environment
-from ctrkit.files import write_atomically, write_json
-from ctrkit.progress import read_progress
-from ctrkit.training.checkpoint import load_checkpoint, save_checkpoint
+from ctrkit.child.training.checkpoint import load_checkpoint, save_checkpoint
+from ctrkit.core.environment import describe_environment
+from ctrkit.core.files import write_atomically, write_json
+from ctrkit.core.progress import read_progress
 
-COMMAND = [sys.executable, "-m", "ctrkit.cli"]
+COMMAND = [sys.executable, "-m", "ctrkit"]
 STORE = ["--rows", "20000", "--users", "500", "--items", "1000"]
 LEAST_EPOCHS = 2
 TARGETS = ("training process", "supervisor", "whole family")

@@ -30,9 +30,9 @@ from typing import Any
 
 from search_machine import FORMS, Machine
 
-from ctrkit.environment import describe_environment
-from ctrkit.errors import CtrkitError
-from ctrkit.files import write_atomically, write_json
+from ctrkit.core.environment import describe_environment
+from ctrkit.core.errors import CtrkitError
+from ctrkit.core.files import write_atomically, write_json
 from ctrkit.probe.candidates import candidates_of, compare
 from ctrkit.probe.matrix import MatrixPlan
 from ctrkit.probe.recommend import recommend
@@ -153,7 +153,7 @@ def probe(arguments: Sequence[str], folder: Path) -> Row:
     """`ctrkit probe --json` with these options; what it printed, and the seconds it took."""
     began_s = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "ctrkit.cli", "probe", *arguments, "--json", "--quiet",
+        [sys.executable, "-m", "ctrkit", "probe", *arguments, "--json", "--quiet",
          "--out", str(folder)],
         capture_output=True, text=True, check=False, timeout=_LONGEST_S,
     )  # fmt: skip

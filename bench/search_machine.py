@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ctrkit.config import Cell, RunSizes
+from ctrkit.core.config import Cell, RunSizes
+from ctrkit.core.records import Inspection, Measurement, Stamps
 from ctrkit.measure.replay import Delivery, replay
 from ctrkit.probe.matrix import MatrixPlan, build_matrix
 from ctrkit.probe.trials import TrialRequest, TrialResult
-from ctrkit.records import Inspection, Measurement, Stamps
 
 FORMS = ("queue", "smooth")
 #: A window never has more steps than this, so that a simulation stays quick.

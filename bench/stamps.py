@@ -19,17 +19,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ctrkit.config import ChildSpec, WindowPlan, WorkloadSpec, make_cell
-from ctrkit.environment import describe_environment
-from ctrkit.files import write_atomically, write_json
+from ctrkit.child.training.stamps import STAMPS_VARIABLE, StampWriter
+from ctrkit.child.training.trial import stamp
+from ctrkit.core.config import ChildSpec, WindowPlan, WorkloadSpec, make_cell
+from ctrkit.core.environment import describe_environment
+from ctrkit.core.files import write_atomically, write_json
+from ctrkit.core.records import Stamps
+from ctrkit.core.runs import load_measurement
 from ctrkit.measure.statistics import t_quantile
 from ctrkit.measure.steps import mean_step_s
-from ctrkit.records import Stamps
-from ctrkit.runs import load_measurement
-from ctrkit.supervise.budgets import Budgets
 from ctrkit.supervise.supervisor import run_child
-from ctrkit.training.stamps import STAMPS_VARIABLE, StampWriter
-from ctrkit.training.trial import stamp
+from ctrkit.supervise.time_limits import Budgets
 
 WORKLOAD = """
 import numpy as np

@@ -19,11 +19,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ctrkit.config import ChildSpec, WindowPlan, WorkloadSpec, load_phase, make_cell
-from ctrkit.environment import describe_environment
-from ctrkit.files import read_json, write_atomically, write_json
-from ctrkit.supervise.budgets import Budgets
+from ctrkit.core.config import ChildSpec, WindowPlan, WorkloadSpec, load_phase, make_cell
+from ctrkit.core.environment import describe_environment
+from ctrkit.core.files import read_json, write_atomically, write_json
 from ctrkit.supervise.supervisor import run_child
+from ctrkit.supervise.time_limits import Budgets
 
 LIMITS_S = {"ctrkit --help": 0.25, "ctrkit report": 1.0, "a trial's overhead": 4.0}
 OPEN_LIMIT_S = 0.05
@@ -31,7 +31,7 @@ CTRKIT = str(Path(sys.executable).with_name("ctrkit"))
 OPEN = """
 import sys, time
 import pyarrow, pyarrow.ipc
-from ctrkit.data.store import Store
+from ctrkit.ctr.data.store import Store
 began_s = time.perf_counter()
 store = Store.open(sys.argv[1])
 took_s = time.perf_counter() - began_s

@@ -30,11 +30,11 @@ from typing import Any
 
 import psutil
 
-from ctrkit.data.default import default_store
-from ctrkit.data.planted import REFERENCE
-from ctrkit.data.synthetic import generate_store
-from ctrkit.environment import describe_environment, physical_cores
-from ctrkit.files import read_json, write_atomically, write_json
+from ctrkit.core.environment import describe_environment, physical_cores
+from ctrkit.core.files import read_json, write_atomically, write_json
+from ctrkit.ctr.data.default import default_store
+from ctrkit.ctr.data.planted import REFERENCE
+from ctrkit.ctr.data.synthetic import generate_store
 
 #: losses of the two steps may differ by this share: float32, other orders of summation
 TOLERANCE = 1e-3

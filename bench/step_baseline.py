@@ -1,6 +1,6 @@
 """MDAF as one writes it down at first: padded tensors, dense gradients, a scan on big tensors.
 
-The same parameters and the same mathematics as `ctrkit.models.mdaf`; only the way is another.
+The same parameters and the same mathematics as `ctrkit.ctr.models.mdaf`; only the way is another.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctrkit.models.mamba import RANK, STATE, TAPS, MambaBranch, MambaLayer
-from ctrkit.models.mdaf import MDAF
+from ctrkit.ctr.models.mamba import RANK, STATE, TAPS, MambaBranch, MambaLayer
+from ctrkit.ctr.models.mdaf import MDAF
 
 Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 """`scan(x, dt, a, b, c)`: x, dt (batch, length, channels), a (channels, state), b, c (batch,

@@ -19,14 +19,14 @@ import torch
 from step_baseline import SCANS, StraightMDAF
 from torch import Tensor
 
-from ctrkit.config import load_phase, make_cell
-from ctrkit.models.mdaf import MDAF
-from ctrkit.models.packing import pack_histories
-from ctrkit.models.scan import selective_scan
-from ctrkit.training.objective import objective
-from ctrkit.training.optimizers import clip_gradients, lr_at, make_optimizer, set_lr
-from ctrkit.training.seeding import seed_everything
-from ctrkit.workloads.mdaf import MdafWorkload
+from ctrkit.child.training.seeding import seed_everything
+from ctrkit.core.config import load_phase, make_cell
+from ctrkit.ctr.models.mdaf import MDAF
+from ctrkit.ctr.models.packing import pack_histories
+from ctrkit.ctr.models.scan import selective_scan
+from ctrkit.ctr.training.objective import objective
+from ctrkit.ctr.training.optimizers import clip_gradients, lr_at, make_optimizer, set_lr
+from ctrkit.ctr.workload import MdafWorkload
 
 PHASE = load_phase("phase3")
 VOCABULARY = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ctrkit.lifeline import rank_of_environment
+from ctrkit.core.lifeline import rank_of_environment
 
 
 def main() -> None:
@@ -13,7 +13,7 @@ def main() -> None:
     rank = rank_of_environment()
     if rank:
         os.execv(sys.executable, [sys.executable, "-P", "-m", "ctrkit.child"])
-    from ctrkit.cli import main as run
+    from ctrkit.cli.app import main as run
 
     if rank is not None:
         sys.argv[1:] = _arguments_of_rank_0()
@@ -24,8 +24,8 @@ def _arguments_of_rank_0() -> list[str]:
     import psutil
 
     from ctrkit.commands.torchrun import begun_run, note_restart, resuming_arguments
-    from ctrkit.errors import UsageError
-    from ctrkit.runs import known_runs
+    from ctrkit.core.errors import UsageError
+    from ctrkit.core.runs import known_runs
 
     argv = sys.argv[1:]
     try:

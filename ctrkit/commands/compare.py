@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from ctrkit.commands.report import check_outputs, deliver
-from ctrkit.errors import CtrkitError, InconclusiveError, RegressionError, UsageError
-from ctrkit.files import finite
-from ctrkit.report.compare import Comparison
-from ctrkit.report.compare import compare as compare_contents
+from ctrkit.core.errors import CtrkitError, InconclusiveError, RegressionError, UsageError
+from ctrkit.core.files import finite
+from ctrkit.core.runs import RunFolder
 from ctrkit.report.compare_view import compare_json, compare_view, gate_words, verdict_words
+from ctrkit.report.comparison import Comparison
+from ctrkit.report.comparison import compare as compare_contents
 from ctrkit.report.contents import read_contents
-from ctrkit.runs import RunFolder
 
 
 def compare(

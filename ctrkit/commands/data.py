@@ -10,16 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from ctrkit.commands.preparing import StageDisplay
-from ctrkit.config import encode
-from ctrkit.data.store import SPLITS, Store, StoreMeta, read_meta
-from ctrkit.environment import usable_cpus
-from ctrkit.errors import UsageError
-from ctrkit.files import finite
+from ctrkit.core.config import encode
+from ctrkit.core.environment import usable_cpus
+from ctrkit.core.errors import UsageError
+from ctrkit.core.files import finite
+from ctrkit.core.runs import check_out_folder
+from ctrkit.core.units import (
+    format_bytes,
+    format_count,
+    format_duration,
+    format_percent,
+    parse_bytes,
+)
+from ctrkit.ctr.data.store import SPLITS, Store, StoreMeta, read_meta
 from ctrkit.report.blocks import Block, Code, Column, Facts, Paragraph, Report, Section, Table
 from ctrkit.report.building import build_display
 from ctrkit.report.terminal import print_report
-from ctrkit.runs import check_out_folder
-from ctrkit.units import format_bytes, format_count, format_duration, format_percent, parse_bytes
 
 FORMATS = ("store", "tianchi")
 _TABLE_COLUMNS = ("user", "item", "time", "label")
@@ -59,13 +65,13 @@ def synth(
     sizes = {key: size for key, size in asked.items() if size is not None}
     began_s = time.monotonic()
     if format_ == "store":
-        from ctrkit.data.synthetic import generate_store
+        from ctrkit.ctr.data.synthetic import generate_store
 
         with build_display() as on_progress:
             generate_store(out, **sizes, seed=seed, on_progress=on_progress)
         _print_made(out, began_s)
         return
-    from ctrkit.data.tianchi import generate_tianchi
+    from ctrkit.ctr.data.tianchi import generate_tianchi
 
     with build_display() as on_progress:
         generate_tianchi(out, **sizes, seed=seed, on_progress=on_progress)
@@ -109,14 +115,14 @@ def prepare(
     began_s = _now_s()
     with StageDisplay() as display:
         if source is not None:
-            from ctrkit.data.taobao import prepare_tianchi
+            from ctrkit.ctr.data.taobao import prepare_tianchi
 
             prepare_tianchi(
                 source, out, sample_users=sample_users, history=history, split=split, seed=seed,
                 fresh=fresh, watcher=display, **limits,
             )  # fmt: skip
         elif table is not None:
-            from ctrkit.data.tables import prepare_table
+            from ctrkit.ctr.data.interactions import prepare_table
 
             columns: dict[str, Any] = named
             prepare_table(

@@ -11,24 +11,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ctrkit.checkup import Checkup, HazardFinding, StageAllowance
 from ctrkit.commands.options import Axes, CommonOptions
 from ctrkit.commands.workload import find_workload, gather_facts
-from ctrkit.config import Cell, ChildSpec, WorkloadSpec, decode, encode, make_cell
-from ctrkit.environment import describe_environment
-from ctrkit.errors import InterruptedRunError, NoViableCellError, UsageError
-from ctrkit.files import finite, read_json
+from ctrkit.core.checkup import Checkup, HazardFinding, StageAllowance
+from ctrkit.core.config import Cell, ChildSpec, WorkloadSpec, decode, encode, make_cell
+from ctrkit.core.environment import describe_environment
+from ctrkit.core.errors import InterruptedRunError, NoViableCellError, UsageError
+from ctrkit.core.files import finite, read_json
+from ctrkit.core.progress import Stage
+from ctrkit.core.records import Examination, Inspection
+from ctrkit.core.runs import load_inspection, load_measurement
 from ctrkit.probe.hazards.rules import RULES, findings_of
 from ctrkit.probe.matrix import build_matrix
-from ctrkit.progress import Stage
-from ctrkit.records import Examination, Inspection
 from ctrkit.report.doctor_view import doctor_view
 from ctrkit.report.live import stderr_console
 from ctrkit.report.terminal import print_report
-from ctrkit.runs import load_inspection, load_measurement
-from ctrkit.supervise.budgets import Budgets, StageBudget
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
 from ctrkit.supervise.supervisor import run_child
+from ctrkit.supervise.time_limits import Budgets, StageBudget
 
 #: a loader that takes longer to make is not looked at; a probe allows it its own budgets
 LOOK_S = 120.0

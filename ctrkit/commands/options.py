@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctrkit.config import (
+from ctrkit.core.config import (
     CELL_AXES,
     DEVICES,
     LOADERS,
@@ -19,10 +19,10 @@ from ctrkit.config import (
     Phase,
     load_phase,
 )
-from ctrkit.errors import UsageError
-from ctrkit.runs import check_out_folder
-from ctrkit.supervise.budgets import Budgets
-from ctrkit.units import parse_duration_s
+from ctrkit.core.errors import UsageError
+from ctrkit.core.runs import check_out_folder
+from ctrkit.core.units import parse_duration_s
+from ctrkit.supervise.time_limits import Budgets
 
 Axes = Mapping[str, tuple[Any, ...]]
 """For each axis that was named on the command line its values, in the order given."""

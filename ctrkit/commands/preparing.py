@@ -7,9 +7,9 @@ import time
 from rich.console import Console
 from rich.text import Text
 
-from ctrkit.data.workspace import StageProgress, Watcher
+from ctrkit.core.units import format_count, format_duration, format_percent
+from ctrkit.ctr.data.workspace import StageProgress, Watcher
 from ctrkit.report.live import Clock, Display
-from ctrkit.units import format_count, format_duration, format_percent
 
 _LOG_EVERY_S = 60.0
 

@@ -11,28 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from ctrkit.commands.options import Axes, CommonOptions, duration_s
-from ctrkit.commands.trials import TrialLauncher
+from ctrkit.commands.trial_launcher import TrialLauncher
 from ctrkit.commands.workload import find_workload, gather_facts, inspect_workload
-from ctrkit.config import WorkloadSpec, encode
-from ctrkit.errors import (
+from ctrkit.core.config import WorkloadSpec, encode
+from ctrkit.core.errors import (
     CtrkitError,
     InconclusiveError,
     InterruptedRunError,
     NoViableCellError,
     UsageError,
 )
-from ctrkit.files import finite
+from ctrkit.core.files import finite
+from ctrkit.core.records import Finding, Inspection, Recommendation, TrialRecord
+from ctrkit.core.runs import RunFolder
 from ctrkit.probe.matrix import MatrixPlan, build_matrix
 from ctrkit.probe.recommend import recommend
 from ctrkit.probe.search import SearchResult, run_search
 from ctrkit.probe.trials import Trial
-from ctrkit.records import Finding, Inspection, Recommendation, TrialRecord
 from ctrkit.report.contents import read_contents
 from ctrkit.report.live_probe import ProbeDisplay
 from ctrkit.report.terminal import print_report
 from ctrkit.report.views import report_view
-from ctrkit.runs import RunFolder
-from ctrkit.supervise.budgets import Budgets
 from ctrkit.supervise.conditions import (
     folder_bytes,
     host_findings,
@@ -41,6 +40,7 @@ from ctrkit.supervise.conditions import (
     unknowns,
 )
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
+from ctrkit.supervise.time_limits import Budgets
 
 BRIEF_BUDGET_S = 60.0
 _LEAST_BUDGET_S = 5.0

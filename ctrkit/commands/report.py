@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ctrkit.calibration import read_calibration
-from ctrkit.environment import machine_fingerprint
-from ctrkit.errors import UsageError
-from ctrkit.files import write_atomically
+from ctrkit.core.calibration import read_calibration
+from ctrkit.core.environment import machine_fingerprint
+from ctrkit.core.errors import UsageError
+from ctrkit.core.files import write_atomically
+from ctrkit.core.runs import known_runs
 from ctrkit.report.blocks import Report
 from ctrkit.report.calibration_view import (
     NOTHING_YET,
@@ -27,7 +28,6 @@ from ctrkit.report.markdown import markdown_document
 from ctrkit.report.status import judgement_json, status_update
 from ctrkit.report.terminal import print_report
 from ctrkit.report.views import report_view
-from ctrkit.runs import known_runs
 
 
 def report(

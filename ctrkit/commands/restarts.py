@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ctrkit.commands.saved import Position, read_saved, usable_checkpoint
-from ctrkit.config import Cell, ChildSpec
-from ctrkit.errors import CtrkitError
-from ctrkit.progress import Progress
-from ctrkit.records import Inspection
-from ctrkit.runs import Incident, RunFolder
-from ctrkit.supervise.explain.blame import Cause
-from ctrkit.supervise.fallback import Remedy, advise, safest_cell
+from ctrkit.commands.usable_checkpoint import Position, read_saved, usable_checkpoint
+from ctrkit.core.config import Cell, ChildSpec
+from ctrkit.core.errors import CtrkitError
+from ctrkit.core.progress import Progress
+from ctrkit.core.records import Inspection
+from ctrkit.core.runs import Incident, RunFolder
+from ctrkit.core.units import format_duration
+from ctrkit.supervise.explain.sentences import Cause
+from ctrkit.supervise.remedies import Remedy, advise, safest_cell
 from ctrkit.supervise.stop import StopRequest
 from ctrkit.supervise.supervisor import Outcome
-from ctrkit.units import format_duration
 
 _PAUSE_S = 2.0
 BEGINNING = Position(epoch=1, batch=0)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ctrkit.commands.options import CommonOptions
-from ctrkit.commands.saved import Saved, recover
-from ctrkit.config import (
+from ctrkit.commands.usable_checkpoint import Saved, recover
+from ctrkit.core.config import (
     Cell,
     ChildSpec,
     Phase,
@@ -22,11 +22,11 @@ from ctrkit.config import (
     encode,
     make_cell,
 )
-from ctrkit.data.store import Store
-from ctrkit.environment import code_versions
-from ctrkit.errors import UsageError
-from ctrkit.files import read_json, write_json
-from ctrkit.runs import RunFolder
+from ctrkit.core.environment import code_versions
+from ctrkit.core.errors import UsageError
+from ctrkit.core.files import read_json, write_json
+from ctrkit.core.runs import RunFolder
+from ctrkit.ctr.data.store import Store
 
 #: Keys of a phase that change no step of it.
 _FREE_KEYS = ("name", "epochs", "patience", "criteria")

@@ -10,15 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from ctrkit.config import ChildSpec
-from ctrkit.progress import Progress
+from ctrkit.core.config import ChildSpec
+from ctrkit.core.progress import Progress
+from ctrkit.core.runs import Incident, RunFolder
+from ctrkit.core.units import format_duration
 from ctrkit.report.ledger_view import end_words, moment_words, spending_words
-from ctrkit.runs import Incident, RunFolder
-from ctrkit.supervise.account import PRODUCTIVE
 from ctrkit.supervise.awake import Awake
 from ctrkit.supervise.host import HostFigures, read_host
-from ctrkit.supervise.ledger import LEDGER, Clocks, LedgerKeeper
-from ctrkit.supervise.promise import (
+from ctrkit.supervise.lateness import (
     Cause,
     Forecast,
     Standing,
@@ -27,9 +26,10 @@ from ctrkit.supervise.promise import (
     late_cause,
     promise_of,
 )
+from ctrkit.supervise.ledger import LEDGER, Clocks, LedgerKeeper
 from ctrkit.supervise.stop import StopRequest
 from ctrkit.supervise.supervisor import Tick
-from ctrkit.units import format_duration
+from ctrkit.supervise.time_account import PRODUCTIVE
 
 _TELL_S = 1.0
 _LATELY_S = 60.0  # what is told of as what takes the time now

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ctrkit.commands.options import Axes
-from ctrkit.environment import physical_cores
-from ctrkit.errors import UsageError
-from ctrkit.lifeline import rank_of_environment
-from ctrkit.runs import Incident, RunFolder
+from ctrkit.core.environment import physical_cores
+from ctrkit.core.errors import UsageError
+from ctrkit.core.lifeline import rank_of_environment
+from ctrkit.core.runs import Incident, RunFolder
 
 
 @dataclass(frozen=True)

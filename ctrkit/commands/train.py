@@ -10,8 +10,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctrkit.calibration import note_calibration, row_of_run
-from ctrkit.commands.choice import (
+from ctrkit.commands.cell_choice import (
     Choice,
     check_cell,
     choice_from_file,
@@ -33,22 +32,23 @@ from ctrkit.commands.resuming import (
 from ctrkit.commands.timekeeping import Timekeeper, TimeRules
 from ctrkit.commands.torchrun import axes_of_launch, launch_of_environment
 from ctrkit.commands.workload import find_workload, inspect_workload
-from ctrkit.config import ChildSpec, TrainPlan, WorkloadSpec, encode
-from ctrkit.environment import machine_fingerprint
-from ctrkit.errors import InterruptedRunError, RunEndedError, UsageError
-from ctrkit.files import read_json
-from ctrkit.locks import only_writer
-from ctrkit.records import Inspection
+from ctrkit.core.calibration import note_calibration, row_of_run
+from ctrkit.core.config import ChildSpec, TrainPlan, WorkloadSpec, encode
+from ctrkit.core.environment import machine_fingerprint
+from ctrkit.core.errors import InterruptedRunError, RunEndedError, UsageError
+from ctrkit.core.files import read_json
+from ctrkit.core.locks import only_writer
+from ctrkit.core.records import Inspection
+from ctrkit.core.runs import Incident, RunFolder, known_runs
+from ctrkit.core.units import format_duration
 from ctrkit.report.incidents import live_line, summary_words
 from ctrkit.report.live_train import TrainDisplay
 from ctrkit.report.words import plural
-from ctrkit.runs import Incident, RunFolder, known_runs
 from ctrkit.supervise.awake import Awake
-from ctrkit.supervise.budgets import Budgets
 from ctrkit.supervise.sampler import host_slept_s
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
 from ctrkit.supervise.supervisor import Outcome, Tick, run_child
-from ctrkit.units import format_duration
+from ctrkit.supervise.time_limits import Budgets
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,19 +6,19 @@ import tempfile
 from pathlib import Path
 
 from ctrkit.commands.options import CommonOptions
-from ctrkit.config import ChildSpec, WorkloadSpec, make_cell
-from ctrkit.data.default import default_store
-from ctrkit.data.store import Store
-from ctrkit.errors import CtrkitError, InterruptedRunError, UsageError
+from ctrkit.core.config import ChildSpec, WorkloadSpec, make_cell
+from ctrkit.core.errors import CtrkitError, InterruptedRunError, UsageError
+from ctrkit.core.records import Examination, Inspection
+from ctrkit.core.runs import load_inspection, load_measurement
+from ctrkit.ctr.data.default import default_store
+from ctrkit.ctr.data.store import Store
 from ctrkit.probe.hazards.facts import Facts, known_facts
 from ctrkit.probe.hazards.limits import read_limits
 from ctrkit.probe.hazards.source import look_at_source
-from ctrkit.records import Examination, Inspection
 from ctrkit.report.building import build_display
-from ctrkit.runs import load_inspection, load_measurement
-from ctrkit.supervise.budgets import Budgets
 from ctrkit.supervise.stop import StopRequest
 from ctrkit.supervise.supervisor import run_child
+from ctrkit.supervise.time_limits import Budgets
 
 
 def find_workload(common: CommonOptions, *, quiet: bool) -> WorkloadSpec:

@@ -1,22 +1,3 @@
-"""Data: generated or ingested, kept in a store, ordered and loaded in batches.
+"""`from ctrkit.data import Loader`: the front for other people's training loops."""
 
-`Loader` is the front for other people's training loops; importing this package alone imports
-neither it nor torch.
-"""
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ctrkit.data.front import Loader
-
-__all__ = ["Loader"]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "Loader":
-        from ctrkit.data.front import Loader
-
-        return Loader
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+from ctrkit.ctr.data import __getattr__ as __getattr__

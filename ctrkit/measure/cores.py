@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ctrkit.config import Cell
+from ctrkit.core.config import Cell
+from ctrkit.core.records import Finding, Measurement
 from ctrkit.measure.steps import cpu_per_step_s, data_wait_share, mean_step_s
-from ctrkit.records import Finding, Measurement
 
 #: The step limits where no more than this share of it waits for data.
 _COMPUTING = 0.2

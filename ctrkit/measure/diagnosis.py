@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ctrkit.config import Cell
+from ctrkit.core.config import Cell
+from ctrkit.core.records import Finding, Measurement
+from ctrkit.core.units import format_duration, format_factor, format_percent
 from ctrkit.measure.elasticity import FETCHING, STARTUP, STEPPING, EpochModel, epoch_model
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.steps import data_wait_share, steps_measured
-from ctrkit.records import Finding, Measurement
-from ctrkit.units import format_duration, format_factor, format_percent
 
 #: A stage limits an epoch if the epoch's elasticity to it is at least this ...
 DOMINANT_SHARE = 0.5

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ctrkit.config import Cell
+from ctrkit.core.config import Cell
+from ctrkit.core.records import Measurement, Stamps
 from ctrkit.measure.replay import THREAD_QUEUE, Load, message_overhead_s, replay
-from ctrkit.records import Measurement, Stamps
 
 #: A replay of the very batches that were measured must come this close to what they took.
 _FAITHFUL = 0.05

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ctrkit.config import RunSizes
+from ctrkit.core.config import RunSizes
+from ctrkit.core.records import Measurement
 from ctrkit.measure.replay import Load
 from ctrkit.measure.statistics import (
     PROVISIONAL,
@@ -33,7 +34,6 @@ from ctrkit.measure.steps import (
     sizes_of,
     stage_means_s,
 )
-from ctrkit.records import Measurement
 
 LEAST_STEPS = 3
 LEAST_VALIDATION_BATCHES = 20

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-from ctrkit.config import RunSizes
+from ctrkit.core.config import RunSizes
+from ctrkit.core.records import STAGES, Measurement, Stamps
 from ctrkit.measure.replay import Load, replay_epoch
 from ctrkit.measure.statistics import Sample, sample_of
-from ctrkit.records import STAGES, Measurement, Stamps
 
 
 def step_times_s(measurement: Measurement) -> list[float]:

@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ctrkit.config import Cell
+from ctrkit.core.config import Cell
+from ctrkit.core.records import Inspection
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.statistics import Interval, mean_interval
 from ctrkit.measure.steps import samples_of
-from ctrkit.probe.finals import Relation, relation
-from ctrkit.probe.known import full_launches, objective, project_cell, turn_of
+from ctrkit.probe.cell_results import full_launches, objective, project_cell, turn_of
+from ctrkit.probe.finalists import Relation, relation
 from ctrkit.probe.trials import Trial
-from ctrkit.records import Inspection
 
 #: A tie is no licence for a likely loss: of tied cells one with fewer workers is only preferred if
 #: it was not more than this slower in what was measured.

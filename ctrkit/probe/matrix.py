@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from ctrkit.checkup import MachineLimits
-from ctrkit.config import (
+from ctrkit.core.checkup import MachineLimits
+from ctrkit.core.config import (
     DEVICES,
     LOADERS,
     NUMERICS,
@@ -20,11 +20,11 @@ from ctrkit.config import (
     Cell,
     make_cell,
 )
-from ctrkit.environment import physical_cores
-from ctrkit.errors import UsageError
+from ctrkit.core.environment import physical_cores
+from ctrkit.core.errors import UsageError
+from ctrkit.core.records import Inspection
 from ctrkit.probe.hazards.facts import Facts, known_facts
 from ctrkit.probe.hazards.rules import refusal, warning_lines
-from ctrkit.records import Inspection
 
 #: Loaders that have no worker processes.
 WITHOUT_WORKERS = ("thread", "resident")

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from ctrkit.config import NUMERICS, Cell
+from ctrkit.core.config import NUMERICS, Cell
+from ctrkit.core.records import Option
 from ctrkit.probe.candidates import Candidate
-from ctrkit.probe.known import full_launches
+from ctrkit.probe.cell_results import full_launches
 from ctrkit.probe.trials import Trial
-from ctrkit.records import Option
 
 T = TypeVar("T")
 

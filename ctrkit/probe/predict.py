@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ctrkit.config import Cell, RunSizes
+from ctrkit.core.config import Cell, RunSizes
+from ctrkit.core.records import Inspection, Measurement
 from ctrkit.measure.projection import LOW_CONFIDENCE, Projection, project_steps
 from ctrkit.measure.replay import (
     THREAD_QUEUE,
@@ -20,7 +21,6 @@ from ctrkit.measure.statistics import PROVISIONAL, Interval, interval
 from ctrkit.measure.steps import cpu_per_step_s, mean_step_s, sizes_of, step_times_s
 from ctrkit.probe.trials import Trial, compute_key, loader_key
 from ctrkit.probe.windows import ASSUMED_LAUNCH_S, workers_start_s
-from ctrkit.records import Inspection, Measurement
 
 #: Relative half-width of a combined step: what loader and step share beside the cores (memory
 #: bandwidth, locks) is in neither measurement. Assumed; a real launch replaces it.

@@ -6,22 +6,22 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ctrkit.config import Cell
-from ctrkit.environment import physical_cores
-from ctrkit.errors import InconclusiveError, NoViableCellError
+from ctrkit.core.config import Cell
+from ctrkit.core.environment import physical_cores
+from ctrkit.core.errors import InconclusiveError, NoViableCellError
+from ctrkit.core.records import Finding, Inspection, Option, Recommendation
+from ctrkit.core.units import format_duration
 from ctrkit.measure.cores import core_findings, waiting_finding
 from ctrkit.measure.diagnosis import Ceilings, diagnose
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.steps import mean_step_s
 from ctrkit.probe.candidates import Candidate, candidates_of, differ, prefer
-from ctrkit.probe.known import failure_of, full_trials
+from ctrkit.probe.cell_results import failure_of, full_trials
 from ctrkit.probe.matrix import WITHOUT_WORKERS
-from ctrkit.probe.memory import batch_memory_finding
+from ctrkit.probe.memory_needs import batch_memory_finding
 from ctrkit.probe.numerics import comparable, numerics_options
 from ctrkit.probe.search import SearchResult
 from ctrkit.probe.trials import projected_columns
-from ctrkit.records import Finding, Inspection, Option, Recommendation
-from ctrkit.units import format_duration
 
 _MOST_REASONS = 6
 _BATCH_WORDS = "convergence at another batch size was not measured"

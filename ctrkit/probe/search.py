@@ -14,14 +14,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ctrkit.config import Cell, WindowPlan
-from ctrkit.environment import physical_cores
-from ctrkit.errors import InterruptedRunError
-from ctrkit.probe.finals import MOST_LAUNCHES, TIE, next_finals
-from ctrkit.probe.known import full_launches
+from ctrkit.core.config import Cell, WindowPlan
+from ctrkit.core.environment import physical_cores
+from ctrkit.core.errors import InterruptedRunError
+from ctrkit.core.records import Inspection, Measurement, TrialRecord
+from ctrkit.probe.cell_order import anchors
+from ctrkit.probe.cell_results import full_launches
+from ctrkit.probe.finalists import MOST_LAUNCHES, TIE, next_finals
 from ctrkit.probe.matrix import MatrixPlan
 from ctrkit.probe.numerics import variants_of
-from ctrkit.probe.order import anchors
 from ctrkit.probe.predict import Prediction, compute_trial, nearest_loader
 from ctrkit.probe.state import OnRecord, SearchState
 from ctrkit.probe.trials import Launch, Trial, compute_key, loader_key, not_run_record
@@ -33,7 +34,6 @@ from ctrkit.probe.windows import (
     loader_only_windows,
     loader_windows,
 )
-from ctrkit.records import Inspection, Measurement, TrialRecord
 
 #: Below this many seconds there is no time for ceilings: the simplest cell is run at once.
 _SMALL_BUDGET_S = 25.0

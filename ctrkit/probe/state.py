@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from ctrkit.config import Cell, TrialKind, WindowPlan
-from ctrkit.errors import InterruptedRunError
+from ctrkit.core.config import Cell, TrialKind, WindowPlan
+from ctrkit.core.errors import InterruptedRunError
+from ctrkit.core.records import Inspection, TrialRecord
 from ctrkit.measure.cores import waits_itself
 from ctrkit.probe.candidates import Candidate, candidates_of, winner_of
-from ctrkit.probe.finals import Standing
-from ctrkit.probe.known import costs_of, failure_of, project_cell
+from ctrkit.probe.cell_order import simplest
+from ctrkit.probe.cell_results import costs_of, failure_of, project_cell
+from ctrkit.probe.finalists import Standing
 from ctrkit.probe.matrix import MatrixPlan
-from ctrkit.probe.memory import memory_refusal
+from ctrkit.probe.memory_needs import memory_refusal
 from ctrkit.probe.numerics import comparable
-from ctrkit.probe.order import simplest
 from ctrkit.probe.predict import Prediction, compute_trial, predict
 from ctrkit.probe.trials import (
     Launch,
@@ -25,7 +26,6 @@ from ctrkit.probe.trials import (
     record_of,
 )
 from ctrkit.probe.windows import USEFUL, Costs, full_cost_s
-from ctrkit.records import Inspection, TrialRecord
 
 OnRecord = Callable[[TrialRecord, Trial | None], None]
 """Called with each row as soon as it is known, and with its trial if one was launched."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from ctrkit.config import Cell, TrialKind, WindowPlan
+from ctrkit.core.config import Cell, TrialKind, WindowPlan
+from ctrkit.core.records import COMPLETE, Measurement, TrialRecord
 from ctrkit.measure.loads import load_of
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.replay import Load
@@ -19,7 +20,6 @@ from ctrkit.measure.steps import (
     stage_means_s,
     steps_measured,
 )
-from ctrkit.records import COMPLETE, Measurement, TrialRecord
 
 #: A trial that ended early still counts as a measurement of its cell from so many steps on.
 ENOUGH_STEPS = 2

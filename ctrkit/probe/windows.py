@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from ctrkit.config import Cell, WindowPlan
+from ctrkit.core.config import Cell, WindowPlan
 
 #: Seconds to start an interpreter and import torch, until a launch has shown it.
 ASSUMED_LAUNCH_S = 5.0

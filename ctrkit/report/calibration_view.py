@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ctrkit.calibration import FINISHED, INTERRUPTED, CalibrationRow
-from ctrkit.config import encode
+from ctrkit.core.calibration import FINISHED, INTERRUPTED, CalibrationRow
+from ctrkit.core.config import encode
+from ctrkit.core.units import format_duration
 from ctrkit.report.blocks import Block, Column, Facts, Paragraph, Report, Section, Table
 from ctrkit.report.words import clean, percent, plural
-from ctrkit.units import format_duration
 
 NOTHING_YET = (
     "no projected run has ended on this machine yet; make one with `ctrkit probe` and then "

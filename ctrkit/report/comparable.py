@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctrkit.config import encode
-from ctrkit.errors import UsageError
-from ctrkit.records import RunInfo
+from ctrkit.core.config import encode
+from ctrkit.core.errors import UsageError
+from ctrkit.core.records import RunInfo
+from ctrkit.core.units import format_bytes, format_count
 from ctrkit.report.contents import RunContents
 from ctrkit.report.incidents import moved_words
 from ctrkit.report.words import clean
-from ctrkit.units import format_bytes, format_count
 
 # Keys of a phase that change neither what a step computes nor on how much data.
 _FREE_KEYS = ("name", "epochs", "patience", "seed", "criteria")

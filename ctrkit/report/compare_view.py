@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ctrkit.config import encode
+from ctrkit.core.config import encode
+from ctrkit.core.units import format_duration
 from ctrkit.report.blocks import Block, Bullets, Column, Facts, Paragraph, Report, Section, Table
-from ctrkit.report.compare import (
+from ctrkit.report.comparison import (
     FAILS_NOW,
     SLOWER,
     Compared,
@@ -15,9 +16,8 @@ from ctrkit.report.compare import (
     is_regression,
 )
 from ctrkit.report.contents import RunContents
-from ctrkit.report.paste import short_path
+from ctrkit.report.shell_lines import short_path
 from ctrkit.report.words import clean, deviation_words, step_words
-from ctrkit.units import format_duration
 
 _METRICS = (
     ("val_auc", "val AUC"), ("val_gauc", "val gAUC"), ("val_logloss", "val log loss"),

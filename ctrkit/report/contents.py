@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ctrkit.config import Phase, WorkloadSpec, encode
-from ctrkit.environment import began_unix_s
-from ctrkit.errors import UsageError
-from ctrkit.files import finite, read_json, read_table
-from ctrkit.progress import Progress, read_progress
-from ctrkit.records import (
+from ctrkit.core.config import Phase, WorkloadSpec, encode
+from ctrkit.core.environment import began_unix_s
+from ctrkit.core.errors import UsageError
+from ctrkit.core.files import finite, read_json, read_table
+from ctrkit.core.progress import Progress, read_progress
+from ctrkit.core.records import (
     EPOCH_COLUMNS,
     SCHEMA_VERSION,
     Recommendation,
     RunInfo,
     TrialRecord,
 )
+from ctrkit.core.runs import INCIDENTS, RunFolder
 from ctrkit.report.words import plural
-from ctrkit.runs import INCIDENTS, RunFolder
 from ctrkit.supervise.ledger import LEDGER, LedgerRow, read_ledger, totals
 
 EpochRow = Mapping[str, float | None]

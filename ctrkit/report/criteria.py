@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ctrkit.config import parse_condition
-from ctrkit.records import EPOCH_COLUMNS, RunInfo
+from ctrkit.core.config import parse_condition
+from ctrkit.core.records import EPOCH_COLUMNS, RunInfo
 from ctrkit.report.blocks import Block, Column, Paragraph, Section, Table
 from ctrkit.report.contents import DIED, EpochRow
 from ctrkit.report.words import clean, plural

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ctrkit.checkup import Checkup, HazardFinding, MachineLimits
-from ctrkit.config import CELL_AXES, Cell
-from ctrkit.records import LoaderPart
+from ctrkit.core.checkup import Checkup, HazardFinding, MachineLimits
+from ctrkit.core.config import CELL_AXES, Cell
+from ctrkit.core.records import LoaderPart
+from ctrkit.core.units import format_bytes, format_count
 from ctrkit.report.blocks import Block, Bullets, Column, Facts, Paragraph, Report, Section, Table
 from ctrkit.report.words import clean, plural, sentence
-from ctrkit.units import format_bytes, format_count
 
 _HEADINGS = (("refusal", "Refused"), ("warning", "Warning"), ("note", "Good to know"))
 

@@ -8,16 +8,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ctrkit.errors import UsageError
+from ctrkit.core.errors import UsageError
+from ctrkit.core.units import format_bytes
 from ctrkit.report.blocks import Block, Code, Facts, Paragraph, Report, Section, Table
 from ctrkit.report.contents import RunContents
-from ctrkit.report.evidence import TrialEvidence, read_evidence
+from ctrkit.report.evidence_files import TrialEvidence, read_evidence
 from ctrkit.report.ledger_view import HEADING as TIME
 from ctrkit.report.pictures import probe_pictures, train_pictures
 from ctrkit.report.summary import Summary, again_lines, summary_of
 from ctrkit.report.views import moment_words, report_name, report_view
 from ctrkit.report.words import clean
-from ctrkit.units import format_bytes
 
 if TYPE_CHECKING:
     from jinja2 import Environment

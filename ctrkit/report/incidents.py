@@ -7,14 +7,14 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from ctrkit.config import Cell, decode
-from ctrkit.errors import UsageError
+from ctrkit.core.config import Cell, decode
+from ctrkit.core.errors import UsageError
+from ctrkit.core.units import format_duration
 from ctrkit.report.blocks import Block, Bullets, Facts, Paragraph, Section
 from ctrkit.report.words import cell_words, clean, plural, sentence
-from ctrkit.units import format_duration
 
 Json = Mapping[str, Any]
-"""A line of `incidents.jsonl`: `ctrkit.runs.Incident` as JSON, or what another version wrote."""
+"""A line of `incidents.jsonl`: `core.runs.Incident` as JSON, or what another version wrote."""
 
 _SHOWN = 20
 _NAMED = 3

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
+from ctrkit.core.units import format_bytes, format_duration
 from ctrkit.report.blocks import Block, Column, Facts, Paragraph, Section, Table
 from ctrkit.report.words import percent, plural, rate_words
-from ctrkit.supervise.account import CATEGORIES
 from ctrkit.supervise.ledger import LedgerRow, totals
-from ctrkit.units import format_bytes, format_duration
+from ctrkit.supervise.time_account import CATEGORIES
 
 HEADING = "Where the time went"
 

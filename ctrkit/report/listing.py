@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctrkit.errors import UsageError
-from ctrkit.records import Recommendation, RunInfo
+from ctrkit.core.errors import UsageError
+from ctrkit.core.records import Recommendation, RunInfo
+from ctrkit.core.runs import RunFolder
+from ctrkit.core.units import format_duration
 from ctrkit.report.blocks import Column, Report, Section, Table
 from ctrkit.report.contents import true_status
-from ctrkit.report.paste import short_path, short_target
+from ctrkit.report.shell_lines import short_path, short_target
 from ctrkit.report.words import clean
-from ctrkit.runs import RunFolder
-from ctrkit.units import format_duration
 
 
 @dataclass(frozen=True, kw_only=True)

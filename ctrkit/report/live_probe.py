@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from ctrkit.config import Cell
-from ctrkit.progress import Progress, Stage
-from ctrkit.records import TrialRecord
+from ctrkit.core.config import Cell
+from ctrkit.core.progress import Progress, Stage
+from ctrkit.core.records import TrialRecord
+from ctrkit.core.units import format_duration
 from ctrkit.report.blocks import Table
 from ctrkit.report.live import Clock, Display
-from ctrkit.report.matrix import NOT_RUN, CellResult, cell_results, matrix_table
+from ctrkit.report.matrix_view import NOT_RUN, CellResult, cell_results, matrix_table
 from ctrkit.report.terminal import table_renderable
 from ctrkit.report.words import clean, percent, projection_words, rate_words, step_words
-from ctrkit.units import format_duration
 
 # How a cell stands: its mark, how it is coloured, what it is called.
 _OK, _FAILED, _PREDICTED = ("✓", "green", "ok"), ("✕", "red", "failed"), ("○", "dim", "predicted")

@@ -13,11 +13,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ctrkit.progress import Progress, Stage
-from ctrkit.records import Recommendation
+from ctrkit.core.progress import Progress, Stage
+from ctrkit.core.records import Recommendation
+from ctrkit.core.units import format_count, format_duration
 from ctrkit.report.live import Clock, Display
 from ctrkit.report.words import deviation_words, percent, range_words, rate_words
-from ctrkit.units import format_count, format_duration
 
 _LINE_S = 10.0
 _LATER_LINE_S = 60.0  # after two minutes: a run of a day should not fill its log with lines

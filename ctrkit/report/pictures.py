@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ctrkit.errors import UsageError
-from ctrkit.records import TrialRecord
+from ctrkit.core.errors import UsageError
+from ctrkit.core.records import TrialRecord
 from ctrkit.report.charts.scales import cell_labels
 from ctrkit.report.contents import RunContents
 from ctrkit.report.incidents import has_moment
-from ctrkit.report.known import KNOWN_EPOCHS, KNOWN_TARGET
+from ctrkit.report.known_epochs import KNOWN_EPOCHS, KNOWN_TARGET
 from ctrkit.report.ledger_view import HEADING
-from ctrkit.report.matrix import cell_results, has_figures
-from ctrkit.report.stamps import TrialSteps, read_steps
+from ctrkit.report.matrix_view import cell_results, has_figures
+from ctrkit.report.trial_steps import TrialSteps, read_steps
 
 if TYPE_CHECKING:
     from ctrkit.report.charts.svg import Chart
@@ -30,10 +30,10 @@ def probe_pictures(contents: RunContents, prefix: str) -> tuple[Pictures, list[s
 
     `prefix` begins the ids of the SVGs.
     """
-    from ctrkit.report.charts.matrix import heat_map
-    from ctrkit.report.charts.projection import projection_chart
-    from ctrkit.report.charts.steps import stage_chart, step_chart
-    from ctrkit.report.charts.timeline import TIMELINE_NOTE, timeline_chart
+    from ctrkit.report.charts.matrix_chart import heat_map
+    from ctrkit.report.charts.projection_chart import projection_chart
+    from ctrkit.report.charts.steps_chart import stage_chart, step_chart
+    from ctrkit.report.charts.timeline_chart import TIMELINE_NOTE, timeline_chart
 
     trials, best, info = contents.trials, contents.recommendation, contents.info
     epochs = info.sizes.epochs if info.sizes else info.workload.phase.epochs
@@ -53,8 +53,8 @@ def probe_pictures(contents: RunContents, prefix: str) -> tuple[Pictures, list[s
 
 def train_pictures(contents: RunContents, prefix: str) -> tuple[Pictures, list[str]]:
     """The charts of a real run, and a sentence for everything that is missing for them."""
-    from ctrkit.report.charts.epochs import curves_chart, times_chart
-    from ctrkit.report.charts.ledger import ledger_chart
+    from ctrkit.report.charts.epochs_chart import curves_chart, times_chart
+    from ctrkit.report.charts.ledger_chart import ledger_chart
 
     info, epochs = contents.info, contents.epochs
     known = KNOWN_EPOCHS if info.workload.target == KNOWN_TARGET else ()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ctrkit.records import STAGES, Finding, Recommendation, RunInfo, TrialRecord
+from ctrkit.core.records import STAGES, Finding, Recommendation, RunInfo, TrialRecord
+from ctrkit.core.units import format_bytes, format_duration, format_factor
 from ctrkit.report.blocks import (
     Block,
     Bullets,
@@ -16,7 +17,7 @@ from ctrkit.report.blocks import (
     Table,
 )
 from ctrkit.report.contents import RunContents
-from ctrkit.report.matrix import (
+from ctrkit.report.matrix_view import (
     NOT_RUN,
     cell_results,
     failure_lines,
@@ -24,7 +25,7 @@ from ctrkit.report.matrix import (
     matrix_table,
     not_run_lines,
 )
-from ctrkit.report.paste import command_lines, dataloader_lines, kept_options, short_path
+from ctrkit.report.shell_lines import command_lines, dataloader_lines, kept_options, short_path
 from ctrkit.report.words import (
     cell_words,
     clean,
@@ -36,7 +37,6 @@ from ctrkit.report.words import (
     sentence,
     step_words,
 )
-from ctrkit.units import format_bytes, format_duration, format_factor
 
 _BAR_WIDTH = 24
 

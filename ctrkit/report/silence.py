@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ctrkit.core.units import format_duration
 from ctrkit.supervise.supervisor import Tick
-from ctrkit.units import format_duration
 
 _SAID_FROM = 0.5  # of the budget
 

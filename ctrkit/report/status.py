@@ -7,9 +7,10 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
-from ctrkit.config import Phase, encode, load_phase, phase_names
-from ctrkit.errors import UsageError
-from ctrkit.records import RunInfo
+from ctrkit.core.config import Phase, encode, load_phase, phase_names
+from ctrkit.core.errors import UsageError
+from ctrkit.core.records import RunInfo
+from ctrkit.core.units import format_count, format_duration
 from ctrkit.report.blocks import Block, Bullets, Code, Column, Paragraph, Report, Section, Table
 from ctrkit.report.contents import DIED, UNKNOWN, RunContents
 from ctrkit.report.criteria import (
@@ -20,9 +21,9 @@ from ctrkit.report.criteria import (
     criteria_section,
 )
 from ctrkit.report.incidents import summary_words
-from ctrkit.report.known import KNOWN_EPOCHS, KNOWN_NOTE, KNOWN_TARGET, KnownEpoch
-from ctrkit.report.matrix import cell_results
-from ctrkit.report.paste import command_lines
+from ctrkit.report.known_epochs import KNOWN_EPOCHS, KNOWN_NOTE, KNOWN_TARGET, KnownEpoch
+from ctrkit.report.matrix_view import cell_results
+from ctrkit.report.shell_lines import command_lines
 from ctrkit.report.train_view import is_partial
 from ctrkit.report.words import (
     cell_words,
@@ -32,7 +33,6 @@ from ctrkit.report.words import (
     projection_words,
     sentence,
 )
-from ctrkit.units import format_count, format_duration
 
 # column, name, whether label smoothing changes what it means
 _KNOWN_COLUMNS = (

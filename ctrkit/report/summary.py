@@ -6,15 +6,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ctrkit.config import Cell
-from ctrkit.records import Recommendation, RunInfo, TrialRecord
+from ctrkit.core.config import Cell
+from ctrkit.core.records import Recommendation, RunInfo, TrialRecord
+from ctrkit.core.units import format_duration
 from ctrkit.report.blocks import Tone
 from ctrkit.report.contents import EpochRow, RunContents
 from ctrkit.report.incidents import summary_words
 from ctrkit.report.ledger_view import LOST, WORDS
-from ctrkit.report.matrix import NOT_RUN, cell_results, has_figures
-from ctrkit.report.paste import command_lines, kept_options, short_path
+from ctrkit.report.matrix_view import NOT_RUN, cell_results, has_figures
 from ctrkit.report.probe_view import finding_words, status_words
+from ctrkit.report.shell_lines import command_lines, kept_options, short_path
 from ctrkit.report.train_view import interval_words, is_partial
 from ctrkit.report.words import (
     cell_words,
@@ -27,7 +28,6 @@ from ctrkit.report.words import (
     sentence,
 )
 from ctrkit.supervise.ledger import totals
-from ctrkit.units import format_duration
 
 _CAUTIOUS = 0.25
 _WORTH_A_WORD = 0.02

@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from ctrkit.config import RunSizes
-from ctrkit.progress import Stage
-from ctrkit.records import Recommendation
+from ctrkit.core.config import RunSizes
+from ctrkit.core.progress import Stage
+from ctrkit.core.records import Recommendation
+from ctrkit.core.units import format_count, format_duration
 from ctrkit.report.blocks import (
     Block,
     Bullets,
@@ -21,11 +22,11 @@ from ctrkit.report.blocks import (
 )
 from ctrkit.report.contents import UNKNOWN, EpochRow, RunContents
 from ctrkit.report.incidents import incidents_section, moved_words
-from ctrkit.report.known import KNOWN_EPOCHS, KNOWN_NOTE, KNOWN_TARGET, KnownEpoch
+from ctrkit.report.known_epochs import KNOWN_EPOCHS, KNOWN_NOTE, KNOWN_TARGET, KnownEpoch
 from ctrkit.report.ledger_view import ledger_section
-from ctrkit.report.matrix import failure_lines
-from ctrkit.report.paste import command_lines, short_path
+from ctrkit.report.matrix_view import failure_lines
 from ctrkit.report.probe_view import status_words
+from ctrkit.report.shell_lines import command_lines, short_path
 from ctrkit.report.words import (
     cell_words,
     deviation_words,
@@ -33,7 +34,6 @@ from ctrkit.report.words import (
     plural,
     projection_words,
 )
-from ctrkit.units import format_count, format_duration
 
 # column of epochs.csv, heading, decimals, how soon it is left out where room is short
 _EPOCH_COLUMNS = (

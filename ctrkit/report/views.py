@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from ctrkit.core.units import format_bytes, format_count, format_duration
 from ctrkit.report.blocks import Block, Bullets, Facts, Report, Section
 from ctrkit.report.contents import RunContents
-from ctrkit.report.paste import short_target
 from ctrkit.report.probe_view import probe_sections
+from ctrkit.report.shell_lines import short_target
 from ctrkit.report.status import judgement_sections
 from ctrkit.report.train_view import train_sections
 from ctrkit.report.words import clean, plural
-from ctrkit.units import format_bytes, format_count, format_duration
 
 
 def report_view(contents: RunContents) -> Report:

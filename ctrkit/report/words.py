@@ -8,8 +8,8 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import fields
 
-from ctrkit.config import Cell
-from ctrkit.units import format_count, format_duration, format_percent
+from ctrkit.core.config import Cell
+from ctrkit.core.units import format_count, format_duration, format_percent
 
 # What a flag of a record or a recommendation means; a flag that is not here is shown as it is.
 FLAG_WORDS = {

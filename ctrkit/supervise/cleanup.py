@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from ctrkit.lifeline import RUN_ID_VARIABLE, sockets_folder
+from ctrkit.core.lifeline import RUN_ID_VARIABLE, sockets_folder
 
 _LINUX = sys.platform.startswith("linux")
 _SHARED = Path("/dev/shm")

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import psutil
 
-from ctrkit.environment import usable_cpus
-from ctrkit.records import Finding
+from ctrkit.core.environment import usable_cpus
+from ctrkit.core.records import Finding
+from ctrkit.core.units import format_bytes, format_duration, format_percent
 from ctrkit.supervise.host import HostFigures, read_host
-from ctrkit.units import format_bytes, format_duration, format_percent
 
 Run = Callable[[Sequence[str]], str]
 """Runs a command and returns what it says; empty where it fails or takes too long."""

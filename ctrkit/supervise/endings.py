@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from ctrkit.progress import Stage
-from ctrkit.records import ChildError, WorkerExit
+from ctrkit.core.progress import Stage
+from ctrkit.core.records import ChildError, WorkerExit
 from ctrkit.supervise.watchdog import Verdict
 
 _WORKER_DIED = re.compile(

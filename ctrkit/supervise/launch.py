@@ -14,16 +14,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ctrkit.config import ChildSpec
-from ctrkit.files import write_json
-from ctrkit.lifeline import (
+from ctrkit.core.config import ChildSpec
+from ctrkit.core.files import write_json
+from ctrkit.core.lifeline import (
     FIRST_FOLDER,
     FOLDER_VARIABLE,
     RUN_ID_VARIABLE,
     SUPERVISOR_VARIABLE,
     sockets_folder,
 )
-from ctrkit.progress import read_ranks
+from ctrkit.core.progress import read_ranks
 from ctrkit.supervise.cleanup import Ended, Family, end_family, reap_orphans, remove_sockets
 from ctrkit.supervise.guard import Guard
 

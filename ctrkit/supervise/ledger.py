@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from ctrkit.errors import UsageError
-from ctrkit.files import read_table, write_table
-from ctrkit.progress import SPENT_FILE, read_spent
-from ctrkit.supervise.account import CATEGORIES, PRODUCTIVE, Account, Look
+from ctrkit.core.errors import UsageError
+from ctrkit.core.files import read_table, write_table
+from ctrkit.core.progress import SPENT_FILE, read_spent
 from ctrkit.supervise.host import HostFigures, read_host
 from ctrkit.supervise.sampler import STOPPED_STATES, TreeSample, host_slept_s
+from ctrkit.supervise.time_account import CATEGORIES, PRODUCTIVE, Account, Look
 
 if TYPE_CHECKING:
     import pyarrow as pa

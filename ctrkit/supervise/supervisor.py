@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ctrkit.config import ChildSpec
-from ctrkit.files import write_json
-from ctrkit.progress import (
+from ctrkit.core.config import ChildSpec
+from ctrkit.core.files import write_json
+from ctrkit.core.progress import (
     Progress,
     Stage,
     WorkerProgress,
@@ -19,17 +19,17 @@ from ctrkit.progress import (
     read_ranks,
     read_workers,
 )
-from ctrkit.records import ChildError
-from ctrkit.supervise.budgets import Budgets, StageBudget
+from ctrkit.core.records import ChildError
 from ctrkit.supervise.cleanup import Ended, subreaper
 from ctrkit.supervise.endings import judge_exit, judge_hang, read_result
 from ctrkit.supervise.explain.causes import Cause
 from ctrkit.supervise.explain.evidence import examine, examine_ended, save_tails, tail
 from ctrkit.supervise.explain.scene import Scene
 from ctrkit.supervise.launch import Child
-from ctrkit.supervise.memory import KillCounters
+from ctrkit.supervise.memory_kills import KillCounters
 from ctrkit.supervise.sampler import TreeSample, TreeSampler, host_slept_s
 from ctrkit.supervise.stop import StopRequest
+from ctrkit.supervise.time_limits import Budgets, StageBudget
 from ctrkit.supervise.watchdog import (
     Silence,
     Verdict,
@@ -63,7 +63,7 @@ class Outcome:
     """How a child ended.
 
     Args:
-        verdict: one of `ctrkit.records.VERDICTS`; `skipped` where the deadline cut it or the user
+        verdict: one of `core.records.VERDICTS`; `skipped` where the deadline cut it or the user
             interrupted it.
         reason: a sentence, empty for `ok`.
         exit_code: of a child that ended by itself, negative for a signal; else None.

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import psutil
 
-from ctrkit.progress import Progress, Stage
-from ctrkit.supervise.budgets import StageBudget
+from ctrkit.core.progress import Progress, Stage
+from ctrkit.core.units import format_duration
 from ctrkit.supervise.sampler import STOPPED_STATES, TreeSample
-from ctrkit.units import format_duration
+from ctrkit.supervise.time_limits import StageBudget
 
 LOOK_AGAIN_S = 1.5
 BURNING_CORES = 0.75
@@ -83,7 +83,7 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One of `ctrkit.records.VERDICTS` and a sentence that says why."""
+    """One of `ctrkit.core.records.VERDICTS` and a sentence that says why."""
 
     verdict: str
     reason: str

@@ -87,7 +87,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
     whole = ctrkit("train", *common, "--epochs", "2", "--out", "whole", "--quiet")
     assert whole.returncode == 0, whole.stderr
 
-    from ctrkit.progress import read_progress
+    from ctrkit.core.progress import read_progress
 
     def is_stepping() -> bool:
         progress = read_progress(tmp_path / "cut" / "child" / "progress.bin")
@@ -133,7 +133,7 @@ def test_an_interrupted_probe_keeps_what_it_measured_and_leaves_no_process(
     assert "interrupted" in stderr
     assert not [child for child in children if child.is_running()]
 
-    from ctrkit.runs import RunFolder
+    from ctrkit.core.runs import RunFolder
 
     run = RunFolder.open(tmp_path / "run")
     assert run.info.status == "interrupted"
@@ -161,7 +161,7 @@ def test_the_parent_never_imports_torch(tmp_path: Path, small_store: Path) -> No
     ]  # fmt: skip
     script = (
         "import json, sys\n"
-        "from ctrkit.cli import run_command\n"
+        "from ctrkit.cli.app import run_command\n"
         "sys.argv = ['ctrkit', *json.loads(sys.argv[1])]\n"
         "code = run_command()\n"
         "print('torch' in sys.modules, code, file=sys.stderr)\n"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from support import Run
 
-from ctrkit.files import read_table, write_table
-from ctrkit.runs import records_of_table, trials_table
+from ctrkit.core.files import read_table, write_table
+from ctrkit.core.runs import records_of_table, trials_table
 
 STORED = Path(__file__).parents[1] / "unit" / "report" / "golden"
 
@@ -99,7 +99,7 @@ def test_many_runs_are_listed_without_torch(tmp_path: Path) -> None:
                 shutil.copy(STORED / "probe" / name, run / name)
             index.write(json.dumps({"path": str(run)}) + "\n")
     code = (
-        "import sys; from ctrkit.cli import run_command\n"
+        "import sys; from ctrkit.cli.app import run_command\n"
         "sys.argv = ['ctrkit', 'report', '--list']; code = run_command()\n"
         "heavy = {'torch', 'scipy', 'pyarrow', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else code)"

@@ -23,8 +23,8 @@ import pytest
 import torch
 from support import COMMAND
 
-from ctrkit.data.store import Store
-from ctrkit.progress import Progress, read_progress, read_ranks
+from ctrkit.core.progress import Progress, read_progress, read_ranks
+from ctrkit.ctr.data.store import Store
 
 LOOPS = Path(__file__).parent / "children" / "ranked.py"
 SIZE = ("--rows", "5000", "--users", "150", "--items", "3000")

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctrkit.config import Phase, TrainPlan, load_phase, make_cell
-from ctrkit.data.synthetic import generate_store
-from ctrkit.data.tables import prepare_table
-from ctrkit.progress import ProgressWriter
-from ctrkit.training.history import Row, read_epochs
-from ctrkit.training.loop import run_training
-from ctrkit.workloads.mdaf import MdafWorkload
+from ctrkit.child.training.history import Row, read_epochs
+from ctrkit.child.training.loop import run_training
+from ctrkit.core.config import Phase, TrainPlan, load_phase, make_cell
+from ctrkit.core.progress import ProgressWriter
+from ctrkit.ctr.data.interactions import prepare_table
+from ctrkit.ctr.data.synthetic import generate_store
+from ctrkit.ctr.workload import MdafWorkload
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from support import COMMAND
 
-from ctrkit.progress import read_progress
+from ctrkit.core.progress import read_progress
 from ctrkit.supervise.ledger import read_ledger, totals
 
 BATCH_S, BATCHES, EPOCHS = 0.05, 30, 2

@@ -18,16 +18,16 @@ import numpy as np
 import pytest
 import torch
 
-from ctrkit.config import LOADERS, START_METHODS, Cell, make_cell
-from ctrkit.data import resident_loader
-from ctrkit.data.gather import BATCH_KEYS, Gatherer, gather
-from ctrkit.data.loaders import make_loader
-from ctrkit.data.order import epoch_order
-from ctrkit.data.store import Store
-from ctrkit.data.store_loader import StoreLoader
-from ctrkit.data.synthetic import generate_store
-from ctrkit.data.thread_loader import ThreadLoader
-from ctrkit.errors import UsageError
+from ctrkit.core.config import LOADERS, START_METHODS, Cell, make_cell
+from ctrkit.core.errors import UsageError
+from ctrkit.ctr.data import resident_loader
+from ctrkit.ctr.data.gather import BATCH_KEYS, Gatherer, gather
+from ctrkit.ctr.data.loaders import make_loader
+from ctrkit.ctr.data.sample_order import epoch_order
+from ctrkit.ctr.data.store import Store
+from ctrkit.ctr.data.store_loader import StoreLoader
+from ctrkit.ctr.data.synthetic import generate_store
+from ctrkit.ctr.data.thread_loader import ThreadLoader
 
 BATCH, LENGTH, SEED = 64, 12, 42
 # From Python 3.12 on, any fork beside a thread warns; that this is risky is what ctrkit is about.
@@ -314,9 +314,9 @@ def test_threads_share_the_gather_and_keep_the_order(store: Store) -> None:
 
 DIES = """
 import sys
-from ctrkit.config import make_cell
-from ctrkit.data.loaders import make_loader
-from ctrkit.data.store import Store
+from ctrkit.core.config import make_cell
+from ctrkit.ctr.data.loaders import make_loader
+from ctrkit.ctr.data.store import Store
 loader = make_loader(
     Store.open(sys.argv[1]), make_cell(batch_size=8), split="train", seed=1, history_length=5
 )

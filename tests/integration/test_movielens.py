@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctrkit.data.store import Store
-from ctrkit.data.tables import prepare_table
+from ctrkit.ctr.data.interactions import prepare_table
+from ctrkit.ctr.data.store import Store
 
 
 @pytest.mark.parametrize("split", ["time", "random"])

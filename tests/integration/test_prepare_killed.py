@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctrkit.data.store import Store, read_meta
-from ctrkit.data.taobao import prepare_tianchi
-from ctrkit.data.tianchi import generate_tianchi
+from ctrkit.ctr.data.store import Store, read_meta
+from ctrkit.ctr.data.taobao import prepare_tianchi
+from ctrkit.ctr.data.tianchi import generate_tianchi
 
 # Kills itself with SIGKILL when it is told of something for the given time.
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from ctrkit.data.taobao import prepare_tianchi
-from ctrkit.data.workspace import Watcher
+from ctrkit.ctr.data.taobao import prepare_tianchi
+from ctrkit.ctr.data.workspace import Watcher
 
 class Killer(Watcher):
     def __init__(self, left):

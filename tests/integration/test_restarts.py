@@ -17,7 +17,7 @@ import psutil
 import pytest
 from support import COMMAND
 
-from ctrkit.progress import read_progress
+from ctrkit.core.progress import read_progress
 
 ENDINGS = Path(__file__).parent / "children" / "endings.py"
 ROWS = 1000

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from support import COMMAND
 
-from ctrkit.cli import run_command
+from ctrkit.cli.app import run_command
 
 LOOPS = Path(__file__).parent / "children" / "resumable.py"
 SIZE = ("--rows", "5000", "--users", "150", "--items", "300")

@@ -11,7 +11,7 @@ import pytest
 from hang_check import SeenProbe, is_named, probe_scenario
 from hang_corpus import START_METHODS, WORKERS, Scenario, load_corpus, load_scenario, unmet
 
-from ctrkit.records import VERDICTS
+from ctrkit.core.records import VERDICTS
 
 CORPUS = {scenario.name: scenario for scenario in load_corpus()}
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from ctrkit.config import ChildSpec, WindowPlan, WorkloadSpec, make_cell
+from ctrkit.core.config import ChildSpec, WindowPlan, WorkloadSpec, make_cell
+from ctrkit.core.records import Measurement
+from ctrkit.core.runs import load_measurement
 from ctrkit.measure.loads import load_of
 from ctrkit.measure.steps import stage_means_s
-from ctrkit.records import Measurement
-from ctrkit.runs import load_measurement
-from ctrkit.supervise.budgets import Budgets
 from ctrkit.supervise.supervisor import run_child
+from ctrkit.supervise.time_limits import Budgets
 
 WORKLOAD = """
 import time

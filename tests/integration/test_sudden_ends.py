@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ctrkit.progress import WorkerStage, read_workers
+from ctrkit.core.progress import WorkerStage, read_workers
 
 WORKLOAD = """
 import signal, threading, time
@@ -56,7 +56,7 @@ def start(
 
     def run(way: str, start_method: str) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
         probe = subprocess.Popen(
-            [sys.executable, "-m", "ctrkit.cli", "probe", "--workload",
+            [sys.executable, "-m", "ctrkit", "probe", "--workload",
              f"{tmp_path / 'wedged.py'}:{way}", "--workers", "2", "--start-method", start_method,
              "--out", str(tmp_path / "run"), "--budget", "10m", "--stall-timeout", "5m", "--json"],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=tmp_path,

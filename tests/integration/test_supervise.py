@@ -15,12 +15,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ctrkit.config import Cell, ChildSpec, WorkloadSpec
-from ctrkit.lifeline import RUN_ID_VARIABLE, sockets_folder
-from ctrkit.progress import read_progress
-from ctrkit.supervise.budgets import Budgets
+from ctrkit.core.config import Cell, ChildSpec, WorkloadSpec
+from ctrkit.core.lifeline import RUN_ID_VARIABLE, sockets_folder
+from ctrkit.core.progress import read_progress
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
 from ctrkit.supervise.supervisor import Outcome, Tick, run_child
+from ctrkit.supervise.time_limits import Budgets
 
 CHILDREN = Path(__file__).parent / "children" / "supervised.py"
 SHORT = Budgets().with_stall_timeout(1.0)
@@ -305,8 +305,8 @@ def test_the_sockets_of_killed_processes_are_removed(tmp_path: Path) -> None:
 SUPERVISOR = """
 import sys
 from pathlib import Path
-from ctrkit.config import Cell, ChildSpec, WorkloadSpec
-from ctrkit.supervise.budgets import Budgets
+from ctrkit.core.config import Cell, ChildSpec, WorkloadSpec
+from ctrkit.supervise.time_limits import Budgets
 from ctrkit.supervise.supervisor import run_child
 folder = Path(sys.argv[1])
 spec = ChildSpec(kind="full", folder=str(folder), workload=WorkloadSpec(), cell=Cell())

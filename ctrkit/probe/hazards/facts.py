@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ctrkit.checkup import MachineLimits
-from ctrkit.config import Cell
+from ctrkit.core.checkup import MachineLimits
+from ctrkit.core.config import Cell
+from ctrkit.core.records import Examination, Inspection, LoaderNeeds
 from ctrkit.probe.hazards.source import SourceNote
-from ctrkit.records import Examination, Inspection, LoaderNeeds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ctrkit.checkup import Hazard
-from ctrkit.config import Cell
+from ctrkit.core.checkup import Hazard
+from ctrkit.core.config import Cell
 from ctrkit.probe.hazards.facts import Facts
 
 _PYTORCH = "https://github.com/pytorch/pytorch/issues"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ctrkit.checkup import Hazard
-from ctrkit.config import Cell
+from ctrkit.core.checkup import Hazard
+from ctrkit.core.config import Cell
+from ctrkit.core.units import format_bytes, format_count
 from ctrkit.probe.hazards.facts import Facts
-from ctrkit.units import format_bytes, format_count
 
 _PYTORCH = "https://github.com/pytorch/pytorch/issues"
 _SHARING = "https://pytorch.org/docs/stable/multiprocessing.html"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from ctrkit.checkup import MachineLimits
-from ctrkit.environment import physical_cores
+from ctrkit.core.checkup import MachineLimits
+from ctrkit.core.environment import physical_cores
 
 
 def read_limits() -> MachineLimits:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from ctrkit.checkup import LEVELS, Hazard, HazardFinding
-from ctrkit.config import Cell
+from ctrkit.core.checkup import LEVELS, Hazard, HazardFinding
+from ctrkit.core.config import Cell
 from ctrkit.probe.hazards.facts import Facts
 from ctrkit.probe.hazards.fork_rules import FORK_RULES
 from ctrkit.probe.hazards.limit_rules import LIMIT_RULES

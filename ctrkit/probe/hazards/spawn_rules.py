@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ctrkit.checkup import Hazard
-from ctrkit.config import Cell
+from ctrkit.core.checkup import Hazard
+from ctrkit.core.config import Cell
+from ctrkit.core.records import LoaderPart
+from ctrkit.core.units import format_bytes
 from ctrkit.probe.hazards.facts import Facts
-from ctrkit.records import LoaderPart
-from ctrkit.units import format_bytes
 
 _PYTORCH = "https://github.com/pytorch/pytorch/issues"
 _GUIDELINES = "https://docs.python.org/3/library/multiprocessing.html"

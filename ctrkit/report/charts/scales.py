@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ctrkit.config import Cell
+from ctrkit.core.config import Cell
+from ctrkit.core.units import format_count
 from ctrkit.report.charts.svg import FONT_PX, TOKENS, fitting, text_px
-from ctrkit.report.matrix import axis_words, varying_axes
+from ctrkit.report.matrix_view import axis_words, varying_axes
 from ctrkit.report.words import axis_label, plural
-from ctrkit.units import format_count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

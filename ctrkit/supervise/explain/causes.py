@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ctrkit.supervise.explain.blame import Cause
 from ctrkit.supervise.explain.deaths import DEATHS
 from ctrkit.supervise.explain.hangs import HANGS
 from ctrkit.supervise.explain.scene import Scene
+from ctrkit.supervise.explain.sentences import Cause
 
 __all__ = ["Cause", "explain"]
 

@@ -7,12 +7,12 @@ import signal
 from collections.abc import Callable
 from itertools import pairwise
 
-from ctrkit.progress import WorkerStage
-from ctrkit.records import WorkerExit
-from ctrkit.supervise.explain.blame import REFERENCES, Cause
+from ctrkit.core.progress import WorkerStage
+from ctrkit.core.records import WorkerExit
+from ctrkit.core.units import format_bytes
 from ctrkit.supervise.explain.scene import Scene, last_error
+from ctrkit.supervise.explain.sentences import REFERENCES, Cause
 from ctrkit.supervise.explain.stacks import Frame, Thread, parse_dump, parse_traceback, user_frame
-from ctrkit.units import format_bytes
 
 _TRACEBACK = re.compile(r"^Traceback \(most recent call last\):$", re.MULTILINE)
 _GUARD = re.compile(r"before the\s+current process has finished its bootstrapping phase")

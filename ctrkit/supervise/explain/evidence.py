@@ -17,10 +17,10 @@ from pathlib import Path
 
 import psutil
 
-from ctrkit.files import write_atomically, write_json
-from ctrkit.lifeline import stacks_path
-from ctrkit.progress import Progress, read_workers
-from ctrkit.records import WorkerExit
+from ctrkit.core.files import write_atomically, write_json
+from ctrkit.core.lifeline import stacks_path
+from ctrkit.core.progress import Progress, read_workers
+from ctrkit.core.records import WorkerExit
 from ctrkit.supervise.explain import passive
 from ctrkit.supervise.explain.causes import Cause, explain
 from ctrkit.supervise.explain.scene import Process, Scene, place_of

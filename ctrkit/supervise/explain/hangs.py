@@ -6,17 +6,9 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from ctrkit.progress import WorkerStage
-from ctrkit.supervise.explain.blame import (
-    REFERENCES,
-    Cause,
-    at,
-    blame,
-    is_worker,
-    kernel_wait,
-)
+from ctrkit.core.progress import WorkerStage
 from ctrkit.supervise.explain.deaths import death_of_worker, dropped_batch, explain_words
-from ctrkit.supervise.explain.locks import NO_FORK, file_lock, is_forked, lock, takes_lock
+from ctrkit.supervise.explain.lock_waits import NO_FORK, file_lock, is_forked, lock, takes_lock
 from ctrkit.supervise.explain.scene import (
     Process,
     Role,
@@ -24,6 +16,14 @@ from ctrkit.supervise.explain.scene import (
     last_error,
     place_of,
     waits_for_loader,
+)
+from ctrkit.supervise.explain.sentences import (
+    REFERENCES,
+    Cause,
+    at,
+    blame,
+    is_worker,
+    kernel_wait,
 )
 from ctrkit.supervise.explain.stacks import (
     Thread,

@@ -9,8 +9,8 @@ from enum import StrEnum
 
 import psutil
 
-from ctrkit.progress import WorkerProgress, WorkerStage
-from ctrkit.records import WorkerExit
+from ctrkit.core.progress import WorkerProgress, WorkerStage
+from ctrkit.core.records import WorkerExit
 from ctrkit.supervise.explain.stacks import (
     Frame,
     Thread,
@@ -132,7 +132,7 @@ class Scene:
         stderr: the end of it.
         crashes: of workers that crashed in C, what Python's fault handler wrote, by pid.
         error: the traceback of the exception that ended the child, if there was one.
-        verdict: one of `ctrkit.records.VERDICTS`.
+        verdict: one of `ctrkit.core.records.VERDICTS`.
         stage: the progress stage's label.
         step: steps done in this epoch.
         start_method: of the workers.

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from ctrkit.config import Cell, RunSizes
-from ctrkit.workloads.custom import IterableLoader
-from ctrkit.workloads.protocol import Task, Workload
+from ctrkit.child.workloads.custom import IterableLoader
+from ctrkit.child.workloads.protocol import Task, Workload
+from ctrkit.core.config import Cell, RunSizes
 
 ROWS, BATCH = 1000, 16
 HELD = threading.Lock()

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ctrkit.errors import UsageError
-from ctrkit.models.tables import Table
-from ctrkit.training.distributed import ALONE, SummedModel, checksum, joined
-from ctrkit.training.meeting import meet
+from ctrkit.child.training.distributed import ALONE, SummedModel, checksum, joined
+from ctrkit.child.training.rendezvous import meet
+from ctrkit.core.errors import UsageError
+from ctrkit.ctr.models.embedding_tables import Table
 
 ROWS, SIZE, WIDTH = 7, 50, 4  # 4 rows and 3
 

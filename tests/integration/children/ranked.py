@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ctrkit.config import Cell, load_phase
-from ctrkit.training.distributed import current_ranks
-from ctrkit.workloads.mdaf import MdafWorkload
+from ctrkit.child.training.distributed import current_ranks
+from ctrkit.core.config import Cell, load_phase
+from ctrkit.ctr.workload import MdafWorkload
 
 
 class Recording:

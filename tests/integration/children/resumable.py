@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from ctrkit.config import Cell, RunSizes
-from ctrkit.workloads.protocol import Task, Workload
+from ctrkit.child.workloads.protocol import Task, Workload
+from ctrkit.core.config import Cell, RunSizes
 
 BATCHES, EPOCHS = 40, 2
 BYTES_PER_STEP = 40_000

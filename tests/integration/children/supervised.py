@@ -10,8 +10,8 @@ import threading
 import time
 from pathlib import Path
 
-from ctrkit.lifeline import arm_stacks, end_with_supervisor, share_sockets_folder
-from ctrkit.progress import ProgressWriter, Stage
+from ctrkit.core.lifeline import arm_stacks, end_with_supervisor, share_sockets_folder
+from ctrkit.core.progress import ProgressWriter, Stage
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 

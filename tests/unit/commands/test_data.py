@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ctrkit.commands.data import info, prepare, synth
-from ctrkit.data.store import read_meta
-from ctrkit.errors import UsageError
+from ctrkit.core.errors import UsageError
+from ctrkit.ctr.data.store import read_meta
 
 SIZES = {"rows": 2000, "users": 300, "items": 200}
 COLUMNS = {"user": "u", "item": "i", "time": "t", "label": "y"}
@@ -68,7 +68,7 @@ def test_prepare_goes_on_after_ctrl_c_unless_fresh(
     for fresh, expected in ((False, "1 stages are finished"), (True, "beginning anew")):
         out = tmp_path / f"store-{fresh}"
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr("ctrkit.data.tianchi_files.TianchiFiles.read_ads", interrupt)
+            patched.setattr("ctrkit.ctr.data.tianchi_files.TianchiFiles.read_ads", interrupt)
             prepare(out=out, source=csvs)
         assert "the same command goes on" in " ".join(capsys.readouterr().err.split())
         prepare(out=out, source=csvs, fresh=fresh)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 
-from ctrkit.checkup import Checkup, Hazard, HazardFinding, MachineLimits
 from ctrkit.commands.doctor import document, stage_allowances
-from ctrkit.config import make_cell
-from ctrkit.progress import Stage
-from ctrkit.records import Examination, Inspection
-from ctrkit.supervise.budgets import Budgets
+from ctrkit.core.checkup import Checkup, Hazard, HazardFinding, MachineLimits
+from ctrkit.core.config import make_cell
+from ctrkit.core.progress import Stage
+from ctrkit.core.records import Examination, Inspection
+from ctrkit.supervise.time_limits import Budgets
 
 INSPECTION = Inspection(
     devices=["cpu"], device_names={}, torch_version="", workload_name="own",

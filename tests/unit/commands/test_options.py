@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ctrkit.commands.options import cell_axes, read_budgets, read_common, single_axes
-from ctrkit.errors import UsageError
-from ctrkit.supervise.budgets import Budgets
+from ctrkit.core.errors import UsageError
+from ctrkit.supervise.time_limits import Budgets
 
 
 def test_lists_become_checked_values_in_the_order_given() -> None:

@@ -3,12 +3,12 @@
 import pytest
 
 from ctrkit.commands.probe import ProbeOptions, _conclude, _signed
-from ctrkit.config import WorkloadSpec, make_cell
-from ctrkit.errors import InconclusiveError
+from ctrkit.core.config import WorkloadSpec, make_cell
+from ctrkit.core.errors import InconclusiveError
+from ctrkit.core.records import Finding, Inspection, Recommendation
+from ctrkit.core.runs import RunFolder
 from ctrkit.probe.matrix import MatrixPlan, build_matrix
 from ctrkit.probe.search import SearchResult
-from ctrkit.records import Finding, Inspection, Recommendation
-from ctrkit.runs import RunFolder
 
 INSPECTION = Inspection(
     devices=["cpu"], device_names={}, torch_version="2", workload_name="w",

@@ -12,12 +12,12 @@ import torch
 
 from ctrkit.commands import restarts
 from ctrkit.commands.restarts import RestartRules, Supervision, lost_steps, order_note
-from ctrkit.commands.saved import Position
-from ctrkit.config import Cell, ChildSpec, TrainPlan, WorkloadSpec, make_cell
-from ctrkit.errors import CtrkitError
-from ctrkit.progress import Progress, Stage
-from ctrkit.records import ChildError, Inspection, Recommendation
-from ctrkit.runs import Incident, RunFolder
+from ctrkit.commands.usable_checkpoint import Position
+from ctrkit.core.config import Cell, ChildSpec, TrainPlan, WorkloadSpec, make_cell
+from ctrkit.core.errors import CtrkitError
+from ctrkit.core.progress import Progress, Stage
+from ctrkit.core.records import ChildError, Inspection, Recommendation
+from ctrkit.core.runs import Incident, RunFolder
 from ctrkit.supervise.stop import StopRequest
 from ctrkit.supervise.supervisor import Outcome
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ctrkit.commands.resuming import with_axes
-from ctrkit.config import Cell, make_cell
-from ctrkit.errors import UsageError
+from ctrkit.core.config import Cell, make_cell
+from ctrkit.core.errors import UsageError
 
 THREAD = make_cell(loader="thread", threads=1)
 WORKERS = make_cell(

@@ -21,13 +21,13 @@ from ctrkit.commands.resuming import (
     save_spec,
     starting_point,
 )
-from ctrkit.commands.saved import Position, Saved
-from ctrkit.config import ChildSpec, Phase, TrainPlan, WorkloadSpec, make_cell
-from ctrkit.environment import code_versions
-from ctrkit.errors import UsageError
-from ctrkit.files import write_json
-from ctrkit.runs import RunFolder
-from ctrkit.supervise.budgets import Budgets
+from ctrkit.commands.usable_checkpoint import Position, Saved
+from ctrkit.core.config import ChildSpec, Phase, TrainPlan, WorkloadSpec, make_cell
+from ctrkit.core.environment import code_versions
+from ctrkit.core.errors import UsageError
+from ctrkit.core.files import write_json
+from ctrkit.core.runs import RunFolder
+from ctrkit.supervise.time_limits import Budgets
 
 PLAN = TrainPlan(
     run_folder="x", epochs=15, max_steps=100, checkpoint_every_s=60.0, allow_sleep=True,

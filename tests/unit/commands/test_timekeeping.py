@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from ctrkit.commands.timekeeping import Timekeeper, TimeRules
-from ctrkit.config import ChildSpec, TrainPlan, WorkloadSpec, make_cell
-from ctrkit.progress import Spending, SpentWriter
-from ctrkit.records import Recommendation
+from ctrkit.core.config import ChildSpec, TrainPlan, WorkloadSpec, make_cell
+from ctrkit.core.progress import Spending, SpentWriter
+from ctrkit.core.records import Recommendation
+from ctrkit.core.runs import RunFolder
 from ctrkit.report.contents import read_contents
 from ctrkit.report.ledger_view import ledger_section
-from ctrkit.runs import RunFolder
 from ctrkit.supervise.awake import Awake
 from ctrkit.supervise.ledger import read_ledger, totals
 from ctrkit.supervise.stop import StopRequest

@@ -15,10 +15,10 @@ from ctrkit.commands.torchrun import (
     note_restart,
     resuming_arguments,
 )
-from ctrkit.config import WorkloadSpec, make_cell
-from ctrkit.environment import physical_cores
-from ctrkit.errors import UsageError
-from ctrkit.runs import RunFolder
+from ctrkit.core.config import WorkloadSpec, make_cell
+from ctrkit.core.environment import physical_cores
+from ctrkit.core.errors import UsageError
+from ctrkit.core.runs import RunFolder
 
 LAUNCH = Launch(rank=0, world=4, local_world=2)
 ENVIRONMENT = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ctrkit.records import Measurement, Stamps
+from ctrkit.core.records import Measurement, Stamps
 
 MakeMeasurement = Callable[..., Measurement]
 

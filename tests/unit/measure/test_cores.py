@@ -2,7 +2,7 @@
 
 import pytest
 
-from ctrkit.config import make_cell
+from ctrkit.core.config import make_cell
 from ctrkit.measure.cores import core_findings, used_cores, waiting_finding
 
 

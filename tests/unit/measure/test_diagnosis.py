@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from ctrkit.config import RunSizes, make_cell
+from ctrkit.core.config import RunSizes, make_cell
+from ctrkit.core.records import STAGES, Measurement, Stamps
 from ctrkit.measure.diagnosis import Ceilings, diagnose, limiting_stage
 from ctrkit.measure.elasticity import epoch_model
 from ctrkit.measure.projection import project
 from ctrkit.measure.replay import replay
-from ctrkit.records import STAGES, Measurement, Stamps
 
 CELL = make_cell(loader="rows", threads=2)
 WORKERS = make_cell(loader="rows", threads=2, workers=2)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctrkit.config import make_cell
+from ctrkit.core.config import make_cell
 from ctrkit.measure.elasticity import EpochModel, epoch_model
 from ctrkit.measure.replay import Load
 

@@ -3,11 +3,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ctrkit.config import make_cell
+from ctrkit.core.config import make_cell
+from ctrkit.core.records import Measurement, Stamps
 from ctrkit.measure.loads import load_of
 from ctrkit.measure.replay import replay, replay_epoch
 from ctrkit.measure.steps import making_stages_s, sample_of_load
-from ctrkit.records import Measurement, Stamps
 
 STEP_S = 0.1
 

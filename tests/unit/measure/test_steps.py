@@ -3,7 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ctrkit.config import RunSizes
+from ctrkit.core.config import RunSizes
+from ctrkit.core.records import Measurement
 from ctrkit.measure.replay import Load, replay
 from ctrkit.measure.statistics import HEAVY_TAIL, prediction_interval
 from ctrkit.measure.steps import (
@@ -19,7 +20,6 @@ from ctrkit.measure.steps import (
     step_times_s,
     steps_measured,
 )
-from ctrkit.records import Measurement
 
 
 def test_only_the_throughput_window_counts(measured):

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from ctrkit.config import Cell, RunSizes
+from ctrkit.core.config import Cell, RunSizes
+from ctrkit.core.records import Inspection, Measurement, Stamps, TrialRecord
 from ctrkit.measure.replay import steady_step_s
 from ctrkit.probe.matrix import build_matrix
 from ctrkit.probe.search import SearchResult, run_search
 from ctrkit.probe.trials import Trial, TrialRequest, TrialResult
-from ctrkit.records import Inspection, Measurement, Stamps, TrialRecord
 
 SIZES = RunSizes(
     epochs=15, train_rows=1_052_081, train_batches=514, validation_rows=225_446,

@@ -2,11 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctrkit.checkup import MachineLimits
-from ctrkit.errors import UsageError
+from ctrkit.core.checkup import MachineLimits
+from ctrkit.core.errors import UsageError
+from ctrkit.core.records import LoaderNeeds
 from ctrkit.probe.hazards.facts import Facts
 from ctrkit.probe.matrix import build_matrix, default_workers
-from ctrkit.records import LoaderNeeds
 
 
 def build(inspection, asked=None, *, cores=4, system="Linux", run_refused=False, **changes):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ctrkit.config import Cell, RunSizes, make_cell
+from ctrkit.core.config import Cell, RunSizes, make_cell
+from ctrkit.core.records import Measurement
 from ctrkit.measure.statistics import interval
 from ctrkit.probe.candidates import Candidate
 from ctrkit.probe.numerics import comparable, numerics_options, plain, variants_of
 from ctrkit.probe.recommend import recommend
 from ctrkit.probe.trials import Trial, TrialRequest, TrialResult, compute_key
-from ctrkit.records import Measurement
 
 PLAIN = make_cell(threads=2)
 LAZY = replace(PLAIN, optimizer="sparse-adam")

@@ -1,10 +1,10 @@
 import pytest
 
-from ctrkit.config import RunSizes, make_cell
-from ctrkit.probe.known import costs_of, failure_of
+from ctrkit.core.config import RunSizes, make_cell
+from ctrkit.core.records import Measurement
+from ctrkit.probe.cell_results import costs_of, failure_of
 from ctrkit.probe.predict import nearest_loader, predict, service_of, sizes_for
 from ctrkit.probe.trials import Trial, TrialRequest, TrialResult
-from ctrkit.records import Measurement
 
 
 def alone(kind, cell, step_s, *, cpu_s=None, verdict="ok", **fields):

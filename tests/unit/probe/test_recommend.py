@@ -2,8 +2,9 @@ import dataclasses
 
 import pytest
 
-from ctrkit.config import RunSizes, make_cell
-from ctrkit.errors import InconclusiveError, NoViableCellError
+from ctrkit.core.config import RunSizes, make_cell
+from ctrkit.core.errors import InconclusiveError, NoViableCellError
+from ctrkit.core.records import Finding, Measurement
 from ctrkit.measure.projection import project
 from ctrkit.measure.statistics import interval
 from ctrkit.probe.candidates import Candidate, differ, prefer
@@ -11,7 +12,6 @@ from ctrkit.probe.matrix import MatrixPlan, build_matrix
 from ctrkit.probe.recommend import dataloader_kwargs, fitting_epochs, recommend
 from ctrkit.probe.search import SearchResult
 from ctrkit.probe.trials import Trial, TrialRequest, TrialResult, not_run_record, record_of
-from ctrkit.records import Finding, Measurement
 
 SIZES = RunSizes(epochs=15, train_batches=100)
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctrkit.checkup import MachineLimits
-from ctrkit.config import RunSizes
-from ctrkit.errors import InconclusiveError, NoViableCellError
+from ctrkit.core.checkup import MachineLimits
+from ctrkit.core.config import RunSizes
+from ctrkit.core.errors import InconclusiveError, NoViableCellError
 from ctrkit.probe.hazards.facts import known_facts
 from ctrkit.probe.matrix import build_matrix
 from ctrkit.probe.recommend import recommend

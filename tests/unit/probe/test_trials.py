@@ -1,6 +1,8 @@
 import pytest
 
-from ctrkit.config import RunSizes, make_cell
+from ctrkit.core.config import RunSizes, make_cell
+from ctrkit.core.records import Measurement, Stamps
+from ctrkit.core.runs import records_of_table, trials_table
 from ctrkit.measure.projection import project
 from ctrkit.measure.statistics import interval
 from ctrkit.probe.trials import (
@@ -13,8 +15,6 @@ from ctrkit.probe.trials import (
     predicted_record,
     record_of,
 )
-from ctrkit.records import Measurement, Stamps
-from ctrkit.runs import records_of_table, trials_table
 
 CELL = make_cell(loader="batches", workers=2, batch_size=100, threads=2)
 MEASURED = Measurement(

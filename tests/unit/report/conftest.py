@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ctrkit.config import Cell, Phase, RunSizes, WorkloadSpec, make_cell
-from ctrkit.records import (
+from ctrkit.core.config import Cell, Phase, RunSizes, WorkloadSpec, make_cell
+from ctrkit.core.records import (
     EPOCH_COLUMNS,
     Finding,
     Option,
@@ -19,7 +19,7 @@ from ctrkit.records import (
     RunInfo,
     TrialRecord,
 )
-from ctrkit.runs import RunFolder
+from ctrkit.core.runs import RunFolder
 
 SIZES = RunSizes(
     epochs=15, train_rows=1_052_081, train_batches=514, validation_rows=225_446,

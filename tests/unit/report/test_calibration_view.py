@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from ctrkit.calibration import CalibrationRow
+from ctrkit.core.calibration import CalibrationRow
 from ctrkit.report.blocks import Paragraph, Table
 from ctrkit.report.calibration_view import (
     NOTHING_YET,

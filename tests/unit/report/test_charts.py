@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctrkit.config import RunSizes
-from ctrkit.records import Recommendation, TrialRecord
-from ctrkit.report.charts.epochs import curves_chart, times_chart
-from ctrkit.report.charts.matrix import grid_of, heat_map
-from ctrkit.report.charts.projection import parts_of_run, projection_chart, ranges_of
+from ctrkit.core.config import RunSizes
+from ctrkit.core.records import Recommendation, TrialRecord
+from ctrkit.report.charts.epochs_chart import curves_chart, times_chart
+from ctrkit.report.charts.matrix_chart import grid_of, heat_map
+from ctrkit.report.charts.projection_chart import parts_of_run, projection_chart, ranges_of
 from ctrkit.report.charts.scales import cell_labels
-from ctrkit.report.charts.steps import (
+from ctrkit.report.charts.steps_chart import (
     making_of,
     parts_of,
     stage_chart,
@@ -21,9 +21,9 @@ from ctrkit.report.charts.steps import (
     step_rows,
 )
 from ctrkit.report.charts.svg import TOKENS, Canvas, Chart, draw, fitting
-from ctrkit.report.charts.timeline import Step, bins_of, close_up, lanes_of, timeline_chart
-from ctrkit.report.known import KNOWN_EPOCHS
-from ctrkit.report.matrix import cell_results
+from ctrkit.report.charts.timeline_chart import Step, bins_of, close_up, lanes_of, timeline_chart
+from ctrkit.report.known_epochs import KNOWN_EPOCHS
+from ctrkit.report.matrix_view import cell_results
 from ctrkit.report.pictures import incident_epochs
 from tests.unit.report.conftest import (
     BATCHES,

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from ctrkit.config import RunSizes, WorkloadSpec, load_phase
+from ctrkit.core.config import RunSizes, WorkloadSpec, load_phase
 from ctrkit.report.criteria import Classification, classify, criteria_section, figure
 from tests.unit.report.conftest import SIZES, epoch_row, info
 

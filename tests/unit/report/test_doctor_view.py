@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from ctrkit.checkup import Checkup, Hazard, HazardFinding, MachineLimits, StageAllowance
-from ctrkit.config import make_cell
-from ctrkit.records import Examination, Inspection, LoaderNeeds, LoaderPart
+from ctrkit.core.checkup import Checkup, Hazard, HazardFinding, MachineLimits, StageAllowance
+from ctrkit.core.config import make_cell
+from ctrkit.core.records import Examination, Inspection, LoaderNeeds, LoaderPart
 from ctrkit.report.doctor_view import doctor_view
 from ctrkit.report.terminal import report_text
 

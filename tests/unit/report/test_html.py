@@ -13,14 +13,14 @@ import pytest
 
 import ctrkit.report.html
 from ctrkit.commands.report import report
-from ctrkit.config import WorkloadSpec
-from ctrkit.errors import UsageError
-from ctrkit.files import write_table
-from ctrkit.records import Finding, Recommendation, TrialRecord
+from ctrkit.core.config import WorkloadSpec
+from ctrkit.core.errors import UsageError
+from ctrkit.core.files import write_table
+from ctrkit.core.records import Finding, Recommendation, TrialRecord
 from ctrkit.report.blocks import Column, Report, Section, Table
 from ctrkit.report.charts.svg import TOKENS
 from ctrkit.report.contents import read_contents
-from ctrkit.report.evidence import read_evidence
+from ctrkit.report.evidence_files import read_evidence
 from ctrkit.report.html import html_document, inert, plain_page, run_pages, without_bars
 from ctrkit.report.summary import again_lines
 from tests.unit.report.conftest import THREAD, MakeRun, epoch_row, measured, trial

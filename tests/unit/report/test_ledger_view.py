@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ctrkit.files import write_table
+from ctrkit.core.files import write_table
 from ctrkit.report.blocks import Facts, Paragraph, Table
-from ctrkit.report.charts.ledger import GROUPS, ledger_chart, merged, moments
+from ctrkit.report.charts.ledger_chart import GROUPS, ledger_chart, merged, moments
 from ctrkit.report.contents import contents_json, read_contents
 from ctrkit.report.html import run_pages
 from ctrkit.report.ledger_view import (
@@ -26,8 +26,8 @@ from ctrkit.report.ledger_view import (
 )
 from ctrkit.report.pictures import train_pictures
 from ctrkit.report.views import report_view
-from ctrkit.supervise.account import CATEGORIES
 from ctrkit.supervise.ledger import LEDGER, LedgerRow, ledger_table, totals
+from ctrkit.supervise.time_account import CATEGORIES
 from tests.unit.report.conftest import MakeRun, epoch_row
 
 BEGAN = 1_790_000_000.0

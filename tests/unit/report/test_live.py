@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ctrkit.progress import Progress, Stage
-from ctrkit.records import Recommendation
+from ctrkit.core.progress import Progress, Stage
+from ctrkit.core.records import Recommendation
 from ctrkit.report.live_probe import ProbeDisplay
 from ctrkit.report.live_train import TrainDisplay, epoch_line, speed_of
 from tests.unit.report.conftest import (

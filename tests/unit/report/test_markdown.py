@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctrkit.records import Recommendation, TrialRecord
+from ctrkit.core.records import Recommendation, TrialRecord
 from ctrkit.report.blocks import Bullets, Code, Column, Facts, Paragraph, Report, Section, Table
 from ctrkit.report.contents import read_contents
 from ctrkit.report.markdown import escape, markdown_document, markdown_text

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ctrkit.errors import UsageError
+from ctrkit.core.errors import UsageError
 from ctrkit.report.contents import read_contents
 from ctrkit.report.listing import list_report, listed_run
 from ctrkit.report.markdown import markdown_text

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from ctrkit.commands.report import report
-from ctrkit.config import WorkloadSpec, load_phase
-from ctrkit.errors import UsageError
-from ctrkit.records import Recommendation, TrialRecord
-from ctrkit.report.compare import compare
+from ctrkit.core.config import WorkloadSpec, load_phase
+from ctrkit.core.errors import UsageError
+from ctrkit.core.records import Recommendation, TrialRecord
+from ctrkit.report.comparison import compare
 from ctrkit.report.contents import read_contents
 from ctrkit.report.listing import listed_run
 from ctrkit.report.markdown import markdown_text

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from ctrkit.progress import Stage
+from ctrkit.core.progress import Stage
 from ctrkit.report.silence import SilenceNotice
-from ctrkit.supervise.budgets import StageBudget
 from ctrkit.supervise.supervisor import Tick
+from ctrkit.supervise.time_limits import StageBudget
 
 BUDGET = StageBudget(idle_s=30, burning_s=60, reason="20 x the median step of 1.5 s")
 

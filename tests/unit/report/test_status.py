@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from ctrkit.config import WorkloadSpec, load_phase
-from ctrkit.records import Recommendation, TrialRecord
+from ctrkit.core.config import WorkloadSpec, load_phase
+from ctrkit.core.records import Recommendation, TrialRecord
 from ctrkit.report.contents import read_contents
 from ctrkit.report.markdown import markdown_text
 from ctrkit.report.status import status_update

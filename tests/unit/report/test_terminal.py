@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctrkit.config import make_cell
-from ctrkit.progress import ProgressWriter, Stage
-from ctrkit.records import Finding, Recommendation, TrialRecord
+from ctrkit.core.config import make_cell
+from ctrkit.core.progress import ProgressWriter, Stage
+from ctrkit.core.records import Finding, Recommendation, TrialRecord
 from ctrkit.report.blocks import Code, Column, Facts, Report, Section, Table
 from ctrkit.report.contents import read_contents
 from ctrkit.report.terminal import print_report, report_text

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctrkit.config import make_cell
+from ctrkit.core.config import make_cell
 from ctrkit.report.words import (
     cell_words,
     clean,

@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ctrkit.progress import SPENT_FILE, Progress, Spending, SpentWriter, Stage
-from ctrkit.supervise.budgets import StageBudget
+from ctrkit.core.progress import SPENT_FILE, Progress, Spending, SpentWriter, Stage
 from ctrkit.supervise.host import HostFigures
 from ctrkit.supervise.ledger import Clocks, LedgerKeeper
 from ctrkit.supervise.sampler import TreeSample
 from ctrkit.supervise.supervisor import Tick
+from ctrkit.supervise.time_limits import StageBudget
 
 QUIET = HostFigures(
     busy_s=0.0, available_bytes=8_000_000_000, swap_used_bytes=0, swapped_in_bytes=0,

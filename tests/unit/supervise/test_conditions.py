@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from ctrkit.environment import usable_cpus
+from ctrkit.core.environment import usable_cpus
 from ctrkit.supervise.conditions import (
     HostLook,
     Power,

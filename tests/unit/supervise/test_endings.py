@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ctrkit.progress import Stage
-from ctrkit.records import VERDICTS, ChildError, Measurement, WorkerExit
-from ctrkit.runs import save_measurement
+from ctrkit.core.progress import Stage
+from ctrkit.core.records import VERDICTS, ChildError, Measurement, WorkerExit
+from ctrkit.core.runs import save_measurement
 from ctrkit.supervise.endings import (
     Result,
     classify_error,

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ctrkit.errors import UsageError
-from ctrkit.progress import Spending
+from ctrkit.core.errors import UsageError
+from ctrkit.core.progress import Spending
 from ctrkit.supervise.ledger import loop_state, read_ledger, totals, tree_pss_bytes
 from tests.unit.supervise.simulated import QUIET, World
 

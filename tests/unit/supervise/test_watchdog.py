@@ -6,9 +6,9 @@ import psutil
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctrkit.progress import Progress, Stage
-from ctrkit.supervise.budgets import StageBudget
+from ctrkit.core.progress import Progress, Stage
 from ctrkit.supervise.sampler import ProcessSample, TreeSample
+from ctrkit.supervise.time_limits import StageBudget
 from ctrkit.supervise.watchdog import (
     LOOK_AGAIN_S,
     Decision,

@@ -2,12 +2,12 @@ import dataclasses
 
 import pytest
 
-from ctrkit.checkup import MachineLimits
-from ctrkit.config import make_cell
+from ctrkit.core.checkup import MachineLimits
+from ctrkit.core.config import make_cell
+from ctrkit.core.records import Examination, LoaderNeeds, LoaderPart
 from ctrkit.probe.hazards.facts import Facts, known_facts
 from ctrkit.probe.hazards.rules import findings_of, hazards_of, refusal, warning_lines
 from ctrkit.probe.hazards.source import SourceNote
-from ctrkit.records import Examination, LoaderNeeds, LoaderPart
 
 MACOS = MachineLimits(system="Darwin", python="3.13.1", start_method="spawn", shm_bytes=None)
 GB = 10**9

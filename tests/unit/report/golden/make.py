@@ -16,17 +16,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from ctrkit.config import WorkloadSpec, load_phase
-from ctrkit.files import write_json, write_table
-from ctrkit.records import EPOCH_COLUMNS, Finding, Option, Recommendation, TrialRecord
-from ctrkit.report.compare import compare
+from ctrkit.core.config import WorkloadSpec, load_phase
+from ctrkit.core.files import write_json, write_table
+from ctrkit.core.records import EPOCH_COLUMNS, Finding, Option, Recommendation, TrialRecord
+from ctrkit.core.runs import trials_table
 from ctrkit.report.compare_view import compare_view
+from ctrkit.report.comparison import compare
 from ctrkit.report.contents import RunContents, read_contents
 from ctrkit.report.markdown import markdown_text
 from ctrkit.report.status import status_update
 from ctrkit.report.terminal import report_text
 from ctrkit.report.views import report_view
-from ctrkit.runs import trials_table
 from tests.unit.report.conftest import (
     BATCHES,
     ROWS,

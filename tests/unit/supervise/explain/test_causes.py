@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ctrkit
-from ctrkit.progress import WorkerProgress, WorkerStage
-from ctrkit.records import WorkerExit
+from ctrkit.core.progress import WorkerProgress, WorkerStage
+from ctrkit.core.records import WorkerExit
 from ctrkit.supervise.explain.causes import Cause, explain
 from ctrkit.supervise.explain.scene import Process, Role, Scene, Wait
 from ctrkit.supervise.explain.stacks import Frame

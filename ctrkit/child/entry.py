@@ -1,0 +1,239 @@
+"""The child process: loads the workload its spec names, runs the loop, writes the results.
+
+Started as `python -m ctrkit.child SPEC.json`. It ends by returning from `main`: exit code 0 when
+its result is complete, 1 when an error is written into the result, 2 when the input is unusable.
+Where the cell has several processes it leads them: each runs this module with the same spec.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctrkit.core import lifeline
+from ctrkit.core.config import ChildSpec, decode, encode
+from ctrkit.core.environment import code_versions, fingerprint
+from ctrkit.core.errors import UsageError
+from ctrkit.core.files import read_json, write_json
+from ctrkit.core.progress import ProgressWriter, Stage, rank_folder
+from ctrkit.core.records import ChildError, Inspection, Measurement, WorkerExit
+from ctrkit.core.runs import load_measurement, save_measurement
+
+if TYPE_CHECKING:
+    from ctrkit.child.training.distributed import Ranks
+    from ctrkit.child.training.rendezvous import Meeting
+    from ctrkit.child.workloads.protocol import Workload
+
+SETUP_STAGES = (Stage.IMPORT, Stage.DATA, Stage.MODEL)
+
+_stop_requested = False
+
+
+def main(arguments: list[str]) -> int:
+    """Run the spec in the file `arguments[0]`; a rank without one runs that of rank 0."""
+    if arguments:
+        spec = decode(ChildSpec, read_json(Path(arguments[0])), arguments[0])
+        return _main(spec, arguments[0])
+    from ctrkit.child.training.rendezvous import meet
+
+    meeting = meet({})
+    spec = decode(ChildSpec, meeting.said, "the spec of rank 0")
+    if Path(spec.folder).is_dir():
+        return _main(spec, "", meeting)
+    # on another machine there is no such folder, and nobody who looks into it
+    with tempfile.TemporaryDirectory(prefix="ctrkit-rank-") as temporary:
+        return _main(dataclasses.replace(spec, folder=temporary), "", meeting)
+
+
+def _main(spec: ChildSpec, path: str, meeting: Meeting | None = None) -> int:
+    folder = Path(spec.folder)
+    lifeline.end_with_supervisor()
+    lifeline.arm_stacks(folder)
+    rank = lifeline.rank_of_environment()
+    if spec.cell.nproc > 1 and spec.kind not in ("inspect", "examine"):
+        if rank is None:
+            return _lead(spec, path)
+        spec = _spec_of_rank(spec, rank)
+        folder = Path(spec.folder)
+    lifeline.share_sockets_folder()
+    with ProgressWriter(folder / "progress.bin") as progress:
+        code = _run(spec, progress, meeting)
+        # After an error the workers have yet to be wound up: that is a shutdown still.
+        progress.enter(Stage.SHUTDOWN if code else Stage.DONE)
+    return code
+
+
+def _lead(spec: ChildSpec, path: str) -> int:
+    """Have the ranks run the spec; what the first of them that fails says is the child's result."""
+    from ctrkit.child.training.rank_launcher import run_ranks
+
+    folder = Path(spec.folder)
+    for name in ("measurement.json", "progress.bin"):  # of an earlier launch
+        for old in folder.glob(f"rank-*/{name}"):
+            old.unlink()
+    problem = run_ranks(path, folder, spec.cell.nproc)
+    if problem is None:
+        return 0
+    measured = load_measurement(folder / "measurement.json") or Measurement(kind=spec.kind)
+    measured = dataclasses.replace(measured, error=problem)
+    save_measurement(folder / "measurement.json", measured)
+    return 2 if problem.verdict == "usage" else 1
+
+
+def _spec_of_rank(spec: ChildSpec, rank: int) -> ChildSpec:
+    """Rank 0 writes where the supervisor looks; the others have folders of their own."""
+    folder = rank_folder(Path(spec.folder), rank)
+    folder.mkdir(exist_ok=True)
+    return dataclasses.replace(spec, folder=str(folder))
+
+
+def _run(spec: ChildSpec, progress: ProgressWriter, meeting: Meeting | None) -> int:
+    measured = Measurement(kind=spec.kind)
+    path = Path(spec.folder) / "measurement.json"
+
+    def save(measurement: Measurement) -> None:
+        nonlocal measured
+        measured = measurement
+        save_measurement(path, measurement)
+
+    try:
+        import torch
+
+        torch.set_num_threads(spec.cell.threads)
+        from ctrkit.child.training.workers import watch_workers
+        from ctrkit.child.workloads.load import load_workload
+
+        watch_workers()
+
+        progress.enter(Stage.DATA)
+        workload = load_workload(spec.workload)
+        if spec.kind in ("inspect", "examine"):
+            save_measurement(Path(spec.folder) / "inspection.json", inspect_here(workload, spec))
+            if spec.kind == "examine":
+                from ctrkit.child.workloads.examine import examine_workload
+
+                examination = examine_workload(spec, workload)
+                write_json(Path(spec.folder) / "examination.json", examination)
+        else:
+            with _joined(spec, workload, progress, meeting) as ranks:
+                if spec.kind == "train":
+                    _train(spec, workload, progress, ranks)
+                else:
+                    from ctrkit.child.training.trial import run_trial
+
+                    run_trial(spec, workload, progress, save)
+    except Exception as error:
+        # torch's handler of a dead worker raises at any bytecode: not while the result is saved
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        problem = child_error(error, progress.stage)
+        progress.enter(Stage.SHUTDOWN)
+        problem = dataclasses.replace(problem, dead_workers=_dead_workers(error))
+        print(problem.traceback, file=sys.stderr, flush=True)
+        save_measurement(path, dataclasses.replace(measured, error=problem))
+        return 2 if isinstance(error, UsageError) else 1
+    return 0
+
+
+def child_error(error: BaseException, stage: Stage) -> ChildError:
+    """What an exception in `stage` means for the trial, as a verdict."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, UsageError):
+        verdict = "usage"
+    else:  # the supervisor looks closer: it tells memory and workers from other reasons
+        verdict = "setup-failed" if stage in SETUP_STAGES else "crashed"
+    text = "".join(traceback.format_exception(error))
+    if not isinstance(error, UsageError):
+        message = f"{type(error).__name__}: {message}"
+    return ChildError(verdict=verdict, stage=stage.label, message=message[:500], traceback=text)
+
+
+def _dead_workers(error: Exception) -> list[WorkerExit]:
+    if "ctrkit.child.training.workers" not in sys.modules:  # it failed before there could be any
+        return []
+    from ctrkit.child.training.workers import dead_workers
+
+    return dead_workers(error)
+
+
+def inspect_here(workload: Workload, spec: ChildSpec) -> Inspection:
+    """Devices, torch and the workload, before anything is built."""
+    import torch
+
+    from ctrkit.child.training.devices import available_devices, device_name, free_device_bytes
+    from ctrkit.child.workloads.examine import known_needs
+    from ctrkit.child.workloads.protocol import Workload
+
+    devices = available_devices()
+    return Inspection(
+        devices=devices,
+        device_names={device: device_name(device) for device in devices},
+        device_memory_bytes={
+            device: free for device in devices if (free := free_device_bytes(device)) is not None
+        },
+        torch_version=str(torch.__version__),
+        workload_name=workload.name,
+        workload_fingerprint=_fingerprint(workload, spec.workload.target),
+        data_fingerprint=workload.data_fingerprint(),
+        axes=list(workload.axes),
+        loaders=list(workload.loaders),
+        default_batch_size=workload.default_batch_size(),
+        has_task=type(workload).make_task is not Workload.make_task,
+        sizes=workload.sizes(workload.default_batch_size()),
+        needs=known_needs(workload),
+    )
+
+
+def _fingerprint(workload: Workload, target: str) -> str:
+    """The workload's own fingerprint; of a user's file its text as well."""
+    if target == "mdaf":
+        return workload.fingerprint()
+    text = Path(target.rpartition(":")[0]).read_text("utf-8", errors="replace")
+    return fingerprint({"workload": workload.fingerprint(), "target": target, "text": text})
+
+
+@contextmanager
+def _joined(
+    spec: ChildSpec, workload: Workload, progress: ProgressWriter, meeting: Meeting | None
+) -> Iterator[Ranks]:
+    """Inside, this process is one of those that train together, or alone."""
+    from ctrkit.child.training.distributed import ALONE, joined
+    from ctrkit.child.training.rendezvous import meet
+
+    if spec.cell.nproc == 1:
+        yield ALONE
+        return
+    if "nproc" not in workload.axes:
+        raise UsageError(
+            f"--nproc {spec.cell.nproc}: {workload.name} has no parts of a batch for several "
+            "processes; take --nproc 1"
+        )
+    # to wait for the others is progress, since it has an end of its own
+    meeting = meeting or meet(encode(spec), lambda: progress.enter(Stage.DATA))
+    folder = os.environ.get(lifeline.FOLDER_VARIABLE)
+    with joined(spec.cell.device, None if folder is None else Path(folder), meeting) as ranks:
+        yield ranks
+
+
+def _train(spec: ChildSpec, workload: Workload, progress: ProgressWriter, ranks: Ranks) -> None:
+    from ctrkit.child.training.loop import run_training
+
+    assert spec.train is not None, "a train spec has a train plan"
+    signal.signal(signal.SIGINT, _request_stop)
+    outcome = run_training(
+        workload, spec.cell, spec.train, progress, stop_requested=lambda: _stop_requested,
+        code=code_versions(spec.workload.target), ranks=ranks,
+    )  # fmt: skip
+    write_json(Path(spec.folder) / "outcome.json", outcome)
+
+
+def _request_stop(number: int, frame: Any) -> None:
+    global _stop_requested
+    _stop_requested = True

@@ -1,0 +1,43 @@
+"""Runs first in every Python process of a supervised family: arms its stacks, then steps aside.
+
+The supervisor puts this folder first on PYTHONPATH, so that the child, and workers that it spawns,
+can be asked for their stacks before they unpickle or import anything that could hang. A
+`sitecustomize` that was there before is run afterwards, as if this one did not exist.
+"""
+
+import os
+import sys
+
+
+def _arm() -> None:
+    try:
+        from ctrkit.core import lifeline
+    except ImportError:  # another Python, started by the user's code
+        return
+    folder = os.environ.get(lifeline.FOLDER_VARIABLE)
+    if folder:
+        try:
+            lifeline.arm_stacks(folder)
+        except (OSError, ValueError, RuntimeError):
+            return  # a process that cannot be armed runs all the same; it is never signalled
+
+
+def _run_the_next() -> None:
+    """The `sitecustomize` that this one hides, found and run under its own name."""
+    import importlib
+
+    here = os.path.dirname(os.path.abspath(__file__))
+    mine = sys.modules.pop("sitecustomize", None)
+    hidden = [entry for entry in sys.path if os.path.abspath(entry or ".") == here]
+    sys.path[:] = [entry for entry in sys.path if entry not in hidden]
+    try:
+        importlib.import_module("sitecustomize")
+    except ModuleNotFoundError as error:
+        if error.name != "sitecustomize":
+            raise
+        if mine is not None:
+            sys.modules["sitecustomize"] = mine
+
+
+_arm()
+_run_the_next()

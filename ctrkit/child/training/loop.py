@@ -1,0 +1,397 @@
+"""The training loop of any workload: epochs, validation, early stopping, checkpoints, resuming."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctrkit.child.training.batches import batch_rows
+from ctrkit.child.training.checkpoint import (
+    keep_as,
+    plain_disk_errors,
+    remove_halves,
+    save_checkpoint,
+)
+from ctrkit.child.training.distributed import ALONE, Ranks
+from ctrkit.child.training.history import Row, write_epochs
+from ctrkit.child.training.position import Position, identity, read_state
+from ctrkit.child.training.seeding import kept_rng, rng_of_rank, rng_state, seed_rank, set_rng_state
+from ctrkit.child.training.time_spent import TimeLedger
+from ctrkit.child.workloads.protocol import Batch, EpochLoader, Mark, Task, Workload
+from ctrkit.core.config import Cell, RunSizes, TrainPlan
+from ctrkit.core.errors import UsageError
+from ctrkit.core.locks import only_writer
+from ctrkit.core.progress import SPENT_FILE, ProgressWriter, Spending, Stage
+from ctrkit.core.records import EPOCH_COLUMNS
+
+_END = object()
+#: how long a process of the same run may take to die before this one is a second writer
+_OTHER_ENDS_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOutcome:
+    """How a run ended.
+
+    `finished`: all that the plan asked for is done, by the last epoch, early stopping or
+    `max_steps`. `interrupted`: it was asked to stop, and `last.pt` continues it. `epochs_done`
+    counts whole epochs, validated and in `epochs.csv`, from the very start of the run; `steps_run`
+    the steps of this process: 0 where a resumed run had nothing left to do.
+    """
+
+    finished: bool
+    stopped_early: bool
+    interrupted: bool
+    epochs_done: int
+    best_epoch: int | None
+    steps_run: int
+
+
+class _LoaderTask(Task):
+    """The task of a workload without a model: a step is only taking a batch."""
+
+    def transfer(self, batch: Batch) -> Batch:
+        return batch
+
+    def train_step(self, batch: Batch, mark: Mark) -> None:
+        pass
+
+
+def run_training(
+    workload: Workload,
+    cell: Cell,
+    plan: TrainPlan,
+    progress: ProgressWriter,
+    *,
+    stop_requested: Callable[[], bool],
+    clock: Callable[[], float] = time.monotonic,
+    code: Mapping[str, str] | None = None,
+    ranks: Ranks = ALONE,
+) -> TrainOutcome:
+    """Train as planned, from the start or from `checkpoints/last.pt`.
+
+    Writes `epochs.csv`, `checkpoints/last.pt` (the one before it is `previous.pt`) and, where the
+    metrics have a `val_auc`, `checkpoints/best.pt` into the run folder. A run that was stopped and
+    continued gives the same parameters and the same `epochs.csv` (but for `wall_s`) as one that was
+    not: on CPU with equal threads bit for bit.
+
+    An epoch that `max_steps` or a stop cuts short is not validated and has no row yet: resuming
+    ends it. Without a task there is no state to keep, so a checkpoint stands at the beginning of
+    its epoch: a loader whose order nobody knows then still yields each row once. An endless
+    loader without `max_steps` trains its first epoch until it is stopped.
+
+    Several ranks call it together, each with a progress of its own. They make the same steps, and
+    rank 0 alone writes into the run folder, which the others only read to resume. With dropout,
+    each rank draws masks of its own, so that the result depends on how many there are.
+
+    Args:
+        workload: its loaders and its task; without a task a step is only taking a batch.
+        cell: the configuration of the machine; its batch size is part of the experiment.
+        plan: epochs, steps, checkpoints, and whether to resume.
+        progress: every stage and step is written here; on an error it keeps the stage that failed.
+        stop_requested: asked between steps; once True, the position is saved and training returns.
+        clock: seconds, monotonic.
+        code: versions of what computes a step, kept in the checkpoints.
+        ranks: this process among those that train together.
+
+    Raises:
+        UsageError: nothing to resume from, a checkpoint of another workload, phase, data or batch
+            size, a loader that yields nothing, a folder that cannot be written or that another
+            process writes into, or a full disk.
+    """
+    with _writing(Path(plan.run_folder) / "checkpoints") if ranks.rank == 0 else nullcontext():
+        loop = _Loop(workload, cell, plan, progress, stop_requested, clock, ranks)
+        loop.code = dict(code or {})
+        return loop.run()
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Inside, this process is the one that writes checkpoints into the folder, which is made."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be made: {error.strerror}") from None
+    with only_writer(folder, wait_s=_OTHER_ENDS_S):
+        remove_halves(folder)
+        yield
+
+
+class _Loop:
+    def __init__(
+        self,
+        workload: Workload,
+        cell: Cell,
+        plan: TrainPlan,
+        progress: ProgressWriter,
+        stop_requested: Callable[[], bool],
+        clock: Callable[[], float],
+        ranks: Ranks,
+    ) -> None:
+        self.workload, self.cell, self.plan, self.progress = workload, cell, plan, progress
+        self.stop_requested, self.clock, self.ranks = stop_requested, clock, ranks
+        self.ledger = TimeLedger(progress.path.with_name(SPENT_FILE))
+        self.last_path = Path(plan.run_folder) / "checkpoints" / "last.pt"
+        self.epochs_path = Path(plan.run_folder) / "epochs.csv"
+        self.position = Position()
+        self.rng: Mapping[str, Any] | None = None  # to be put back when a resumed epoch goes on
+        self.epoch_rng: Mapping[str, Any] | None = None  # that of the epoch's `iter`, for its order
+        self.stopping = False  # as all ranks have agreed after the last step
+        self.steps_run = 0
+        self.saved_at = self.started_at = clock()
+
+    code: dict[str, str]
+    sizes: RunSizes
+    batches: int | None  # of an epoch, as far as it is known
+    task: Task
+    train_loader: EpochLoader
+    validation_loader: EpochLoader | None
+
+    def run(self) -> TrainOutcome:
+        interrupted = False
+        with ExitStack() as stack:
+            self.progress.enter(Stage.DATA)
+            self.sizes = self.workload.sizes(self.cell.batch_size)
+            self.batches = self.sizes.train_batches
+            state = self._read_checkpoint() if self.plan.resume else None
+            self.ranks.check_equal("position", (self.position.epoch, self.position.batch))
+            self._write_epochs()
+            if not self._is_finished():
+                self._open(stack, state)
+                del state  # as large as the model and the optimiser together
+                while not self._is_finished() and not interrupted:
+                    interrupted = not self._run_epoch() and not self._is_finished()
+            # not in a `finally`: after an error the progress must keep the stage that failed
+            self.ledger.enter(Spending.SHUTDOWN)
+            self.progress.enter(Stage.SHUTDOWN)
+        return TrainOutcome(
+            finished=self._is_finished(),
+            stopped_early=self._is_stopped_early(),
+            interrupted=interrupted,
+            epochs_done=self.position.epoch - 1,
+            best_epoch=self.position.best_epoch,
+            steps_run=self.steps_run,
+        )
+
+    def _open(self, stack: ExitStack, state: Mapping[str, Any] | None) -> None:
+        self.train_loader = self.workload.train_loader(self.cell)
+        stack.callback(self.train_loader.close)
+        self.batches = self.batches or _length(self.train_loader)
+        self.validation_loader = self.workload.validation_loader(self.cell)
+        if self.validation_loader is not None:
+            stack.callback(self.validation_loader.close)
+        self.progress.enter(Stage.MODEL)
+        self.task = self.workload.make_task(self.cell) or _LoaderTask()
+        seed_rank(self.ranks.rank)
+        if state is not None:
+            # what a task resets at the start of an epoch is in the state, too
+            self.task.begin_epoch(self.position.epoch)
+            self.task.load_state_dict(state["task"])
+            self.rng = rng_of_rank(state, self.ranks.rank, self.cell.device)
+            self.epoch_rng = state.get("epoch_rng")
+        self.ranks.check_equal("sum of the parameters", self.task.checksum())
+        self.saved_at = self.clock()
+
+    # ---- what is left to do ----------------------------------------------------------------------
+
+    def _is_stopped_early(self) -> bool:
+        return 0 < self.sizes.patience <= self.position.epochs_without_gain
+
+    def _is_finished(self) -> bool:
+        trained = self.position.epoch > self.plan.epochs or self._is_stopped_early()
+        return trained or (self._are_steps_used_up() and not self._is_epoch_trained())
+
+    def _are_steps_used_up(self) -> bool:
+        return self.plan.max_steps is not None and self.position.steps >= self.plan.max_steps
+
+    def _is_epoch_trained(self) -> bool:
+        """Whether only the validation of the epoch is left; never known of an unsized loader."""
+        return self.batches is not None and self.position.batch >= self.batches
+
+    # ---- an epoch --------------------------------------------------------------------------------
+
+    def _run_epoch(self) -> bool:
+        """What is left of the epoch; False if it was cut, with the position saved."""
+        self.started_at = self.clock()
+        if self._train() and self._validate():
+            self._end_epoch()
+            return True
+        self.ledger.enter(Spending.CHECKPOINT)
+        self._save()
+        return False
+
+    def _train(self) -> bool:
+        position = self.position
+        self.ledger.enter(Spending.DATA_WAIT)
+        self.progress.enter(Stage.FIRST_BATCH, epoch=position.epoch, steps=self.batches or 0)
+        self.stopping = self._any(self.stop_requested())
+        if self.stopping:
+            return False
+        if position.batch == 0:
+            self._restore_rng()
+            self.task.begin_epoch(position.epoch)
+        else:
+            self.progress.step(position.batch)
+        if self._is_epoch_trained():
+            self._restore_rng()
+            return True
+        batches = self._begin_loading()
+        while True:
+            if self._is_epoch_trained():
+                self.progress.enter(Stage.EPOCH_BOUNDARY)  # the iterator has yet to wind up
+            elif position.batch and (self.stopping or self._are_steps_used_up()):
+                return False  # never at batch 0, where the random streams have already moved on
+            self.ledger.enter(Spending.DATA_WAIT)
+            asked_at = self.clock()
+            batch = next(batches, _END)
+            if batch is _END:
+                break
+            if self._are_steps_used_up():  # the loader is longer than it said
+                return False
+            self.progress.enter(Stage.STEP)
+            self._step(batch, wait_s=self.clock() - asked_at)
+        self.progress.enter(Stage.EPOCH_BOUNDARY)
+        if position.batch == 0:
+            raise UsageError(
+                f"the training loader yielded no batch in epoch {position.epoch}; "
+                "it must hold data and start anew each time it is iterated"
+            )
+        return True
+
+    def _begin_loading(self) -> Iterator[Batch]:
+        """The rest of the epoch; a loader that draws its order from torch's stream finds it again.
+
+        `iter` draws a seed: from the same state as at the beginning of the epoch, after which the
+        random streams go on where they were.
+        """
+        position = self.position
+        if position.batch == 0:
+            self.epoch_rng = rng_state(self.cell.device)
+        elif self.epoch_rng is not None:
+            set_rng_state(self.epoch_rng, self.cell.device)
+        self.train_loader.set_epoch(position.epoch, position.batch)
+        if hasattr(self.train_loader, "on_skip"):  # each batch that it has to take is progress
+            self.train_loader.on_skip = lambda: self.progress.enter(Stage.FIRST_BATCH)
+        batches = iter(self.train_loader)
+        self._restore_rng()
+        return batches
+
+    def _step(self, batch: Batch, wait_s: float) -> None:
+        self.ledger.enter(Spending.TRANSFER)
+        moved = self.task.transfer(batch)
+        self.ledger.enter(Spending.COMPUTE)
+        self.task.train_step(moved, self.ledger.mark)
+        self.ledger.enter(Spending.LOGGING)
+        is_due = self.clock() - self.saved_at >= self.plan.checkpoint_every_s
+        # one exchange tells all ranks how many rows there were, and what any of them wishes
+        rows, stop, save = self.ranks.sum(batch_rows(batch), self.stop_requested(), is_due)
+        self.stopping = bool(stop)
+        self.position.count_step(rows)
+        self.steps_run += 1
+        self.ledger.stepped(self.task, rows)
+        loss = self.task.recent_loss()
+        self.progress.step(self.position.batch, rows=rows, wait_s=wait_s, loss=loss)
+        if save:
+            self.ledger.enter(Spending.CHECKPOINT)
+            self._save()
+
+    def _any(self, wish: bool) -> bool:
+        """Whether any rank wishes it; all ranks must ask at the same place."""
+        return self.ranks.sum(wish)[0] > 0
+
+    def _validate(self) -> bool:
+        """Score the validation batches; False if it was asked to stop: resuming starts it anew."""
+        self.ledger.enter(Spending.VALIDATION)
+        if self.validation_loader is None:
+            return True
+        self.progress.enter(Stage.VALIDATION)
+        self.task.begin_validation()
+        self.validation_loader.set_epoch(self.position.epoch)
+        for batch in self.validation_loader:
+            if self._any(self.stop_requested()):
+                return False
+            self.task.validation_step(self.task.transfer(batch))
+            self.progress.enter(Stage.VALIDATION)  # each batch is progress
+        return True
+
+    def _end_epoch(self) -> None:
+        self.progress.enter(Stage.EPOCH_BOUNDARY)
+        position = self.position
+        with kept_rng(self.cell.device):
+            metrics = self.task.metrics()
+        row: Row = {name: float(metrics[name]) for name in EPOCH_COLUMNS if name in metrics}
+        row |= {"epoch": position.epoch, "rows": position.rows}
+        position.history.append(row)
+        is_best = position.judge(metrics.get("val_auc"))
+        before_s = position.wall_s
+        row["wall_s"] = before_s + self.clock() - self.started_at
+        position.next_epoch()
+        self.ledger.enter(Spending.CHECKPOINT)
+        self._save(elapsed_s=0.0)
+        if is_best:
+            self._keep_best()
+        self.ledger.enter(Spending.LOGGING)
+        # the checkpoint belongs to the epoch's time, so the file of epochs knows more than it does
+        row["wall_s"] = before_s + self.clock() - self.started_at
+        self._write_epochs()
+
+    # ---- checkpoints -----------------------------------------------------------------------------
+
+    def _save(self, elapsed_s: float | None = None) -> None:
+        """Write `last.pt`; `elapsed_s` are to be added to the epoch's time, as is usual."""
+        self.progress.enter(Stage.CHECKPOINT)
+        if elapsed_s is None:
+            elapsed_s = self.clock() - self.started_at
+        at_beginning = bool(self.position.batch) and isinstance(self.task, _LoaderTask)
+        rng = self.epoch_rng if at_beginning else self.rng
+        # of every rank, and by all of them together: the task gathers what they have, too
+        rngs = self.ranks.gather(rng_state(self.cell.device) if rng is None else rng)
+        task = self.task.state_dict()
+        if rngs is not None:
+            state = {
+                "identity": identity(self.workload, self.cell),
+                "code": self.code,
+                "position": self.position.as_saved(elapsed_s, at_beginning=at_beginning),
+                "task": task,
+                "rng": rngs[0],
+                "epoch_rng": self.epoch_rng,
+                "rng_of_ranks": rngs[1:],
+            }
+            with plain_disk_errors(self.last_path):
+                save_checkpoint(self.last_path, state)
+        self.saved_at = self.clock()
+        self.progress.enter(Stage.STEP if self.position.batch else Stage.EPOCH_BOUNDARY)
+
+    def _keep_best(self) -> None:
+        if self.ranks.rank == 0:
+            with plain_disk_errors(self.last_path):
+                keep_as(self.last_path, "best.pt")
+
+    def _write_epochs(self) -> None:
+        if self.ranks.rank == 0:
+            with plain_disk_errors(self.epochs_path):
+                write_epochs(self.epochs_path, self.position.history)
+
+    def _restore_rng(self) -> None:
+        if self.rng is not None:
+            set_rng_state(self.rng, self.cell.device)
+            self.rng = None
+
+    def _read_checkpoint(self) -> Mapping[str, Any]:
+        wanted = identity(self.workload, self.cell)
+        state, self.position = read_state(self.last_path, self.epochs_path, wanted)
+        if self.position.batch == 0 and self.position.best_epoch == self.position.epoch - 1:
+            self._keep_best()  # in case it ended between the two
+        return state
+
+
+def _length(loader: object) -> int | None:
+    """`len()` where the loader has one; a loader of unknown length is counted as it goes."""
+    try:
+        return len(loader)  # type: ignore[arg-type]
+    except (TypeError, NotImplementedError):
+        return None

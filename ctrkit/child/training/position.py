@@ -1,0 +1,109 @@
+"""Where a run stands, what is left of it, and how it is kept in a checkpoint and found again."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ctrkit.child.training.checkpoint import differences, load_checkpoint
+from ctrkit.child.training.history import Row, read_epochs
+from ctrkit.child.workloads.protocol import Workload
+from ctrkit.core.config import NUMERICS, Cell
+from ctrkit.core.errors import UsageError
+
+
+@dataclass(kw_only=True)
+class Position:
+    """Where the run stands; all of it goes into the checkpoint.
+
+    `batch` and `rows` are done of `epoch`, which took `wall_s` so far; `steps` adds up over epochs.
+    """
+
+    epoch: int = 1
+    batch: int = 0
+    rows: int = 0
+    wall_s: float = 0.0
+    steps: int = 0
+    best_epoch: int | None = None
+    best_val_auc: float = -math.inf
+    epochs_without_gain: int = 0
+    history: list[Row] = field(default_factory=list)
+
+    def count_step(self, rows: int) -> None:
+        """One more batch of so many rows, over all ranks, was trained on."""
+        self.batch += 1
+        self.steps += 1
+        self.rows += rows
+
+    def judge(self, val_auc: float | None) -> bool:
+        """Early stopping's count; True if this epoch is the best one so far. NaN is no gain."""
+        if val_auc is None:
+            return False
+        if val_auc > self.best_val_auc:
+            self.best_val_auc, self.best_epoch = val_auc, self.epoch
+            self.epochs_without_gain = 0
+            return True
+        self.epochs_without_gain += 1
+        return False
+
+    def next_epoch(self) -> None:
+        """The epoch is over."""
+        self.epoch += 1
+        self.batch, self.rows, self.wall_s = 0, 0, 0.0
+
+    def as_saved(self, elapsed_s: float, *, at_beginning: bool) -> dict[str, Any]:
+        """Its values for a checkpoint.
+
+        Args:
+            elapsed_s: to be added to the epoch's time.
+            at_beginning: keep the beginning of the epoch instead.
+        """
+        values = dataclasses.asdict(self)
+        values["wall_s"] += elapsed_s
+        if at_beginning:
+            values["steps"] -= self.batch
+            values |= {"batch": 0, "rows": 0, "wall_s": 0.0}
+        return values
+
+
+def identity(workload: Workload, cell: Cell) -> dict[str, Any]:
+    """What must be equal for a checkpoint to be continued, in people's words."""
+    return {
+        "workload": workload.name,
+        "data fingerprint": workload.data_fingerprint(),
+        "batch size": cell.batch_size,
+        **{axis: getattr(cell, axis) for axis in NUMERICS},
+        **workload.settings(),
+        "workload fingerprint": workload.fingerprint(),
+    }
+
+
+def read_state(
+    path: Path, epochs_path: Path, wanted: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Position]:
+    """A checkpoint and the position in it.
+
+    Args:
+        path: the checkpoint.
+        epochs_path: `epochs.csv`: only it has the time that an epoch's own checkpoint took.
+        wanted: the `identity` that it must have.
+
+    Raises:
+        UsageError: no whole checkpoint, or one of something else.
+    """
+    state = load_checkpoint(path)
+    # what an older checkpoint does not name was the default
+    if different := differences({**NUMERICS, **state["identity"]}, wanted):
+        raise UsageError(
+            f"{path}: cannot be resumed: {different}; give it what it was started "
+            "with, or start a new run"
+        )
+    position = Position(**state["position"])
+    written = {row["epoch"]: row["wall_s"] for row in read_epochs(epochs_path)}
+    for row in position.history:
+        row["wall_s"] = written.get(row["epoch"], row["wall_s"])
+    return state, position

@@ -1,0 +1,154 @@
+"""Watches torch's DataLoader workers from inside: their progress, their stamps, how they ended.
+
+`watch_workers` puts a wrapper around torch's worker loop. The data set, the indices and the random
+streams pass through it untouched: a worker only writes down whether it is busy or waits, and where
+it is asked to, when it made each batch.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import time
+from contextlib import suppress
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import torch.utils.data._utils.worker as torch_worker
+from torch._utils import ExceptionWrapper
+
+from ctrkit.child.training.stamps import (
+    StampWriter,
+    ring_path,
+    stamp_sending,
+    stamped_collate,
+    wanted,
+)
+from ctrkit.core.lifeline import FOLDER_VARIABLE, keep_crashes, stacks_path
+from ctrkit.core.progress import WorkerStage, WorkerWriter, read_workers, worker_path
+from ctrkit.core.records import WorkerExit
+
+# A broken connection is a death that will be seen; torch's own error may be, or another's.
+_DYING_S: dict[type[BaseException], float] = {OSError: 5.0, EOFError: 5.0, RuntimeError: 1.0}
+_NO_BATCH = (torch_worker._IterableDatasetStopIteration, ExceptionWrapper)
+_torch_worker_loop = torch_worker._worker_loop
+_torch_start = BaseProcess.start
+_started: list[Any] = []  # the multiprocessing Popen of every process that may still matter
+
+
+def watch_workers() -> None:
+    """From now on DataLoader workers write their progress, and their exit codes are kept."""
+    setattr(torch_worker, "_worker_loop", watched_worker_loop)  # noqa: B010 - workers get its name
+    setattr(BaseProcess, "start", _start)  # noqa: B010
+
+
+def watched_worker_loop(*arguments: Any) -> None:
+    """The loop of a worker, which is torch's with its two queues watched."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder is None:
+        return _torch_worker_loop(*arguments)
+    try:
+        bound = inspect.signature(_torch_worker_loop).bind(*arguments)
+        writer = WorkerWriter(folder, bound.arguments["worker_id"])
+        stamps = StampWriter(folder, bound.arguments["worker_id"]) if wanted() else None
+        for name, watched in (("index_queue", _IndexQueue), ("data_queue", _DataQueue)):
+            bound.arguments[name] = watched(bound.arguments[name], writer, stamps)
+        if stamps is not None:
+            bound.arguments["collate_fn"] = stamped_collate(
+                bound.arguments["collate_fn"], stamps.fetched
+            )
+            stamp_sending(stamps)
+    except (TypeError, KeyError, OSError):  # a torch with another loop: work unwatched
+        return _torch_worker_loop(*arguments)
+    return _torch_worker_loop(*bound.args)
+
+
+class _Queue:
+    def __init__(self, queue: Any, writer: WorkerWriter, stamps: StampWriter | None) -> None:
+        self._queue, self._writer, self._stamps = queue, writer, stamps
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._queue, name)
+
+
+class _IndexQueue(_Queue):
+    """Where the worker waits for the indices of its next batch."""
+
+    waiting = False
+    asked = False
+
+    def get(self, timeout: float | None = None) -> Any:
+        if not self.asked:
+            keep_crashes()  # torch's own handlers are set by now
+            self.asked = True
+        if not self.waiting:
+            self._writer.enter(WorkerStage.IDLE)
+            self.waiting = True
+        wanted = self._queue.get(timeout=timeout)
+        self.waiting = False
+        if isinstance(wanted, tuple):
+            self._writer.enter(WorkerStage.FETCHING)
+            if self._stamps is not None:
+                self._stamps.started(wanted[0])
+        return wanted
+
+
+class _DataQueue(_Queue):
+    """Where the worker hands over its batches."""
+
+    def put(self, made: Any) -> None:
+        if self._stamps is not None and not isinstance(made[1], _NO_BATCH):
+            self._stamps.made(made[0])
+        self._queue.put(made)
+        self._writer.enter(WorkerStage.IDLE, batches=1)
+
+
+def _start(process: BaseProcess) -> None:
+    for popen in _started:  # before the start: the new process may get the pid of one that ended
+        if popen.returncode == 0:
+            _forget(popen.pid)
+    _started[:] = [popen for popen in _started if popen.returncode != 0]
+    _torch_start(process)
+    _started.append(process._popen)  # type: ignore[attr-defined]
+
+
+def _forget(pid: int) -> None:
+    """Remove the files of a worker that ended as it should: nothing is to be told of it any more.
+
+    Not by itself: after its loop it may still linger, and then it must be known what it was.
+    """
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder is not None:
+        worker_path(folder, pid).unlink(missing_ok=True)
+        stacks_path(folder, pid).unlink(missing_ok=True)
+        ring_path(folder, pid).unlink(missing_ok=True)
+
+
+def dead_workers(error: BaseException) -> list[WorkerExit]:
+    """Workers that have ended, for an error that one of their deaths may have caused.
+
+    The error can come before the death can be seen: then it is waited for, some seconds at most.
+    torch's handler of SIGCHLD, which raises, must not be set any more.
+    """
+    before = ended = _ended()
+    may_follow_s = next((s for kind, s in _DYING_S.items() if isinstance(error, kind)), 0.0)
+    deadline_s = time.monotonic() + may_follow_s
+    while not any(ended.values()) and len(ended) == len(before) < len(_started):
+        if time.monotonic() > deadline_s:
+            break
+        time.sleep(0.02)
+        ended = _ended()
+    folder = os.environ.get(FOLDER_VARIABLE)
+    numbers = {one.pid: one.worker for one in read_workers(folder)} if folder else {}
+    return [
+        WorkerExit(pid=pid, worker=numbers.get(pid), exit_code=code) for pid, code in ended.items()
+    ]
+
+
+def _ended() -> dict[int, int]:
+    codes: dict[int, int] = {}
+    for popen in _started:
+        with suppress(OSError, EOFError):
+            if (code := popen.poll()) is not None:
+                codes[popen.pid] = code
+    return codes

@@ -1,0 +1,1 @@
+"""Workloads: the protocol, MDAF on Taobao, and a user's own file."""

@@ -1,0 +1,151 @@
+"""A look at a workload: its loader is made without workers and what workers would get is pickled.
+
+No batch is taken, no worker started, no model made. An exception in the user's `make_loader` is a
+finding; a hang is the supervisor's to find.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import traceback
+from dataclasses import replace
+from typing import Any
+
+import psutil
+import torch
+import torch.multiprocessing
+from torch.utils.data import DataLoader, RandomSampler, TensorDataset
+
+from ctrkit.child.training.devices import available_devices
+from ctrkit.child.workloads.pickling import pickled_part
+from ctrkit.child.workloads.protocol import Workload
+from ctrkit.core.config import Cell, ChildSpec, make_cell
+from ctrkit.core.records import Examination, LoaderNeeds
+
+#: libraries whose own threads or locks are known not to survive a fork, by the name to import
+THREADED_LIBRARIES = ("cv2", "h5py", "tokenizers")
+_WITHOUT_DATALOADER = ("thread", "resident")
+_PARTS = ("dataset", "collate_fn", "worker_init_fn")
+_DEEPEST = 3
+
+
+def examine_workload(spec: ChildSpec, workload: Workload) -> Examination:
+    """What can be known of the workload's loader before a batch is taken.
+
+    A loader that cannot be made is a `problem`, not an exception.
+
+    Args:
+        spec: its cell's device is the one asked for; `cpu` stands for the best there is.
+        workload: as it was loaded.
+    """
+    needs = known_needs(workload)
+    try:
+        loader = workload.train_loader(_cell(spec, workload))
+    except (Exception, SystemExit) as error:
+        return replace(_surroundings(), needs=needs, problem=_problem(error))
+    try:
+        return _look(loader, needs)
+    finally:
+        loader.close()
+
+
+def known_needs(workload: Workload) -> LoaderNeeds:
+    """What is known of the workload's needs without its loader.
+
+    A worker that is started anew imports what this process has imported, so this one's private
+    memory stands for it; call it before anything large is made.
+    """
+    return replace(workload.loader_needs(), worker_bytes=_private_bytes())
+
+
+def _private_bytes() -> int | None:
+    try:
+        return int(psutil.Process().memory_full_info().uss)
+    except (psutil.Error, AttributeError):
+        return None
+
+
+def _cell(spec: ChildSpec, workload: Workload) -> Cell:
+    """The cell without workers whose loader is most like one with them."""
+    kinds = [kind for kind in workload.loaders if kind not in _WITHOUT_DATALOADER]
+    device = spec.cell.device if spec.cell.device != "cpu" else available_devices()[-1]
+    return make_cell(
+        "examination",
+        device=device if "device" in workload.axes else "cpu",
+        loader=(kinds or workload.loaders)[0],
+        batch_size=workload.default_batch_size(),
+    )
+
+
+def _look(loader: Any, needs: LoaderNeeds) -> Examination:
+    found = _surroundings()
+    stock = _find_dataloader(loader)
+    if stock is None:
+        made = getattr(loader, "iterable", loader)
+        return replace(found, needs=needs, loader=type(made).__qualname__)
+    values = [(name, getattr(stock, name, None)) for name in _PARTS]
+    parts = [pickled_part(name, value) for name, value in values if value is not None]
+    if needs.worker_bytes is not None:
+        copies_bytes = sum(part.pickled_bytes for part in parts)
+        needs = replace(needs, worker_bytes=needs.worker_bytes + copies_bytes)
+    if isinstance(stock.dataset, TensorDataset):
+        needs = _tensor_needs(stock.dataset, needs)
+    generator = stock.generator
+    return replace(
+        found,
+        loader=type(stock).__qualname__,
+        parts=parts,
+        needs=needs,
+        generator_device="cpu" if generator is None else str(generator.device.type),
+        shuffles=isinstance(stock.sampler, RandomSampler),
+        pins=bool(stock.pin_memory),
+    )
+
+
+def _surroundings() -> Examination:
+    """What making the loader left behind in this process, beside the loader."""
+    return Examination(
+        start_method=multiprocessing.get_start_method(),
+        sharing_strategy=_sharing_strategy(),
+        default_device=str(torch.get_default_device().type),
+        threaded_libraries=[name for name in THREADED_LIBRARIES if name in sys.modules],
+    )
+
+
+def _sharing_strategy() -> str:
+    return str(torch.multiprocessing.get_sharing_strategy())  # type: ignore[no-untyped-call]
+
+
+def _tensor_needs(dataset: TensorDataset, needs: LoaderNeeds) -> LoaderNeeds:
+    """A TensorDataset's rows are slices of its tensors: no batch is needed to know them."""
+    row_bytes = sum(tensor[:1].numel() * tensor.element_size() for tensor in dataset.tensors)
+    return replace(needs, row_bytes=row_bytes, tensors_per_batch=len(dataset.tensors))
+
+
+def _find_dataloader(value: Any, depth: int = 0) -> DataLoader[Any] | None:
+    """The DataLoader that the loader is, or holds in an attribute."""
+    if isinstance(value, DataLoader):
+        return value
+    if depth == _DEEPEST or not hasattr(value, "__dict__"):
+        return None
+    for held in vars(value).values():
+        if isinstance(held, DataLoader):
+            return held
+    for held in vars(value).values():
+        if type(held).__module__ != "builtins" and not isinstance(held, type):
+            found = _find_dataloader(held, depth + 1)
+            if found is not None:
+                return found
+    return None
+
+
+def _problem(error: BaseException) -> str:
+    """The error, and the last line of the user's own that it came through."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+    own = [
+        frame for frame in traceback.extract_tb(error.__traceback__)
+        if "site-packages" not in frame.filename and "ctrkit/child/workloads" not in frame.filename
+    ]  # fmt: skip
+    place = f" ({own[-1].filename.rpartition('/')[2]}, line {own[-1].lineno})" if own else ""
+    return f"making the loader without workers raised {text}{place}"[:500]

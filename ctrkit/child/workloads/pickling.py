@@ -1,0 +1,156 @@
+"""Pickles what a DataLoader would send to a spawned worker, counting instead of keeping the bytes.
+
+It is multiprocessing's own pickler, told that a process is being spawned, so that what can only be
+inherited (locks, queues) is judged as it would be then. Arrays and CPU tensors are counted, not
+copied: a look at a data set must not double it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pickle
+from collections.abc import Iterator
+from multiprocessing import context, popen_spawn_posix
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+import numpy as np
+import torch
+import torch.multiprocessing  # teaches the pickler torch's tensors
+
+from ctrkit.core.records import LoaderPart
+
+_DEEPEST = 6
+_MOST_MESSAGE = 300
+
+
+def pickled_part(name: str, value: Any) -> LoaderPart:
+    """What pickling this part of a DataLoader takes, or why it fails. Never raises an Exception."""
+    kind = _kind_of(value)
+    sink = _CountingSink()
+    pickler = _CountingPickler(sink)
+    try:
+        with _spawning():
+            pickler.dump(value)
+    except Exception as error:
+        return LoaderPart(
+            name=name,
+            kind=kind,
+            device_tensors=sorted(pickler.devices),
+            place=_failing_place(name, value),
+            error=_words(error),
+        )
+    return LoaderPart(
+        name=name,
+        kind=kind,
+        pickled_bytes=sink.bytes + pickler.array_bytes,
+        shared_bytes=sum(pickler.storages.values()),
+        memmap_bytes=pickler.memmap_bytes,
+        device_tensors=sorted(pickler.devices),
+    )
+
+
+class _CountingSink(io.RawIOBase):
+    """A file that only counts."""
+
+    bytes = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        length = memoryview(data).nbytes
+        self.bytes += length
+        return length
+
+
+class _CountingPickler(ForkingPickler):
+    """Counts large data by what it would take; `storages` has bytes of tensors by address."""
+
+    def __init__(self, sink: io.RawIOBase) -> None:
+        super().__init__(sink)
+        self.array_bytes = 0
+        self.memmap_bytes = 0
+        self.storages: dict[int, int] = {}
+        self.devices: set[str] = set()
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return self._tensor(value)
+        if isinstance(value, np.ndarray) and value.dtype.hasobject is False:
+            self.array_bytes += value.nbytes
+            if isinstance(value, np.memmap):
+                self.memmap_bytes += value.nbytes
+            return type(None), ()
+        return NotImplemented
+
+    def _tensor(self, tensor: torch.Tensor) -> Any:
+        if tensor.device.type != "cpu":
+            self.devices.add(str(tensor.device))
+        plain = tensor.layout is torch.strided and (tensor.is_leaf or not tensor.requires_grad)
+        if not plain or tensor.device.type == "mps":
+            return NotImplemented  # torch says itself what it thinks of it
+        if tensor.device.type == "cpu":
+            storage = tensor.untyped_storage()
+            self.storages[storage.data_ptr()] = storage.nbytes()
+        return type(None), ()
+
+
+class _Spawning:
+    """As much of a process that is being spawned as picklers ask for."""
+
+    method = "spawn"
+    DupFd = popen_spawn_posix._DupFd
+
+    def duplicate_for_child(self, fd: int) -> int:
+        return fd
+
+
+@contextlib.contextmanager
+def _spawning() -> Iterator[None]:
+    context.set_spawning_popen(_Spawning())  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        context.set_spawning_popen(None)
+
+
+def _failing_place(name: str, value: Any) -> str:
+    """The innermost attribute that cannot be pickled: `dataset.transform`, at worst the part."""
+    place = name
+    for _ in range(_DEEPEST):
+        found = next(((key, item) for key, item in _members(value) if not _can_pickle(item)), None)
+        if found is None:
+            return place
+        place, value = place + found[0], found[1]
+    return place
+
+
+def _members(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        yield from ((f"[{key!r:.40}]", item) for key, item in value.items())
+    elif isinstance(value, (list, tuple)):
+        yield from ((f"[{index}]", item) for index, item in enumerate(value))
+    elif hasattr(value, "__dict__") and not isinstance(value, type) and not callable(value):
+        yield from ((f".{key}", item) for key, item in vars(value).items())
+
+
+def _can_pickle(value: Any) -> bool:
+    try:
+        with _spawning():
+            _CountingPickler(_CountingSink()).dump(value)
+    except Exception:
+        return False
+    return True
+
+
+def _kind_of(value: Any) -> str:
+    named = value if isinstance(value, type) or hasattr(value, "__qualname__") else type(value)
+    return str(named.__qualname__)
+
+
+def _words(error: Exception) -> str:
+    text = " ".join(str(error).split()) or "no reason given"
+    plain = isinstance(error, (pickle.PicklingError, AttributeError, TypeError))
+    return (text if plain else f"{type(error).__name__}: {text}")[:_MOST_MESSAGE]

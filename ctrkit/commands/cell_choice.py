@@ -1,0 +1,127 @@
+"""Which cell a training run takes, and what was projected for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctrkit.core.config import CELL_AXES, NUMERICS, Cell, decode, encode, make_cell
+from ctrkit.core.errors import UsageError
+from ctrkit.core.files import read_json
+from ctrkit.core.records import Inspection, Recommendation
+from ctrkit.core.runs import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A cell, why it was taken, and the recommendation it comes from while it is unchanged."""
+
+    cell: Cell
+    why: str
+    projection: Recommendation | None = None
+
+
+def default_choice(inspection: Inspection, axes: Mapping[str, Any]) -> Choice:
+    """The defaults of DESIGN section 7, with the axes that were given."""
+    values: dict[str, Any] = {"batch_size": inspection.default_batch_size} | dict(axes)
+    if "loader" not in inspection.axes:
+        values["loader"] = inspection.loaders[0]
+    elif values.get("workers"):
+        values.setdefault("loader", "batches")
+    named = ", ".join(f"{axis}={value}" for axis, value in axes.items())
+    why = f"the default cell with {named}" if named else "the default cell"
+    return Choice(
+        cell=make_cell("options", **values), why=f"{why} (ctrkit probe finds a better one)"
+    )
+
+
+def choice_from_file(path: Path, inspection: Inspection, axes: Mapping[str, Any]) -> Choice:
+    """`--config`: a `recommendation.json` or a cell's axes; options override.
+
+    Raises:
+        UsageError: no such file, no JSON object, an unknown axis or a bad value.
+    """
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: must be a JSON object: a recommendation or a cell's axes")
+    if "cell" not in values:
+        for key in values:
+            if key not in CELL_AXES:
+                raise UsageError(f"{path}: unknown axis '{key}'; known are {', '.join(CELL_AXES)}")
+        base: dict[str, Any] = {"batch_size": inspection.default_batch_size}
+        if "loader" not in inspection.axes:
+            base["loader"] = inspection.loaders[0]
+        return Choice(cell=make_cell(str(path), **{**base, **values, **axes}), why=f"from {path}")
+    recommendation = decode(Recommendation, values, str(path))
+    cell = make_cell(str(path), **encode(recommendation.cell))
+    return _override(Choice(cell=cell, why=f"from {path}", projection=recommendation), axes)
+
+
+def _override(choice: Choice, axes: Mapping[str, Any]) -> Choice:
+    if all(getattr(choice.cell, axis) == value for axis, value in axes.items()):
+        return choice
+    values = encode(choice.cell) | dict(axes)
+    if not values["workers"]:
+        values |= {"start_method": None, "prefetch": None, "persistent": False}
+    named = ", ".join(f"{axis}={value}" for axis, value in axes.items())
+    cell = make_cell("options", **values)
+    return Choice(cell=cell, why=f"{choice.why}, with {named} as you asked (so not projected)")
+
+
+def newest_fitting(
+    runs: Iterable[Path], machine_fingerprint: str, inspection: Inspection, axes: Mapping[str, Any]
+) -> Choice | None:
+    """The newest recommendation for this machine, workload and data that has the axes asked for.
+
+    Batch size and numerics must be the phase's unless others were asked for: they change the
+    experiment.
+    """
+    wanted = {"batch_size": inspection.default_batch_size, **NUMERICS} | dict(axes)
+    for path in runs:
+        try:
+            run = RunFolder.open(path)
+            recommendation = run.recommendation() if run.info.command == "probe" else None
+        except UsageError:
+            continue  # damaged, or of another version
+        if recommendation is None:
+            continue
+        fits = (
+            run.info.machine_fingerprint == machine_fingerprint
+            and run.info.workload_fingerprint == inspection.workload_fingerprint
+            and run.info.data_fingerprint == inspection.data_fingerprint
+            and recommendation.cell.device in inspection.devices
+            and all(getattr(recommendation.cell, axis) == v for axis, v in wanted.items())
+        )
+        if fits:
+            why = f"recommended by the probe of {run.info.created} ({recommendation.reason})"
+            return Choice(cell=recommendation.cell, why=why, projection=recommendation)
+    return None
+
+
+def check_cell(choice: Choice, inspection: Inspection) -> Choice:
+    """Check that this machine and workload can run the cell.
+
+    Raises:
+        UsageError: the device is not there, or the loader is none of the workload's.
+    """
+    cell = choice.cell
+    if cell.device not in inspection.devices:
+        there = ", ".join(inspection.devices)
+        raise UsageError(f"device {cell.device} is not available here; there is {there}")
+    if cell.loader not in inspection.loaders:
+        known = ", ".join(inspection.loaders)
+        raise UsageError(f"loader {cell.loader}: the workload has {known}")
+    if cell.nproc > 1 and "nproc" not in inspection.axes:
+        raise UsageError(
+            f"--nproc {cell.nproc}: {inspection.workload_name} has no parts of a batch for several "
+            "processes; take --nproc 1"
+        )
+    if cell.nproc > 1 and cell.device == "mps":
+        raise UsageError(f"--nproc {cell.nproc}: device mps has one process; take --device cpu")
+    if cell.workers and cell.loader in ("thread", "resident"):
+        raise UsageError(
+            f"loader {cell.loader} has no worker processes; take --loader batches or --workers 0"
+        )
+    return choice

@@ -1,0 +1,106 @@
+"""Launches the trials of a probe, each in a supervised child, and keeps their stamps."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ctrkit.core.config import ChildSpec, WorkloadSpec
+from ctrkit.core.files import write_table
+from ctrkit.core.records import Measurement
+from ctrkit.core.runs import RunFolder, load_measurement, stamps_table
+from ctrkit.probe.trials import TrialRequest, TrialResult
+from ctrkit.report.live_probe import ProbeDisplay
+from ctrkit.report.silence import SilenceNotice
+from ctrkit.supervise.stop import StopRequest
+from ctrkit.supervise.supervisor import Outcome, Tick, run_child
+from ctrkit.supervise.time_limits import Budgets
+
+_PAUSE_S = 1.0
+
+
+class TrialLauncher:
+    """`launch(request, deadline_s)` of a search, with real processes."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        workload: WorkloadSpec,
+        budgets: Budgets,
+        stop: StopRequest,
+        display: ProbeDisplay,
+    ) -> None:
+        self.run, self.workload, self.budgets = run, workload, budgets
+        self.stop, self.display = stop, display
+        self.launches = 0
+        self._silence = SilenceNotice()
+        self._stamps: dict[str, list[Any]] = {}
+
+    def __call__(self, request: TrialRequest, deadline_s: float) -> TrialResult:
+        """Run a trial to its end, its verdict or its deadline."""
+        self.launches += 1
+        name = f"{self.launches:03d}-{request.kind}-{request.cell.cell_id}"
+        folder = self.run.path / "trials" / name
+        self.display.started(request.cell, request.kind)
+        outcome = run_child(
+            ChildSpec(
+                kind=request.kind,
+                folder=str(folder),
+                workload=self.workload,
+                cell=request.cell,
+                windows=request.windows,
+            ),
+            budgets=self.budgets.of_cell(request.cell),
+            evidence_folder=self.run.path / "evidence" / name,
+            deadline_s=deadline_s,
+            on_tick=self._tick,
+            stop=self.stop,
+        )
+        measurement = load_measurement(folder / "measurement.json")
+        if measurement is not None:
+            self._keep_stamps(name, request, measurement)
+        shutil.rmtree(folder, ignore_errors=True)
+        return self._result(outcome, measurement)
+
+    def _tick(self, tick: Tick) -> None:
+        self.display.tick(tick.progress)
+        if line := self._silence(tick):
+            self.display.message(line)
+
+    def _result(self, outcome: Outcome, measurement: Measurement | None) -> TrialResult:
+        evidence = outcome.evidence
+        return TrialResult(
+            verdict=outcome.verdict,
+            reason=outcome.reason,
+            measurement=measurement,
+            wall_s=outcome.wall_s,
+            peak_rss_bytes=outcome.peak_rss_bytes,
+            evidence=None if evidence is None else str(Path(evidence).relative_to(self.run.path)),
+            interrupted=outcome.interrupted,
+            flags=tuple(
+                flag
+                for flag, lasted_s in (
+                    ("host slept", outcome.host_slept_s),
+                    ("was stopped", outcome.stopped_s),
+                )
+                if lasted_s >= _PAUSE_S
+            ),
+        )
+
+    def _keep_stamps(self, name: str, request: TrialRequest, measurement: Measurement) -> None:
+        columns = dataclasses.asdict(measurement.stamps)
+        steps = len(columns["step"])
+        if not steps:
+            return
+        constants = {"trial": name, "cell_id": request.cell.cell_id, "kind": request.kind}
+        for column, value in constants.items():
+            self._stamps.setdefault(column, []).extend([value] * steps)
+        for column, values in columns.items():
+            self._stamps.setdefault(column, []).extend(values or [None] * steps)
+        write_table(self.run.path / "stamps.parquet", stamps_table(self._stamps))
+
+    def clean_up(self) -> None:
+        """Remove the trials' own folders; what matters of them is in the run folder's files."""
+        shutil.rmtree(self.run.path / "trials", ignore_errors=True)

@@ -1,0 +1,134 @@
+"""Which checkpoint a run can go on from, and where that stands: read without torch."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ctrkit.core.errors import UsageError
+
+#: The checkpoints of a run, those that lose least first.
+NAMES = ("last.pt", "previous.pt", "best.pt")
+
+
+@dataclass(frozen=True)
+class Position:
+    """`batch` batches of epoch `epoch` (from 1) are done."""
+
+    epoch: int
+    batch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """What a checkpoint says without torch.
+
+    `position`: where it stands. `code`: versions of what wrote it. `problem`: why it is not the
+    newest one, empty where it is.
+    """
+
+    position: Position
+    code: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
+
+
+class _Inert(dict[Any, Any]):
+    """Stands for every class and function that a checkpoint names; takes whatever it is given."""
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, _: Any) -> None:
+        """Forget it."""
+
+    def append(self, _: Any) -> None:
+        """Forget it."""
+
+    def extend(self, _: Any) -> None:
+        """Forget it."""
+
+
+class _PlainValues(pickle.Unpickler):
+    """Reads the numbers and texts of a pickle and runs nothing of what it names."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        return _Inert
+
+    def persistent_load(self, pid: Any) -> Any:  # a tensor's storage
+        return None
+
+
+def read_saved(path: Path) -> Saved | None:
+    """What the checkpoint says; None if it is missing, truncated, damaged or none of ctrkit."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                return None
+            name = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
+            with archive.open(name) as file:
+                state = _PlainValues(file).load()
+        position = state["position"]
+        return Saved(
+            position=Position(epoch=int(position["epoch"]), batch=int(position["batch"])),
+            code={str(key): str(value) for key, value in state.get("code", {}).items()},
+        )
+    except Exception:  # a damaged pickle can raise anything, and all of it means the same
+        return None
+
+
+def recover(folder: Path) -> Saved | None:
+    """Make `last.pt` one that can be loaded, and say what it is; None if there is none at all.
+
+    A damaged `last.pt` is set aside as `last.pt.damaged`, and the newest whole one takes its place:
+    `previous.pt`, else `best.pt`, older states of the same run.
+
+    Raises:
+        UsageError: there are checkpoints, but all of them are damaged; they stay as they are.
+    """
+    there = [name for name in NAMES if (folder / name).exists()]
+    for name in there:
+        saved = read_saved(folder / name)
+        if saved is None:
+            continue
+        if name == NAMES[0]:
+            return saved
+        problem = _put_in_place(folder, name)
+        return Saved(position=saved.position, code=saved.code, problem=problem)
+    if there:
+        raise UsageError(
+            f"{folder}: every checkpoint is damaged ({', '.join(there)}); put a whole copy there "
+            "as last.pt, or start the run anew"
+        )
+    return None
+
+
+def _put_in_place(folder: Path, name: str) -> str:
+    """`name` becomes `last.pt`; what was wrong, in words."""
+    last, aside = folder / NAMES[0], folder / ".last.pt.aside"
+    problem = f"{last} is missing"
+    aside.unlink(missing_ok=True)
+    try:
+        os.link(folder / name, aside)
+    except OSError:  # this disk has no hard links
+        shutil.copy2(folder / name, aside)  # with its time: what came after it is lost
+    if last.exists():
+        os.replace(last, last.with_name("last.pt.damaged"))
+        problem = f"{last} is damaged (kept as last.pt.damaged)"
+    os.replace(aside, last)
+    return f"{problem}: going on from {name} before it"
+
+
+def usable_checkpoint(folder: Path) -> Saved | None:
+    """`recover` for a run that goes on by itself: it begins anew where all are damaged."""
+    try:
+        return recover(folder)
+    except UsageError:
+        if (folder / NAMES[0]).exists():
+            os.replace(folder / NAMES[0], folder / "last.pt.damaged")
+        return None

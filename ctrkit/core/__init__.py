@@ -1,0 +1,1 @@
+"""What parent and child share: specs, records, files of the run folder, units, errors."""

@@ -1,0 +1,239 @@
+"""`calibration.parquet` of the cache folder: what was projected, and what the real runs took."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctrkit.core.config import decode, encode
+from ctrkit.core.environment import cache_folder
+from ctrkit.core.errors import UsageError
+from ctrkit.core.files import read_json, read_table, write_table
+from ctrkit.core.records import Recommendation, RunInfo
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CALIBRATION = "calibration.parquet"
+CALIBRATION_SCHEMA = 1
+FINISHED, INTERRUPTED = "finished", "interrupted"
+_WAIT_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationRow:
+    """One real run for which something had been projected; seconds of wall clock.
+
+    Args:
+        when: UTC, when the run was started.
+        run: name of its run folder; a run that was resumed keeps one row.
+        machine_fingerprint: of the machine that it ran on.
+        workload_fingerprint: None where the workload was never looked at.
+        data_fingerprint: likewise.
+        phase: its name; the workload's target where it has none.
+        cell_id: the configuration.
+        cell: its axes.
+        probe: name of the probe's run folder, None where that is not known.
+        launches: fresh launches that the projection is based on, None where that is not known.
+        flags: of the projection.
+        projected_epoch_s: with the interval beside it; as `wall_s` of `epochs.csv`.
+        projected_total_s: for the epochs that were really run, with start-up.
+        actual_epoch_s: the mean of the epochs that were ended, None without any.
+        actual_total_s: None unless the run ended by itself after whole epochs.
+        epochs: those that were ended.
+        incidents: how often it was restarted, slept or was stopped.
+        outcome: `finished`, `interrupted` or `failed: VERDICT`.
+    """
+
+    when: str
+    run: str
+    machine_fingerprint: str
+    workload_fingerprint: str | None
+    data_fingerprint: str | None
+    phase: str
+    cell_id: str
+    cell: dict[str, Any]
+    probe: str | None
+    launches: int | None
+    flags: list[str] = field(default_factory=list)
+    projected_epoch_s: float
+    projected_epoch_s_low: float | None
+    projected_epoch_s_high: float | None
+    projected_total_s: float | None
+    projected_total_s_low: float | None
+    projected_total_s_high: float | None
+    actual_epoch_s: float | None
+    actual_total_s: float | None
+    epochs: int
+    incidents: int
+    outcome: str
+    schema_version: int = CALIBRATION_SCHEMA
+
+
+def calibration_path() -> Path:
+    """Where the calibrations of this machine are kept."""
+    return cache_folder() / CALIBRATION
+
+
+def row_of_run(
+    path: Path, info: RunInfo, epoch_wall_s: Sequence[float], incidents: int
+) -> CalibrationRow | None:
+    """The row of a run that has ended; None where nothing was projected for its epochs.
+
+    Args:
+        path: its run folder.
+        info: of it, with the final status.
+        epoch_wall_s: `wall_s` of `epochs.csv`.
+        incidents: entries of its `incidents.jsonl`.
+    """
+    promised, cell = info.projection, info.cell
+    if promised is None or cell is None or not promised.projected_epoch_s:
+        return None
+    epochs = len(epoch_wall_s)
+    whole = info.status == "done" and epochs > 0 and _ended_with_an_epoch(path, info, epochs)
+    total = _total_of(promised, epochs)
+    spec = info.workload
+    return CalibrationRow(
+        when=info.created,
+        run=path.name,
+        machine_fingerprint=info.machine_fingerprint,
+        workload_fingerprint=info.workload_fingerprint,
+        data_fingerprint=info.data_fingerprint,
+        phase=spec.phase.name if spec.target == "mdaf" else spec.target.rpartition("/")[2],
+        cell_id=cell.cell_id,
+        cell=encode(cell),
+        probe=promised.probe,
+        launches=promised.launches,
+        flags=list(promised.flags),
+        projected_epoch_s=promised.projected_epoch_s,
+        projected_epoch_s_low=promised.projected_epoch_s_low,
+        projected_epoch_s_high=promised.projected_epoch_s_high,
+        projected_total_s=total[0],
+        projected_total_s_low=total[1],
+        projected_total_s_high=total[2],
+        actual_epoch_s=sum(epoch_wall_s) / epochs if epochs else None,
+        actual_total_s=info.wall_s if whole else None,
+        epochs=epochs,
+        incidents=incidents,
+        outcome=_outcome(info),
+    )
+
+
+def _ended_with_an_epoch(path: Path, info: RunInfo, epochs: int) -> bool:
+    """Whether no epoch was cut short, as `--max-steps` does: then no total was projected."""
+    planned = info.sizes.epochs if info.sizes is not None else None
+    try:
+        ended = read_json(path / "child" / "outcome.json")
+    except UsageError:
+        ended = {}
+    return bool(ended.get("stopped_early")) or (planned is not None and epochs >= planned)
+
+
+def _total_of(promised: Recommendation, epochs: int) -> tuple[float | None, ...]:
+    """Start-up and so many epochs; the interval is as wide as that of the whole run, relatively."""
+    epoch_s, whole_s = promised.projected_epoch_s, promised.projected_total_s
+    if not epochs or epoch_s is None:
+        return None, None, None
+    mean_s = (promised.projected_startup_s or 0.0) + epochs * epoch_s
+    ends = (promised.projected_total_s_low, promised.projected_total_s_high)
+    return mean_s, *(
+        mean_s * end / whole_s if whole_s and end is not None else None for end in ends
+    )
+
+
+def _outcome(info: RunInfo) -> str:
+    if info.status == "done":
+        return FINISHED
+    if info.status in (INTERRUPTED, "running"):
+        return INTERRUPTED
+    verdict = info.status_reason.partition(":")[0].strip()
+    return f"failed: {verdict}" if info.status == "ended" and verdict else "failed"
+
+
+def note_calibration(row: CalibrationRow, path: Path | None = None) -> None:
+    """Add a run, or replace its row where it has one already.
+
+    Raises:
+        UsageError: the file cannot be read or written, or belongs to another version; it is left
+            as it is.
+    """
+    path = path or calibration_path()
+    with _only_writer(path):
+        rows = [kept for kept in read_calibration(path) if _key(kept) != _key(row)]
+        write_table(path, _table([*rows, row]))
+
+
+def _key(row: CalibrationRow) -> tuple[str, str, str]:
+    return row.when, row.run, row.machine_fingerprint
+
+
+@contextmanager
+def _only_writer(path: Path) -> Iterator[None]:
+    """Hold the file's lock; on a file system without locks there is none."""
+    import filelock
+
+    lock = filelock.FileLock(path.with_name(f"{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(NotImplementedError):
+            lock.acquire(timeout=_WAIT_S)
+        yield
+    except filelock.Timeout:
+        raise UsageError(
+            f"{path}: another process has been writing it for more than {_WAIT_S:.0f} s; this run "
+            "is not noted there"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        lock.release()
+
+
+def read_calibration(path: Path | None = None) -> list[CalibrationRow]:
+    """All rows, the oldest first; none where no such run has ended yet.
+
+    Raises:
+        UsageError: damaged, or of another schema version.
+    """
+    path = path or calibration_path()
+    if not path.is_file():
+        return []
+    table = read_table(path)
+    columns = set(table.column_names)
+    versions = set(table["schema_version"].to_pylist()) if "schema_version" in columns else {None}
+    if versions - {CALIBRATION_SCHEMA} or columns != set(_schema().names):
+        found = ", ".join(sorted(map(str, versions)))
+        raise UsageError(
+            f"{path}: schema version {found}, but this ctrkit reads {CALIBRATION_SCHEMA}; move the "
+            "file away to begin a new one"
+        )
+    try:
+        return [
+            decode(CalibrationRow, {**row, "cell": json.loads(row["cell"])}, str(path))
+            for row in table.to_pylist()
+        ]
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from None
+
+
+def _table(rows: Sequence[CalibrationRow]) -> pa.Table:
+    import pyarrow as pa
+
+    values = [encode(row) | {"cell": json.dumps(row.cell, sort_keys=True)} for row in rows]
+    return pa.Table.from_pylist(values, schema=_schema())
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    kinds = {
+        "str": pa.string(), "str | None": pa.string(), "int": pa.int64(), "int | None": pa.int64(),
+        "float": pa.float64(), "float | None": pa.float64(), "list[str]": pa.list_(pa.string()),
+        "dict[str, Any]": pa.string(),
+    }  # fmt: skip
+    return pa.schema([(f.name, kinds[str(f.type)]) for f in dataclasses.fields(CalibrationRow)])

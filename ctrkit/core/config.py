@@ -1,0 +1,389 @@
+"""Cells, phases, sizes and specs: the frozen dataclasses that parent and child both understand."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from ctrkit.core.environment import physical_cores
+from ctrkit.core.errors import UsageError
+
+DEVICES = ("cpu", "mps", "cuda")
+LOADERS = ("rows", "batches", "thread", "resident")
+START_METHODS = ("fork", "spawn", "forkserver")
+MODELS = ("mamba", "bst")
+OPTIMIZERS = ("adam", "sparse-adam")
+PRECISIONS = ("float32", "bf16")
+SCHEDULES = ("constant", "warmup-cosine")
+SHUFFLES = ("full", "block")
+
+T = TypeVar("T")
+
+
+def decode(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+    """A dataclass of type `kind` from a mapping read from JSON or TOML.
+
+    Args:
+        kind: a dataclass; nested dataclasses are decoded too.
+        values: the mapping; keys that `kind` does not have are an error, missing ones default.
+        where: what the values were read from, for the message.
+
+    Raises:
+        UsageError: an unknown key or a value of a wrong type.
+    """
+    known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise UsageError(f"{where}: unknown key '{key}'; known are {', '.join(known)}")
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{where}: {error}") from None
+
+
+def encode(value: object) -> Any:
+    """Plain JSON values (dict, list, str, int, float, None) of a dataclass."""
+    # msgspec alone leaves out defaults of dataclasses that msgspec itself made
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    return msgspec.to_builtins(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One configuration of the matrix. Make one with `make_cell`, which fills in the defaults.
+
+    `start_method` and `prefetch` are None without workers. `threads` are torch's intra-op threads.
+    `loader` is one of LOADERS, or `custom` for a user's own `make_loader`. `optimizer`, `precision`
+    and `compile` (torch.compile) change the numerics: see `numerics`.
+    """
+
+    device: str = "cpu"
+    loader: str = "thread"
+    workers: int = 0
+    start_method: str | None = None
+    prefetch: int | None = None
+    persistent: bool = False
+    pin: bool = False
+    threads: int = 1
+    batch_size: int = 2048
+    nproc: int = 1
+    optimizer: str = "adam"
+    precision: str = "float32"
+    compile: bool = False
+
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """The axes that change what a step computes, where they are not the default."""
+        given = {axis: getattr(self, axis) for axis in NUMERICS}
+        return {axis: value for axis, value in given.items() if value != NUMERICS[axis]}
+
+    @property
+    def cell_id(self) -> str:
+        """Short, unique and fit for a file name: `cpu-batches-w2-spawn-p2-t2-b2048`."""
+        parts = [self.device, self.loader, f"w{self.workers}"]
+        if self.workers:
+            parts += [str(self.start_method), f"p{self.prefetch}"]
+        if self.persistent:
+            parts.append("persistent")
+        if self.pin:
+            parts.append("pin")
+        parts += [f"t{self.threads}", f"b{self.batch_size}"]
+        if self.nproc > 1:
+            parts.append(f"n{self.nproc}")
+        parts += ["compile" if value is True else str(value) for value in self.numerics.values()]
+        return "-".join(parts)
+
+
+CELL_AXES = tuple(f.name for f in dataclasses.fields(Cell))
+#: Axes that change the mathematics of a step, or its rounding, and what the phase means by itself.
+NUMERICS: Mapping[str, Any] = {"optimizer": "adam", "precision": "float32", "compile": False}
+
+
+def make_cell(where: str = "cell", **axes: Any) -> Cell:
+    """A checked cell; what is left out takes its default.
+
+    Defaults: thread loader, no workers, threads = physical cores (shared out among `nproc`); with
+    workers spawn, prefetch 2.
+
+    Raises:
+        UsageError: an axis is unknown, of a wrong type or out of range.
+    """
+    axes = {key: value for key, value in axes.items() if value is not None}
+    if axes.get("workers"):
+        axes.setdefault("start_method", "spawn")
+        axes.setdefault("prefetch", 2)
+    processes = axes.get("nproc")
+    if isinstance(processes, int) and processes > 0:  # else it is refused below
+        axes.setdefault("threads", max(1, physical_cores() // processes))
+    axes.setdefault("threads", physical_cores())
+    cell = decode(Cell, axes, where)
+    for name, value, known in (
+        ("device", cell.device, DEVICES),
+        ("loader", cell.loader, (*LOADERS, "custom")),
+        ("start_method", cell.start_method, (*START_METHODS, None)),
+        ("optimizer", cell.optimizer, OPTIMIZERS),
+        ("precision", cell.precision, PRECISIONS),
+    ):
+        if value not in known:
+            choices = ", ".join(str(choice) for choice in known if choice is not None)
+            raise UsageError(f"{where}: unknown {name} '{value}'; known are {choices}")
+    for name, number, least in (
+        ("workers", cell.workers, 0),
+        ("batch_size", cell.batch_size, 1),
+        ("threads", cell.threads, 1),
+        ("nproc", cell.nproc, 1),
+        ("prefetch", 1 if cell.prefetch is None else cell.prefetch, 1),
+    ):
+        if number < least:
+            raise UsageError(f"{where}: {name} is {number}, but must be at least {least}")
+    return cell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """What is trained and how: the flat keys of a phase file.
+
+    `weight_decay` is L2 as Adam adds it to the gradient; `label_smoothing` e maps a label y to
+    y (1 - e) + e / 2; `patience` counts epochs without a better validation AUC; `warmup_epochs`
+    is linear by step. `history_length` is in events. `shuffle` is `full`, all rows of an epoch, or
+    `block`, by blocks of `block_rows` rows, for data larger than memory. `criteria` is the one
+    table: what a finished run is classified by, a table of conditions (`parse_condition`) per
+    class, the best one first;
+    it changes nothing of the experiment.
+    """
+
+    name: str = "phase3"
+    model: str = "mamba"
+    epochs: int = 15
+    batch_size: int = 2048
+    seed: int = 42
+    patience: int = 5
+    dropout: float = 0.3
+    weight_decay: float = 5e-5
+    label_smoothing: float = 0.1
+    grad_clip: float = 1.0
+    lr: float = 3e-4
+    schedule: str = "warmup-cosine"
+    warmup_epochs: float = 2
+    history_length: int = 50
+    shuffle: str = "full"
+    block_rows: int = 65_536
+    criteria: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+def phase_names() -> list[str]:
+    """Names of the phases that the package ships."""
+    folder = resources.files("ctrkit.ctr") / "phases"
+    return sorted(
+        p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml")
+    )
+
+
+def load_phase(name_or_file: str, overrides: Mapping[str, str] | None = None) -> Phase:
+    """The phase of a shipped name or of a TOML file, with `--set key=value` overrides on top.
+
+    Raises:
+        UsageError: unknown name, unreadable file, unknown key, wrong type or value out of range.
+    """
+    if name_or_file in phase_names():
+        text = (resources.files("ctrkit.ctr") / "phases" / f"{name_or_file}.toml").read_text(
+            "utf-8"
+        )
+        where, name = f"phase {name_or_file}", name_or_file
+    else:
+        path = Path(name_or_file)
+        if not path.is_file():
+            shipped = ", ".join(phase_names())
+            raise UsageError(
+                f"--phase: '{name_or_file}' is neither a phase ({shipped}) nor a TOML file"
+            )
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"phase file {path}: cannot be read: {error}") from None
+        where, name = f"phase file {path}", path.stem
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{where}: not valid TOML: {error}") from None
+    for key, value in (overrides or {}).items():
+        values[key] = _parse_override(key, value)
+    values.setdefault("name", name)
+    phase = decode(Phase, values, where)
+    _check_phase(phase, where)
+    return phase
+
+
+_NUMBER = r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
+_RANGE = re.compile(rf"\s*{_NUMBER}\s*(?:-|\.\.)\s*{_NUMBER}\s*")
+_BOUND = re.compile(rf"\s*(>=|<=|>|<|==?)?\s*{_NUMBER}\s*")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A range that a figure has to lie in; its ends belong to it unless `is_open`."""
+
+    low: float
+    high: float
+    is_open: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether the value lies in the range."""
+        if self.is_open:
+            return self.low < value < self.high
+        return self.low <= value <= self.high
+
+
+def parse_condition(text: str) -> Condition:
+    """The range of `>= 0.578`, `< 0.2`, `3-6` or `0.05 .. 0.12`; a lone number is itself.
+
+    Raises:
+        UsageError: the text is no such condition.
+    """
+    if match := _RANGE.fullmatch(text):
+        low, high = float(match[1]), float(match[2])
+        if low > high:
+            raise UsageError(f"'{text}': the range ends before it begins")
+        return Condition(low, high)
+    match = _BOUND.fullmatch(text)
+    if match is None:
+        raise UsageError(f"'{text}' is no condition; write for example '>= 0.578' or '3-6'")
+    operator, value = match[1] or "=", float(match[2])
+    low = value if operator[0] in ">=" else float("-inf")
+    high = value if operator[0] in "<=" else float("inf")
+    return Condition(low, high, is_open=operator in ("<", ">"))
+
+
+def _parse_override(key: str, text: str) -> Any:
+    """The value of `--set key=text`, read as TOML; what is no TOML value is a plain string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _check_phase(phase: Phase, where: str) -> None:
+    for name, value, known in (
+        ("model", phase.model, MODELS),
+        ("schedule", phase.schedule, SCHEDULES),
+        ("shuffle", phase.shuffle, SHUFFLES),
+    ):
+        if value not in known:
+            raise UsageError(f"{where}: {name} is '{value}'; known are {', '.join(known)}")
+    for name, number, low, high in (
+        ("epochs", phase.epochs, 1, 100_000),
+        ("batch_size", phase.batch_size, 1, 2**24),
+        ("patience", phase.patience, 1, 100_000),
+        ("dropout", phase.dropout, 0, 0.999),
+        ("weight_decay", phase.weight_decay, 0, 1e6),
+        ("label_smoothing", phase.label_smoothing, 0, 1),
+        ("grad_clip", phase.grad_clip, 1e-12, 1e12),
+        ("lr", phase.lr, 0, 1e3),
+        ("warmup_epochs", phase.warmup_epochs, 0, 100_000),
+        ("history_length", phase.history_length, 1, 4096),
+        ("block_rows", phase.block_rows, 1, 2**31),
+    ):
+        if not low <= number <= high:
+            raise UsageError(f"{where}: {name} is {number}, but must lie in {low} .. {high}")
+    for tier, conditions in phase.criteria.items():
+        for name, text in conditions.items():
+            try:
+                parse_condition(text)
+            except UsageError as error:
+                raise UsageError(f"{where}: criteria.{tier}.{name}: {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkloadSpec:
+    """Which workload a child loads: `target` is `mdaf` or `FILE.py:NAME` (an absolute path)."""
+
+    target: str = "mdaf"
+    data: str | None = None
+    phase: Phase = field(default_factory=Phase)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSizes:
+    """Sizes of the real run. What is not known before (an endless or unsized loader) is None.
+
+    Batches are for the batch size the sizes were asked for. `patience` is in epochs, 0 is never.
+    """
+
+    epochs: int
+    train_rows: int | None = None
+    train_batches: int | None = None
+    validation_rows: int | None = None
+    validation_batches: int | None = None
+    patience: int = 0
+
+    def at(self, batch_size: int, *, epochs: int | None = None) -> RunSizes:
+        """The sizes of the same rows at another batch size, or for another number of epochs."""
+
+        def batches(rows: int | None, known: int | None) -> int | None:
+            return known if rows is None else -(-rows // batch_size)
+
+        return dataclasses.replace(
+            self,
+            epochs=epochs or self.epochs,
+            train_batches=batches(self.train_rows, self.train_batches),
+            validation_batches=batches(self.validation_rows, self.validation_batches),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowPlan:
+    """How much one probe trial measures, at most; whichever bound comes first ends a window."""
+
+    window_s: float = 10.0
+    min_steps: int = 3
+    max_steps: int = 2000
+    attribution_steps: int = 2
+    boundary: bool = True
+    boundary_steps: int = 2
+    validation_batches: int = 20
+    checkpoints: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPlan:
+    """What a real run does beside its phase; `run_folder` receives epochs.csv and checkpoints.
+
+    `allow_sleep` and `abort_after_s` are the supervisor's, kept here for when it is resumed.
+    """
+
+    run_folder: str
+    epochs: int
+    max_steps: int | None = None
+    checkpoint_every_s: float = 600.0
+    resume: bool = False
+    allow_sleep: bool = False
+    abort_after_s: float | None = None
+
+
+TrialKind = Literal["inspect", "examine", "full", "compute", "loader", "train"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChildSpec:
+    """All that a child process needs: written as `spec.json` into its own `folder`.
+
+    `spawned_at_s` is the parent's `time.monotonic()` at the launch (the clock is system-wide on
+    Linux and macOS), so that start-up includes the interpreter and the imports.
+    """
+
+    kind: TrialKind
+    folder: str
+    workload: WorkloadSpec
+    cell: Cell
+    spawned_at_s: float = 0.0
+    windows: WindowPlan = field(default_factory=WindowPlan)
+    train: TrainPlan | None = None

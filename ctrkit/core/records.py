@@ -1,0 +1,316 @@
+"""What a run leaves behind, as frozen dataclasses.
+
+The child writes a `Measurement` or an `Inspection`; the parent makes `TrialRecord`s and a
+`Recommendation` of them. Nothing here does any I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ctrkit.core.config import Cell, RunSizes, WorkloadSpec
+
+SCHEMA_VERSION = 1
+STAGES = ("fetch", "collate", "ipc", "transfer", "forward", "backward", "optimizer")
+VERDICTS = (
+    "ok", "deadlock", "stalled", "worker-died", "out-of-memory", "crashed", "setup-failed",
+    "shutdown-hang", "refused", "skipped",
+)  # fmt: skip
+#: Verdicts of a measurement that is complete. Where the process did not end, the result counts.
+COMPLETE = ("ok", "shutdown-hang")
+EPOCH_COLUMNS = (
+    "epoch", "train_loss", "train_auc", "train_logloss", "val_loss", "val_auc", "val_logloss",
+    "train_val_gap", "gate_mean", "gate_std", "learning_rate", "rows", "wall_s",
+    "train_gauc", "val_gauc",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stamps:
+    """Times of each step of a trial, in launch order; one entry per step in every list.
+
+    Seconds are `time.monotonic()` minus the launch of the process. `asked_s`: the loop asks the
+    loader for a batch; `delivered_s`: it has it; `done_s`: the step is over (where the window is
+    not synchronised, the moment its last call returned). `window` is `warmup`, `throughput`,
+    `attribution` or `boundary`.
+
+    How the batch was made is None where nobody saw it, and these lists are empty in older files:
+    `worker`: number of the process that made it, None without workers; `fetch_start_s`,
+    `fetch_end_s`, `collate_end_s`: its samples were asked for, there, and put together; `sent_s`:
+    it was pickled for the way to the loop.
+    """
+
+    epoch: list[int] = field(default_factory=list)
+    step: list[int] = field(default_factory=list)
+    window: list[str] = field(default_factory=list)
+    asked_s: list[float] = field(default_factory=list)
+    delivered_s: list[float] = field(default_factory=list)
+    done_s: list[float] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    worker: list[int | None] = field(default_factory=list)
+    fetch_start_s: list[float | None] = field(default_factory=list)
+    fetch_end_s: list[float | None] = field(default_factory=list)
+    collate_end_s: list[float | None] = field(default_factory=list)
+    sent_s: list[float | None] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerExit:
+    """A process that has ended: its exit code, negative for a signal.
+
+    `worker` is its number; None where it died before it could tell. `kind`: a DataLoader `worker`,
+    or a `rank` of those that train together.
+    """
+
+    pid: int
+    worker: int | None
+    exit_code: int
+    kind: str = "worker"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChildError:
+    """An exception that ended a child, as its verdict: `setup-failed`, `out-of-memory`, ...
+
+    `stage` is the progress stage's label; `message` one line; `traceback` the whole text.
+    `dead_workers` had ended by then, whether or not they are to blame. `rank`: which of several
+    processes raised it.
+    """
+
+    verdict: str
+    stage: str
+    message: str
+    traceback: str
+    dead_workers: list[WorkerExit] = field(default_factory=list)
+    rank: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What a trial measured, raw; rewritten by the child whenever a part is done.
+
+    `throughput_s` is the wall time of the throughput window, synchronised at its ends, over
+    `throughput_rows` rows in `throughput_steps` steps. `losses` are the training losses of the
+    steps from the first one to the end of that window, the same whatever the loader. `notes` say
+    what is not as it was asked for. `stages` has seconds per step of the
+    attribution window. `restart_s` is from asking for a new epoch's iterator to its first batch,
+    `teardown_s` from the last batch of an epoch to the end of its iterator. `cpu_s` is CPU time of
+    the child and its workers over the throughput window. A list is empty and a number None where
+    it was not measured. `epoch_complete`: the loader ended by itself after `epoch_batches`, in
+    `epoch_s` from asking for its iterator to its end.
+    """
+
+    kind: str
+    startup_s: float | None = None
+    first_batch_s: float | None = None
+    restart_s: float | None = None
+    teardown_s: float | None = None
+    throughput_s: float | None = None
+    throughput_steps: int = 0
+    throughput_rows: int = 0
+    losses: list[float] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    cpu_s: float | None = None
+    stages: dict[str, list[float]] = field(default_factory=dict)
+    validation_batch_s: list[float] = field(default_factory=list)
+    validation_restart_s: float | None = None
+    checkpoint_s: list[float] = field(default_factory=list)
+    peak_device_bytes: int | None = None
+    epoch_complete: bool = False
+    epoch_batches: int = 0
+    epoch_rows: int = 0
+    epoch_s: float | None = None
+    sizes: RunSizes | None = None
+    stamps: Stamps = field(default_factory=Stamps)
+    complete: bool = False
+    error: ChildError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderNeeds:
+    """What workers and batches take of the machine; None where it is not known before a batch.
+
+    `worker_bytes` is the private memory of a worker that is started anew: interpreter, imports and
+    its own copy of the data set. `row_bytes` is of a row of a batch on the host, in
+    `tensors_per_batch` tensors.
+    """
+
+    worker_bytes: int | None = None
+    row_bytes: int | None = None
+    tensors_per_batch: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderPart:
+    """What a DataLoader hands to its workers (`dataset`, `collate_fn`, `worker_init_fn`), pickled.
+
+    `pickled_bytes` go through the pipe to each worker, `shared_bytes` of CPU tensors into shared
+    memory once. `place` names the innermost attribute that cannot be pickled, `error` why; both
+    are empty where it can.
+    """
+
+    name: str
+    kind: str
+    pickled_bytes: int = 0
+    shared_bytes: int = 0
+    memmap_bytes: int = 0
+    device_tensors: list[str] = field(default_factory=list)
+    place: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """What a look at a workload found out without taking a batch or starting a worker.
+
+    `problem` is why there was nothing to look at, empty where there was. `parts` is empty for a
+    loader without a DataLoader. `start_method` is what a DataLoader that names none would use;
+    `default_device` and `generator_device` are where torch makes tensors and where the loader draws
+    its random numbers. `threaded_libraries` are loaded ones that bring threads of their own.
+    """
+
+    problem: str = ""
+    loader: str = ""
+    parts: list[LoaderPart] = field(default_factory=list)
+    needs: LoaderNeeds = field(default_factory=LoaderNeeds)
+    start_method: str = ""
+    sharing_strategy: str = ""
+    default_device: str = "cpu"
+    generator_device: str = "cpu"
+    shuffles: bool = False
+    pins: bool = False
+    threaded_libraries: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What a child found out about torch, the devices and the workload before the first trial.
+
+    `device_memory_bytes` is what is free on a device, for those that tell it.
+    """
+
+    devices: list[str]
+    device_names: dict[str, str]
+    torch_version: str
+    workload_name: str
+    workload_fingerprint: str
+    data_fingerprint: str
+    axes: list[str]
+    loaders: list[str]
+    default_batch_size: int
+    has_task: bool
+    sizes: RunSizes | None
+    parameters: int | None = None
+    device_memory_bytes: dict[str, int] = field(default_factory=dict)
+    needs: LoaderNeeds = field(default_factory=LoaderNeeds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """A row of `trials.parquet`, in launch order (contract, DESIGN section 8)."""
+
+    cell_id: str
+    launch: int
+    kind: str
+    cell: Cell
+    verdict: str
+    reason: str = ""
+    flags: list[str] = field(default_factory=list)
+    rows_per_s: float | None = None
+    step_s: float | None = None
+    step_s_low: float | None = None
+    step_s_high: float | None = None
+    data_wait_share: float | None = None
+    stage_s: dict[str, float] = field(default_factory=dict)
+    startup_s: float | None = None
+    first_batch_s: float | None = None
+    epoch_restart_s: float | None = None
+    validation_s: float | None = None
+    checkpoint_s: float | None = None
+    peak_rss_bytes: int | None = None
+    peak_device_bytes: int | None = None
+    projected_epoch_s: float | None = None
+    projected_epoch_s_low: float | None = None
+    projected_epoch_s_high: float | None = None
+    projected_total_s: float | None = None
+    projected_total_s_low: float | None = None
+    projected_total_s_high: float | None = None
+    wall_s: float | None = None
+    evidence: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What limits an epoch: the stage, its share, what removing it is worth, how sure.
+
+    The share is of an epoch's time, for `unexplained` and `contention` of a step's.
+    """
+
+    stage: str
+    share: float | None
+    worth_x: float | None
+    text: str
+    confidence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """Something one could do instead, and how long the run would then take."""
+
+    text: str
+    projected_total_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """`recommendation.json` (contract, DESIGN section 8). Projections are None when endless.
+
+    `launches` of its cell were made by the probe with the run folder of this name.
+    """
+
+    cell: Cell
+    reason: str
+    tied: list[Cell] = field(default_factory=list)
+    runner_up: Cell | None = None
+    projected_epoch_s: float | None = None
+    projected_epoch_s_low: float | None = None
+    projected_epoch_s_high: float | None = None
+    projected_total_s: float | None = None
+    projected_total_s_low: float | None = None
+    projected_total_s_high: float | None = None
+    projected_startup_s: float | None = None
+    launches: int | None = None
+    probe: str | None = None
+    findings: list[Finding] = field(default_factory=list)
+    options: list[Option] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
+    dataloader_kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """`run.json`: written first, so that a run that dies at once still says what it was.
+
+    `pid` is the process that runs it, or ran it last, `pid_began_unix_s` when that was started.
+    """
+
+    command: str
+    argv: list[str]
+    created: str
+    environment: dict[str, Any]
+    machine_fingerprint: str
+    workload: WorkloadSpec
+    workload_fingerprint: str | None = None
+    data_fingerprint: str | None = None
+    device_names: dict[str, str] = field(default_factory=dict)
+    sizes: RunSizes | None = None
+    cell: Cell | None = None
+    projection: Recommendation | None = None
+    status: str = "running"
+    status_reason: str = ""
+    wall_s: float | None = None
+    budget_s: float | None = None
+    pid: int | None = None
+    pid_began_unix_s: float | None = None
+    schema_version: int = SCHEMA_VERSION

@@ -1,0 +1,355 @@
+"""The run folder: its records, written atomically and read again. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ctrkit.core.config import Cell, WorkloadSpec, decode, encode
+from ctrkit.core.environment import (
+    began_unix_s,
+    cache_folder,
+    describe_environment,
+    machine_fingerprint,
+)
+from ctrkit.core.errors import UsageError
+from ctrkit.core.files import (
+    finite,
+    read_json,
+    read_table,
+    write_atomically,
+    write_json,
+    write_table,
+)
+from ctrkit.core.records import (
+    SCHEMA_VERSION,
+    STAGES,
+    Inspection,
+    Measurement,
+    Recommendation,
+    RunInfo,
+    Stamps,
+    TrialRecord,
+)
+
+INCIDENTS = "incidents.jsonl"
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, kw_only=True)
+class Incident:
+    """How a child of a real run ended without having finished, and what was done: a line each.
+
+    Args:
+        number: 1, 2, ... over all launches of the run.
+        at: UTC, when it was over.
+        verdict: one of VERDICTS; `host slept` or `was stopped` where that was only noted.
+        reason: a sentence.
+        cause: what is behind it, where that is known.
+        fix: what is known to help, where it is.
+        evidence: folder, relative to the run's.
+        epoch: where the loop was.
+        step: steps of that epoch that were done.
+        stage: the progress stage's label.
+        cell_before: where it ran.
+        cell_after: where it goes on, None where it does not.
+        action: `restarted`, `stopped`, `finished` where its result was complete, or `noted`.
+        why: a clause that says why that was done.
+        resumed_from: epoch, and batches of it that are done, of the checkpoint it goes on from.
+        lost_steps: steps that have to be done again; None where it is not known.
+        lost_s: seconds between that checkpoint, or the launch, and the end of the child.
+        note: what else there is to know.
+    """
+
+    number: int
+    at: str
+    verdict: str
+    reason: str
+    cause: str | None = None
+    fix: str | None = None
+    evidence: str | None = None
+    epoch: int = 0
+    step: int = 0
+    stage: str = ""
+    cell_before: Cell
+    cell_after: Cell | None = None
+    action: str
+    why: str = ""
+    resumed_from: dict[str, int] | None = None
+    lost_steps: int | None = None
+    lost_s: float | None = None
+    note: str | None = None
+
+
+class RunFolder:
+    """One run's folder. `create` makes a new one, `open` reads an old one."""
+
+    def __init__(self, path: Path, info: RunInfo) -> None:
+        self.path = path
+        self.info = info
+
+    @classmethod
+    def create(
+        cls, command: str, argv: Sequence[str], workload: WorkloadSpec, out: Path | None = None
+    ) -> RunFolder:
+        """A new folder with its `run.json`; `out` must be missing or empty.
+
+        Raises:
+            UsageError: the folder is not empty or cannot be written.
+        """
+        created = datetime.now(UTC)
+        path = out or _free_path(Path("results/runs"), created.strftime("%Y%m%dT%H%M%SZ"), command)
+        check_out_folder(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--out {path}: cannot be made: {error.strerror}") from None
+        info = RunInfo(
+            command=command,
+            argv=list(argv),
+            created=created.isoformat(timespec="seconds"),
+            environment=describe_environment(),
+            machine_fingerprint=machine_fingerprint(),
+            workload=workload,
+            **_this_process(),
+        )
+        run = cls(path.resolve(), info)
+        run.save_info()
+        _add_to_index(run.path)
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """A run folder that exists.
+
+        Raises:
+            UsageError: no run folder, or one of an unknown schema version.
+        """
+        if not (path / "run.json").is_file():
+            raise UsageError(f"{path}: no run folder (it has no run.json)")
+        values = read_json(path / "run.json")
+        version = values.get("schema_version") if isinstance(values, dict) else None
+        if version != SCHEMA_VERSION:
+            raise UsageError(
+                f"{path}/run.json: schema version {version}, but this ctrkit reads "
+                f"{SCHEMA_VERSION}; use the ctrkit that wrote it"
+            )
+        return cls(path.resolve(), decode(RunInfo, values, f"{path}/run.json"))
+
+    def update(self, **changes: Any) -> None:
+        """Change fields of `run.json` and save it; who says `running` is the process that runs."""
+        if changes.get("status") == "running":
+            changes |= _this_process()
+        self.info = dataclasses.replace(self.info, **changes)
+        self.save_info()
+
+    def save_info(self) -> None:
+        """Write `run.json`."""
+        write_json(self.path / "run.json", self.info)
+
+    def save_trials(self, records: Sequence[TrialRecord]) -> None:
+        """Write `trials.parquet` anew with all trials so far."""
+        write_table(self.path / "trials.parquet", trials_table(records))
+
+    def trials(self) -> list[TrialRecord]:
+        """The rows of `trials.parquet`; empty if there is none yet.
+
+        Raises:
+            UsageError: the file is damaged.
+        """
+        path = self.path / "trials.parquet"
+        return records_of_table(read_table(path)) if path.is_file() else []
+
+    def save_recommendation(self, recommendation: Recommendation) -> None:
+        """Write `recommendation.json`."""
+        write_json(self.path / "recommendation.json", recommendation)
+
+    def recommendation(self) -> Recommendation | None:
+        """What the probe recommends, None if it did not come to that."""
+        path = self.path / "recommendation.json"
+        return decode(Recommendation, read_json(path), str(path)) if path.is_file() else None
+
+    def append_incident(self, incident: Incident) -> None:
+        """A line more in `incidents.jsonl`, on disk when this returns."""
+        path = self.path / INCIDENTS
+        line = json.dumps(finite(encode(incident)), ensure_ascii=False, allow_nan=False) + "\n"
+        if path.is_file() and (text := path.read_bytes()) and not text.endswith(b"\n"):
+            line = "\n" + line  # after half a line of a supervisor that was killed
+        with open(path, "ab", buffering=0) as file:
+            file.write(line.encode())  # in one call: no reader sees a part of it
+            os.fsync(file.fileno())
+
+    def incidents(self) -> list[dict[str, Any]]:
+        """What happened, the oldest first, as JSON objects; a damaged line is left out."""
+        path = self.path / INCIDENTS
+        if not path.is_file():
+            return []
+        found = []
+        for line in path.read_text("utf-8", errors="replace").splitlines():
+            try:
+                value = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(value, dict):
+                found.append(value)
+        return found
+
+    def next_incident(self) -> int:
+        """A number that neither an incident nor an evidence folder of the run has."""
+        taken = {incident.get("number") for incident in self.incidents()}
+        number = 1
+        while number in taken or (self.path / "evidence" / f"train-{number}").exists():
+            number += 1
+        return number
+
+
+def _this_process() -> dict[str, Any]:
+    return {"pid": os.getpid(), "pid_began_unix_s": began_unix_s(os.getpid())}
+
+
+def check_out_folder(path: Path) -> None:
+    """Check that `--out` is missing or an empty folder, in a place that can be written.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if path.is_dir():
+        if any(path.iterdir()):
+            raise UsageError(f"--out {path}: the folder is not empty; name a new one")
+    elif path.exists():
+        raise UsageError(f"--out {path}: is a file, not a folder")
+    parent = path
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise UsageError(f"--out {path}: {parent} cannot be written; name another folder")
+
+
+def _free_path(folder: Path, stamp: str, command: str) -> Path:
+    path, number = folder / f"{stamp}-{command}", 1
+    while path.exists():
+        number += 1
+        path = folder / f"{stamp}-{command}-{number}"
+    return path
+
+
+def _index_path() -> Path:
+    return cache_folder() / "runs.jsonl"
+
+
+def _add_to_index(path: Path) -> None:
+    """Remember the run so that `report` finds it from anywhere; a lost index only costs that."""
+    try:
+        _index_path().parent.mkdir(parents=True, exist_ok=True)
+        with open(_index_path(), "a", encoding="utf-8") as file:
+            file.write(json.dumps({"path": str(path)}) + "\n")
+    except OSError:
+        return
+
+
+def known_runs() -> Iterator[Path]:
+    """Run folders of the index that still exist, the newest first."""
+    try:
+        lines = _index_path().read_text("utf-8").splitlines()
+    except OSError:
+        return
+    seen = set()
+    for line in reversed(lines):
+        try:
+            path = Path(json.loads(line)["path"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        if path not in seen and (path / "run.json").is_file():
+            seen.add(path)
+            yield path
+
+
+def save_measurement(path: Path, measurement: Measurement | Inspection) -> None:
+    """The child's result, atomically (compact: the stamps can be long)."""
+    write_atomically(path, msgspec.json.encode(encode(measurement)))
+
+
+def load_measurement(path: Path) -> Measurement | None:
+    """The child's result so far, None if it wrote none."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Measurement)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def load_inspection(path: Path) -> Inspection | None:
+    """The child's inspection, None if it wrote none."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Inspection)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def trials_table(records: Sequence[TrialRecord]) -> pa.Table:
+    """Trials as an Arrow table: axes and stage seconds are columns of their own."""
+    import pyarrow as pa
+
+    rows = [_flat(record) for record in records]
+    return pa.Table.from_pylist(rows, schema=_trials_schema())
+
+
+def stamps_table(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
+    """Stamps of several trials as an Arrow table; a column of nothing but None keeps its type."""
+    import pyarrow as pa
+
+    arrow_types = {"int": pa.int64(), "float": pa.float64(), "str": pa.string()}
+    known = {
+        f.name: arrow_types[str(f.type).removeprefix("list[").split(" ")[0].removesuffix("]")]
+        for f in dataclasses.fields(Stamps)
+    }
+    fields = [(name, known.get(name, pa.string())) for name in columns]
+    return pa.table(dict(columns), schema=pa.schema(fields))
+
+
+def _flat(record: TrialRecord) -> dict[str, Any]:
+    row = encode(record)
+    row |= row.pop("cell")
+    stage_s: Mapping[str, float] = row.pop("stage_s")
+    row |= {f"{stage}_s": stage_s.get(stage) for stage in STAGES}
+    return dict(row)
+
+
+def _trials_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    arrow_types = {
+        "int": pa.int64(), "int | None": pa.int64(), "bool": pa.bool_(),
+        "float | None": pa.float64(), "str": pa.string(), "str | None": pa.string(),
+        "list[str]": pa.list_(pa.string()),
+    }  # fmt: skip
+    fields = []
+    for f in dataclasses.fields(TrialRecord):
+        if f.name == "cell":
+            fields += [(a.name, arrow_types[str(a.type)]) for a in dataclasses.fields(Cell)]
+        elif f.name == "stage_s":
+            fields += [(f"{stage}_s", pa.float64()) for stage in STAGES]
+        else:
+            fields.append((f.name, arrow_types[str(f.type)]))
+    return pa.schema(fields)
+
+
+def records_of_table(table: pa.Table) -> list[TrialRecord]:
+    """Trials of an Arrow table made by `trials_table`."""
+    axes = [f.name for f in dataclasses.fields(Cell)]
+    records = []
+    for row in table.to_pylist():
+        cell = {axis: row.pop(axis) for axis in axes if axis in row}  # an older table has fewer
+        stage_s = {stage: row.pop(f"{stage}_s") for stage in STAGES}
+        row["stage_s"] = {stage: value for stage, value in stage_s.items() if value is not None}
+        records.append(decode(TrialRecord, {**row, "cell": cell}, "trials.parquet"))
+    return records

@@ -1,0 +1,121 @@
+"""Memory of batches: reused once nobody holds a batch any more, and never before."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ctrkit.ctr.data.gather import (
+    COLUMN_ROWS,
+    HISTORIES,
+    ID_COLUMNS,
+    LABEL_ROW,
+    LENGTH_ROW,
+    Gatherer,
+)
+from ctrkit.ctr.data.store import IndexArray, Int32Array
+
+Batch = dict[str, torch.Tensor]
+
+
+class BufferPool:
+    """Lends int32 arrays; the memory of one is lent again when the array is gone.
+
+    Fresh memory costs more than a gather: the system hands it out page by page. So memory is kept,
+    but an array is lent anew each time, and all that is made of it (views, tensors, views of
+    those) holds that array. A weak reference tells when the last of them is gone; until then the
+    memory stays with them, whatever becomes of the pool. So to keep batches is always safe. It
+    only takes memory of its own.
+
+    Threads may share a pool.
+
+    Args:
+        items: int32 values of an array, at most.
+        keep: arrays whose memory is kept while they are not lent.
+    """
+
+    def __init__(self, items: int, keep: int) -> None:
+        self.items = items
+        self._free: deque[memoryview] = deque(maxlen=keep)
+
+    def lend(self, *shape: int) -> Int32Array:
+        """An array of this shape, with whatever its memory holds."""
+        count = int(np.prod(shape))
+        if count > self.items or count == 0:
+            return np.empty(shape, np.int32)
+        try:
+            memory = self._free.pop()
+        except IndexError:
+            memory = np.empty(self.items, np.int32).data
+        # numpy makes views refer to the array that they all come from, but not to its memory
+        lent = np.frombuffer(memory, np.int32)
+        weakref.finalize(lent, self._free.append, memory).atexit = False
+        return lent[:count].reshape(shape)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows side by side, to be cut into batches.
+
+    `columns` (COLUMN_ROWS, rows) and `histories` (2, rows, L) are int32, as `Gatherer.fill` writes
+    them, and memory of their own each: who keeps the labels of an epoch need not keep histories.
+    """
+
+    columns: torch.Tensor
+    histories: torch.Tensor
+
+    def batch(self, part: slice = slice(None)) -> Batch:
+        """The batch of these rows, or of all: views, without a copy."""
+        columns = self.columns[:, part].unbind()
+        item, category = self.histories[:, part].unbind()
+        batch = dict(zip(ID_COLUMNS, columns, strict=False))
+        batch["label"] = columns[LABEL_ROW].view(torch.float32)
+        batch["history_item"], batch["history_category"] = item, category
+        batch["history_length"] = columns[LENGTH_ROW]
+        return batch
+
+
+class BlockPool:
+    """Lends blocks of up to `rows` rows with histories of `history_length` events.
+
+    Pinned memory comes from torch, which keeps it for reuse itself, and knows when a copy to the
+    device that nobody waited for has been made.
+    """
+
+    def __init__(self, rows: int, history_length: int, *, keep: int, pin: bool = False) -> None:
+        self.history_length, self.pin = history_length, pin
+        self._columns = BufferPool(COLUMN_ROWS * rows, keep)
+        self._histories = BufferPool(HISTORIES * rows * history_length, keep)
+
+    def lend(self, rows: int) -> Block:
+        """A block of so many rows, with whatever its memory holds."""
+        shapes = (COLUMN_ROWS, rows), (HISTORIES, rows, self.history_length)
+        if self.pin:
+            return Block(*(torch.empty(s, dtype=torch.int32, pin_memory=True) for s in shapes))
+        columns, histories = (
+            torch.from_numpy(pool.lend(*shape))
+            for pool, shape in zip((self._columns, self._histories), shapes, strict=True)
+        )
+        return Block(columns, histories)
+
+
+class BlockMaker:
+    """Gathers blocks on the host, one after the other; for one thread at a time.
+
+    Args:
+        gatherer: where the rows come from.
+        pool: where the memory comes from; threads may share it.
+    """
+
+    def __init__(self, gatherer: Gatherer, pool: BlockPool) -> None:
+        self._gatherer, self._pool = gatherer, pool
+
+    def __call__(self, indices: IndexArray) -> Block:
+        """The block of these row numbers."""
+        block = self._pool.lend(len(indices))
+        self._gatherer.fill(indices, block.columns.numpy(), block.histories.numpy())
+        return block

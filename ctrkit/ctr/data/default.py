@@ -1,0 +1,96 @@
+"""The default data set: a generated store, built once into the cache folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+
+from ctrkit.core.environment import cache_folder
+from ctrkit.core.errors import UsageError
+from ctrkit.ctr.data.planted import REFERENCE, Scale
+from ctrkit.ctr.data.store import STORE_SCHEMA_VERSION, Store
+from ctrkit.ctr.data.synthetic import GENERATOR_VERSION, OnProgress, generate_store
+
+NAME = "default"
+#: how long another process may take to build the store before this one gives up waiting
+WAIT_S = 600.0
+
+
+def default_store_path() -> Path:
+    """Where the default store is or will be; its name holds the versions that it depends on."""
+    return cache_folder() / "stores" / f"{NAME}-v{STORE_SCHEMA_VERSION}.{GENERATOR_VERSION}"
+
+
+def default_store(
+    on_progress: OnProgress | None = None, *, scale: Scale = REFERENCE, wait_s: float = WAIT_S
+) -> Path:
+    """The folder of the default store; builds it if it is missing, damaged or of other versions.
+
+    Only one process builds, others wait for it. An interrupted build leaves at most a hidden folder
+    (if it was killed), which the next build removes, together with stores of other versions.
+
+    Raises:
+        UsageError: the cache folder cannot be written, or another process takes over `wait_s`.
+    """
+    tell = on_progress or (lambda _text, _share: None)
+    path = default_store_path()
+    if _is_sound(path):
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(path.parent / f"{NAME}.lock", tell, wait_s):
+            if not _is_sound(path):
+                _clear(path.parent)
+                generate_store(
+                    path,
+                    rows=scale.rows,
+                    users=scale.users,
+                    items=scale.items,
+                    on_progress=on_progress,
+                )
+    except OSError as error:
+        raise UsageError(
+            f"cache folder {path.parent}: cannot be written: {error.strerror or error};"
+            " set CTRKIT_HOME to another folder"
+        ) from error
+    return path
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        Store.open(path)
+    except UsageError:
+        return False
+    return True
+
+
+@contextmanager
+def _lock(path: Path, tell: OnProgress, wait_s: float) -> Iterator[None]:
+    """Hold the lock, after waiting for whoever holds it now."""
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        tell("waiting for another process that builds the default store", 0.0)
+        try:
+            lock.acquire(timeout=wait_s)
+        except filelock.Timeout:
+            raise UsageError(
+                f"{path}: another process has been building the default store for more than"
+                f" {wait_s:.0f} s; end it, or give --data"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _clear(folder: Path) -> None:
+    """Remove what killed builds and other versions left; the lock says that nobody builds now."""
+    for pattern in (f".{NAME}-*", f"{NAME}-*"):
+        for left in folder.glob(pattern):
+            shutil.rmtree(left, ignore_errors=True)

@@ -1,0 +1,299 @@
+"""What every ingest shares: checked columns, counted rows, ids, splits, histories, streaming."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ctrkit.core.errors import UsageError
+from ctrkit.ctr.data.builder import StoreBuilder
+from ctrkit.ctr.data.store import FIRST_REAL_ID, UNKNOWN_ID
+from ctrkit.ctr.data.workspace import SORTED_SHARE, Workspace, literal
+
+Int64Array = npt.NDArray[np.int64]
+
+HOUR_S = 3600
+DAY_S = 24 * HOUR_S
+LATEST_TIME_S = 2**31 - 1  # times are kept as int32
+RANDOM_TRAIN_SHARE = 14 / 17  # of the original run: 1,052,081 of 1,277,527 rows
+_OFFSETS_FILE = "offsets.npy"
+_SAMPLE_BYTES = 1 << 20
+_MONDAY_SHIFT = 3  # Unix time starts on a Thursday
+_SIDES = {"train": "train", "validation": "NOT train"}  # in the order of the store
+
+
+class Slices(NamedTuple):
+    """Events in CSR form: user u has those from `offsets[u]` to `offsets[u + 1]`, oldest first.
+
+    `offsets` is int64 (users + 1,), `time_s` int32 (events,), mapped from disk.
+    """
+
+    offsets: Int64Array
+    time_s: npt.NDArray[np.int32]
+
+
+def read_rows(
+    space: Workspace,
+    table: str,
+    file: str,
+    relation: str,
+    columns: Mapping[str, str],
+    unusable: Sequence[tuple[str, str]],
+    *,
+    expected_rows: int = 0,
+) -> None:
+    """Make a view `table` of the usable rows of a relation, and count the others by reason.
+
+    Args:
+        space: the database.
+        table: the view's name; all rows are in the table `{table}_read`.
+        file: what the counts name as their source.
+        relation: SQL after FROM.
+        columns: SQL expression per column of the view.
+        unusable: (SQL condition on the columns, reason); the first that holds is counted.
+        expected_rows: about how many there are, for the progress.
+    """
+    space.advance(0, expected_rows)
+    cases = " ".join(f"WHEN {test} THEN {i}" for i, (test, _) in enumerate(unusable))
+    chosen = ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
+    space.run(
+        f"CREATE TABLE {table}_read AS SELECT *, (CASE {cases} END)::UTINYINT AS bad"
+        f" FROM (SELECT {chosen} FROM {relation})"
+    )
+    unused = f"SELECT bad, count(*) FROM {table}_read WHERE bad IS NOT NULL"
+    for number, count in space.rows(f"{unused} GROUP BY ALL ORDER BY ALL"):
+        space.count_bad(f"{file}: {unusable[number][1]}", count)
+    space.run(f"CREATE VIEW {table} AS SELECT * EXCLUDE (bad) FROM {table}_read WHERE bad IS NULL")
+    read = int(space.value(f"SELECT count(*) FROM {table}_read"))
+    space.advance(read, read)
+
+
+def count_rejected(space: Workspace, table: str, file: str) -> None:
+    """Count the lines of a CSV file that could not be split into its columns."""
+    for kind, count in space.rows(
+        f"SELECT error_type::VARCHAR, count(DISTINCT line) FROM {table}_rejected_errors"
+        " GROUP BY ALL ORDER BY ALL"
+    ):
+        space.count_bad(f"{file}: line with {kind.lower()}", count)
+
+
+def number_ids(space: Workspace, table: str, values: str) -> int:
+    """Make a table (raw, id) of the distinct values of a query's column `raw` without NULL.
+
+    Ids are dense from 2 in ascending order of the raw value, so that they do not depend on the
+    order of rows or on threads. Returns the vocabulary's size, 0 and 1 included.
+    """
+    space.run(
+        f"CREATE TABLE {table} AS SELECT raw, (row_number() OVER (ORDER BY raw)"
+        f" + {FIRST_REAL_ID - 1})::INTEGER AS id"
+        f" FROM (SELECT DISTINCT raw FROM ({values}) WHERE raw IS NOT NULL)"
+    )
+    return FIRST_REAL_ID + int(space.value(f"SELECT count(*) FROM {table}"))
+
+
+def name(text: str) -> str:
+    """A text as an SQL identifier."""
+    return '"' + text.replace('"', '""') + '"'
+
+
+def cell(column: str) -> str:
+    """SQL of a column read from a file as text, without blanks around it.
+
+    The trim is needed: DuckDB moves a bare `try_cast` into its CSV reader, which then rejects the
+    whole line instead of giving NULL.
+    """
+    return f"trim({name(column)})"
+
+
+def header_line(path: Path) -> str:
+    """The first line of a text file, without byte-order mark and line end.
+
+    Raises:
+        UsageError: no such file, not readable, or empty.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            line = file.readline(1 << 20).rstrip("\r\n")
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    if not line.strip():
+        raise UsageError(f"{path}: is empty, its first line must name the columns")
+    return line
+
+
+def estimated_lines(path: Path) -> int:
+    """About how many lines a text file has, from those of its first MiB."""
+    with path.open("rb") as file:
+        head = file.read(_SAMPLE_BYTES)
+    return round(path.stat().st_size / max(1, len(head)) * head.count(b"\n"))
+
+
+def check_columns(path: Path, columns: Sequence[str], required: Sequence[str]) -> None:
+    """Check that a file has the columns that are needed.
+
+    Raises:
+        UsageError: naming the file, the first column that lacks and those that exist.
+    """
+    for column in required:
+        if column not in columns:
+            raise UsageError(f"{path}: no column '{column}'; its columns are {', '.join(columns)}")
+    if len(set(columns)) < len(columns):
+        twice = next(column for column in columns if columns.count(column) > 1)
+        raise UsageError(f"{path}: two columns are called '{twice}'; rename one")
+
+
+def csv_relation(
+    path: Path, columns: Sequence[str], rejected: str, *, delimiter: str = ",", quote: str = ""
+) -> str:
+    """SQL that reads a CSV file with a header line, every column as text, nothing guessed.
+
+    Lines that do not split into the columns go to the table `{rejected}_rejected_errors`.
+    """
+    types = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in columns)
+    return (
+        f"read_csv({literal(str(path))}, columns = {{{types}}}, header = true,"
+        f" delim = {literal(delimiter)}, quote = {literal(quote)}, escape = {literal(quote)},"
+        f" auto_detect = false, store_rejects = true, rejects_limit = 0,"
+        f" rejects_scan = '{rejected}_rejected_scans',"
+        f" rejects_table = '{rejected}_rejected_errors')"
+    )
+
+
+def hash_sql(seed: int, *expressions: str) -> str:
+    """SQL for 64 pseudo-random bits of values: md5, so that they hold for every version."""
+    return f"md5_number_lower(concat_ws(':', {seed}, {', '.join(expressions)}))"
+
+
+def random_cut(space: Workspace, seed: int) -> str:
+    """Split the table `rated`, whose column `hash` is random: 14/17 of the rows go to train.
+
+    A row's side depends on its values and the seed only; equal rows share a side. Returns the
+    split in words; `train` is the SQL condition of `make_impressions`.
+    """
+    count = space.value("SELECT count(*) FROM rated")
+    train = min(max(round(count * RANDOM_TRAIN_SHARE), 1), max(count - 1, 0))
+    cut = space.rows(f"SELECT hash FROM rated ORDER BY hash LIMIT 1 OFFSET {train}")
+    return f"hash < {cut[0][0]}" if cut else "true"
+
+
+def check_split(space: Workspace, split: str, source: Path) -> dict[str, int]:
+    """Rows of `impressions` per split.
+
+    Raises:
+        UsageError: one of them has none.
+    """
+    rows = {
+        side: int(space.value(f"SELECT count(*) FROM impressions WHERE {condition}"))
+        for side, condition in _SIDES.items()
+    }
+    for side, count in rows.items():
+        if not count:
+            advice = "use --split random" if split == "time" else "it needs at least two rows"
+            raise UsageError(f"{source}: the {split} split leaves {side} without rows; {advice}")
+    return rows
+
+
+def local_clock(time_s: Int64Array, utc_offset_s: int) -> tuple[Int64Array, Int64Array]:
+    """Hour (0..23) and weekday (Monday 0 .. Sunday 6) of Unix times, in a fixed time zone."""
+    local_s = time_s + utc_offset_s
+    return local_s // HOUR_S % 24, (local_s // DAY_S + _MONDAY_SHIFT) % 7
+
+
+def write_store(
+    space: Workspace,
+    builder: StoreBuilder,
+    *,
+    users: int,
+    rows: Mapping[str, int],
+    utc_offset_s: int,
+) -> None:
+    """The stages that write the tables `events` and `impressions` into the store.
+
+    Args:
+        space: the database.
+        builder: of the store.
+        users: size of the users' vocabulary.
+        rows: impressions per split.
+        utc_offset_s: of the time zone whose hours and weekdays the impressions get.
+    """
+    space.stage("histories", lambda: _write_events(space, builder, users))
+    for side, condition in _SIDES.items():
+
+        def write(condition: str = condition, count: int = rows[side]) -> None:
+            _write_impressions(space, builder, condition, count, utc_offset_s)
+
+        space.stage(f"{side} impressions", write)
+
+
+def _write_events(space: Workspace, builder: StoreBuilder, users: int) -> None:
+    """Stream the table `events` (user, item, category, time_s) into the store in CSR order."""
+    total = int(space.value("SELECT count(*) FROM events"))
+    counts = np.zeros(users, np.int64)
+    done = 0
+    for batch in space.stream(
+        "SELECT user::INTEGER AS user, item::INTEGER AS item, category::INTEGER AS category,"
+        " time_s::INTEGER AS time_s FROM events ORDER BY user, time_s, item, category"
+    ):
+        user, item, category, time_s = (column.to_numpy() for column in batch.columns)
+        builder.add_behaviors(item, category, time_s)
+        found = np.bincount(user - user[0])
+        counts[user[0] : user[0] + len(found)] += found
+        done += len(user)
+        space.advance(done, total, begin=SORTED_SHARE)
+    np.save(space.folder / _OFFSETS_FILE, np.concatenate([[0], np.cumsum(counts)]))
+
+
+def history_bounds(
+    slices: Slices, user: Int64Array, time_s: Int64Array
+) -> tuple[Int64Array, Int64Array]:
+    """Where each impression's history begins and ends (exclusive) among the events.
+
+    A history is what the user did strictly before the impression: an event of the same second
+    is not in it. Binary search of all rows at once, each in its user's slice.
+
+    Args:
+        slices: the events.
+        user: int64 (n,), user ids.
+        time_s: int64 (n,), Unix seconds of the impressions.
+    """
+    begin, low, high = slices.offsets[user], slices.offsets[user], slices.offsets[user + 1]
+    while (searching := np.flatnonzero(low < high)).size:
+        middle = (low[searching] + high[searching]) // 2
+        earlier = slices.time_s[middle] < time_s[searching]
+        low[searching[earlier]] = middle[earlier] + 1
+        high[searching[~earlier]] = middle[~earlier]
+    return begin, low
+
+
+def _write_impressions(
+    space: Workspace, builder: StoreBuilder, condition: str, rows: int, utc_offset_s: int
+) -> None:
+    """Stream a side of the table `impressions` into the store, by user and time.
+
+    Its columns are user, item, category, label, time_s and train. The order by user keeps the
+    search for histories local on disk, and it does not depend on threads.
+    """
+    slices = Slices(np.load(space.folder / _OFFSETS_FILE), builder.behavior_times())
+    done = 0
+    for batch in space.stream(
+        "SELECT user::BIGINT, item::BIGINT, category::BIGINT, label::BIGINT, time_s::BIGINT"
+        f" FROM impressions WHERE {condition} ORDER BY user, time_s, item, category, label"
+    ):
+        user, item, category, label, time_s = (column.to_numpy() for column in batch.columns)
+        hour, weekday = local_clock(time_s, utc_offset_s)
+        begin, end = history_bounds(slices, user, time_s)
+        packed = np.stack([user, item, category, hour, weekday, label, begin, end], axis=1)
+        builder.add_impressions(packed.astype(np.int32), time_s.astype(np.int32))
+        done += len(user)
+        space.advance(done, rows, begin=SORTED_SHARE)
+
+
+def known_or_unknown(expression: str) -> str:
+    """SQL: an id from a join, 1 (unknown) where there was none."""
+    return f"coalesce({expression}, {UNKNOWN_ID})"

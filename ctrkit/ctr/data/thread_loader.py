@@ -1,0 +1,85 @@
+"""`thread`: a vectorised gather on background threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ctrkit.core.config import Cell
+from ctrkit.ctr.data.buffers import Batch, Block, BlockMaker, BlockPool
+from ctrkit.ctr.data.gather import COLUMN_ROWS, HISTORIES, Gatherer
+from ctrkit.ctr.data.prefetch import Pace, prefetch
+from ctrkit.ctr.data.store import IndexArray, Store
+from ctrkit.ctr.data.store_loader import StoreLoader
+
+#: rows that are gathered and handed over at once; small batches come several in a block
+BLOCK_ROWS = 8192
+#: blocks that are ready ahead of the consumer, at least and at most, and what they may take
+_LEAST_DEPTH, _MOST_DEPTH = 2, 8
+_AHEAD_BYTES = 64_000_000
+
+
+class ThreadLoader(StoreLoader):
+    """Vectorised gather on background threads: no processes, so nothing to deadlock.
+
+    A batch's memory is used again once nobody holds a tensor of the batch, or of those that were
+    gathered together with it.
+
+    Args:
+        store: as `StoreLoader` has it, like all the rest.
+        cell: its `prefetch`, where given, is how many batches are gathered ahead, for good.
+        gather_threads: how many threads gather. They use no cores besides their own. Two were
+            measured to be slower than one.
+        kwargs: as `StoreLoader` has them.
+    """
+
+    def __init__(self, store: Store, cell: Cell, *, gather_threads: int = 1, **kwargs: Any) -> None:
+        super().__init__(store, cell, **kwargs)
+        self.gather_threads = gather_threads
+        rows = -(-cell.batch_size // self.ranks)
+        self._batches_per_block = min(max(1, BLOCK_ROWS // rows), cell.prefetch or BLOCK_ROWS)
+        self._block_rows = rows * self._batches_per_block
+        self._pool = BlockPool(
+            self._block_rows, self.history_length, keep=2 * _MOST_DEPTH, pin=cell.pin
+        )
+
+    def _batches(self) -> Iterator[Batch]:
+        slices = list(self.slices())
+        blocks = [
+            slices[i : i + self._batches_per_block]
+            for i in range(0, len(slices), self._batches_per_block)
+        ]
+        order = self.order()
+        made = prefetch(lambda: self._worker(order, blocks), len(blocks), self._pace())
+        try:
+            for parts, block in zip(blocks, made, strict=True):
+                start = 0
+                for part in parts:
+                    stop = start + part.stop - part.start
+                    yield block.batch(slice(start, stop))
+                    start = stop
+        finally:
+            made.close()  # type: ignore[attr-defined]
+
+    def _worker(
+        self, order: IndexArray, blocks: Sequence[Sequence[slice]]
+    ) -> Callable[[int], Block]:
+        """What one thread does: gather the block of a number."""
+        make = BlockMaker(Gatherer.of(self.store, self.history_length), self._pool)
+        return lambda number: make(np.concatenate([order[part] for part in blocks[number]]))
+
+    def _pace(self) -> Pace:
+        if self.cell.prefetch:
+            least = most = max(1, self.cell.prefetch // self._batches_per_block)
+        else:
+            row_bytes = 4 * (COLUMN_ROWS + HISTORIES * self.history_length)
+            fitting = _AHEAD_BYTES // (row_bytes * self._block_rows)
+            least, most = _LEAST_DEPTH, min(_MOST_DEPTH, max(_LEAST_DEPTH, fitting))
+        return Pace(
+            depth=least,
+            least_depth=least,
+            most_depth=most,
+            threads=self.gather_threads,
+        )

@@ -1,0 +1,325 @@
+"""A DuckDB database within limits, whose finished stages outlive the process that ran them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ctrkit.core.errors import UsageError
+from ctrkit.core.units import format_bytes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+T = TypeVar("T")
+
+DATABASE = "ingest.duckdb"
+_SPILLED = "spilled"
+_CHUNK_ROWS = 1 << 17
+_LOOK_S = 0.2
+#: of a stage that streams a sorted result: what is done before its first row
+SORTED_SHARE = 0.7
+#: they take a CSV file for tiny and hash all of it; every join here names the smaller side last
+_DISABLED_OPTIMIZERS = "join_order,build_side_probe_side"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageProgress:
+    """How far a stage is.
+
+    Attributes:
+        name: what is done, such as `reading raw_sample.csv`.
+        state: `running`, `done`, or `skipped` for one that an earlier process finished.
+        share: of the stage, 0 .. 1.
+        rows: done so far; while a query runs it is estimated from the share.
+        elapsed_s: wall-clock seconds of the stage.
+        cpu_s: CPU seconds of the process meanwhile, all threads.
+    """
+
+    name: str
+    state: str = "running"
+    share: float = 0.0
+    rows: int = 0
+    elapsed_s: float = 0.0
+    cpu_s: float = 0.0
+
+    @property
+    def rows_per_s(self) -> float | None:
+        """Rows per second so far, None where there are none."""
+        return self.rows / self.elapsed_s if self.rows and self.elapsed_s > 0 else None
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Seconds that are left at the pace so far, None too early or too late to say."""
+        if not 0.01 <= self.share < 0.995:
+            return None
+        return self.elapsed_s * (1 - self.share) / self.share
+
+
+class Watcher:
+    """Is told how a preparation goes on; this one does not listen."""
+
+    def note(self, text: str) -> None:
+        """Something that happens once, in a sentence."""
+
+    def stage(self, progress: StageProgress) -> None:
+        """A stage began, went on, ended or was skipped."""
+
+
+class Workspace:
+    """The database of a preparation and its stages; get one with `workspace`.
+
+    All queries run in one other thread, so that this one can tell of their progress and sees
+    Ctrl-C at once.
+
+    Attributes:
+        bad_rows: input rows that could not be used as they are, by reason.
+        saved: what `save` returned at the end of the last finished stage.
+        save: called at the end of each stage, before it counts as finished: makes what the stage
+            wrote elsewhere last, and returns what is needed to go on from there.
+    """
+
+    def __init__(self, connection: Any, folder: Path, watcher: Watcher | None = None) -> None:
+        self.connection = connection
+        self.folder = folder
+        self.watcher = watcher or Watcher()
+        self.bad_rows: dict[str, int] = {}
+        self.saved: dict[str, int] = {}
+        self.save: Callable[[], Mapping[str, int]] = dict
+        self._thread = ThreadPoolExecutor(1, "duckdb")
+        self._now = StageProgress(name="", state="done")
+        self._of_rows = 0
+        self._query_share = 1.0  # of the stage that the query is which runs
+        self._began_s, self._cpu_began_s = time.monotonic(), time.process_time()
+        self._finished: dict[str, tuple[Any, StageProgress]] = {}
+        self._read_finished()
+
+    def _read_finished(self) -> None:
+        self.run(
+            "CREATE TABLE IF NOT EXISTS stages (number INTEGER, name VARCHAR, value VARCHAR,"
+            " bad_rows VARCHAR, saved VARCHAR, rows BIGINT, elapsed_s DOUBLE, cpu_s DOUBLE)"
+        )
+        for _, name, value, bad, saved, rows, elapsed_s, cpu_s in self.rows(
+            "SELECT * FROM stages ORDER BY number"
+        ):
+            self.bad_rows, self.saved = json.loads(bad), json.loads(saved)
+            self._finished[name] = (
+                json.loads(value),
+                StageProgress(
+                    name=name,
+                    state="skipped",
+                    share=1.0,
+                    rows=rows,
+                    elapsed_s=elapsed_s,
+                    cpu_s=cpu_s,
+                ),
+            )
+
+    @property
+    def finished(self) -> tuple[StageProgress, ...]:
+        """The stages that are finished, in their order."""
+        return tuple(progress for _, progress in self._finished.values())
+
+    def stage(self, name: str, work: Callable[[], Any]) -> Any:
+        """Do a piece of work whole or not at all, or skip it if that was done before.
+
+        What it changes in the database and the count of bad rows become final together, at its end.
+
+        Args:
+            name: unique within a preparation.
+            work: returns a JSON value.
+
+        Returns:
+            The value, of now or of then.
+        """
+        if name in self._finished:
+            value, progress = self._finished[name]
+            self.watcher.stage(progress)
+            return value
+        self._now, self._of_rows = StageProgress(name=name), 0
+        self._began_s, self._cpu_began_s = time.monotonic(), time.process_time()
+        self.watcher.stage(self._now)
+        self.run("BEGIN")
+        value = work()
+        self.saved = dict(self.save())
+        self._update(state="done", share=1.0, rows=self._now.rows)
+        done = self._now
+        texts = [json.dumps(entry) for entry in (value, self.bad_rows, self.saved)]
+        self._await(
+            lambda: self.connection.execute(
+                "INSERT INTO stages VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [len(self._finished), name, *texts, done.rows, done.elapsed_s, done.cpu_s],
+            )
+        )
+        self.run("COMMIT")
+        self._finished[name] = value, replace(done, state="skipped")
+        self.watcher.stage(done)
+        return value
+
+    def advance(self, rows: int, of_rows: int, *, begin: float = 0.0) -> None:
+        """Say how many rows of this stage are done, of how many; both may be estimates.
+
+        `begin` is the share of the stage that was done before the first row.
+        """
+        self._of_rows = of_rows
+        share = begin + (1 - begin) * min(1.0, rows / of_rows) if of_rows else begin
+        self._update(rows=rows, share=max(share, self._now.share))
+        self.watcher.stage(self._now)
+
+    def _update(self, **changes: Any) -> None:
+        self._now = replace(
+            self._now,
+            elapsed_s=time.monotonic() - self._began_s,
+            cpu_s=time.process_time() - self._cpu_began_s,
+            **changes,
+        )
+
+    def _await(self, call: Callable[[], T]) -> T:
+        """The result of a call in the database's thread; tells of its progress meanwhile."""
+        future = self._thread.submit(call)
+        try:
+            while not wait([future], _LOOK_S).done:
+                self._look()
+        except BaseException:
+            while not wait([future], _LOOK_S / 2).done:
+                self.connection.interrupt()
+            raise
+        return future.result()
+
+    def _look(self) -> None:
+        """Tell how far the query is, if it knows; never less than before."""
+        percent = self.connection.query_progress()
+        if self._now.state == "running":
+            share = max(self._now.share, percent / 100 * self._query_share)
+            rows = round(share * self._of_rows) if self._query_share == 1 else 0
+            self._update(share=share, rows=max(self._now.rows, rows))
+            self.watcher.stage(self._now)
+
+    def run(self, sql: str) -> None:
+        """Execute a statement."""
+        self._await(lambda: self.connection.execute(sql))
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """All rows of a small result."""
+        return self._await(lambda: list(self.connection.execute(sql).fetchall()))
+
+    def value(self, sql: str) -> Any:
+        """The only value of a result."""
+        return self.rows(sql)[0][0]
+
+    def stream(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """The record batches of a sorted result of any size; no other query meanwhile."""
+        reader = self._await(lambda: self._reader(sql))
+        self._query_share = SORTED_SHARE
+        try:
+            while (batch := self._await(lambda: next(reader, None))) is not None:
+                yield batch
+        finally:
+            self._query_share = 1.0
+
+    def table(self, sql: str) -> pa.Table:
+        """A result that fits into memory."""
+        return self._await(lambda: self._reader(sql).read_all())
+
+    def _reader(self, sql: str) -> pa.RecordBatchReader:
+        relation = self.connection.sql(sql)
+        reader = getattr(relation, "to_arrow_reader", None) or relation.fetch_arrow_reader
+        return reader(_CHUNK_ROWS)
+
+    def count_bad(self, reason: str, count: int) -> None:
+        """Add rows to the count of a reason; nothing is noted for 0."""
+        if count:
+            self.bad_rows[reason] = self.bad_rows.get(reason, 0) + int(count)
+
+    def close(self) -> None:
+        """End the thread and close the database; a stage that is not finished is undone."""
+        self._thread.shutdown()
+        self.connection.close()
+
+
+@contextmanager
+def workspace(
+    folder: Path, *, memory_limit_bytes: int, threads: int, watcher: Watcher | None = None
+) -> Iterator[Workspace]:
+    """The database in a folder, made or opened again, that keeps within a memory limit.
+
+    Raises:
+        UsageError: DuckDB is not installed.
+        LimitError: the memory limit is too small, the disk is full, or a file cannot be read.
+    """
+    duckdb = _duckdb()
+    shutil.rmtree(folder / _SPILLED, ignore_errors=True)
+    try:
+        connection = _connect(duckdb, folder / DATABASE)
+        for setting in (
+            f"memory_limit = '{memory_limit_bytes} B'",
+            f"temp_directory = {literal(str(folder / _SPILLED))}",
+            f"threads = {threads}",
+            "preserve_insertion_order = false",
+            "enable_progress_bar = true",
+            "enable_progress_bar_print = false",
+            "TimeZone = 'UTC'",
+        ):
+            connection.execute(f"SET {setting}")
+        with suppress(duckdb.Error):  # a version that calls them otherwise is only slower
+            connection.execute(f"SET disabled_optimizers = '{_DISABLED_OPTIMIZERS}'")
+        space = Workspace(connection, folder, watcher)
+        try:
+            yield space
+        finally:
+            with suppress(duckdb.Error):
+                space.close()
+    except duckdb.OutOfMemoryException as error:
+        raise LimitError(
+            f"--memory-limit {format_bytes(memory_limit_bytes)} is too small for this data:"
+            f" {first_line(error)}; give more"
+        ) from None
+    except _Unreadable as error:
+        raise LimitError(
+            f"{folder / DATABASE}: cannot be opened: {first_line(error)};"
+            " the same command with --fresh begins anew"
+        ) from None
+    except duckdb.IOException as error:
+        raise LimitError(f"reading or writing failed: {first_line(error)}") from None
+
+
+class _Unreadable(Exception):
+    """What is there is no database, or one of another version."""
+
+
+def _connect(duckdb: Any, path: Path) -> Any:
+    try:
+        return duckdb.connect(str(path))
+    except duckdb.Error as error:
+        raise _Unreadable(first_line(error)) from None
+
+
+class LimitError(UsageError):
+    """Not the data's fault: with more memory or disk the same preparation can go on."""
+
+
+def _duckdb() -> Any:
+    try:
+        import duckdb
+    except ImportError:
+        raise UsageError(
+            "'ctrkit data prepare' needs DuckDB: pip install 'ctrkit[prepare]'"
+        ) from None
+    return duckdb
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def literal(text: str) -> str:
+    """A text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,1 @@
+"""What MDAF's task is made of: its loss, optimizers and metrics."""

@@ -1,0 +1,139 @@
+"""What the trials so far say of a cell: its launches, projection, objective, failures and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ctrkit.core.config import Cell
+from ctrkit.core.records import Inspection, Measurement
+from ctrkit.measure.projection import Projection, project
+from ctrkit.measure.statistics import DRIFT, Sample, drifted
+from ctrkit.measure.steps import mean_step_s, sample_of_measurement, samples_of
+from ctrkit.probe.predict import compute_trial, nearest_loader, predict, sizes_for
+from ctrkit.probe.trials import Trial, compute_key, loader_key
+from ctrkit.probe.windows import Costs, workers_start_s
+
+
+def full_trials(cell: Cell, trials: Sequence[Trial]) -> list[Trial]:
+    """The full trials of a cell that count: the ok ones, else those the budget cut."""
+    full = [t for t in trials if t.request.kind == "full" and t.cell == cell]
+    return [t for t in full if t.ok] or [t for t in full if t.usable]
+
+
+def full_launches(cell: Cell, trials: Sequence[Trial]) -> list[Measurement]:
+    """Measurements of the full trials of a cell that count."""
+    return _measurements(full_trials(cell, trials))
+
+
+def _measurements(trials: Sequence[Trial]) -> list[Measurement]:
+    return [t.result.measurement for t in trials if t.result.measurement is not None]
+
+
+def turn_of(cell: Cell) -> int:
+    """Steps in which every worker delivers once."""
+    return max(1, cell.workers)
+
+
+def project_cell(
+    cell: Cell, trials: Sequence[Trial], inspection: Inspection, *, ranking: bool = False
+) -> Projection | None:
+    """The projection of a cell that was really run.
+
+    From the launches made after it was chosen, where there are any: those for which it was chosen
+    were the lucky ones. For `ranking` from all of them.
+    """
+    launches = full_trials(cell, trials)
+    confirming = [] if ranking else [t for t in launches if t.request.confirms]
+    earlier = [t for t in launches if t not in confirming] if confirming else []
+    loads = [t.load for t in confirming or launches]
+    step_alone = compute_trial(cell, trials)
+    also = _measurements([step_alone] if step_alone else [])
+    projection = project(
+        _measurements(confirming or launches),
+        sizes_for(inspection, cell.batch_size),
+        also=also,
+        loads=[] if None in loads else [load for load in loads if load is not None],
+        cycle=turn_of(cell),
+        earlier=_measurements(earlier),
+        peers=_peers(cell, trials),
+    )
+    if projection is not None and has_drifted(trials):
+        projection = replace(projection, flags=[*projection.flags, DRIFT])
+    return projection
+
+
+def _peers(cell: Cell, trials: Sequence[Trial]) -> list[list[Sample]]:
+    """Launches of the other cells on the same device that were launched more than once."""
+    others = {t.cell: None for t in trials if t.request.kind == "full" and t.cell != cell}
+    groups = [
+        samples_of(full_launches(other, trials), turn_of(other))
+        for other in others
+        if other.device == cell.device
+    ]
+    return [group for group in groups if len(group) > 1]
+
+
+def has_drifted(trials: Sequence[Trial]) -> bool:
+    """Whether the cell that was really run first has changed its pace when it ran last."""
+    full = [t for t in trials if t.request.kind == "full" and t.usable]
+    same = [t for t in full if t.cell == full[0].cell]
+    if len(same) < 2:
+        return False
+    first, last = (
+        sample_of_measurement(m, turn_of(full[0].cell)) for m in _measurements([same[0], same[-1]])
+    )
+    return first is not None and last is not None and drifted(first, last)
+
+
+def objective(cell: Cell, trials: Sequence[Trial], inspection: Inspection) -> float | None:
+    """What cells that were run are ranked by: the projected total, else seconds per row."""
+    projection = project_cell(cell, trials, inspection, ranking=True)
+    if projection is not None:
+        return projection.total.mean
+    steps = [s for s in map(mean_step_s, full_launches(cell, trials)) if s is not None]
+    return sum(steps) / len(steps) / cell.batch_size if steps else None
+
+
+def failure_of(cell: Cell, trials: Sequence[Trial]) -> str | None:
+    """How this cell, or a part that it shares with others, has failed; None if it has not.
+
+    A trial that the budget cut has not failed.
+    """
+    for trial in trials:
+        kind, result = trial.request.kind, trial.result
+        if not trial.failed:
+            continue
+        if kind == "full" and trial.cell == cell:
+            return f"{result.verdict}: {result.reason}"
+        if kind == "compute" and compute_key(trial.cell) == compute_key(cell):
+            return f"its training step alone ended as {result.verdict}: {result.reason}"
+        if kind == "loader" and loader_key(trial.cell) == loader_key(cell):
+            return f"its loader alone ended as {result.verdict}: {result.reason}"
+    return None
+
+
+def costs_of(cell: Cell, trials: Sequence[Trial], inspection: Inspection, cores: int) -> Costs:
+    """What the parts of a trial of this cell cost, as far as trials have shown."""
+    measured = [t.result.measurement for t in trials if t.result.measurement]
+    launch_s = max((m.startup_s for m in measured if m.startup_s is not None), default=None)
+    costs = Costs() if launch_s is None else Costs(launch_s=launch_s + 0.5)
+    loader = nearest_loader(cell, trials)
+    alone = loader.result.measurement if loader and loader.cell.workers else None
+    workers_s = workers_start_s(cell, costs.launch_s)
+    if cell.workers and alone is not None and alone.first_batch_s is not None:
+        workers_s = alone.first_batch_s
+    costs = replace(costs, workers_s=workers_s)
+    step = compute_trial(cell, trials)
+    if step is None or step.result.measurement is None:
+        return costs
+    parts = step.result.measurement
+    step_s = mean_step_s(parts) or 0.0
+    known = predict(cell, trials, inspection, cores)
+    validation = parts.validation_batch_s
+    return replace(
+        costs,
+        step_s=max(step_s, known.step.mean if known else 0.0),
+        validation_batch_s=sum(validation) / len(validation) if validation else step_s / 3,
+        checkpoint_s=max(parts.checkpoint_s, default=0.0),
+    )

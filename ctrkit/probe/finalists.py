@@ -1,0 +1,134 @@
+"""Decides which cell is really run next: a rival that may win, or a finalist once more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ctrkit.core.config import Cell
+
+#: Cells that are really run, and launches of each, before more time is spent elsewhere.
+MOST_FINALISTS = 3
+MOST_LAUNCHES = 3
+#: Two cells whose ratio lies within this of 1 are tied (DESIGN, section 6).
+TIE = 0.02
+#: A rival predicted to be this much faster is run before the leader is launched again.
+_CLEARLY_FASTER = 0.98
+
+
+Relation = Literal["different", "tied", "undecided"]
+
+
+def relation(ratio: float, relative_half: float) -> Relation:
+    """What the interval of a ratio of two cells says of them.
+
+    Different where it excludes the tie band around 1, tied where it lies inside. The interval is
+    of the logarithm: however noisy, a cell of a thousandth of the time is not tied.
+    """
+    low, high = ratio * math.exp(-relative_half), ratio * math.exp(relative_half)
+    if low > 1 + TIE or high < 1 - TIE:
+        return "different"
+    return "tied" if low >= 1 - TIE and high <= 1 + TIE else "undecided"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A cell in the search: its objective (less is better) as measured and as predicted.
+
+    `relative_half` is the uncertainty of the measured one, as a share of it. `launches` counts its
+    full trials, `last` is the place of the newest of them, -1 if none.
+    """
+
+    cell: Cell
+    measured: float | None
+    predicted: float | None
+    relative_half: float = 0.0
+    launches: int = 0
+    last: int = -1
+
+
+def next_finals(standings: Sequence[Standing]) -> list[Cell]:
+    """Cells to run next, the best choice first; empty when more would not change the answer.
+
+    A rival runs that may be the best. The leader and those of which it cannot be told whether they
+    differ from it run again.
+
+    The caller launches the first that fits into the time left. `standings` come simplest first:
+    among predictions within the tie band, that order decides.
+    """
+    measured = sorted((s for s in standings if s.measured is not None), key=_measured)
+    waiting = by_promise([s for s in standings if not s.launches])
+    if not measured:
+        return [s.cell for s in waiting]
+    leader = measured[0]
+    best = _measured(leader)
+    rivals = [s for s in waiting if s.predicted is not None and s.predicted <= best * (1 + TIE)]
+    rivals = unlike_first(rivals, measured) if len(measured) < MOST_FINALISTS else []
+    undecided = [s for s in measured[1:] if _relation(s, leader) == "undecided"]
+    again = again_in_turn([leader, *undecided[: MOST_FINALISTS - 1]]) if undecided else []
+    first_rival = len(measured) == 1 or any(
+        s.predicted is not None and s.predicted < best * _CLEARLY_FASTER for s in rivals
+    )
+    ordered = [*rivals, *again] if first_rival else [*again, *rivals]
+    return [s.cell for s in ordered]
+
+
+def _relation(one: Standing, leader: Standing) -> Relation:
+    ratio = _measured(one) / _measured(leader) if _measured(leader) > 0 else 1.0
+    return relation(ratio, math.hypot(one.relative_half, leader.relative_half))
+
+
+def by_promise(standings: Sequence[Standing]) -> list[Standing]:
+    """The best predicted first, unpredicted ones last; ties keep the order given."""
+    known = [s for s in standings if s.predicted is not None]
+    unknown = [s for s in standings if s.predicted is None]
+    ordered: list[Standing] = []
+    while known:
+        best = min(_predicted(s) for s in known)
+        tied = [s for s in known if _predicted(s) <= best * (1 + TIE)]
+        ordered += tied
+        known = [s for s in known if s not in tied]
+    return ordered + unknown
+
+
+def unlike_first(rivals: Sequence[Standing], measured: Sequence[Standing]) -> list[Standing]:
+    """Of rivals that tie with the best one first those with the least like worker counts.
+
+    What was measured corrects them all alike; most is learnt where that may hold least. A twin of
+    a cell that was run, with another prefetch say, comes last.
+    """
+    if not rivals:
+        return []
+    best = min(_predicted(s) for s in rivals)
+
+    def unlike(rival: Standing) -> float:
+        near = [
+            abs(s.cell.workers - rival.cell.workers)
+            for s in measured
+            if (s.cell.device, s.cell.loader) == (rival.cell.device, rival.cell.loader)
+        ]
+        return min(near, default=math.inf)
+
+    tied = [s for s in rivals if _predicted(s) <= best * (1 + TIE)]
+    return sorted(tied, key=unlike, reverse=True) + [s for s in rivals if s not in tied]
+
+
+def again_in_turn(finalists: Sequence[Standing]) -> list[Standing]:
+    """Those launched least first, of equals the one launched last: A B, then B A, and so on.
+
+    So a drift of the machine falls on both alike.
+    """
+    waiting = [s for s in finalists if s.launches < MOST_LAUNCHES]
+    return sorted(waiting, key=lambda s: (s.launches, -s.last))
+
+
+def _measured(standing: Standing) -> float:
+    assert standing.measured is not None
+    return standing.measured
+
+
+def _predicted(standing: Standing) -> float:
+    assert standing.predicted is not None
+    return standing.predicted

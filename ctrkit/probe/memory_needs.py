@@ -1,0 +1,233 @@
+"""What cells take of the memory, from those that were measured; what would not fit is not tried."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ctrkit.core.checkup import MachineLimits
+from ctrkit.core.config import Cell
+from ctrkit.core.records import Finding, Inspection
+from ctrkit.core.units import format_bytes, format_count, format_percent
+from ctrkit.probe.trials import Trial
+
+#: More than this share of what is free is not planned for.
+MOST_SHARE = 0.8
+_OUT_OF_MEMORY = "out-of-memory"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """Bytes as a straight line over the rows of a batch, through what two sizes or more took."""
+
+    fixed_bytes: float
+    row_bytes: float
+    measured: tuple[int, ...]
+
+    def at(self, batch_size: int) -> float:
+        """Bytes at a batch size."""
+        return self.fixed_bytes + self.row_bytes * batch_size
+
+
+def queued_batches(cell: Cell) -> int:
+    """Batches that wait in the queue of the workers at most."""
+    return cell.workers * (cell.prefetch or 0)
+
+
+def memory_refusal(
+    cell: Cell, trials: Sequence[Trial], inspection: Inspection, limits: MachineLimits | None
+) -> str | None:
+    """Why this cell is not tried, None where nothing speaks against it or nothing is known.
+
+    `limits` are what was free before the first trial; None leaves only what has been seen to fail.
+    """
+    smaller = failed_smaller(cell, trials)
+    if smaller is not None:
+        return f"{smaller.cell_id} ran out of memory, and this one takes more; use a smaller batch"
+    if limits is None or (not cell.workers and _alone(cell, trials)):
+        return None
+    shared = queued_batches(cell) * (inspection.needs.row_bytes or 0) * cell.batch_size
+    free_device = inspection.device_memory_bytes.get(cell.device)
+    for needed, free, where in (
+        (host_bytes(cell, trials, inspection), limits.memory_bytes, "memory"),
+        (shared, limits.shm_bytes if limits.system == "Linux" else None, "/dev/shm"),
+        (device_bytes(cell, trials), free_device, f"{cell.device} memory"),
+    ):
+        if needed and free is not None and needed > MOST_SHARE * free:
+            return (
+                f"it is predicted to take {format_bytes(round(needed))} of {where}, more than"
+                f" {format_percent(MOST_SHARE)} of the {format_bytes(free)} that are free; use"
+                " fewer workers, a smaller prefetch or a smaller batch"
+            )
+    return None
+
+
+def failed_smaller(cell: Cell, trials: Sequence[Trial]) -> Cell | None:
+    """A cell that ran out of memory on this device, with a smaller batch or fewer workers."""
+    for trial in trials:
+        other = trial.cell
+        if (
+            trial.result.verdict == _OUT_OF_MEMORY
+            and other.device == cell.device
+            and (trial.request.kind == "compute" or other.loader == cell.loader)
+            and other.batch_size <= cell.batch_size
+            and other.workers <= cell.workers
+            and (other.batch_size, other.workers) != (cell.batch_size, cell.workers)
+        ):
+            return other
+    return None
+
+
+def host_bytes(cell: Cell, trials: Sequence[Trial], inspection: Inspection) -> float | None:
+    """Predicted peak of the process tree: the loop at this batch, and its workers.
+
+    A worker counts with what a trial of the nearest worker count took more than one without, its
+    waiting batches included; before there is one, with what the workload says that it needs.
+    """
+    line = host_line(cell, trials)
+    peaks = [t.result.peak_rss_bytes or 0 for t in _alone(cell, trials)]
+    loop = line.at(cell.batch_size) if line else float(max(peaks, default=0))
+    if not cell.workers:
+        return loop or None
+    needs = inspection.needs
+    each = _worker_bytes(cell, trials)
+    if each is None:
+        own = 0 if cell.start_method == "fork" else needs.worker_bytes or 0
+        each = own + (cell.prefetch or 0) * (needs.row_bytes or 0) * cell.batch_size
+    return loop + cell.workers * each or None
+
+
+def _alone(cell: Cell, trials: Sequence[Trial]) -> list[Trial]:
+    """Trials of the same step and batch without workers."""
+    return [
+        t
+        for t in _stepping(cell, trials)
+        if t.cell.batch_size == cell.batch_size and t.result.peak_rss_bytes
+    ]
+
+
+def _stepping(cell: Cell, trials: Sequence[Trial]) -> list[Trial]:
+    """Usable trials on the same device, with the step and without workers' processes beside it."""
+    return [
+        t
+        for t in trials
+        if t.usable
+        and t.cell.device == cell.device
+        and (t.request.kind == "compute" or (t.request.kind == "full" and not t.cell.workers))
+    ]
+
+
+def _worker_bytes(cell: Cell, trials: Sequence[Trial]) -> float | None:
+    """Bytes that each worker of trials with the same loader and batch took, beside the loop."""
+    found: dict[int, float] = {}
+    for trial in trials:
+        like = (trial.cell.loader, trial.cell.batch_size, trial.cell.start_method) == (
+            cell.loader, cell.batch_size, cell.start_method,
+        )  # fmt: skip
+        peak = trial.result.peak_rss_bytes
+        if not like or not trial.cell.workers or not trial.usable or peak is None:
+            continue
+        alone = [
+            t.result.peak_rss_bytes
+            for t in trials
+            if t.usable
+            and t.result.peak_rss_bytes
+            and not t.cell.workers
+            and t.cell.batch_size == cell.batch_size
+            and (t.request.kind == trial.request.kind or trial.request.kind == "full")
+        ]
+        if alone:
+            each = max(0, peak - max(alone)) / trial.cell.workers
+            found[trial.cell.workers] = max(each, found.get(trial.cell.workers, 0.0))
+    nearest = min(found, key=lambda w: abs(w - cell.workers), default=None)
+    return None if nearest is None else found[nearest]
+
+
+def host_line(cell: Cell, trials: Sequence[Trial]) -> Line | None:
+    """Host memory over the batch, where two batch sizes or more were measured on this device."""
+    return _line([(t.cell.batch_size, t.result.peak_rss_bytes) for t in _stepping(cell, trials)])
+
+
+def device_line(cell: Cell, trials: Sequence[Trial]) -> Line | None:
+    """The device's memory over the batch, where two batch sizes or more were measured."""
+    return _line(
+        [
+            (t.cell.batch_size, t.result.measurement.peak_device_bytes)
+            for t in trials
+            if t.usable and t.cell.device == cell.device and t.result.measurement is not None
+        ]
+    )
+
+
+def device_bytes(cell: Cell, trials: Sequence[Trial]) -> float | None:
+    """Predicted peak of the device's memory, None before two batch sizes have shown it."""
+    line = device_line(cell, trials)
+    return None if line is None else line.at(cell.batch_size)
+
+
+def _line(points: Sequence[tuple[int, int | None]]) -> Line | None:
+    """The line through the largest peak of each batch size, by least squares; None of one size."""
+    peaks: dict[int, int] = {}
+    for batch, taken in points:
+        if taken:
+            peaks[batch] = max(taken, peaks.get(batch, 0))
+    if len(peaks) < 2:
+        return None
+    mean_x, mean_y = sum(peaks) / len(peaks), sum(peaks.values()) / len(peaks)
+    spread = sum((x - mean_x) ** 2 for x in peaks)
+    # a larger batch never takes less: what says so is noise
+    slope = max(0.0, sum((x - mean_x) * (y - mean_y) for x, y in peaks.items()) / spread)
+    return Line(fixed_bytes=mean_y - slope * mean_x, row_bytes=slope, measured=tuple(sorted(peaks)))
+
+
+def largest_batch(line: Line, free_bytes: int, also_row_bytes: float = 0.0) -> int | None:
+    """Rows of the largest batch within 80 % of what is free; None where none or any would fit."""
+    row_bytes = line.row_bytes + also_row_bytes
+    room = MOST_SHARE * free_bytes - line.fixed_bytes
+    return math.floor(room / row_bytes) if row_bytes > 0 and room >= row_bytes else None
+
+
+def batch_memory_finding(
+    cell: Cell, trials: Sequence[Trial], inspection: Inspection, limits: MachineLimits | None
+) -> Finding | None:
+    """What a batch costs in memory and the largest that fits, where several sizes were measured."""
+    on_device = device_line(cell, trials)
+    line = on_device or host_line(cell, trials)
+    if line is None:
+        return None
+    where = f"{cell.device} memory" if on_device else "memory"
+    free = limits.memory_bytes if limits else None
+    if on_device:
+        free = inspection.device_memory_bytes.get(cell.device)
+    queued = queued_batches(cell)
+    queued_row_bytes = queued * (inspection.needs.row_bytes or 0)
+    sizes = " and ".join(format_count(size) for size in line.measured)
+    text = f"a row of the batch costs {format_bytes(round(line.row_bytes))} of {where}"
+    text += f" (activations and batch; measured at {sizes})"
+    if queued_row_bytes:
+        each = format_bytes(round(queued_row_bytes * cell.batch_size))
+        text += f"; {queued} prefetched batches of the workers take {each} on the host"
+    failed = min(
+        (
+            t.cell.batch_size
+            for t in trials
+            if t.result.verdict == _OUT_OF_MEMORY and t.cell.device == cell.device
+        ),
+        default=None,
+    )
+    if failed is not None:
+        text += f"; batch {format_count(failed)} ran out of memory"
+    most = None if free is None else largest_batch(line, free, 0 if on_device else queued_row_bytes)
+    if most is not None and failed is not None:
+        most = min(most, failed - 1)
+    if most is not None and free is not None:
+        text += (
+            f"; about {format_count(most)} rows are the most that fit into"
+            f" {format_percent(MOST_SHARE)} of the {format_bytes(free)} that are free (on a"
+            " straight line, not tried)"
+        )
+    return Finding(
+        stage="batch memory", share=None, worth_x=None, text=text,
+        confidence="medium" if len(line.measured) > 2 else "low",
+    )  # fmt: skip

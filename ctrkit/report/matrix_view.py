@@ -1,0 +1,220 @@
+"""The probe's matrix: the best record of each cell, their order, the cells that failed and why."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ctrkit.core.config import CELL_AXES, Cell
+from ctrkit.core.records import COMPLETE, Recommendation, TrialRecord
+from ctrkit.core.units import format_duration
+from ctrkit.report.blocks import Column, Table, Tone
+from ctrkit.report.words import clean, percent, rate_words, sentence, step_words
+
+NOT_RUN = ("skipped", "refused")
+AXIS_NAMES = {
+    "device": ("device", ""),
+    "loader": ("loader", ""),
+    "workers": ("workers", "wrk"),
+    "start_method": ("start", ""),
+    "prefetch": ("prefetch", "pre"),
+    "persistent": ("persistent", "kept"),
+    "pin": ("pin", ""),
+    "threads": ("threads", "thr"),
+    "batch_size": ("batch", ""),
+    "nproc": ("processes", "nproc"),
+}
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What is known of a cell: `record` has the numbers, `verdict` what to call it.
+
+    Over several launches the step is their mean and its interval spans theirs all.
+    """
+
+    record: TrialRecord
+    verdict: str
+    failed: bool
+
+
+def cell_results(trials: Sequence[TrialRecord]) -> list[CellResult]:
+    """A result per cell, the fastest projected first, then predicted, failed and not run ones.
+
+    A real launch beats a failure of a part, which beats a prediction. Cells of which only the
+    ceilings (compute, loader) were measured are no cells of the matrix.
+    """
+    by_cell: dict[str, list[TrialRecord]] = {}
+    for record in trials:
+        by_cell.setdefault(record.cell_id, []).append(record)
+    results = [result for records in by_cell.values() if (result := _result(records)) is not None]
+    return sorted(results, key=_rank)
+
+
+def _result(records: Sequence[TrialRecord]) -> CellResult | None:
+    ran = [r for r in records if has_figures(r)]
+    failed = [r for r in records if r.verdict != "ok" and r.verdict not in NOT_RUN]
+    if ran:
+        verdict = "ok" if any(r.verdict in COMPLETE for r in ran) else "cut short"
+        failures = [r for r in failed if r.kind == "full"]
+        if failures:
+            launches = len(failures) + sum(r not in failures for r in ran)
+            verdict = failures[-1].verdict
+            verdict += f" {len(failures)}/{launches}" if launches > 1 else ""
+        return CellResult(_mean_launch(ran), verdict, bool(failures))
+    if failed:
+        return CellResult(failed[-1], failed[-1].verdict, True)
+    predicted = [r for r in records if r.kind == "predicted"]
+    if predicted:
+        return CellResult(predicted[-1], "predicted", False)
+    not_run = [r for r in records if r.verdict in NOT_RUN]
+    return CellResult(not_run[-1], not_run[-1].verdict, False) if not_run else None
+
+
+def has_figures(record: TrialRecord) -> bool:
+    """Whether the whole step was measured: to its end, or cut by the budget after some steps."""
+    if record.kind != "full" or record.verdict == "ok":
+        return record.kind == "full"
+    return record.verdict in (*COMPLETE, "skipped") and record.step_s is not None
+
+
+def _mean_launch(launches: Sequence[TrialRecord]) -> TrialRecord:
+    """The last launch, with the mean of all launches where a figure was measured in each."""
+    last = launches[-1]
+    if len(launches) == 1:
+        return last
+    changes: dict[str, float | None] = {}
+    for name in ("step_s", "rows_per_s", "data_wait_share"):
+        values = [v for r in launches if (v := getattr(r, name)) is not None]
+        changes[name] = sum(values) / len(values) if values else None
+    lows = [r.step_s_low for r in launches if r.step_s_low is not None]
+    highs = [r.step_s_high for r in launches if r.step_s_high is not None]
+    changes |= {"step_s_low": min(lows, default=None), "step_s_high": max(highs, default=None)}
+    return dataclasses.replace(last, **changes)  # type: ignore[arg-type]
+
+
+def _rank(result: CellResult) -> tuple[int, float, str]:
+    record = result.record
+    group = (
+        0 if result.verdict in ("ok", "cut short") else 1 if result.verdict == "predicted" else 2
+    )
+    if group == 2:
+        group = 4 if result.verdict == "skipped" else 3
+    time_s = record.projected_total_s
+    if time_s is None and record.rows_per_s:
+        time_s = 1 / record.rows_per_s
+    return group, math.inf if time_s is None else time_s, record.cell_id
+
+
+def varying_axes(cells: Sequence[Cell]) -> list[str]:
+    """The axes in which the cells differ, in the order of a cell."""
+    return [axis for axis in CELL_AXES if len({getattr(cell, axis) for cell in cells}) > 1]
+
+
+def axis_words(cell: Cell, axis: str) -> str:
+    """The value of an axis; empty where the axis does not apply."""
+    value = getattr(cell, axis)
+    if value is None or (not cell.workers and axis == "persistent"):
+        return ""
+    if axis == "loader" and value == "custom":
+        return "own"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return clean(str(value), 20)
+
+
+def matrix_table(
+    trials: Sequence[TrialRecord], recommendation: Recommendation | None = None
+) -> Table:
+    """One row per cell; of the axes only those that vary."""
+    results = cell_results(trials)
+    axes = varying_axes([result.record.cell for result in results]) or ["device", "loader"]
+    columns = [
+        *(
+            Column(
+                *AXIS_NAMES.get(axis, (axis.replace("_", " "), "")),
+                right=any(type(getattr(r.record.cell, axis)) is int for r in results),
+            )
+            for axis in axes
+        ),
+        Column("verdict", right=False),
+        Column("a step"),
+        Column("rows/s", optional=2),
+        Column("data wait", optional=1),
+        Column("whole run"),
+    ]
+    best = recommendation.cell.cell_id if recommendation else None
+    tied = [cell.cell_id for cell in recommendation.tied] if recommendation else []
+    rows, tones = [], []
+    for result in results:
+        record = result.record
+        shows_numbers = not result.failed or has_figures(record)
+        mark = " (best)" if record.cell_id == best else " (tied)" if record.cell_id in tied else ""
+        numbers = (
+            step_words(record.step_s, record.step_s_low, record.step_s_high),
+            rate_words(record.rows_per_s),
+            percent(record.data_wait_share),
+            _total_words(record, recommendation),
+        )
+        rows.append(
+            (
+                *(axis_words(record.cell, axis) for axis in axes),
+                clean(result.verdict) + mark,
+                *(numbers if shows_numbers else ("",) * len(numbers)),
+            )
+        )
+        tones.append(_tone(result, record.cell_id == best))
+    return Table(tuple(columns), tuple(rows), tuple(tones)).without_empty_columns()
+
+
+def _total_words(record: TrialRecord, recommendation: Recommendation | None) -> str:
+    """The whole run in this cell; of the recommended one, what the recommendation says."""
+    total_s = record.projected_total_s
+    if recommendation and recommendation.cell.cell_id == record.cell_id:
+        total_s = recommendation.projected_total_s
+    return "" if total_s is None else format_duration(total_s)
+
+
+def _tone(result: CellResult, is_best: bool) -> Tone:
+    if is_best:
+        return "good"
+    if result.failed:
+        return "bad"
+    return "plain" if has_figures(result.record) else "dim"
+
+
+def failure_lines(trials: Sequence[TrialRecord]) -> list[str]:
+    """A line per cell, part and verdict that failed: what, why, and where its evidence lies."""
+    alike: dict[tuple[str, str, str], list[TrialRecord]] = {}
+    for record in trials:
+        if record.verdict != "ok" and record.verdict not in NOT_RUN:
+            key = (record.cell_id, record.kind, record.verdict)
+            alike.setdefault(key, []).append(record)
+    return [_failure_line(records) for records in alike.values()]
+
+
+def _failure_line(records: Sequence[TrialRecord]) -> str:
+    record = records[0]
+    part = "" if record.kind == "full" else f" ({clean(record.kind, 20)} alone)"
+    times = f" in {len(records)} launches" if len(records) > 1 else ""
+    evidence = ", ".join(clean(r.evidence) for r in records if r.evidence)
+    where = f" Evidence: {evidence}" if evidence else ""
+    why = sentence(record.reason) or "No reason was recorded."
+    return f"{clean(record.cell_id)}{part}: {clean(record.verdict)}{times}. {why}{where}"
+
+
+def not_run_lines(trials: Sequence[TrialRecord]) -> list[str]:
+    """A line per reason for which cells were refused, or skipped without a prediction."""
+    cells: dict[tuple[str, str], list[str]] = {}
+    for result in cell_results(trials):
+        record = result.record
+        if result.verdict in NOT_RUN:
+            cells.setdefault((result.verdict, record.reason), []).append(record.cell_id)
+    lines = []
+    for (verdict, reason), ids in cells.items():
+        named = ", ".join(clean(cell_id) for cell_id in ids[:3])
+        more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+        lines.append(f"{verdict}: {named}{more}. {sentence(reason)}".rstrip())
+    return lines

@@ -1,0 +1,260 @@
+"""A real run against what was projected for it: when it will end, whether it is late, and why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ctrkit.core.records import Recommendation
+from ctrkit.core.units import format_bytes, format_duration, format_percent
+from ctrkit.supervise.ledger import LedgerRow, totals
+
+# So much must have been seen before the run's own pace counts: steps and seconds, or only seconds.
+_PACE_STEPS, _PACE_S, _PACE_LONG_S = 20, 60.0, 600.0
+_SLACK_S, _SLACK_SHARE = 30.0, 0.02
+_MOST_COMPARED = 5
+_WAIT_MATTERS, _WAIT_ROSE = 0.3, 0.1
+_CORES_MATTER = 0.5
+_SWAPPING_PER_S, _SWAPPED_MATTERS = 5e5, 1e8
+_THROTTLED_SHARE = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """What was projected when the run was launched, in seconds; `low` and `high` are factors."""
+
+    startup_s: float
+    epoch_s: float
+    low: float = 1.0
+    high: float = 1.0
+
+    def total_s(self, epochs: float) -> float:
+        """Start-up and so many epochs."""
+        return self.startup_s + epochs * self.epoch_s
+
+
+def promise_of(projection: Recommendation | None) -> Promise | None:
+    """The promise in a projection; None where there is none, as for an endless loader."""
+    if projection is None or not projection.projected_epoch_s:
+        return None
+    middle = projection.projected_total_s or projection.projected_epoch_s
+    low, high = projection.projected_total_s_low, projection.projected_total_s_high
+    if projection.projected_total_s is None:
+        low, high = projection.projected_epoch_s_low, projection.projected_epoch_s_high
+    return Promise(
+        startup_s=projection.projected_startup_s or 0.0,
+        epoch_s=projection.projected_epoch_s,
+        low=1.0 if low is None else low / middle,
+        high=1.0 if high is None else high / middle,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Where a session stands: `elapsed_s` of wall clock since its launch.
+
+    `epochs` are those of the whole run, `began` and `done` those at the launch and by now;
+    `productive_s` and `steps` went into what lies between.
+    """
+
+    epochs: float
+    began: float
+    done: float
+    elapsed_s: float
+    productive_s: float
+    steps: int
+
+    @property
+    def is_pace_known(self) -> bool:
+        """Whether enough of the run has been seen to go by its own pace."""
+        seen = self.steps >= _PACE_STEPS and self.productive_s >= _PACE_S
+        return self.done > self.began and (seen or self.productive_s >= _PACE_LONG_S)
+
+    @property
+    def left(self) -> float:
+        """Epochs to go."""
+        return max(0.0, self.epochs - self.done)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """Wall-clock seconds from the launch to the end, with an interval."""
+
+    total_s: float
+    low_s: float
+    high_s: float
+
+
+def forecast(standing: Standing, promise: Promise | None) -> Forecast | None:
+    """What has passed, and what is left at the run's own pace, or as promised until that is known.
+
+    What came once (a sleep, a stop, a restart) is in what has passed, not in the pace. None where
+    neither pace is known.
+    """
+    if standing.is_pace_known:
+        epoch_s = standing.productive_s / (standing.done - standing.began)
+    elif promise is not None:
+        epoch_s = promise.epoch_s
+        if standing.done <= standing.began:
+            # nothing is done yet: a start-up that takes no longer than was promised is not late
+            startup_s = max(standing.elapsed_s, promise.startup_s)
+            return _around(startup_s, standing.left * epoch_s, promise)
+    else:
+        return None
+    return _around(standing.elapsed_s, standing.left * epoch_s, promise)
+
+
+def _around(past_s: float, left_s: float, promise: Promise | None) -> Forecast:
+    low, high = (promise.low, promise.high) if promise is not None else (1.0, 1.0)
+    return Forecast(
+        total_s=past_s + left_s, low_s=past_s + left_s * low, high_s=past_s + left_s * high
+    )
+
+
+def late_by_s(standing: Standing, promise: Promise, expected: Forecast) -> float:
+    """Seconds by which the run will end after the promised interval; 0 where it will not.
+
+    A little beyond it is not told: half a minute, or a fiftieth.
+    """
+    promised_s = promise.total_s(standing.epochs - standing.began)
+    beyond_s = expected.total_s - promised_s * promise.high
+    return beyond_s if beyond_s > max(_SLACK_S, _SLACK_SHARE * promised_s) else 0.0
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a run is late, as the ledger shows it: a clause, and what to do about it."""
+
+    words: str
+    advice: str
+
+
+def late_cause(
+    rows: Sequence[LedgerRow], standing: Standing, promise: Promise | None, restarts: int
+) -> Cause:
+    """What cost the most time beyond what was promised.
+
+    Args:
+        rows: of this session's ledger.
+        standing: of this session.
+        promise: what it is measured against; None counts only what came once.
+        restarts: how often the run was restarted in this session.
+    """
+    spent = totals(rows)
+    startup_s = spent["startup"] - (promise.startup_s if promise is not None else 0.0)
+    due_s = (standing.done - standing.began) * promise.epoch_s if promise is not None else 0.0
+    losses = {
+        "asleep": spent["asleep"],
+        "stopped": spent["stopped"],
+        "restart": spent["restart"],
+        "startup": startup_s,
+        "slow": sum(row.productive_s for row in rows) - due_s,
+    }
+    most = max(losses, key=lambda name: losses[name])
+    took = format_duration(losses[most])
+    if most == "asleep":
+        return Cause(f"the host slept {took}", _SLEEP_ADVICE)
+    if most == "stopped":
+        return Cause(f"the run was stopped for {took}", _STOP_ADVICE)
+    if most == "restart":
+        times = {1: "once", 2: "twice"}.get(restarts, f"{restarts} times")
+        return Cause(f"restarted {times}: {took} lost", _RESTART_ADVICE)
+    if most == "startup":
+        return Cause(f"the start took {took} longer than projected", _STARTUP_ADVICE)
+    return _slow_cause(rows, standing, promise)
+
+
+_SLEEP_ADVICE = (
+    "keep the machine plugged in and its lid open, and leave out --allow-sleep: then ctrkit "
+    "holds it awake where the system lets it"
+)
+_STOP_ADVICE = (
+    "somebody sent SIGSTOP, or paused its container or machine; if nobody meant to, look who does"
+)
+_RESTART_ADVICE = "see the incidents: each has its cause and what is known to help"
+_STARTUP_ADVICE = "the data, imports or the model came slowly; it happens once"
+
+
+def _slow_cause(rows: Sequence[LedgerRow], standing: Standing, promise: Promise | None) -> Cause:
+    """Why steps take longer than they should: swap, heat, the loader, others, or themselves."""
+    stepping = [row for row in rows if row.steps] or list(rows)
+    few = max(1, min(_MOST_COMPARED, len(stepping) // 3))
+    recent, early = stepping[-few:], stepping[:few]
+    others = _others_words(recent)
+    beside = f": {others}" if others else ""
+    if swap := _swap_words(rows):
+        return Cause(swap, "close what takes the memory, or train with a smaller --batch-size, "
+                           "fewer --workers or another loader")  # fmt: skip
+    if throttled := _throttle_words(rows, recent):
+        return Cause(
+            throttled, "give it air and mains power, and a power mode that lets its fans run"
+        )
+    now, before = _share(recent, "data_wait"), _share(early, "data_wait")
+    advice = "end the other work, or give it other cores" if others else (
+        "the loader does not keep up: ctrkit probe finds a cell that does"
+    )  # fmt: skip
+    if now >= before + _WAIT_ROSE and now >= _WAIT_ROSE:
+        rose = f"data wait rose from {format_percent(before)} to {format_percent(now)}"
+        return Cause(rose + beside, advice)
+    if now >= _WAIT_MATTERS:
+        return Cause(f"data wait takes {format_percent(now)} of the time{beside}",
+                     advice)  # fmt: skip
+    if others:
+        return Cause(others, advice)
+    spent = totals(stepping)
+    parts = ("transfer", "compute", "optimizer", "validation", "checkpoint", "logging")
+    most = max(parts, key=lambda name: spent[name])
+    share = format_percent(_share(stepping, most))
+    slower = ""
+    if promise is not None and standing.done > standing.began:
+        epochs = standing.done - standing.began
+        factor = standing.productive_s / epochs / promise.epoch_s
+        slower = f"an epoch takes {factor:.1f} times what was projected; "
+    return Cause(
+        f"{slower}{most} takes {share} of the time, and no figure of the machine explains it",
+        "ctrkit probe measures what this machine can do now",
+    )
+
+
+def _share(rows: Sequence[LedgerRow], category: str) -> float:
+    whole_s = sum(row.productive_s for row in rows)
+    return sum(row.seconds.get(category, 0.0) for row in rows) / whole_s if whole_s > 0 else 0.0
+
+
+def _others_words(recent: Sequence[LedgerRow]) -> str:
+    cores = [row.other_cores for row in recent if row.other_cores is not None]
+    mean = sum(cores) / len(cores) if cores else 0.0
+    return f"other processes take {mean:.1f} cores" if mean >= _CORES_MATTER else ""
+
+
+def _swap_words(rows: Sequence[LedgerRow]) -> str:
+    """`swapping since 02:14: 3.1 GB`, or nothing; old pages that nobody wants back do not count."""
+    swapping = [row for row in rows if _swapped(row) > _SWAPPING_PER_S * row.wall_s]
+    swapped = sum(_swapped(row) for row in swapping)
+    if swapped < _SWAPPED_MATTERS:
+        return ""
+    return f"swapping since {_since(swapping[0])}: {format_bytes(swapped)}"
+
+
+def _swapped(row: LedgerRow) -> int:
+    return (row.swapped_in_bytes or 0) + (row.swapped_out_bytes or 0)
+
+
+def _throttle_words(rows: Sequence[LedgerRow], recent: Sequence[LedgerRow]) -> str:
+    if sum(map(_is_throttled, recent)) < _THROTTLED_SHARE * max(1, len(recent)):
+        return ""
+    first = next(row for row in rows if _is_throttled(row))
+    hottest = max((row.temperature_c for row in recent if row.temperature_c is not None),
+                  default=None)  # fmt: skip
+    heat = "" if hottest is None else f" (up to {hottest:.0f} °C)"
+    return f"the processor has been slowed down for its heat since {_since(first)}{heat}"
+
+
+def _is_throttled(row: LedgerRow) -> bool:
+    return bool(row.throttles) or (row.speed_limit is not None and row.speed_limit < 1)
+
+
+def _since(row: LedgerRow) -> str:
+    """The local time at which the row began."""
+    return time.strftime("%H:%M", time.localtime(row.ended_unix_s - row.wall_s))

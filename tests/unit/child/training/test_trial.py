@@ -1,0 +1,281 @@
+"""One probe trial, on a workload whose every call is counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ctrkit.child.training.trial import run_trial
+from ctrkit.child.workloads.protocol import Batch, EpochLoader, Mark, Task, Workload
+from ctrkit.core.config import Cell, ChildSpec, RunSizes, WindowPlan, WorkloadSpec, make_cell
+from ctrkit.core.progress import ProgressWriter, Stage, read_progress
+from ctrkit.core.records import Measurement
+from ctrkit.measure.steps import stage_means_s
+
+ROWS = 4
+
+
+class CountingLoader:
+    def __init__(self, batches: int | None, log: list[str]) -> None:
+        self.batches, self.log = batches, log
+
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        self.log.append(f"epoch {epoch}")
+
+    def __iter__(self) -> Iterator[Batch]:
+        count = 0
+        while self.batches is None or count < self.batches:
+            count += 1
+            yield torch.zeros(ROWS)
+
+    def close(self) -> None:
+        self.log.append("closed")
+
+
+class SleepyTask(Task):
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+
+    def transfer(self, batch: Batch) -> Batch:
+        return batch
+
+    def train_step(self, batch: Batch, mark: Mark) -> None:
+        time.sleep(0.002)
+        mark("forward")
+        mark("backward")
+        mark("optimizer")
+        self.log.append("step")
+
+    def validation_step(self, batch: Batch) -> None:
+        self.log.append("validation step")
+
+    def losses(self) -> list[float]:
+        return [0.5] * self.log.count("step")
+
+    def notes(self) -> list[str]:
+        return ["a note"]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"weights": torch.zeros(3)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+
+class CountingWorkload(Workload):
+    def __init__(self, batches: int | None = 1000, has_task: bool = True) -> None:
+        self.batches, self.has_task = batches, has_task
+        self.log: list[str] = []
+
+    def sizes(self, batch_size: int) -> RunSizes:
+        return RunSizes(epochs=2, train_batches=self.batches)
+
+    def train_loader(self, cell: Cell) -> EpochLoader:
+        return CountingLoader(self.batches, self.log)
+
+    def validation_loader(self, cell: Cell) -> EpochLoader | None:
+        return CountingLoader(50, self.log) if self.has_task else None
+
+    def make_task(self, cell: Cell) -> Task | None:
+        return SleepyTask(self.log) if self.has_task else None
+
+
+def run(
+    tmp_path: Path, workload: CountingWorkload, kind: Any = "full", **windows: Any
+) -> Measurement:
+    plan = {"window_s": 0.05, "min_steps": 3, "max_steps": 20, "validation_batches": 5} | windows
+    spec = ChildSpec(
+        kind=kind, folder=str(tmp_path), workload=WorkloadSpec(), cell=make_cell(threads=1),
+        spawned_at_s=time.monotonic(), windows=WindowPlan(**plan),
+    )  # fmt: skip
+    saved: list[Measurement] = []
+    with ProgressWriter(tmp_path / "progress.bin") as progress:
+        measured = run_trial(spec, workload, progress, saved.append)
+    assert saved[-1] == measured
+    return measured
+
+
+def test_a_full_trial_measures_everything(tmp_path: Path) -> None:
+    workload = CountingWorkload()
+    measured = run(tmp_path, workload)
+    assert measured.complete
+    assert 3 <= measured.throughput_steps <= 20
+    assert measured.throughput_rows == ROWS * measured.throughput_steps
+    assert measured.throughput_s is not None
+    assert measured.throughput_s >= 0.002 * measured.throughput_steps
+    assert None not in (
+        measured.startup_s, measured.first_batch_s, measured.restart_s, measured.teardown_s,
+        measured.cpu_s, measured.validation_restart_s,
+    )  # fmt: skip
+    assert len(measured.validation_batch_s) == 5
+    assert len(measured.checkpoint_s) == 2
+    assert not measured.epoch_complete
+    assert workload.log.count("epoch 2") == 1  # a real boundary
+    assert workload.log.count("closed") == 2
+    progress = read_progress(tmp_path / "progress.bin")
+    assert progress is not None
+    assert progress.stage is Stage.SHUTDOWN
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_stamps_are_in_order_and_cover_every_step(tmp_path: Path) -> None:
+    measured = run(tmp_path, CountingWorkload())
+    stamps = measured.stamps
+    assert stamps.window.count("throughput") == measured.throughput_steps
+    assert stamps.window.count("warmup") == 1
+    assert stamps.window.count("boundary") == 2
+    times = [
+        moment
+        for step in zip(stamps.asked_s, stamps.delivered_s, stamps.done_s, strict=True)
+        for moment in step
+    ]
+    assert times == sorted(times)
+    assert len(measured.stages["forward"]) == measured.throughput_steps
+    assert sum(measured.stages["forward"]) > sum(measured.stages["optimizer"])
+
+
+def test_an_epoch_shorter_than_the_window_is_run_to_its_end(tmp_path: Path) -> None:
+    measured = run(tmp_path, CountingWorkload(batches=6), window_s=60, max_steps=1000)
+    assert measured.epoch_complete
+    assert (measured.epoch_batches, measured.epoch_rows) == (6, 6 * ROWS)
+    assert measured.throughput_steps == 5
+    assert measured.epoch_s is not None
+    assert measured.epoch_s >= 6 * 0.002
+    assert measured.restart_s is not None
+
+
+def test_a_workload_without_a_task_only_takes_batches(tmp_path: Path) -> None:
+    measured = run(tmp_path, CountingWorkload(batches=None, has_task=False))
+    assert measured.complete
+    assert measured.throughput_steps >= 3
+    assert measured.stages == {}
+    assert measured.checkpoint_s == []
+    assert measured.sizes is not None
+    assert measured.sizes.train_batches is None
+
+
+def test_the_loader_on_its_own_never_steps(tmp_path: Path) -> None:
+    workload = CountingWorkload()
+    measured = run(tmp_path, workload, kind="loader")
+    assert "step" not in workload.log
+    assert measured.throughput_steps >= 3
+
+
+def test_compute_goes_on_with_cached_batches(tmp_path: Path) -> None:
+    workload = CountingWorkload(batches=4)
+    measured = run(tmp_path, workload, kind="compute", min_steps=12)
+    assert measured.throughput_steps >= 12
+    assert workload.log.count("epoch 1") == 2  # training once, validation once
+    assert len(measured.validation_batch_s) == 5
+
+
+def test_what_was_measured_before_an_error_is_kept(tmp_path: Path) -> None:
+    workload = CountingWorkload()
+    saved: list[Measurement] = []
+
+    def fail(batch: Batch) -> None:
+        raise RuntimeError("no validation today")
+
+    spec = ChildSpec(
+        kind="full", folder=str(tmp_path), workload=WorkloadSpec(), cell=make_cell(threads=1),
+        windows=WindowPlan(window_s=0.01),
+    )  # fmt: skip
+    workload.make_task = lambda cell: _with_validation(SleepyTask(workload.log), fail)  # type: ignore[method-assign]
+    with (
+        ProgressWriter(tmp_path / "progress.bin") as progress,
+        pytest.raises(RuntimeError, match="no validation today"),
+    ):
+        run_trial(spec, workload, progress, saved.append)
+    assert saved[-1].throughput_steps >= 3
+    assert not saved[-1].complete
+    assert workload.log[-1] == "closed"
+
+
+def _with_validation(task: SleepyTask, validation_step: Any) -> Task:
+    task.validation_step = validation_step  # type: ignore[method-assign]
+    return task
+
+
+class DataLoaderWorkload(CountingWorkload):
+    """The stock DataLoader, in this very process: its rows take 1 ms each."""
+
+    def train_loader(self, cell: Cell) -> EpochLoader:
+        return _Stock(self.log)
+
+
+class _Stock(CountingLoader):
+    def __init__(self, log: list[str]) -> None:
+        super().__init__(1000, log)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(DataLoader(_Rows(), batch_size=ROWS))
+
+
+class _Rows(Dataset[torch.Tensor]):
+    def __len__(self) -> int:
+        return 1000
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        time.sleep(0.001)
+        return torch.zeros(1)
+
+
+def test_a_batch_made_in_the_loop_is_stamped_by_the_loop(tmp_path: Path) -> None:
+    measured = run(tmp_path, DataLoaderWorkload())
+    stages = stage_means_s([measured])
+    assert stages["fetch"] >= ROWS * 0.001
+    assert 0 < stages["collate"] < stages["fetch"]
+    assert "ipc" not in stages
+    stamps = measured.stamps
+    assert stamps.worker == [None] * len(stamps.step)
+    assert stamps.fetch_start_s == stamps.asked_s
+    assert stamps.collate_end_s == stamps.delivered_s
+
+
+def test_of_a_loader_that_nobody_sees_into_nothing_is_claimed(tmp_path: Path) -> None:
+    measured = run(tmp_path, CountingWorkload())
+    unknown = [None] * len(measured.stamps.step)
+    assert measured.stamps.fetch_start_s == unknown
+    assert measured.stamps.sent_s == unknown
+    assert not {"fetch", "collate", "ipc"} & set(stage_means_s([measured]))
+
+
+def test_cached_batches_are_made_by_nobody(tmp_path: Path) -> None:
+    measured = run(tmp_path, DataLoaderWorkload(), kind="compute")
+    assert measured.stamps.fetch_start_s == [None] * len(measured.stamps.step)
+
+
+class SlowToEnd(CountingWorkload):
+    """A loader that takes a while to find out that it has come to its end."""
+
+    def train_loader(self, cell: Cell) -> EpochLoader:
+        return _SlowToEnd(self.batches, self.log)
+
+
+class _SlowToEnd(CountingLoader):
+    def __iter__(self) -> Iterator[Batch]:
+        yield from super().__iter__()
+        time.sleep(0.5)
+
+
+def test_the_end_of_a_loader_is_no_step(tmp_path: Path) -> None:
+    workload = SlowToEnd(batches=8, has_task=False)
+    measured = run(tmp_path, workload, window_s=60.0, max_steps=100)
+    assert measured.epoch_complete
+    assert measured.throughput_steps == 7
+    assert measured.throughput_s is not None
+    assert measured.throughput_s < measured.epoch_s - 0.5
+
+
+def test_a_full_trial_keeps_the_losses_up_to_the_end_of_its_window(tmp_path: Path) -> None:
+    measured = run(tmp_path, CountingWorkload())
+    counted = [window in ("warmup", "throughput") for window in measured.stamps.window]
+    assert measured.losses == [0.5] * sum(counted)
+    assert measured.notes == ["a note"]
+    assert run(tmp_path, CountingWorkload(), kind="compute").losses == []

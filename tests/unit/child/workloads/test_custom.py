@@ -1,0 +1,96 @@
+"""A user's make_loader as a workload."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from ctrkit.child.workloads.custom import CustomWorkload, IterableLoader, heeded_axes
+from ctrkit.core.config import CELL_AXES, Phase, make_cell
+
+
+def test_it_gets_the_axes_that_its_signature_names() -> None:
+    seen: dict[str, Any] = {}
+
+    def make_loader(*, workers: int, batch_size: int, note: str = "own") -> list[int]:
+        seen.update(workers=workers, batch_size=batch_size, note=note)
+        return [1, 2, 3]
+
+    workload = CustomWorkload(make_loader, Phase(), "mine")
+    assert workload.axes == ("workers", "batch_size")
+    loader = workload.train_loader(make_cell(loader="custom", workers=2, batch_size=64))
+    assert seen == {"workers": 2, "batch_size": 64, "note": "own"}
+    assert list(loader) == [1, 2, 3]
+    assert workload.sizes(64).epochs == 15
+
+
+def test_keywords_take_every_axis() -> None:
+    def make_loader(**axes: Any) -> list[int]:
+        return []
+
+    assert heeded_axes(make_loader) == CELL_AXES
+
+
+class Sampler:
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+
+
+class Sampled:
+    def __init__(self) -> None:
+        self.sampler = Sampler()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(5))
+
+
+def test_the_sampler_is_told_the_epoch_and_batches_are_left_out() -> None:
+    sampled = Sampled()
+    loader = IterableLoader(sampled)
+    loader.set_epoch(3, first_batch=2)
+    assert list(loader) == [2, 3, 4]
+    loader.set_epoch(4)
+    assert list(loader) == [0, 1, 2, 3, 4]
+    assert sampled.sampler.epochs == [3, 4]
+
+
+def test_what_is_no_iterable_says_so() -> None:
+    not_iterable: Any = 7
+    with pytest.raises(TypeError, match="make_loader returned a int, which is not iterable"):
+        IterableLoader(not_iterable)
+
+
+def test_a_closed_loader_lets_go_of_the_users() -> None:
+    class Held:
+        alive = 0
+
+        def __init__(self) -> None:
+            Held.alive += 1
+
+        def __iter__(self) -> Iterator[int]:
+            return iter(())
+
+        def __del__(self) -> None:
+            Held.alive -= 1
+
+    def make() -> Iterable[int]:
+        return Held()
+
+    loader = IterableLoader(make())
+    assert Held.alive == 1
+    loader.close()
+    assert Held.alive == 0
+
+
+def test_every_batch_that_is_left_out_is_told() -> None:
+    loader, told = IterableLoader(range(5)), []
+    loader.on_skip = lambda: told.append("one")
+    loader.set_epoch(1, first_batch=3)
+    batches = iter(loader)
+    assert told == ["one"] * 3  # before the first batch is asked for
+    assert list(batches) == [3, 4]

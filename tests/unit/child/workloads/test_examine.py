@@ -1,0 +1,138 @@
+"""A look at a workload's loader: what is found, and what goes wrong without going wrong here."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from ctrkit.child.workloads.custom import CustomWorkload, IterableLoader
+from ctrkit.child.workloads.examine import examine_workload, known_needs
+from ctrkit.core.config import ChildSpec, Phase, WorkloadSpec, make_cell
+from ctrkit.ctr.data.synthetic import generate_store
+from ctrkit.ctr.workload import MdafWorkload
+
+SPEC = ChildSpec(kind="examine", folder="", workload=WorkloadSpec(), cell=make_cell())
+
+
+class Rows(Dataset[Any]):
+    """Any read of it fails the test: a look takes no batch."""
+
+    def __init__(self, **held):
+        vars(self).update(held)
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        raise AssertionError("a row was read")
+
+
+def start(worker):
+    raise AssertionError("a worker was started")
+
+
+def look(make_loader):
+    return examine_workload(SPEC, CustomWorkload(make_loader, Phase(), "own"))
+
+
+def test_the_parts_are_weighed_and_nothing_is_read_or_started():
+    def make_loader(*, workers, start_method, batch_size):
+        assert (workers, start_method) == (0, None)
+        return DataLoader(Rows(x=np.zeros(5000)), batch_size, shuffle=True, worker_init_fn=start)
+
+    found = look(make_loader)
+    assert found.problem == ""
+    assert found.loader == "DataLoader"
+    assert [part.name for part in found.parts] == ["dataset", "collate_fn", "worker_init_fn"]
+    assert found.parts[0].pickled_bytes > 40_000
+    assert found.shuffles
+    assert found.needs.row_bytes is None
+    assert found.needs.worker_bytes is not None
+    assert found.needs.worker_bytes > 10_000_000  # an interpreter with torch
+
+
+def test_a_part_that_cannot_be_pickled_is_named():
+    found = look(lambda **axes: DataLoader(Rows(transform=lambda x: x), collate_fn=lambda x: x))
+    failed = [(part.name, part.place) for part in found.parts if part.error]
+    assert failed == [("dataset", "dataset.transform"), ("collate_fn", "collate_fn")]
+
+
+def test_a_tensor_data_set_says_what_a_row_weighs():
+    data = TensorDataset(torch.zeros(10, 3), torch.zeros(10, dtype=torch.int64))
+    found = look(lambda **axes: DataLoader(data, 2))
+    assert (found.needs.row_bytes, found.needs.tensors_per_batch) == (3 * 4 + 8, 2)
+    assert found.parts[0].shared_bytes == 10 * 3 * 4 + 10 * 8
+
+
+@pytest.mark.parametrize("error", [ValueError("no such\nbucket"), SystemExit(3)])
+def test_a_loader_that_cannot_be_made_is_a_finding(error):
+    def make_loader(**axes):
+        raise error
+
+    found = look(make_loader)
+    assert type(error).__name__ in found.problem
+    assert "test_examine.py, line" in found.problem
+    assert "\n" not in found.problem
+    assert found.parts == []
+
+
+def test_a_loader_that_is_no_dataloader_has_no_parts():
+    found = look(lambda **axes: [1, 2, 3])
+    assert (found.loader, found.parts, found.problem) == ("list", [], "")
+
+
+def test_a_dataloader_held_in_an_attribute_is_found_and_the_loader_closed():
+    closed = []
+
+    class Holder(IterableLoader):
+        def __init__(self):
+            self.inner = Rows(loader=DataLoader(Rows()))
+
+        def close(self):
+            closed.append(True)
+
+    class Own(CustomWorkload):
+        def train_loader(self, cell):
+            return Holder()
+
+    found = examine_workload(SPEC, Own(lambda: [], Phase(), "own"))
+    assert [part.name for part in found.parts] == ["dataset", "collate_fn"]
+    assert closed == [True]
+
+
+def test_a_default_device_that_the_loader_sets_is_seen():
+    def make_loader(**axes):
+        torch.set_default_device("meta")
+        return DataLoader(Rows(), shuffle=True)
+
+    try:
+        found = look(make_loader)
+    finally:
+        torch.set_default_device(None)
+    assert (found.default_device, found.generator_device) == ("meta", "cpu")
+
+
+def test_libraries_with_threads_are_seen_where_they_are_loaded(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", sys)
+    assert "tokenizers" in look(lambda **axes: [1]).threaded_libraries
+
+
+def test_what_mdaf_says_of_a_row_is_what_a_batch_weighs(tmp_path):
+    generate_store(tmp_path / "store", rows=300, users=20, items=30, seed=1)
+    workload = MdafWorkload(tmp_path / "store", Phase(batch_size=64, history_length=6))
+    needs = known_needs(workload)
+    loader = workload.train_loader(make_cell(loader="batches", batch_size=64))
+    batch = next(iter(loader))
+    loader.close()
+    assert needs.tensors_per_batch == len(batch)
+    assert needs.row_bytes == sum(tensor.nbytes for tensor in batch.values()) / 64
+    found = examine_workload(SPEC, workload)
+    assert found.needs.row_bytes == needs.row_bytes
+    assert found.parts[0].name == "dataset"
+    assert found.parts[0].pickled_bytes < 1000  # a store goes as its path
+    assert not any(part.error for part in found.parts)

@@ -1,0 +1,117 @@
+"""Which cell a training run takes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ctrkit.commands.cell_choice import (
+    Choice,
+    check_cell,
+    choice_from_file,
+    default_choice,
+    newest_fitting,
+)
+from ctrkit.core.config import LOADERS, WorkloadSpec, make_cell
+from ctrkit.core.errors import UsageError
+from ctrkit.core.files import write_json
+from ctrkit.core.records import Inspection, Recommendation
+from ctrkit.core.runs import RunFolder
+
+INSPECTION = Inspection(
+    devices=["cpu"], device_names={}, torch_version="2", workload_name="mdaf",
+    workload_fingerprint="w", data_fingerprint="d", axes=["device", "loader", "workers"],
+    loaders=list(LOADERS), default_batch_size=2048, has_task=True, sizes=None,
+)  # fmt: skip
+
+
+def probe_run(path: Path, *, workload: str = "w", data: str = "d", **axes: Any) -> Path:
+    run = RunFolder.create("probe", [], WorkloadSpec(), path)
+    run.update(machine_fingerprint="m", workload_fingerprint=workload, data_fingerprint=data)
+    run.save_recommendation(
+        Recommendation(cell=make_cell(**axes), reason="fastest", projected_epoch_s=10.0)
+    )
+    return run.path
+
+
+def test_defaults() -> None:
+    assert default_choice(INSPECTION, {}).cell == make_cell(batch_size=2048)
+    assert default_choice(INSPECTION, {"workers": 2}).cell.loader == "batches"
+    assert default_choice(INSPECTION, {}).projection is None
+
+
+def test_the_newest_fitting_recommendation_is_taken(tmp_path: Path) -> None:
+    runs = [
+        probe_run(tmp_path / "other-data", data="x"),
+        probe_run(tmp_path / "other-workload", workload="x"),
+        probe_run(tmp_path / "other-batch", batch_size=64),
+        probe_run(tmp_path / "other-numerics", optimizer="sparse-adam"),
+        probe_run(tmp_path / "fits", loader="rows"),
+        probe_run(tmp_path / "older", loader="thread"),
+    ]
+    choice = newest_fitting(runs, "m", INSPECTION, {})
+    assert choice is not None
+    assert choice.cell.loader == "rows"
+    assert choice.projection is not None
+    assert newest_fitting(runs, "another machine", INSPECTION, {}) is None
+    older = newest_fitting(runs, "m", INSPECTION, {"loader": "thread"})
+    assert older is not None
+    assert older.cell.loader == "thread"
+    asked = newest_fitting(runs, "m", INSPECTION, {"batch_size": 64})
+    assert asked is not None
+    assert asked.cell.batch_size == 64
+    lazy = newest_fitting(runs, "m", INSPECTION, {"optimizer": "sparse-adam"})
+    assert lazy is not None
+    assert lazy.cell.optimizer == "sparse-adam"
+
+
+def test_damaged_runs_are_passed_over(tmp_path: Path) -> None:
+    path = probe_run(tmp_path / "damaged")
+    (path / "recommendation.json").write_text("{")
+    assert newest_fitting([path], "m", INSPECTION, {}) is None
+
+
+def test_a_file_with_axes_or_a_recommendation(tmp_path: Path) -> None:
+    write_json(tmp_path / "cell.json", {"loader": "batches", "workers": 1})
+    choice = choice_from_file(tmp_path / "cell.json", INSPECTION, {})
+    assert choice.cell == make_cell(loader="batches", workers=1, batch_size=2048)
+    path = probe_run(tmp_path / "run", loader="batches", workers=2) / "recommendation.json"
+    assert choice_from_file(path, INSPECTION, {}).projection is not None
+    changed = choice_from_file(path, INSPECTION, {"workers": 0})
+    assert changed.cell == make_cell(loader="batches", workers=0)
+    assert changed.projection is None  # what was projected was another cell
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [([1], "must be a JSON object"), ({"wrokers": 1}, "axis 'wrokers'")]
+)
+def test_bad_files(tmp_path: Path, content: object, message: str) -> None:
+    write_json(tmp_path / "cell.json", content)
+    with pytest.raises(UsageError, match=message):
+        choice_from_file(tmp_path / "cell.json", INSPECTION, {})
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"device": "cuda"}, "device cuda is not available here; there is cpu"),
+        ({"loader": "custom"}, "loader custom: the workload has rows"),
+        ({"loader": "thread", "workers": 2}, "thread has no worker processes"),
+        ({"nproc": 2}, "--nproc 2: mdaf has no parts of a batch for several processes"),
+    ],
+)
+def test_cells_that_cannot_run_here(axes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_cell(Choice(cell=make_cell(**axes), why=""), INSPECTION)
+
+
+def test_mps_has_one_process() -> None:
+    inspection = dataclasses.replace(INSPECTION, devices=["cpu", "mps"], axes=["nproc"])
+    cell = make_cell(nproc=2)
+    assert check_cell(Choice(cell=cell, why=""), inspection).cell == cell
+    on_mps = Choice(cell=make_cell(nproc=2, device="mps"), why="")
+    with pytest.raises(UsageError, match="device mps has one process; take --device cpu"):
+        check_cell(on_mps, inspection)

@@ -1,0 +1,64 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ctrkit.core.errors import UsageError
+from ctrkit.core.files import (
+    finite,
+    folder_aside,
+    read_json,
+    read_table,
+    write_atomically,
+    write_json,
+)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"x": 1})
+
+    def no_space(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("ctrkit.core.files.os.fsync", no_space)
+    with pytest.raises(OSError, match="no space"):
+        write_atomically(path, b"new")
+    assert read_json(path) == {"x": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_json_has_no_nan(tmp_path: Path) -> None:
+    assert finite({"a": [1.0, float("nan")], "b": float("inf")}) == {"a": [1.0, None], "b": None}
+    write_json(tmp_path / "n.json", {"a": float("nan")})
+    assert json.loads((tmp_path / "n.json").read_text()) == {"a": None}
+
+
+def test_errors_name_the_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="gone.json: no such file"):
+        read_json(tmp_path / "gone.json")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(UsageError, match="bad.json: cannot be read"):
+        read_json(tmp_path / "bad.json")
+    (tmp_path / "bad.parquet").write_text("no")
+    with pytest.raises(UsageError, match="bad.parquet: cannot be read"):
+        read_table(tmp_path / "bad.parquet")
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), folder_aside(tmp_path / "store") as aside:
+        (aside / "half").write_text("x")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "store").mkdir()
+    with folder_aside(tmp_path / "store") as aside:
+        (aside / "whole").write_text("x")
+        assert not (tmp_path / "store" / "whole").exists()
+    assert (tmp_path / "store" / "whole").read_text() == "x"
+    assert [p.name for p in tmp_path.iterdir()] == ["store"]
