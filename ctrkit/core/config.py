@@ -303,12 +303,41 @@ def _check_phase(phase: Phase, where: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScriptSpec:
+    """A training script as its user starts it, unchanged.
+
+    Args:
+        command: the words after `--` as typed, placeholders such as `{workers}` included.
+        folder: where it is started; relative paths of the command mean this folder.
+        environment: `--env KEY=VALUE`, on top of the caller's environment.
+        epochs: how many the real run has, where the user said so.
+        train_loader: number of the training DataLoader (the first one made is 0), where the
+            user said so.
+    """
+
+    command: list[str]
+    folder: str
+    environment: dict[str, str] = field(default_factory=dict)
+    epochs: int | None = None
+    train_loader: int | None = None
+
+
+#: `WorkloadSpec.target` of a script.
+SCRIPT_TARGET = "script"
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorkloadSpec:
-    """Which workload a child loads: `target` is `mdaf` or `FILE.py:NAME` (an absolute path)."""
+    """What a child runs.
+
+    `target` is `mdaf`, `FILE.py:NAME` (an absolute path), or SCRIPT_TARGET: then `script` says
+    which one.
+    """
 
     target: str = "mdaf"
     data: str | None = None
     phase: Phase = field(default_factory=Phase)
+    script: ScriptSpec | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -377,7 +406,8 @@ class ChildSpec:
     """All that a child process needs: written as `spec.json` into its own `folder`.
 
     `spawned_at_s` is the parent's `time.monotonic()` at the launch (the clock is system-wide on
-    Linux and macOS), so that start-up includes the interpreter and the imports.
+    Linux and macOS), so that start-up includes the interpreter and the imports. `put_in` names
+    those axes of `cell` that are put into a script from inside; it keeps its own for the others.
     """
 
     kind: TrialKind
@@ -387,3 +417,4 @@ class ChildSpec:
     spawned_at_s: float = 0.0
     windows: WindowPlan = field(default_factory=WindowPlan)
     train: TrainPlan | None = None
+    put_in: list[str] = field(default_factory=list)
