@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ctrkit.child.workloads.protocol import Mark, Task
 from ctrkit.core.config import load_phase
 from ctrkit.ctr.data.gather import ID_COLUMNS
-from ctrkit.ctr.models.embedding_tables import Table
+from ctrkit.ctr.models.embedding_tables import EmbeddingTable
 from ctrkit.ctr.training.metrics import Scores
 from ctrkit.ctr.training.optimizers import clip_gradients, make_adam
 
@@ -41,7 +41,7 @@ class DCNv2(nn.Module):
         self.history = bool(settings.history)
         firsts = torch.tensor([0, *sizes.values()]).cumsum(0).int()
         self.first = {name: int(first) for name, first in zip(sizes, firsts, strict=False)}
-        self.table = Table(int(firsts[-1]), settings.width)
+        self.table = EmbeddingTable(int(firsts[-1]), settings.width)
         inputs = settings.width * len(settings.fields)
         self.cross = nn.ModuleList(nn.Linear(inputs, inputs) for _ in range(settings.cross_layers))
         layers: list[nn.Module] = []

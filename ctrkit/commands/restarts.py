@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ctrkit.commands.usable_checkpoint import Position, read_saved, usable_checkpoint
+from ctrkit.commands.usable_checkpoint import SavedPosition, read_saved, usable_checkpoint
 from ctrkit.core.config import Cell, ChildSpec
 from ctrkit.core.errors import CtrkitError
 from ctrkit.core.progress import Progress
@@ -22,7 +22,7 @@ from ctrkit.supervise.stop import StopRequest
 from ctrkit.supervise.supervisor import Outcome
 
 _PAUSE_S = 2.0
-BEGINNING = Position(epoch=1, batch=0)
+BEGINNING = SavedPosition(epoch=1, batch=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +199,7 @@ def _stage(outcome: Outcome) -> str:
     return outcome.progress.stage.label if outcome.progress is not None else "import"
 
 
-def lost_steps(progress: Progress | None, position: Position) -> int | None:
+def lost_steps(progress: Progress | None, position: SavedPosition) -> int | None:
     """Steps that this launch did after the checkpoint at `position`; None where it is not known."""
     if progress is None or progress.epoch < position.epoch:
         return 0
@@ -217,7 +217,7 @@ def _lost_s(checkpoint: Path, wall_s: float) -> float:
         return wall_s
 
 
-def order_note(cell: Cell | None, position: Position) -> str | None:
+def order_note(cell: Cell | None, position: SavedPosition) -> str | None:
     """What a restart means for the order of a loader that ctrkit did not make."""
     if cell is None or cell.loader != "custom":
         return None

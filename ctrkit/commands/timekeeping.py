@@ -18,9 +18,9 @@ from ctrkit.report.ledger_view import end_words, moment_words, spending_words
 from ctrkit.supervise.awake import Awake
 from ctrkit.supervise.host import HostFigures, read_host
 from ctrkit.supervise.lateness import (
-    Cause,
     Forecast,
-    Standing,
+    LateCause,
+    SessionProgress,
     forecast,
     late_by_s,
     late_cause,
@@ -155,13 +155,13 @@ class Timekeeper:
             self._began = max(0.0, done - steps)
         self._done = max(self._done, done)
 
-    def standing(self, progress: Progress) -> Standing:
+    def standing(self, progress: Progress) -> SessionProgress:
         """Where the session stands."""
         epochs = float(self._plan.epochs)
         if self._plan.max_steps is not None and progress.steps:
             epochs = min(epochs, self._plan.max_steps / progress.steps)
         began = self._done if self._began is None else self._began
-        return Standing(
+        return SessionProgress(
             epochs=epochs,
             began=began,
             done=max(began, self._done),
@@ -170,7 +170,7 @@ class Timekeeper:
             steps=self.keeper.steps,
         )
 
-    def _warn_if_late(self, standing: Standing, expected: Forecast | None) -> None:
+    def _warn_if_late(self, standing: SessionProgress, expected: Forecast | None) -> None:
         """One warning, once the end leaves the promised interval."""
         if self._warned or self._promise is None or expected is None:
             return
@@ -186,7 +186,7 @@ class Timekeeper:
         self._display.message(f"late: {cause.words}; {reason}. What to do: {cause.advice}")
         self._note(reason, cause, "noted", late_s)
 
-    def _abort_if_too_late(self, standing: Standing, expected: Forecast | None) -> None:
+    def _abort_if_too_late(self, standing: SessionProgress, expected: Forecast | None) -> None:
         limit_s = self._rules.abort_after_s
         if limit_s is None or self.aborted or self._stop.finish:
             return
@@ -204,15 +204,15 @@ class Timekeeper:
         self._note(self.aborted, cause, "stopped", total_s - limit_s)
         self._stop.request()
 
-    def _cause(self, standing: Standing) -> Cause:
+    def _cause(self, standing: SessionProgress) -> LateCause:
         rows = self.keeper.rows_so_far()
         return late_cause(rows, standing, self._promise, self.keeper.launch - 1)
 
-    def _when(self, expected: Forecast, standing: Standing) -> str:
+    def _when(self, expected: Forecast, standing: SessionProgress) -> str:
         left_s = expected.total_s - standing.elapsed_s
         return moment_words(self._clocks.unix_s() + left_s)
 
-    def _note(self, reason: str, cause: Cause, action: str, late_s: float) -> None:
+    def _note(self, reason: str, cause: LateCause, action: str, late_s: float) -> None:
         progress, cell = self._progress, self._run.info.cell
         if progress is None or cell is None:
             return

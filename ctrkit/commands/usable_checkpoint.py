@@ -18,7 +18,7 @@ NAMES = ("last.pt", "previous.pt", "best.pt")
 
 
 @dataclass(frozen=True)
-class Position:
+class SavedPosition:
     """`batch` batches of epoch `epoch` (from 1) are done."""
 
     epoch: int
@@ -33,7 +33,7 @@ class Saved:
     newest one, empty where it is.
     """
 
-    position: Position
+    position: SavedPosition
     code: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
 
@@ -75,7 +75,7 @@ def read_saved(path: Path) -> Saved | None:
                 state = _PlainValues(file).load()
         position = state["position"]
         return Saved(
-            position=Position(epoch=int(position["epoch"]), batch=int(position["batch"])),
+            position=SavedPosition(epoch=int(position["epoch"]), batch=int(position["batch"])),
             code={str(key): str(value) for key, value in state.get("code", {}).items()},
         )
     except Exception:  # a damaged pickle can raise anything, and all of it means the same

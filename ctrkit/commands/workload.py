@@ -12,7 +12,7 @@ from ctrkit.core.records import Examination, Inspection
 from ctrkit.core.runs import load_inspection, load_measurement
 from ctrkit.ctr.data.default import default_store
 from ctrkit.ctr.data.store import Store
-from ctrkit.probe.hazards.facts import Facts, known_facts
+from ctrkit.probe.hazards.facts import HazardFacts, known_facts
 from ctrkit.probe.hazards.limits import read_limits
 from ctrkit.probe.hazards.source import look_at_source
 from ctrkit.report.building import build_display
@@ -70,7 +70,7 @@ def inspect_workload(workload: WorkloadSpec, stop: StopRequest) -> Inspection:
 
 def gather_facts(
     workload: WorkloadSpec, inspection: Inspection, examination: Examination | None = None
-) -> Facts:
+) -> HazardFacts:
     """What the hazard rules decide on: this machine's limits now, the workload and its source."""
     file, _, name = workload.target.rpartition(":")
     text = Path(file).read_text("utf-8", errors="replace") if file else ""

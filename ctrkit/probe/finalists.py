@@ -34,7 +34,7 @@ def relation(ratio: float, relative_half: float) -> Relation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class CellStanding:
     """A cell in the search: its objective (less is better) as measured and as predicted.
 
     `relative_half` is the uncertainty of the measured one, as a share of it. `launches` counts its
@@ -49,7 +49,7 @@ class Standing:
     last: int = -1
 
 
-def next_finals(standings: Sequence[Standing]) -> list[Cell]:
+def next_finals(standings: Sequence[CellStanding]) -> list[Cell]:
     """Cells to run next, the best choice first; empty when more would not change the answer.
 
     A rival runs that may be the best. The leader and those of which it cannot be told whether they
@@ -75,16 +75,16 @@ def next_finals(standings: Sequence[Standing]) -> list[Cell]:
     return [s.cell for s in ordered]
 
 
-def _relation(one: Standing, leader: Standing) -> Relation:
+def _relation(one: CellStanding, leader: CellStanding) -> Relation:
     ratio = _measured(one) / _measured(leader) if _measured(leader) > 0 else 1.0
     return relation(ratio, math.hypot(one.relative_half, leader.relative_half))
 
 
-def by_promise(standings: Sequence[Standing]) -> list[Standing]:
+def by_promise(standings: Sequence[CellStanding]) -> list[CellStanding]:
     """The best predicted first, unpredicted ones last; ties keep the order given."""
     known = [s for s in standings if s.predicted is not None]
     unknown = [s for s in standings if s.predicted is None]
-    ordered: list[Standing] = []
+    ordered: list[CellStanding] = []
     while known:
         best = min(_predicted(s) for s in known)
         tied = [s for s in known if _predicted(s) <= best * (1 + TIE)]
@@ -93,7 +93,9 @@ def by_promise(standings: Sequence[Standing]) -> list[Standing]:
     return ordered + unknown
 
 
-def unlike_first(rivals: Sequence[Standing], measured: Sequence[Standing]) -> list[Standing]:
+def unlike_first(
+    rivals: Sequence[CellStanding], measured: Sequence[CellStanding]
+) -> list[CellStanding]:
     """Of rivals that tie with the best one first those with the least like worker counts.
 
     What was measured corrects them all alike; most is learnt where that may hold least. A twin of
@@ -103,7 +105,7 @@ def unlike_first(rivals: Sequence[Standing], measured: Sequence[Standing]) -> li
         return []
     best = min(_predicted(s) for s in rivals)
 
-    def unlike(rival: Standing) -> float:
+    def unlike(rival: CellStanding) -> float:
         near = [
             abs(s.cell.workers - rival.cell.workers)
             for s in measured
@@ -115,7 +117,7 @@ def unlike_first(rivals: Sequence[Standing], measured: Sequence[Standing]) -> li
     return sorted(tied, key=unlike, reverse=True) + [s for s in rivals if s not in tied]
 
 
-def again_in_turn(finalists: Sequence[Standing]) -> list[Standing]:
+def again_in_turn(finalists: Sequence[CellStanding]) -> list[CellStanding]:
     """Those launched least first, of equals the one launched last: A B, then B A, and so on.
 
     So a drift of the machine falls on both alike.
@@ -124,11 +126,11 @@ def again_in_turn(finalists: Sequence[Standing]) -> list[Standing]:
     return sorted(waiting, key=lambda s: (s.launches, -s.last))
 
 
-def _measured(standing: Standing) -> float:
+def _measured(standing: CellStanding) -> float:
     assert standing.measured is not None
     return standing.measured
 
 
-def _predicted(standing: Standing) -> float:
+def _predicted(standing: CellStanding) -> float:
     assert standing.predicted is not None
     return standing.predicted

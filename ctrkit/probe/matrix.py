@@ -23,7 +23,7 @@ from ctrkit.core.config import (
 from ctrkit.core.environment import physical_cores
 from ctrkit.core.errors import UsageError
 from ctrkit.core.records import Inspection
-from ctrkit.probe.hazards.facts import Facts, known_facts
+from ctrkit.probe.hazards.facts import HazardFacts, known_facts
 from ctrkit.probe.hazards.rules import refusal, warning_lines
 
 #: Loaders that have no worker processes.
@@ -67,7 +67,7 @@ def build_matrix(
     run_refused: bool = False,
     cores: int | None = None,
     system: str | None = None,
-    facts: Facts | None = None,
+    facts: HazardFacts | None = None,
 ) -> MatrixPlan:
     """The matrix of a workload on this machine.
 

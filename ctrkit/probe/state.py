@@ -12,7 +12,7 @@ from ctrkit.measure.cores import waits_itself
 from ctrkit.probe.candidates import Candidate, candidates_of, winner_of
 from ctrkit.probe.cell_order import simplest
 from ctrkit.probe.cell_results import costs_of, failure_of, project_cell
-from ctrkit.probe.finalists import Standing
+from ctrkit.probe.finalists import CellStanding
 from ctrkit.probe.matrix import MatrixPlan
 from ctrkit.probe.memory_needs import memory_refusal
 from ctrkit.probe.numerics import comparable
@@ -134,7 +134,7 @@ class SearchState:
         self.records.append(record)
         self._on_record(record, trial)
 
-    def _standings(self) -> list[Standing]:
+    def _standings(self) -> list[CellStanding]:
         """Each cell that can still be recommended: what is known of it and how often it ran."""
         predictions = self.predictions()
         measured = {c.cell: c for c in candidates_of(self.trials, self.inspection)}
@@ -146,7 +146,7 @@ class SearchState:
             prediction = predictions.get(cell)
             order = [i for i, t in enumerate(self.trials) if self._is_full(t, cell)]
             standings.append(
-                Standing(
+                CellStanding(
                     cell=cell,
                     measured=candidate.objective if candidate else None,
                     relative_half=candidate.relative_half if candidate else 0.0,

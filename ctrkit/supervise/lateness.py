@@ -51,7 +51,7 @@ def promise_of(projection: Recommendation | None) -> Promise | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class SessionProgress:
     """Where a session stands: `elapsed_s` of wall clock since its launch.
 
     `epochs` are those of the whole run, `began` and `done` those at the launch and by now;
@@ -86,7 +86,7 @@ class Forecast:
     high_s: float
 
 
-def forecast(standing: Standing, promise: Promise | None) -> Forecast | None:
+def forecast(standing: SessionProgress, promise: Promise | None) -> Forecast | None:
     """What has passed, and what is left at the run's own pace, or as promised until that is known.
 
     What came once (a sleep, a stop, a restart) is in what has passed, not in the pace. None where
@@ -112,7 +112,7 @@ def _around(past_s: float, left_s: float, promise: Promise | None) -> Forecast:
     )
 
 
-def late_by_s(standing: Standing, promise: Promise, expected: Forecast) -> float:
+def late_by_s(standing: SessionProgress, promise: Promise, expected: Forecast) -> float:
     """Seconds by which the run will end after the promised interval; 0 where it will not.
 
     A little beyond it is not told: half a minute, or a fiftieth.
@@ -123,7 +123,7 @@ def late_by_s(standing: Standing, promise: Promise, expected: Forecast) -> float
 
 
 @dataclass(frozen=True)
-class Cause:
+class LateCause:
     """Why a run is late, as the ledger shows it: a clause, and what to do about it."""
 
     words: str
@@ -131,8 +131,8 @@ class Cause:
 
 
 def late_cause(
-    rows: Sequence[LedgerRow], standing: Standing, promise: Promise | None, restarts: int
-) -> Cause:
+    rows: Sequence[LedgerRow], standing: SessionProgress, promise: Promise | None, restarts: int
+) -> LateCause:
     """What cost the most time beyond what was promised.
 
     Args:
@@ -154,14 +154,14 @@ def late_cause(
     most = max(losses, key=lambda name: losses[name])
     took = format_duration(losses[most])
     if most == "asleep":
-        return Cause(f"the host slept {took}", _SLEEP_ADVICE)
+        return LateCause(f"the host slept {took}", _SLEEP_ADVICE)
     if most == "stopped":
-        return Cause(f"the run was stopped for {took}", _STOP_ADVICE)
+        return LateCause(f"the run was stopped for {took}", _STOP_ADVICE)
     if most == "restart":
         times = {1: "once", 2: "twice"}.get(restarts, f"{restarts} times")
-        return Cause(f"restarted {times}: {took} lost", _RESTART_ADVICE)
+        return LateCause(f"restarted {times}: {took} lost", _RESTART_ADVICE)
     if most == "startup":
-        return Cause(f"the start took {took} longer than projected", _STARTUP_ADVICE)
+        return LateCause(f"the start took {took} longer than projected", _STARTUP_ADVICE)
     return _slow_cause(rows, standing, promise)
 
 
@@ -176,7 +176,9 @@ _RESTART_ADVICE = "see the incidents: each has its cause and what is known to he
 _STARTUP_ADVICE = "the data, imports or the model came slowly; it happens once"
 
 
-def _slow_cause(rows: Sequence[LedgerRow], standing: Standing, promise: Promise | None) -> Cause:
+def _slow_cause(
+    rows: Sequence[LedgerRow], standing: SessionProgress, promise: Promise | None
+) -> LateCause:
     """Why steps take longer than they should: swap, heat, the loader, others, or themselves."""
     stepping = [row for row in rows if row.steps] or list(rows)
     few = max(1, min(_MOST_COMPARED, len(stepping) // 3))
@@ -184,10 +186,10 @@ def _slow_cause(rows: Sequence[LedgerRow], standing: Standing, promise: Promise 
     others = _others_words(recent)
     beside = f": {others}" if others else ""
     if swap := _swap_words(rows):
-        return Cause(swap, "close what takes the memory, or train with a smaller --batch-size, "
+        return LateCause(swap, "close what takes the memory, or train with a smaller --batch-size, "
                            "fewer --workers or another loader")  # fmt: skip
     if throttled := _throttle_words(rows, recent):
-        return Cause(
+        return LateCause(
             throttled, "give it air and mains power, and a power mode that lets its fans run"
         )
     now, before = _share(recent, "data_wait"), _share(early, "data_wait")
@@ -196,12 +198,12 @@ def _slow_cause(rows: Sequence[LedgerRow], standing: Standing, promise: Promise 
     )  # fmt: skip
     if now >= before + _WAIT_ROSE and now >= _WAIT_ROSE:
         rose = f"data wait rose from {format_percent(before)} to {format_percent(now)}"
-        return Cause(rose + beside, advice)
+        return LateCause(rose + beside, advice)
     if now >= _WAIT_MATTERS:
-        return Cause(f"data wait takes {format_percent(now)} of the time{beside}",
+        return LateCause(f"data wait takes {format_percent(now)} of the time{beside}",
                      advice)  # fmt: skip
     if others:
-        return Cause(others, advice)
+        return LateCause(others, advice)
     spent = totals(stepping)
     parts = ("transfer", "compute", "optimizer", "validation", "checkpoint", "logging")
     most = max(parts, key=lambda name: spent[name])
@@ -211,7 +213,7 @@ def _slow_cause(rows: Sequence[LedgerRow], standing: Standing, promise: Promise 
         epochs = standing.done - standing.began
         factor = standing.productive_s / epochs / promise.epoch_s
         slower = f"an epoch takes {factor:.1f} times what was projected; "
-    return Cause(
+    return LateCause(
         f"{slower}{most} takes {share} of the time, and no figure of the machine explains it",
         "ctrkit probe measures what this machine can do now",
     )

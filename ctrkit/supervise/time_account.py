@@ -24,7 +24,7 @@ _WAITS = (Spending.DATA_WAIT, Spending.VALIDATION)
 _FROZEN_S, _FROZEN_CORES, _OLD_S = 5.0, 0.02, 2.5
 _EDGES_S = 1.0  # within which who was paused together goes on together
 
-Position = tuple[int, int]
+EpochStep = tuple[int, int]
 """Epoch, and steps of it that are done."""
 
 
@@ -46,7 +46,7 @@ class Look:
     awake_s: float
     slept_s: float
     spent: Spent | None = None
-    position: Position = (0, 0)
+    position: EpochStep = (0, 0)
     loop_stopped: bool = False
     other_stopped: bool = False
     loop_cpu_s: float = 0.0
@@ -65,7 +65,7 @@ class Account:
         self.seconds = dict.fromkeys(CATEGORIES, 0.0)
         self._last = look
         self._rest = "startup"  # where time goes in which no child counts
-        self._lost_to: Position | None = None
+        self._lost_to: EpochStep | None = None
 
     def look(self, look: Look) -> None:
         """Account for the time since the last look."""

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ctrkit.child.training.rendezvous import Meeting
 from ctrkit.core.errors import UsageError
 from ctrkit.core.progress import RankWriter, WorkerStage
-from ctrkit.ctr.models.embedding_tables import Table
+from ctrkit.ctr.models.embedding_tables import EmbeddingTable
 
 T = TypeVar("T")
 
@@ -170,7 +170,9 @@ class SummedModel:
         self.forward: nn.Module = model
         if ranks.count == 1:
             return
-        tables = {name: part for name, part in model.named_modules() if isinstance(part, Table)}
+        tables = {
+            name: part for name, part in model.named_modules() if isinstance(part, EmbeddingTable)
+        }
         self.tables = TableExchange(list(tables.values()), ranks)
         ddp = nn.parallel.DistributedDataParallel
         ddp._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
@@ -212,7 +214,7 @@ class TableExchange:
 
     def __init__(
         self,
-        tables: Sequence[Table],
+        tables: Sequence[EmbeddingTable],
         ranks: Ranks,
         sparse: Callable[[int, int, int, int], bool] | None = None,
     ) -> None:
@@ -240,7 +242,7 @@ class TableExchange:
             self._exchange(sparse, [touched[place] for place in sparse], counts[:, sparse].tolist())
 
     @staticmethod
-    def _touched(table: Table, ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def _touched(table: EmbeddingTable, ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """The rows that this rank's batch touched, and their gradients."""
         if (known := table.touched()) is not None:
             return known

@@ -34,7 +34,7 @@ _STAMP_COLUMNS = tuple(f.name for f in dataclasses.fields(Stamps))
 Save = Callable[[Measurement], None]
 
 
-class Trial:
+class RunningTrial:
     """A launch in progress: what it drives, and the measurement so far."""
 
     def __init__(
@@ -74,7 +74,7 @@ def run_trial(
     Raises:
         Exception: whatever the workload raises; the measurement saved last has what came before.
     """
-    trial = Trial(spec, workload, progress, save)
+    trial = RunningTrial(spec, workload, progress, save)
     if spec.kind == "compute":
         _measure_compute(trial)
     else:
@@ -84,7 +84,7 @@ def run_trial(
     return trial.measured
 
 
-def _measure_loop(trial: Trial) -> None:
+def _measure_loop(trial: RunningTrial) -> None:
     """The loader with the step (`full`) or on its own (`loader`), over an epoch boundary."""
     trial.progress.enter(Stage.DATA)
     loader = trial.workload.train_loader(trial.cell)
@@ -114,7 +114,7 @@ def loader_sizes(sizes: RunSizes, loader: EpochLoader) -> RunSizes:
     return dataclasses.replace(sizes, train_batches=batches)
 
 
-def _measure_epochs(trial: Trial, loader: EpochLoader, sizes: RunSizes) -> None:
+def _measure_epochs(trial: RunningTrial, loader: EpochLoader, sizes: RunSizes) -> None:
     """First batch, warm-up, windows, and then the boundary into a second epoch."""
     window = EpochWindow(trial, loader, epoch=1, batches=sizes.train_batches)
     trial.note(first_batch_s=window.first_batch_s)
@@ -134,7 +134,7 @@ class EpochWindow:
     """One epoch's iterator, asked for batches in windows."""
 
     def __init__(
-        self, trial: Trial, loader: EpochLoader, *, epoch: int, batches: int | None
+        self, trial: RunningTrial, loader: EpochLoader, *, epoch: int, batches: int | None
     ) -> None:
         self.trial, self.epoch, self.step = trial, epoch, 0
         self.rows, self.finished, self.ending_s = 0, False, 0.0
@@ -264,7 +264,7 @@ class EpochWindow:
             self.trial.note(teardown_s=self.trial.now_s() - began_s)
 
 
-def _train_step(trial: Trial, batch: Batch, timer: StageTimer | None) -> None:
+def _train_step(trial: RunningTrial, batch: Batch, timer: StageTimer | None) -> None:
     if trial.task is None:
         return
     if timer is None:
@@ -282,7 +282,7 @@ def stamp(stamps: Stamps, **values: Any) -> None:
         getattr(stamps, column).append(values.get(column))
 
 
-def _measure_compute(trial: Trial) -> None:
+def _measure_compute(trial: RunningTrial) -> None:
     """The step's own ceiling: a few batches, kept on the device, trained on again and again."""
     trial.progress.enter(Stage.DATA)
     loader = trial.workload.train_loader(trial.cell)
@@ -324,7 +324,7 @@ class CachedLoader:
         """Nothing to end."""
 
 
-def _measure_validation(trial: Trial) -> None:
+def _measure_validation(trial: RunningTrial) -> None:
     """Some validation batches, through the cell's own validation loader."""
     loader = trial.workload.validation_loader(trial.cell)
     if loader is None or trial.task is None or trial.plan.validation_batches == 0:
@@ -353,7 +353,7 @@ def _measure_validation(trial: Trial) -> None:
     trial.save(trial.measured)
 
 
-def _measure_checkpoints(trial: Trial) -> None:
+def _measure_checkpoints(trial: RunningTrial) -> None:
     """Real checkpoints of the real state, written as the real run writes them."""
     if trial.task is None:
         return

@@ -58,7 +58,7 @@ class BufferPool:
 
 
 @dataclass(frozen=True)
-class Block:
+class RowBlock:
     """Rows side by side, to be cut into batches.
 
     `columns` (COLUMN_ROWS, rows) and `histories` (2, rows, L) are int32, as `Gatherer.fill` writes
@@ -91,16 +91,16 @@ class BlockPool:
         self._columns = BufferPool(COLUMN_ROWS * rows, keep)
         self._histories = BufferPool(HISTORIES * rows * history_length, keep)
 
-    def lend(self, rows: int) -> Block:
+    def lend(self, rows: int) -> RowBlock:
         """A block of so many rows, with whatever its memory holds."""
         shapes = (COLUMN_ROWS, rows), (HISTORIES, rows, self.history_length)
         if self.pin:
-            return Block(*(torch.empty(s, dtype=torch.int32, pin_memory=True) for s in shapes))
+            return RowBlock(*(torch.empty(s, dtype=torch.int32, pin_memory=True) for s in shapes))
         columns, histories = (
             torch.from_numpy(pool.lend(*shape))
             for pool, shape in zip((self._columns, self._histories), shapes, strict=True)
         )
-        return Block(columns, histories)
+        return RowBlock(columns, histories)
 
 
 class BlockMaker:
@@ -114,7 +114,7 @@ class BlockMaker:
     def __init__(self, gatherer: Gatherer, pool: BlockPool) -> None:
         self._gatherer, self._pool = gatherer, pool
 
-    def __call__(self, indices: IndexArray) -> Block:
+    def __call__(self, indices: IndexArray) -> RowBlock:
         """The block of these row numbers."""
         block = self._pool.lend(len(indices))
         self._gatherer.fill(indices, block.columns.numpy(), block.histories.numpy())

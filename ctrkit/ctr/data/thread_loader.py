@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ctrkit.core.config import Cell
-from ctrkit.ctr.data.buffers import Batch, Block, BlockMaker, BlockPool
+from ctrkit.ctr.data.buffers import Batch, BlockMaker, BlockPool, RowBlock
 from ctrkit.ctr.data.gather import COLUMN_ROWS, HISTORIES, Gatherer
 from ctrkit.ctr.data.prefetch import Pace, prefetch
 from ctrkit.ctr.data.store import IndexArray, Store
@@ -65,7 +65,7 @@ class ThreadLoader(StoreLoader):
 
     def _worker(
         self, order: IndexArray, blocks: Sequence[Sequence[slice]]
-    ) -> Callable[[int], Block]:
+    ) -> Callable[[int], RowBlock]:
         """What one thread does: gather the block of a number."""
         make = BlockMaker(Gatherer.of(self.store, self.history_length), self._pool)
         return lambda number: make(np.concatenate([order[part] for part in blocks[number]]))

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ctrkit.ctr.models.conv import conv_backward, conv_forward
-from ctrkit.ctr.models.packing import Block
+from ctrkit.ctr.models.packing import PackedBlock
 from ctrkit.ctr.models.scan import Scratch, Terms, scan_backward, scan_forward
 from ctrkit.ctr.models.threads import share_out
 
@@ -45,7 +45,7 @@ class Weights(NamedTuple):
         return self.a_log.exp().neg_().t().contiguous()
 
 
-def mamba_layer(tokens: Tensor, weights: Weights, blocks: tuple[Block, ...]) -> Tensor:
+def mamba_layer(tokens: Tensor, weights: Weights, blocks: tuple[PackedBlock, ...]) -> Tensor:
     """What `MambaLayer` computes: (tokens, width) in CPU memory to the same."""
     out: Tensor = _MambaLayer.apply(tokens, blocks, *weights)  # type: ignore[no-untyped-call]
     return out
@@ -83,13 +83,15 @@ def _enter(tokens: Tensor, weights: Weights, rows: int) -> _Inside:
 
 class _MambaLayer(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, blocks: tuple[Block, ...], *given: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, tokens: Tensor, blocks: tuple[PackedBlock, ...], *given: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(tokens, *given)
         ctx.blocks = blocks = tuple(block for block in blocks if block.steps)
         weights, out = Weights(*given), tokens.new_empty(tokens.shape)
         rates = weights.rates
 
-        def work(share: Iterator[Block]) -> None:
+        def work(share: Iterator[PackedBlock]) -> None:
             scratch = Scratch(rates, blocks)
             for block in share:
                 own = slice(block.start, block.stop)
@@ -111,7 +113,7 @@ class _MambaLayer(torch.autograd.Function):
         # A sum per block: their order, and so the rounding, is the same with any threads.
         parts: list[Weights] = [weights] * len(blocks)
 
-        def work(share: Iterator[tuple[int, Block]]) -> None:
+        def work(share: Iterator[tuple[int, PackedBlock]]) -> None:
             scratch = Scratch(rates, blocks)
             for place, block in share:
                 own = slice(block.start, block.stop)

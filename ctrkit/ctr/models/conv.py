@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ctrkit.ctr.models.packing import Block
+from ctrkit.ctr.models.packing import PackedBlock
 from ctrkit.ctr.models.threads import share_out
 
 
-def causal_conv(x: Tensor, weight: Tensor, bias: Tensor, blocks: Sequence[Block]) -> Tensor:
+def causal_conv(x: Tensor, weight: Tensor, bias: Tensor, blocks: Sequence[PackedBlock]) -> Tensor:
     """Depthwise convolution over time: y_t = bias + sum over k of weight[-1 - k] x_(t-k).
 
     Args:
@@ -35,13 +35,13 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor, blocks: Sequence[Block]
 class _CausalConv(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, blocks: tuple[Block, ...]
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, blocks: tuple[PackedBlock, ...]
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.blocks = blocks = tuple(block for block in blocks if block.steps)
         y = x.new_empty(x.shape)
 
-        def work(share: Iterator[Block]) -> None:
+        def work(share: Iterator[PackedBlock]) -> None:
             for block in share:
                 own = slice(block.start, block.stop)
                 conv_forward(x[own], weight, bias, block.rows, y[own])
@@ -56,7 +56,7 @@ class _CausalConv(torch.autograd.Function):
         grad_x = x.new_empty(x.shape)
         grad_weight = weight.new_zeros(len(ctx.blocks), *weight.shape)
 
-        def work(share: Iterator[tuple[int, Block]]) -> None:
+        def work(share: Iterator[tuple[int, PackedBlock]]) -> None:
             for place, block in share:
                 own = slice(block.start, block.stop)
                 conv_backward(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
-class Table(nn.Embedding):
+class EmbeddingTable(nn.Embedding):
     """As `torch.nn.Embedding`: integers of any shape to (..., width); padding index 0 or none.
 
     Attributes:
@@ -135,7 +135,9 @@ class Table(nn.Embedding):
 
 class _Lookup(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, ids: Tensor, table: Table, lookup: int) -> Tensor:
+    def forward(
+        ctx: Any, weight: Tensor, ids: Tensor, table: EmbeddingTable, lookup: int
+    ) -> Tensor:
         ctx.save_for_backward(ids)
         ctx.table, ctx.lookup = table, lookup
         return F.embedding(ids, weight)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ctrkit.ctr.models import blockwise
 from ctrkit.ctr.models.conv import causal_conv
-from ctrkit.ctr.models.packing import Block, Packing
+from ctrkit.ctr.models.packing import PackedBlock, Packing
 from ctrkit.ctr.models.scan import selective_scan
 
 EXPAND = 2
@@ -69,7 +69,7 @@ class MambaLayer(nn.Module):
         with torch.no_grad():
             self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus inverted
 
-    def forward(self, tokens: Tensor, blocks: Sequence[Block]) -> Tensor:
+    def forward(self, tokens: Tensor, blocks: Sequence[PackedBlock]) -> Tensor:
         if tokens.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
             return blockwise.mamba_layer(tokens, self.weights(), tuple(blocks))
         return self.whole(tokens, blocks)
@@ -82,7 +82,7 @@ class MambaLayer(nn.Module):
             self.out_proj.weight,
         )  # fmt: skip
 
-    def whole(self, tokens: Tensor, blocks: Sequence[Block]) -> Tensor:
+    def whole(self, tokens: Tensor, blocks: Sequence[PackedBlock]) -> Tensor:
         """The same over all tokens at once, as suits an accelerator."""
         wide = self.A_log.dtype  # under autocast products are bfloat16; conv and scan never are
         x, z = self.in_proj(self.norm(tokens)).chunk(2, dim=1)

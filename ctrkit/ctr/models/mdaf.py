@@ -13,7 +13,7 @@ from ctrkit.ctr.models import mamba
 from ctrkit.ctr.models.bst import BSTBranch
 from ctrkit.ctr.models.compiling import compile_parts
 from ctrkit.ctr.models.dcnv3 import DCNv3
-from ctrkit.ctr.models.embedding_tables import Table
+from ctrkit.ctr.models.embedding_tables import EmbeddingTable
 from ctrkit.ctr.models.mamba import MambaBranch
 from ctrkit.ctr.models.packing import Packing, pack_histories
 
@@ -54,13 +54,15 @@ class MDAF(nn.Module):
     ) -> None:
         super().__init__()
         self.fields = nn.ModuleDict(
-            {name: Table(vocabulary[name], FIELD_WIDTH, padding_idx=0) for name in FIELDS}
+            {name: EmbeddingTable(vocabulary[name], FIELD_WIDTH, padding_idx=0) for name in FIELDS}
         )
         self.clock = nn.ModuleDict(
             {name: nn.Embedding(size, FIELD_WIDTH) for name, size in CLOCK.items()}
         )
-        self.history_item = Table(vocabulary["history_item"], ITEM_WIDTH, padding_idx=0)
-        self.history_category = Table(vocabulary["history_category"], CATEGORY_WIDTH, padding_idx=0)
+        self.history_item = EmbeddingTable(vocabulary["history_item"], ITEM_WIDTH, padding_idx=0)
+        self.history_category = EmbeddingTable(
+            vocabulary["history_category"], CATEGORY_WIDTH, padding_idx=0
+        )
         # Where histories hold ids of another kind (brands for items), the target has none of these.
         self.shared = {
             name: vocabulary[name] == vocabulary[f"history_{name}"] for name in ("item", "category")
@@ -96,9 +98,9 @@ class MDAF(nn.Module):
                 if module.padding_idx is not None:
                     module._fill_padding_idx_with_zero()
 
-    def tables(self) -> list[Table]:
+    def tables(self) -> list[EmbeddingTable]:
         """The large tables, of which a step touches few rows."""
-        return [module for module in self.modules() if isinstance(module, Table)]
+        return [module for module in self.modules() if isinstance(module, EmbeddingTable)]
 
     def compile_dense(self, rows: int) -> str:
         """Compile what is neither table nor history, for batches of so many rows; see there."""

@@ -19,7 +19,7 @@ ACCELERATOR_BLOCK_ROWS = 256
 
 
 @dataclass(frozen=True)
-class Block:
+class PackedBlock:
     """`steps` x `rows` tokens, time-major, that begin at token `start`."""
 
     start: int
@@ -50,7 +50,7 @@ class Packing:
         length: that of the padded tensors.
     """
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[PackedBlock, ...]
     source: Tensor
     real: Tensor
     order: Tensor
@@ -117,11 +117,11 @@ def pack_histories(
         order = torch.arange(lengths.numel(), device=device)
         longest = [length] * len(range(0, lengths.numel(), rows))
     clock = torch.arange(length, device=device).unsqueeze(1)
-    blocks: list[Block] = []
+    blocks: list[PackedBlock] = []
     sources: list[Tensor] = []
     real: list[Tensor] = []
     for steps, members in zip(longest, torch.split(order, rows), strict=True):
-        blocks.append(Block(blocks[-1].stop if blocks else 0, steps, members.numel()))
+        blocks.append(PackedBlock(blocks[-1].stop if blocks else 0, steps, members.numel()))
         sources.append((clock[:steps] + members * length).view(-1))
         real.append((clock[:steps] < lengths[members]).view(-1))
     return Packing(tuple(blocks), torch.cat(sources), torch.cat(real), order, lengths, length)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ctrkit.ctr.models.packing import Block
+from ctrkit.ctr.models.packing import PackedBlock
 from ctrkit.ctr.models.threads import share_out
 
 #: rows of a block whose states are held at once: on an accelerator (False) and on the CPU (True).
@@ -25,7 +25,7 @@ _ROWS_AT_ONCE = {False: 256, True: 16}
 
 
 def selective_scan(
-    x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, blocks: Sequence[Block]
+    x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, blocks: Sequence[PackedBlock]
 ) -> Tensor:
     """Run the recurrence over the steps of every row of every block.
 
@@ -36,7 +36,7 @@ def selective_scan(
         b: (tokens, state), projection of the input.
         c: (tokens, state), projection of the state.
         d: (channels,), skip connection.
-        blocks: they cover all tokens. One `Block(0, length, batch)` takes tensors of
+        blocks: they cover all tokens. One `PackedBlock(0, length, batch)` takes tensors of
             (length, batch, ...), flattened to tokens.
 
     Returns:
@@ -54,7 +54,7 @@ class Terms(NamedTuple):
     b: Tensor
     c: Tensor
 
-    def of(self, block: Block) -> Terms:
+    def of(self, block: PackedBlock) -> Terms:
         """The block's tokens."""
         return Terms(*(tensor[block.start : block.stop] for tensor in self))
 
@@ -69,14 +69,14 @@ class _SelectiveScan(torch.autograd.Function):
         b: Tensor,
         c: Tensor,
         d: Tensor,
-        blocks: tuple[Block, ...],
+        blocks: tuple[PackedBlock, ...],
     ) -> Tensor:
         terms = Terms(*(tensor.contiguous() for tensor in (x, dt, b, c)))
         ctx.save_for_backward(*terms, a, d)
         ctx.blocks = blocks = tuple(block for block in blocks if block.steps)
         rates, y = a.t().contiguous(), terms.x.new_empty(x.shape)
 
-        def work(share: Iterator[Block]) -> None:
+        def work(share: Iterator[PackedBlock]) -> None:
             scratch = Scratch(rates, blocks)
             for block in share:
                 own = slice(block.start, block.stop)
@@ -90,14 +90,14 @@ class _SelectiveScan(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         *saved, a, d = ctx.saved_tensors
         terms = Terms(*saved)
-        blocks: tuple[Block, ...] = ctx.blocks
+        blocks: tuple[PackedBlock, ...] = ctx.blocks
         grad_y, rates = grad_y.contiguous(), a.t().contiguous()
         grads = Terms(*(torch.empty_like(tensor) for tensor in terms))
         # One sum per block: their order, and so the rounding, is the same with any threads.
         grad_rates = rates.new_empty(len(blocks), *rates.shape)
         grad_d = d.new_empty(len(blocks), *d.shape)
 
-        def work(share: Iterator[tuple[int, Block]]) -> None:
+        def work(share: Iterator[tuple[int, PackedBlock]]) -> None:
             scratch = Scratch(rates, blocks)
             for place, block in share:
                 scan_backward(
@@ -112,7 +112,7 @@ class _SelectiveScan(torch.autograd.Function):
 class Scratch:
     """What a thread needs to work on any of the blocks, made once."""
 
-    def __init__(self, rates: Tensor, blocks: Sequence[Block]) -> None:
+    def __init__(self, rates: Tensor, blocks: Sequence[PackedBlock]) -> None:
         rows = min(_ROWS_AT_ONCE[rates.device.type == "cpu"], max(block.rows for block in blocks))
         self.rows_at_once, self._rates = rows, rates
         self._steps = max(block.steps for block in blocks)

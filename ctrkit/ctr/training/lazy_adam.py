@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ctrkit.ctr.models.embedding_tables import Table
+from ctrkit.ctr.models.embedding_tables import EmbeddingTable
 
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
@@ -29,7 +29,7 @@ class LazyAdam(Optimizer):
     the sum so far are of the group. Makes the tables keep no dense gradient.
     """
 
-    def __init__(self, tables: Sequence[Table], *, lr: float, weight_decay: float) -> None:
+    def __init__(self, tables: Sequence[EmbeddingTable], *, lr: float, weight_decay: float) -> None:
         self.tables = list(tables)
         for table in self.tables:
             table.dense = False

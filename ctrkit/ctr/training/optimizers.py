@@ -11,7 +11,7 @@ from torch.nn import Parameter
 from torch.optim import Adam, Optimizer
 
 from ctrkit.core.config import Phase
-from ctrkit.ctr.models.embedding_tables import Table
+from ctrkit.ctr.models.embedding_tables import EmbeddingTable
 from ctrkit.ctr.training.lazy_adam import LazyAdam, Together
 
 #: as torch.nn.utils.clip_grad_norm_ has it
@@ -30,7 +30,7 @@ def make_adam(parameters: Iterable[Parameter], phase: Phase) -> Adam:
 
 
 def make_optimizer(
-    kind: str, parameters: Iterable[Parameter], tables: Sequence[Table], phase: Phase
+    kind: str, parameters: Iterable[Parameter], tables: Sequence[EmbeddingTable], phase: Phase
 ) -> Adam | Together:
     """The phase's Adam (`adam`), or with `LazyAdam` for the tables instead (`sparse-adam`)."""
     if kind == "adam":
@@ -52,7 +52,7 @@ def _has_fused_kernel(like: Parameter) -> bool:
 
 
 def clip_gradients(
-    parameters: Iterable[Parameter], max_norm: float, tables: Sequence[Table] = ()
+    parameters: Iterable[Parameter], max_norm: float, tables: Sequence[EmbeddingTable] = ()
 ) -> Tensor:
     """Scale all gradients so that their common Euclidean norm is at most `max_norm`.
 

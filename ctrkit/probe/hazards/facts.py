@@ -11,7 +11,7 @@ from ctrkit.probe.hazards.source import SourceNote
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class HazardFacts:
     """What is known of machine and workload. A rule is silent where its facts are not known.
 
     `has_task`: ctrkit runs a training step on the cell's device; else there is only a loader.
@@ -43,9 +43,9 @@ def known_facts(
     limits: MachineLimits,
     source: tuple[SourceNote, ...] = (),
     examination: Examination | None = None,
-) -> Facts:
+) -> HazardFacts:
     """The facts of an inspected workload; an examination knows the needs better."""
-    return Facts(
+    return HazardFacts(
         limits=limits,
         needs=inspection.needs if examination is None else examination.needs,
         has_task=inspection.has_task,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ctrkit.core.checkup import Hazard
 from ctrkit.core.config import Cell
-from ctrkit.probe.hazards.facts import Facts
+from ctrkit.probe.hazards.facts import HazardFacts
 
 _PYTORCH = "https://github.com/pytorch/pytorch/issues"
 _LIBRARY_REFERENCES = {
@@ -16,11 +16,11 @@ _LIBRARY_REFERENCES = {
 }
 
 
-def _forks(cell: Cell, facts: Facts) -> bool:
+def _forks(cell: Cell, facts: HazardFacts) -> bool:
     return cell.workers > 0 and facts.start_method(cell) == "fork"
 
 
-def _with_mps(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+def _with_mps(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     if _forks(cell, facts) and cell.device == "mps":
         yield Hazard(
             name="fork with MPS",
@@ -31,7 +31,7 @@ def _with_mps(cell: Cell, facts: Facts) -> Iterator[Hazard]:
         )
 
 
-def _with_cuda(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+def _with_cuda(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     if _forks(cell, facts) and cell.device == "cuda":
         yield Hazard(
             name="fork with CUDA",
@@ -42,7 +42,7 @@ def _with_cuda(cell: Cell, facts: Facts) -> Iterator[Hazard]:
         )
 
 
-def _on_macos(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+def _on_macos(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     if _forks(cell, facts) and facts.limits.system == "Darwin":
         yield Hazard(
             name="fork on macOS",
@@ -52,7 +52,7 @@ def _on_macos(cell: Cell, facts: Facts) -> Iterator[Hazard]:
         )
 
 
-def _with_threads(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+def _with_threads(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     if not _forks(cell, facts) or facts.limits.system == "Darwin":
         return
     libraries = facts.examination.threaded_libraries if facts.examination else []
@@ -67,7 +67,7 @@ def _with_threads(cell: Cell, facts: Facts) -> Iterator[Hazard]:
     )
 
 
-def _with_openmp(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+def _with_openmp(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     raised = facts.noted("threads")
     if _forks(cell, facts) and raised:
         where = ", ".join(f"{note.text} (line {note.line})" for note in raised)

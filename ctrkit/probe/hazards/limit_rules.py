@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ctrkit.core.checkup import Hazard
 from ctrkit.core.config import Cell
 from ctrkit.core.units import format_bytes, format_count
-from ctrkit.probe.hazards.facts import Facts
+from ctrkit.probe.hazards.facts import HazardFacts
 
 _PYTORCH = "https://github.com/pytorch/pytorch/issues"
 _SHARING = "https://pytorch.org/docs/stable/multiprocessing.html"
@@ -17,7 +17,7 @@ MOST_MEMORY_SHARE = 0.8
 _OTHER_FILES = 64
 
 
-def batch_bytes(cell: Cell, facts: Facts) -> int | None:
+def batch_bytes(cell: Cell, facts: HazardFacts) -> int | None:
     """Bytes of a batch on the host, None where its rows are not known."""
     row_bytes = facts.needs.row_bytes
     return None if row_bytes is None else row_bytes * cell.batch_size
@@ -28,7 +28,7 @@ def queued_batches(cell: Cell) -> int:
     return cell.workers * (cell.prefetch or 0)
 
 
-def _memory(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+def _memory(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     """Forked workers share their parent's pages, so only new ones count with their own size."""
     available_bytes = facts.limits.memory_bytes
     if not cell.workers or available_bytes is None:
@@ -61,7 +61,7 @@ def _memory(cell: Cell, facts: Facts) -> Iterator[Hazard]:
     )
 
 
-def _shared_memory(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+def _shared_memory(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     free_bytes, each_bytes = facts.limits.shm_bytes, batch_bytes(cell, facts)
     if not cell.workers or free_bytes is None or facts.limits.system != "Linux":
         return
@@ -83,7 +83,7 @@ def _shared_memory(cell: Cell, facts: Facts) -> Iterator[Hazard]:
     )
 
 
-def _open_files(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+def _open_files(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     """Where tensors are shared by descriptor each tensor of a waiting batch keeps a file open."""
     most, tensors = facts.limits.open_files, facts.needs.tensors_per_batch
     strategy = facts.examination.sharing_strategy if facts.examination else ""

@@ -11,29 +11,29 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ctrkit.core.checkup import LEVELS, Hazard, HazardFinding
 from ctrkit.core.config import Cell
-from ctrkit.probe.hazards.facts import Facts
+from ctrkit.probe.hazards.facts import HazardFacts
 from ctrkit.probe.hazards.fork_rules import FORK_RULES
 from ctrkit.probe.hazards.limit_rules import LIMIT_RULES
 from ctrkit.probe.hazards.spawn_rules import SPAWN_RULES
 from ctrkit.probe.hazards.system_rules import SYSTEM_RULES
 
-Rule = Callable[[Cell, Facts], Iterator[Hazard]]
+Rule = Callable[[Cell, HazardFacts], Iterator[Hazard]]
 RULES: tuple[Rule, ...] = (*FORK_RULES, *LIMIT_RULES, *SPAWN_RULES, *SYSTEM_RULES)
 
 
-def hazards_of(cell: Cell, facts: Facts | None = None) -> list[Hazard]:
+def hazards_of(cell: Cell, facts: HazardFacts | None = None) -> list[Hazard]:
     """The rules that a cell meets: refusals first, then warnings, then notes."""
-    known = Facts() if facts is None else facts
+    known = HazardFacts() if facts is None else facts
     found = [hazard for rule in RULES for hazard in rule(cell, known)]
     return sorted(found, key=lambda hazard: LEVELS.index(hazard.level))
 
 
-def refusal(cell: Cell, facts: Facts | None = None) -> Hazard | None:
+def refusal(cell: Cell, facts: HazardFacts | None = None) -> Hazard | None:
     """The rule that refuses this cell, None if it may run."""
     return next((h for h in hazards_of(cell, facts) if h.refuses), None)
 
 
-def findings_of(cells: Iterable[Cell], facts: Facts) -> list[HazardFinding]:
+def findings_of(cells: Iterable[Cell], facts: HazardFacts) -> list[HazardFinding]:
     """The hazards of all cells, each named once with its cells; refusals first."""
     met: dict[tuple[str, str], list[tuple[Cell, Hazard]]] = {}
     for cell in cells:
@@ -54,7 +54,7 @@ def _load(cell: Cell) -> tuple[int, int]:
     return cell.workers, cell.workers * (cell.prefetch or 0) * cell.batch_size
 
 
-def warning_lines(cells: Sequence[Cell], facts: Facts) -> tuple[str, ...]:
+def warning_lines(cells: Sequence[Cell], facts: HazardFacts) -> tuple[str, ...]:
     """A short line for each warning that these cells meet."""
     return tuple(
         f"warning, {finding.hazard.name}: {finding.hazard.text}"

@@ -8,7 +8,7 @@ from ctrkit.core.checkup import Hazard
 from ctrkit.core.config import Cell
 from ctrkit.core.records import LoaderPart
 from ctrkit.core.units import format_bytes
-from ctrkit.probe.hazards.facts import Facts
+from ctrkit.probe.hazards.facts import HazardFacts
 
 _PYTORCH = "https://github.com/pytorch/pytorch/issues"
 _GUIDELINES = "https://docs.python.org/3/library/multiprocessing.html"
@@ -17,17 +17,17 @@ _MULTIPROCESSING = "https://pytorch.org/docs/stable/notes/multiprocessing.html"
 PIPE_BYTES = 65_536
 
 
-def _starts_anew(cell: Cell, facts: Facts) -> str:
+def _starts_anew(cell: Cell, facts: HazardFacts) -> str:
     """The start method where workers receive what they need pickled, else empty."""
     method = facts.start_method(cell) if cell.workers else None
     return method if method in ("spawn", "forkserver") else ""
 
 
-def _parts(facts: Facts) -> list[LoaderPart]:
+def _parts(facts: HazardFacts) -> list[LoaderPart]:
     return facts.examination.parts if facts.examination else []
 
 
-def _not_picklable(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+def _not_picklable(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     method = _starts_anew(cell, facts)
     if not method:
         return
@@ -48,7 +48,7 @@ def _not_picklable(cell: Cell, facts: Facts) -> Iterator[Hazard]:
         )
 
 
-def _main_guard(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+def _main_guard(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     unguarded = facts.noted("unguarded")
     if _starts_anew(cell, facts) and unguarded:
         first = unguarded[0]
@@ -61,7 +61,7 @@ def _main_guard(cell: Cell, facts: Facts) -> Iterator[Hazard]:
         )
 
 
-def _large_data_set(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+def _large_data_set(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     method = _starts_anew(cell, facts)
     size_bytes = sum(part.pickled_bytes for part in _parts(facts))
     if method and size_bytes > PIPE_BYTES:
@@ -77,7 +77,7 @@ def _large_data_set(cell: Cell, facts: Facts) -> Iterator[Hazard]:
         )
 
 
-def _memory_maps(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+def _memory_maps(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     size_bytes = sum(part.memmap_bytes for part in _parts(facts))
     if _starts_anew(cell, facts) and size_bytes:
         yield Hazard(
@@ -89,7 +89,7 @@ def _memory_maps(cell: Cell, facts: Facts) -> Iterator[Hazard]:
         )
 
 
-def _device_tensors(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+def _device_tensors(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     devices = sorted({device for part in _parts(facts) for device in part.device_tensors})
     if not cell.workers or not devices:
         return

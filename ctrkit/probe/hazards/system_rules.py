@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from ctrkit.core.checkup import Hazard
 from ctrkit.core.config import Cell
-from ctrkit.probe.hazards.facts import Facts
+from ctrkit.probe.hazards.facts import HazardFacts
 
 _PYTORCH = "https://github.com/pytorch/pytorch/issues"
 
 
-def _macos_start(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+def _macos_start(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     if cell.workers and facts.limits.system == "Darwin" and facts.start_method(cell) == "spawn":
         yield Hazard(
             name="workers start slowly on macOS",
@@ -23,7 +23,7 @@ def _macos_start(cell: Cell, facts: Facts) -> Iterator[Hazard]:
         )
 
 
-def _macos_sharing(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+def _macos_sharing(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     if cell.workers and facts.limits.system == "Darwin":
         yield Hazard(
             name="file_system sharing",
@@ -35,7 +35,7 @@ def _macos_sharing(cell: Cell, facts: Facts) -> Iterator[Hazard]:
         )
 
 
-def _macos_exit(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+def _macos_exit(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     new = facts.limits.python_version >= (3, 12)
     if cell.workers and facts.limits.system == "Darwin" and new:
         yield Hazard(
@@ -48,7 +48,7 @@ def _macos_exit(cell: Cell, facts: Facts) -> Iterator[Hazard]:
         )
 
 
-def _pinned_for_mps(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+def _pinned_for_mps(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     pins = cell.pin or (facts.examination is not None and facts.examination.pins)
     if cell.device == "mps" and pins:
         yield Hazard(
@@ -60,7 +60,7 @@ def _pinned_for_mps(cell: Cell, facts: Facts) -> Iterator[Hazard]:
         )
 
 
-def _default_device(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+def _default_device(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     look = facts.examination
     if look is None or not look.shuffles or look.default_device == look.generator_device:
         return
@@ -74,7 +74,7 @@ def _default_device(cell: Cell, facts: Facts) -> Iterator[Hazard]:
     )
 
 
-def _not_examined(cell: Cell, facts: Facts) -> Iterator[Hazard]:
+def _not_examined(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     if facts.examination is not None and facts.examination.problem:
         yield Hazard(
             name="loader not examined",

@@ -15,7 +15,7 @@ from torch import nn
 from ctrkit.child.training.distributed import ALONE, SummedModel, checksum, joined
 from ctrkit.child.training.rendezvous import meet
 from ctrkit.core.errors import UsageError
-from ctrkit.ctr.models.embedding_tables import Table
+from ctrkit.ctr.models.embedding_tables import EmbeddingTable
 
 ROWS, SIZE, WIDTH = 7, 50, 4  # 4 rows and 3
 
@@ -26,7 +26,10 @@ class Model(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(3)
-        self.once, self.twice = Table(SIZE, WIDTH, padding_idx=0), Table(SIZE, WIDTH)
+        self.once, self.twice = (
+            EmbeddingTable(SIZE, WIDTH, padding_idx=0),
+            EmbeddingTable(SIZE, WIDTH),
+        )
         self.head = nn.Linear(2 * WIDTH, 1)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
@@ -35,7 +38,7 @@ class Model(nn.Module):
         return found
 
 
-class Unknowing(Table):
+class Unknowing(EmbeddingTable):
     """As on an accelerator: the table does not know which rows were touched."""
 
     def touched(self) -> None:

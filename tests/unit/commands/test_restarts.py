@@ -12,7 +12,7 @@ import torch
 
 from ctrkit.commands import restarts
 from ctrkit.commands.restarts import RestartRules, Supervision, lost_steps, order_note
-from ctrkit.commands.usable_checkpoint import Position
+from ctrkit.commands.usable_checkpoint import SavedPosition
 from ctrkit.core.config import Cell, ChildSpec, TrainPlan, WorkloadSpec, make_cell
 from ctrkit.core.errors import CtrkitError
 from ctrkit.core.progress import Progress, Stage
@@ -272,20 +272,22 @@ def test_an_earlier_error_is_not_taken_for_this_launchs(run: RunFolder) -> None:
 @pytest.mark.parametrize(
     ("progress", "position", "lost"),
     [
-        (None, Position(1, 0), 0),
-        (at(0, 0, Stage.DATA), Position(2, 30), 0),  # it had not begun
-        (at(1, 40), Position(1, 25), 15),
-        (at(1, 100, Stage.EPOCH_BOUNDARY), Position(2, 0), 0),
-        (at(3, 40), Position(1, 25), 215),
-        (at(3, 40, steps=0), Position(1, 25), None),
+        (None, SavedPosition(1, 0), 0),
+        (at(0, 0, Stage.DATA), SavedPosition(2, 30), 0),  # it had not begun
+        (at(1, 40), SavedPosition(1, 25), 15),
+        (at(1, 100, Stage.EPOCH_BOUNDARY), SavedPosition(2, 0), 0),
+        (at(3, 40), SavedPosition(1, 25), 215),
+        (at(3, 40, steps=0), SavedPosition(1, 25), None),
     ],
 )
-def test_steps_that_are_lost(progress: Progress | None, position: Position, lost: int) -> None:
+def test_steps_that_are_lost(progress: Progress | None, position: SavedPosition, lost: int) -> None:
     assert lost_steps(progress, position) == lost
 
 
 def test_the_order_of_a_users_loader_is_the_users() -> None:
     custom = make_cell(loader="custom")
-    assert order_note(THREAD, Position(2, 30)) is None
-    assert "epoch 2 begins anew" in (order_note(custom, Position(2, 0)) or "")
-    assert "some rows of that epoch may come twice" in (order_note(custom, Position(2, 30)) or "")
+    assert order_note(THREAD, SavedPosition(2, 30)) is None
+    assert "epoch 2 begins anew" in (order_note(custom, SavedPosition(2, 0)) or "")
+    assert "some rows of that epoch may come twice" in (
+        order_note(custom, SavedPosition(2, 30)) or ""
+    )

@@ -21,7 +21,7 @@ from ctrkit.commands.resuming import (
     save_spec,
     starting_point,
 )
-from ctrkit.commands.usable_checkpoint import Position, Saved
+from ctrkit.commands.usable_checkpoint import Saved, SavedPosition
 from ctrkit.core.config import ChildSpec, Phase, TrainPlan, WorkloadSpec, make_cell
 from ctrkit.core.environment import code_versions
 from ctrkit.core.errors import UsageError
@@ -173,7 +173,7 @@ def test_a_damaged_checkpoint_is_told_of(
 def test_a_changed_workload_file_is_other_code(tmp_path: Path) -> None:
     file = tmp_path / "loop.py"
     file.write_text("x = 1\n")
-    saved = Saved(position=Position(1, 0), code=code_versions(f"{file}:Work"))
+    saved = Saved(position=SavedPosition(1, 0), code=code_versions(f"{file}:Work"))
     file.write_text("x = 2\n")
     words = code_differences(saved, code_versions(f"{file}:Work"))
     assert words == "the workload's file has changed since the checkpoint"

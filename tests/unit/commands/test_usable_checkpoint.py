@@ -11,7 +11,7 @@ import torch
 from ctrkit.child.training.checkpoint import load_checkpoint, save_checkpoint
 from ctrkit.child.training.seeding import rng_state
 from ctrkit.commands.usable_checkpoint import (
-    Position,
+    SavedPosition,
     read_saved,
     recover,
     usable_checkpoint,
@@ -36,7 +36,7 @@ def test_the_position_is_read_as_it_was_written(tmp_path: Path) -> None:
     save(tmp_path / "last.pt", 3, 17)
     saved = read_saved(tmp_path / "last.pt")
     assert saved is not None
-    assert saved.position == Position(epoch=3, batch=17)
+    assert saved.position == SavedPosition(epoch=3, batch=17)
     assert usable_checkpoint(tmp_path) == recover(tmp_path) == saved
 
 
@@ -48,7 +48,7 @@ def test_nothing_that_a_checkpoint_names_is_run(tmp_path: Path) -> None:
     torch.save({"bad": Hostile(), "position": {"epoch": 1, "batch": 2}}, tmp_path / "last.pt")
     saved = read_saved(tmp_path / "last.pt")
     assert saved is not None
-    assert saved.position == Position(epoch=1, batch=2)
+    assert saved.position == SavedPosition(epoch=1, batch=2)
     assert not (tmp_path / "made").exists()
 
 
@@ -82,8 +82,8 @@ def test_the_newest_whole_one_takes_the_place_of_the_last(
     (tmp_path / "last.pt").unlink(missing_ok=True)  # a second save kept it
     if last == "damaged":
         (tmp_path / "last.pt").write_bytes(b"half a check")
-    name, position = ("previous.pt", Position(3, 10)) if previous == "whole" else (
-        "best.pt", Position(2, 0))  # fmt: skip
+    name, position = ("previous.pt", SavedPosition(3, 10)) if previous == "whole" else (
+        "best.pt", SavedPosition(2, 0))  # fmt: skip
     found = recover(tmp_path)
     assert found is not None
     assert found.position == position
@@ -107,7 +107,7 @@ def test_a_disk_without_links_gets_a_copy(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(os, "link", no_links)
     saved = usable_checkpoint(tmp_path)
     assert saved is not None
-    assert saved.position == Position(epoch=2, batch=0)
+    assert saved.position == SavedPosition(epoch=2, batch=0)
     assert (tmp_path / "last.pt").stat().st_mtime == (tmp_path / "best.pt").stat().st_mtime
 
 
@@ -115,7 +115,7 @@ def test_one_of_an_older_ctrkit_has_no_versions(tmp_path: Path) -> None:
     torch.save({"position": {"epoch": 1, "batch": 2}}, tmp_path / "last.pt")
     saved = read_saved(tmp_path / "last.pt")
     assert saved is not None
-    assert (saved.position, saved.code) == (Position(1, 2), {})
+    assert (saved.position, saved.code) == (SavedPosition(1, 2), {})
 
 
 def test_where_all_are_damaged_nothing_is_touched(tmp_path: Path) -> None:

@@ -1,13 +1,13 @@
 import pytest
 
 from ctrkit.core.config import make_cell
-from ctrkit.probe.finalists import Standing, next_finals, relation
+from ctrkit.probe.finalists import CellStanding, next_finals, relation
 
 A, B, C, D = (make_cell(loader="batches", workers=w) for w in (0, 1, 2, 3))
 
 
 def standing(cell, measured=None, predicted=None, launches=0, last=-1, half=0.05):
-    return Standing(
+    return CellStanding(
         cell=cell, measured=measured, predicted=predicted, relative_half=half, launches=launches,
         last=last,
     )  # fmt: skip

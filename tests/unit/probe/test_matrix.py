@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from ctrkit.core.checkup import MachineLimits
 from ctrkit.core.errors import UsageError
 from ctrkit.core.records import LoaderNeeds
-from ctrkit.probe.hazards.facts import Facts
+from ctrkit.probe.hazards.facts import HazardFacts
 from ctrkit.probe.matrix import build_matrix, default_workers
 
 
@@ -172,7 +172,9 @@ def test_no_cell_is_invalid_or_there_twice(inspection, workers, prefetch, pin, d
 
 
 def test_the_memory_rule_refuses_here_and_other_hazards_are_warnings_in_a_line(inspection):
-    facts = Facts(limits=MachineLimits(memory_bytes=1000), needs=LoaderNeeds(worker_bytes=300))
+    facts = HazardFacts(
+        limits=MachineLimits(memory_bytes=1000), needs=LoaderNeeds(worker_bytes=300)
+    )
     asked = {"workers": [0, 2, 3], "loader": ["rows"], "start_method": ["spawn", "fork"]}
     plan = build_matrix(inspection(), asked, cores=4, facts=facts)
     refused = {(cell.workers, cell.start_method) for cell, _ in plan.refused}

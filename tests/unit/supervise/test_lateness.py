@@ -11,7 +11,7 @@ from ctrkit.core.config import make_cell
 from ctrkit.core.records import Recommendation
 from ctrkit.supervise.lateness import (
     Promise,
-    Standing,
+    SessionProgress,
     forecast,
     late_by_s,
     late_cause,
@@ -24,12 +24,12 @@ PROMISE = Promise(startup_s=10.0, epoch_s=HOUR, low=0.95, high=1.05)
 BEGAN = time.mktime((2026, 3, 5, 1, 0, 0, 0, 0, -1))  # at 01:00 local time
 
 
-def standing(**values: Any) -> Standing:
+def standing(**values: Any) -> SessionProgress:
     defaults = {
         "epochs": 10, "began": 0.0, "done": 1.0, "elapsed_s": HOUR + 10.0, "productive_s": HOUR,
         "steps": 500,
     }  # fmt: skip
-    return Standing(**(defaults | values))
+    return SessionProgress(**(defaults | values))
 
 
 def row(minute: int = 0, **values: Any) -> LedgerRow:

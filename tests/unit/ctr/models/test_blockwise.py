@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ctrkit.ctr.models.mamba import MambaLayer
-from ctrkit.ctr.models.packing import Block, pack_histories
+from ctrkit.ctr.models.packing import PackedBlock, pack_histories
 
 WIDTH = 6
 
@@ -53,7 +53,7 @@ def test_values_and_gradients_are_those_of_the_whole(
 def test_gradcheck() -> None:
     layer = make_layer()
     tokens = torch.randn(6, WIDTH, dtype=torch.float64, requires_grad=True)
-    blocks = (Block(0, 2, 2), Block(4, 1, 2))
+    blocks = (PackedBlock(0, 2, 2), PackedBlock(4, 1, 2))
     assert torch.autograd.gradcheck(lambda given: layer(given, blocks), (tokens,))
 
 
@@ -76,7 +76,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
 def test_without_any_step_there_is_no_gradient() -> None:
     layer = make_layer()
     tokens = torch.randn(0, WIDTH, dtype=torch.float64, requires_grad=True)
-    out = layer(tokens, (Block(0, 0, 3),))
+    out = layer(tokens, (PackedBlock(0, 0, 3),))
     for gradient in gradients(out, layer, tokens):
         assert not gradient.any()
 
@@ -88,7 +88,7 @@ def test_nothing_but_the_input_is_kept_for_the_backward_pass() -> None:
         lambda tensor: kept.append(tensor.numel()) or tensor, lambda tensor: tensor
     ):
         tokens = torch.randn(400, WIDTH, requires_grad=True)
-        layer(tokens, (Block(0, 50, 8),))
+        layer(tokens, (PackedBlock(0, 50, 8),))
     assert sum(kept) == tokens.numel() + sum(p.numel() for p in layer.parameters())
 
 
@@ -96,7 +96,7 @@ def test_nothing_but_the_input_is_kept_for_the_backward_pass() -> None:
 def test_autocast_goes_over_all_tokens(autocast: bool) -> None:
     layer = make_layer(torch.float32)
     tokens = torch.randn(12, WIDTH, requires_grad=True)
-    blocks = (Block(0, 4, 3),)
+    blocks = (PackedBlock(0, 4, 3),)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         out = layer(tokens, blocks)
     assert out.dtype == torch.float32

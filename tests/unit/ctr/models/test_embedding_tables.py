@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ctrkit.ctr.models.embedding_tables import Table
+from ctrkit.ctr.models.embedding_tables import EmbeddingTable
 
 SIZE, WIDTH = 9, 3
 IDS = st.lists(st.integers(0, SIZE - 1), min_size=1, max_size=12)
 
 
-def pair(padding_idx: int | None = 0) -> tuple[Table, nn.Embedding]:
+def pair(padding_idx: int | None = 0) -> tuple[EmbeddingTable, nn.Embedding]:
     torch.manual_seed(0)
-    table = Table(SIZE, WIDTH, padding_idx=padding_idx)
+    table = EmbeddingTable(SIZE, WIDTH, padding_idx=padding_idx)
     plain = nn.Embedding(SIZE, WIDTH, padding_idx=padding_idx)
     plain.load_state_dict(table.state_dict())
     return table, plain
@@ -124,7 +124,7 @@ def test_a_look_without_gradient_is_only_a_look(frozen: bool) -> None:
 @pytest.mark.parametrize("dense", [True, False])
 def test_the_gradient_of_several_ranks_replaces_this_ones(dense):
     torch.manual_seed(1)
-    table = Table(9, 2)
+    table = EmbeddingTable(9, 2)
     table.dense = dense
     table(torch.tensor([2, 5, 2])).sum().backward()
     own, _ = table.touched()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctrkit.ctr.models.mamba import RANK, STATE, TAPS, MambaBranch, MambaLayer, causal_conv
-from ctrkit.ctr.models.packing import Block, Packing, pack_histories
+from ctrkit.ctr.models.packing import PackedBlock, Packing, pack_histories
 
 WIDTH = 6
 LENGTHS = torch.tensor([3, 0, 5, 1, 4, 2])
@@ -90,7 +90,7 @@ def test_values_and_gradients_are_those_of_the_equations(
 
 
 def test_a_change_at_the_last_step_reaches_no_earlier_one(branch: MambaBranch) -> None:
-    block = (Block(0, LENGTH, 2),)
+    block = (PackedBlock(0, LENGTH, 2),)
     tokens = torch.randn(LENGTH * 2, WIDTH, dtype=torch.float64)
     changed = tokens.clone()
     changed[-2:, 0] += 1.0
@@ -106,7 +106,7 @@ def test_a_change_at_the_first_step_reaches_the_last_through_the_state(branch: M
     changed = tokens.clone()
     changed[0, 0] += 1.0
     layer = branch.layers[0]
-    block = (Block(0, steps, 1),)
+    block = (PackedBlock(0, steps, 1),)
     assert (layer(tokens, block)[-1] != layer(changed, block)[-1]).all()
 
 
@@ -129,7 +129,7 @@ def test_convolution_is_that_of_torch() -> None:
         expected = F.conv1d(
             F.pad(x.permute(1, 2, 0), (TAPS - 1, 0)), weight.T[:, None], bias, groups=5
         ).permute(2, 0, 1)
-        got = causal_conv(x.reshape(-1, 5), weight, bias, (Block(0, steps, 3),))
+        got = causal_conv(x.reshape(-1, 5), weight, bias, (PackedBlock(0, steps, 3),))
         torch.testing.assert_close(got.view_as(expected), expected)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ctrkit.ctr.models.packing import Block, pack_histories
+from ctrkit.ctr.models.packing import PackedBlock, pack_histories
 from ctrkit.ctr.models.scan import selective_scan
 
 
@@ -90,7 +90,7 @@ def test_gradcheck() -> None:
 def test_inputs_need_not_be_contiguous() -> None:
     torch.manual_seed(0)
     x, dt, a, b, c, d = (term.detach() for term in inputs(6, 4, 3))
-    blocks = (Block(0, 3, 2),)
+    blocks = (PackedBlock(0, 3, 2),)
     wide = torch.cat([b, c, x, dt], dim=1)
     parts = wide.split([3, 3, 4, 4], dim=1)
     y = selective_scan(parts[2], parts[3], a, parts[0], parts[1], d, blocks)
@@ -114,7 +114,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
 def test_float32_is_close_to_float64_over_a_long_row() -> None:
     torch.manual_seed(0)
     terms = inputs(50 * 4, 32, 16)
-    blocks = (Block(0, 50, 4),)
+    blocks = (PackedBlock(0, 50, 4),)
     exact = selective_scan(*terms, blocks)
     exact_grads = torch.autograd.grad(exact.square().mean(), terms)
     short = tuple(term.detach().float().requires_grad_() for term in terms)
@@ -129,7 +129,7 @@ def test_float32_is_close_to_float64_over_a_long_row() -> None:
 def test_a_change_reaches_no_earlier_step_and_no_other_row() -> None:
     torch.manual_seed(0)
     x, dt, a, b, c, d = (term.detach() for term in inputs(5 * 3, 4, 2))
-    blocks = (Block(0, 5, 3),)
+    blocks = (PackedBlock(0, 5, 3),)
     y = selective_scan(x, dt, a, b, c, d, blocks).view(5, 3, 4)
     for term in (x, dt, b, c):
         changed = term.clone()

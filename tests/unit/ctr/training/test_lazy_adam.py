@@ -8,19 +8,21 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ctrkit.ctr.models.embedding_tables import Table
+from ctrkit.ctr.models.embedding_tables import EmbeddingTable
 from ctrkit.ctr.training.lazy_adam import LazyAdam, Together
 
 SIZE, WIDTH, LR = 6, 2, 0.05
 
 
-def make(decay: float) -> tuple[Table, LazyAdam]:
+def make(decay: float) -> tuple[EmbeddingTable, LazyAdam]:
     torch.manual_seed(0)
-    table = Table(SIZE, WIDTH)
+    table = EmbeddingTable(SIZE, WIDTH)
     return table, LazyAdam([table], lr=LR, weight_decay=decay)
 
 
-def step(table: Table, optimizer: LazyAdam | Together, ids: list[int], scale: float) -> None:
+def step(
+    table: EmbeddingTable, optimizer: LazyAdam | Together, ids: list[int], scale: float
+) -> None:
     optimizer.zero_grad()
     (table(torch.tensor(ids)) * scale * torch.tensor([1.0, -2.0])).sum().backward()
     optimizer.step()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctrkit.core.config import Phase, load_phase
-from ctrkit.ctr.models.embedding_tables import Table
+from ctrkit.ctr.models.embedding_tables import EmbeddingTable
 from ctrkit.ctr.training.optimizers import clip_gradients, lr_at, make_adam, make_optimizer, set_lr
 
 
@@ -89,7 +89,7 @@ def test_clipping_keeps_the_direction():
 @pytest.mark.parametrize("dense", [True, False])
 def test_clipping_reads_only_the_touched_rows_of_tables(max_norm, dense):
     torch.manual_seed(0)
-    table, plain = Table(50, 3), torch.nn.Embedding(50, 3)
+    table, plain = EmbeddingTable(50, 3), torch.nn.Embedding(50, 3)
     plain.load_state_dict(table.state_dict())
     table.dense = dense
     weights = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
@@ -110,7 +110,7 @@ def test_clipping_without_any_gradient_is_a_norm_of_zero():
 
 
 def test_sparse_adam_takes_the_tables_and_adam_the_rest():
-    table, weight = Table(5, 2), torch.nn.Parameter(torch.ones(2))
+    table, weight = EmbeddingTable(5, 2), torch.nn.Parameter(torch.ones(2))
     phase = Phase(lr=0.5, weight_decay=0.1)
     assert isinstance(
         make_optimizer("adam", [table.weight, weight], [table], phase), torch.optim.Adam

@@ -5,7 +5,7 @@ import pytest
 from ctrkit.core.checkup import MachineLimits
 from ctrkit.core.config import make_cell
 from ctrkit.core.records import Examination, LoaderNeeds, LoaderPart
-from ctrkit.probe.hazards.facts import Facts, known_facts
+from ctrkit.probe.hazards.facts import HazardFacts, known_facts
 from ctrkit.probe.hazards.rules import findings_of, hazards_of, refusal, warning_lines
 from ctrkit.probe.hazards.source import SourceNote
 
@@ -22,11 +22,11 @@ def spawned(**axes):
 
 
 def names(cell, **facts):
-    return [hazard.name for hazard in hazards_of(cell, Facts(**facts))]
+    return [hazard.name for hazard in hazards_of(cell, HazardFacts(**facts))]
 
 
 def named(name, cell, **facts):
-    (hazard,) = [h for h in hazards_of(cell, Facts(**facts)) if h.name == name]
+    (hazard,) = [h for h in hazards_of(cell, HazardFacts(**facts)) if h.name == name]
     return hazard
 
 
@@ -51,17 +51,17 @@ def test_a_fork_beside_an_accelerator_in_use_is_refused_with_its_sources(device)
 )
 def test_nothing_else_is_refused(cell):
     assert refusal(cell) is None
-    assert refusal(cell, Facts(limits=MACOS)) is None
+    assert refusal(cell, HazardFacts(limits=MACOS)) is None
 
 
 def test_a_users_loader_is_warned_of_and_not_refused():
     cell = cell_with(device="mps")
-    assert refusal(cell, Facts(has_task=False)) is None
+    assert refusal(cell, HazardFacts(has_task=False)) is None
     assert named("fork with MPS", cell, has_task=False).level == "warning"
 
 
 def test_refusals_come_first_and_notes_last():
-    found = hazards_of(cell_with(device="mps"), Facts(limits=MACOS))
+    found = hazards_of(cell_with(device="mps"), HazardFacts(limits=MACOS))
     assert [h.name for h in found[:2]] == ["fork with MPS", "fork on macOS"]
     assert [h.level for h in found] == ["refusal", "warning", "note", "note"]
 
@@ -96,7 +96,7 @@ def test_openmp_over_fork_only_where_a_worker_raises_its_threads():
 @pytest.mark.parametrize(("available", "refused"), [(12_501, False), (12_499, True)])
 def test_memory_refuses_beyond_four_fifths_of_what_is_available(available, refused):
     # 2 workers of 1000 bytes and 2 x 2 batches of 2 rows of 1000 bytes: 10 000 of it
-    facts = Facts(
+    facts = HazardFacts(
         limits=MachineLimits(memory_bytes=available),
         needs=LoaderNeeds(worker_bytes=1000, row_bytes=1000),
     )
@@ -175,7 +175,7 @@ def test_a_missing_main_guard_matters_to_workers_that_import_the_file():
 @pytest.mark.parametrize(("size", "told"), [(65_536, False), (65_537, True)])
 def test_a_data_set_larger_than_a_pipe_is_a_note(size, told):
     look = Examination(parts=[LoaderPart(name="dataset", kind="Rows", pickled_bytes=size)])
-    found = hazards_of(spawned(), Facts(examination=look))
+    found = hazards_of(spawned(), HazardFacts(examination=look))
     assert [(h.name, h.level) for h in found] == (
         [("data set larger than a pipe", "note")] if told else []
     )
@@ -194,7 +194,7 @@ def test_memory_maps_and_device_tensors_are_warned_of():
 
 def test_macos_tells_of_its_workers_and_of_pins_that_do_nothing():
     found = hazards_of(
-        spawned(device="mps"), Facts(limits=MACOS, examination=Examination(pins=True))
+        spawned(device="mps"), HazardFacts(limits=MACOS, examination=Examination(pins=True))
     )
     assert {h.level for h in found} == {"note"}
     assert [h.name for h in found] == [
@@ -221,7 +221,7 @@ def test_a_look_that_failed_says_why():
 def test_findings_name_each_hazard_once_with_its_cells_and_the_heaviest_ones_words():
     cells = [make_cell(), spawned(workers=4), spawned(workers=2), cell_with()]
     part = LoaderPart(name="dataset", kind="Rows", pickled_bytes=100_000)
-    found = findings_of(cells, Facts(examination=Examination(parts=[part])))
+    found = findings_of(cells, HazardFacts(examination=Examination(parts=[part])))
     assert [(f.hazard.name, len(f.cells)) for f in found] == [
         ("fork with threads", 1), ("data set larger than a pipe", 2),
     ]  # fmt: skip
@@ -231,7 +231,7 @@ def test_findings_name_each_hazard_once_with_its_cells_and_the_heaviest_ones_wor
 def test_a_probe_shows_warnings_in_a_line_each_and_no_notes():
     cells = [cell_with(), cell_with(workers=1), spawned()]
     part = LoaderPart(name="dataset", kind="Rows", pickled_bytes=100_000)
-    (line,) = warning_lines(cells, Facts(examination=Examination(parts=[part])))
+    (line,) = warning_lines(cells, HazardFacts(examination=Examination(parts=[part])))
     assert line.startswith("warning, fork with threads: ")
 
 
