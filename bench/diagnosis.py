@@ -27,7 +27,7 @@ from ctrkit.core.runs import load_measurement
 from ctrkit.measure.diagnosis import BALANCED, Ceilings, diagnose
 from ctrkit.measure.projection import project
 from ctrkit.supervise.supervisor import run_child
-from ctrkit.supervise.time_limits import Budgets
+from ctrkit.supervise.time_limits import TimeLimits
 
 WORKLOAD = WorkloadSpec(target=f"{Path(__file__).resolve().parent / 'delays.py'}:workload")
 LEAST_SHARE = 0.65
@@ -159,7 +159,7 @@ class Bench:
                 kind="full", folder=str(folder), workload=WORKLOAD, cell=case.cell,
                 windows=WindowPlan(window_s=2.0, min_steps=12, max_steps=60, checkpoints=0),
             ),
-            budgets=Budgets(),
+            time_limits=TimeLimits(),
             evidence_folder=self.folder / f"evidence-{self.launches}",
         )  # fmt: skip
         measured = load_measurement(folder / "measurement.json")

@@ -29,7 +29,7 @@ from ctrkit.core.runs import load_measurement
 from ctrkit.measure.statistics import t_quantile
 from ctrkit.measure.steps import mean_step_s
 from ctrkit.supervise.supervisor import run_child
-from ctrkit.supervise.time_limits import Budgets
+from ctrkit.supervise.time_limits import TimeLimits
 
 WORKLOAD = """
 import numpy as np
@@ -69,7 +69,7 @@ def step_s(folder: Path, workers: int, stamped: bool, window_s: float, number: i
             cell=cell,
             windows=WindowPlan(window_s=window_s, max_steps=10**6, boundary=False),
         ),
-        budgets=Budgets(),
+        time_limits=TimeLimits(),
         evidence_folder=folder / "evidence",
     )
     measurement = load_measurement(trial / "measurement.json")

@@ -23,7 +23,7 @@ from ctrkit.core.config import ChildSpec, WindowPlan, WorkloadSpec, load_phase, 
 from ctrkit.core.environment import describe_environment
 from ctrkit.core.files import read_json, write_atomically, write_json
 from ctrkit.supervise.supervisor import run_child
-from ctrkit.supervise.time_limits import Budgets
+from ctrkit.supervise.time_limits import TimeLimits
 
 LIMITS_S = {"ctrkit --help": 0.25, "ctrkit report": 1.0, "a trial's overhead": 4.0}
 OPEN_LIMIT_S = 0.05
@@ -64,7 +64,7 @@ def trial_overhead_s(folder: Path, data: str) -> float:
         kind="full", folder=str(folder), windows=ONE_STEP,
         workload=WorkloadSpec(data=data, phase=phase), cell=make_cell(batch_size=64),
     )  # fmt: skip
-    outcome = run_child(spec, budgets=Budgets(), evidence_folder=folder / "evidence")
+    outcome = run_child(spec, time_limits=TimeLimits(), evidence_folder=folder / "evidence")
     if outcome.verdict != "ok":
         raise SystemExit(f"the trial ended as {outcome.verdict}: {outcome.reason}")
     stamps = read_json(folder / "measurement.json")["stamps"]

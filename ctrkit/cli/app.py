@@ -13,7 +13,6 @@ from ctrkit.cli.data import data_app
 from ctrkit.cli.options import (
     RUN,
     BatchSize,
-    BudgetsFile,
     Compile,
     Data,
     Device,
@@ -32,8 +31,10 @@ from ctrkit.cli.options import (
     StallTimeout,
     StartMethod,
     Threads,
+    TimeLimitsFile,
     Workers,
     WorkloadName,
+    with_current_names,
 )
 from ctrkit.core.errors import CtrkitError
 
@@ -102,7 +103,7 @@ def probe(
     ] = None,
     stall_timeout: StallTimeout = None,
     max_step: MaxStep = None,
-    budgets: BudgetsFile = None,
+    time_limits: TimeLimitsFile = None,
     run_refused: Annotated[
         bool,
         typer.Option("--run-refused", rich_help_panel=RUN,
@@ -121,12 +122,13 @@ def probe(
 
     Exit codes: 0 done, 2 bad input, 3 nothing could be projected, 4 no cell can run, 130 stopped.
     """
-    from ctrkit.commands.options import cell_axes, read_budgets, read_common
+    from ctrkit.commands.options import cell_axes, read_common, read_time_limits
     from ctrkit.commands.probe import probe as run
 
     run(
         common=read_common(
-            data, phase, workload, set_, read_budgets(stall_timeout, max_step, budgets), out
+            data, phase, workload, set_,
+            read_time_limits(stall_timeout, max_step, time_limits), out,
         ),
         axes=cell_axes(
             device=device, loader=loader, workers=workers, batch_size=batch_size,
@@ -207,7 +209,7 @@ def train(
     compile_: Compile = None,
     stall_timeout: StallTimeout = None,
     max_step: MaxStep = None,
-    budgets: BudgetsFile = None,
+    time_limits: TimeLimitsFile = None,
     out: Out = None,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -218,12 +220,13 @@ def train(
 
     Exit codes: 0 done, 2 bad input, 6 ended by the supervisor, 130 stopped by you.
     """
-    from ctrkit.commands.options import cell_axes, read_budgets, read_common
+    from ctrkit.commands.options import cell_axes, read_common, read_time_limits
     from ctrkit.commands.train import train as run
 
     run(
         common=read_common(
-            data, phase, workload, set_, read_budgets(stall_timeout, max_step, budgets), out
+            data, phase, workload, set_,
+            read_time_limits(stall_timeout, max_step, time_limits), out,
         ),
         axes=cell_axes(
             device=device, loader=loader, workers=workers, batch_size=batch_size,
@@ -308,7 +311,7 @@ def doctor(
     threads: Threads = None,
     stall_timeout: StallTimeout = None,
     max_step: MaxStep = None,
-    budgets: BudgetsFile = None,
+    time_limits: TimeLimitsFile = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=RUN)
     ] = False,
@@ -327,11 +330,12 @@ def doctor(
     Exit codes: 0 nothing is refused, 2 bad input, 4 something would be refused, 130 stopped.
     """
     from ctrkit.commands.doctor import doctor as run
-    from ctrkit.commands.options import cell_axes, read_budgets, read_common
+    from ctrkit.commands.options import cell_axes, read_common, read_time_limits
 
     run(
         common=read_common(
-            data, phase, workload, set_, read_budgets(stall_timeout, max_step, budgets), None
+            data, phase, workload, set_,
+            read_time_limits(stall_timeout, max_step, time_limits), None,
         ),
         axes=cell_axes(
             device=device, loader=loader, workers=workers, batch_size=batch_size,
@@ -353,7 +357,7 @@ def run_command() -> int:
         print("ctrkit: Windows is not supported; use Linux, macOS or WSL", file=sys.stderr)
         return 2
     try:
-        code = app(standalone_mode=False)
+        code = app(with_current_names(sys.argv[1:]), standalone_mode=False)
         return code if isinstance(code, int) else 0
     except CtrkitError as error:
         _say(str(error))

@@ -1,5 +1,6 @@
 """Options that several commands share, as typer reads them from signatures: names and help only."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -99,9 +100,9 @@ MaxStep = Annotated[
     typer.Option("--max-step", metavar="T", rich_help_panel=RUN,
                  help="Longest a step may burn CPU before three are known. Default: 10m."),
 ]  # fmt: skip
-BudgetsFile = Annotated[
+TimeLimitsFile = Annotated[
     Path | None,
-    typer.Option("--budgets", metavar="FILE", rich_help_panel=RUN,
+    typer.Option("--time-limits", metavar="FILE", rich_help_panel=RUN,
                  help="TOML: how long each stage may be silent, e.g. first_batch = \"5m\"."),
 ]  # fmt: skip
 Out = Annotated[
@@ -112,3 +113,17 @@ Out = Annotated[
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress display.", rich_help_panel=RUN)
 ]
+
+#: Names that options had before. They still work, and no help shows them.
+_OLD_NAMES = {"--budgets": "--time-limits"}
+
+
+def with_current_names(arguments: Sequence[str]) -> list[str]:
+    """The arguments with options' old names replaced; what stands after `--` stays as it is."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [*map(_with_current_name, arguments[:end]), *arguments[end:]]
+
+
+def _with_current_name(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    return f"{_OLD_NAMES.get(name, name)}{equals}{value}"

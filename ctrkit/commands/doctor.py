@@ -28,9 +28,9 @@ from ctrkit.report.live import stderr_console
 from ctrkit.report.terminal import print_report
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
 from ctrkit.supervise.supervisor import run_child
-from ctrkit.supervise.time_limits import Budgets, StageBudget
+from ctrkit.supervise.time_limits import StageLimit, TimeLimits
 
-#: a loader that takes longer to make is not looked at; a probe allows it its own budgets
+#: a loader that takes longer to make is not looked at; a probe allows it its own time limits
 LOOK_S = 120.0
 
 
@@ -74,7 +74,7 @@ def examine(
         folder = Path(temporary)
         outcome = run_child(
             ChildSpec(kind="examine", folder=temporary, workload=workload, cell=cell),
-            budgets=common.budgets.of_cell(cell),
+            time_limits=common.time_limits.of_cell(cell),
             evidence_folder=folder / "evidence",
             completion="examination.json",
             deadline_s=time.monotonic() + LOOK_S,
@@ -136,27 +136,27 @@ def check_up(
         notes=plan.notes,
         rules=len(RULES),
         versions=describe_environment()["versions"],
-        allowances=stage_allowances(plan.cells, common.budgets),
+        allowances=stage_allowances(plan.cells, common.time_limits),
     )
 
 
-def stage_allowances(cells: Sequence[Cell], budgets: Budgets) -> tuple[StageAllowance, ...]:
+def stage_allowances(cells: Sequence[Cell], time_limits: TimeLimits) -> tuple[StageAllowance, ...]:
     """How long each stage may be silent, of the cell with the most workers."""
     cell = max(cells, key=lambda cell: cell.workers, default=make_cell())
-    budgets = budgets.of_cell(cell)
+    time_limits = time_limits.of_cell(cell)
     found = []
     for stage in Stage:
-        found.append(_allowance(stage.label, budgets.for_stage(stage)))
-        if stage is Stage.STEP and budgets.stall_timeout_s is None:
-            least = budgets.for_stage(stage, (0.0,) * budgets.enough_steps)
-            reason = f"at least; or {budgets.steady_factor:g} x the median step"
+        found.append(_allowance(stage.label, time_limits.for_stage(stage)))
+        if stage is Stage.STEP and time_limits.stall_timeout_s is None:
+            least = time_limits.for_stage(stage, (0.0,) * time_limits.enough_steps)
+            reason = f"at least; or {time_limits.steady_factor:g} x the median step"
             found.append(_allowance("later steps", dataclasses.replace(least, reason=reason)))
     return tuple(found)
 
 
-def _allowance(stage: str, budget: StageBudget) -> StageAllowance:
+def _allowance(stage: str, limit: StageLimit) -> StageAllowance:
     return StageAllowance(
-        stage=stage, idle_s=budget.idle_s, burning_s=budget.burning_s, reason=budget.reason
+        stage=stage, idle_s=limit.idle_s, burning_s=limit.burning_s, reason=limit.reason
     )
 
 

@@ -22,7 +22,7 @@ from ctrkit.core.config import (
 from ctrkit.core.errors import UsageError
 from ctrkit.core.runs import check_out_folder
 from ctrkit.core.units import parse_duration_s
-from ctrkit.supervise.time_limits import Budgets
+from ctrkit.supervise.time_limits import TimeLimits
 
 Axes = Mapping[str, tuple[Any, ...]]
 """For each axis that was named on the command line its values, in the order given."""
@@ -35,10 +35,10 @@ _CHOICES = {
     "precision": PRECISIONS,
 }
 _LEAST = {"workers": 0, "batch_size": 1, "prefetch": 1, "threads": 1, "nproc": 1}
-_BUDGET_NUMBERS = ("steady_factor",)
-_BUDGET_DURATIONS = tuple(
+_LIMIT_NUMBERS = ("steady_factor",)
+_LIMIT_DURATIONS = tuple(
     f.name.removesuffix("_s")
-    for f in dataclasses.fields(Budgets)
+    for f in dataclasses.fields(TimeLimits)
     if f.name.endswith("_s") and f.name != "stall_timeout_s"
 )
 _SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -51,7 +51,7 @@ class CommonOptions:
     data: Path | None
     phase: Phase
     target: str
-    budgets: Budgets
+    time_limits: TimeLimits
     out: Path | None
 
 
@@ -60,7 +60,7 @@ def read_common(
     phase: str,
     workload: str | None,
     set_: Sequence[str] | None,
-    budgets: Budgets,
+    time_limits: TimeLimits,
     out: Path | None,
 ) -> CommonOptions:
     """The checked options.
@@ -76,7 +76,7 @@ def read_common(
         data=data,
         phase=load_phase(phase, _overrides(set_ or ())),
         target=_target(workload),
-        budgets=budgets,
+        time_limits=time_limits,
         out=out,
     )
 
@@ -93,44 +93,44 @@ def duration_s(option: str, text: str | None) -> float | None:
         raise UsageError(f"{option}: {error}") from None
 
 
-def read_budgets(
+def read_time_limits(
     stall_timeout: str | None = None, max_step: str | None = None, file: Path | None = None
-) -> Budgets:
-    """How long each stage may be silent: the defaults, `--budgets FILE` and the two options.
+) -> TimeLimits:
+    """How long each stage may be silent: the defaults, `--time-limits FILE` and the two options.
 
     Raises:
         UsageError: no duration, no such file, an unknown key, ...
     """
-    changes: dict[str, Any] = {} if file is None else _budgets_file(file)
+    changes: dict[str, Any] = {} if file is None else _time_limits_file(file)
     for name, option, text in (
         ("stall_timeout_s", "--stall-timeout", stall_timeout),
         ("max_step_s", "--max-step", max_step),
     ):
         if text is not None:
             changes[name] = duration_s(option, text)
-    return dataclasses.replace(Budgets(), **changes)
+    return dataclasses.replace(TimeLimits(), **changes)
 
 
-def _budgets_file(path: Path) -> dict[str, float]:
+def _time_limits_file(path: Path) -> dict[str, float]:
     try:
         values = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise UsageError(f"--budgets {path}: cannot be read: {error.strerror}") from None
+        raise UsageError(f"--time-limits {path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--budgets {path}: not valid TOML: {error}") from None
+        raise UsageError(f"--time-limits {path}: not valid TOML: {error}") from None
     changes: dict[str, float] = {}
     for key, value in values.items():
-        where = f"--budgets {path}: {key}"
-        if key in _BUDGET_NUMBERS:
+        where = f"--time-limits {path}: {key}"
+        if key in _LIMIT_NUMBERS:
             if isinstance(value, bool) or not isinstance(value, int | float) or value < 1:
                 raise UsageError(f"{where}: is {value!r}, but must be a number of at least 1")
             changes[key] = value
-        elif key in _BUDGET_DURATIONS:
+        elif key in _LIMIT_DURATIONS:
             seconds = duration_s(where, str(value))
             assert seconds is not None
             changes[f"{key}_s"] = seconds
         else:
-            known = ", ".join((*_BUDGET_DURATIONS, *_BUDGET_NUMBERS))
+            known = ", ".join((*_LIMIT_DURATIONS, *_LIMIT_NUMBERS))
             raise UsageError(f"{where}: unknown key; known are {known}")
     return changes
 

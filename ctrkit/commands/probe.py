@@ -40,7 +40,7 @@ from ctrkit.supervise.conditions import (
     unknowns,
 )
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
-from ctrkit.supervise.time_limits import Budgets
+from ctrkit.supervise.time_limits import TimeLimits
 
 BRIEF_BUDGET_S = 60.0
 _LEAST_BUDGET_S = 5.0
@@ -54,7 +54,7 @@ class ProbeOptions:
     thorough: bool = False
     deadline_s: float | None = None
     run_refused: bool = False
-    budgets: Budgets = field(default_factory=Budgets)
+    time_limits: TimeLimits = field(default_factory=TimeLimits)
     quiet: bool = False
 
 
@@ -82,7 +82,7 @@ def probe(
         thorough=thorough,
         deadline_s=duration_s("--deadline", deadline),
         run_refused=run_refused,
-        budgets=common.budgets,
+        time_limits=common.time_limits,
         quiet=quiet,
     )
     workload = find_workload(common, quiet=quiet)
@@ -120,7 +120,7 @@ def brief_probe(
     Raises:
         NoViableCellError, InconclusiveError, InterruptedRunError: as `probe`.
     """
-    options = ProbeOptions(budget_s=BRIEF_BUDGET_S, budgets=common.budgets, quiet=quiet)
+    options = ProbeOptions(budget_s=BRIEF_BUDGET_S, time_limits=common.time_limits, quiet=quiet)
     began_s = time.monotonic()
     plan = build_matrix(inspection, axes, facts=gather_facts(workload, inspection))
     run = _create_run(["probe"], workload, inspection, options, None)
@@ -164,9 +164,9 @@ def search_and_recommend(
 ) -> Recommendation:
     """Search within what is left of the budget and save everything as soon as it is known."""
     with ProbeDisplay(budget_s=options.budget_s, cells=plan.cells, quiet=options.quiet) as display:
-        for note in (options.budgets.in_words(), *plan.notes, *plan.warnings):
+        for note in (options.time_limits.in_words(), *plan.notes, *plan.warnings):
             display.message(note)
-        launcher = TrialLauncher(run, workload, options.budgets, stop, display)
+        launcher = TrialLauncher(run, workload, options.time_limits, stop, display)
         looked = look_at_host()
         records: list[TrialRecord] = []
 

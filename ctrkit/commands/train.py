@@ -48,7 +48,7 @@ from ctrkit.supervise.awake import Awake
 from ctrkit.supervise.sampler import host_slept_s
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
 from ctrkit.supervise.supervisor import Outcome, Tick, run_child
-from ctrkit.supervise.time_limits import Budgets
+from ctrkit.supervise.time_limits import TimeLimits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ def train(
             run, spec = _resumed(resume, axes, options, common, argv)
         with plain_disk_errors(run):
             save_spec(spec)
-            _train(run, spec, options, common.budgets, stop)
+            _train(run, spec, options, common.time_limits, stop)
 
 
 def _with_horizon(workload: WorkloadSpec, epochs: int | None) -> WorkloadSpec:
@@ -259,7 +259,7 @@ def _train(
     run: RunFolder,
     spec: ChildSpec,
     options: TrainOptions,
-    budgets: Budgets,
+    time_limits: TimeLimits,
     stop: StopRequest,
 ) -> None:
     assert spec.train is not None, "a train spec has a train plan"
@@ -274,7 +274,7 @@ def _train(
         epochs=spec.train.epochs, projection=run.info.projection, quiet=options.quiet
     )
     with awake or nullcontext(), shown as display:
-        display.message(budgets.in_words())
+        display.message(time_limits.in_words())
         watch = EpochWatch(
             run.path / "epochs.csv", display, before if spec.train.resume else 0, stop
         )
@@ -288,7 +288,7 @@ def _train(
             times.launched()
             outcome = run_child(
                 spec,
-                budgets=budgets.of_cell(spec.cell),
+                time_limits=time_limits.of_cell(spec.cell),
                 evidence_folder=evidence_folder,
                 completion="outcome.json",
                 on_tick=follow,

@@ -16,7 +16,7 @@ from ctrkit.report.live_probe import ProbeDisplay
 from ctrkit.report.silence import SilenceNotice
 from ctrkit.supervise.stop import StopRequest
 from ctrkit.supervise.supervisor import Outcome, Tick, run_child
-from ctrkit.supervise.time_limits import Budgets
+from ctrkit.supervise.time_limits import TimeLimits
 
 _PAUSE_S = 1.0
 
@@ -28,11 +28,11 @@ class TrialLauncher:
         self,
         run: RunFolder,
         workload: WorkloadSpec,
-        budgets: Budgets,
+        time_limits: TimeLimits,
         stop: StopRequest,
         display: ProbeDisplay,
     ) -> None:
-        self.run, self.workload, self.budgets = run, workload, budgets
+        self.run, self.workload, self.time_limits = run, workload, time_limits
         self.stop, self.display = stop, display
         self.launches = 0
         self._silence = SilenceNotice()
@@ -52,7 +52,7 @@ class TrialLauncher:
                 cell=request.cell,
                 windows=request.windows,
             ),
-            budgets=self.budgets.of_cell(request.cell),
+            time_limits=self.time_limits.of_cell(request.cell),
             evidence_folder=self.run.path / "evidence" / name,
             deadline_s=deadline_s,
             on_tick=self._tick,

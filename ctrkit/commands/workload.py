@@ -18,7 +18,7 @@ from ctrkit.probe.hazards.source import look_at_source
 from ctrkit.report.building import build_display
 from ctrkit.supervise.stop import StopRequest
 from ctrkit.supervise.supervisor import run_child
-from ctrkit.supervise.time_limits import Budgets
+from ctrkit.supervise.time_limits import TimeLimits
 
 
 def find_workload(common: CommonOptions, *, quiet: bool) -> WorkloadSpec:
@@ -50,7 +50,7 @@ def inspect_workload(workload: WorkloadSpec, stop: StopRequest) -> Inspection:
         folder = Path(temporary)
         outcome = run_child(
             ChildSpec(kind="inspect", folder=temporary, workload=workload, cell=make_cell()),
-            budgets=Budgets(),
+            time_limits=TimeLimits(),
             evidence_folder=folder / "evidence",
             completion="inspection.json",
             stop=stop,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctrkit.core.units import format_duration
 from ctrkit.supervise.supervisor import Tick
 
-_SAID_FROM = 0.5  # of the budget
+_SAID_FROM = 0.5  # of the limit
 
 
 class SilenceNotice:
@@ -15,8 +15,8 @@ class SilenceNotice:
         self._said = False
 
     def __call__(self, tick: Tick) -> str | None:
-        """The line, at the moment when half of the budget is over; else None."""
-        if tick.silent_s < _SAID_FROM * tick.budget.idle_s:
+        """The line, at the moment when half of the limit is over; else None."""
+        if tick.silent_s < _SAID_FROM * tick.limit.idle_s:
             self._said = False
             return None
         if self._said:
@@ -24,5 +24,5 @@ class SilenceNotice:
         self._said = True
         return (
             f"no progress in stage '{tick.stage.label}' for {format_duration(tick.silent_s)}; "
-            f"after {format_duration(tick.budget.idle_s)} it is judged ({tick.budget.reason})"
+            f"after {format_duration(tick.limit.idle_s)} it is judged ({tick.limit.reason})"
         )

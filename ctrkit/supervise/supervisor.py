@@ -29,7 +29,7 @@ from ctrkit.supervise.launch import Child
 from ctrkit.supervise.memory_kills import KillCounters
 from ctrkit.supervise.sampler import TreeSample, TreeSampler, host_slept_s
 from ctrkit.supervise.stop import StopRequest
-from ctrkit.supervise.time_limits import Budgets, StageBudget
+from ctrkit.supervise.time_limits import StageLimit, TimeLimits
 from ctrkit.supervise.watchdog import (
     Silence,
     Verdict,
@@ -41,7 +41,7 @@ from ctrkit.supervise.watchdog import (
 
 _POLL_S = 0.2
 _SAMPLE_S, _SUSPECT_SAMPLE_S = 2.0, 0.5
-_SUSPECT_S = 2.0  # before the end of a budget
+_SUSPECT_S = 2.0  # before the end of a limit
 _WEIGH_WITHIN_S = 5.0  # of silence; later the memory figure is left alone
 _STEPS_KEPT = 101
 
@@ -53,7 +53,7 @@ class Tick:
     wall_s: float
     silent_s: float
     stage: Stage
-    budget: StageBudget
+    limit: StageLimit
     progress: Progress | None
     sample: TreeSample | None
 
@@ -116,7 +116,7 @@ class _Watch:
     """What is known of the running child; `update` reads its progress and samples its tree."""
 
     child: Child
-    budgets: Budgets
+    time_limits: TimeLimits
     sampler: TreeSampler
     silence: Silence
     slept_s: float
@@ -133,8 +133,8 @@ class _Watch:
         return Stage.IMPORT if self.progress is None else self.progress.stage
 
     @property
-    def budget(self) -> StageBudget:
-        return self.budgets.for_stage(self.stage, self.steps_s)
+    def limit(self) -> StageLimit:
+        return self.time_limits.for_stage(self.stage, self.steps_s)
 
     @property
     def awaited(self) -> set[int]:
@@ -159,12 +159,12 @@ class _Watch:
         if now_s < self.next_sample_s:
             return
         silent_s = self.silence.length_s(now_s)
-        suspect = silent_s > min(_SUSPECT_S, self.budget.idle_s - _SUSPECT_S)
+        suspect = silent_s > min(_SUSPECT_S, self.limit.idle_s - _SUSPECT_S)
         self.sample = self.sampler.sample(now_s, weigh=silent_s < _WEIGH_WITHIN_S, waits=suspect)
         self.silence = add_look(self.silence, self.sample)
         self._read_workers(now_s)
         self.kills.watch(process.pid for process in self.sample.processes)
-        urgent = silent_s > self.budget.idle_s - _SUSPECT_S
+        urgent = silent_s > self.limit.idle_s - _SUSPECT_S
         self.next_sample_s = now_s + (_SUSPECT_SAMPLE_S if urgent else _SAMPLE_S)
 
     def _read_workers(self, now_s: float) -> None:
@@ -187,7 +187,7 @@ class _Watch:
         before = self.progress
         if progress is None or (before is not None and before.writes == progress.writes):
             return
-        step_s = step_seconds(before, progress, self.budgets.workers)
+        step_s = step_seconds(before, progress, self.time_limits.workers)
         if step_s is not None:
             self.steps_s = [*self.steps_s[1 - _STEPS_KEPT :], step_s]
         self.progress = progress
@@ -197,7 +197,7 @@ class _Watch:
 def run_child(
     spec: ChildSpec,
     *,
-    budgets: Budgets,
+    time_limits: TimeLimits,
     evidence_folder: Path,
     completion: str = "measurement.json",
     deadline_s: float | None = None,
@@ -209,7 +209,7 @@ def run_child(
 
     Args:
         spec: what to run; its folder receives `spec.json`, output and results.
-        budgets: how long each stage may be silent.
+        time_limits: how long each stage may be silent.
         evidence_folder: made only for a verdict other than `ok` and `skipped`.
         completion: name of the result file in the spec's folder.
         deadline_s: `time.monotonic()` at which it is cut, unless it may be hanging already.
@@ -223,7 +223,11 @@ def run_child(
         child = Child(spec, completion, argv)
         try:
             watch = _Watch(
-                child, budgets, TreeSampler(child.pid), Silence.begin(child.spawned_at_s), slept_s
+                child,
+                time_limits,
+                TreeSampler(child.pid),
+                Silence.begin(child.spawned_at_s),
+                slept_s,
             )
             end = _watch(watch, deadline_s, on_tick, stop)
             wall_s = time.monotonic() - child.spawned_at_s
@@ -280,7 +284,7 @@ def _watch(
             # rank 0 writes the progress, and has the others stop, too
             watch.child.interrupt(None if watch.progress is None else watch.progress.pid)
             told = True
-        decision = judge(watch.silence, now_s, watch.stage, watch.budget, watch.awaited)
+        decision = judge(watch.silence, now_s, watch.stage, watch.limit, watch.awaited)
         if isinstance(decision, Verdict):
             silent_s = watch.silence.length_s(now_s)
             return _End(hang=decision, interrupted=stop.finish, silent_s=silent_s)
@@ -296,7 +300,7 @@ def _tick(watch: _Watch, now_s: float) -> Tick:
         wall_s=now_s - watch.child.spawned_at_s,
         silent_s=watch.silence.length_s(now_s),
         stage=watch.stage,
-        budget=watch.budget,
+        limit=watch.limit,
         progress=watch.progress,
         sample=watch.sample,
     )

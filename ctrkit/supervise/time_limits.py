@@ -15,7 +15,7 @@ COMPUTE_STAGES = (Stage.DATA, Stage.MODEL, Stage.FIRST_BATCH, Stage.STEP, Stage.
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageBudget:
+class StageLimit:
     """The longest silence of a stage: `idle_s`, or `burning_s` while the tree burns CPU."""
 
     idle_s: float
@@ -24,14 +24,14 @@ class StageBudget:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budgets:
-    """The rules that give every stage its budget; all figures in seconds can be set.
+class TimeLimits:
+    """The rules that give every stage its limit; all figures in seconds can be set.
 
-    `steady_factor` times the median step, at least `steady_least_s`, is the budget of a step once
+    `steady_factor` times the median step, at least `steady_least_s`, is the limit of a step once
     `enough_steps` were seen. torch waits 5 s for each worker that will not end, at shutdown and
     inside the last `next()` of an epoch: `per_worker_s` leaves room for it. `unseen_device_s` is
     for first steps on a device whose work cannot be seen from outside. `stall_timeout_s`, where it
-    is set, is the budget of every stage.
+    is set, is the limit of every stage.
     """
 
     workers: int = 0
@@ -50,11 +50,11 @@ class Budgets:
     unseen_device_s: float = 300.0
     stall_timeout_s: float | None = None
 
-    def with_stall_timeout(self, stall_timeout_s: float) -> Budgets:
-        """The same, but with this budget for every stage."""
+    def with_stall_timeout(self, stall_timeout_s: float) -> TimeLimits:
+        """The same, but with this limit for every stage."""
         return dataclasses.replace(self, stall_timeout_s=stall_timeout_s)
 
-    def of_cell(self, cell: Cell) -> Budgets:
+    def of_cell(self, cell: Cell) -> TimeLimits:
         """The same rules for this cell's workers and device."""
         return dataclasses.replace(self, workers=cell.workers, device=cell.device)
 
@@ -73,11 +73,11 @@ class Budgets:
             f"{self.steady_factor:g} x the median (at least {format_duration(self.steady_least_s)})"
         )
 
-    def for_stage(self, stage: Stage, steps_s: Sequence[float] = ()) -> StageBudget:
-        """The budget of a stage, given the seconds of the steady steps seen so far."""
+    def for_stage(self, stage: Stage, steps_s: Sequence[float] = ()) -> StageLimit:
+        """The limit of a stage, given the seconds of the steady steps seen so far."""
         if self.stall_timeout_s is not None:
             allowed_s = self.stall_timeout_s
-            return StageBudget(
+            return StageLimit(
                 idle_s=allowed_s, burning_s=2 * allowed_s, reason="the stall timeout that was given"
             )
         idle_s, reason = self._idle(stage, steps_s)
@@ -85,7 +85,7 @@ class Budgets:
         compares = stage in (Stage.STEP, Stage.VALIDATION) and len(steps_s) >= self.enough_steps
         if stage in COMPUTE_STAGES and not compares:
             burning_s = max(burning_s, self.max_step_s)
-        return StageBudget(idle_s=idle_s, burning_s=burning_s, reason=reason)
+        return StageLimit(idle_s=idle_s, burning_s=burning_s, reason=reason)
 
     def _idle(self, stage: Stage, steps_s: Sequence[float]) -> tuple[float, str]:
         shutdown_s = self.per_worker_s * self.workers + self.shutdown_least_s

@@ -12,11 +12,11 @@ import psutil
 from ctrkit.core.progress import Progress, Stage
 from ctrkit.core.units import format_duration
 from ctrkit.supervise.sampler import STOPPED_STATES, TreeSample
-from ctrkit.supervise.time_limits import StageBudget
+from ctrkit.supervise.time_limits import StageLimit
 
 LOOK_AGAIN_S = 1.5
 BURNING_CORES = 0.75
-GRACE = 3  # budgets, for what may go on by itself: a disk, a timer
+GRACE = 3  # times the limit, for what may go on by itself: a disk, a timer
 QUIET_S = 5.0
 _MAX_GAP_S = 4.0  # between two samples; a longer one means that the supervisor itself did not run
 
@@ -73,12 +73,12 @@ def add_look(silence: Silence, sample: TreeSample) -> Silence:
 
 @dataclass(frozen=True)
 class Keep:
-    """Within budget, or excused: go on."""
+    """Within its limit, or excused: go on."""
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """Over budget: look again soon."""
+    """Over its limit: look again soon."""
 
 
 @dataclass(frozen=True)
@@ -96,51 +96,51 @@ def judge(
     silence: Silence,
     now_s: float,
     stage: Stage,
-    budget: StageBudget,
+    limit: StageLimit,
     awaited: Collection[int] = (),
 ) -> Decision:
     """What a silence of this length and these looks means.
 
     A stopped process or a spinning tree is `stalled`, so is one in uninterruptible I/O after
-    GRACE budgets; a tree that burns CPU gets `burning_s`, up to GRACE times that where other jobs
+    GRACE limits; a tree that burns CPU gets `burning_s`, up to GRACE times that where other jobs
     kept it from the cores; one that burned and has just become
-    idle gets a quarter of its budget more; where a process of `awaited` sleeps on a timer, it has
-    GRACE budgets; what remains is `deadlock`.
+    idle gets a quarter of its limit more; where a process of `awaited` sleeps on a timer, it has
+    GRACE limits; what remains is `deadlock`.
 
     Args:
         silence: since the last progress.
         now_s: on the clock of the samples.
         stage: where the child is.
-        budget: of this stage.
+        limit: of this stage.
         awaited: pids of those that the loop waits for: busy workers, else the main process.
     """
     silent_s = silence.length_s(now_s)
-    if silent_s < budget.idle_s:
+    if silent_s < limit.idle_s:
         return Keep()
-    if silent_s < budget.idle_s + LOOK_AGAIN_S or not _looked_twice(silence):
+    if silent_s < limit.idle_s + LOOK_AGAIN_S or not _looked_twice(silence):
         return Suspect()
     first, last = silence.looks[0], silence.looks[-1]
     what = (
         f"no progress in stage '{stage.label}' for {format_duration(silent_s)}"
-        f" (budget {format_duration(budget.idle_s)}: {budget.reason})"
+        f" (limit {format_duration(limit.idle_s)}: {limit.reason})"
     )
     if stopped := _in_states(first, last, STOPPED_STATES):
         return Verdict("stalled", f"{what}; process {stopped[0]} is stopped")
-    if silent_s - silence.stopped_s < budget.idle_s:  # it was stopped and goes on again
+    if silent_s - silence.stopped_s < limit.idle_s:  # it was stopped and goes on again
         return Keep()
     cores = _cores(first, last)
     if cores >= BURNING_CORES:
-        if silent_s < min(budget.burning_s + silence.crowded_s, GRACE * budget.burning_s):
+        if silent_s < min(limit.burning_s + silence.crowded_s, GRACE * limit.burning_s):
             return Keep()
         return Verdict("stalled", f"{what}; its processes burn {cores:.1f} cores all the while")
     if waiting := _in_states(first, last, (psutil.STATUS_DISK_SLEEP,)):
-        if silent_s < GRACE * budget.idle_s:
+        if silent_s < GRACE * limit.idle_s:
             return Keep()
         return Verdict("stalled", f"{what}; process {waiting[0]} is in uninterruptible I/O")
-    if now_s - silence.burned_until_s < max(LOOK_AGAIN_S, budget.idle_s / 4):
+    if now_s - silence.burned_until_s < max(LOOK_AGAIN_S, limit.idle_s / 4):
         return Keep()
     if sleeping := _on_timer(first, last, awaited):
-        if silent_s < GRACE * budget.idle_s:
+        if silent_s < GRACE * limit.idle_s:
             return Keep()
         return Verdict("deadlock", f"{what}; process {sleeping[0]} only sleeps, again or still")
     return Verdict("deadlock", f"{what}; its processes burn {cores:.2f} cores")
@@ -149,7 +149,7 @@ def judge(
 def is_quiet(silence: Silence, now_s: float, steps_s: Sequence[float]) -> bool:
     """Whether the child may be hanging already: silent for longer than a step takes, and idle.
 
-    Such a child is judged to the end of its stage's budget, even past a probe's deadline.
+    Such a child is judged to the end of its stage's limit, even past a probe's deadline.
     """
     usual_s = 2 * statistics.median(steps_s) if steps_s else 0.0
     if silence.length_s(now_s) < max(QUIET_S, usual_s) or len(silence.looks) < 2:

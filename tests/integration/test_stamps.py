@@ -12,7 +12,7 @@ from ctrkit.core.runs import load_measurement
 from ctrkit.measure.loads import load_of
 from ctrkit.measure.steps import stage_means_s
 from ctrkit.supervise.supervisor import run_child
-from ctrkit.supervise.time_limits import Budgets
+from ctrkit.supervise.time_limits import TimeLimits
 
 WORKLOAD = """
 import time
@@ -61,7 +61,7 @@ def measured(tmp_path: Path, name: str, workers: int, method: str | None) -> Mea
             ),
             windows=WindowPlan(window_s=0.2, min_steps=24, max_steps=24, boundary_steps=2),
         ),
-        budgets=Budgets(),
+        time_limits=TimeLimits(),
         evidence_folder=tmp_path / "evidence",
     )
     assert outcome.verdict == "ok", outcome.reason

@@ -20,10 +20,10 @@ from ctrkit.core.lifeline import RUN_ID_VARIABLE, sockets_folder
 from ctrkit.core.progress import read_progress
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
 from ctrkit.supervise.supervisor import Outcome, Tick, run_child
-from ctrkit.supervise.time_limits import Budgets
+from ctrkit.supervise.time_limits import TimeLimits
 
 CHILDREN = Path(__file__).parent / "children" / "supervised.py"
-SHORT = Budgets().with_stall_timeout(1.0)
+SHORT = TimeLimits().with_stall_timeout(1.0)
 LINUX = sys.platform.startswith("linux")
 
 
@@ -35,7 +35,7 @@ def supervise(
     tmp_path: Path,
     behaviour: str,
     *,
-    budgets: Budgets | None = None,
+    time_limits: TimeLimits | None = None,
     deadline_s: float | None = None,
     on_tick: Callable[[Tick], None] | None = None,
     stop: StopRequest | None = None,
@@ -45,7 +45,7 @@ def supervise(
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     outcome = run_child(
         ChildSpec(kind="full", folder=str(folder), workload=WorkloadSpec(), cell=Cell()),
-        budgets=budgets or Budgets(),
+        time_limits=time_limits or TimeLimits(),
         evidence_folder=tmp_path / "evidence",
         deadline_s=None if deadline_s is None else time.monotonic() + deadline_s,
         on_tick=on_tick,
@@ -88,11 +88,11 @@ def test_a_healthy_child_is_ok(tmp_path: Path) -> None:
 
 
 def test_slow_but_progressing_is_never_a_verdict(tmp_path: Path) -> None:
-    assert supervise(tmp_path, "slow", budgets=SHORT).verdict == "ok"
+    assert supervise(tmp_path, "slow", time_limits=SHORT).verdict == "ok"
 
 
 def test_a_wait_for_ever_is_a_deadlock_with_its_line(tmp_path: Path) -> None:
-    outcome = supervise(tmp_path, "waiting", budgets=SHORT)
+    outcome = supervise(tmp_path, "waiting", time_limits=SHORT)
     assert outcome.verdict == "deadlock"
     assert "stage 'step'" in outcome.reason
     assert "main process" in outcome.reason
@@ -111,14 +111,14 @@ def test_a_wait_for_ever_is_a_deadlock_with_its_line(tmp_path: Path) -> None:
 
 
 def test_a_spin_is_stalled_after_one_extension(tmp_path: Path) -> None:
-    outcome = supervise(tmp_path, "spinning", budgets=SHORT)
+    outcome = supervise(tmp_path, "spinning", time_limits=SHORT)
     assert outcome.verdict == "stalled"
     assert "cores all the while" in outcome.reason
     assert "in spinning" in outcome.reason
 
 
 def test_a_stopped_process_is_stalled(tmp_path: Path) -> None:
-    outcome = supervise(tmp_path, "stopped", budgets=SHORT)
+    outcome = supervise(tmp_path, "stopped", time_limits=SHORT)
     assert outcome.verdict == "stalled"
     assert "is stopped" in outcome.reason
 
@@ -134,7 +134,7 @@ def test_a_pause_from_outside_is_told_of_and_is_no_verdict(tmp_path: Path) -> No
 
     pauser = threading.Thread(target=pause)
     pauser.start()
-    outcome = supervise(tmp_path, "slow", budgets=Budgets().with_stall_timeout(8.0))
+    outcome = supervise(tmp_path, "slow", time_limits=TimeLimits().with_stall_timeout(8.0))
     pauser.join()
     assert outcome.verdict == "ok"
     assert 2 < outcome.stopped_s < 8
@@ -149,14 +149,14 @@ def test_a_host_that_slept_is_told_of_and_is_no_verdict(
         return 7 * 3600.0 if time.monotonic() - began_s > 1.5 else 0.0
 
     monkeypatch.setattr("ctrkit.supervise.supervisor.host_slept_s", slept_s)
-    outcome = supervise(tmp_path, "slow", budgets=Budgets().with_stall_timeout(2.0))
+    outcome = supervise(tmp_path, "slow", time_limits=TimeLimits().with_stall_timeout(2.0))
     assert outcome.verdict == "ok"
     assert outcome.host_slept_s == 7 * 3600
 
 
 @pytest.mark.skipif(not LINUX, reason="another system restarts the call")
 def test_a_hang_that_the_signal_wakes_keeps_its_verdict(tmp_path: Path) -> None:
-    outcome = supervise(tmp_path, "wakes_on_a_signal", budgets=SHORT)
+    outcome = supervise(tmp_path, "wakes_on_a_signal", time_limits=SHORT)
     assert outcome.verdict == "deadlock"
     assert "the evidence signal woke it" in outcome.reason
 
@@ -190,7 +190,7 @@ def test_a_child_that_cannot_start_is_an_error_and_leaves_nothing(tmp_path: Path
     with pytest.raises(FileNotFoundError):
         run_child(
             spec,
-            budgets=SHORT,
+            time_limits=SHORT,
             evidence_folder=tmp_path / "evidence",
             argv=[str(tmp_path / "no-such-program")],
         )
@@ -211,14 +211,14 @@ def test_grandchildren_in_sessions_of_their_own_are_ended(tmp_path: Path) -> Non
 
 
 def test_a_complete_result_whose_process_stays_is_a_shutdown_hang(tmp_path: Path) -> None:
-    outcome = supervise(tmp_path, "never_exits", budgets=SHORT)
+    outcome = supervise(tmp_path, "never_exits", time_limits=SHORT)
     assert (outcome.verdict, outcome.complete) == ("shutdown-hang", True)
     assert "the result is complete" in outcome.reason
 
 
 def test_a_fork_while_a_lock_is_held_is_a_deadlock_of_the_worker(tmp_path: Path) -> None:
     outcome = supervise(
-        tmp_path, "fork_with_lock", budgets=Budgets(workers=2).with_stall_timeout(4.0)
+        tmp_path, "fork_with_lock", time_limits=TimeLimits(workers=2).with_stall_timeout(4.0)
     )
     assert outcome.verdict == "deadlock"
     assert "worker " in outcome.reason
@@ -242,7 +242,7 @@ def test_the_deadline_cuts_what_progresses(tmp_path: Path) -> None:
 def test_a_hang_outranks_the_deadline(tmp_path: Path) -> None:
     # silent and idle at the deadline, its stage's budget not yet over
     outcome = supervise(
-        tmp_path, "waiting", budgets=Budgets().with_stall_timeout(6.4), deadline_s=5.8
+        tmp_path, "waiting", time_limits=TimeLimits().with_stall_timeout(6.4), deadline_s=5.8
     )
     assert outcome.verdict == "deadlock"
     assert not outcome.cut_by_budget
@@ -287,7 +287,7 @@ def test_shared_memory_of_a_killed_family_is_removed_and_of_others_not(tmp_path:
     foreign = Path("/dev/shm/psm_ctrkit_test_foreign")
     foreign.touch()
     try:
-        assert supervise(tmp_path, "leaks_shared_memory", budgets=SHORT).verdict == "deadlock"
+        assert supervise(tmp_path, "leaks_shared_memory", time_limits=SHORT).verdict == "deadlock"
         segment = (tmp_path / "child" / "segment").read_text()
         assert not (Path("/dev/shm") / segment).exists()
         assert foreign.exists()
@@ -306,11 +306,11 @@ SUPERVISOR = """
 import sys
 from pathlib import Path
 from ctrkit.core.config import Cell, ChildSpec, WorkloadSpec
-from ctrkit.supervise.time_limits import Budgets
+from ctrkit.supervise.time_limits import TimeLimits
 from ctrkit.supervise.supervisor import run_child
 folder = Path(sys.argv[1])
 spec = ChildSpec(kind="full", folder=str(folder), workload=WorkloadSpec(), cell=Cell())
-run_child(spec, budgets=Budgets(), evidence_folder=folder / "evidence", argv=sys.argv[2:])
+run_child(spec, time_limits=TimeLimits(), evidence_folder=folder / "evidence", argv=sys.argv[2:])
 """
 
 

@@ -9,7 +9,7 @@ from ctrkit.core.checkup import Checkup, Hazard, HazardFinding, MachineLimits
 from ctrkit.core.config import make_cell
 from ctrkit.core.progress import Stage
 from ctrkit.core.records import Examination, Inspection
-from ctrkit.supervise.time_limits import Budgets
+from ctrkit.supervise.time_limits import TimeLimits
 
 INSPECTION = Inspection(
     devices=["cpu"], device_names={}, torch_version="", workload_name="own",
@@ -20,7 +20,7 @@ INSPECTION = Inspection(
 
 def test_every_stage_has_an_allowance_with_a_reason():
     few, many = make_cell(loader="rows", workers=1), make_cell(loader="rows", workers=4)
-    allowances = stage_allowances([make_cell(), many, few], Budgets())
+    allowances = stage_allowances([make_cell(), many, few], TimeLimits())
     by_stage = {allowance.stage: allowance for allowance in allowances}
     assert [stage.label for stage in Stage if stage.label not in by_stage] == []
     assert all(allowance.reason for allowance in allowances)
@@ -30,10 +30,10 @@ def test_every_stage_has_an_allowance_with_a_reason():
 
 
 def test_a_stall_timeout_sets_all_of_them():
-    allowances = stage_allowances([make_cell()], Budgets(stall_timeout_s=7.0))
+    allowances = stage_allowances([make_cell()], TimeLimits(stall_timeout_s=7.0))
     assert {allowance.idle_s for allowance in allowances} == {7.0}
     assert len(allowances) == len(Stage)
-    assert len(stage_allowances([], Budgets())) > len(Stage)  # no cell at all
+    assert len(stage_allowances([], TimeLimits())) > len(Stage)  # no cell at all
 
 
 def test_the_document_is_plain_json_with_the_promised_keys():
@@ -51,7 +51,7 @@ def test_the_document_is_plain_json_with_the_promised_keys():
             invalid=((cell, "no such thing"),),
             findings=tuple(HazardFinding(hazard=h, cells=(cell,)) for h in hazards),
             versions={"torch": "2"},
-            allowances=stage_allowances([cell], Budgets()),
+            allowances=stage_allowances([cell], TimeLimits()),
         )
     )
     found = json.loads(json.dumps(found, allow_nan=False))

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ctrkit.commands.options import cell_axes, read_budgets, read_common, single_axes
+from ctrkit.cli.options import with_current_names
+from ctrkit.commands.options import cell_axes, read_common, read_time_limits, single_axes
 from ctrkit.core.errors import UsageError
-from ctrkit.supervise.time_limits import Budgets
+from ctrkit.supervise.time_limits import TimeLimits
 
 
 def test_lists_become_checked_values_in_the_order_given() -> None:
@@ -43,22 +44,29 @@ def test_a_workload_of_ones_own_is_named_absolutely(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("")
-    common = read_common(None, "phase1", "mine.py:make", ["lr=0.5"], read_budgets("5s"), None)
+    common = read_common(None, "phase1", "mine.py:make", ["lr=0.5"], read_time_limits("5s"), None)
     assert common.target == f"{tmp_path}/mine.py:make"
     assert common.phase.lr == 0.5
-    assert common.budgets.stall_timeout_s == 5
+    assert common.time_limits.stall_timeout_s == 5
     with pytest.raises(UsageError, match="brings its own data"):
-        read_common(tmp_path, "phase1", "mine.py:make", None, Budgets(), None)
+        read_common(tmp_path, "phase1", "mine.py:make", None, TimeLimits(), None)
 
 
-def test_budgets_come_from_a_file_and_two_options(tmp_path: Path) -> None:
-    path = tmp_path / "budgets.toml"
+def test_time_limits_come_from_a_file_and_two_options(tmp_path: Path) -> None:
+    path = tmp_path / "time-limits.toml"
     path.write_text('first_batch = "5m"\nvalidation = 90\nsteady_factor = 40\nmax_step = "1h"\n')
-    budgets = read_budgets(file=path)
-    assert (budgets.first_batch_s, budgets.validation_s) == (300, 90)
-    assert (budgets.steady_factor, budgets.max_step_s) == (40, 3600)
-    assert read_budgets(max_step="20m", file=path).max_step_s == 1200
-    assert read_budgets() == Budgets()
+    time_limits = read_time_limits(file=path)
+    assert (time_limits.first_batch_s, time_limits.validation_s) == (300, 90)
+    assert (time_limits.steady_factor, time_limits.max_step_s) == (40, 3600)
+    assert read_time_limits(max_step="20m", file=path).max_step_s == 1200
+    assert read_time_limits() == TimeLimits()
+
+
+def test_the_old_name_of_time_limits_still_works_but_not_for_a_script():
+    given = ["probe", "--budgets", "a", "--budgets=b", "--budget", "5s", "--", "x", "--budgets"]
+    assert with_current_names(given) == [
+        "probe", "--time-limits", "a", "--time-limits=b", "--budget", "5s", "--", "x", "--budgets",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -71,12 +79,12 @@ def test_budgets_come_from_a_file_and_two_options(tmp_path: Path) -> None:
         (None, "cannot be read: No such file"),
     ],
 )
-def test_a_bad_budgets_file(tmp_path: Path, text: str | None, message: str) -> None:
-    path = tmp_path / "budgets.toml"
+def test_a_bad_time_limits_file(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "time-limits.toml"
     if text is not None:
         path.write_text(text)
     with pytest.raises(UsageError, match=message):
-        read_budgets(file=path)
+        read_time_limits(file=path)
 
 
 def test_numerics_are_lists_like_other_axes():

@@ -27,7 +27,7 @@ from ctrkit.core.environment import code_versions
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import write_json
 from ctrkit.core.runs import RunFolder
-from ctrkit.supervise.time_limits import Budgets
+from ctrkit.supervise.time_limits import TimeLimits
 
 PLAN = TrainPlan(
     run_folder="x", epochs=15, max_steps=100, checkpoint_every_s=60.0, allow_sleep=True,
@@ -48,7 +48,9 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def common(**values: Any) -> CommonOptions:
-    defaults = CommonOptions(data=None, phase=Phase(), target="mdaf", budgets=Budgets(), out=None)
+    defaults = CommonOptions(
+        data=None, phase=Phase(), target="mdaf", time_limits=TimeLimits(), out=None
+    )
     return dataclasses.replace(defaults, **values)
 
 

@@ -3,18 +3,18 @@ from __future__ import annotations
 from ctrkit.core.progress import Stage
 from ctrkit.report.silence import SilenceNotice
 from ctrkit.supervise.supervisor import Tick
-from ctrkit.supervise.time_limits import StageBudget
+from ctrkit.supervise.time_limits import StageLimit
 
-BUDGET = StageBudget(idle_s=30, burning_s=60, reason="20 x the median step of 1.5 s")
+LIMIT = StageLimit(idle_s=30, burning_s=60, reason="20 x the median step of 1.5 s")
 
 
 def tick(silent_s: float) -> Tick:
     return Tick(
-        wall_s=99, silent_s=silent_s, stage=Stage.STEP, budget=BUDGET, progress=None, sample=None
+        wall_s=99, silent_s=silent_s, stage=Stage.STEP, limit=LIMIT, progress=None, sample=None
     )
 
 
-def test_each_silence_is_said_once_with_its_budget_and_the_reason() -> None:
+def test_each_silence_is_said_once_with_its_limit_and_the_reason() -> None:
     notice = SilenceNotice()
     said = [notice(tick(silent_s)) for silent_s in (0, 14, 16, 20, 1, 14, 29)]
     lines = [line for line in said if line]

@@ -11,7 +11,7 @@ from ctrkit.supervise.host import HostFigures
 from ctrkit.supervise.ledger import Clocks, LedgerKeeper
 from ctrkit.supervise.sampler import TreeSample
 from ctrkit.supervise.supervisor import Tick
-from ctrkit.supervise.time_limits import StageBudget
+from ctrkit.supervise.time_limits import StageLimit
 
 QUIET = HostFigures(
     busy_s=0.0, available_bytes=8_000_000_000, swap_used_bytes=0, swapped_in_bytes=0,
@@ -50,7 +50,7 @@ class World:
         return SpentWriter(self.folder / SPENT_FILE, lambda: self.awake_s)
 
     def tick(self) -> None:
-        budget = StageBudget(idle_s=60.0, burning_s=60.0, reason="")
+        limit = StageLimit(idle_s=60.0, burning_s=60.0, reason="")
         sample = TreeSample(taken_s=self.awake_s, cpu_s=self.cpu_s, wanted_s=self.cpu_s)
         epochs, step = divmod(max(0, self.step - 1), 100)
         progress = Progress(
@@ -58,7 +58,7 @@ class World:
             steps=100, rows=0, writes=self.step, written_s=0.0, wait_s=0.0, loss=0.0,
         )  # fmt: skip
         self.follow(
-            Tick(wall_s=0.0, silent_s=0.0, stage=Stage.STEP, budget=budget,
+            Tick(wall_s=0.0, silent_s=0.0, stage=Stage.STEP, limit=limit,
                  progress=progress, sample=sample)
         )  # fmt: skip
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ctrkit.core.progress import Progress, Stage
 from ctrkit.supervise.sampler import ProcessSample, TreeSample
-from ctrkit.supervise.time_limits import StageBudget
+from ctrkit.supervise.time_limits import StageLimit
 from ctrkit.supervise.watchdog import (
     LOOK_AGAIN_S,
     Decision,
@@ -22,7 +22,7 @@ from ctrkit.supervise.watchdog import (
     step_seconds,
 )
 
-BUDGET = StageBudget(idle_s=60, burning_s=600, reason="a test")
+LIMIT = StageLimit(idle_s=60, burning_s=600, reason="a test")
 
 
 def tree(taken_s: float, wanted_s: float = 0.0, *states: str) -> TreeSample:
@@ -42,25 +42,25 @@ def silence(samples: list[TreeSample], since_s: float = 0.0) -> Silence:
     return found
 
 
-def verdict_of(samples: list[TreeSample], budget: StageBudget = BUDGET) -> Decision:
-    return judge(silence(samples), samples[-1].taken_s, Stage.STEP, budget)
+def verdict_of(samples: list[TreeSample], limit: StageLimit = LIMIT) -> Decision:
+    return judge(silence(samples), samples[-1].taken_s, Stage.STEP, limit)
 
 
 def idle(until_s: int) -> list[TreeSample]:
     return [tree(float(second), 0.0) for second in range(until_s + 1)]
 
 
-def test_within_the_budget_nothing_is_said() -> None:
+def test_within_the_limit_nothing_is_said() -> None:
     assert verdict_of(idle(59)) == Keep()
 
 
-def test_over_the_budget_it_looks_twice() -> None:
+def test_over_the_limit_it_looks_twice() -> None:
     assert verdict_of(idle(60)) == Suspect()
-    assert judge(Silence.begin(0), 100, Stage.STEP, BUDGET) == Suspect()
+    assert judge(Silence.begin(0), 100, Stage.STEP, LIMIT) == Suspect()
     assert isinstance(verdict_of(idle(62)), Verdict)
 
 
-def test_an_idle_tree_is_a_deadlock_with_stage_and_budget() -> None:
+def test_an_idle_tree_is_a_deadlock_with_stage_and_limit() -> None:
     found = verdict_of(idle(62))
     assert isinstance(found, Verdict)
     assert found.verdict == "deadlock"
@@ -83,7 +83,7 @@ def test_time_in_which_other_jobs_had_the_cores_is_added_up_to_three_times() -> 
             dataclasses.replace(tree(float(second), float(second)), cpu_s=share * second)
             for second in range(until_s + 1)
         ]
-        return verdict_of(samples, dataclasses.replace(BUDGET, burning_s=120))
+        return verdict_of(samples, dataclasses.replace(LIMIT, burning_s=120))
 
     assert crowded(239, share=0.5) == Keep()
     assert isinstance(crowded(243, share=0.5), Verdict)
@@ -118,7 +118,7 @@ def test_the_time_for_which_it_was_stopped_from_outside_does_not_count() -> None
     assert found.verdict == "deadlock"
 
 
-def test_uninterruptible_io_gets_three_budgets() -> None:
+def test_uninterruptible_io_gets_three_limits() -> None:
     waiting = [tree(float(second), 0.0, psutil.STATUS_DISK_SLEEP) for second in range(183)]
     assert verdict_of(waiting[:170]) == Keep()
     found = verdict_of(waiting)
@@ -138,13 +138,13 @@ def asleep(until_s: int, *, pid: int = 100) -> list[TreeSample]:
     ]
 
 
-def test_one_that_is_awaited_and_sleeps_on_a_timer_gets_three_budgets() -> None:
+def test_one_that_is_awaited_and_sleeps_on_a_timer_gets_three_limits() -> None:
     for until_s, verdict in ((170, None), (183, "deadlock")):
         samples = asleep(until_s)
-        found = judge(silence(samples), until_s, Stage.STEP, BUDGET, {100})
+        found = judge(silence(samples), until_s, Stage.STEP, LIMIT, {100})
         assert (found.verdict if isinstance(found, Verdict) else None) == verdict
     # not one that nobody waits for: a helper of the user's may sleep for ever
-    found = judge(silence(asleep(62)), 62, Stage.STEP, BUDGET, {101})
+    found = judge(silence(asleep(62)), 62, Stage.STEP, LIMIT, {101})
     assert isinstance(found, Verdict)
     assert found.verdict == "deadlock"
 
@@ -159,14 +159,14 @@ def test_a_supervisor_that_did_not_run_excuses_the_gap() -> None:
     seconds=st.lists(st.floats(0.1, 2.9), min_size=1, max_size=80),
     shares=st.lists(st.floats(0, 4), min_size=80, max_size=80),
 )
-def test_no_verdict_before_the_budget_is_over(seconds: list[float], shares: list[float]) -> None:
+def test_no_verdict_before_the_limit_is_over(seconds: list[float], shares: list[float]) -> None:
     now_s, wanted_s, found = 0.0, 0.0, Silence.begin(0.0)
     for second, share in zip(seconds, shares, strict=False):
         now_s, wanted_s = now_s + second, wanted_s + share * second
         found = add_look(found, tree(now_s, wanted_s))
-        decision = judge(found, now_s, Stage.STEP, BUDGET)
+        decision = judge(found, now_s, Stage.STEP, LIMIT)
         if isinstance(decision, Verdict):
-            assert now_s >= BUDGET.idle_s + LOOK_AGAIN_S
+            assert now_s >= LIMIT.idle_s + LOOK_AGAIN_S
         if len(found.looks) > 2:  # no more looks are kept than are needed
             assert found.looks[-1].taken_s - found.looks[1].taken_s < LOOK_AGAIN_S
 
