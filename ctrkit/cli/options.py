@@ -9,6 +9,7 @@ import typer
 DATA = "Data & model"
 CELL = "Cells (comma-separated lists; what you name is exactly what is tried)"
 RUN = "The run"
+SCRIPT = "A script of your own, unchanged (its command stands after --)"
 
 Data = Annotated[
     Path | None,
@@ -113,6 +114,29 @@ Out = Annotated[
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress display.", rich_help_panel=RUN)
 ]
+Command = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[-- COMMAND...]", show_default=False,
+                   help="A training script as you start it, e.g. -- python train.py --lr 3e-4. "
+                        "{workers}, {batch_size}, {device}, {prefetch}, {start_method} and {nproc} "
+                        "in it are replaced by the values that are tried."),
+]  # fmt: skip
+Environment = Annotated[
+    list[str] | None,
+    typer.Option("--env", metavar="KEY=VALUE", rich_help_panel=SCRIPT,
+                 help="Set an environment variable for the script. May be repeated."),
+]  # fmt: skip
+TrainLoader = Annotated[
+    int | None,
+    typer.Option("--train-loader", metavar="N", rich_help_panel=SCRIPT,
+                 help="Which DataLoader it trains on, if the wrong one was taken: 0 is the first "
+                      "that it iterates."),
+]  # fmt: skip
+Epochs = Annotated[
+    int | None,
+    typer.Option("--epochs", metavar="N", rich_help_panel=RUN,
+                 help="How many epochs the real run has, where it does not say so itself."),
+]  # fmt: skip
 
 #: Names that options had before. They still work, and no help shows them.
 _OLD_NAMES = {"--budgets": "--time-limits"}

@@ -26,6 +26,7 @@ from ctrkit.core.lifeline import (
 from ctrkit.core.progress import read_ranks
 from ctrkit.supervise.cleanup import Ended, Family, end_family, reap_orphans, remove_sockets
 from ctrkit.supervise.guard import Guard
+from ctrkit.supervise.script_launch import Invocation, script_invocation
 
 MAX_OUTPUT_BYTES = 64_000_000
 _DROPPED = b"[ctrkit dropped what was here: the output had grown beyond 64 MB]\n"
@@ -48,6 +49,7 @@ class Child:
             self.progress_path,
             self.folder / completion,
             self.folder / "measurement.json",  # an earlier launch's error
+            self.folder / "script.json",
             *self.folder.glob("stacks-*.txt"),
             *self.folder.glob("worker-*.bin"),
             *self.folder.glob("rank-*.bin"),
@@ -61,9 +63,10 @@ class Child:
             self.spawned_at_s = time.monotonic()
             path = self.folder / "spec.json"
             write_json(path, dataclasses.replace(spec, spawned_at_s=self.spawned_at_s))
-            # -P: a file of the user's folder must not hide a module of the library
-            command = [sys.executable, "-P", "-m", "ctrkit.child", str(path)]
-            self._process = _start(list(argv or command), self.folder, env, run_id)
+            start = _invocation(spec, self.folder, env)
+            if argv is not None:
+                start = dataclasses.replace(start, argv=list(argv))
+            self._process = _start(start, self.folder, run_id)
         except BaseException:
             remove_sockets(run_id)
             self._guard.dismiss()
@@ -136,23 +139,32 @@ class Child:
         return ended
 
 
-def _start(
-    argv: Sequence[str], folder: Path, env: dict[str, str], run_id: str
-) -> subprocess.Popen[bytes]:
+def _invocation(spec: ChildSpec, folder: Path, env: dict[str, str]) -> Invocation:
+    if spec.workload.script is not None:
+        return script_invocation(spec, folder, env, trial=spec.kind != "train")
     path = [str(FIRST_FOLDER), *filter(None, [env.get("PYTHONPATH")])]
-    env = env | {
+    # -P: a file of the user's folder must not hide a module of the library
+    return Invocation(
+        argv=[sys.executable, "-P", "-m", "ctrkit.child", str(folder / "spec.json")],
+        folder=None,
+        environment=env | {"PYTHONPATH": os.pathsep.join(path)},
+    )
+
+
+def _start(start: Invocation, folder: Path, run_id: str) -> subprocess.Popen[bytes]:
+    env = start.environment | {
         RUN_ID_VARIABLE: run_id,
         SUPERVISOR_VARIABLE: str(os.getpid()),
         FOLDER_VARIABLE: str(folder),
-        "PYTHONPATH": os.pathsep.join(path),
         "PYTHONFAULTHANDLER": "1",  # a segmentation fault leaves its stack in stderr
     }
     for name in ("stdout.txt", "stderr.txt"):
         (folder / name).unlink(missing_ok=True)
     with open(folder / "stdout.txt", "ab") as out, open(folder / "stderr.txt", "ab") as err:
         return subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=env, start_new_session=True
-        )
+            start.argv, cwd=start.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+            env=env, start_new_session=True,
+        )  # fmt: skip
 
 
 def _exit_fd(pid: int) -> int | None:

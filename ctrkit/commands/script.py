@@ -1,0 +1,120 @@
+"""The command after `--`: checked before anything is started."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ctrkit.core.command_line import PLACEHOLDERS, placeholders_of
+from ctrkit.core.config import ScriptSpec
+from ctrkit.core.errors import UsageError
+
+_BRACED = re.compile(r"\{([A-Za-z_]+)\}")
+#: Axes whose placeholder needs values from the command line: nothing else names any.
+_NEED_VALUES = ("batch_size",)
+
+
+def read_script(
+    command: Sequence[str],
+    argv: Sequence[str],
+    axes: Mapping[str, tuple[Any, ...]],
+    *,
+    environment: Sequence[str] = (),
+    epochs: int | None = None,
+    train_loader: int | None = None,
+    folder: Path | None = None,
+) -> ScriptSpec | None:
+    """The script that the words after `--` start, None without such words.
+
+    Args:
+        command: the words.
+        argv: the whole command line, to see whether `--` stands in it.
+        axes: the axes that options named.
+        environment: of `--env`, each `KEY=VALUE`.
+        epochs: of `--epochs`.
+        train_loader: of `--train-loader`.
+        folder: where the script is started; the working folder if left out.
+
+    Raises:
+        UsageError: a word that is no option stands before `--`, the program cannot be found, a
+            placeholder is misspelt or has no values, ...
+    """
+    if not command:
+        if "--" in argv:
+            raise UsageError("after -- there is no command; write: -- python train.py")
+        for option, value in (("--env", environment), ("--train-loader", train_loader)):
+            if value not in ((), [], None):
+                raise UsageError(f"{option} is for a script: write its command after --")
+        return None
+    if "--" not in argv:
+        raise UsageError(f"'{command[0]}' is not an option; write -- before a command: -- "
+                         f"{' '.join(command)}")  # fmt: skip
+    folder = (folder or Path.cwd()).resolve()
+    variables = _variables(environment)
+    _check_program(command[0], folder, os.environ | variables)
+    _check_placeholders(command, axes)
+    _check_counts(epochs, train_loader)
+    return ScriptSpec(
+        command=list(command),
+        folder=str(folder),
+        environment=variables,
+        epochs=epochs,
+        train_loader=train_loader,
+    )
+
+
+def _variables(texts: Sequence[str]) -> dict[str, str]:
+    variables = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key or key != key.strip():
+            raise UsageError(f"--env {text}: write KEY=VALUE, for example --env OMP_NUM_THREADS=1")
+        variables[key] = value
+    return variables
+
+
+def _check_program(program: str, folder: Path, environment: Mapping[str, str]) -> None:
+    """The program must be there and executable, or the script would fail in every trial."""
+    path = folder / program
+    if os.sep in program or (os.altsep and os.altsep in program):
+        if not path.is_file():
+            raise UsageError(f"-- {program}: there is no such file")
+        if not os.access(path, os.X_OK):
+            raise UsageError(f"-- {program}: is not executable{_interpreter_advice(program)}")
+    elif shutil.which(program, path=environment.get("PATH")) is None:
+        if path.is_file():
+            advice = _interpreter_advice(program) or f"; write -- ./{program}"
+            raise UsageError(f"-- {program}: is a file, not a command{advice}")
+        raise UsageError(f"-- {program}: there is no such command on the PATH")
+
+
+def _interpreter_advice(program: str) -> str:
+    interpreter = {".py": "python", ".sh": "bash"}.get(Path(program).suffix)
+    return f"; write -- {interpreter} {program}" if interpreter else ""
+
+
+def _check_placeholders(command: Sequence[str], axes: Mapping[str, tuple[Any, ...]]) -> None:
+    for word in command:
+        for name in _BRACED.findall(word):
+            # other braces may be the script's own, as in a format string
+            near = difflib.get_close_matches(name.lower(), PLACEHOLDERS, n=1, cutoff=0.8)
+            if name not in PLACEHOLDERS and near:
+                raise UsageError(f"'{word}': unknown placeholder {{{name}}}; "
+                                 f"did you mean {{{near[0]}}}?")  # fmt: skip
+    for name in placeholders_of(command):
+        if name in _NEED_VALUES and name not in axes:
+            option = name.replace("_", "-")
+            raise UsageError(f"{{{name}}}: give its values, for example --{option} 32,64")
+
+
+def _check_counts(epochs: int | None, train_loader: int | None) -> None:
+    if epochs is not None and epochs < 1:
+        raise UsageError(f"--epochs {epochs}: must be at least 1")
+    if train_loader is not None and train_loader < 0:
+        raise UsageError(f"--train-loader {train_loader}: must be at least 0; "
+                         "the first DataLoader of a script is 0")  # fmt: skip

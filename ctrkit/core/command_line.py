@@ -1,0 +1,54 @@
+"""The command of a script: its placeholders, and a cell's values in their place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ctrkit.core.config import Cell
+
+#: Axes that a command can name as `{workers}`, so that a script's own flag gets the value.
+PLACEHOLDERS = ("workers", "batch_size", "device", "prefetch", "start_method", "nproc")
+#: What the observer inside a script can change where no placeholder names it.
+PUT_IN = ("workers", "start_method", "prefetch", "persistent", "pin")
+
+_PLACEHOLDER = re.compile(r"\{(" + "|".join(PLACEHOLDERS) + r")\}")
+_SECRET = re.compile(r"token|secret|passw|credential|api[-_]?key|access[-_]?key", re.IGNORECASE)
+HIDDEN = "<hidden>"
+
+
+def placeholders_of(command: Sequence[str]) -> tuple[str, ...]:
+    """The axes that the words of a command name, each once, in their order."""
+    found = [match for word in command for match in _PLACEHOLDER.findall(word)]
+    return tuple(dict.fromkeys(found))
+
+
+def filled(command: Sequence[str], cell: Cell) -> list[str]:
+    """The words of the command with the cell's values in place of the placeholders.
+
+    Without workers, `{prefetch}` is 2 and `{start_method}` is `spawn`: a script's own flag wants
+    some value, and ignores it then.
+    """
+    otherwise = {"prefetch": 2, "start_method": "spawn"}
+
+    def value(match: re.Match[str]) -> str:
+        own = getattr(cell, match[1])
+        return str(otherwise[match[1]] if own is None else own)
+
+    return [_PLACEHOLDER.sub(value, word) for word in command]
+
+
+def without_secrets(words: Sequence[str]) -> list[str]:
+    """The words with the values of options such as `--api-key` and `TOKEN=...` left out."""
+    shown: list[str] = []
+    hide_next = False
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if hide_next and not word.startswith("-"):
+            shown.append(HIDDEN)
+        elif equals and _SECRET.search(name):
+            shown.append(f"{name}={HIDDEN}")
+        else:
+            shown.append(word)
+        hide_next = not equals and word.startswith("-") and bool(_SECRET.search(word))
+    return shown

@@ -1,0 +1,77 @@
+"""How a script is started: its words, its folder, and an environment that brings the observer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import ctrkit
+from ctrkit.core.command_line import filled
+from ctrkit.core.config import ChildSpec
+from ctrkit.core.lifeline import FIRST_FOLDER
+
+#: Set to `1` in the environment of a script: its Python processes are to be observed.
+SCRIPT_VARIABLE = "CTRKIT_SCRIPT"
+_PACKAGE_FOLDER = "observer"
+
+#: What keeps known trackers from reporting a trial as if it were a run.
+TRACKERS_OFF = {
+    "WANDB_MODE": "offline",
+    "WANDB_SILENT": "true",
+    "COMET_MODE": "disabled",
+    "NEPTUNE_MODE": "offline",
+    "CLEARML_OFFLINE_MODE": "1",
+    "DVCLIVE_TEST": "true",
+    "AIM_TRACKING_DISABLED": "1",
+    "SWANLAB_MODE": "disabled",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Invocation:
+    """A command to run: its words, its folder (None: the caller's) and its whole environment."""
+
+    argv: list[str]
+    folder: str | None
+    environment: dict[str, str]
+
+
+def script_invocation(
+    spec: ChildSpec, child_folder: Path, inherited: Mapping[str, str], *, trial: bool
+) -> Invocation:
+    """How the script of a spec is started.
+
+    Args:
+        spec: of a script; its cell's values replace the placeholders.
+        child_folder: receives a link to this package, so that an interpreter without ctrkit finds
+            the observer.
+        inherited: the caller's environment.
+        trial: whether it is a trial, whose trackers are to stay silent.
+    """
+    script = spec.workload.script
+    assert script is not None, "the workload is a script"
+    environment = dict(inherited)
+    if trial:
+        environment |= TRACKERS_OFF
+        environment["MLFLOW_TRACKING_URI"] = (child_folder / "mlflow").as_uri()
+    environment |= script.environment | {SCRIPT_VARIABLE: "1"}
+    path = [str(FIRST_FOLDER), str(_linked_package(child_folder))]
+    own = environment.get("PYTHONPATH")  # the script's own comes after ours, and stays
+    environment["PYTHONPATH"] = os.pathsep.join([*path, *([own] if own else [])])
+    return Invocation(
+        argv=filled(script.command, spec.cell),
+        folder=script.folder,
+        environment=environment,
+    )
+
+
+def _linked_package(child_folder: Path) -> Path:
+    """A folder that holds a link to this package, and nothing else that could hide a module."""
+    folder = child_folder / _PACKAGE_FOLDER
+    folder.mkdir(exist_ok=True)
+    link = folder / "ctrkit"
+    if not link.is_symlink():
+        link.symlink_to(Path(ctrkit.__file__).parent, target_is_directory=True)
+    return folder
