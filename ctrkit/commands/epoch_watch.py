@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from pathlib import Path
-from typing import Any
 
+from ctrkit.core.epochs import read_epochs
 from ctrkit.report.live_train import TrainDisplay
 from ctrkit.report.silence import SilenceNotice
 from ctrkit.supervise.stop import StopRequest
@@ -39,19 +38,7 @@ class EpochWatch:
     def look(self) -> None:
         """Show the rows that are new."""
         self.looked_s = time.monotonic()
-        rows = epoch_rows(self.path)
+        rows = read_epochs(self.path)
         for row in rows[self.shown :]:
             self.display.epoch_done(row)
         self.shown = len(rows)  # fewer than before where an older checkpoint was gone on from
-
-
-def epoch_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of `epochs.csv` with numbers for texts; blanks are left out."""
-    if not path.is_file():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = [
-            {name: float(text) for name, text in row.items() if text}
-            for row in csv.DictReader(file)
-        ]
-    return [{**row, "epoch": int(row["epoch"])} for row in rows if "epoch" in row]

@@ -17,7 +17,7 @@ from ctrkit.commands.cell_choice import (
     default_choice,
     newest_fitting,
 )
-from ctrkit.commands.epoch_watch import EpochWatch, epoch_rows
+from ctrkit.commands.epoch_watch import EpochWatch
 from ctrkit.commands.options import Axes, CommonOptions, duration_s, single_axes
 from ctrkit.commands.probe import brief_probe
 from ctrkit.commands.restarts import RestartRules, Supervision, run_over_restarts
@@ -35,6 +35,7 @@ from ctrkit.commands.workload import find_workload, inspect_workload
 from ctrkit.core.calibration import note_calibration, row_of_run
 from ctrkit.core.config import ChildSpec, TrainPlan, WorkloadSpec, encode
 from ctrkit.core.environment import machine_fingerprint
+from ctrkit.core.epochs import EPOCHS, read_epochs
 from ctrkit.core.errors import InterruptedRunError, RunEndedError, UsageError
 from ctrkit.core.files import read_json
 from ctrkit.core.locks import only_writer
@@ -269,15 +270,13 @@ def _train(
     )
     awake = None if time_rules.allow_sleep else Awake()
     run.update(status="running", status_reason="")
-    before = len(epoch_rows(run.path / "epochs.csv"))
+    before = len(read_epochs(run.path / EPOCHS))
     shown = TrainDisplay(
         epochs=spec.train.epochs, projection=run.info.projection, quiet=options.quiet
     )
     with awake or nullcontext(), shown as display:
         display.message(time_limits.in_words())
-        watch = EpochWatch(
-            run.path / "epochs.csv", display, before if spec.train.resume else 0, stop
-        )
+        watch = EpochWatch(run.path / EPOCHS, display, before if spec.train.resume else 0, stop)
         times = Timekeeper(run, spec, time_rules, display, stop, awake=awake)
 
         def follow(tick: Tick) -> None:
@@ -317,7 +316,7 @@ def _train(
 
 def _calibrate(run: RunFolder) -> None:
     """Note what was projected for this run and what it took; no reason for a run to fail."""
-    epochs = [row["wall_s"] for row in epoch_rows(run.path / "epochs.csv") if "wall_s" in row]
+    epochs = [row["wall_s"] for row in read_epochs(run.path / EPOCHS) if row["wall_s"] is not None]
     row = row_of_run(run.path, run.info, epochs, len(run.incidents()))
     try:
         if row is not None:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ctrkit.core.config import Cell
+from ctrkit.core.epochs import EpochRow
 from ctrkit.core.records import TrialRecord
 from ctrkit.measure.ratio import LaunchTime, Ratio, ratio_of
 from ctrkit.measure.statistics import mean_interval, sample_of
 from ctrkit.report.comparable import Change, cautions, changes, check_comparable
-from ctrkit.report.contents import EpochRow, RunContents
+from ctrkit.report.contents import RunContents
 from ctrkit.report.matrix_view import CellResult, cell_results, has_figures
 from ctrkit.report.train_view import is_partial
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ctrkit.core.config import Phase, WorkloadSpec, encode
 from ctrkit.core.environment import began_unix_s
+from ctrkit.core.epochs import EPOCHS, EpochRow, read_epochs
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import finite, read_json, read_table
 from ctrkit.core.progress import Progress, read_progress
 from ctrkit.core.records import (
-    EPOCH_COLUMNS,
     SCHEMA_VERSION,
     Recommendation,
     RunInfo,
@@ -28,9 +25,6 @@ from ctrkit.core.runs import INCIDENTS, RunFolder
 from ctrkit.report.words import plural
 from ctrkit.supervise.ledger import LEDGER, LedgerRow, read_ledger, totals
 
-EpochRow = Mapping[str, float | None]
-"""A row of `epochs.csv`: every column of EPOCH_COLUMNS, None where it is unknown."""
-
 UNKNOWN = "an unknown workload"
 """The target of a run whose `run.json` is lost."""
 
@@ -39,7 +33,7 @@ DIED = "died"
 
 _SAME_START_S = 5.0  # clocks are set; two processes of one id are further apart
 
-_TRAIN_PARTS = ("epochs.csv", "checkpoints", LEDGER, INCIDENTS)
+_TRAIN_PARTS = (EPOCHS, "checkpoints", LEDGER, INCIDENTS)
 _PARTS = ("trials.parquet", "recommendation.json", "stamps.parquet", "evidence", *_TRAIN_PARTS)
 
 T = TypeVar("T")
@@ -79,7 +73,7 @@ def read_contents(path: Path) -> RunContents:
     run = _open(path, missing)
     trials = _tolerant(run.trials, missing, "trials.parquet")
     recommendation = _tolerant(run.recommendation, missing, "recommendation.json")
-    epochs = _tolerant(lambda: read_epochs(run.path / "epochs.csv"), missing, "epochs.csv")
+    epochs = _tolerant(lambda: read_epochs(run.path / EPOCHS), missing, EPOCHS)
     incidents = _tolerant(run.incidents, missing, "incidents.jsonl")
     ledger = _tolerant(lambda: read_ledger(run.path / LEDGER), missing, LEDGER)
     missing += _absent(run, trials or [], epochs or [], incidents or [])
@@ -160,7 +154,7 @@ def _absent(
     expected = {
         "trials.parquet": info.command == "probe" and is_done,
         "recommendation.json": info.command == "probe" and is_done,
-        "epochs.csv": info.command == "train" and info.status == "done",
+        EPOCHS: info.command == "train" and info.status == "done",
     }
     lines += [
         f"{name}: is missing"
@@ -173,7 +167,7 @@ def _absent(
             _tolerant(lambda: read_table(stamps), lines, "stamps.parquet")
         else:
             lines.append("stamps.parquet: is missing, so there are no batch timelines")
-    for name, read in (("epochs.csv", len(epochs) + 1), (INCIDENTS, len(incidents))):
+    for name, read in ((EPOCHS, len(epochs) + 1), (INCIDENTS, len(incidents))):
         lost = _lines_in(run.path / name) - read
         if lost > 0:
             lines.append(f"{name}: {plural(lost, 'line')} cut short or damaged, left out")
@@ -205,33 +199,6 @@ def contents_json(contents: RunContents) -> dict[str, Any]:
         }
     )
     return document
-
-
-def read_epochs(path: Path) -> list[EpochRow]:
-    """Rows of `epochs.csv`, up to the first that is damaged; none where there is no file.
-
-    A last line without its end was cut: even its last number may be a part of one.
-    """
-    if not path.is_file():
-        return []
-    rows: list[EpochRow] = []
-    text, end, _ = path.read_text("utf-8", errors="replace").rpartition("\n")
-    for texts in csv.DictReader(io.StringIO(text + end)):
-        row = {column: _number(texts.get(column)) for column in EPOCH_COLUMNS}
-        if row["epoch"] is None or None in texts.values() or None in texts:
-            break
-        rows.append(row)
-    return rows
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    if not math.isfinite(value):
-        return None
-    return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
 def _tolerant(read: Callable[[], T], missing: list[str], name: str) -> T | None:

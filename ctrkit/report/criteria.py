@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ctrkit.core.config import parse_condition
+from ctrkit.core.epochs import EpochRow
 from ctrkit.core.records import EPOCH_COLUMNS, RunInfo
 from ctrkit.report.blocks import Block, Column, Paragraph, Section, Table
-from ctrkit.report.contents import DIED, EpochRow
+from ctrkit.report.contents import DIED
 from ctrkit.report.words import clean, plural
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ctrkit.core.config import Cell
+from ctrkit.core.epochs import EpochRow
 from ctrkit.core.records import Recommendation, RunInfo, TrialRecord
 from ctrkit.core.units import format_duration
 from ctrkit.report.blocks import Tone
-from ctrkit.report.contents import EpochRow, RunContents
+from ctrkit.report.contents import RunContents
 from ctrkit.report.incidents import summary_words
 from ctrkit.report.ledger_view import LOST, WORDS
 from ctrkit.report.matrix_view import NOT_RUN, cell_results, has_figures

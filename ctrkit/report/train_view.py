@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from ctrkit.core.config import RunSizes
+from ctrkit.core.epochs import EpochRow
 from ctrkit.core.progress import Stage
 from ctrkit.core.records import Recommendation
 from ctrkit.core.units import format_count, format_duration
@@ -20,7 +21,7 @@ from ctrkit.report.blocks import (
     Table,
     Tone,
 )
-from ctrkit.report.contents import UNKNOWN, EpochRow, RunContents
+from ctrkit.report.contents import UNKNOWN, RunContents
 from ctrkit.report.incidents import incidents_section, moved_words
 from ctrkit.report.known_epochs import KNOWN_EPOCHS, KNOWN_NOTE, KNOWN_TARGET, KnownEpoch
 from ctrkit.report.ledger_view import ledger_section

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctrkit.child.training.history import Row, read_epochs
 from ctrkit.child.training.loop import run_training
 from ctrkit.core.config import Phase, TrainPlan, load_phase, make_cell
+from ctrkit.core.epochs import EpochRow, read_epochs
 from ctrkit.core.progress import ProgressWriter
 from ctrkit.ctr.data.interactions import prepare_table
 from ctrkit.ctr.data.synthetic import generate_store
@@ -29,7 +29,7 @@ def phase1(**changes: object) -> Phase:
     return load_phase("phase1", {key: str(value) for key, value in changes.items()})
 
 
-def train(store: Path, run: Path, phase: Phase, epochs: int) -> list[Row]:
+def train(store: Path, run: Path, phase: Phase, epochs: int) -> list[EpochRow]:
     run.mkdir()
     plan = TrainPlan(run_folder=str(run), epochs=epochs)
     cell = make_cell(batch_size=phase.batch_size, threads=1)

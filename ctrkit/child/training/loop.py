@@ -17,12 +17,12 @@ from ctrkit.child.training.checkpoint import (
     save_checkpoint,
 )
 from ctrkit.child.training.distributed import ALONE, Ranks
-from ctrkit.child.training.history import Row, write_epochs
 from ctrkit.child.training.position import Position, identity, read_state
 from ctrkit.child.training.seeding import kept_rng, rng_of_rank, rng_state, seed_rank, set_rng_state
 from ctrkit.child.training.time_spent import TimeLedger
 from ctrkit.child.workloads.protocol import Batch, EpochLoader, Mark, Task, Workload
 from ctrkit.core.config import Cell, RunSizes, TrainPlan
+from ctrkit.core.epochs import EPOCHS, EpochRow, write_epochs
 from ctrkit.core.errors import UsageError
 from ctrkit.core.locks import only_writer
 from ctrkit.core.progress import SPENT_FILE, ProgressWriter, Spending, Stage
@@ -136,7 +136,7 @@ class _Loop:
         self.stop_requested, self.clock, self.ranks = stop_requested, clock, ranks
         self.ledger = TimeLedger(progress.path.with_name(SPENT_FILE))
         self.last_path = Path(plan.run_folder) / "checkpoints" / "last.pt"
-        self.epochs_path = Path(plan.run_folder) / "epochs.csv"
+        self.epochs_path = Path(plan.run_folder) / EPOCHS
         self.position = Position()
         self.rng: Mapping[str, Any] | None = None  # to be put back when a resumed epoch goes on
         self.epoch_rng: Mapping[str, Any] | None = None  # that of the epoch's `iter`, for its order
@@ -323,7 +323,7 @@ class _Loop:
         position = self.position
         with kept_rng(self.cell.device):
             metrics = self.task.metrics()
-        row: Row = {name: float(metrics[name]) for name in EPOCH_COLUMNS if name in metrics}
+        row: EpochRow = {name: float(metrics[name]) for name in EPOCH_COLUMNS if name in metrics}
         row |= {"epoch": position.epoch, "rows": position.rows}
         position.history.append(row)
         is_best = position.judge(metrics.get("val_auc"))

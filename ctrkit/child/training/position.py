@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ctrkit.child.training.checkpoint import differences, load_checkpoint
-from ctrkit.child.training.history import Row, read_epochs
 from ctrkit.child.workloads.protocol import Workload
 from ctrkit.core.config import NUMERICS, Cell
+from ctrkit.core.epochs import EpochRow, read_epochs
 from ctrkit.core.errors import UsageError
 
 
@@ -31,7 +31,7 @@ class Position:
     best_epoch: int | None = None
     best_val_auc: float = -math.inf
     epochs_without_gain: int = 0
-    history: list[Row] = field(default_factory=list)
+    history: list[EpochRow] = field(default_factory=list)
 
     def count_step(self, rows: int) -> None:
         """One more batch of so many rows, over all ranks, was trained on."""
@@ -103,7 +103,7 @@ def read_state(
             "with, or start a new run"
         )
     position = Position(**state["position"])
-    written = {row["epoch"]: row["wall_s"] for row in read_epochs(epochs_path)}
+    written = {row["epoch"]: row["wall_s"] for row in read_epochs(epochs_path, whole=True)}
     for row in position.history:
-        row["wall_s"] = written.get(row["epoch"], row["wall_s"])
+        row["wall_s"] = written.get(row["epoch"]) or row["wall_s"]
     return state, position

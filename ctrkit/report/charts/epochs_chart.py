@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ctrkit.core.config import RunSizes
+from ctrkit.core.epochs import EpochRow
 from ctrkit.core.records import Recommendation
 from ctrkit.core.units import format_duration
 from ctrkit.report.charts.scales import time_ticks, time_unit
 from ctrkit.report.charts.svg import FONT_PX, TOKENS, Canvas, Chart, Key, draw
-from ctrkit.report.contents import EpochRow
 from ctrkit.report.known_epochs import KnownEpoch
 from ctrkit.report.train_view import interval_words, is_partial
 from ctrkit.report.words import clean, range_words

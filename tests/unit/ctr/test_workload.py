@@ -7,9 +7,9 @@ import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
 from ctrkit.child.training.checkpoint import load_checkpoint
-from ctrkit.child.training.history import read_epochs
 from ctrkit.child.training.loop import run_training
 from ctrkit.core.config import Phase, TrainPlan, load_phase, make_cell
+from ctrkit.core.epochs import read_epochs
 from ctrkit.core.errors import UsageError
 from ctrkit.core.progress import ProgressWriter
 from ctrkit.ctr.data.synthetic import generate_store

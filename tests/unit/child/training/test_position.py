@@ -3,8 +3,8 @@ import math
 import pytest
 
 from ctrkit.child.training.checkpoint import save_checkpoint
-from ctrkit.child.training.history import write_epochs
 from ctrkit.child.training.position import NUMERICS, Position, read_state
+from ctrkit.core.epochs import write_epochs
 from ctrkit.core.errors import UsageError
 
 
