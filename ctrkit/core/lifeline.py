@@ -21,6 +21,10 @@ RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 #: Put first on PYTHONPATH, it arms every Python process of the family (its `sitecustomize`).
 FIRST_FOLDER = Path(__file__).parents[1] / "child" / "first"
 
+#: Asks a process for its stacks. Not SIGUSR1 or SIGUSR2: schedulers send those, and scripts handle
+#: them (save, and ask to be run again).
+STACKS_SIGNAL = int(signal.SIGRTMAX) - 3 if hasattr(signal, "SIGRTMAX") else 29  # 29: SIGINFO
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -82,7 +86,7 @@ _armed: dict[int, tuple[str, int]] = {}
 
 
 def arm_stacks(folder: str | os.PathLike[str]) -> None:
-    """From now on SIGUSR1 writes the stacks of all threads to `stacks_path`.
+    """From now on STACKS_SIGNAL writes the stacks of all threads to `stacks_path`.
 
     It works while the GIL is held in C. A forked process arms itself anew, with a file of its own,
     before any other code of it runs. Armed already, nothing happens.
@@ -102,15 +106,15 @@ def _arm_forked() -> None:
     try:
         _arm(folder)
     except OSError:  # its folder is gone: then nobody watches it any more
-        faulthandler.unregister(signal.SIGUSR1)
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        faulthandler.unregister(STACKS_SIGNAL)
+        signal.signal(STACKS_SIGNAL, signal.SIG_IGN)
 
 
 def _arm(folder: str) -> None:
     # A plain descriptor: nothing of a file object that was copied while in use. It stays open.
     path = stacks_path(folder, os.getpid())
     fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    faulthandler.register(signal.SIGUSR1, file=fd, all_threads=True, chain=False)
+    faulthandler.register(STACKS_SIGNAL, file=fd, all_threads=True, chain=False)
     _armed.clear()
     _armed[os.getpid()] = folder, fd
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from ctrkit.core.files import write_atomically, write_json
-from ctrkit.core.lifeline import stacks_path
+from ctrkit.core.lifeline import STACKS_SIGNAL, stacks_path
 from ctrkit.core.progress import Progress, read_workers
 from ctrkit.core.records import WorkerExit
 from ctrkit.supervise.explain import passive
@@ -258,7 +258,7 @@ def _dump_all(
                 if _may_signal(one, child_folder):
                     file = stack.enter_context(open(stacks_path(child_folder, one.pid), "rb"))
                     file.seek(0, os.SEEK_END)
-                    os.kill(one.pid, signal.SIGUSR1)
+                    os.kill(one.pid, STACKS_SIGNAL)
                     if then is not None:
                         os.kill(one.pid, then)
                     files[one.pid] = file
@@ -292,9 +292,9 @@ def _dump_stopped(looked: Sequence[Process], child_folder: Path) -> dict[int, st
 
 
 def _may_signal(process: Process, child_folder: Path) -> bool:
-    """Whether it runs, has armed and catches SIGUSR1: one that does not catch it would die."""
+    """Whether it runs, has armed and catches STACKS_SIGNAL: others would die of it."""
     if process.is_stopped or process.is_dead:
         return False
     if not stacks_path(child_folder, process.pid).exists():
         return False
-    return passive.catches(process.pid, signal.SIGUSR1) is not False
+    return passive.catches(process.pid, STACKS_SIGNAL) is not False

@@ -102,7 +102,7 @@ def limits_of(pid: int) -> dict[str, int]:
     return limits
 
 
-def catches(pid: int, number: signal.Signals) -> bool | None:
+def catches(pid: int, number: int) -> bool | None:
     """Whether a Linux process catches a signal; None where that cannot be told."""
     masks = _signal_masks(pid)
     return None if masks is None else bool(masks["SigCgt"] >> (number - 1) & 1)

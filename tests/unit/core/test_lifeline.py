@@ -17,10 +17,10 @@ from ctrkit.core.lifeline import (
 HERE = """
 import os, signal, sys
 from pathlib import Path
-from ctrkit.core.lifeline import arm_stacks, stacks_path
+from ctrkit.core.lifeline import STACKS_SIGNAL, arm_stacks, stacks_path
 folder = Path(sys.argv[1])
 def here():
-    os.kill(os.getpid(), signal.SIGUSR1)
+    os.kill(os.getpid(), STACKS_SIGNAL)
     count = stacks_path(folder, os.getpid()).read_text().count("in here")
     os.write(1, f"{count}\\n".encode())  # at once: two processes write at a time
 """
