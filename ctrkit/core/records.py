@@ -243,6 +243,10 @@ class ScriptSeen:
         pid: the process that trains.
         rank: of torch's elastic launcher, None without one.
         torch_version: the script's own.
+        device: where its training step runs: `cpu`, `cuda` or `mps`.
+        devices: those that its torch can use.
+        threads: torch's intra-op threads in the process that trains.
+        default_start_method: how its DataLoader starts workers where it names no way.
         loaders: all that were iterated.
         train_loader: number of the one whose batches are trained on; None where no DataLoader is.
         clock: what a step is told by: `loader`, `optimizer`, or empty: it cannot be told.
@@ -264,6 +268,10 @@ class ScriptSeen:
     pid: int
     rank: int | None = None
     torch_version: str = ""
+    device: str = "cpu"
+    devices: list[str] = field(default_factory=list)
+    threads: int | None = None
+    default_start_method: str = ""
     loaders: list[ScriptLoader] = field(default_factory=list)
     train_loader: int | None = None
     clock: str = ""
