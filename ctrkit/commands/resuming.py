@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,27 +28,6 @@ from ctrkit.ctr.data.store import Store
 
 #: Keys of a phase that change no step of it.
 _FREE_KEYS = ("name", "epochs", "patience", "criteria")
-
-
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EIO)
-
-
-@contextmanager
-def plain_disk_errors(run: RunFolder) -> Iterator[None]:
-    """What the disk refuses as one line: what is still whole, and what to do.
-
-    Raises:
-        UsageError: the run folder is full, read-only or broken.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
-            raise
-        raise UsageError(
-            f"{error.filename or run.path}: cannot be written: {error.strerror}; what was saved "
-            f"before is whole: make room, then ctrkit train --resume {run.path}"
-        ) from error
 
 
 def save_spec(spec: ChildSpec) -> None:

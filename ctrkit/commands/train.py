@@ -23,7 +23,6 @@ from ctrkit.commands.probe import brief_probe
 from ctrkit.commands.restarts import RestartRules, Supervision, run_over_restarts
 from ctrkit.commands.resuming import (
     kept_plan,
-    plain_disk_errors,
     resumable_spec,
     save_spec,
     starting_point,
@@ -37,7 +36,7 @@ from ctrkit.core.config import ChildSpec, TrainPlan, WorkloadSpec, encode
 from ctrkit.core.environment import machine_fingerprint
 from ctrkit.core.epochs import EPOCHS, read_epochs
 from ctrkit.core.errors import InterruptedRunError, RunEndedError, UsageError
-from ctrkit.core.files import read_json
+from ctrkit.core.files import plain_disk_errors, read_json
 from ctrkit.core.locks import only_writer
 from ctrkit.core.records import Inspection
 from ctrkit.core.runs import Incident, RunFolder, known_runs
@@ -128,7 +127,7 @@ def train(
             run = _training_run(resume)
             held.enter_context(only_writer(run.path))
             run, spec = _resumed(resume, axes, options, common, argv)
-        with plain_disk_errors(run):
+        with plain_disk_errors(run.path, resume=run.path):
             save_spec(spec)
             _train(run, spec, options, common.time_limits, stop)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from ctrkit.core.config import decode, encode
 from ctrkit.core.environment import cache_folder
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import read_json, read_table, write_table
+from ctrkit.core.locks import LockTakenError, locked
 from ctrkit.core.records import Recommendation, RunInfo
 
 if TYPE_CHECKING:
@@ -175,23 +176,18 @@ def _key(row: CalibrationRow) -> tuple[str, str, str]:
 @contextmanager
 def _only_writer(path: Path) -> Iterator[None]:
     """Hold the file's lock; on a file system without locks there is none."""
-    import filelock
-
-    lock = filelock.FileLock(path.with_name(f"{path.name}.lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(NotImplementedError):
-            lock.acquire(timeout=_WAIT_S)
+    with ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(path.with_name(f"{path.name}.lock"), wait_s=_WAIT_S))
+        except LockTakenError:
+            raise UsageError(
+                f"{path}: another process has been writing it for more than {_WAIT_S:.0f} s; this "
+                "run is not noted there"
+            ) from None
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
         yield
-    except filelock.Timeout:
-        raise UsageError(
-            f"{path}: another process has been writing it for more than {_WAIT_S:.0f} s; this run "
-            "is not noted there"
-        ) from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        lock.release()
 
 
 def read_calibration(path: Path | None = None) -> list[CalibrationRow]:

@@ -87,6 +87,11 @@ class Cell:
         return {axis: value for axis, value in given.items() if value != NUMERICS[axis]}
 
     @property
+    def queued_batches(self) -> int:
+        """Batches that wait in the queue of the workers at most."""
+        return self.workers * (self.prefetch or 0)
+
+    @property
     def cell_id(self) -> str:
         """Short, unique and fit for a file name: `cpu-batches-w2-spawn-p2-t2-b2048`."""
         parts = [self.device, self.loader, f"w{self.workers}"]

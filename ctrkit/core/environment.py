@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
 import sys
 from functools import cache
 from importlib import metadata
@@ -17,6 +16,7 @@ import platformdirs
 import psutil
 
 from ctrkit import __version__
+from ctrkit.core.subprocesses import output_of
 
 # Variables that change how a loop runs; nothing else of the environment is ever written down.
 RECORDED_VARIABLES = (
@@ -141,14 +141,7 @@ def describe_code() -> dict[str, str]:
 
 def _git(*arguments: str) -> str:
     """What git says in one line; empty without git, a repository or an answer in time."""
-    try:
-        done = subprocess.run(
-            ["git", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            errors="replace", timeout=_GIT_S, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()[:200]
+    return output_of(["git", *arguments], wait_s=_GIT_S).strip()[:200]
 
 
 def machine_fingerprint() -> str:

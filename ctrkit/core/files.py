@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,6 +17,9 @@ from ctrkit.core.errors import UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EIO)
+_GONE = (errno.ENOENT, errno.ESTALE)
 
 
 @contextmanager
@@ -35,6 +39,31 @@ def file_aside(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         Path(aside).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def plain_disk_errors(path: Path, *, resume: Path | str = "") -> Iterator[None]:
+    """What the disk refuses as one line: what is still whole, and what to do.
+
+    Args:
+        path: what is written, where the error itself names no file.
+        resume: the run folder that `ctrkit train --resume` goes on with, where it is known.
+
+    Raises:
+        UsageError: the disk is full, read-only, broken, or what is written to is gone from it.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = Path(error.filename or path)
+        gone = error.errno in _GONE and named.is_relative_to(path.parent)
+        if error.errno not in _DISK_ERRORS and not gone:
+            raise
+        command = f"ctrkit train --resume {resume}".rstrip()
+        raise UsageError(
+            f"{named}: cannot be written: {error.strerror or error}; what was "
+            f"saved before is whole: make room, then go on with {command}"
+        ) from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

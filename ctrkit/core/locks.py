@@ -1,4 +1,8 @@
-"""A lock that one process at a time holds; the kernel gives it back when that process dies."""
+"""A lock that one process at a time holds; the kernel gives it back when that process dies.
+
+It is a POSIX record lock: neither a forked worker that inherits the file nor a lock file left
+behind can hold it. It keeps other processes out, not other threads of this one.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ctrkit.core.errors import UsageError
@@ -19,12 +23,42 @@ _TAKEN = (errno.EACCES, errno.EAGAIN)
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
+class LockTakenError(Exception):
+    """Another process holds the lock; `holder` is its id, `unknown` where it did not say."""
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(holder)
+        self.holder = holder
+
+
+@contextmanager
+def locked(path: Path, *, wait_s: float = 0.0) -> Iterator[None]:
+    """Inside, no other process holds the lock. On a file system that has no locks there is none.
+
+    Args:
+        path: the lock's file, made where it is missing; it keeps the holder's process id.
+        wait_s: how long another process may keep it.
+
+    Raises:
+        LockTakenError: another process holds it longer.
+        OSError: the file cannot be written.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        if not _take(handle, wait_s):
+            holder = os.pread(handle, 20, 0).decode(errors="replace").strip()
+            raise LockTakenError(holder or "unknown")
+        with suppress(OSError):  # only for the other one's message
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def only_writer(folder: Path, *, wait_s: float = 0.0, who: str = "ctrkit train") -> Iterator[None]:
     """Inside, no other process is the writer of this folder.
-
-    A record lock: neither a forked worker nor a file left behind can hold it. On a file system that
-    has no locks there is none.
 
     Args:
         folder: exists; the lock is its file `.lock`.
@@ -34,25 +68,19 @@ def only_writer(folder: Path, *, wait_s: float = 0.0, who: str = "ctrkit train")
     Raises:
         UsageError: another process holds it, or the folder cannot be written.
     """
-    try:
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise UsageError(
-            f"{folder}: cannot be written: {error.strerror}; nothing in it was changed"
-        ) from None
-    try:
-        if not _take(handle, wait_s):
-            holder = os.pread(handle, 20, 0).decode(errors="replace").strip() or "unknown"
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / LOCK, wait_s=wait_s))
+        except LockTakenError as taken:
             raise UsageError(
-                f"{folder}: another {who} (pid {holder}) is writing into it; "
+                f"{folder}: another {who} (pid {taken.holder}) is writing into it; "
                 "wait until it has ended, or stop it"
-            )
-        with suppress(OSError):  # only for the other one's message
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, str(os.getpid()).encode(), 0)
+            ) from None
+        except OSError as error:
+            raise UsageError(
+                f"{folder}: cannot be written: {error.strerror}; nothing in it was changed"
+            ) from None
         yield
-    finally:
-        os.close(handle)
 
 
 def _take(handle: int, wait_s: float) -> bool:

@@ -1,8 +1,9 @@
-"""Durations, sizes and counts, from and to text that people read."""
+"""Durations, sizes, counts and signals, from and to text that people read."""
 
 from __future__ import annotations
 
 import re
+import signal
 
 from ctrkit.core.errors import UsageError
 
@@ -83,3 +84,11 @@ def format_count(count: float | None) -> str:
 def format_factor(factor: float) -> str:
     """Two significant digits: `3.4x`, `1,800x`."""
     return f"{factor:.2g}x" if factor < 100 else f"{float(f'{factor:.2g}'):,.0f}x"
+
+
+def signal_name(number: int) -> str:
+    """`SIGKILL` for 9; `signal 99` where the system has no name for it."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -30,11 +30,6 @@ class Line:
         return self.fixed_bytes + self.row_bytes * batch_size
 
 
-def queued_batches(cell: Cell) -> int:
-    """Batches that wait in the queue of the workers at most."""
-    return cell.workers * (cell.prefetch or 0)
-
-
 def memory_refusal(
     cell: Cell, trials: Sequence[Trial], inspection: Inspection, limits: MachineLimits | None
 ) -> str | None:
@@ -47,7 +42,7 @@ def memory_refusal(
         return f"{smaller.cell_id} ran out of memory, and this one takes more; use a smaller batch"
     if limits is None or (not cell.workers and _alone(cell, trials)):
         return None
-    shared = queued_batches(cell) * (inspection.needs.row_bytes or 0) * cell.batch_size
+    shared = cell.queued_batches * (inspection.needs.row_bytes or 0) * cell.batch_size
     free_device = inspection.device_memory_bytes.get(cell.device)
     for needed, free, where in (
         (host_bytes(cell, trials, inspection), limits.memory_bytes, "memory"),
@@ -200,7 +195,7 @@ def batch_memory_finding(
     free = limits.memory_bytes if limits else None
     if on_device:
         free = inspection.device_memory_bytes.get(cell.device)
-    queued = queued_batches(cell)
+    queued = cell.queued_batches
     queued_row_bytes = queued * (inspection.needs.row_bytes or 0)
     sizes = " and ".join(format_count(size) for size in line.measured)
     text = f"a row of the batch costs {format_bytes(round(line.row_bytes))} of {where}"

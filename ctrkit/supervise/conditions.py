@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,13 +14,13 @@ import psutil
 
 from ctrkit.core.environment import usable_cpus
 from ctrkit.core.records import Finding
+from ctrkit.core.subprocesses import output_of
 from ctrkit.core.units import format_bytes, format_duration, format_percent
 from ctrkit.supervise.host import HostFigures, read_host
 
 Run = Callable[[Sequence[str]], str]
 """Runs a command and returns what it says; empty where it fails or takes too long."""
 
-_COMMAND_S = 5.0
 _OTHER_CORES, _STOLEN_SHARE, _STARVED_SHARE = 0.5, 0.03, 0.02
 _SWAPPED_BYTES, _SWAPPED_PER_S = 1e8, 5e5
 _SCARCE_SHARE = 0.05
@@ -59,19 +58,8 @@ def look_at_host() -> HostLook:
     return HostLook(at_s=time.monotonic(), host=read_host(), own_cpu_s=own_cpu_s)
 
 
-def run_command(command: Sequence[str]) -> str:
-    """What the command prints, within a few seconds; empty where it cannot be had."""
-    try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_COMMAND_S
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout
-
-
 def read_power(
-    run: Run = run_command, *, root: Path = Path("/sys"), system: str = sys.platform
+    run: Run = output_of, *, root: Path = Path("/sys"), system: str = sys.platform
 ) -> Power:
     """What the system tells of its power: files under /sys on Linux, `pmset` on macOS."""
     battery = _battery()

@@ -12,6 +12,7 @@ import msgspec
 
 from ctrkit.core.progress import Stage
 from ctrkit.core.records import ChildError, WorkerExit
+from ctrkit.core.units import signal_name
 from ctrkit.supervise.watchdog import Verdict
 
 _WORKER_DIED = re.compile(
@@ -115,7 +116,7 @@ def _judge_error(error: ChildError, kills: int) -> Verdict:
     if verdict in ("crashed", "setup-failed"):
         verdict = classify_error(error.message, error.traceback, otherwise=verdict)
     where = f"(in stage '{error.stage}')"
-    dead = guilty_worker(error.dead_workers, told=verdict == "worker-died")
+    dead = worker_that_died(error.dead_workers, told=verdict == "worker-died")
     if dead is None or verdict not in ("worker-died", "crashed", "setup-failed"):
         return Verdict(verdict, f"{_in_words(verdict, error.message)} {where}")
     verdict = "out-of-memory" if _was_for_memory(dead.exit_code, kills) else "worker-died"
@@ -124,7 +125,7 @@ def _judge_error(error: ChildError, kills: int) -> Verdict:
     return Verdict(verdict, f"{who} (pid {dead.pid}) {how} {where}; then: {error.message}")
 
 
-def guilty_worker(dead: Sequence[WorkerExit], *, told: bool) -> WorkerExit | None:
+def worker_that_died(dead: Sequence[WorkerExit], *, told: bool) -> WorkerExit | None:
     """The worker whose death brought the loop down, None if it was not a death.
 
     Where the error itself does not tell of one (`told`), only a signal that torch does not send
@@ -143,7 +144,7 @@ def _was_for_memory(exit_code: int, kills: int) -> bool:
 def _ended_words(exit_code: int, kills: int) -> str:
     if exit_code >= 0:
         return f"ended with exit code {exit_code}"
-    name = _signal_name(-exit_code)
+    name = signal_name(-exit_code)
     if _was_for_memory(exit_code, kills):
         return (
             f"was killed by {name} for memory: the kernel's oom_kill counter of its control "
@@ -174,10 +175,3 @@ def judge_hang(hang: Verdict, result: Result | None) -> Verdict:
         return Verdict(error.verdict, f"{error.reason}; then its process did not end")
     return Verdict("shutdown-hang", f"the result is complete, but its process does not end: "
                                     f"{hang.reason}")  # fmt: skip
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

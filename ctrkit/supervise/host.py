@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import warnings
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from pathlib import Path
 
 import psutil
 
+from ctrkit.core.subprocesses import output_of
+
 _THROTTLES = "cpu[0-9]*/thermal_throttle/*_throttle_count"
-_COMMAND_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def _swap() -> tuple[int | None, int | None, int | None]:
     except (OSError, psutil.Error):
         return None, None, None
     if sys.platform == "darwin":  # psutil's counters there are of every page, files' too
-        return int(swap.used), *vm_stat_swaps(_said("vm_stat"))
+        return int(swap.used), *vm_stat_swaps(output_of(["vm_stat"]))
     return int(swap.used), int(swap.sin), int(swap.sout)
 
 
@@ -118,20 +118,10 @@ def starved_s(path: Path) -> float | None:
 
 
 def _speed_limit() -> float | None:
-    return speed_limit_of(_said("pmset", "-g", "therm")) if sys.platform == "darwin" else None
+    return speed_limit_of(output_of(["pmset", "-g", "therm"])) if sys.platform == "darwin" else None
 
 
 def speed_limit_of(text: str) -> float | None:
     """The share of full speed that macOS's `pmset -g therm` tells."""
     match = re.search(r"CPU_Speed_Limit\s*=\s*(\d+)", text)
     return int(match[1]) / 100 if match else None
-
-
-def _said(*command: str) -> str:
-    try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_COMMAND_S
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout

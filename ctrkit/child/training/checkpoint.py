@@ -10,8 +10,8 @@ import os
 import pickle
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,22 +50,6 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         if path.is_file():
             keep_as(path, PREVIOUS)
     _sync_folder(path.parent)
-
-
-@contextmanager
-def plain_disk_errors(path: Path) -> Iterator[None]:
-    """An error while `path` is written as one line: what is still whole, and what to do.
-
-    Raises:
-        UsageError: for any OSError.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(
-            f"{path}: cannot be written: {error.strerror or error}; what was saved before is "
-            "whole: make room, then go on with ctrkit train --resume"
-        ) from error
 
 
 def keep_as(path: Path, name: str) -> None:

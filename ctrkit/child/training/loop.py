@@ -12,7 +12,6 @@ from typing import Any
 from ctrkit.child.training.batches import batch_rows
 from ctrkit.child.training.checkpoint import (
     keep_as,
-    plain_disk_errors,
     remove_halves,
     save_checkpoint,
 )
@@ -24,6 +23,7 @@ from ctrkit.child.workloads.protocol import Batch, EpochLoader, Mark, Task, Work
 from ctrkit.core.config import Cell, RunSizes, TrainPlan
 from ctrkit.core.epochs import EPOCHS, EpochRow, write_epochs
 from ctrkit.core.errors import UsageError
+from ctrkit.core.files import plain_disk_errors
 from ctrkit.core.locks import only_writer
 from ctrkit.core.progress import SPENT_FILE, ProgressWriter, Spending, Stage
 from ctrkit.core.records import EPOCH_COLUMNS

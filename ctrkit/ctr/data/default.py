@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-
-import filelock
 
 from ctrkit.core.environment import cache_folder
 from ctrkit.core.errors import UsageError
+from ctrkit.core.locks import LockTakenError, locked
 from ctrkit.ctr.data.planted import REFERENCE, Scale
 from ctrkit.ctr.data.store import STORE_SCHEMA_VERSION, Store
 from ctrkit.ctr.data.synthetic import GENERATOR_VERSION, OnProgress, generate_store
@@ -71,22 +70,19 @@ def _is_sound(path: Path) -> bool:
 @contextmanager
 def _lock(path: Path, tell: OnProgress, wait_s: float) -> Iterator[None]:
     """Hold the lock, after waiting for whoever holds it now."""
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        tell("waiting for another process that builds the default store", 0.0)
+    with ExitStack() as held:
         try:
-            lock.acquire(timeout=wait_s)
-        except filelock.Timeout:
-            raise UsageError(
-                f"{path}: another process has been building the default store for more than"
-                f" {wait_s:.0f} s; end it, or give --data"
-            ) from None
-    try:
+            held.enter_context(locked(path))
+        except LockTakenError as taken:
+            tell("waiting for another process that builds the default store", 0.0)
+            try:
+                held.enter_context(locked(path, wait_s=wait_s))
+            except LockTakenError:
+                raise UsageError(
+                    f"{path}: another process (pid {taken.holder}) has been building the default"
+                    f" store for more than {wait_s:.0f} s; end it, or give --data"
+                ) from None
         yield
-    finally:
-        lock.release()
 
 
 def _clear(folder: Path) -> None:

@@ -23,11 +23,6 @@ def batch_bytes(cell: Cell, facts: HazardFacts) -> int | None:
     return None if row_bytes is None else row_bytes * cell.batch_size
 
 
-def queued_batches(cell: Cell) -> int:
-    """Batches that wait in the queue of the workers at most."""
-    return cell.workers * (cell.prefetch or 0)
-
-
 def _memory(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     """Forked workers share their parent's pages, so only new ones count with their own size."""
     available_bytes = facts.limits.memory_bytes
@@ -35,7 +30,7 @@ def _memory(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
         return
     starts_anew = facts.start_method(cell) != "fork"
     worker_bytes = facts.needs.worker_bytes or 0 if starts_anew else 0
-    queue_bytes = queued_batches(cell) * (batch_bytes(cell, facts) or 0)
+    queue_bytes = cell.queued_batches * (batch_bytes(cell, facts) or 0)
     planned_bytes = cell.workers * worker_bytes + queue_bytes
     if planned_bytes <= MOST_MEMORY_SHARE * available_bytes:
         return
@@ -44,7 +39,7 @@ def _memory(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
         parts.append(f"{cell.workers} workers of {format_bytes(worker_bytes)}")
     if queue_bytes:
         parts.append(
-            f"{format_count(queued_batches(cell))} batches of "
+            f"{format_count(cell.queued_batches)} batches of "
             f"{format_bytes(batch_bytes(cell, facts))}"
         )
     source = "its control group allows" if facts.limits.memory_is_capped else "is available"
@@ -68,12 +63,12 @@ def _shared_memory(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     tensors_bytes = 0
     if facts.examination and facts.start_method(cell) != "fork":
         tensors_bytes = sum(part.shared_bytes for part in facts.examination.parts)
-    planned_bytes = queued_batches(cell) * (each_bytes or 0) + tensors_bytes
+    planned_bytes = cell.queued_batches * (each_bytes or 0) + tensors_bytes
     if planned_bytes <= free_bytes:
         return
     parts = [f"the data set's tensors of {format_bytes(tensors_bytes)}"] if tensors_bytes else []
     if each_bytes:
-        parts.append(f"{format_count(queued_batches(cell))} batches of {format_bytes(each_bytes)}")
+        parts.append(f"{format_count(cell.queued_batches)} batches of {format_bytes(each_bytes)}")
     yield Hazard(
         name="/dev/shm is too small",
         text=f"{' and '.join(parts)} go through shared memory, but only "
@@ -91,11 +86,11 @@ def _open_files(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
         strategy = "file_system" if facts.limits.system == "Darwin" else "file_descriptor"
     if not cell.workers or most is None or tensors is None or strategy != "file_descriptor":
         return
-    planned = queued_batches(cell) * tensors + _OTHER_FILES
+    planned = cell.queued_batches * tensors + _OTHER_FILES
     if planned > most:
         yield Hazard(
             name="too few open files",
-            text=f"{format_count(queued_batches(cell))} waiting batches of {tensors} tensors keep "
+            text=f"{format_count(cell.queued_batches)} waiting batches of {tensors} tensors keep "
             f"up to {format_count(planned)} files open, but a process may open "
             f"{format_count(most)}",
             advice="raise it with ulimit -n, or call "

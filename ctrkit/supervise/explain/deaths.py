@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from ctrkit.core.progress import WorkerStage
 from ctrkit.core.records import WorkerExit
-from ctrkit.core.units import format_bytes
+from ctrkit.core.units import format_bytes, signal_name
 from ctrkit.supervise.explain.scene import Scene, last_error
 from ctrkit.supervise.explain.sentences import REFERENCES, Cause
 from ctrkit.supervise.explain.stacks import Frame, Thread, parse_dump, parse_traceback, user_frame
@@ -172,7 +172,7 @@ def death_of_worker(scene: Scene) -> Cause | None:
         fix = "see the C call at that line"
         if frame is None:
             fix = "run that data set without workers under `python -X faulthandler` to see its line"
-    return _cause("worker killed", f"{who} was killed by {_signal_name(-code)}{cause}{when}", frame,
+    return _cause("worker killed", f"{who} was killed by {signal_name(-code)}{cause}{when}", frame,
                   fix, "worker killed", guilty=who, pid=dead.pid)  # fmt: skip
 
 
@@ -286,13 +286,6 @@ def _raiser(scene: Scene) -> str | None:
 
 def _in(who: str | None) -> str:
     return f"in {who} " if who else ""
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _tracebacks(text: str) -> list[str]:

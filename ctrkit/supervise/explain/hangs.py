@@ -144,7 +144,7 @@ def handshake(scene: Scene) -> Cause | None:
     """The main process fetches a batch's file descriptor from a worker that does not answer."""
     if not any(_in_handshake(own_part(thread)) for thread in scene.main.threads):
         return None
-    worker = guilty_worker(scene)
+    worker = worker_waited_for(scene)
     if worker is None:
         dead = death_of_worker(scene)
         return dead or blame(scene, scene.main, "lost handshake", "waits for the file descriptor "
@@ -162,7 +162,7 @@ def _in_handshake(thread: Thread) -> bool:
     )
 
 
-def guilty_worker(scene: Scene) -> Process | None:
+def worker_waited_for(scene: Scene) -> Process | None:
     """The worker that the main process waits for: busy, and if it can be told the next in turn."""
     busy = [worker for worker in scene.living_workers() if not worker.is_idle]
     if not busy:
@@ -181,7 +181,7 @@ def waits_for_worker(scene: Scene) -> Cause | None:
     """The main process waits for a batch, and a worker that should make it stands somewhere."""
     if not waits_for_loader(scene.main):
         return None
-    worker = guilty_worker(scene)
+    worker = worker_waited_for(scene)
     if worker is None:
         return death_of_worker(scene) or _lost_batch(scene)
     return stuck(scene, worker)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from ctrkit.commands.resuming import (
     given,
     kept_plan,
     phase_differences,
-    plain_disk_errors,
     resumable_spec,
     save_spec,
     starting_point,
@@ -58,14 +56,6 @@ def test_an_option_is_given_in_either_form() -> None:
     assert given(["train", "--data", "x"], "--phase", "--data")
     assert given(["train", "--data=x"], "--data")
     assert not given(["train", "--data-x", "data"], "--data")
-
-
-def test_what_the_disk_refuses_is_one_line_and_nothing_else_is(run: RunFolder) -> None:
-    words = "cannot be written: No space.*--resume /"
-    with pytest.raises(UsageError, match=words), plain_disk_errors(run):
-        raise OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(ProcessLookupError), plain_disk_errors(run):
-        raise ProcessLookupError(errno.ESRCH, "No such process")
 
 
 def test_a_spec_that_was_saved_can_be_resumed(run: RunFolder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ctrkit.core.errors import UsageError
 from ctrkit.core.files import (
     finite,
     folder_aside,
+    plain_disk_errors,
     read_json,
     read_table,
     write_atomically,
@@ -62,3 +64,20 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         assert not (tmp_path / "store" / "whole").exists()
     assert (tmp_path / "store" / "whole").read_text() == "x"
     assert [p.name for p in tmp_path.iterdir()] == ["store"]
+
+
+def test_what_the_disk_refuses_is_one_line_and_nothing_else_is(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = "run: cannot be written: No space.*--resume /"
+    with pytest.raises(UsageError, match=words), plain_disk_errors(run, resume=run):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(ProcessLookupError), plain_disk_errors(run):
+        raise ProcessLookupError(errno.ESRCH, "No such process")
+
+
+def test_a_folder_that_is_gone_is_one_line_and_a_missing_program_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "gone" / "last.pt"
+    with pytest.raises(UsageError, match="cannot be written: No such"), plain_disk_errors(path):
+        write_atomically(path, b"")
+    with pytest.raises(FileNotFoundError), plain_disk_errors(path):
+        raise FileNotFoundError(errno.ENOENT, "No such file", "/usr/bin/python9")

@@ -11,10 +11,10 @@ from ctrkit.core.runs import save_measurement
 from ctrkit.supervise.endings import (
     Result,
     classify_error,
-    guilty_worker,
     judge_exit,
     judge_hang,
     read_result,
+    worker_that_died,
 )
 from ctrkit.supervise.watchdog import Verdict
 
@@ -168,8 +168,8 @@ def test_workers_that_a_failing_loop_ended_are_not_to_blame() -> None:
     ]
     assert died(*ended, message="ValueError: no such column").verdict == "crashed"
     first = WorkerExit(pid=11, worker=2, exit_code=-signal.SIGSEGV)
-    assert guilty_worker([*ended, first], told=False) == first
-    assert guilty_worker([], told=True) is None
+    assert worker_that_died([*ended, first], told=False) == first
+    assert worker_that_died([], told=True) is None
 
 
 def test_a_rank_is_called_a_rank() -> None:

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import filelock
 import pytest
 
 from ctrkit.core.errors import UsageError
@@ -69,15 +68,30 @@ def test_an_interrupted_build_leaves_nothing(monkeypatch: pytest.MonkeyPatch) ->
     assert Store.open(default_store(scale=TINY)).meta.rows["train"] == TINY.train_rows
 
 
+HOLD = """
+import sys, time
+from pathlib import Path
+from ctrkit.core.locks import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
 def test_waiting_for_another_process_has_a_deadline() -> None:
     folder = default_store_path().parent
     folder.mkdir(parents=True)
     told: list[str] = []
-    with (
-        filelock.FileLock(folder / "default.lock"),
-        pytest.raises(UsageError, match="another process has been building"),
-    ):
-        default_store(lambda text, _share: told.append(text), scale=TINY, wait_s=0.05)
+    command = [sys.executable, "-c", HOLD, str(folder / "default.lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            words = rf"another process \(pid {holder.pid}\) has been building"
+            with pytest.raises(UsageError, match=words):
+                default_store(lambda text, _share: told.append(text), scale=TINY, wait_s=0.05)
+        finally:
+            holder.kill()
     assert told == ["waiting for another process that builds the default store"]
 
 

@@ -1,0 +1,20 @@
+"""What another program says, where it is there and answers in time."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+
+_WAIT_S = 5.0
+
+
+def output_of(command: Sequence[str], *, wait_s: float = _WAIT_S) -> str:
+    """What the command prints; empty where it is missing, fails or takes longer."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=wait_s, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout
