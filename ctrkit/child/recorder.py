@@ -1,0 +1,272 @@
+"""Turns the events of a training loop into what a trial measured, and decides when it has enough.
+
+Two kinds of loop feed it: that of a workload, which the trial drives itself, and that of a script,
+which an observer watches. Each says when it asks for a batch, has it, and is done with the step;
+the recorder knows to which window a step belongs, and when to stop.
+
+Standard library only, and Python 3.9: it also runs inside a script's own interpreter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from ctrkit.core.progress import ProgressWriter, Stage
+
+#: The columns of `records.Stamps`.
+STAMP_COLUMNS = (
+    "epoch", "step", "window", "asked_s", "delivered_s", "done_s", "rows",
+    "worker", "fetch_start_s", "fetch_end_s", "collate_end_s", "sent_s",
+)  # fmt: skip
+
+WARMUP, THROUGHPUT, ATTRIBUTION = "warmup", "throughput", "attribution"
+BOUNDARY, INTERRUPTED, OVER = "boundary", "interrupted", "over"
+
+
+class Surroundings:
+    """What a recorder asks of the process it runs in; these are the plainest answers.
+
+    A loop overrides what it can tell better.
+    """
+
+    def synchronize(self) -> None:
+        """Wait for the device, where one is used."""
+
+    def cpu_s(self) -> float | None:
+        """CPU seconds of the process and its workers so far, None where nobody knows."""
+        return None
+
+    def all_agree(self, enough: bool) -> bool:
+        """Whether all processes that train together have had enough."""
+        return enough
+
+    def at_window_end(self) -> Mapping[str, Any]:
+        """Further fields of the measurement, asked for once the throughput window is over."""
+        return {}
+
+
+class Recorder:
+    """The measurement so far, and the window that the next step belongs to.
+
+    Args:
+        kind: of the trial.
+        plan: a `WindowPlan`, or anything with its attributes.
+        progress: is told every stage and step.
+        now_s: seconds since the launch.
+        save: called with this recorder whenever a part is done.
+        surroundings: what it asks of its process.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        plan: Any,
+        progress: ProgressWriter,
+        now_s: Callable[[], float],
+        save: Callable[[Recorder], None],
+        surroundings: Surroundings,
+    ) -> None:
+        self.plan, self.progress, self.now_s = plan, progress, now_s
+        self._save, self._around = save, surroundings
+        #: the measurement's fields, but for the stamps and the lists below
+        self.fields: dict[str, Any] = {"kind": kind}
+        self.stamps = SimpleNamespace(**{column: [] for column in STAMP_COLUMNS})
+        self.stages: dict[str, list[float]] = {}
+        self.validation_batch_s: list[float] = []
+        self.checkpoint_s: list[float] = []
+        #: batches that belong to one optimizer step: windows are whole groups of them
+        self.group = 1
+        #: steps before the throughput window
+        self.warmup_steps = 1
+        #: steps that are synchronised stage by stage after it
+        self.attribution_steps = 0
+        #: seconds that the recorder's own process spent on the observation, not on the epoch
+        self.left_out_s = 0.0
+        self.window = OVER
+        self.epoch, self.step, self.rows, self.first_stamp = 0, 0, 0, 0
+        self.batches: int | None = None
+        self.finished = False
+
+    def measurement(self) -> dict[str, Any]:
+        """The keyword arguments of a `records.Measurement`, `stamps` as a mapping of columns."""
+        return {
+            **self.fields,
+            "stages": self.stages,
+            "validation_batch_s": self.validation_batch_s,
+            "checkpoint_s": self.checkpoint_s,
+            "stamps": vars(self.stamps),
+        }
+
+    def note(self, **fields: Any) -> None:
+        """Add to the measurement and save it: a trial that is cut off keeps what it had."""
+        self.fields.update(fields)
+        self.save()
+
+    def save(self) -> None:
+        """Hand over the measurement so far."""
+        self._save(self)
+
+    @property
+    def wants_step(self) -> bool:
+        """Whether another step of this epoch is to be measured."""
+        return self.window != OVER and not self.finished
+
+    # ---- an epoch --------------------------------------------------------------------------------
+
+    def begin_epoch(self, epoch: int, batches: int | None) -> None:
+        """The loader is about to be asked for the iterator of an epoch, of so many batches."""
+        self.progress.enter(Stage.FIRST_BATCH, epoch=epoch, steps=batches or 0)
+        self.epoch, self.batches = epoch, batches
+        self.step, self.rows, self.finished = 0, 0, False
+        self.first_stamp = len(self.stamps.step)
+        self.window, self._left = WARMUP, self.warmup_steps
+        if epoch > 1:
+            self.window, self._left = BOUNDARY, self.plan.boundary_steps
+        self._steps_taken, self._interrupted = 0, False
+        self.left_out_s = 0.0
+        self._began_s = self.now_s()
+
+    def know_batches(self, batches: int | None) -> None:
+        """The epoch's length, where it is known only once the epoch has begun."""
+        self.batches = batches
+        self.progress.enter(self.progress.stage, steps=batches or 0)
+
+    def delivered(self, asked_s: float, delivered_s: float, made: Mapping[str, Any]) -> None:
+        """The loop has a batch; `made` are stamps of how it was made, where they are known."""
+        self._asked_s, self._delivered_s, self._made = asked_s, delivered_s, made
+        if self.step == 0 and self._steps_taken == 0:
+            first_s = delivered_s - self._began_s
+            self.note(**{"first_batch_s" if self.epoch == 1 else "restart_s": first_s})
+        if self.window == WARMUP and self.batches is not None and self.step == 0:
+            self._left = min(self._left, self.batches // 2)
+        if self.window == WARMUP and self._left <= 0:
+            self._begin_throughput()
+        self._steps_taken += 1
+
+    def step_done(self, done_s: float, rows: int) -> None:
+        """The step of the batch that was delivered last is over."""
+        self.step += 1
+        self.rows += rows
+        if self.window in (WARMUP, THROUGHPUT, BOUNDARY):
+            self._stamp(done_s, rows)
+        self.progress.enter(Stage.STEP)
+        self.progress.step(self.step, rows=rows, wait_s=self._delivered_s - self._asked_s)
+        self._advance(done_s, rows)
+
+    def interrupted(self) -> None:
+        """The step under way also validates or saves: it is no measure of a step."""
+        self._interrupted = True
+
+    def epoch_ended(self, asked_s: float, ended_s: float) -> None:
+        """The loader was asked for a batch and had no more."""
+        self.finished = True
+        if self.window == THROUGHPUT:
+            # a loader that came to its end may have ended its workers, which is no step
+            self._close_group(asked_s)
+            self._end_throughput(asked_s)
+        self.window = OVER
+        if self.epoch == 1:
+            self.note(
+                epoch_complete=True,
+                epoch_batches=self.step,
+                epoch_rows=self.rows,
+                epoch_s=ended_s - self._began_s - self.left_out_s,
+            )
+
+    def add_stages(self, stages: Mapping[str, Sequence[float]]) -> None:
+        """Add what stages of the step took."""
+        for stage, seconds in stages.items():
+            self.stages.setdefault(stage, []).extend(seconds)
+
+    # ---- windows ---------------------------------------------------------------------------------
+
+    def _stamp(self, done_s: float, rows: int) -> None:
+        values = {
+            "epoch": self.epoch, "step": self.step, "window": self.window,
+            "asked_s": self._asked_s, "delivered_s": self._delivered_s, "done_s": done_s,
+            "rows": rows, **self._made,
+        }  # fmt: skip
+        append_stamp(self.stamps, values)
+
+    def _advance(self, done_s: float, rows: int) -> None:
+        if self.window == THROUGHPUT:
+            self._group_steps += 1
+            self._group_rows += rows
+            if self._group_steps >= self.group:
+                self._close_group(done_s)
+                if self._has_enough(done_s):
+                    self._end_throughput(None)
+            return
+        self._interrupted = False
+        self._left -= 1
+        if self._left > 0:
+            return
+        if self.window == WARMUP:
+            self._begin_throughput()
+        elif self.window == ATTRIBUTION:
+            self.window = OVER
+        elif self.window == BOUNDARY:
+            self.window = OVER
+            self.save()
+
+    def _begin_throughput(self) -> None:
+        self._around.synchronize()
+        self._cpu_s, self._window_s = self._around.cpu_s(), self.now_s()
+        self._count, self._window_rows, self._lost_s = 0, 0, 0.0
+        self.window = THROUGHPUT
+        self._begin_group(self._window_s)
+
+    def _begin_group(self, at_s: float) -> None:
+        self._group_s, self._group_steps, self._group_rows = at_s, 0, 0
+        self._interrupted = False
+
+    def _close_group(self, at_s: float) -> None:
+        """Count the group that ends here, or leave it out where something came in between."""
+        if self._interrupted:
+            self._lost_s += at_s - self._group_s
+            if self._group_steps:
+                windows = self.stamps.window
+                windows[-self._group_steps :] = [INTERRUPTED] * self._group_steps
+        else:
+            self._count += self._group_steps
+            self._window_rows += self._group_rows
+        self._begin_group(at_s)
+
+    def _has_enough(self, at_s: float) -> bool:
+        long = at_s - self._window_s - self._lost_s >= self.plan.window_s
+        enough = self._count >= self.plan.min_steps and long
+        # all make the same steps: until the slowest has had enough
+        return self._around.all_agree(enough) or self._count >= self.plan.max_steps
+
+    def _end_throughput(self, end_s: float | None) -> None:
+        self._around.synchronize()
+        end_s = self.now_s() if end_s is None else end_s
+        used_s = self._around.cpu_s()
+        known = used_s is not None and self._cpu_s is not None
+        self.window, self._left = ATTRIBUTION, self.attribution_steps
+        if self._left <= 0:
+            self.window = OVER
+        self.note(
+            throughput_s=end_s - self._window_s - self._lost_s,
+            throughput_steps=self._count,
+            throughput_rows=self._window_rows,
+            cpu_s=used_s - self._cpu_s if known else None,  # type: ignore[operator]
+            **self._around.at_window_end(),
+        )
+
+    _left = 0
+    _steps_taken = 0
+    _interrupted = False
+    _began_s = _asked_s = _delivered_s = 0.0
+    _made: Mapping[str, Any] = {}
+    _cpu_s: float | None = None
+    _window_s = _lost_s = _group_s = 0.0
+    _count = _window_rows = _group_steps = _group_rows = 0
+
+
+def append_stamp(stamps: Any, values: Mapping[str, Any]) -> None:
+    """Append one step's times to the columns; None to those that are not named."""
+    for column in STAMP_COLUMNS:
+        getattr(stamps, column).append(values.get(column))
