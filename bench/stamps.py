@@ -19,8 +19,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ctrkit.child.recorder import append_stamp
 from ctrkit.child.training.stamps import STAMPS_VARIABLE, StampWriter
-from ctrkit.child.training.trial import stamp
 from ctrkit.core.config import ChildSpec, WindowPlan, WorkloadSpec, make_cell
 from ctrkit.core.environment import describe_environment
 from ctrkit.core.files import write_atomically, write_json
@@ -107,9 +107,12 @@ def own_cost_s(folder: Path, count: int = 20_000) -> dict[str, float]:
     stamps = Stamps()
     began_s = time.perf_counter()
     for batch in range(count):
-        stamp(
-            stamps, epoch=1, step=batch, window="throughput", asked_s=time.monotonic(),
-            delivered_s=time.monotonic(), done_s=time.monotonic(), rows=1,
+        append_stamp(
+            stamps,
+            {
+                "epoch": 1, "step": batch, "window": "throughput", "asked_s": time.monotonic(),
+                "delivered_s": time.monotonic(), "done_s": time.monotonic(), "rows": 1,
+            },
         )  # fmt: skip
     return {"worker_s": worker_s, "loop_s": (time.perf_counter() - began_s) / count}
 

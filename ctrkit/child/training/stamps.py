@@ -3,6 +3,8 @@
 Beside the batches, never in them: a worker writes five numbers per batch into a memory map of its
 own. The clock is `time.monotonic()`, which processes of one machine share. Where the loop's own
 process makes the batches, only the moment between fetch and collate is kept.
+
+Needs torch and the standard library only, since it also runs in a script's own interpreter.
 """
 
 from __future__ import annotations
@@ -10,28 +12,29 @@ from __future__ import annotations
 import mmap
 import multiprocessing.queues
 import os
+import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch.utils.data import _DatasetKind
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from ctrkit.core.config import Cell
-from ctrkit.core.records import Stamps
+if TYPE_CHECKING:
+    from ctrkit.core.config import Cell
 
 #: Set to `1` in the environment of a child whose workers are to stamp, `0` forbids it.
 STAMPS_VARIABLE = "CTRKIT_STAMPS"
 #: Batches that a worker's ring holds; the oldest are overwritten.
 RING = 4096
 _COLUMNS = 7
+_ROW = struct.Struct(f"={_COLUMNS}d")
 _WORKER, _BATCH, _START, _FETCHED, _MADE, _SENT, _WHOLE = range(_COLUMNS)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class BatchStamp:
     """A batch that a worker made, by its number in the iterator's epoch; seconds of the clock.
 
@@ -142,16 +145,16 @@ def read_rings(folder: str | os.PathLike[str], since_s: float) -> list[BatchStam
     found: list[BatchStamp] = []
     for path in Path(folder).glob("batches-*.bin"):
         try:
-            cells = np.fromfile(path, dtype=np.float64)
+            content = path.read_bytes()
         except OSError:
             continue
-        rows = cells[: cells.size // _COLUMNS * _COLUMNS].reshape(-1, _COLUMNS)
-        for row in rows[(rows[:, _WHOLE] == 1.0) & (rows[:, _START] >= since_s)]:
+        for row in _ROW.iter_unpack(content[: len(content) // _ROW.size * _ROW.size]):
+            if row[_WHOLE] != 1.0 or row[_START] < since_s:
+                continue
             found.append(
                 BatchStamp(
-                    worker=int(row[_WORKER]), batch=int(row[_BATCH]), start_s=float(row[_START]),
-                    fetched_s=float(row[_FETCHED]), made_s=float(row[_MADE]),
-                    sent_s=float(row[_SENT]),
+                    worker=int(row[_WORKER]), batch=int(row[_BATCH]), start_s=row[_START],
+                    fetched_s=row[_FETCHED], made_s=row[_MADE], sent_s=row[_SENT],
                 )
             )  # fmt: skip
     return sorted(found, key=lambda one: (one.batch, one.start_s))
@@ -172,6 +175,17 @@ def matched(stamps: Sequence[BatchStamp], delivered_s: Iterable[float]) -> list[
             return []
         found.append(stamp)
     return found if len(by_batch) == len(stamps) else []
+
+
+def fill_in(stamps: Any, first: int, made: Sequence[BatchStamp], launched_s: float) -> None:
+    """Write into the columns of a `records.Stamps`, from index `first`, how batches were made."""
+    for i, one in enumerate(made, start=first):
+        stamps.worker[i] = one.worker
+        stamps.fetch_start_s[i] = one.start_s - launched_s
+        stamps.fetch_end_s[i] = one.fetched_s - launched_s
+        stamps.collate_end_s[i] = one.made_s - launched_s
+        # the sending thread may not have noted it yet when the loop has the batch already
+        stamps.sent_s[i] = min(one.sent_s - launched_s, stamps.delivered_s[i])
 
 
 class _Seen:
@@ -250,8 +264,11 @@ class BatchClock:
             return {}
         return {"fetch_start_s": asked_s, "fetch_end_s": fetched_s, "collate_end_s": delivered_s}
 
-    def complete(self, stamps: Stamps, first: int) -> None:
-        """Fill in what workers and threads kept of the epoch whose steps begin at index `first`."""
+    def complete(self, stamps: Any, first: int) -> None:
+        """Fill in what workers and threads kept of the epoch whose steps begin at index `first`.
+
+        `stamps` has the columns of a `records.Stamps`.
+        """
         delivered_s = [at_s + self._launched_s for at_s in stamps.delivered_s[first:]]
         if not delivered_s:
             return
@@ -265,10 +282,6 @@ class BatchClock:
                 )
                 for i, (begin_s, end_s) in enumerate(list(self._by_thread))
             ]
-        for i, one in enumerate(matched(kept, delivered_s), start=first):
-            stamps.worker[i] = None if threaded else one.worker
-            stamps.fetch_start_s[i] = one.start_s - self._launched_s
-            stamps.fetch_end_s[i] = one.fetched_s - self._launched_s
-            stamps.collate_end_s[i] = one.made_s - self._launched_s
-            # the sending thread may not have noted it yet when the loop has the batch already
-            stamps.sent_s[i] = min(one.sent_s, delivered_s[i - first]) - self._launched_s
+        fill_in(stamps, first, matched(kept, delivered_s), self._launched_s)
+        if threaded:
+            stamps.worker[first:] = [None] * len(delivered_s)

@@ -3,6 +3,8 @@
 `watch_workers` puts a wrapper around torch's worker loop. The data set, the indices and the random
 streams pass through it untouched: a worker only writes down whether it is busy or waits, and where
 it is asked to, when it made each batch.
+
+Needs torch and the standard library only, since it also runs in a script's own interpreter.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import os
 import time
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.utils.data._utils.worker as torch_worker
 from torch._utils import ExceptionWrapper
@@ -26,7 +28,9 @@ from ctrkit.child.training.stamps import (
 )
 from ctrkit.core.lifeline import FOLDER_VARIABLE, keep_crashes, stacks_path
 from ctrkit.core.progress import WorkerStage, WorkerWriter, read_workers, worker_path
-from ctrkit.core.records import WorkerExit
+
+if TYPE_CHECKING:
+    from ctrkit.core.records import WorkerExit
 
 # A broken connection is a death that will be seen; torch's own error may be, or another's.
 _DYING_S: dict[type[BaseException], float] = {OSError: 5.0, EOFError: 5.0, RuntimeError: 1.0}
@@ -130,6 +134,8 @@ def dead_workers(error: BaseException) -> list[WorkerExit]:
     The error can come before the death can be seen: then it is waited for, some seconds at most.
     torch's handler of SIGCHLD, which raises, must not be set any more.
     """
+    from ctrkit.core.records import WorkerExit
+
     before = ended = _ended()
     may_follow_s = next((s for kind, s in _DYING_S.items() if isinstance(error, kind)), 0.0)
     deadline_s = time.monotonic() + may_follow_s
