@@ -1,7 +1,8 @@
-"""Runs first in every Python process of a supervised family: arms its stacks, then steps aside.
+"""Runs first in every Python process of a supervised family: prepares it, then steps aside.
 
 The supervisor puts this folder first on PYTHONPATH, so that the child, and workers that it spawns,
-can be asked for their stacks before they unpickle or import anything that could hang. A
+can be asked for their stacks before they unpickle or import anything that could hang. What
+multiprocessing starts finds the modules of the user's file as the child did. A
 `sitecustomize` that was there before is run afterwards, as if this one did not exist.
 """
 
@@ -22,6 +23,15 @@ def _arm() -> None:
             return  # a process that cannot be armed runs all the same; it is never signalled
 
 
+def _find_user_modules() -> None:
+    try:
+        from ctrkit.core import user_modules
+    except ImportError:
+        return
+    if user_modules.is_started_by_multiprocessing():
+        user_modules.install_from_environment()
+
+
 def _run_the_next() -> None:
     """The `sitecustomize` that this one hides, found and run under its own name."""
     import importlib
@@ -40,4 +50,5 @@ def _run_the_next() -> None:
 
 
 _arm()
+_find_user_modules()
 _run_the_next()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ctrkit.child.workloads.custom import CustomWorkload, heeded_axes
 from ctrkit.child.workloads.protocol import Workload
+from ctrkit.child.workloads.user_file import defined_at, import_user_file
 from ctrkit.core.config import WorkloadSpec
 from ctrkit.core.errors import UsageError
 
@@ -29,44 +27,22 @@ def load_workload(spec: WorkloadSpec) -> Workload:
             raise UsageError("workload mdaf: it needs a store; give --data DIR")
         return MdafWorkload(Path(spec.data), spec.phase)
     file, _, name = spec.target.rpartition(":")
-    module = _import_file(Path(file))
+    module = import_user_file(Path(file))
     if not hasattr(module, name):
-        there = ", ".join(n for n, v in vars(module).items() if callable(v) and n[0] != "_")
-        raise UsageError(f"--workload {file}: has no '{name}'; it has {there or 'no function'}")
+        raise UsageError(f"--workload {file}: {_lacks(Path(file), module, name)}")
     return _as_workload(getattr(module, name), spec, f"{Path(file).name}:{name}")
 
 
-def _import_file(path: Path) -> ModuleType:
-    """Import a user's file under its own name, so that spawned workers can import it as well."""
-    folder, name = str(path.parent), path.stem
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        if name.isidentifier() and name not in sys.modules:
-            return importlib.import_module(name)
-        specification = importlib.util.spec_from_file_location(f"ctrkit_workload_{name}", path)
-        assert specification is not None
-        assert specification.loader is not None
-        module = importlib.util.module_from_spec(specification)
-        sys.modules[module.__name__] = module
-        specification.loader.exec_module(module)
-        return module
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"--workload {path}: cannot be imported: {_where(error, path)}") from error
-
-
-def _where(error: BaseException, path: Path) -> str:
-    """The error and the user's own line that it came from."""
-    text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(
-        ": "
-    )
-    line = error.lineno if isinstance(error, SyntaxError) else None
-    traceback = error.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename == str(path):
-            line = traceback.tb_lineno
-        traceback = traceback.tb_next
-    return f"{text} (line {line})" if line else text
+def _lacks(path: Path, module: ModuleType, name: str) -> str:
+    line = defined_at(path, name)
+    if line is not None:
+        return (f"has no '{name}' when it is imported: line {line} defines it, but does not run "
+                "then; define it at the top of the file, outside `if __name__ == ...`")  # fmt: skip
+    there = ", ".join(
+        key for key, value in vars(module).items()
+        if callable(value) and key[0] != "_" and getattr(value, "__module__", "") == module.__name__
+    )  # fmt: skip
+    return f"has no '{name}'; it has {there or 'no function'}"
 
 
 def _as_workload(value: Any, spec: WorkloadSpec, name: str) -> Workload:

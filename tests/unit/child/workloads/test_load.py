@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from ctrkit.child.workloads.custom import CustomWorkload
 from ctrkit.child.workloads.load import load_workload
 from ctrkit.core.config import WorkloadSpec, make_cell
 from ctrkit.core.errors import UsageError
+from ctrkit.core.user_modules import VARIABLE
 
 LOADER = "def make_loader(*, workers):\n    return [workers]\n"
 WORKLOAD = """
@@ -32,9 +34,15 @@ number = 7
 
 
 @pytest.fixture(autouse=True)
-def own_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.delenv(VARIABLE, raising=False)
+    yield
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def spec(path: Path, name: str) -> WorkloadSpec:
@@ -82,7 +90,11 @@ def test_a_file_that_shadows_a_module_is_loaded_all_the_same(tmp_path: Path) -> 
         ),
         ("def f(:\n", "f", r"cannot be imported: SyntaxError: .* \(line 1\)"),
         ("import nowhere_to_be_found", "f", "No module named 'nowhere_to_be_found'"),
-        ("import sys\nsys.exit(3)", "f", r"cannot be imported: SystemExit: 3 \(line 2\)"),
+        (
+            "import sys\nsys.exit(3)",
+            "f",
+            r"ends itself while it is imported, SystemExit: 3 \(line 2\)",
+        ),
         (LOADER, "other", "has no 'other'; it has make_loader"),
         (WORKLOAD, "number", "is a int; it must be a Workload"),
         ("def f(*, rows):\n    return []", "f", "parameter 'rows' is no axis"),
