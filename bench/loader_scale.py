@@ -16,11 +16,12 @@ import torch
 from loader_peers import Machine
 from loader_turns import Running
 
-from ctrkit.core.config import load_phase, make_cell
+from ctrkit.core.config import make_cell
 from ctrkit.core.environment import usable_cpus
 from ctrkit.ctr.data.builder import StoreBuilder, output_folder
 from ctrkit.ctr.data.store import Store
 from ctrkit.ctr.data.thread_loader import ThreadLoader
+from ctrkit.ctr.plugin import load_phase
 
 SCALE_USERS, SCALE_EVENTS = 1_100_000, 66_000_000
 

@@ -32,12 +32,13 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ctrkit.child.training.distributed import ALONE, Ranks, is_sparse_less, joined
 from ctrkit.child.training.rendezvous import meet
-from ctrkit.core.config import load_phase, make_cell
+from ctrkit.core.config import make_cell
 from ctrkit.core.environment import describe_environment, physical_cores
 from ctrkit.core.files import write_atomically, write_json
 from ctrkit.ctr.data.default import default_store
 from ctrkit.ctr.data.loaders import make_loader
 from ctrkit.ctr.data.store import Store
+from ctrkit.ctr.plugin import load_phase
 from ctrkit.ctr.workload import MdafTask
 
 ARMS = ("one, all cores", "one, half", "two, sparse", "two, dense", "two, by rule")

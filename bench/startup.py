@@ -19,9 +19,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ctrkit.core.config import ChildSpec, WindowPlan, WorkloadSpec, load_phase, make_cell
+from ctrkit.core.config import ChildSpec, WindowPlan, WorkloadSpec, encode, make_cell
 from ctrkit.core.environment import describe_environment
 from ctrkit.core.files import read_json, write_atomically, write_json
+from ctrkit.ctr.plugin import load_phase
 from ctrkit.supervise.supervisor import run_child
 from ctrkit.supervise.time_limits import TimeLimits
 
@@ -62,7 +63,7 @@ def trial_overhead_s(folder: Path, data: str) -> float:
     phase = load_phase("phase3")
     spec = ChildSpec(
         kind="full", folder=str(folder), windows=ONE_STEP,
-        workload=WorkloadSpec(data=data, phase=phase), cell=make_cell(batch_size=64),
+        workload=WorkloadSpec(data=data, settings=encode(phase)), cell=make_cell(batch_size=64),
     )  # fmt: skip
     outcome = run_child(spec, time_limits=TimeLimits(), evidence_folder=folder / "evidence")
     if outcome.verdict != "ok":

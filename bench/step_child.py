@@ -20,10 +20,11 @@ from step_baseline import SCANS, StraightMDAF
 from torch import Tensor
 
 from ctrkit.child.training.seeding import seed_everything
-from ctrkit.core.config import load_phase, make_cell
+from ctrkit.core.config import make_cell
 from ctrkit.ctr.models.mdaf import MDAF
 from ctrkit.ctr.models.packing import pack_histories
 from ctrkit.ctr.models.scan import selective_scan
+from ctrkit.ctr.plugin import load_phase
 from ctrkit.ctr.training.objective import objective
 from ctrkit.ctr.training.optimizers import clip_gradients, lr_at, make_optimizer, set_lr
 from ctrkit.ctr.workload import MdafWorkload

@@ -25,6 +25,7 @@ from ctrkit.core.errors import UsageError
 from ctrkit.core.files import read_json, write_json
 from ctrkit.core.progress import ProgressWriter, Stage, rank_folder
 from ctrkit.core.records import ChildError, Inspection, Measurement, WorkerExit
+from ctrkit.core.registry import is_file_target
 from ctrkit.core.runs import load_measurement, save_measurement
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def inspect_here(workload: Workload, spec: ChildSpec) -> Inspection:
 
 def _fingerprint(workload: Workload, target: str) -> str:
     """The workload's own fingerprint; of a user's file its text as well."""
-    if target == "mdaf":
+    if not is_file_target(target):
         return workload.fingerprint()
     text = Path(target.rpartition(":")[0]).read_text("utf-8", errors="replace")
     return fingerprint({"workload": workload.fingerprint(), "target": target, "text": text})

@@ -73,7 +73,7 @@ def _root(
 @app.command()
 def probe(
     data: Data = None,
-    phase: PhaseName = "phase3",
+    phase: PhaseName = None,
     workload: WorkloadName = None,
     set_: Set = None,
     device: Device = None,
@@ -154,7 +154,7 @@ def train(
                      help="A recommendation.json, or a JSON object of a cell's axes."),
     ] = None,
     data: Data = None,
-    phase: PhaseName = "phase3",
+    phase: PhaseName = None,
     workload: WorkloadName = None,
     set_: Set = None,
     epochs: Annotated[
@@ -227,6 +227,7 @@ def train(
         common=read_common(
             data, phase, workload, set_,
             read_time_limits(stall_timeout, max_step, time_limits), out,
+            resume,
         ),
         axes=cell_axes(
             device=device, loader=loader, workers=workers, batch_size=batch_size,
@@ -297,7 +298,7 @@ def report(
 @app.command()
 def doctor(
     data: Data = None,
-    phase: PhaseName = "phase3",
+    phase: PhaseName = None,
     workload: WorkloadName = None,
     set_: Set = None,
     device: Device = None,

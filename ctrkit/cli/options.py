@@ -13,23 +13,25 @@ SCRIPT = "A script of your own, unchanged (its command stands after --)"
 
 Data = Annotated[
     Path | None,
-    typer.Option("--data", help="A store. Without it: generated data of the reference scale.",
+    typer.Option("--data", help="The workload's data, for mdaf a store. Without it: default data.",
                  rich_help_panel=DATA),
 ]  # fmt: skip
 PhaseName = Annotated[
-    str,
-    typer.Option("--phase", help="phase1, phase3, phase3-revised, or a TOML file.",
-                 rich_help_panel=DATA),
+    str | None,
+    typer.Option("--phase", metavar="NAME|FILE", rich_help_panel=DATA,
+                 help="Settings by name or from a TOML file. mdaf has phase1, phase3 (default), "
+                      "phase3-revised."),
 ]  # fmt: skip
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", rich_help_panel=DATA,
-                 help="Override a key of the phase, e.g. --set model=bst. May be repeated."),
+                 help="Override a setting of the phase, e.g. --set model=bst. May be repeated."),
 ]  # fmt: skip
 WorkloadName = Annotated[
     str | None,
-    typer.Option("--workload", metavar="FILE.py:NAME", rich_help_panel=DATA,
-                 help="Your own loop: a Workload, or a function make_loader(*, workers, ...)."),
+    typer.Option("--workload", metavar="NAME|FILE.py:NAME", rich_help_panel=DATA,
+                 help="An installed workload, or your own: a Workload, or a function "
+                      "make_loader(*, workers, ...). Default: mdaf."),
 ]  # fmt: skip
 Device = Annotated[
     str | None,

@@ -20,6 +20,7 @@ from ctrkit.core.errors import InterruptedRunError, NoViableCellError, UsageErro
 from ctrkit.core.files import finite, read_json
 from ctrkit.core.progress import Stage
 from ctrkit.core.records import Examination, Inspection
+from ctrkit.core.registry import title_of
 from ctrkit.core.runs import load_inspection, load_measurement
 from ctrkit.probe.hazards.rules import RULES, findings_of
 from ctrkit.probe.matrix import build_matrix
@@ -109,7 +110,7 @@ def _unknown(workload: WorkloadSpec, axes: Axes) -> Inspection:
         data_fingerprint="",
         axes=["device", "workers", "start_method", "prefetch", "batch_size"],
         loaders=["custom"],
-        default_batch_size=workload.phase.batch_size,
+        default_batch_size=make_cell().batch_size,
         has_task=False,
         sizes=None,
     )
@@ -129,7 +130,7 @@ def check_up(
         inspection=inspection,
         examination=examination,
         limits=facts.limits,
-        phase=workload.phase.name if workload.target == "mdaf" else "",
+        phase=title_of(workload),
         cells=plan.cells,
         invalid=plan.refused,
         findings=tuple(findings_of(plan.cells, facts)),

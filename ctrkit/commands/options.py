@@ -11,16 +11,17 @@ from typing import Any
 
 from ctrkit.core.config import (
     CELL_AXES,
+    DEFAULT_WORKLOAD,
     DEVICES,
     LOADERS,
     OPTIMIZERS,
     PRECISIONS,
     START_METHODS,
-    Phase,
-    load_phase,
+    encode,
 )
 from ctrkit.core.errors import UsageError
-from ctrkit.core.runs import check_out_folder
+from ctrkit.core.registry import find_plugin, is_file_target
+from ctrkit.core.runs import RunFolder, check_out_folder
 from ctrkit.core.units import parse_duration_s
 from ctrkit.supervise.time_limits import TimeLimits
 
@@ -46,39 +47,71 @@ _SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False,
 
 @dataclass(frozen=True, kw_only=True)
 class CommonOptions:
-    """What `probe` and `train` share; `target` is `mdaf` or an absolute `FILE.py:NAME`."""
+    """What `probe` and `train` share.
+
+    Args:
+        data: what `--data` names.
+        target: the name of a plug-in, or an absolute `FILE.py:NAME`.
+        settings: the plug-in's, as plain values.
+        budgets: how long each stage may be silent.
+        out: the run folder asked for.
+    """
 
     data: Path | None
-    phase: Phase
     target: str
+    settings: dict[str, Any]
     time_limits: TimeLimits
     out: Path | None
 
 
 def read_common(
     data: Path | None,
-    phase: str,
+    phase: str | None,
     workload: str | None,
     set_: Sequence[str] | None,
     time_limits: TimeLimits,
     out: Path | None,
+    resume: Path | None = None,
 ) -> CommonOptions:
-    """The checked options.
+    """The checked options; without `--workload` a run that is resumed says which one is meant.
 
     Raises:
-        UsageError: an unknown phase or key, no such workload file, an output folder in use, ...
+        UsageError: an unknown phase or key, no such workload, an output folder in use, ...
     """
     if out is not None:
         check_out_folder(out)
-    if data is not None and workload is not None:
-        raise UsageError("--data and --workload: a workload of your own brings its own data")
+    if workload is None and resume is not None:
+        target = RunFolder.open(resume).info.workload.target
+    else:
+        target = _target(workload)
+    if is_file_target(target):
+        _refuse_settings(target, phase, set_, data)
+        settings = {}
+    else:
+        plugin = find_plugin(target)
+        if data is not None and not plugin.takes_data:
+            raise UsageError(f"--data {data}: workload {target} brings its own data")
+        settings = encode(plugin.read_settings(phase, _overrides(set_ or ())))
     return CommonOptions(
         data=data,
-        phase=load_phase(phase, _overrides(set_ or ())),
-        target=_target(workload),
+        target=target,
+        settings=settings,
         time_limits=time_limits,
         out=out,
     )
+
+
+def _refuse_settings(
+    target: str, phase: str | None, set_: Sequence[str] | None, data: Path | None
+) -> None:
+    """A file's workload has its values in the file."""
+    given = (("--phase", phase), ("--set", set_[0] if set_ else None), ("--data", data))
+    for option, value in given:
+        if value is not None:
+            raise UsageError(
+                f"{option} {value}: {Path(target).name} has its data and settings in its file; "
+                f"leave {option} out, or make the workload a plug-in that takes it"
+            )
 
 
 def duration_s(option: str, text: str | None) -> float | None:
@@ -146,10 +179,12 @@ def _overrides(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _target(workload: str | None) -> str:
-    if workload is None or workload == "mdaf":
-        return "mdaf"
+    if workload is None:
+        return DEFAULT_WORKLOAD
     file, colon, name = workload.rpartition(":")
-    if not colon or not name.isidentifier() or not file.endswith(".py"):
+    if not colon and not workload.endswith(".py"):
+        return find_plugin(workload).name
+    if not name.isidentifier() or not file.endswith(".py"):
         raise UsageError(
             f"--workload {workload}: write FILE.py:NAME, for example my.py:make_loader"
         )

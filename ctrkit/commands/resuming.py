@@ -10,24 +10,13 @@ from typing import Any
 
 from ctrkit.commands.options import CommonOptions
 from ctrkit.commands.usable_checkpoint import Saved, recover
-from ctrkit.core.config import (
-    Cell,
-    ChildSpec,
-    Phase,
-    TrainPlan,
-    WorkloadSpec,
-    decode,
-    encode,
-    make_cell,
-)
+from ctrkit.core.config import Cell, ChildSpec, TrainPlan, WorkloadSpec, decode, encode, make_cell
 from ctrkit.core.environment import code_versions
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import read_json, write_json
-from ctrkit.core.runs import RunFolder
-from ctrkit.ctr.data.store import Store
-
-#: Keys of a phase that change no step of it.
-_FREE_KEYS = ("name", "epochs", "patience", "criteria")
+from ctrkit.core.plugins import setting_differences
+from ctrkit.core.registry import plugin_of, settings_of
+from ctrkit.core.runs import RunFolder, named_settings
 
 
 def save_spec(spec: ChildSpec) -> None:
@@ -51,14 +40,18 @@ def resumable_spec(run: RunFolder, common: CommonOptions, argv: Sequence[str]) -
     path = run.path / "child" / "spec.json"
     if not path.is_file():
         raise UsageError(f"--resume {run.path}: it ended before it was set up; start it anew")
-    spec = decode(ChildSpec, read_json(path), str(path))
+    spec = decode(ChildSpec, named_settings(read_json(path)), str(path))
     if spec.train is None:
         raise UsageError(f"{path}: has no train plan")
     workload = spec.workload
     if given(argv, "--workload") and common.target != workload.target:
         raise _refused(run, f"its workload is {workload.target}, not {common.target}")
+    plugin = plugin_of(workload.target)
+    workload = dataclasses.replace(
+        workload, settings=settings_of(workload.target, workload.settings)
+    )
     if given(argv, "--phase", "--set") and (
-        words := phase_differences(workload.phase, common.phase)
+        words := setting_differences(plugin, workload.settings, common.settings)
     ):
         raise _refused(run, words)
     if common.data is not None:
@@ -73,27 +66,19 @@ def _refused(run: RunFolder, words: str) -> UsageError:
     )
 
 
-def phase_differences(then: Phase, now: Phase) -> str:
-    """The keys that change the mathematics of a step, in words; empty where all are equal."""
-    before, after = encode(then), encode(now)
-    return ", ".join(
-        f"its {key} is {value}, not {after[key]}"
-        for key, value in before.items()
-        if key not in _FREE_KEYS and value != after[key]
-    )
-
-
 def _check_data(run: RunFolder, workload: WorkloadSpec) -> None:
     """Before the first checkpoint the child has nothing to compare them with."""
-    if workload.target != "mdaf" or workload.data is None:
+    then = run.info.data_fingerprint
+    if workload.data is None or then is None:
         return
-    meta, then = Store.open(Path(workload.data)).meta, run.info.data_fingerprint
-    if then is not None and meta.fingerprint != then:
+    now = plugin_of(workload.target).data_facts(Path(workload.data))
+    if now is not None and now.fingerprint != then:
+        now_rows = "" if now.train_rows is None else f" ({now.train_rows} training rows)"
         rows = "" if run.info.sizes is None else f" ({run.info.sizes.train_rows} training rows)"
         raise UsageError(
             f"--resume {run.path}: it was trained on data {then}{rows}, but {workload.data} now "
-            f"holds {meta.fingerprint} ({meta.rows['train']} training rows); name the folder of "
-            "the old data with --data, or start a new run"
+            f"holds {now.fingerprint}{now_rows}; name the folder of the old data with --data, or "
+            "start a new run"
         )
 
 

@@ -39,6 +39,7 @@ from ctrkit.core.errors import InterruptedRunError, RunEndedError, UsageError
 from ctrkit.core.files import plain_disk_errors, read_json
 from ctrkit.core.locks import only_writer
 from ctrkit.core.records import Inspection
+from ctrkit.core.registry import plugin_of
 from ctrkit.core.runs import Incident, RunFolder, known_runs
 from ctrkit.core.units import format_duration
 from ctrkit.report.incidents import live_line, summary_words
@@ -133,9 +134,12 @@ def train(
 
 
 def _with_horizon(workload: WorkloadSpec, epochs: int | None) -> WorkloadSpec:
-    """The schedule keeps the phase's horizon, or takes `--epochs` where that is larger."""
-    horizon = max(workload.phase.epochs, epochs or 0)
-    return dataclasses.replace(workload, phase=dataclasses.replace(workload.phase, epochs=horizon))
+    """The spec of a run of so many epochs: a schedule may end later for them."""
+    if epochs is None:
+        return workload
+    plugin = plugin_of(workload.target)
+    settings = plugin.with_epochs(plugin.typed(workload.settings), epochs)
+    return dataclasses.replace(workload, settings=encode(settings))
 
 
 def _new_run(
@@ -148,7 +152,7 @@ def _new_run(
 ) -> tuple[RunFolder, ChildSpec]:
     inspection = inspect_workload(workload, stop)
     choice = _choose(common, axes, options, workload, inspection, stop)
-    own = inspection.sizes.epochs if inspection.sizes else common.phase.epochs
+    own = inspection.sizes.epochs if inspection.sizes else 1
     epochs = options.epochs or own
     run = RunFolder.create("train", argv, workload, common.out)
     run.update(

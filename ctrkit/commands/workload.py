@@ -9,9 +9,8 @@ from ctrkit.commands.options import CommonOptions
 from ctrkit.core.config import ChildSpec, WorkloadSpec, make_cell
 from ctrkit.core.errors import CtrkitError, InterruptedRunError, UsageError
 from ctrkit.core.records import Examination, Inspection
+from ctrkit.core.registry import plugin_of
 from ctrkit.core.runs import load_inspection, load_measurement
-from ctrkit.ctr.data.default import default_store
-from ctrkit.ctr.data.store import Store
 from ctrkit.probe.hazards.facts import HazardFacts, known_facts
 from ctrkit.probe.hazards.limits import read_limits
 from ctrkit.probe.hazards.source import look_at_source
@@ -22,20 +21,19 @@ from ctrkit.supervise.time_limits import TimeLimits
 
 
 def find_workload(common: CommonOptions, *, quiet: bool) -> WorkloadSpec:
-    """The workload's spec, with its data checked; the default store is built if it must be.
+    """The workload's spec, with its data checked; default data are made if they must be.
 
     Raises:
-        UsageError: `--data` is no store.
+        UsageError: `--data` is not what the workload reads.
     """
-    if common.target != "mdaf":
-        return WorkloadSpec(target=common.target, phase=common.phase)
-    if common.data is None:
-        with build_display(quiet=quiet) as on_progress:
-            data = default_store(on_progress)
-    else:
-        data = common.data.resolve()
-        Store.open(data)
-    return WorkloadSpec(target="mdaf", data=str(data), phase=common.phase)
+    data = None if common.data is None else common.data.resolve()
+    with build_display(quiet=quiet) as on_progress:
+        data = plugin_of(common.target).prepare_data(data, on_progress)
+    return WorkloadSpec(
+        target=common.target,
+        data=None if data is None else str(data),
+        settings=common.settings,
+    )
 
 
 def inspect_workload(workload: WorkloadSpec, stop: StopRequest) -> Inspection:

@@ -16,6 +16,7 @@ from ctrkit.core.errors import UsageError
 from ctrkit.core.files import read_json, read_table, write_table
 from ctrkit.core.locks import LockTakenError, locked
 from ctrkit.core.records import Recommendation, RunInfo
+from ctrkit.core.registry import title_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -105,7 +106,7 @@ def row_of_run(
         machine_fingerprint=info.machine_fingerprint,
         workload_fingerprint=info.workload_fingerprint,
         data_fingerprint=info.data_fingerprint,
-        phase=spec.phase.name if spec.target == "mdaf" else spec.target.rpartition("/")[2],
+        phase=title_of(spec) or spec.target.rpartition("/")[2],
         cell_id=cell.cell_id,
         cell=encode(cell),
         probe=promised.probe,

@@ -1,14 +1,10 @@
-"""Cells, phases, sizes and specs: the frozen dataclasses that parent and child both understand."""
+"""Cells, sizes and specs: the frozen dataclasses that parent and child both understand."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -19,11 +15,10 @@ from ctrkit.core.errors import UsageError
 DEVICES = ("cpu", "mps", "cuda")
 LOADERS = ("rows", "batches", "thread", "resident")
 START_METHODS = ("fork", "spawn", "forkserver")
-MODELS = ("mamba", "bst")
 OPTIMIZERS = ("adam", "sparse-adam")
 PRECISIONS = ("float32", "bf16")
-SCHEDULES = ("constant", "warmup-cosine")
-SHUFFLES = ("full", "block")
+#: the workload of a command that names none
+DEFAULT_WORKLOAD = "mdaf"
 
 T = TypeVar("T")
 
@@ -154,160 +149,6 @@ def make_cell(where: str = "cell", **axes: Any) -> Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phase:
-    """What is trained and how: the flat keys of a phase file.
-
-    `weight_decay` is L2 as Adam adds it to the gradient; `label_smoothing` e maps a label y to
-    y (1 - e) + e / 2; `patience` counts epochs without a better validation AUC; `warmup_epochs`
-    is linear by step. `history_length` is in events. `shuffle` is `full`, all rows of an epoch, or
-    `block`, by blocks of `block_rows` rows, for data larger than memory. `criteria` is the one
-    table: what a finished run is classified by, a table of conditions (`parse_condition`) per
-    class, the best one first;
-    it changes nothing of the experiment.
-    """
-
-    name: str = "phase3"
-    model: str = "mamba"
-    epochs: int = 15
-    batch_size: int = 2048
-    seed: int = 42
-    patience: int = 5
-    dropout: float = 0.3
-    weight_decay: float = 5e-5
-    label_smoothing: float = 0.1
-    grad_clip: float = 1.0
-    lr: float = 3e-4
-    schedule: str = "warmup-cosine"
-    warmup_epochs: float = 2
-    history_length: int = 50
-    shuffle: str = "full"
-    block_rows: int = 65_536
-    criteria: dict[str, dict[str, str]] = field(default_factory=dict)
-
-
-def phase_names() -> list[str]:
-    """Names of the phases that the package ships."""
-    folder = resources.files("ctrkit.ctr") / "phases"
-    return sorted(
-        p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml")
-    )
-
-
-def load_phase(name_or_file: str, overrides: Mapping[str, str] | None = None) -> Phase:
-    """The phase of a shipped name or of a TOML file, with `--set key=value` overrides on top.
-
-    Raises:
-        UsageError: unknown name, unreadable file, unknown key, wrong type or value out of range.
-    """
-    if name_or_file in phase_names():
-        text = (resources.files("ctrkit.ctr") / "phases" / f"{name_or_file}.toml").read_text(
-            "utf-8"
-        )
-        where, name = f"phase {name_or_file}", name_or_file
-    else:
-        path = Path(name_or_file)
-        if not path.is_file():
-            shipped = ", ".join(phase_names())
-            raise UsageError(
-                f"--phase: '{name_or_file}' is neither a phase ({shipped}) nor a TOML file"
-            )
-        try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"phase file {path}: cannot be read: {error}") from None
-        where, name = f"phase file {path}", path.stem
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{where}: not valid TOML: {error}") from None
-    for key, value in (overrides or {}).items():
-        values[key] = _parse_override(key, value)
-    values.setdefault("name", name)
-    phase = decode(Phase, values, where)
-    _check_phase(phase, where)
-    return phase
-
-
-_NUMBER = r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
-_RANGE = re.compile(rf"\s*{_NUMBER}\s*(?:-|\.\.)\s*{_NUMBER}\s*")
-_BOUND = re.compile(rf"\s*(>=|<=|>|<|==?)?\s*{_NUMBER}\s*")
-
-
-@dataclass(frozen=True)
-class Condition:
-    """A range that a figure has to lie in; its ends belong to it unless `is_open`."""
-
-    low: float
-    high: float
-    is_open: bool = False
-
-    def holds(self, value: float) -> bool:
-        """Whether the value lies in the range."""
-        if self.is_open:
-            return self.low < value < self.high
-        return self.low <= value <= self.high
-
-
-def parse_condition(text: str) -> Condition:
-    """The range of `>= 0.578`, `< 0.2`, `3-6` or `0.05 .. 0.12`; a lone number is itself.
-
-    Raises:
-        UsageError: the text is no such condition.
-    """
-    if match := _RANGE.fullmatch(text):
-        low, high = float(match[1]), float(match[2])
-        if low > high:
-            raise UsageError(f"'{text}': the range ends before it begins")
-        return Condition(low, high)
-    match = _BOUND.fullmatch(text)
-    if match is None:
-        raise UsageError(f"'{text}' is no condition; write for example '>= 0.578' or '3-6'")
-    operator, value = match[1] or "=", float(match[2])
-    low = value if operator[0] in ">=" else float("-inf")
-    high = value if operator[0] in "<=" else float("inf")
-    return Condition(low, high, is_open=operator in ("<", ">"))
-
-
-def _parse_override(key: str, text: str) -> Any:
-    """The value of `--set key=text`, read as TOML; what is no TOML value is a plain string."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _check_phase(phase: Phase, where: str) -> None:
-    for name, value, known in (
-        ("model", phase.model, MODELS),
-        ("schedule", phase.schedule, SCHEDULES),
-        ("shuffle", phase.shuffle, SHUFFLES),
-    ):
-        if value not in known:
-            raise UsageError(f"{where}: {name} is '{value}'; known are {', '.join(known)}")
-    for name, number, low, high in (
-        ("epochs", phase.epochs, 1, 100_000),
-        ("batch_size", phase.batch_size, 1, 2**24),
-        ("patience", phase.patience, 1, 100_000),
-        ("dropout", phase.dropout, 0, 0.999),
-        ("weight_decay", phase.weight_decay, 0, 1e6),
-        ("label_smoothing", phase.label_smoothing, 0, 1),
-        ("grad_clip", phase.grad_clip, 1e-12, 1e12),
-        ("lr", phase.lr, 0, 1e3),
-        ("warmup_epochs", phase.warmup_epochs, 0, 100_000),
-        ("history_length", phase.history_length, 1, 4096),
-        ("block_rows", phase.block_rows, 1, 2**31),
-    ):
-        if not low <= number <= high:
-            raise UsageError(f"{where}: {name} is {number}, but must lie in {low} .. {high}")
-    for tier, conditions in phase.criteria.items():
-        for name, text in conditions.items():
-            try:
-                parse_condition(text)
-            except UsageError as error:
-                raise UsageError(f"{where}: criteria.{tier}.{name}: {error}") from None
-
-
-@dataclass(frozen=True, kw_only=True)
 class ScriptSpec:
     """A training script as its user starts it, unchanged.
 
@@ -335,13 +176,13 @@ SCRIPT_TARGET = "script"
 class WorkloadSpec:
     """What a child runs.
 
-    `target` is `mdaf`, `FILE.py:NAME` (an absolute path), or SCRIPT_TARGET: then `script` says
-    which one.
+    `target` is the name of a plug-in, `FILE.py:NAME` (an absolute path), or SCRIPT_TARGET: then
+    `script` says which one. `settings` are the plug-in's, as plain values.
     """
 
-    target: str = "mdaf"
+    target: str = DEFAULT_WORKLOAD
     data: str | None = None
-    phase: Phase = field(default_factory=Phase)
+    settings: dict[str, Any] = field(default_factory=dict)
     script: ScriptSpec | None = None
 
 

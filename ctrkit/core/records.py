@@ -397,3 +397,11 @@ class RunInfo:
     pid: int | None = None
     pid_began_unix_s: float | None = None
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def planned_epochs(self) -> int | None:
+        """How many epochs the run has, None where nothing says it."""
+        if self.sizes is not None:
+            return self.sizes.epochs
+        epochs = self.workload.settings.get("epochs")
+        return epochs if isinstance(epochs, int) else None

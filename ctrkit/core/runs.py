@@ -39,6 +39,7 @@ from ctrkit.core.records import (
     Stamps,
     TrialRecord,
 )
+from ctrkit.core.registry import settings_of
 
 INCIDENTS = "incidents.jsonl"
 
@@ -144,7 +145,7 @@ class RunFolder:
                 f"{path}/run.json: schema version {version}, but this ctrkit reads "
                 f"{SCHEMA_VERSION}; use the ctrkit that wrote it"
             )
-        return cls(path.resolve(), decode(RunInfo, values, f"{path}/run.json"))
+        return cls(path.resolve(), _info_of(values, f"{path}/run.json"))
 
     def update(self, **changes: Any) -> None:
         """Change fields of `run.json` and save it; who says `running` is the process that runs."""
@@ -155,7 +156,7 @@ class RunFolder:
 
     def save_info(self) -> None:
         """Write `run.json`."""
-        write_json(self.path / "run.json", self.info)
+        write_json(self.path / "run.json", info_json(self.info))
 
     def save_trials(self, records: Sequence[TrialRecord]) -> None:
         """Write `trials.parquet` anew with all trials so far."""
@@ -211,6 +212,29 @@ class RunFolder:
         while number in taken or (self.path / "evidence" / f"train-{number}").exists():
             number += 1
         return number
+
+
+def info_json(info: RunInfo) -> dict[str, Any]:
+    """The values of `run.json`, which calls the settings of a workload `phase` (contract)."""
+    values: dict[str, Any] = encode(info)
+    values["workload"]["phase"] = values["workload"].pop("settings")
+    return values
+
+
+def named_settings(values: Any) -> Any:
+    """Values of a run or a spec, with `phase` of the workload called `settings` as in the code."""
+    workload = values.get("workload") if isinstance(values, dict) else None
+    if not isinstance(workload, dict) or "phase" not in workload:
+        return values
+    renamed = {"settings" if key == "phase" else key: value for key, value in workload.items()}
+    return {**values, "workload": renamed}
+
+
+def _info_of(values: Any, where: str) -> RunInfo:
+    info = decode(RunInfo, named_settings(values), where)
+    settings = settings_of(info.workload.target, info.workload.settings)
+    workload = dataclasses.replace(info.workload, settings=settings)
+    return dataclasses.replace(info, workload=workload)
 
 
 def _this_process() -> dict[str, Any]:

@@ -24,7 +24,7 @@ from ctrkit.child.training.distributed import (
 )
 from ctrkit.child.training.seeding import seed_everything
 from ctrkit.child.workloads.protocol import EpochLoader, Mark, Task, Workload
-from ctrkit.core.config import LOADERS, NUMERICS, Cell, Phase, RunSizes, encode
+from ctrkit.core.config import LOADERS, NUMERICS, Cell, RunSizes, encode
 from ctrkit.core.environment import fingerprint
 from ctrkit.core.errors import UsageError
 from ctrkit.core.records import LoaderNeeds
@@ -32,6 +32,7 @@ from ctrkit.ctr.data.gather import gather
 from ctrkit.ctr.data.loaders import make_loader
 from ctrkit.ctr.data.store import Store
 from ctrkit.ctr.models.mdaf import MDAF, Model
+from ctrkit.ctr.phase import Phase
 from ctrkit.ctr.training.lazy_adam import Together
 from ctrkit.ctr.training.metrics import Scores, auc, grouped_auc, log_loss
 from ctrkit.ctr.training.objective import objective

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctrkit.core.config import encode
 from ctrkit.core.errors import UsageError
 from ctrkit.core.records import RunInfo
+from ctrkit.core.registry import is_file_target, plugin_of
 from ctrkit.core.units import format_bytes, format_count
 from ctrkit.report.contents import RunContents
 from ctrkit.report.incidents import moved_words
 from ctrkit.report.words import clean
 
-# Keys of a phase that change neither what a step computes nor on how much data.
-_FREE_KEYS = ("name", "epochs", "patience", "seed", "criteria")
 _HARDWARE = ("system", "machine", "processor", "physical_cores", "logical_cores")
 
 
@@ -58,13 +56,14 @@ def cautions(base: RunContents, new: RunContents) -> Iterator[str]:
     torches = [str(_group(info, "versions").get("torch", "")) for info in (was, now)]
     if torches[0] != torches[1]:
         yield f"Another torch: {_or_unknown(torches[0])} against {_or_unknown(torches[1])}."
-    if ".py:" in was.workload.target and was.workload_fingerprint != now.workload_fingerprint:
+    if is_file_target(was.workload.target) and was.workload_fingerprint != now.workload_fingerprint:
         yield "The workload's file is another one or was changed."
     if not (was.data_fingerprint and now.data_fingerprint):
         yield "Whether the data are the same is not known: a run does not have their fingerprint."
     if was.command == "train" and was.cell != now.cell:
         yield "The two ran in different cells."
-    if was.workload.phase.epochs != now.workload.phase.epochs and was.command == "train":
+    horizons = [info.workload.settings.get("epochs") for info in (was, now)]
+    if horizons[0] != horizons[1] and was.command == "train":
         yield "The schedules have other horizons: metrics of equal epochs need not be equal."
     for name, run in (("base", base), ("new", new)):
         if run.info.status != "done":
@@ -96,21 +95,31 @@ def _reasons(base: RunInfo, new: RunInfo) -> Iterator[str]:
 
 
 def _phase_reasons(base: RunInfo, new: RunInfo) -> Iterator[str]:
-    was, now = encode(base.workload.phase), encode(new.workload.phase)
-    differing = [k for k in was if k not in _FREE_KEYS and was[k] != now[k]]
+    was, now, free = base.workload.settings, new.workload.settings, _free_settings(base)
+    differing = [
+        key
+        for key in dict.fromkeys((*was, *now))
+        if key not in free and was.get(key) != now.get(key)
+    ]
     if differing:
-        keys = ", ".join(f"{k} {clean(str(was[k]), 40)} -> {clean(str(now[k]), 40)}"
-                         for k in differing)  # fmt: skip
-        yield (
-            f"other phase, {clean(was['name'], 60)} against {clean(now['name'], 60)} "
-            f"({keys}); give both the same --phase"
+        keys = ", ".join(
+            f"{clean(key, 40)} {clean(str(was.get(key)), 40)} -> {clean(str(now.get(key)), 40)}"
+            for key in differing
         )
+        names = [clean(str(settings.get("name", "")), 60) for settings in (was, now)]
+        which = f"other phase, {names[0]} against {names[1]}" if all(names) else "other settings"
+        yield f"{which} ({keys}); give both the same --phase and --set"
+
+
+def _free_settings(info: RunInfo) -> tuple[str, ...]:
+    """Settings that change neither what a step computes nor on how much data."""
+    return (*plugin_of(info.workload.target).free_settings, "seed")
 
 
 def _workload_name(info: RunInfo) -> str:
-    """`mdaf`, or NAME of a user's FILE.py:NAME: a branch has its file elsewhere, or edited."""
+    """A plug-in's name, or NAME of a FILE.py:NAME: a branch has its file elsewhere, or edited."""
     target = info.workload.target
-    return target.rpartition(".py:")[2] if ".py:" in target else f"{target} (built in)"
+    return target.rpartition(".py:")[2] if is_file_target(target) else f"{target} (a plug-in)"
 
 
 def _data_words(info: RunInfo) -> str:
@@ -137,11 +146,11 @@ def _described(info: RunInfo) -> Iterator[tuple[str, str]]:
     for device, name in info.device_names.items():
         yield clean(f"device {device}", 60), clean(name, 120)
     target = info.workload.target
-    yield "workload", clean(Path(target).name if ".py:" in target else target, 120)
+    yield "workload", clean(Path(target).name if is_file_target(target) else target, 120)
     yield "workload fingerprint", clean(info.workload_fingerprint or "", 40)
     yield "data", clean(info.workload.data or "", 200)
-    for key, value in encode(info.workload.phase).items():
-        if key in _FREE_KEYS and key != "criteria":
-            yield f"phase: {key}", clean(str(value), 60)
+    for key, value in info.workload.settings.items():
+        if key in _free_settings(info) and not isinstance(value, dict):
+            yield f"phase: {clean(key, 60)}", clean(str(value), 60)
     if info.command == "train":
         yield "cell", info.cell.cell_id if info.cell else ""

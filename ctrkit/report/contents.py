@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ctrkit.core.config import Phase, WorkloadSpec, encode
+from ctrkit.core.config import RunSizes, WorkloadSpec, encode
 from ctrkit.core.environment import began_unix_s
 from ctrkit.core.epochs import EPOCHS, EpochRow, read_epochs
 from ctrkit.core.errors import UsageError
@@ -21,7 +21,7 @@ from ctrkit.core.records import (
     RunInfo,
     TrialRecord,
 )
-from ctrkit.core.runs import INCIDENTS, RunFolder
+from ctrkit.core.runs import INCIDENTS, RunFolder, info_json
 from ctrkit.report.words import plural
 from ctrkit.supervise.ledger import LEDGER, LedgerRow, read_ledger, totals
 
@@ -107,12 +107,12 @@ def _open(path: Path, missing: list[str]) -> RunFolder:
             raise
         missing.append(f"{error}; when, where and on what data it ran is not known")
     is_train = any(name in left for name in _TRAIN_PARTS)
-    run = RunFolder(path.resolve(), _unknown_info("train" if is_train else "probe", Phase()))
+    run = RunFolder(path.resolve(), _unknown_info("train" if is_train else "probe"))
     best = _tolerant(run.recommendation, [], "recommendation.json")
     if best is not None and best.projected_total_s and best.projected_epoch_s:
         epochs_s = best.projected_total_s - (best.projected_startup_s or 0.0)
         epochs = max(1, round(epochs_s / best.projected_epoch_s))
-        run.info = _unknown_info(run.info.command, Phase(epochs=epochs))
+        run.info = dataclasses.replace(run.info, sizes=RunSizes(epochs=epochs))
     return run
 
 
@@ -125,16 +125,14 @@ def _version(path: Path) -> object:
     return (values.get("schema_version") or 0) if isinstance(values, dict) else 0
 
 
-def _unknown_info(command: str, phase: Phase) -> RunInfo:
+def _unknown_info(command: str) -> RunInfo:
     return RunInfo(
         command=command,
         argv=[command],
         created="",
         environment={},
         machine_fingerprint="",
-        workload=WorkloadSpec(
-            target=UNKNOWN, data="unknown data", phase=dataclasses.replace(phase, name="")
-        ),
+        workload=WorkloadSpec(target=UNKNOWN, data="unknown data"),
         status="unknown",
     )
 
@@ -186,7 +184,7 @@ def contents_json(contents: RunContents) -> dict[str, Any]:
     document: dict[str, Any] = finite(
         {
             "path": str(contents.path),
-            "run": encode(contents.info),
+            "run": info_json(contents.info),
             "running": contents.alive,
             "trials": [encode(record) for record in contents.trials],
             "recommendation": (

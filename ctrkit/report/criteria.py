@@ -1,4 +1,4 @@
-"""Which class of the phase file's `[criteria]` a run belongs to, and why: pure decisions."""
+"""Which class of its workload's criteria a run belongs to, and why: pure decisions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ctrkit.core.config import parse_condition
+from ctrkit.core.conditions import parse_condition
 from ctrkit.core.epochs import EpochRow
 from ctrkit.core.records import EPOCH_COLUMNS, RunInfo
+from ctrkit.core.registry import plugin_and_settings
 from ctrkit.report.blocks import Block, Column, Paragraph, Section, Table
 from ctrkit.report.contents import DIED
 from ctrkit.report.words import clean, plural
@@ -38,14 +39,15 @@ class Classification:
 
 
 def classify(info: RunInfo, epochs: Sequence[EpochRow], partial: bool) -> Classification | None:
-    """The class of a run; None where its phase has no criteria.
+    """The class of a run; None where its workload has no criteria.
 
     Args:
-        info: of the run; its phase has the criteria.
+        info: of the run; its settings have the criteria.
         epochs: rows of `epochs.csv`.
         partial: the last of them was cut short.
     """
-    criteria = info.workload.phase.criteria
+    plugin, settings = plugin_and_settings(info.workload)
+    criteria = plugin.criteria(settings)
     if not criteria:
         return None
     judged = tuple(
@@ -60,7 +62,7 @@ def classify(info: RunInfo, epochs: Sequence[EpochRow], partial: bool) -> Classi
 
 
 def classification_json(found: Classification | None) -> dict[str, Any] | None:
-    """As JSON values; None where the run's phase has no criteria."""
+    """As JSON values; None where the run has no criteria."""
     if found is None:
         return None
     judged = [asdict(one) for one in found.judged]
@@ -127,14 +129,14 @@ def _value_words(one: Judged) -> str:
 
 def _incomplete(info: RunInfo, epochs: Sequence[EpochRow], partial: bool) -> str:
     """Why the run has not come to the end that its phase has; empty where it has."""
-    of_phase = info.workload.phase.epochs
+    planned = info.planned_epochs or 0
+    of_phase = int(info.workload.settings.get("epochs") or planned)
     done = f"{len(epochs)} of {plural(of_phase, 'epoch')}"
     if info.status != "done":
         verb = "has" if info.status == DIED else "is"
         return f"{done} finished, the run {verb} {clean(info.status, 30)}"
     if partial:
         return f"{done}, the last of them cut short"
-    planned = info.sizes.epochs if info.sizes else of_phase
     if len(epochs) >= planned:
         return f"{done} were asked for" if planned < of_phase else ""
     # its own patience is an end of a run, what else cuts it short is not

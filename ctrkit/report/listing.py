@@ -8,6 +8,7 @@ from typing import Any
 
 from ctrkit.core.errors import UsageError
 from ctrkit.core.records import Recommendation, RunInfo
+from ctrkit.core.registry import title_of
 from ctrkit.core.runs import RunFolder
 from ctrkit.core.units import format_duration
 from ctrkit.report.blocks import Column, Report, Section, Table
@@ -47,12 +48,11 @@ def listed_run(path: Path) -> ListedRun:
     info = true_status(run.path, run.info)
     best = _recommendation(run)
     cell = best.cell if best else info.cell if info.command != "probe" else None
-    phase = "" if ".py:" in info.workload.target else f" {info.workload.phase.name}"
     return ListedRun(
         path=run.path,
         created=info.created,
         command=info.command,
-        workload=short_target(info.workload.target) + phase,
+        workload=f"{short_target(info.workload.target)} {title_of(info.workload)}".strip(),
         cell_id=cell.cell_id if cell else "",
         status=_status(info, best),
         projected_s=_projected_s(info, best),

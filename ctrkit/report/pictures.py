@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from ctrkit.core.errors import UsageError
 from ctrkit.core.records import TrialRecord
+from ctrkit.core.registry import plugin_of
 from ctrkit.report.charts.scales import cell_labels
 from ctrkit.report.contents import RunContents
 from ctrkit.report.incidents import has_moment
-from ctrkit.report.known_epochs import KNOWN_EPOCHS, KNOWN_TARGET
 from ctrkit.report.ledger_view import HEADING
 from ctrkit.report.matrix_view import cell_results, has_figures
 from ctrkit.report.trial_steps import TrialSteps, read_steps
@@ -36,7 +36,7 @@ def probe_pictures(contents: RunContents, prefix: str) -> tuple[Pictures, list[s
     from ctrkit.report.charts.timeline_chart import TIMELINE_NOTE, timeline_chart
 
     trials, best, info = contents.trials, contents.recommendation, contents.info
-    epochs = info.sizes.epochs if info.sizes else info.workload.phase.epochs
+    epochs = info.planned_epochs or 0
     best_id = best.cell.cell_id if best else None
     found, missing = _trial_steps(contents)
     pictures: dict[str, list[Chart | None]] = {
@@ -57,7 +57,7 @@ def train_pictures(contents: RunContents, prefix: str) -> tuple[Pictures, list[s
     from ctrkit.report.charts.ledger_chart import ledger_chart
 
     info, epochs = contents.info, contents.epochs
-    known = KNOWN_EPOCHS if info.workload.target == KNOWN_TARGET else ()
+    known = plugin_of(info.workload.target).known_epochs
     marked = incident_epochs(contents.incidents)
     pictures: dict[str, list[Chart | None]] = {
         "Epochs": [curves_chart(epochs, known, marked, prefix)],

@@ -61,7 +61,7 @@ def probe_sections(contents: RunContents) -> list[Section]:
 
 def _answer(info: RunInfo, recommendation: Recommendation) -> Section:
     best = recommendation
-    epochs = info.sizes.epochs if info.sizes else info.workload.phase.epochs
+    epochs = info.planned_epochs or 0
     rows = [("use", cell_words(best.cell)), ("because", clean(best.reason))]
     if best.projected_epoch_s is not None:
         rows.append(

@@ -7,9 +7,11 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
-from ctrkit.core.config import Phase, encode, load_phase, phase_names
+from ctrkit.core.config import encode
 from ctrkit.core.errors import UsageError
+from ctrkit.core.plugins import KnownEpoch, Plugin
 from ctrkit.core.records import RunInfo
+from ctrkit.core.registry import plugin_and_settings, plugin_of
 from ctrkit.core.units import format_count, format_duration
 from ctrkit.report.blocks import Block, Bullets, Code, Column, Paragraph, Report, Section, Table
 from ctrkit.report.contents import DIED, UNKNOWN, RunContents
@@ -21,7 +23,6 @@ from ctrkit.report.criteria import (
     criteria_section,
 )
 from ctrkit.report.incidents import summary_words
-from ctrkit.report.known_epochs import KNOWN_EPOCHS, KNOWN_NOTE, KNOWN_TARGET, KnownEpoch
 from ctrkit.report.matrix_view import cell_results
 from ctrkit.report.shell_lines import command_lines
 from ctrkit.report.train_view import is_partial
@@ -33,14 +34,6 @@ from ctrkit.report.words import (
     projection_words,
     sentence,
 )
-
-# column, name, whether label smoothing changes what it means
-_KNOWN_COLUMNS = (
-    ("train_loss", "train loss", True), ("train_auc", "train AUC", False),
-    ("val_loss", "val loss", True), ("val_auc", "val AUC", False),
-    ("gate_mean", "gate mean", False),
-)  # fmt: skip
-_KNOWN_SMOOTHING = {"phase1": 0.0, "phase3": 0.1}
 
 
 def judgement_sections(contents: RunContents) -> list[Section]:
@@ -123,7 +116,7 @@ def _other_cell(contents: RunContents, epochs: int, spent_s: float) -> tuple[str
 
 
 def _planned(info: RunInfo) -> int:
-    return info.sizes.epochs if info.sizes else info.workload.phase.epochs
+    return info.planned_epochs or 0
 
 
 def _measured_pace_s(contents: RunContents) -> float | None:
@@ -149,8 +142,9 @@ def _integrity(contents: RunContents) -> Section:
     """The settings that ran against the phase file, and whether every epoch saw all rows."""
     info = contents.info
     blocks: list[Block] = []
-    if info.workload.target == KNOWN_TARGET:
-        expected, where = _phase_file(info)
+    plugin, settings = plugin_and_settings(info.workload)
+    if title := plugin.title(settings):
+        expected, where = _phase_file(info, plugin, title)
         if expected is None:
             blocks.append(Paragraph(where))
         else:
@@ -159,28 +153,31 @@ def _integrity(contents: RunContents) -> Section:
     return Section("Data integrity", tuple(blocks))
 
 
-def _phase_file(info: RunInfo) -> tuple[Phase | None, str]:
+def _phase_file(info: RunInfo, plugin: Plugin, name: str) -> tuple[dict[str, Any] | None, str]:
     """The phase as its file has it now, and what to call it; else why it cannot be compared."""
-    name = info.workload.phase.name
     named = [w.partition("=")[2] for w in info.argv if w.startswith("--phase=")]
     named += [b for a, b in zip(info.argv, info.argv[1:], strict=False) if a == "--phase"]
     for candidate in (*named[-1:], name):
-        if candidate in phase_names() or candidate.endswith(".toml"):
+        if candidate in plugin.phase_names() or candidate.endswith(".toml"):
             try:
-                return load_phase(candidate), clean(candidate, 120)
+                return encode(plugin.read_settings(candidate, {})), clean(candidate, 120)
             except UsageError as error:
                 return None, f"The phase file cannot be compared with: {clean(str(error), 300)}."
     return None, f"There is no phase file {clean(name, 120)} here to compare the settings with."
 
 
-def _setting_blocks(info: RunInfo, expected: Phase, where: str) -> list[Block]:
-    ran = encode(info.workload.phase)
-    ran["epochs"] = _planned(info)
-    if info.cell is not None:
+def _setting_blocks(info: RunInfo, expected: dict[str, Any], where: str) -> list[Block]:
+    ran = dict(info.workload.settings)
+    if "epochs" in ran:
+        ran["epochs"] = _planned(info)
+    if "batch_size" in ran and info.cell is not None:
         ran["batch_size"] = info.cell.batch_size
-    wanted = {k: v for k, v in encode(expected).items() if k not in ("name", "criteria")}
-    rows = [(key, str(wanted[key]), clean(str(ran[key]), 60)) for key in wanted
-            if wanted[key] != ran[key]]  # fmt: skip
+    wanted = {k: v for k, v in expected.items() if k != "name" and not isinstance(v, dict)}
+    rows = [
+        (clean(key, 60), clean(str(value), 60), clean(str(ran.get(key)), 60))
+        for key, value in wanted.items()
+        if value != ran.get(key)
+    ]
     if not rows:
         text = f"All settings ran as {where} has them."
         return [Paragraph(text, "good")]
@@ -242,30 +239,33 @@ def _summary(contents: RunContents) -> Iterator[str]:
 
 def _against_known(contents: RunContents) -> Section | None:
     """The first epoch beside those of the original runs, where the workload is theirs."""
+    plugin = plugin_of(contents.info.workload.target)
     first = next((row for row in contents.epochs if row["epoch"] == 1), None)
-    if contents.info.workload.target != KNOWN_TARGET or first is None:
+    known_epochs = [known for known in plugin.known_epochs if known.epoch == 1]
+    if not known_epochs or first is None:
         return None
     columns = [Column("epoch 1", right=False), Column("this run")]
-    for known in KNOWN_EPOCHS:
-        columns += [Column(known.phase), Column(f"against {known.phase}")]
+    for known in known_epochs:
+        columns += [Column(known.run), Column(f"against {known.run}")]
     rows = []
-    for column, name, smoothed in _KNOWN_COLUMNS:
-        value = first[column]
-        row = [name, "" if value is None else f"{value:.4f}"]
-        for known in KNOWN_EPOCHS:
-            row += _known_cells(contents.info, known, column, value, smoothed)
+    for column in dict.fromkeys(name for known in known_epochs for name in known.metrics):
+        value = first.get(column)
+        row = [clean(plugin.metric(column).label, 40), "" if value is None else f"{value:.4f}"]
+        for known in known_epochs:
+            row += _known_cells(contents.info, known, column, value)
         rows.append(tuple(row))
     table = Table(tuple(columns), tuple(rows))
-    return Section("Against the known runs", (table, Paragraph(KNOWN_NOTE)))
+    return Section("Against the known runs", (table, Paragraph(plugin.known_note)))
 
 
-def _known_cells(
-    info: RunInfo, known: KnownEpoch, column: str, value: float | None, smoothed: bool
-) -> list[str]:
-    theirs: float = getattr(known, column)
+def _known_cells(info: RunInfo, known: KnownEpoch, column: str, value: float | None) -> list[str]:
+    theirs = known.metrics.get(column)
+    if theirs is None:
+        return ["", ""]
     if value is None:
         return [f"{theirs:.4f}", ""]
-    if smoothed and info.workload.phase.label_smoothing != _KNOWN_SMOOTHING.get(known.phase):
+    same = known.comparable_if.get(column, {})
+    if any(info.workload.settings.get(key) != wanted for key, wanted in same.items()):
         return [f"{theirs:.4f}", "not comparable"]
     return [f"{theirs:.4f}", f"{value - theirs:+.4f}"]
 

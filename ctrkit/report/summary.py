@@ -96,7 +96,7 @@ def _configuration(cell: Cell, *details: str) -> Card:
 
 
 def _duration(info: RunInfo, best: Recommendation) -> Card:
-    epochs = info.sizes.epochs if info.sizes else info.workload.phase.epochs
+    epochs = info.planned_epochs or 0
     low_s, high_s = best.projected_total_s_low, best.projected_total_s_high
     if best.projected_total_s is None:
         return Card("How long", "not projected", ("The length of an epoch is not known.",), "dim")

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from ctrkit.core.config import RunSizes
 from ctrkit.core.epochs import EpochRow
+from ctrkit.core.plugins import KnownEpoch
 from ctrkit.core.progress import Stage
 from ctrkit.core.records import Recommendation
+from ctrkit.core.registry import plugin_of
 from ctrkit.core.units import format_count, format_duration
 from ctrkit.report.blocks import (
     Block,
@@ -23,7 +25,6 @@ from ctrkit.report.blocks import (
 )
 from ctrkit.report.contents import UNKNOWN, RunContents
 from ctrkit.report.incidents import incidents_section, moved_words
-from ctrkit.report.known_epochs import KNOWN_EPOCHS, KNOWN_NOTE, KNOWN_TARGET, KnownEpoch
 from ctrkit.report.ledger_view import ledger_section
 from ctrkit.report.matrix_view import failure_lines
 from ctrkit.report.probe_view import status_words
@@ -117,7 +118,8 @@ def _epochs(contents: RunContents) -> Section:
     columns = [Column("epoch", right=False)]
     columns += [Column(name, optional=optional) for _, name, _, optional in _EPOCH_COLUMNS]
     columns += [Column("lr", optional=1), Column("time")]
-    known = KNOWN_EPOCHS if contents.info.workload.target == KNOWN_TARGET else ()
+    plugin = plugin_of(contents.info.workload.target)
+    known = plugin.known_epochs
     rows = [_epoch_cells(row, contents.info.sizes) for row in contents.epochs]
     rows += [_known_cells(epoch) for epoch in known]
     tones: list[Tone] = ["plain"] * len(contents.epochs)
@@ -126,7 +128,7 @@ def _epochs(contents: RunContents) -> Section:
     if any(is_partial(row, contents.info.sizes) for row in contents.epochs):
         blocks.append(Paragraph("* not all rows of the epoch were trained on.", "dim"))
     if known:
-        blocks.append(Paragraph(KNOWN_NOTE, "dim"))
+        blocks.append(Paragraph(plugin.known_note, "dim"))
     return Section("Epochs", tuple(blocks))
 
 
@@ -148,9 +150,9 @@ def _epoch_cells(row: EpochRow, sizes: RunSizes | None) -> tuple[str, ...]:
 
 def _known_cells(epoch: KnownEpoch) -> tuple[str, ...]:
     figures = tuple(
-        _fixed(getattr(epoch, column, None), decimals) for column, _, decimals, _ in _EPOCH_COLUMNS
+        _fixed(epoch.metrics.get(column), decimals) for column, _, decimals, _ in _EPOCH_COLUMNS
     )
-    return (f"{epoch.phase}, {epoch.epoch}", *figures, "", "")
+    return (f"{epoch.run}, {epoch.epoch}", *figures, "", "")
 
 
 def _fixed(value: float | None, decimals: int) -> str:

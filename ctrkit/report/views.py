@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ctrkit.core.registry import title_of
 from ctrkit.core.units import format_bytes, format_count, format_duration
 from ctrkit.report.blocks import Block, Bullets, Facts, Report, Section
 from ctrkit.report.contents import RunContents
@@ -34,12 +35,7 @@ def report_name(contents: RunContents) -> str:
 
 def _workload_name(contents: RunContents) -> str:
     workload = contents.info.workload
-    is_own = ".py:" in workload.target
-    return (
-        short_target(workload.target)
-        if is_own
-        else f"{workload.target} {workload.phase.name}".strip()
-    )
+    return f"{short_target(workload.target)} {title_of(workload)}".strip()
 
 
 def moment_words(created: str) -> str:

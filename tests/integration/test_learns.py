@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from ctrkit.child.training.loop import run_training
-from ctrkit.core.config import Phase, TrainPlan, load_phase, make_cell
+from ctrkit.core.config import TrainPlan, make_cell
 from ctrkit.core.epochs import EpochRow, read_epochs
 from ctrkit.core.progress import ProgressWriter
 from ctrkit.ctr.data.interactions import prepare_table
 from ctrkit.ctr.data.synthetic import generate_store
+from ctrkit.ctr.phase import Phase
+from ctrkit.ctr.plugin import load_phase
 from ctrkit.ctr.workload import MdafWorkload
 
 

@@ -1,1 +1,1 @@
-"""Workloads: the protocol, MDAF on Taobao, and a user's own file."""
+"""Workloads: the protocol, and how a user's own file or a plug-in becomes one."""

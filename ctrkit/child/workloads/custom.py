@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 from ctrkit.child.workloads.protocol import Batch, EpochLoader, Workload
-from ctrkit.core.config import CELL_AXES, Cell, Phase, RunSizes
+from ctrkit.core.config import CELL_AXES, Cell, RunSizes
 
 MakeLoader = Callable[..., Iterable[Batch]]
 
@@ -26,15 +26,12 @@ class CustomWorkload(Workload):
 
     loaders = ("custom",)
 
-    def __init__(self, make_loader: MakeLoader, phase: Phase, name: str) -> None:
-        self.make_loader, self.phase, self.name = make_loader, phase, name
+    def __init__(self, make_loader: MakeLoader, name: str) -> None:
+        self.make_loader, self.name = make_loader, name
         self.axes = heeded_axes(make_loader)
 
-    def default_batch_size(self) -> int:
-        return self.phase.batch_size
-
     def sizes(self, batch_size: int) -> RunSizes:
-        return RunSizes(epochs=self.phase.epochs)
+        return RunSizes(epochs=15)
 
     def train_loader(self, cell: Cell) -> EpochLoader:
         arguments = {axis: getattr(cell, axis) for axis in self.axes}

@@ -1,4 +1,4 @@
-"""Find the workload a spec names: `mdaf`, or NAME in a user's FILE.py."""
+"""Find the workload a spec names: a plug-in's, or NAME in a user's FILE.py."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ctrkit.child.workloads.protocol import Workload
 from ctrkit.child.workloads.user_file import defined_at, import_user_file
 from ctrkit.core.config import WorkloadSpec
 from ctrkit.core.errors import UsageError
+from ctrkit.core.registry import find_plugin, is_file_target
 
 
 def load_workload(spec: WorkloadSpec) -> Workload:
@@ -20,12 +21,8 @@ def load_workload(spec: WorkloadSpec) -> Workload:
     Raises:
         UsageError: the file cannot be imported, lacks the name, or the name is no workload.
     """
-    if spec.target == "mdaf":
-        from ctrkit.ctr.workload import MdafWorkload
-
-        if spec.data is None:
-            raise UsageError("workload mdaf: it needs a store; give --data DIR")
-        return MdafWorkload(Path(spec.data), spec.phase)
+    if not is_file_target(spec.target):
+        return _of_plugin(spec)
     file, _, name = spec.target.rpartition(":")
     module = import_user_file(Path(file))
     if not hasattr(module, name):
@@ -45,6 +42,17 @@ def _lacks(path: Path, module: ModuleType, name: str) -> str:
     return f"has no '{name}'; it has {there or 'no function'}"
 
 
+def _of_plugin(spec: WorkloadSpec) -> Workload:
+    plugin = find_plugin(spec.target)
+    made = plugin.workload(plugin.typed(spec.settings, f"workload {spec.target}"), spec.data)
+    if not isinstance(made, Workload):
+        raise UsageError(
+            f"--workload {spec.target}: its plug-in made a {type(made).__name__}; it must be a "
+            "ctrkit.workloads.Workload"
+        )
+    return made
+
+
 def _as_workload(value: Any, spec: WorkloadSpec, name: str) -> Workload:
     if isinstance(value, type) and issubclass(value, Workload):
         value = value()
@@ -57,10 +65,10 @@ def _as_workload(value: Any, spec: WorkloadSpec, name: str) -> Workload:
         )
     if heeded_axes(value) or inspect.signature(value).parameters:
         _check_arguments(value, name)
-        return CustomWorkload(value, spec.phase, name)
+        return CustomWorkload(value, name)
     # Without parameters only its result tells what it is; a loader it made is then the loader.
     made = value()
-    return made if isinstance(made, Workload) else CustomWorkload(lambda: made, spec.phase, name)
+    return made if isinstance(made, Workload) else CustomWorkload(lambda: made, name)
 
 
 def _check_arguments(make_loader: Any, name: str) -> None:

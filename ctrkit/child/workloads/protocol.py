@@ -99,7 +99,7 @@ class Workload(ABC):
 
     name: str = "workload"
     #: axes of a cell which this workload heeds; others keep one value in the matrix. `nproc` only
-    #: where each rank loads its part of a batch and gradients are summed, as MDAF does it with
+    #: where each rank loads its part of a batch and gradients are summed, with
     #: `ctrkit.child.training.distributed`
     axes: tuple[str, ...] = ("device", "workers", "start_method", "prefetch", "batch_size")
     #: loaders it knows; `custom` is the one and only of a workload that makes its own

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Adam, Optimizer
 
-from ctrkit.core.config import Phase
 from ctrkit.ctr.models.embedding_tables import EmbeddingTable
+from ctrkit.ctr.phase import Phase
 from ctrkit.ctr.training.lazy_adam import LazyAdam, Together
 
 #: as torch.nn.utils.clip_grad_norm_ has it

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from ctrkit.core.config import RunSizes
 from ctrkit.core.epochs import EpochRow
+from ctrkit.core.plugins import KnownEpoch
 from ctrkit.core.records import Recommendation
 from ctrkit.core.units import format_duration
 from ctrkit.report.charts.scales import time_ticks, time_unit
 from ctrkit.report.charts.svg import FONT_PX, TOKENS, Canvas, Chart, Key, draw
-from ctrkit.report.known_epochs import KnownEpoch
 from ctrkit.report.train_view import interval_words, is_partial
 from ctrkit.report.words import clean, range_words
 
@@ -66,7 +66,7 @@ def curves_chart(
     used = {token for panel in panels for _, token in panel.series}
     keys = [Key(t, t, "line") for t in ("training", "validation") if t in used]
     keys += [
-        Key("muted", f"{_glyph(i)} {epoch.phase}, known: epoch {epoch.epoch}", "none")
+        Key("muted", f"{_glyph(i)} {epoch.run}, known: epoch {epoch.epoch}", "none")
         for i, epoch in enumerate(known)
     ]
     if marked:
@@ -130,7 +130,7 @@ def _paint_panel(
         points = [(row["epoch"] or 0.0, row[column]) for row in epochs if row[column] is not None]
         axes.plot(*_columns(points), "-o", color=TOKENS[token], linewidth=2, markersize=5)
         for number, epoch in enumerate(known):
-            value = getattr(epoch, column, None)
+            value = epoch.metrics.get(column)
             if value is not None:
                 axes.plot([epoch.epoch], [value], _KNOWN_MARKS[number % len(_KNOWN_MARKS)],
                           markerfacecolor=TOKENS["surface"], color=TOKENS[token], markersize=8,

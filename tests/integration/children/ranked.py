@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ctrkit.child.training.distributed import current_ranks
-from ctrkit.core.config import Cell, load_phase
+from ctrkit.core.config import Cell
+from ctrkit.ctr.plugin import load_phase
 from ctrkit.ctr.workload import MdafWorkload
 
 

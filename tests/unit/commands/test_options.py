@@ -44,12 +44,25 @@ def test_a_workload_of_ones_own_is_named_absolutely(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("")
-    common = read_common(None, "phase1", "mine.py:make", ["lr=0.5"], read_time_limits("5s"), None)
+    common = read_common(None, None, "mine.py:make", None, read_time_limits("5s"), None)
     assert common.target == f"{tmp_path}/mine.py:make"
-    assert common.phase.lr == 0.5
+    assert common.settings == {}
     assert common.time_limits.stall_timeout_s == 5
-    with pytest.raises(UsageError, match="brings its own data"):
-        read_common(tmp_path, "phase1", "mine.py:make", None, TimeLimits(), None)
+    for data, phase, set_, named in (
+        (tmp_path, None, None, "--data"),
+        (None, "phase1", None, "--phase phase1"),
+        (None, None, ["lr=0.5"], "--set lr=0.5"),
+    ):
+        with pytest.raises(UsageError, match=f"{named}.*mine.py:make has its data and settings"):
+            read_common(data, phase, "mine.py:make", set_, TimeLimits(), None)
+
+
+def test_a_workload_is_named_as_it_is_registered() -> None:
+    common = read_common(None, "phase1", "mdaf", ["lr=0.5"], TimeLimits(), None)
+    assert (common.target, common.settings["lr"]) == ("mdaf", 0.5)
+    assert read_common(None, None, None, None, TimeLimits(), None).settings["name"] == "phase3"
+    with pytest.raises(UsageError, match=r"no such workload; known are .*mdaf.*FILE.py:NAME"):
+        read_common(None, None, "mdafs", None, TimeLimits(), None)
 
 
 def test_time_limits_come_from_a_file_and_two_options(tmp_path: Path) -> None:

@@ -14,24 +14,27 @@ from ctrkit.commands.resuming import (
     code_differences,
     given,
     kept_plan,
-    phase_differences,
     resumable_spec,
     save_spec,
     starting_point,
 )
 from ctrkit.commands.usable_checkpoint import Saved, SavedPosition
-from ctrkit.core.config import ChildSpec, Phase, TrainPlan, WorkloadSpec, make_cell
+from ctrkit.core.config import ChildSpec, TrainPlan, WorkloadSpec, encode, make_cell
 from ctrkit.core.environment import code_versions
 from ctrkit.core.errors import UsageError
-from ctrkit.core.files import write_json
+from ctrkit.core.files import read_json, write_json
+from ctrkit.core.plugins import setting_differences
 from ctrkit.core.runs import RunFolder
+from ctrkit.ctr.phase import Phase
+from ctrkit.ctr.plugin import MdafPlugin
 from ctrkit.supervise.time_limits import TimeLimits
 
 PLAN = TrainPlan(
     run_folder="x", epochs=15, max_steps=100, checkpoint_every_s=60.0, allow_sleep=True,
     abort_after_s=3600.0,
 )  # fmt: skip
-OWN = WorkloadSpec(target="/my/loop.py:Work", phase=Phase(dropout=0.2))
+OWN = WorkloadSpec(target="/my/loop.py:Work")
+REVISED = WorkloadSpec(settings=encode(Phase(dropout=0.2)))
 
 
 @pytest.fixture
@@ -45,9 +48,14 @@ def run(tmp_path: Path) -> RunFolder:
     return made
 
 
+def save_workload(run: RunFolder, workload: WorkloadSpec) -> None:
+    path = run.path / "child" / "spec.json"
+    write_json(path, read_json(path) | {"workload": encode(workload)})
+
+
 def common(**values: Any) -> CommonOptions:
     defaults = CommonOptions(
-        data=None, phase=Phase(), target="mdaf", time_limits=TimeLimits(), out=None
+        data=None, settings=encode(Phase()), target="mdaf", time_limits=TimeLimits(), out=None
     )
     return dataclasses.replace(defaults, **values)
 
@@ -77,20 +85,35 @@ def test_without_options_it_is_what_it_was(run: RunFolder) -> None:
     ("argv", "values", "message"),
     [
         (["--workload", "o"], {"target": "/o.py:W"}, r"is /my/loop.py:Work, not /o.py:W"),
-        (["--set", "x"], {"phase": Phase(dropout=0.4)}, "its dropout is 0.2, not 0.4; leave"),
-        (["--phase=x"], {"phase": Phase(lr=1.0)}, "its dropout is 0.2, not 0.3, its lr is 0.0003"),
+        (["--set", "x"], {"settings": {"dropout": 0.4}}, "its dropout is 0.2, not 0.4; leave"),
+        (["--phase=x"], {"settings": {"lr": 1.0}}, "its dropout is 0.2, not 0.3, its lr is 0.0003"),
     ],
 )
 def test_another_experiment_is_refused_with_the_difference(
     run: RunFolder, argv: list[str], values: dict[str, Any], message: str
 ) -> None:
+    if "settings" in values:
+        save_workload(run, REVISED)
+        values = {"settings": encode(Phase()) | values["settings"]}
     with pytest.raises(UsageError, match=message):
         resumable_spec(run, common(**values), argv)
 
 
 def test_the_same_phase_may_be_named_again(run: RunFolder) -> None:
-    same = common(phase=Phase(dropout=0.2, name="mine", epochs=3, patience=1))
-    assert resumable_spec(run, same, ["--phase", "mine.toml"]).workload == OWN
+    save_workload(run, REVISED)
+    same = common(settings=encode(Phase(dropout=0.2, name="mine", epochs=3, patience=1)))
+    assert resumable_spec(run, same, ["--phase", "mine.toml"]).workload == REVISED
+
+
+def test_a_spec_of_before_plug_ins_can_be_resumed(run: RunFolder) -> None:
+    save_workload(run, REVISED)
+    path = run.path / "child" / "spec.json"
+    spec = read_json(path)
+    old = spec["workload"].pop("settings")
+    del old["block_rows"]  # which an older one did not have yet
+    spec["workload"]["phase"] = old
+    write_json(path, spec)
+    assert resumable_spec(run, common(), []).workload == REVISED
 
 
 def test_a_run_that_was_never_set_up_is_named(run: RunFolder) -> None:
@@ -172,5 +195,8 @@ def test_a_changed_workload_file_is_other_code(tmp_path: Path) -> None:
 
 
 def test_phases_differ_in_what_changes_a_step_only() -> None:
-    assert phase_differences(Phase(), Phase(epochs=3, patience=1, name="other")) == ""
-    assert phase_differences(Phase(), Phase(model="bst")) == "its model is mamba, not bst"
+    def differences(**changes: Any) -> str:
+        return setting_differences(MdafPlugin(), encode(Phase()), encode(Phase(**changes)))
+
+    assert differences(epochs=3, patience=1, name="other") == ""
+    assert differences(model="bst") == "its model is mamba, not bst"

@@ -8,11 +8,13 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from ctrkit.child.training.checkpoint import load_checkpoint
 from ctrkit.child.training.loop import run_training
-from ctrkit.core.config import Phase, TrainPlan, load_phase, make_cell
+from ctrkit.core.config import TrainPlan, make_cell
 from ctrkit.core.epochs import read_epochs
 from ctrkit.core.errors import UsageError
 from ctrkit.core.progress import ProgressWriter
 from ctrkit.ctr.data.synthetic import generate_store
+from ctrkit.ctr.phase import Phase
+from ctrkit.ctr.plugin import load_phase
 from ctrkit.ctr.training.optimizers import lr_at
 from ctrkit.ctr.workload import MdafTask, MdafWorkload
 

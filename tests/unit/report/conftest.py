@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ctrkit.core.config import Cell, Phase, RunSizes, WorkloadSpec, make_cell
+from ctrkit.core.config import Cell, RunSizes, WorkloadSpec, encode, make_cell
 from ctrkit.core.records import (
     EPOCH_COLUMNS,
     Finding,
@@ -20,6 +20,7 @@ from ctrkit.core.records import (
     TrialRecord,
 )
 from ctrkit.core.runs import RunFolder
+from ctrkit.ctr.phase import Phase
 
 SIZES = RunSizes(
     epochs=15, train_rows=1_052_081, train_batches=514, validation_rows=225_446,
@@ -115,8 +116,8 @@ def recommendation() -> Recommendation:
 def info(command: str, **changes: Any) -> RunInfo:
     values: dict[str, Any] = {
         "argv": [command], "created": "2026-01-31T12:00:00+00:00", "environment": ENVIRONMENT,
-        "machine_fingerprint": "0" * 16, "workload": WorkloadSpec(phase=Phase()), "sizes": SIZES,
-        "status": "done", "wall_s": 118.0,
+        "machine_fingerprint": "0" * 16, "workload": WorkloadSpec(settings=encode(Phase())),
+        "sizes": SIZES, "status": "done", "wall_s": 118.0,
     }  # fmt: skip
     return RunInfo(command=command, **(values | changes))
 

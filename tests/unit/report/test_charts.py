@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ctrkit.core.config import RunSizes
 from ctrkit.core.records import Recommendation, TrialRecord
+from ctrkit.ctr.plugin import MdafPlugin
 from ctrkit.report.charts.epochs_chart import curves_chart, times_chart
 from ctrkit.report.charts.matrix_chart import grid_of, heat_map
 from ctrkit.report.charts.projection_chart import parts_of_run, projection_chart, ranges_of
@@ -22,7 +23,6 @@ from ctrkit.report.charts.steps_chart import (
 )
 from ctrkit.report.charts.svg import TOKENS, Canvas, Chart, draw, fitting
 from ctrkit.report.charts.timeline_chart import Step, bins_of, close_up, lanes_of, timeline_chart
-from ctrkit.report.known_epochs import KNOWN_EPOCHS
 from ctrkit.report.matrix_view import cell_results
 from ctrkit.report.pictures import incident_epochs
 from tests.unit.report.conftest import (
@@ -292,7 +292,7 @@ def test_a_timeline_of_a_long_trial_stays_small() -> None:
 def test_curves_beside_known_epochs() -> None:
     rows = [epoch_row(1), epoch_row(2), epoch_row(3, val_auc=float("nan"))]
     rows[2]["val_auc"] = None
-    chart = curves_chart(rows, KNOWN_EPOCHS, [2.0])
+    chart = curves_chart(rows, MdafPlugin.known_epochs, [2.0])
     assert chart is not None
     assert {"Loss, as optimised", "AUC", "Gate mean"} <= set(texts(chart.wide))
     assert "val auc from 0.5700 to 0.5800" in chart.alt

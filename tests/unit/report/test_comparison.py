@@ -7,9 +7,10 @@ import pytest
 
 from ctrkit.commands.compare import compare as compare_command
 from ctrkit.commands.compare import parse_threshold
-from ctrkit.core.config import WorkloadSpec, load_phase
+from ctrkit.core.config import WorkloadSpec, encode
 from ctrkit.core.errors import InconclusiveError, RegressionError, UsageError
 from ctrkit.core.records import Recommendation, TrialRecord
+from ctrkit.ctr.plugin import load_phase
 from ctrkit.report.comparison import Comparison, compare
 from ctrkit.report.contents import read_contents
 from tests.unit.report.conftest import (
@@ -177,7 +178,7 @@ def test_a_run_against_its_own_copy_has_no_chance_in_it(probe: Make) -> None:
     ("changes", "reason"),
     [
         ({"data_fingerprint": "other"}, "other data, fingerprint d"),
-        ({"workload": WorkloadSpec(phase=load_phase("phase1"))},
+        ({"workload": WorkloadSpec(settings=encode(load_phase("phase1")))},
          r"other phase, phase3 against phase1 \(dropout 0.3 -> 0.2"),
         ({"workload": WorkloadSpec(target="/x/loop.py:make")}, "other workload, mdaf against"),
         ({"sizes": dataclasses.replace(SIZES, train_rows=5)}, "1,052,081 training rows against 5"),
@@ -210,7 +211,7 @@ def test_a_branch_has_its_workload_elsewhere_or_edited(probe: Make) -> None:
 
 def test_epochs_and_seeds_of_a_phase_do_not_hinder(probe: Make) -> None:
     phase = dataclasses.replace(load_phase("phase3"), epochs=2, seed=1, name="mine")
-    other = probe("b", thrice(THREAD, 11), workload=WorkloadSpec(phase=phase))
+    other = probe("b", thrice(THREAD, 11), workload=WorkloadSpec(settings=encode(phase)))
     found = compared(probe("a", thrice(THREAD, 11)), other)
     assert {"phase: epochs", "phase: seed", "phase: name"} <= {c.what for c in found.changes}
 

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from ctrkit.core.config import RunSizes, WorkloadSpec, load_phase
+from ctrkit.core.config import RunSizes, WorkloadSpec, encode
+from ctrkit.ctr.plugin import load_phase
 from ctrkit.report.criteria import Classification, classify, criteria_section, figure
 from tests.unit.report.conftest import SIZES, epoch_row, info
 
@@ -20,7 +21,9 @@ def classified(
     rows = [epoch_row(n + 1, val_auc=auc, **values) for n, auc in enumerate(aucs)]
     phase = dataclasses.replace(load_phase("phase3-revised"), criteria=criteria)
     sizes = sizes or dataclasses.replace(SIZES, epochs=5)
-    run: Any = info("train", workload=WorkloadSpec(phase=phase), status=status, sizes=sizes)
+    run: Any = info(
+        "train", workload=WorkloadSpec(settings=encode(phase)), status=status, sizes=sizes
+    )
     return classify(run, rows, partial)
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from ctrkit.commands.report import report
-from ctrkit.core.config import WorkloadSpec, load_phase
+from ctrkit.core.config import WorkloadSpec, encode
 from ctrkit.core.errors import UsageError
 from ctrkit.core.records import Recommendation, TrialRecord
+from ctrkit.ctr.plugin import load_phase
 from ctrkit.report.comparison import compare
 from ctrkit.report.contents import read_contents
 from ctrkit.report.listing import listed_run
@@ -164,7 +165,7 @@ def test_a_run_whose_process_is_gone_is_not_listed_as_running(make_run: MakeRun)
 
 
 def test_json_has_the_class_of_a_run(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
-    revised = WorkloadSpec(phase=load_phase("phase3-revised"))
+    revised = WorkloadSpec(settings=encode(load_phase("phase3-revised")))
     rows = [epoch_row(1, val_auc=0.57), epoch_row(2, val_auc=0.58)]
     run_report(make_run("train", name="a", epochs=rows, workload=revised).path, as_json=True)
     found = json.loads(capsys.readouterr().out)["runs"][0]["classification"]

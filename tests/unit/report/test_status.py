@@ -3,15 +3,16 @@ from pathlib import Path
 
 import pytest
 
-from ctrkit.core.config import WorkloadSpec, load_phase
+from ctrkit.core.config import WorkloadSpec, encode
 from ctrkit.core.records import Recommendation, TrialRecord
+from ctrkit.ctr.plugin import load_phase
 from ctrkit.report.contents import read_contents
 from ctrkit.report.markdown import markdown_text
 from ctrkit.report.status import status_update
 from ctrkit.report.views import report_view
 from tests.unit.report.conftest import BATCHES, SIZES, THREAD, MakeRun, epoch_row
 
-PHASE3 = WorkloadSpec(phase=load_phase("phase3"))
+PHASE3 = WorkloadSpec(settings=encode(load_phase("phase3")))
 
 
 def pasted(path: Path) -> str:
@@ -55,7 +56,7 @@ def test_a_finished_run_has_no_options(make_run: MakeRun) -> None:
 def test_settings_that_ran_against_the_phase_file(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run("train", workload=PHASE3, cell=THREAD)
     assert "All settings ran as phase3 has them." in pasted(run.path)
-    changed = WorkloadSpec(phase=dataclasses.replace(PHASE3.phase, dropout=0.5))
+    changed = WorkloadSpec(settings=encode(dataclasses.replace(load_phase("phase3"), dropout=0.5)))
     cell = dataclasses.replace(THREAD, batch_size=64)
     run = make_run("train", name="b", workload=changed, cell=cell,
                    sizes=dataclasses.replace(SIZES, epochs=2))  # fmt: skip
@@ -66,7 +67,7 @@ def test_settings_that_ran_against_the_phase_file(make_run: MakeRun, tmp_path: P
     file = tmp_path / "mine.toml"
     file.write_text("dropout = 0.5\n")
     mine = load_phase(str(file))
-    run = make_run("train", name="c", workload=WorkloadSpec(phase=mine), cell=THREAD,
+    run = make_run("train", name="c", workload=WorkloadSpec(settings=encode(mine)), cell=THREAD,
                    argv=["train", "--phase", str(file)])  # fmt: skip
     assert "mine.toml has them." in pasted(run.path)
     file.unlink()
@@ -91,7 +92,7 @@ def test_the_known_runs_beside_the_first_epoch(make_run: MakeRun) -> None:
 
 @pytest.mark.parametrize(("status", "words"), [("done", "is done"), ("running", "has died")])
 def test_the_summary_of_a_run(make_run: MakeRun, status: str, words: str) -> None:
-    revised = WorkloadSpec(phase=load_phase("phase3-revised"))
+    revised = WorkloadSpec(settings=encode(load_phase("phase3-revised")))
     run = make_run("train", epochs=[epoch_row(1, val_auc=0.58)], status=status, workload=revised,
                    sizes=dataclasses.replace(SIZES, epochs=5))  # fmt: skip
     summary = pasted(run.path).split("### Summary\n\n")[1].splitlines()[0]

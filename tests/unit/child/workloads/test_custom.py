@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ctrkit.child.workloads.custom import CustomWorkload, IterableLoader, heeded_axes
-from ctrkit.core.config import CELL_AXES, Phase, make_cell
+from ctrkit.core.config import CELL_AXES, make_cell
 
 
 def test_it_gets_the_axes_that_its_signature_names() -> None:
@@ -18,7 +18,7 @@ def test_it_gets_the_axes_that_its_signature_names() -> None:
         seen.update(workers=workers, batch_size=batch_size, note=note)
         return [1, 2, 3]
 
-    workload = CustomWorkload(make_loader, Phase(), "mine")
+    workload = CustomWorkload(make_loader, "mine")
     assert workload.axes == ("workers", "batch_size")
     loader = workload.train_loader(make_cell(loader="custom", workers=2, batch_size=64))
     assert seen == {"workers": 2, "batch_size": 64, "note": "own"}

@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from ctrkit.child.workloads.custom import CustomWorkload, IterableLoader
 from ctrkit.child.workloads.examine import examine_workload, known_needs
-from ctrkit.core.config import ChildSpec, Phase, WorkloadSpec, make_cell
+from ctrkit.core.config import ChildSpec, WorkloadSpec, make_cell
 from ctrkit.ctr.data.synthetic import generate_store
+from ctrkit.ctr.phase import Phase
 from ctrkit.ctr.workload import MdafWorkload
 
 SPEC = ChildSpec(kind="examine", folder="", workload=WorkloadSpec(), cell=make_cell())
@@ -37,7 +38,7 @@ def start(worker):
 
 
 def look(make_loader):
-    return examine_workload(SPEC, CustomWorkload(make_loader, Phase(), "own"))
+    return examine_workload(SPEC, CustomWorkload(make_loader, "own"))
 
 
 def test_the_parts_are_weighed_and_nothing_is_read_or_started():
@@ -100,7 +101,7 @@ def test_a_dataloader_held_in_an_attribute_is_found_and_the_loader_closed():
         def train_loader(self, cell):
             return Holder()
 
-    found = examine_workload(SPEC, Own(lambda: [], Phase(), "own"))
+    found = examine_workload(SPEC, Own(lambda: [], "own"))
     assert [part.name for part in found.parts] == ["dataset", "collate_fn"]
     assert closed == [True]
 

@@ -10,8 +10,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from ctrkit.core.config import load_phase
 from ctrkit.ctr.models.mdaf import MDAF
+from ctrkit.ctr.plugin import load_phase
 from ctrkit.ctr.training.objective import objective
 from ctrkit.ctr.training.optimizers import clip_gradients, make_optimizer
 

@@ -16,10 +16,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from ctrkit.core.config import WorkloadSpec, load_phase
+from ctrkit.core.config import WorkloadSpec, encode
 from ctrkit.core.files import write_json, write_table
 from ctrkit.core.records import EPOCH_COLUMNS, Finding, Option, Recommendation, TrialRecord
 from ctrkit.core.runs import trials_table
+from ctrkit.ctr.plugin import load_phase
 from ctrkit.report.compare_view import compare_view
 from ctrkit.report.comparison import compare
 from ctrkit.report.contents import RunContents, read_contents
@@ -99,7 +100,7 @@ def write_runs() -> None:
     train = info(
         "train",
         argv=["train", "--auto-device", "--phase", "phase3-revised", "--set", "dropout=0.3"],
-        workload=WorkloadSpec(phase=dataclasses.replace(load_phase("phase3-revised"), dropout=0.3)),
+        workload=WorkloadSpec(settings=encode(load_phase("phase3-revised", {"dropout": "0.3"}))),
         sizes=dataclasses.replace(SIZES, epochs=5), projection=RECOMMENDATION, cell=THREAD,
         status="interrupted", status_reason="stopped by the user", wall_s=19_000.0, **PRINTS,
     )  # fmt: skip

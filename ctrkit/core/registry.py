@@ -1,0 +1,123 @@
+"""The registry of workloads: entry points of the group `ctrkit.workloads`, found by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+from ctrkit.core.config import DEFAULT_WORKLOAD, WorkloadSpec, encode
+from ctrkit.core.errors import UsageError
+from ctrkit.core.plugins import NoSettings, Plugin
+
+GROUP = "ctrkit.workloads"
+
+
+def is_file_target(target: str) -> bool:
+    """Whether a target is a user's `FILE.py:NAME`, and no name of a plug-in."""
+    return ".py:" in target
+
+
+def plugin_names() -> list[str]:
+    """The registered workloads, sorted."""
+    return sorted(_entry_points())
+
+
+@cache
+def find_plugin(name: str) -> Plugin:
+    """The plug-in that is registered under a name.
+
+    Raises:
+        UsageError: there is none, two packages have it, or it cannot be imported.
+    """
+    found = _entry_points().get(name, [])
+    if not found:
+        raise UsageError(_unknown(name))
+    if len({point.value for point in found}) > 1:
+        packages = ", ".join(sorted(_package(point) for point in found))
+        raise UsageError(f"--workload {name}: several packages have it ({packages}); remove one")
+    point = found[0]
+    try:
+        loaded = point.load()
+        plugin = loaded() if isinstance(loaded, type) else loaded
+    except Exception as error:  # whatever a stranger's module raises
+        raise UsageError(
+            f"--workload {name}: {point.value} of {_package(point)} cannot be loaded: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(plugin, Plugin):
+        raise UsageError(
+            f"--workload {name}: {point.value} of {_package(point)} is a "
+            f"{type(plugin).__name__}; it must be a ctrkit.workloads.Plugin"
+        )
+    plugin.name = name
+    return plugin
+
+
+def plugin_of(target: str) -> Plugin:
+    """The plug-in of a target, one that knows nothing for a user's file or an unknown name."""
+    if target in _entry_points():
+        try:
+            return find_plugin(target)
+        except UsageError:
+            pass
+    bare = Plugin()
+    bare.name = target
+    return bare
+
+
+def plugin_and_settings(spec: WorkloadSpec) -> tuple[Plugin, Any]:
+    """The plug-in of a run and its typed settings; one that knows nothing where it is not here."""
+    plugin = plugin_of(spec.target)
+    try:
+        return plugin, plugin.typed(spec.settings)
+    except UsageError:
+        return Plugin(), NoSettings()
+
+
+def title_of(spec: WorkloadSpec) -> str:
+    """What tells a run from others of its workload, such as the name of its phase; may be empty."""
+    plugin, settings = plugin_and_settings(spec)
+    return plugin.title(settings)
+
+
+def settings_of(target: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored settings with the defaults of what an older ctrkit did not store.
+
+    A user's file has none; an older ctrkit stored some of its default workload there.
+
+    Raises:
+        UsageError: they are none that the plug-in knows.
+    """
+    if is_file_target(target) or not values:
+        return {}
+    if target not in _entry_points():
+        return dict(values)
+    plugin = find_plugin(target)
+    return dict(encode(plugin.typed(values, f"workload {target}: settings")))
+
+
+@cache
+def _entry_points() -> dict[str, list[metadata.EntryPoint]]:
+    found: dict[str, list[metadata.EntryPoint]] = {}
+    for point in metadata.entry_points(group=GROUP):
+        found.setdefault(point.name, []).append(point)
+    return found
+
+
+def _package(point: metadata.EntryPoint) -> str:
+    return "an unknown package" if point.dist is None else str(point.dist.name)
+
+
+def _unknown(name: str) -> str:
+    known = plugin_names()
+    if DEFAULT_WORKLOAD not in known:
+        return (
+            f"--workload {name}: not found, nor is ctrkit's own {DEFAULT_WORKLOAD}: install "
+            "ctrkit again, with pip install (-e) and its folder, so that its workloads are known"
+        )
+    return (
+        f"--workload {name}: there is no such workload; known are {', '.join(known)}, or write "
+        "FILE.py:NAME, for example my.py:make_loader"
+    )
