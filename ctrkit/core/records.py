@@ -33,7 +33,7 @@ class Stamps:
     Seconds are `time.monotonic()` minus the launch of the process. `asked_s`: the loop asks the
     loader for a batch; `delivered_s`: it has it; `done_s`: the step is over (where the window is
     not synchronised, the moment its last call returned). `window` is `warmup`, `throughput`,
-    `attribution` or `boundary`.
+    `attribution`, `boundary` (the first steps of the second epoch) or `second` (later ones of it).
 
     How the batch was made is None where nobody saw it, and these lists are empty in older files:
     `worker`: number of the process that made it, None without workers; `fetch_start_s`,
@@ -87,18 +87,46 @@ class ChildError:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoaderFacts:
+    """What the training loader says of itself; None or empty where there is no DataLoader in it.
+
+    Args:
+        claimed_batches: `len()` of the loader before its first epoch; None where it has none.
+        dataset: name of the data set's class.
+        dataset_rows: `len()` of the data set: rows, or batches where it makes its own.
+        iterable: whether it is an iterable data set, of which nobody asks for a row by its number.
+        batch_size: rows that the DataLoader puts into a batch; None where it does not make them.
+        drop_last: whether an incomplete last batch is left out.
+        workers: processes that it really has.
+        length_is_exact: `len()` follows from the very indices that will be asked for.
+    """
+
+    claimed_batches: int | None = None
+    dataset: str = ""
+    dataset_rows: int | None = None
+    iterable: bool = False
+    batch_size: int | None = None
+    drop_last: bool = False
+    workers: int | None = None
+    length_is_exact: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measurement:
     """What a trial measured, raw; rewritten by the child whenever a part is done.
 
     `throughput_s` is the wall time of the throughput window, synchronised at its ends, over
     `throughput_rows` rows in `throughput_steps` steps. `losses` are the training losses of the
-    steps from the first one to the end of that window, the same whatever the loader. `notes` say
+    steps from the first one to the end of that window, the same whatever the loader; None where
+    one is no finite number. `notes` say
     what is not as it was asked for. `stages` has seconds per step of the
     attribution window. `restart_s` is from asking for a new epoch's iterator to its first batch,
     `teardown_s` from the last batch of an epoch to the end of its iterator. `cpu_s` is CPU time of
     the child and its workers over the throughput window. A list is empty and a number None where
-    it was not measured. `epoch_complete`: the loader ended by itself after `epoch_batches`, in
-    `epoch_s` from asking for its iterator to its end.
+    it was not measured. `epoch_batches` and `epoch_rows` were taken of the first epoch, and
+    `epoch_complete`: the loader ended by itself after them, in `epoch_s` from asking for its
+    iterator to its end. `batch_hashes` are of the first batches of the first epoch, in order, and
+    `second_hashes` of the second. `warnings` are torch's own.
     """
 
     kind: str
@@ -109,7 +137,7 @@ class Measurement:
     throughput_s: float | None = None
     throughput_steps: int = 0
     throughput_rows: int = 0
-    losses: list[float] = field(default_factory=list)
+    losses: list[float | None] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     cpu_s: float | None = None
     stages: dict[str, list[float]] = field(default_factory=dict)
@@ -121,6 +149,10 @@ class Measurement:
     epoch_batches: int = 0
     epoch_rows: int = 0
     epoch_s: float | None = None
+    loader: LoaderFacts | None = None
+    batch_hashes: list[str] = field(default_factory=list)
+    second_hashes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     sizes: RunSizes | None = None
     stamps: Stamps = field(default_factory=Stamps)
     complete: bool = False

@@ -2,7 +2,9 @@
 
     total = start-up + epochs x (restart + batches x step + teardown + validation + checkpoint)
 
-all epochs, no early stop. An epoch is what `wall_s` of `epochs.csv` measures: the loader's restart,
+all epochs, no early stop. Where a second epoch goes at another pace, the first and the later ones
+are projected apart; where steps get slower through the epoch, that goes on, and the bound is from
+below only. An epoch is what `wall_s` of `epochs.csv` measures: the loader's restart,
 training, validation and checkpoint, but not the start-up. Not covered: what changes later in the
 run (throttling, a host that sleeps, memory that grows): unknowable in a short probe. The batches
 that workers have ready at the begin of an epoch count only where it is replayed (`loads`).
@@ -10,14 +12,18 @@ that workers have ready at the begin of an epoch count only where it is replayed
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ctrkit.core.config import RunSizes
 from ctrkit.core.records import Measurement
+from ctrkit.measure.later_epochs import later_epochs
 from ctrkit.measure.replay import Load
 from ctrkit.measure.statistics import (
+    FASTER,
     PROVISIONAL,
+    SLOWER,
     ZERO,
     Interval,
     Sample,
@@ -28,12 +34,15 @@ from ctrkit.measure.statistics import (
     total,
 )
 from ctrkit.measure.steps import (
+    first_throughput_step,
     mean_wait_s,
     sample_of_load,
     samples_of,
     sizes_of,
     stage_means_s,
+    trends_of,
 )
+from ctrkit.measure.trends import Trend, trending_epoch
 
 LEAST_STEPS = 3
 LEAST_VALIDATION_BATCHES = 20
@@ -50,7 +59,9 @@ _WIDE = 0.25
 class Projection:
     """Seconds of one future run. `terms` are of the whole run and add up to `total`.
 
-    Terms: `startup`, `restart`, `training`, `teardown`, `validation`, `checkpoint`.
+    Terms: `startup`, `restart`, `training`, `teardown`, `validation`, `checkpoint`. `epoch` is any
+    but the first, `first_epoch` that one where it differs from the others, else None. `trends` are
+    those of the launches whose steps get slower or faster through an epoch.
     """
 
     step: Interval
@@ -59,6 +70,8 @@ class Projection:
     terms: dict[str, Interval]
     sizes: RunSizes
     flags: list[str] = field(default_factory=list)
+    first_epoch: Interval | None = None
+    trends: list[Trend] = field(default_factory=list)
 
     @property
     def startup(self) -> Interval:
@@ -67,7 +80,9 @@ class Projection:
 
     def total_of(self, epochs: int) -> Interval:
         """The same run with another number of epochs."""
-        return total([self.startup, self.epoch.scaled(epochs)])
+        if self.first_epoch is None:
+            return total([self.startup, self.epoch.scaled(epochs)])
+        return total([self.startup, self.first_epoch, self.epoch.scaled(epochs - 1)])
 
 
 def project(
@@ -99,35 +114,63 @@ def project(
     """
     samples = samples_of(launches, cycle)
     sizes = sizes_of(launches, sizes)
-    if not samples or sizes is None or sizes.train_batches is None:
+    if not samples or sizes is None or not sizes.train_batches:
         return None
-    if loads:
-        samples = [sample_of_load(load, sizes.train_batches) for load in loads]
+    batches = sizes.train_batches
+    timed_s = _whole_epochs_s(launches, batches)
+    found = trends_of(launches)
+    # of steps that get slower one whole epoch says more than all windows that saw its beginning
+    is_whole = bool(timed_s) and (len(timed_s) == len(launches) or bool(found))
+    whole_s = sum(timed_s) / len(timed_s) if is_whole else None
+    trends = [] if is_whole else found
+    replayed = bool(loads) and not trends
+    if replayed:
+        samples = [sample_of_load(load, batches) for load in loads]
     flags = [flag for sample in samples for flag in sample.flags]
+    if whole_s is not None:  # the whole epoch was seen: there is nothing to go on as it began
+        flags = [flag for flag in flags if flag not in (SLOWER, FASTER)]
     if len(samples) + len(earlier) < 2 or sum(s.n for s in samples) < LEAST_STEPS:
         flags.append(PROVISIONAL)
     groups = [samples_of(earlier, cycle), *peers]
+    per_epoch = prediction_interval(samples, batches, groups)
+    per_run = prediction_interval(samples, batches * sizes.epochs, groups)
+    if trends:
+        before = min(first_throughput_step(m) for m in launches)
+        per_epoch, per_run = (_trending(trends, before, batches, i) for i in (per_epoch, per_run))
     # a replayed epoch begins with its first batch; one of equal steps has to leave that wait out
-    waits = [] if loads else [w for w in map(mean_wait_s, launches) if w is not None]
-    return project_steps(
-        per_epoch=prediction_interval(samples, sizes.train_batches, groups),
-        per_run=prediction_interval(samples, sizes.train_batches * sizes.epochs, groups),
+    waits = [] if replayed else [w for w in map(mean_wait_s, launches) if w is not None]
+    later = later_epochs([*launches, *earlier], cycle) if sizes.epochs > 1 else None
+    projection = project_steps(
+        per_epoch=per_epoch,
+        per_run=per_run,
         wait_s=sum(waits) / len(waits) if waits else 0.0,
-        whole_s=_whole_epochs(launches, sizes.train_batches),
+        whole_s=whole_s,
+        later=later.factor if later is not None else None,
         measurements=[*launches, *earlier, *also],
         sizes=sizes,
         flags=flags,
     )
+    return replace(projection, trends=trends)
 
 
-def _whole_epochs(launches: Sequence[Measurement], batches: int) -> float | None:
-    """Mean seconds of a whole epoch after its first batch, where each launch ran one to its end."""
-    timed = [
+def _trending(trends: Sequence[Trend], before: int, batches: int, step: Interval) -> Interval:
+    """The mean step of an epoch whose steps follow the trends, as uncertain as `step` besides."""
+    epochs = [trending_epoch(trend, before, batches) for trend in trends]
+    count, unsure = len(epochs), step.mean or 1.0
+    return Interval(
+        mean=sum(e.mean_s for e in epochs) / count,
+        low=sum(e.low_s for e in epochs) / count * step.low / unsure,
+        high=sum(e.high_s for e in epochs) / count * step.high / unsure,
+    )
+
+
+def _whole_epochs_s(launches: Sequence[Measurement], batches: int) -> list[float]:
+    """Seconds of each whole epoch after its first batch, of launches that ran one to its end."""
+    return [
         m.epoch_s - (m.first_batch_s or 0.0)
         for m in launches
         if m.epoch_complete and m.epoch_batches == batches and m.epoch_s is not None
     ]
-    return sum(timed) / len(timed) if timed and len(timed) == len(launches) else None
 
 
 def project_steps(
@@ -139,6 +182,7 @@ def project_steps(
     sizes: RunSizes,
     flags: Sequence[str] = (),
     whole_s: float | None = None,
+    later: Interval | None = None,
 ) -> Projection:
     """Project from a mean step that is known or predicted.
 
@@ -151,6 +195,7 @@ def project_steps(
         flags: of the step; those of the other terms are added.
         whole_s: an epoch's training after its first batch, where whole epochs were timed: better
             than steps, since it has the pre-filled batches too.
+        later: the training time of later epochs as a factor of the first one's; None: all alike.
     """
     batches, epochs = sizes.train_batches, sizes.epochs
     if batches is None:
@@ -164,10 +209,16 @@ def project_steps(
     rest = {"restart": restart, "teardown": teardown}
     rest["validation"] = _validation(measurements, sizes, per_epoch, raised)
     rest["checkpoint"] = _checkpoint(measurements, raised)
-    epoch = total([interval(whole_s, per_epoch.half * batches), *rest.values()])
+    first, each = (_about(whole_s, step) for step in (per_epoch, per_run))
+    training, epoch = each.scaled(epochs), total([first, *rest.values()])
+    first_epoch = None
+    if later is not None and epochs > 1:
+        first_epoch, following = epoch, _times(first, later)
+        training = total([first, _times(each, later).scaled(epochs - 1)])
+        epoch = total([following, *rest.values()])
     terms = {
         "startup": startup,
-        "training": interval(whole_s, per_run.half * batches).scaled(epochs),
+        "training": training,
         **{name: term.scaled(epochs) for name, term in rest.items()},
     }
     whole = total(list(terms.values()))
@@ -175,8 +226,25 @@ def project_steps(
         raised.append(LOW_CONFIDENCE)
     unique = list(dict.fromkeys(raised))
     return Projection(
-        step=per_run, epoch=epoch, total=whole, terms=terms, sizes=sizes, flags=unique
-    )
+        step=per_run, epoch=epoch, total=whole, terms=terms, sizes=sizes, flags=unique,
+        first_epoch=first_epoch,
+    )  # fmt: skip
+
+
+def _about(whole_s: float, step: Interval) -> Interval:
+    """An epoch's training, as uncertain as its mean step."""
+    if step.mean <= 0:
+        return interval(whole_s, 0.0)
+    factor = whole_s / step.mean
+    return Interval(mean=whole_s, low=step.low * factor, high=step.high * factor)
+
+
+def _times(training: Interval, factor: Interval) -> Interval:
+    """A time whose factor is uncertain, too: relative errors add in quadrature."""
+    mean = training.mean * factor.mean
+    low = math.hypot(1 - training.low / training.mean, 1 - factor.low / factor.mean)
+    high = math.hypot(training.relative_half, factor.relative_half)
+    return Interval(mean=mean, low=mean * max(0.1, 1 - low), high=mean * (1 + high))
 
 
 def _events(values: Sequence[float | None]) -> Interval | None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ctrkit.measure.trends import trend_of, without_trend
+
 CONFIDENCE = 0.95
 #: Relative sd between fresh launches of one cell, until several launches have shown it. Assumed,
 #: not measured: it is the size from which two launches of one cell count as drift (3 %).
@@ -27,6 +29,7 @@ ASSUMED_EVENT_SPREAD = 0.25
 ASSUMED_EVENT_WEIGHT = 4.0
 
 PROVISIONAL, HEAVY_TAIL, NOT_STEADY = "provisional", "heavy tail", "not steady"
+SLOWER, FASTER = "slower and slower", "faster and faster"
 DRIFT = "drift"
 #: The same cell, launched first and again last, that differs by more than this has drifted.
 _DRIFTED = 0.03
@@ -41,7 +44,10 @@ _LEAST_WORTH = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A mean in seconds and its 95 % bounds; `low` is never negative."""
+    """A mean in seconds and its 95 % bounds.
+
+    `low` is above 0 where the mean is; `high` is infinite where nothing bounds it from above.
+    """
 
     mean: float
     low: float
@@ -66,13 +72,20 @@ ZERO = Interval(mean=0.0, low=0.0, high=0.0)
 
 
 def interval(mean: float, half: float) -> Interval:
-    """The interval `mean` plus and minus `half`, cut at 0 (what is measured are durations)."""
-    return Interval(mean=mean, low=max(0.0, mean - half), high=mean + half)
+    """The interval `mean` plus and minus `half`; what takes time never takes none.
+
+    Beyond half of the mean the lower bound is the hyperbola that goes on from there as steeply.
+    """
+    low = mean - half if half <= mean / 2 else mean**2 / (4 * half)
+    return Interval(mean=mean, low=low, high=mean + half)
 
 
 def total(parts: Sequence[Interval]) -> Interval:
-    """The interval of a sum of independent parts: half-widths add in quadrature."""
-    return interval(sum(p.mean for p in parts), math.sqrt(sum(p.half**2 for p in parts)))
+    """The interval of a sum of independent parts: widths add in quadrature, each side's own."""
+    mean = sum(p.mean for p in parts)
+    below = math.sqrt(sum((p.mean - p.low) ** 2 for p in parts))
+    above = math.sqrt(sum(p.half**2 for p in parts))
+    return Interval(mean=mean, low=mean - below, high=mean + above)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +121,16 @@ def sample_of(values_s: Sequence[float], mean_s: float | None = None, *, cycle: 
         whole = values[: cycles * cycle]
         mean *= float(whole.mean() / values.mean()) if values.mean() > 0 else 1.0
         values = whole.reshape(cycles, cycle).mean(axis=1)
-    flags = tuple(
-        flag
-        for flag, raised in ((HEAVY_TAIL, _heavy_tail(values)), (NOT_STEADY, _not_steady(values)))
-        if raised
-    )
+    trend = trend_of(values)
+    if trend is not None:  # a rise is no autocorrelation: what scatters is what is left without it
+        values = without_trend(values, trend)
+    raised = {
+        HEAVY_TAIL: _heavy_tail(values),
+        NOT_STEADY: trend is None and _not_steady(values),
+        SLOWER: trend is not None and trend.rises,
+        FASTER: trend is not None and not trend.rises,
+    }
+    flags = tuple(flag for flag, is_raised in raised.items() if is_raised)
     n_eff = effective_sample_size(values)
     # about their own mean, steps worth n_eff independent ones scatter too little by 1 / n_eff
     short = max(n_eff, min(_LEAST_WORTH, float(values.size)))

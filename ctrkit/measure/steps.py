@@ -8,8 +8,10 @@ from functools import lru_cache
 
 from ctrkit.core.config import RunSizes
 from ctrkit.core.records import STAGES, Measurement, Stamps
+from ctrkit.measure.epochs import epoch_length, with_length
 from ctrkit.measure.replay import Load, replay_epoch
 from ctrkit.measure.statistics import Sample, sample_of
+from ctrkit.measure.trends import Trend, common_trend, trend_of
 
 
 def step_times_s(measurement: Measurement) -> list[float]:
@@ -26,6 +28,18 @@ def step_times_s(measurement: Measurement) -> list[float]:
             begin = stamps.done_s[i - 1] if follows else stamps.asked_s[i]
             times.append(stamps.done_s[i] - begin)
     return times
+
+
+def first_throughput_step(measurement: Measurement) -> int:
+    """Steps of the epoch that lie before its throughput window."""
+    stamps = measurement.stamps
+    pairs = zip(stamps.window, stamps.step, strict=True)
+    return next((step - 1 for window, step in pairs if window == "throughput"), 0)
+
+
+def trends_of(launches: Sequence[Measurement]) -> list[Trend]:
+    """The trends of the launches' steps, where more than half of them show the same one."""
+    return common_trend([trend_of(step_times_s(measurement)) for measurement in launches])
 
 
 def mean_step_s(measurement: Measurement) -> float | None:
@@ -185,20 +199,8 @@ def making_stages_s(stamps: Stamps) -> dict[str, list[float]]:
 def sizes_of(measurements: Sequence[Measurement], otherwise: RunSizes | None) -> RunSizes | None:
     """Sizes of the real run at this cell's batch size, as its own trials know them.
 
-    A loader without a length that ended by itself has been counted: that is its epoch.
+    An epoch that was counted overrides what `len()` or the workload promises (see `epochs`).
     """
     sizes = next((m.sizes for m in measurements if m.sizes is not None), otherwise)
-    if sizes is not None and sizes.train_batches is not None:
-        return sizes
-    counted = next((m for m in measurements if m.epoch_complete and m.epoch_batches > 0), None)
-    if counted is None:
-        return sizes
-    known = sizes or RunSizes(epochs=1)
-    return RunSizes(
-        epochs=known.epochs,
-        train_rows=known.train_rows or counted.epoch_rows or None,
-        train_batches=counted.epoch_batches,
-        validation_rows=known.validation_rows,
-        validation_batches=known.validation_batches,
-        patience=known.patience,
-    )
+    claimed = sizes.train_batches if sizes is not None else None
+    return with_length(sizes, epoch_length(measurements, claimed))

@@ -74,13 +74,20 @@ def _loss_words(cell: Cell, base: Cell, trials: Sequence[Trial]) -> str:
     steps = min(len(ours), len(theirs))
     if steps < _LEAST_STEPS:
         return "its effect on the loss was not measured"
-    mine, other = statistics.fmean(ours[:steps]), statistics.fmean(theirs[:steps])
+    broken = [i for i, loss in enumerate(ours[:steps], start=1) if loss is None]
+    if broken:
+        return f"its training loss is no finite number from step {broken[0]} on"
+    mine = statistics.fmean(loss for loss in ours[:steps] if loss is not None)
+    known = [loss for loss in theirs[:steps] if loss is not None]
+    if len(known) < steps:
+        return "the loss of the cell it is compared with is no finite number"
+    other = statistics.fmean(known)
     return (
         f"mean training loss of the first {steps} steps {mine:.4f} against {other:.4f} "
         f"({(mine / other - 1) * 100:+.2f} %); that says little about convergence"
     )
 
 
-def _losses(cell: Cell, trials: Sequence[Trial]) -> list[float]:
+def _losses(cell: Cell, trials: Sequence[Trial]) -> list[float | None]:
     """Of its longest launch."""
     return max((m.losses for m in full_launches(cell, trials)), key=len, default=[])

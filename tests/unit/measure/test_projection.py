@@ -95,7 +95,7 @@ def test_a_validation_that_was_never_timed_is_guessed_widely_and_not_left_out(me
     bare = measured([1.0] * 30, restart_s=3.0, stages={"forward": [0.4]})
     validation = project([bare, bare], SIZES).terms["validation"]
     assert validation.mean == pytest.approx(10 * 20 * 0.4)
-    assert validation.low == 0.0
+    assert 0 < validation.low < validation.mean / 3  # it takes some time, whatever is not known
     guessed = project([measured([1.5] * 9)], SIZES).terms["validation"]
     assert guessed.mean == pytest.approx(10 * 20 * 0.5)
 

@@ -1,0 +1,192 @@
+"""How long an epoch is: what `len()` promises, what was counted, and whether the two agree.
+
+`len()` is a claim. A counted epoch overrides it, and so does a batch beyond it. Where the epoch
+was too long to be counted, the claim is checked against what the loader says of itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ctrkit.core.config import RunSizes
+from ctrkit.core.records import Finding, LoaderFacts, Measurement
+from ctrkit.core.units import format_count
+
+Basis = Literal["counted", "exact", "claimed", "rows", "beyond", "unknown"]
+#: A counted epoch and a promised one agree within this share, or a batch of each worker.
+_SAME = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochLength:
+    """What is known of the length of an epoch.
+
+    Args:
+        batches: to project from; None where it is not known.
+        basis: where it is from. `counted`: an epoch ran to its end; `exact`: the loader asks for
+            just so many; `claimed`: nobody checked; `rows`: the claim counts rows; `beyond`: the
+            loader went on beyond its claim; `unknown`: it claims nothing.
+        claimed: what `len()`, or the workload, says.
+        seen: batches that were taken of one epoch, the most of any launch.
+        rows: of a counted epoch.
+        rows_a_batch: of the batches that were taken.
+        facts: what the loader says of itself.
+    """
+
+    batches: int | None
+    basis: Basis
+    claimed: int | None = None
+    seen: int = 0
+    rows: int | None = None
+    rows_a_batch: float | None = None
+    facts: LoaderFacts | None = None
+
+
+def epoch_length(measurements: Sequence[Measurement], claimed: int | None = None) -> EpochLength:
+    """The length of an epoch from the launches of one cell.
+
+    Args:
+        measurements: of one cell, or of cells that have the same epoch.
+        claimed: by the workload, where the launches claim nothing themselves.
+    """
+    whole = [m for m in measurements if m.epoch_complete and m.epoch_batches > 0]
+    said = [c for c in map(claim_of, measurements) if c is not None]
+    facts = next((m.loader for m in measurements if m.loader is not None), None)
+    most = max(measurements, key=lambda m: m.epoch_batches, default=None)
+    known = EpochLength(
+        batches=None,
+        basis="unknown",
+        claimed=said[0] if said else claimed,
+        seen=most.epoch_batches if most else 0,
+        rows_a_batch=most.epoch_rows / most.epoch_batches if most and most.epoch_rows else None,
+        facts=facts,
+    )
+    if whole:
+        counts = sorted(m.epoch_batches for m in whole)
+        middle = counts[len(counts) // 2]
+        rows = next((m.epoch_rows for m in whole if m.epoch_batches == middle), 0)
+        return replace(known, batches=middle, basis="counted", rows=rows or None)
+    if known.claimed is None:
+        return known
+    if known.seen > known.claimed:
+        return replace(known, basis="beyond")
+    if facts is not None and facts.length_is_exact:
+        return replace(known, batches=known.claimed, basis="exact")
+    if in_rows := _batches_of_rows(known):
+        return replace(known, batches=in_rows, basis="rows")
+    return replace(known, batches=known.claimed, basis="claimed")
+
+
+def claim_of(measurement: Measurement) -> int | None:
+    """What the loader of a launch, else its workload, says of the batches of an epoch."""
+    if measurement.loader is not None and measurement.loader.claimed_batches is not None:
+        return measurement.loader.claimed_batches
+    return measurement.sizes.train_batches if measurement.sizes is not None else None
+
+
+def _batches_of_rows(known: EpochLength) -> int | None:
+    """Batches of an epoch whose claim looks like rows; None where it does not.
+
+    An iterable data set that makes its own batches promises as many batches as its own `len()`,
+    and that counts rows where batches of several rows come.
+    """
+    facts, rows = known.facts, known.rows_a_batch
+    if facts is None or not facts.iterable or facts.batch_size is not None:
+        return None
+    if rows is None or rows < 2 or known.claimed is None or facts.dataset_rows != known.claimed:
+        return None
+    return max(1, math.ceil(known.claimed / rows))
+
+
+def with_length(sizes: RunSizes | None, length: EpochLength) -> RunSizes | None:
+    """The sizes of the run with what is known of its epochs."""
+    if sizes is None:
+        if length.batches is None:
+            return None
+        sizes = RunSizes(epochs=1)
+    if length.basis == "counted":
+        return replace(
+            sizes, train_batches=length.batches, train_rows=length.rows or sizes.train_rows
+        )
+    return replace(sizes, train_batches=length.batches)
+
+
+def length_finding(length: EpochLength) -> Finding | None:
+    """What is to be known of an epoch's length; None where there is nothing to say."""
+    claimed, seen = length.claimed, length.seen
+    if length.basis == "counted":
+        return _counted(length)
+    if length.basis == "beyond":
+        return _finding(
+            f"len() promises {_batches(claimed)}, and the loader went on beyond that: "
+            f"{_batches(seen)} came without an end in sight, so an epoch is not projected; cells "
+            "are ranked by rows per second. A Dataset that wraps around, or a loader without an "
+            "end, does that",
+            "high",
+        )
+    if length.basis == "unknown":
+        return _finding(
+            f"the loader has no length and did not end within {_batches(seen)}: it is taken for "
+            "endless, so nothing can be projected; cells are ranked by rows per second",
+            "high",
+        )
+    if length.basis == "rows":
+        return _finding(
+            f"len() promises {_batches(claimed)}, but the batches have "
+            f"{format_count(round(length.rows_a_batch or 0))} rows and the data set's own len() is "
+            f"{format_count(claimed or 0)}, too: it seems to count rows. Projected are "
+            f"{_batches(length.batches)}; unchecked: no epoch came to its end",
+            "low",
+        )
+    if length.basis == "claimed":
+        return _finding(
+            f"len() promises {_batches(claimed)}: that is unchecked, since no epoch came to its "
+            f"end (at most {_batches(seen)} were taken); a longer --budget may count one",
+            "medium",
+        )
+    return None
+
+
+def _counted(length: EpochLength) -> Finding | None:
+    claimed, counted = length.claimed, length.batches or 0
+    if claimed is None or claimed == counted:
+        return None
+    workers = length.facts.workers or 0 if length.facts else 0
+    if abs(claimed - counted) <= max(workers, _SAME * claimed):
+        return None
+    rows = f" ({format_count(length.rows)} rows)" if length.rows else ""
+    return _finding(
+        f"an epoch has {_batches(counted)}{rows}, counted to its end, and len() promises "
+        f"{_batches(claimed)}: {_reason(length)}; projected is what was counted",
+        "high",
+    )
+
+
+def _reason(length: EpochLength) -> str:
+    """The likely reason for a count that differs from the claim; what is a guess says so."""
+    facts, claimed, counted = length.facts, length.claimed or 0, length.batches or 0
+    rows, a_batch = length.rows, length.rows_a_batch or 0.0
+    if rows and a_batch > 1 and abs(rows - claimed) <= _SAME * claimed:
+        return "len() counts rows"
+    workers = facts.workers or 0 if facts is not None else 0
+    if facts is not None and facts.iterable and workers > 1:
+        if abs(counted - workers * claimed) <= max(workers, _SAME * counted):
+            return f"each of the {workers} workers reads the whole data set"
+        return "the data set's len() does not know how the workers share the rows out"
+    if facts is not None and facts.iterable:
+        return "the data set's len() does not say how many rows come"
+    if facts is not None and not facts.length_is_exact:
+        return "the len() of its sampler or of the loader's class does not say what comes"
+    return "its len() does not say what comes"
+
+
+def _batches(count: int | None) -> str:
+    count = count or 0
+    return f"{format_count(count)} batch" if count == 1 else f"{format_count(count)} batches"
+
+
+def _finding(text: str, confidence: str) -> Finding:
+    return Finding(stage="epoch", share=None, worth_x=None, text=text, confidence=confidence)

@@ -1,0 +1,102 @@
+"""Whether a second epoch goes at another pace than the first: a cache that fills, a cold disk.
+
+Steps of equal places are compared, so that data whose steps take longer later in an epoch show no
+difference. Workers that end with an epoch lose what they have cached; the steps show that, too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ctrkit.core.records import Finding, Measurement
+from ctrkit.core.units import format_factor, format_percent
+from ctrkit.measure.statistics import Interval, interval, t_quantile
+
+#: The second epoch's pace differs where it changes by this share, and by more than chance.
+_LEAST_CHANGE = 0.2
+_LEAST_STEPS = 5
+_CONFIDENCE = 0.99
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaterEpochs:
+    """The training time of later epochs as a factor of the first one's, and what it is from."""
+
+    factor: Interval
+    steps: int
+    whole: bool
+
+
+def later_epochs(launches: Sequence[Measurement], cycle: int = 1) -> LaterEpochs | None:
+    """How later epochs differ from the first; None where they do not, or too little was measured.
+
+    Args:
+        launches: of one cell.
+        cycle: the loader's workers: their first batches were made before anybody waited for them.
+    """
+    found = [pair for pair in (_pair(m, cycle) for m in launches) if pair is not None]
+    if not found:
+        return None
+    factors = [sum(second) / sum(first) for first, second in found if sum(first) > 0]
+    if not factors:
+        return None
+    mean = sum(factors) / len(factors)
+    steps = sum(len(first) for first, _ in found)
+    half = mean * max(_spread(first, second) for first, second in found)
+    if abs(mean - 1) < _LEAST_CHANGE or half >= abs(mean - 1):
+        return None
+    if len({factor > 1 for factor in factors}) > 1:
+        return None
+    whole = all(m.epoch_complete for m in launches)
+    return LaterEpochs(factor=interval(mean, half), steps=steps, whole=whole)
+
+
+def _pair(measurement: Measurement, cycle: int) -> tuple[list[float], list[float]] | None:
+    """Seconds of the steps that both epochs have, at equal places; None where they are too few."""
+    first, second = (_seconds(measurement, epoch) for epoch in (1, 2))
+    places = sorted(first.keys() & second.keys())
+    places = [place for place in places if place > max(1, cycle)]
+    if len(places) < _LEAST_STEPS:
+        return None
+    return [first[place] for place in places], [second[place] for place in places]
+
+
+def _seconds(measurement: Measurement, epoch: int) -> dict[int, float]:
+    """Seconds of each step of an epoch by its number, those that follow another one."""
+    stamps, found = measurement.stamps, {}
+    for i in range(1, len(stamps.epoch)):
+        if stamps.epoch[i] == stamps.epoch[i - 1] == epoch:
+            found[stamps.step[i]] = stamps.done_s[i] - stamps.done_s[i - 1]
+    return found
+
+
+def _spread(first: Sequence[float], second: Sequence[float]) -> float:
+    """How far the mean of the differences may be off, as a share of the second epoch's mean."""
+    differences = [b - a for a, b in zip(first, second, strict=True)]
+    n, mean = len(differences), sum(differences) / len(differences)
+    variance = sum((d - mean) ** 2 for d in differences) / (n - 1)
+    at_most = t_quantile(_CONFIDENCE, n - 1) * math.sqrt(variance / n)
+    return at_most / (sum(second) / n) if sum(second) > 0 else math.inf
+
+
+def later_finding(later: LaterEpochs, persistent: bool, workers: int) -> Finding:
+    """What is to be known of a second epoch that goes at another pace."""
+    factor = later.factor.mean
+    changed = (
+        f"{format_factor(1 / factor)} as fast" if factor < 1 else
+        f"slower: {format_percent(factor - 1)} more time a step"
+    )  # fmt: skip
+    text = (
+        f"later epochs are {changed}, by {later.steps} steps at equal places of both epochs: "
+        "projected are the first epoch and the later ones, each on its own"
+    )
+    if factor < 1:
+        text += "; a cache that the first epoch fills does that, of the data set's or the system's"
+        if workers and not persistent:
+            text += " (a cache inside the workers would have ended with them)"
+    if factor < 1 and not later.whole:
+        text += "; rows that the trial did not come to may not be cached yet in its second epoch"
+    confidence = "high" if later.whole else "medium"
+    return Finding(stage="later epochs", share=None, worth_x=None, text=text, confidence=confidence)

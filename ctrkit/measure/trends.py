@@ -1,0 +1,163 @@
+"""Steps that get slower, or faster, all through an epoch: found by rank, and what follows from it.
+
+Data sorted by length do that, and so do memory that grows and a machine that heats up. A rise is no
+autocorrelation: a window's mean says little of an epoch of which it saw the beginning. Kendall's
+rank correlation with the place in the window tells a trend whatever its shape; Theil and Sen's
+slope, the median of the slopes of all pairs, tells how steep it is (Sen 1968).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ctrkit.core.records import Measurement
+
+#: Means of so many stretches are ranked, so that noise and the turns of workers even out.
+_MOST_STRETCHES, _LEAST_STRETCHES = 24, 8
+#: Beyond this normal deviate the ranks are no chance (about 1 in 1,000) ...
+_SURE = 3.0
+_LEAST_TAU = 0.5
+#: ... and the trend matters where it changes the pace by this share of the mean.
+_LEAST_CHANGE = 0.25
+#: In each half of the window the slope is at least this share of the whole: a jump is no trend.
+_LEAST_OF_HALF = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trend:
+    """A line through the steps of a window.
+
+    Args:
+        steps: in the window.
+        middle_s: seconds of a step in its middle.
+        slope_s: seconds by which each step takes longer than the one before; negative: faster.
+        tau: rank correlation of a step's seconds with its place, -1 to 1.
+    """
+
+    steps: int
+    middle_s: float
+    slope_s: float
+    tau: float
+
+    @property
+    def rises(self) -> bool:
+        """Whether steps get slower."""
+        return self.slope_s > 0
+
+    def at(self, place: float) -> float:
+        """Seconds of the step at this place of the window, 0 the first; never negative."""
+        return max(0.0, self.middle_s + self.slope_s * (place - (self.steps - 1) / 2))
+
+    @property
+    def first_s(self) -> float:
+        """Seconds of the window's first step."""
+        return self.at(0)
+
+    @property
+    def last_s(self) -> float:
+        """Seconds of its last one."""
+        return self.at(self.steps - 1)
+
+
+def trend_of(values_s: Sequence[float] | np.ndarray) -> Trend | None:
+    """The trend of a window's steps, in order; None where there is none, or too few steps."""
+    values = np.asarray(values_s, dtype=np.float64)
+    stretch = max(1, values.size // _MOST_STRETCHES)
+    count = values.size // stretch
+    if count < _LEAST_STRETCHES:
+        return None
+    means = values[: count * stretch].reshape(count, stretch).mean(axis=1)
+    tau, deviate = _kendall(means)
+    if abs(tau) < _LEAST_TAU or abs(deviate) < _SURE:
+        return None
+    slope = _slope(means)
+    halves = _slope(means[: count // 2]), _slope(means[count // 2 :])
+    if any(half * np.sign(slope) < _LEAST_OF_HALF * abs(slope) for half in halves):
+        return None
+    slope_s = slope / stretch
+    if abs(slope_s) * values.size < _LEAST_CHANGE * float(values.mean()):
+        return None
+    return Trend(steps=values.size, middle_s=float(values.mean()), slope_s=slope_s, tau=tau)
+
+
+def without_trend(values_s: np.ndarray, trend: Trend) -> np.ndarray:
+    """The steps about their mean, the line taken off: what is left is their scatter."""
+    line = trend.slope_s * (np.arange(values_s.size) - (values_s.size - 1) / 2)
+    return np.asarray(values_s - line)
+
+
+def _kendall(values: np.ndarray) -> tuple[float, float]:
+    """Rank correlation with the place, and its normal deviate under no correlation at all."""
+    n = values.size
+    later = np.sign(values[None, :] - values[:, None])[np.triu_indices(n, 1)]
+    score = float(later.sum())
+    spread = math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
+    return score / (n * (n - 1) / 2), (score - np.sign(score)) / spread
+
+
+def _slope(values: np.ndarray) -> float:
+    first, second = np.triu_indices(values.size, 1)
+    return float(np.median((values[second] - values[first]) / (second - first)))
+
+
+def common_trend(trends: Sequence[Trend | None]) -> list[Trend]:
+    """Those of one direction that more than half of the launches show; empty where none is."""
+    for rises in (True, False):
+        same = [t for t in trends if t is not None and t.rises == rises]
+        if 2 * len(same) > len(trends):
+            return same
+    return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrendingEpoch:
+    """Mean step of a whole epoch whose steps follow a trend, in seconds.
+
+    `low_s` and `high_s` bound it; `high_s` is infinite where nothing bounds it.
+    """
+
+    mean_s: float
+    low_s: float
+    high_s: float
+
+
+def trending_epoch(trend: Trend, before: int, batches: int) -> TrendingEpoch:
+    """The mean step of an epoch of `batches`, of which the window begins after `before` steps.
+
+    Rising: if the trend goes on like that; at least what it is if steps get no slower from here.
+    Falling: at most what it is if they get no faster from here; at least what was seen of it.
+    """
+    seen = min(batches, before + trend.steps)
+    seen_s = sum(trend.at(place - before) for place in range(seen))
+    level_s = seen_s + (batches - seen) * trend.last_s
+    if not trend.rises:
+        return TrendingEpoch(
+            mean_s=level_s / batches, low_s=seen_s / batches, high_s=level_s / batches
+        )
+    later = batches - seen
+    onward_s = later * trend.last_s + trend.slope_s * later * (later + 1) / 2
+    return TrendingEpoch(
+        mean_s=(seen_s + onward_s) / batches, low_s=level_s / batches, high_s=math.inf
+    )
+
+
+def falls_back(measurement: Measurement, trend: Trend) -> bool | None:
+    """Whether a new epoch begins as the first one did, and not as the window ended.
+
+    Then the order of the data makes the trend, not the machine. None where no step of a second
+    epoch was measured.
+    """
+    stamps = measurement.stamps
+    again = [
+        stamps.done_s[i] - max(stamps.asked_s[i], stamps.done_s[i - 1])
+        for i in range(1, len(stamps.epoch))
+        if stamps.epoch[i] == 2 and stamps.epoch[i - 1] == 2
+    ]
+    if not again:
+        return None
+    mean_s = sum(again) / len(again)
+    return abs(mean_s - trend.first_s) < abs(mean_s - trend.last_s)

@@ -1,0 +1,78 @@
+import pytest
+
+from ctrkit.core.config import RunSizes
+from ctrkit.core.records import LoaderFacts, Measurement
+from ctrkit.measure.epochs import epoch_length, length_finding, with_length
+
+SHUFFLED = LoaderFacts(claimed_batches=100, dataset="Rows", dataset_rows=6400, batch_size=64,
+                       workers=0, length_is_exact=True)  # fmt: skip
+STREAM = LoaderFacts(claimed_batches=100, dataset="Stream", dataset_rows=6400, iterable=True,
+                     batch_size=64, workers=2)  # fmt: skip
+BLOCKS = LoaderFacts(claimed_batches=32_000, dataset="Blocks", dataset_rows=32_000, iterable=True,
+                     workers=0)  # fmt: skip
+
+
+def launch(facts=None, batches=0, rows=0, *, whole=False, sizes=None):
+    return Measurement(kind="full", loader=facts, epoch_batches=batches, epoch_rows=rows,
+                       epoch_complete=whole, sizes=sizes)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("measurement", "batches", "basis"),
+    [
+        (launch(SHUFFLED, 20, 1280), 100, "exact"),
+        (launch(STREAM, 20, 1280), 100, "claimed"),
+        (launch(STREAM, 200, 12_800, whole=True), 200, "counted"),
+        (launch(STREAM, 101, 6464), None, "beyond"),
+        (launch(BLOCKS, 500, 32_000, whole=True), 500, "counted"),
+        (launch(BLOCKS, 70, 70 * 64), 500, "rows"),
+        (launch(BLOCKS, 70, 70), 32_000, "claimed"),  # single rows: as many batches as rows
+        (launch(None, 3000, 3000), None, "unknown"),
+        (launch(LoaderFacts(), 12, 12, whole=True), 12, "counted"),
+        (launch(LoaderFacts(claimed_batches=20), 3000, 3000), None, "beyond"),
+        (launch(None, 7, 70, sizes=RunSizes(epochs=2, train_batches=9)), 9, "claimed"),
+        (launch(None, 10, 70, sizes=RunSizes(epochs=2, train_batches=9)), None, "beyond"),
+    ],
+)
+def test_what_was_counted_overrides_what_is_promised(measurement, batches, basis):
+    length = epoch_length([measurement])
+    assert (length.batches, length.basis) == (batches, basis)
+    assert with_length(RunSizes(epochs=3, train_batches=5), length).train_batches == batches
+
+
+def test_a_counted_epoch_of_another_length_is_a_finding_with_both_numbers_and_the_reason():
+    found = length_finding(epoch_length([launch(BLOCKS, 500, 32_000, whole=True)]))
+    assert "500 batches (32,000 rows)" in found.text
+    assert "32,000 batches: len() counts rows" in found.text
+    twice = length_finding(epoch_length([launch(STREAM, 200, 12_800, whole=True)]))
+    assert "each of the 2 workers reads the whole data set" in twice.text
+    filtered = LoaderFacts(claimed_batches=100, iterable=True, batch_size=64, workers=0)
+    fewer = length_finding(epoch_length([launch(filtered, 61, 3900, whole=True)]))
+    assert "61 batches" in fewer.text
+    assert "does not say how many rows come" in fewer.text
+
+
+@pytest.mark.parametrize(
+    "measurement",
+    [
+        launch(SHUFFLED, 20, 1280),
+        launch(SHUFFLED, 100, 6400, whole=True),
+        launch(STREAM, 101, 6400, whole=True),  # the last batch of one of two workers
+        launch(LoaderFacts(), 12, 12, whole=True),
+    ],
+)
+def test_what_agrees_is_no_finding(measurement):
+    assert length_finding(epoch_length([measurement])) is None
+
+
+@pytest.mark.parametrize(
+    ("measurement", "words"),
+    [
+        (launch(STREAM, 20, 1280), "unchecked"),
+        (launch(BLOCKS, 70, 70 * 64), "seems to count rows"),
+        (launch(LoaderFacts(claimed_batches=20), 3000, 3000), "went on beyond"),
+        (launch(None, 3000, 3000), "taken for endless"),
+    ],
+)
+def test_what_nobody_checked_is_said(measurement, words):
+    assert words in length_finding(epoch_length([measurement])).text
