@@ -14,7 +14,9 @@ from ctrkit.measure.steps import stage_means_s
 from ctrkit.supervise.supervisor import run_child
 from ctrkit.supervise.time_limits import TimeLimits
 
-WORKLOAD = """
+#: Long beside what a busy machine adds to them: replay must come within a twentieth.
+ROW_S, COLLATE_S = 0.01, 0.02
+WORKLOAD = f"""
 import time
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -25,12 +27,12 @@ class Rows(Dataset):
         return 4000
 
     def __getitem__(self, index):
-        time.sleep(0.002)
+        time.sleep({ROW_S})
         return torch.zeros(4)
 
 
 def collate(rows):
-    time.sleep(0.004)
+    time.sleep({COLLATE_S})
     return torch.stack(rows)
 
 
@@ -83,14 +85,13 @@ def test_workers_stamp_the_batches_of_a_trial(tmp_path: Path, method: str) -> No
     ):  # fmt: skip
         assert start_s < fetched_s < made_s <= sent_s <= delivered_s
     stages = stage_means_s([measurement])
-    assert stages["fetch"] >= 4 * 0.002
-    assert stages["collate"] >= 0.004
+    assert stages["fetch"] >= 4 * ROW_S
+    assert stages["collate"] >= COLLATE_S
     assert stages["ipc"] > 0
     cell = make_cell(loader="custom", workers=2, start_method=method, batch_size=4)
     load = load_of(measurement, cell)
-    # on a machine that is too busy its own replay may be off; then it has none
-    least_s = 4 * 0.002 + 0.004
-    assert load is None or sum(load.service_s) >= 0.99 * least_s * len(load.service_s)
+    assert load is not None, "the replay of its own batches comes close to what they took"
+    assert sum(load.service_s) >= 0.99 * (4 * ROW_S + COLLATE_S) * len(load.service_s)
 
 
 def test_batches_that_are_not_those_of_the_workers_are_not_matched(tmp_path: Path) -> None:

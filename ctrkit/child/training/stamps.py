@@ -236,7 +236,7 @@ class BatchClock:
         os.environ.setdefault(STAMPS_VARIABLE, "1")
         self._folder, self._cell, self._launched_s = folder, cell, launched_s
         self._since_s, self._collated, self._delivered = 0.0, 0, 0
-        self._plain, self._by_thread = True, list[tuple[float, float]]()
+        self._plain, self._by_thread = True, list[tuple[int, float, float]]()
         if wanted():
             _see_batches()
 
@@ -246,7 +246,7 @@ class BatchClock:
         self._collated, self._delivered = _seen.collated, _seen.delivered
         made = self._by_thread = []
         if hasattr(loader, "on_made"):
-            loader.on_made = lambda begin_s, end_s: made.append((begin_s, end_s))
+            loader.on_made = lambda *batch: made.append(batch)
 
     def taken(self, asked_s: float, delivered_s: float) -> dict[str, float]:
         """To be called for each batch once the loop has it: times in seconds since the launch.
@@ -280,7 +280,7 @@ class BatchClock:
                 BatchStamp(
                     worker=0, batch=i, start_s=begin_s, fetched_s=end_s, made_s=end_s, sent_s=end_s
                 )
-                for i, (begin_s, end_s) in enumerate(list(self._by_thread))
+                for i, begin_s, end_s in list(self._by_thread)
             ]
         fill_in(stamps, first, matched(kept, delivered_s), self._launched_s)
         if threaded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -21,11 +22,19 @@ _LEAST_DEPTH, _MOST_DEPTH = 2, 8
 _AHEAD_BYTES = 64_000_000
 
 
+OnMade = Callable[[int, float, float], None]
+
+
 class ThreadLoader(StoreLoader):
     """Vectorised gather on background threads: no processes, so nothing to deadlock.
 
     A batch's memory is used again once nobody holds a tensor of the batch, or of those that were
     gathered together with it.
+
+    Attributes:
+        on_made: called in a gathering thread for each batch, with its number in the iterator's
+            epoch and the seconds of `time.monotonic()` between which it was gathered. Batches of
+            a block are gathered at once: each gets its share of the block's time.
 
     Args:
         store: as `StoreLoader` has it, like all the rest.
@@ -38,6 +47,7 @@ class ThreadLoader(StoreLoader):
     def __init__(self, store: Store, cell: Cell, *, gather_threads: int = 1, **kwargs: Any) -> None:
         super().__init__(store, cell, **kwargs)
         self.gather_threads = gather_threads
+        self.on_made: OnMade | None = None
         rows = -(-cell.batch_size // self.ranks)
         self._batches_per_block = min(max(1, BLOCK_ROWS // rows), cell.prefetch or BLOCK_ROWS)
         self._block_rows = rows * self._batches_per_block
@@ -68,7 +78,20 @@ class ThreadLoader(StoreLoader):
     ) -> Callable[[int], RowBlock]:
         """What one thread does: gather the block of a number."""
         make = BlockMaker(Gatherer.of(self.store, self.history_length), self._pool)
-        return lambda number: make(np.concatenate([order[part] for part in blocks[number]]))
+        on_made = self.on_made
+
+        def gather(number: int) -> RowBlock:
+            began_s = time.monotonic()
+            block = make(np.concatenate([order[part] for part in blocks[number]]))
+            if on_made is not None:
+                count = len(blocks[number])
+                each_s = (time.monotonic() - began_s) / count
+                for i in range(count):
+                    batch = number * self._batches_per_block + i
+                    on_made(batch, began_s + i * each_s, began_s + (i + 1) * each_s)
+            return block
+
+        return gather
 
     def _pace(self) -> Pace:
         if self.cell.prefetch:

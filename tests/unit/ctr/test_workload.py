@@ -1,4 +1,5 @@
 import math
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,9 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from ctrkit.child.training.checkpoint import load_checkpoint
 from ctrkit.child.training.loop import run_training
-from ctrkit.core.config import TrainPlan, make_cell
+from ctrkit.child.training.stamps import STAMPS_VARIABLE
+from ctrkit.child.training.trial import run_trial
+from ctrkit.core.config import ChildSpec, TrainPlan, WindowPlan, WorkloadSpec, make_cell
 from ctrkit.core.epochs import read_epochs
 from ctrkit.core.errors import UsageError
 from ctrkit.core.progress import ProgressWriter
@@ -17,6 +20,7 @@ from ctrkit.ctr.phase import Phase
 from ctrkit.ctr.plugin import load_phase
 from ctrkit.ctr.training.optimizers import lr_at
 from ctrkit.ctr.workload import MdafTask, MdafWorkload
+from ctrkit.measure.steps import stage_means_s
 
 CELL = make_cell(batch_size=128, threads=1)
 VOCABULARY = {"item": 9, "category": 5, "user": 7, "history_item": 9, "history_category": 5}
@@ -329,3 +333,26 @@ def test_other_numerics_do_not_continue_a_run(data, tmp_path, axis, value):
     other = replace(CELL, **{axis: value})
     with pytest.raises(UsageError, match=f"its {axis} is .*, but this run's is {value}"):
         train(tmp_path, data, cell=other, resume=True)
+
+
+@pytest.mark.parametrize("prefetch", [None, 3], ids=["all in one block", "three in a block"])
+def test_the_thread_loaders_batches_are_stamped_where_they_are_gathered(
+    data, tmp_path, prefetch, monkeypatch
+):
+    monkeypatch.setenv(STAMPS_VARIABLE, "1")
+    cell = make_cell(batch_size=64, threads=1, prefetch=prefetch)
+    plan = WindowPlan(window_s=0.0, min_steps=4, max_steps=4, boundary_steps=2)
+    spec = ChildSpec(
+        kind="loader", folder=str(tmp_path), workload=WorkloadSpec(), cell=cell, windows=plan,
+        spawned_at_s=time.monotonic(),
+    )  # fmt: skip
+    with ProgressWriter(tmp_path / "progress") as progress:
+        measured = run_trial(spec, MdafWorkload(data, PHASE), progress, lambda _: None)
+    stamps = measured.stamps
+    assert set(stamps.window) == {"warmup", "throughput", "boundary"}
+    assert set(stamps.worker) == {None}
+    for start_s, made_s, delivered_s in zip(
+        stamps.fetch_start_s, stamps.collate_end_s, stamps.delivered_s, strict=True
+    ):
+        assert 0 < start_s < made_s <= delivered_s
+    assert stage_means_s([measured])["fetch"] > 0
