@@ -82,6 +82,11 @@ class Cell:
         return {axis: value for axis, value in given.items() if value != NUMERICS[axis]}
 
     @property
+    def loads_ahead(self) -> bool:
+        """Whether batches are made while the step computes: by workers, or by a loader's thread."""
+        return self.workers > 0 or self.loader == "thread"
+
+    @property
     def queued_batches(self) -> int:
         """Batches that wait in the queue of the workers at most."""
         return self.workers * (self.prefetch or 0)

@@ -265,7 +265,7 @@ def _slowed(case: _Case) -> Finding | None:
         return None
     share = (beside_s - alone_s) / case.model.measured_step_s
     cell, times = case.cell, f"{beside_s / alone_s:.2f}x as long as alone"
-    if cell.workers == 0 and cell.loader != "thread":
+    if not cell.loads_ahead:
         return Finding(
             stage=UNEXPLAINED,
             share=share,

@@ -149,7 +149,7 @@ def epoch_model(
     wait_s = min(wait_s, step_s)
     stages, sending_s = stage_means_s(launches), _mean(list(map(_sending_s, launches))) or 0.0
     service_s, making = _service(cell, stages, sending_s, wait_s, loader_step_s)
-    beside = _works_beside(cell) and service_s is not None
+    beside = cell.loads_ahead and service_s is not None
     load = _pooled([load_of(m, cell) for m in launches]) or Load(
         service_s=[service_s if beside and service_s is not None else wait_s],
         consumer_s=_consumer_s(launches, step_s - wait_s),
@@ -205,11 +205,6 @@ def _sending_s(measurement: Measurement) -> float | None:
     )
 
 
-def _works_beside(cell: Cell) -> bool:
-    """Whether batches are made while the step computes."""
-    return cell.workers > 0 or cell.loader == "thread"
-
-
 def _service(
     cell: Cell,
     stages: Mapping[str, float],
@@ -228,11 +223,11 @@ def _service(
         if cell.workers and sending_s > 0:
             making["ipc"] = sending_s
             made_s += sending_s
-        if not _works_beside(cell) and wait_s > made_s:  # the sampler's turn and the like
+        if not cell.loads_ahead and wait_s > made_s:  # the sampler's turn and the like
             making["fetch"] = making.get("fetch", 0.0) + wait_s - made_s
             made_s = wait_s
         return made_s, {stage: seconds / made_s for stage, seconds in making.items()}
-    if _works_beside(cell) and loader_step_s:
+    if cell.loads_ahead and loader_step_s:
         return loader_step_s * max(1, cell.workers), {"fetch": 1.0}
     return None, {"fetch": 1.0} if wait_s > 0 else {}
 

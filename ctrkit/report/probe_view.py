@@ -204,14 +204,16 @@ def _stage_sections(trials: Sequence[TrialRecord], recommendation: Recommendatio
     blocks: list[Block] = []
     if record.stage_s:
         blocks.append(_stage_table(record.stage_s))
-        if record.cell.workers:
-            blocks.append(
-                Paragraph(
-                    "Workers fetch and collate beside the training process: these are seconds of "
-                    f"a worker, of which the loop waited {percent(record.data_wait_share) or '?'}.",
-                    "dim",
-                )
+        if record.cell.loads_ahead:
+            waited = percent(record.data_wait_share) or "?"
+            ahead = (
+                "Workers fetch and collate beside the training process: these are seconds of "
+                f"a worker, of which the loop waited {waited}."
+                if record.cell.workers
+                else "A thread fetches while the step computes: these are its seconds; the loop "
+                f"waited for data in {waited} of a step."
             )
+            blocks.append(Paragraph(ahead, "dim"))
     beside = [
         ("start-up", record.startup_s), ("first batch", record.first_batch_s),
         ("new epoch", record.epoch_restart_s), ("validation", record.validation_s),

@@ -232,7 +232,7 @@ def parts_of(record: TrialRecord) -> tuple[tuple[str, float], ...]:
 def _cut_wait(record: TrialRecord, wait_s: float) -> tuple[tuple[str, float], ...]:
     stages = [(name, record.stage_s[name]) for name in _IN_A_LOADER if record.stage_s.get(name)]
     made_s = sum(seconds for _, seconds in stages)
-    if record.cell.workers or record.cell.loader == "thread" or made_s <= 0:
+    if record.cell.loads_ahead or made_s <= 0:
         return (("wait", wait_s),)
     # measured in other steps than the wait: together they are not more than it
     part = min(1.0, wait_s / made_s)
