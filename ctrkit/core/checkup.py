@@ -42,13 +42,17 @@ class MachineLimits:
     """Facts of a machine. `start_method` is what multiprocessing uses where none is named.
 
     `memory_bytes` is what is available now, at most what a control group still allows: then
-    `memory_is_capped`. `open_files` is the soft limit of a process, None where there is none.
-    `shm_bytes` is what is free of /dev/shm, None where there is no such folder (macOS).
+    `memory_is_capped`. `cores` are those it may use; `visible_cores` is what every library counts,
+    and `cpu_quota_cores` what the control group allows of them, None without a quota. `open_files`
+    is the soft limit of a process, None where there is none. `shm_bytes` is what is free of
+    /dev/shm, None where there is no such folder (macOS).
     """
 
     system: str = "Linux"
     python: str = "3.11"
     cores: int | None = None
+    visible_cores: int | None = None
+    cpu_quota_cores: float | None = None
     memory_bytes: int | None = None
     memory_is_capped: bool = False
     shm_bytes: int | None = None

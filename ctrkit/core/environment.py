@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import sys
@@ -16,6 +17,7 @@ import platformdirs
 import psutil
 
 from ctrkit import __version__
+from ctrkit.core.control_groups import cpu_quota_cores
 from ctrkit.core.subprocesses import output_of
 
 # Variables that change how a loop runs; nothing else of the environment is ever written down.
@@ -48,9 +50,19 @@ def usable_cpus() -> int:
 
 
 @cache
+def usable_cores() -> float:
+    """Cores' worth of CPU time that this process may use: of its affinity and its CPU quota.
+
+    A quota of a container (`docker --cpus 0.5`) need not be a whole number.
+    """
+    there = min(psutil.cpu_count(logical=False) or usable_cpus(), usable_cpus())
+    quota = cpu_quota_cores()
+    return float(there) if quota is None else min(float(there), quota)
+
+
 def physical_cores() -> int:
-    """Physical cores that this process may use, at least 1."""
-    return max(1, min(psutil.cpu_count(logical=False) or usable_cpus(), usable_cpus()))
+    """Whole physical cores that this process may use, at least 1: the default threads."""
+    return max(1, math.floor(usable_cores()))
 
 
 def began_unix_s(pid: int) -> float | None:
@@ -100,8 +112,15 @@ def describe_machine() -> dict[str, Any]:
         "processor": _processor_name(),
         "physical_cores": physical_cores(),
         "logical_cores": usable_cpus(),
+        **_quota_of_machine(),
         "memory_bytes": psutil.virtual_memory().total,
     }
+
+
+def _quota_of_machine() -> dict[str, float]:
+    """The CPU quota, left out where there is none, so that fingerprints stay what they were."""
+    quota = cpu_quota_cores()
+    return {} if quota is None else {"cpu_quota_cores": quota}
 
 
 def _processor_name() -> str:

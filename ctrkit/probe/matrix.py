@@ -20,7 +20,7 @@ from ctrkit.core.config import (
     Cell,
     make_cell,
 )
-from ctrkit.core.environment import physical_cores
+from ctrkit.core.environment import physical_cores, usable_cores
 from ctrkit.core.errors import UsageError
 from ctrkit.core.records import Inspection
 from ctrkit.probe.hazards.facts import HazardFacts, known_facts
@@ -94,7 +94,8 @@ def build_matrix(
         values["persistent"] = (False,)  # named counts of workers are cells of one kind
     cells, invalid = _combined(values, heeded)
     beyond: Sequence[Cell] = ()
-    if "workers" in inspection.axes and "workers" not in heeded:
+    # what a quota below one core holds back looks like a loader that waits
+    if "workers" in inspection.axes and "workers" not in heeded and usable_cores() >= 1:
         beyond = list(_combined(values | {"workers": waiting_workers(cores)}, heeded)[0])
     refused = _unmet(heeded, cells, invalid)
     known = facts or known_facts(inspection, MachineLimits(system=system or platform.system()))
@@ -133,8 +134,13 @@ def _combined(
     return cells, invalid
 
 
-def default_workers(cores: int) -> tuple[int, ...]:
-    """Worker counts of a probe that names none: none, a few, and all but one core."""
+def default_workers(cores: int, usable: float | None = None) -> tuple[int, ...]:
+    """Worker counts of a probe that names none: none, a few, and all but one core.
+
+    Where a quota allows less than one core (`usable`), a worker can only take from the loop.
+    """
+    if usable is not None and usable < 1:
+        return (0,)
     counts = {0, min(2, max(1, cores))}
     if cores > 3:
         counts.add(min(cores - 1, _MOST_DEFAULT_WORKERS))
@@ -153,7 +159,7 @@ def _defaults(inspection: Inspection, cores: int) -> dict[str, tuple[Any, ...]]:
     return {
         "device": devices if "device" in varies else ("cpu",),
         "loader": tuple(inspection.loaders),
-        "workers": default_workers(cores) if "workers" in varies else (0,),
+        "workers": default_workers(cores, usable_cores()) if "workers" in varies else (0,),
         "start_method": ("spawn",),
         "prefetch": (2,),
         "persistent": (False, True) if "persistent" in varies else (False,),

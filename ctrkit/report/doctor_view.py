@@ -78,7 +78,7 @@ def _machine(checkup: Checkup) -> Section:
     rows = [
         ("system", f"{limits.system}, Python {limits.python}, torch {versions.get('torch', '?')}"),
         ("devices", ", ".join(checkup.inspection.devices)),
-        ("cores", format_count(limits.cores)),
+        ("cores", _cores_words(limits)),
         ("memory", _memory_words(limits)),
         ("shared memory", _shared_words(limits)),
         ("open files", _files_words(limits)),
@@ -88,6 +88,12 @@ def _machine(checkup: Checkup) -> Section:
     if strategy:
         rows.append(("tensors shared", f"by {strategy}"))
     return Section("This machine", (Facts(tuple(rows)),))
+
+
+def _cores_words(limits: MachineLimits) -> str:
+    if limits.cpu_quota_cores is not None and limits.visible_cores is not None:
+        return f"{limits.cpu_quota_cores:g} of {limits.visible_cores} (the control group's quota)"
+    return format_count(limits.cores)
 
 
 def _memory_words(limits: MachineLimits) -> str:

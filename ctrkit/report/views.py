@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ctrkit.core.registry import title_of
 from ctrkit.core.units import format_bytes, format_count, format_duration
 from ctrkit.report.blocks import Block, Bullets, Facts, Report, Section
@@ -97,18 +100,27 @@ def _code_words(contents: RunContents) -> str:
     )
 
 
+def _cores_words(machine: Mapping[str, Any]) -> str:
+    """`2 cores`, or `0.5 of 2 cores (CPU quota)` in a container that may use less."""
+    quota, visible = machine.get("cpu_quota_cores"), machine.get("logical_cores")
+    if isinstance(quota, int | float) and isinstance(visible, int) and quota < visible:
+        return f"{quota:g} of {plural(visible, 'core')} (CPU quota)"
+    cores = machine.get("physical_cores")
+    return plural(cores, "core") if isinstance(cores, int) else ""
+
+
 def _machine_words(contents: RunContents) -> str:
     """Processor, cores, memory, system, torch: what is known of them, in a line."""
     environment = contents.info.environment
     machine, versions = environment.get("machine"), environment.get("versions")
     machine = machine if isinstance(machine, dict) else {}
     versions = versions if isinstance(versions, dict) else {}
-    cores, memory = machine.get("physical_cores"), machine.get("memory_bytes")
+    memory = machine.get("memory_bytes")
     system = " ".join(str(machine[key]) for key in ("system", "machine") if machine.get(key))
     parts = [
         *(name for device, name in contents.info.device_names.items() if name != device),
         str(machine.get("processor") or ""),
-        plural(cores, "core") if isinstance(cores, int) else "",
+        _cores_words(machine),
         format_bytes(memory) if isinstance(memory, int) else "",
         system,
         f"torch {versions['torch']}" if versions.get("torch") else "",

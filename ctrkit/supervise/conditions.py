@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from ctrkit.core.control_groups import Throttling, cpu_quota_cores, cpu_throttling
 from ctrkit.core.environment import usable_cpus
 from ctrkit.core.records import Finding
 from ctrkit.core.subprocesses import output_of
@@ -49,13 +50,21 @@ class HostLook:
     at_s: float
     host: HostFigures
     own_cpu_s: float
+    quota_cores: float | None = None
+    throttling: Throttling | None = None
 
 
 def look_at_host() -> HostLook:
     """The host now; trials that still run are not in `own_cpu_s` yet."""
     usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     own_cpu_s = sum(usage.ru_utime + usage.ru_stime for usage in usages)
-    return HostLook(at_s=time.monotonic(), host=read_host(), own_cpu_s=own_cpu_s)
+    return HostLook(
+        at_s=time.monotonic(),
+        host=read_host(),
+        own_cpu_s=own_cpu_s,
+        quota_cores=cpu_quota_cores(),
+        throttling=cpu_throttling(),
+    )
 
 
 def read_power(
@@ -147,6 +156,7 @@ def host_findings(
         _scarce(begin.host, end.host, power, wall_s, total_bytes),
         _slowed(begin.host, end.host, power),
         _powered(power),
+        _held_back(begin, end),
         _slept(slept),
         _uncached(begin.host, data_bytes),
     ]
@@ -171,6 +181,28 @@ def _others(begin: HostLook, end: HostLook, wall_s: float) -> Finding | None:
         "without them",
         "medium",  # what a trial's own process left running counts as others'
     )
+
+
+def _held_back(begin: HostLook, end: HostLook) -> Finding | None:
+    """A CPU quota below the cores that libraries count, and how often it stopped the processes."""
+    if end.quota_cores is None or end.quota_cores >= usable_cpus():
+        return None
+    text = (
+        f"the control group allows {end.quota_cores:g} of {usable_cpus()} cores, while torch and "
+        f"other libraries count {usable_cpus()}"
+    )
+    if begin.throttling is not None and end.throttling is not None:
+        held = end.throttling.since(begin.throttling)
+        if held.throttled > 0 and held.periods > 0:
+            share = format_percent(held.throttled / held.periods)
+            text += (
+                f"; it stopped the processes in {share} of its periods (cpu.stat: nr_throttled "
+                f"+{held.throttled}, {format_duration(held.throttled_s)} in all), so the step is "
+                "limited by the quota: ask for more CPU, or keep threads and workers within it"
+            )
+        else:
+            text += "; it did not hold them back while this was measured"
+    return _note("CPU quota", text)
 
 
 def _stolen(begin: HostFigures, end: HostFigures, wall_s: float) -> Finding | None:

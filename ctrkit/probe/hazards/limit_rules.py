@@ -99,4 +99,22 @@ def _open_files(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
         )
 
 
-LIMIT_RULES = (_memory, _shared_memory, _open_files)
+def _cpu_quota(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
+    """A quota that is less than the cores that everybody counts."""
+    quota, visible = facts.limits.cpu_quota_cores, facts.limits.visible_cores
+    if quota is None or visible is None or quota >= visible:
+        return
+    whole = max(1, int(quota))
+    yield Hazard(
+        name="CPU quota",
+        level="note",
+        text=f"the control group allows {quota:g} of {visible} cores, but torch, OpenMP and other "
+        f"libraries count {visible}: what runs beyond the quota is stopped for the rest of each "
+        "period",
+        advice=f"keep threads and busy workers to {whole} together, with OMP_NUM_THREADS={whole} "
+        "for libraries in the workers",
+        references=("https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu",),
+    )
+
+
+LIMIT_RULES = (_memory, _shared_memory, _open_files, _cpu_quota)

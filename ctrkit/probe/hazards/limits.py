@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 
 from ctrkit.core.checkup import MachineLimits
-from ctrkit.core.environment import physical_cores
+from ctrkit.core.control_groups import cpu_quota_cores, group_folders
+from ctrkit.core.environment import physical_cores, usable_cpus
 
 
 def read_limits() -> MachineLimits:
@@ -23,6 +24,8 @@ def read_limits() -> MachineLimits:
         system=platform.system(),
         python=platform.python_version(),
         cores=physical_cores(),
+        visible_cores=usable_cpus(),
+        cpu_quota_cores=cpu_quota_cores(),
         memory_bytes=min(available_bytes, allowed_bytes or available_bytes),
         memory_is_capped=allowed_bytes is not None and allowed_bytes < available_bytes,
         shm_bytes=_free_bytes(Path("/dev/shm")),
@@ -50,24 +53,11 @@ def cgroup_allowance_bytes(
 
 def _groups(root: Path, own: Path) -> list[tuple[Path, str, str, str]]:
     """Every group above this process: its folder, and the names of limit, usage and cache there."""
-    try:
-        lines = own.read_text().splitlines()
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        _, controllers, group = line.split(":", 2)
-        if "memory" in controllers.split(","):
-            files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-            top = root / "memory"
-        elif not controllers:
-            files, top = ("memory.max", "memory.current", "inactive_file"), root
-        else:
-            continue
-        folder = top / group.lstrip("/")
-        levels = [level for level in (folder, *folder.parents) if level.is_relative_to(top)]
-        found += [(level, *files) for level in levels]
-    return found
+    first = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    second = ("memory.max", "memory.current", "inactive_file")
+    return [
+        (folder, *(second if v2 else first)) for folder, v2 in group_folders("memory", root, own)
+    ]
 
 
 def _number(path: Path) -> int | None:

@@ -1,0 +1,107 @@
+"""The control groups of this process (Linux): its folders, its CPU quota, how often that held it.
+
+A quota is time per period, at any level above the process; what `os.cpu_count()` and the affinity
+say knows nothing of it (`man 7 cgroups`; cgroup v2 `cpu.max`, v1 `cpu.cfs_quota_us`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+OWN = Path("/proc/self/cgroup")
+
+
+@dataclass(frozen=True)
+class Throttling:
+    """What the CPU quota has done so far: periods in all, those cut short, and for how long."""
+
+    periods: int
+    throttled: int
+    throttled_s: float
+
+    def since(self, before: Throttling) -> Throttling:
+        """The same between two looks."""
+        return Throttling(
+            self.periods - before.periods,
+            self.throttled - before.throttled,
+            self.throttled_s - before.throttled_s,
+        )
+
+
+def group_folders(controller: str, root: Path = ROOT, own: Path = OWN) -> list[tuple[Path, bool]]:
+    """Every group above this process, its own first, each with whether it is of version 2.
+
+    Args:
+        controller: of version 1, whose hierarchies are apart: `cpu`, `memory`.
+        root: where the groups are mounted.
+        own: `/proc/PID/cgroup`.
+    """
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return []
+    found: list[tuple[Path, bool]] = []
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        names = controllers.split(",")
+        if controller in names:
+            top = next((p for p in (root / controllers, root / controller) if p.is_dir()), None)
+        elif not controllers:
+            top = root
+        else:
+            continue
+        if top is None:
+            continue
+        folder = top / group.lstrip("/")
+        if not folder.is_dir():  # in a container the group is known by its path outside
+            folder = top
+        levels = [level for level in (folder, *folder.parents) if level.is_relative_to(top)]
+        found += [(level, not controllers) for level in levels]
+    return found
+
+
+def cpu_quota_cores(root: Path = ROOT, own: Path = OWN) -> float | None:
+    """Cores' worth of CPU time that the groups of this process allow it, the least of all levels.
+
+    None where no level has a quota, or where there are no control groups (macOS).
+    """
+    quotas = [_quota(folder, v2) for folder, v2 in group_folders("cpu", root, own)]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _quota(folder: Path, v2: bool) -> float | None:
+    try:
+        if v2:
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota = (folder / "cpu.cfs_quota_us").read_text()
+            period = (folder / "cpu.cfs_period_us").read_text()
+        most, each = int(quota), int(period)
+    except (OSError, ValueError):  # no such file, or "max"
+        return None
+    return most / each if most > 0 and each > 0 else None
+
+
+def cpu_throttling(root: Path = ROOT, own: Path = OWN) -> Throttling | None:
+    """What the level that holds this process back most has counted; None without a quota."""
+    counted = [
+        count
+        for folder, v2 in group_folders("cpu", root, own)
+        if _quota(folder, v2) is not None and (count := _throttling(folder)) is not None
+    ]
+    return max(counted, key=lambda count: count.throttled_s, default=None)
+
+
+def _throttling(folder: Path) -> Throttling | None:
+    try:
+        pairs = dict(line.split() for line in (folder / "cpu.stat").read_text().splitlines())
+        # version 2 counts microseconds, version 1 nanoseconds
+        micro_s, nano_s = pairs.get("throttled_usec"), pairs.get("throttled_time", "0")
+        throttled_s = int(nano_s) / 1e9 if micro_s is None else int(micro_s) / 1e6
+        return Throttling(
+            int(pairs.get("nr_periods", 0)), int(pairs.get("nr_throttled", 0)), throttled_s
+        )
+    except (OSError, ValueError):
+        return None
