@@ -7,7 +7,9 @@ import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 
+from ctrkit.child.workloads.loader_parts import tell_epoch
 from ctrkit.child.workloads.protocol import Batch, EpochLoader, Workload
+from ctrkit.child.workloads.returned import NotBatchesError, checked_batches, is_iterator
 from ctrkit.core.config import CELL_AXES, Cell, RunSizes
 
 MakeLoader = Callable[..., Iterable[Batch]]
@@ -22,7 +24,10 @@ def heeded_axes(make_loader: MakeLoader) -> tuple[str, ...]:
 
 
 class CustomWorkload(Workload):
-    """Loaders by `make_loader(**axes)`, called once per trial, `iter()` once per epoch."""
+    """Loaders by `make_loader(**axes)`, called once per trial, `iter()` once per epoch.
+
+    What can be iterated once only (a generator) is made anew for each further epoch.
+    """
 
     loaders = ("custom",)
 
@@ -35,39 +40,61 @@ class CustomWorkload(Workload):
 
     def train_loader(self, cell: Cell) -> EpochLoader:
         arguments = {axis: getattr(cell, axis) for axis in self.axes}
-        return IterableLoader(self.make_loader(**arguments))
+
+        def make() -> Iterable[Batch]:
+            return checked_batches(self.make_loader(**arguments), self.name)
+
+        return IterableLoader(make(), make_again=make)
 
 
 class IterableLoader:
-    """Any iterable as an `EpochLoader`; one with `set_epoch`, or whose sampler has it, is told.
+    """Any iterable as an `EpochLoader`; it, its samplers and its data set are told the epoch.
 
     It can only be brought forward by taking batches: `iter` takes those before `first_batch`, and
     calls `on_skip` for each.
     """
 
-    def __init__(self, iterable: Iterable[Batch]) -> None:
-        iter_method = getattr(iterable, "__iter__", None)
-        if iter_method is None and not hasattr(iterable, "__getitem__"):
-            raise TypeError(
-                f"make_loader returned a {type(iterable).__name__}, which is not iterable"
-            )
-        self.iterable: Iterable[Batch] | None = iterable
+    def __init__(
+        self, iterable: Iterable[Batch], make_again: Callable[[], Iterable[Batch]] | None = None
+    ) -> None:
+        """
+        Args:
+            iterable: gives batches.
+            make_again: makes it anew for a further epoch where it can be iterated once only.
+
+        Raises:
+            NotBatchesError: it gives something else.
+        """
+        self.iterable: Iterable[Batch] | None = checked_batches(iterable)
         self.first_batch = 0
         self.on_skip: Callable[[], None] | None = None
+        self._make_again, self._is_used = make_again, False
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         self.first_batch = first_batch
-        for owner in (self.iterable, getattr(self.iterable, "sampler", None)):
-            tell = getattr(owner, "set_epoch", None)
-            if tell is not None:
-                tell(epoch)
-                return
+        if self._is_used and is_iterator(self.iterable):
+            self._begin_anew()
+        tell_epoch(self.iterable, epoch)
+
+    def _begin_anew(self) -> None:
+        used, self.iterable = self.iterable, None
+        kind = type(used).__name__
+        made = None if self._make_again is None else self._make_again()
+        if made is None or made is used:
+            raise NotBatchesError(
+                f"make_loader returned a {kind} that was made before, which can be iterated once "
+                "only: there is no further epoch; make it inside make_loader, or return a "
+                "DataLoader, a list or an object with `__iter__`",
+                used,
+            )
+        self.iterable = made
 
     def __len__(self) -> int:
         return len(self.iterable)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Batch]:
         assert self.iterable is not None, "the loader is closed"
+        self._is_used = True
         batches = iter(self.iterable)
         for _ in itertools.islice(batches, self.first_batch):
             if self.on_skip is not None:

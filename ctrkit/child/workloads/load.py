@@ -7,8 +7,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ctrkit.child.workloads.custom import CustomWorkload, heeded_axes
+from ctrkit.child.workloads.custom import CustomWorkload, MakeLoader, heeded_axes
 from ctrkit.child.workloads.protocol import Workload
+from ctrkit.child.workloads.returned import checked_batches, is_iterator
 from ctrkit.child.workloads.user_file import defined_at, import_user_file
 from ctrkit.core.config import WorkloadSpec
 from ctrkit.core.errors import UsageError
@@ -68,7 +69,18 @@ def _as_workload(value: Any, spec: WorkloadSpec, name: str) -> Workload:
         return CustomWorkload(value, name)
     # Without parameters only its result tells what it is; a loader it made is then the loader.
     made = value()
-    return made if isinstance(made, Workload) else CustomWorkload(lambda: made, name)
+    if isinstance(made, Workload):
+        return made
+    checked_batches(made, name)
+    return CustomWorkload(_made_already(value, made), name)
+
+
+def _made_already(make_loader: MakeLoader, made: Any) -> MakeLoader:
+    """The function, whose first result is there; it is kept unless it can be iterated once only."""
+    waiting = [made]
+    if not is_iterator(made):
+        return lambda: made
+    return lambda: waiting.pop() if waiting else make_loader()
 
 
 def _check_arguments(make_loader: Any, name: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ctrkit.child.workloads.custom import CustomWorkload, IterableLoader, heeded_axes
+from ctrkit.child.workloads.returned import NotBatchesError
 from ctrkit.core.config import CELL_AXES, make_cell
 
 
@@ -31,6 +32,30 @@ def test_keywords_take_every_axis() -> None:
         return []
 
     assert heeded_axes(make_loader) == CELL_AXES
+
+
+def test_a_generator_is_made_anew_for_each_epoch() -> None:
+    made = []
+
+    def make_loader(*, batch_size: int) -> Iterator[int]:
+        made.append(batch_size)
+        return (number for number in range(3))
+
+    loader = CustomWorkload(make_loader, "mine").train_loader(make_cell(batch_size=8))
+    loader.set_epoch(1)
+    assert list(loader) == [0, 1, 2]
+    loader.set_epoch(2, first_batch=1)
+    assert list(loader) == [1, 2]
+    assert made == [8, 8]
+
+
+def test_a_generator_that_was_made_before_is_not_taken_for_a_second_epoch() -> None:
+    numbers = zip(range(3), range(3), strict=True)
+    loader = CustomWorkload(lambda *, workers: numbers, "own.py:make").train_loader(make_cell())
+    loader.set_epoch(1)
+    assert len(list(loader)) == 3
+    with pytest.raises(NotBatchesError, match="a zip that was made before, .* iterated once only"):
+        loader.set_epoch(2)
 
 
 class Sampler:
@@ -61,7 +86,7 @@ def test_the_sampler_is_told_the_epoch_and_batches_are_left_out() -> None:
 
 def test_what_is_no_iterable_says_so() -> None:
     not_iterable: Any = 7
-    with pytest.raises(TypeError, match="make_loader returned a int, which is not iterable"):
+    with pytest.raises(NotBatchesError, match="make_loader returned an int, which is not iterable"):
         IterableLoader(not_iterable)
 
 

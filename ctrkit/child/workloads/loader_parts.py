@@ -1,0 +1,94 @@
+"""What a loader is made of: the DataLoader in a wrapper, tuple or dict, and who is told the epoch.
+
+A user's loader may be anything that holds a DataLoader somewhere. It is looked for in attributes,
+lists, tuples and mappings, a few levels deep; nothing is called but `set_epoch`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+_DEEPEST = 4
+_MOST_ITEMS, _MOST_OBJECTS = 16, 500
+_DATALOADER_PARTS = ("sampler", "batch_sampler", "dataset")
+_OPAQUE = (
+    type, ModuleType, FunctionType, MethodType, torch.Tensor, torch.nn.Module, np.ndarray,
+    np.generic, str, bytes, int, float, complex, range,
+)  # fmt: skip
+
+
+def find_dataloader(value: Any) -> DataLoader[Any] | None:
+    """The DataLoader that the value is, or holds; the one nearest to it."""
+    return next((one for one in _walk(value) if isinstance(one, DataLoader)), None)
+
+
+def tell_epoch(loader: Any, epoch: int) -> None:
+    """Call `set_epoch` once of each that has it: the loader, its samplers, its data set, ...
+
+    The outermost comes first. One that hands the epoch on is not doubled: whom it told is not told
+    again.
+    """
+    owners = [one for one in _walk(loader) if callable(getattr(one, "set_epoch", None))]
+    told: set[int] = set()
+    for index, owner in enumerate(owners):
+        if id(owner) in told:
+            continue
+        with _noted(owners[index + 1 :], told):
+            owner.set_epoch(epoch)
+
+
+@contextmanager
+def _noted(owners: list[Any], told: set[int]) -> Iterator[None]:
+    """Inside, whose `set_epoch` is called by another one's is noted."""
+    watched = [one for one in owners if "set_epoch" not in (getattr(one, "__dict__", None) or ())]
+    watched = [one for one in watched if hasattr(one, "__dict__")]
+
+    def noting(owner: Any, own: Callable[..., Any]) -> Callable[..., Any]:
+        def set_epoch(*arguments: Any, **named: Any) -> Any:
+            told.add(id(owner))
+            return own(*arguments, **named)
+
+        return set_epoch
+
+    for one in watched:
+        vars(one)["set_epoch"] = noting(one, one.set_epoch)
+    try:
+        yield
+    finally:
+        for one in watched:
+            vars(one).pop("set_epoch", None)
+
+
+def _walk(value: Any) -> Iterator[Any]:
+    """The value and what it holds, level by level, each object once."""
+    waiting, seen = deque([(value, 0)]), {id(value)}
+    while waiting and len(seen) < _MOST_OBJECTS:
+        one, depth = waiting.popleft()
+        yield one
+        if depth < _DEEPEST:
+            for held in _held(one):
+                if id(held) not in seen and not isinstance(held, _OPAQUE) and held is not None:
+                    seen.add(id(held))
+                    waiting.append((held, depth + 1))
+
+
+def _held(value: Any) -> list[Any]:
+    if isinstance(value, Mapping):
+        return list(value.values())[:_MOST_ITEMS]
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return list(value)[:_MOST_ITEMS]
+    attributes = dict(getattr(value, "__dict__", None) or {})
+    if isinstance(value, DataLoader):
+        # what begins with an underscore is torch's: among it the iterator with its copies
+        own = [held for name, held in attributes.items() if name[0] != "_"]
+        return [*(getattr(value, name, None) for name in _DATALOADER_PARTS), *own]
+    slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+    return [*attributes.values(), *(getattr(value, name, None) for name in slots)]

@@ -1,0 +1,197 @@
+"""What a user's `make_loader` returned: batches, or one line on what it is and what to return.
+
+Python iterates almost anything: a data set gives single rows, a dict its keys, a tuple of loaders
+the loaders. Their number and speed would look like those of batches.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from ctrkit.child.workloads.loader_parts import find_dataloader
+from ctrkit.child.workloads.protocol import Batch
+from ctrkit.core.errors import UsageError
+
+_WRAP = "DataLoader({}, batch_size=batch_size, num_workers=workers)"
+_TRAIN_WORDS = ("train", "fit")
+_MOST_NAMED = 6
+
+
+class NotBatchesError(UsageError):
+    """`make_loader` returned something else than batches, which `value` is."""
+
+    def __init__(self, message: str, value: Any) -> None:
+        super().__init__(message)
+        self.value = value
+
+
+def checked_batches(value: Any, name: str = "make_loader") -> Iterable[Batch]:
+    """The value, if it is an iterable of batches as far as can be told without taking one.
+
+    Raises:
+        NotBatchesError: one line that says what came and what to return instead.
+    """
+    problem = _problem(value)
+    if problem:
+        raise NotBatchesError(f"{name} returned {problem}", value)
+    found: Iterable[Batch] = value
+    return found
+
+
+def is_iterator(value: Any) -> bool:
+    """Whether it can be iterated once only: a generator, a zip, what `iter()` returns."""
+    return isinstance(value, Iterator) and iter(value) is value
+
+
+def _problem(value: Any) -> str:
+    """What it is and what to return, empty for batches."""
+    for look in (_plain, _of_several, _data_set, _table, _by_index, _other):
+        if problem := look(value):
+            return problem
+    return ""
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "None: end it with `return` and the loader"
+    if isinstance(value, (str, bytes)):
+        return f"the text {str(value)[:60]!r}: return a loader that reads what it names"
+    if isinstance(value, type):
+        return f"the class {value.__name__} itself: make one, `{value.__name__}(...)`"
+    if inspect.iscoroutine(value) or hasattr(value, "__aiter__"):
+        if hasattr(value, "close") and inspect.iscoroutine(value):
+            value.close()
+        return f"{_a(type(value).__name__)}: it must be a plain function, without `async`"
+    if inspect.isroutine(value) or (callable(value) and not hasattr(value, "__iter__")):
+        called = getattr(value, "__name__", type(value).__name__)
+        return f"the function {called} itself: call it, `return {called}()`"
+    return ""
+
+
+def _of_several(value: Any) -> str:
+    """A tuple, list or dict of loaders, data sets or tensors."""
+    if isinstance(value, Mapping):
+        names = [f"[{key!r}]" for key in value]
+        held = list(value.values())
+    elif isinstance(value, (tuple, list)):
+        fields = getattr(value, "_fields", ())
+        names = [f".{field}" for field in fields] or [f"[{index}]" for index in range(len(value))]
+        held = list(value)
+    else:
+        return ""
+    kinds = [_kind(one) for one in held]
+    what = f"{_a(type(value).__name__)} of {_counted(kinds)}" if held else "nothing in it"
+    loaders = [name for name, kind in zip(names, kinds, strict=True) if kind == "DataLoader"]
+    if loaders:
+        return f"{what}: return one alone, the loader to train with ({_to_train_with(loaders)})"
+    if any(kind.startswith("Dataset") for kind in kinds):
+        sets = [n for n, kind in zip(names, kinds, strict=True) if kind.startswith("Dataset")]
+        place = _to_train_with(sets)
+        return (f"{what}: wrap the one to train with ({place}) and return that, "
+                f"`return {_WRAP.format('dataset')}`")  # fmt: skip
+    if isinstance(value, Mapping):
+        return (f"{what}: a dict is one batch at most, and iterating it gives its keys; return "
+                "an iterable of batches")  # fmt: skip
+    arrays = [one for one in held if isinstance(one, (torch.Tensor, np.ndarray))]
+    if isinstance(value, tuple) and len(arrays) == len(held) and not _are_splits(arrays):
+        return (f"{what}: these are whole columns and not batches; `return "
+                f"{_WRAP.format('TensorDataset(...)')}`")  # fmt: skip
+    return ""
+
+
+def _kind(value: Any) -> str:
+    """What one of several is: `DataLoader` also for what holds one, `Dataset` for data sets."""
+    if isinstance(value, DataLoader):
+        return "DataLoader"
+    if _is_data_set(value):
+        return f"Dataset ({type(value).__name__})"
+    if hasattr(value, "__iter__") and hasattr(value, "__dict__") and find_dataloader(value):
+        return "DataLoader"
+    return type(value).__name__
+
+
+def _counted(kinds: list[str]) -> str:
+    if len(set(kinds)) == 1:
+        plural = "" if len(kinds) == 1 else "s"
+        return f"{len(kinds)} {kinds[0]}{plural}"
+    more = f" and {len(kinds) - _MOST_NAMED} more" if len(kinds) > _MOST_NAMED else ""
+    return ", ".join(kinds[:_MOST_NAMED]) + more
+
+
+def _to_train_with(places: list[str]) -> str:
+    named = (place for place in places if any(word in place.lower() for word in _TRAIN_WORDS))
+    return f"its {next(named, places[0])}"
+
+
+def _are_splits(arrays: list[Any]) -> bool:
+    """Whether they look like batches of one table: alike but for a last, shorter one."""
+    alike = len({(str(one.dtype), tuple(one.shape[1:])) for one in arrays}) == 1
+    lengths = [one.shape[0] if one.ndim else 0 for one in arrays]
+    steady = all(a == b for a, b in pairwise(lengths[:-1])) and lengths[-1] <= lengths[0]
+    return len(arrays) > 2 and alike and steady
+
+
+def _is_data_set(value: Any) -> bool:
+    if isinstance(value, Dataset):
+        return not find_dataloader(value)
+    # Hugging Face's data sets are no torch ones
+    return type(value).__module__.partition(".")[0] == "datasets" and hasattr(value, "__iter__")
+
+
+def _data_set(value: Any) -> str:
+    if not _is_data_set(value):
+        return ""
+    name = type(value).__name__
+    if isinstance(value, IterableDataset):
+        return (f"a Dataset ('{name}'), which gives rows and not batches: wrap it in a DataLoader, "
+                f"`return {_WRAP.format('dataset')}`; one that makes its batches itself: "
+                "`DataLoader(dataset, batch_size=None)`")  # fmt: skip
+    return (f"a Dataset ('{name}'), not batches: wrap it in a DataLoader, "
+            f"`return {_WRAP.format('dataset')}`")  # fmt: skip
+
+
+def _table(value: Any) -> str:
+    """A tensor, array or table: iterating it gives rows, or the names of columns."""
+    shape = getattr(value, "shape", None)
+    if not isinstance(shape, (tuple, torch.Size)):
+        return ""
+    size = " x ".join(str(one) for one in shape)
+    return (f"{_a(type(value).__name__)} of {size or 'one value'}, not batches of it: "
+            f"`return {_WRAP.format('TensorDataset(...)')}`")  # fmt: skip
+
+
+def _by_index(value: Any) -> str:
+    if hasattr(value, "__iter__") or not hasattr(value, "__getitem__"):
+        return ""
+    name = type(value).__name__
+    return (f"{_a(name)}, which gives single items by index and has no `__iter__`: wrap it in a "
+            f"DataLoader, `return {_WRAP.format('dataset')}`; where each item is a batch: "
+            "`DataLoader(dataset, batch_size=None)`")  # fmt: skip
+
+
+def _other(value: Any) -> str:
+    if hasattr(value, "__iter__"):
+        return ""
+    name = _a(type(value).__name__)
+    if callable(getattr(value, "train_dataloader", None)):
+        return f"{name}, which is not iterable: return its `train_dataloader()`"
+    held = [key for key, one in vars(value).items() if find_dataloader(one)] if hasattr(
+        value, "__dict__") else []  # fmt: skip
+    if held:
+        trained = next((key for key in held if any(w in key.lower() for w in _TRAIN_WORDS)),
+                       held[0])  # fmt: skip
+        return (f"{name}, which is not iterable but holds {', '.join(held)}: "
+                f"return the loader to train with, its `.{trained}`")  # fmt: skip
+    return f"{name}, which is not iterable: return a DataLoader or another iterable of batches"
+
+
+def _a(name: str) -> str:
+    article = "an" if name[:1].lower() in "aeiou" else "a"
+    return f"{article} {name}"
