@@ -52,19 +52,15 @@ class IterableLoader:
 
     It can only be brought forward by taking batches: `iter` takes those before `first_batch`, and
     calls `on_skip` for each.
+
+    Args:
+        iterable: gives batches; what gives something else is a `NotBatchesError`.
+        make_again: makes it anew for a further epoch where it can be iterated once only.
     """
 
     def __init__(
         self, iterable: Iterable[Batch], make_again: Callable[[], Iterable[Batch]] | None = None
     ) -> None:
-        """
-        Args:
-            iterable: gives batches.
-            make_again: makes it anew for a further epoch where it can be iterated once only.
-
-        Raises:
-            NotBatchesError: it gives something else.
-        """
         self.iterable: Iterable[Batch] | None = checked_batches(iterable)
         self.first_batch = 0
         self.on_skip: Callable[[], None] | None = None

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-_DEEPEST = 4
+_DEEPEST = 8
 _MOST_ITEMS, _MOST_OBJECTS = 16, 500
 _DATALOADER_PARTS = ("sampler", "batch_sampler", "dataset")
 _OPAQUE = (

@@ -41,6 +41,7 @@ _KILLED = re.compile(r"DataLoader worker \(pid (\d+)\) is killed by signal: ([^.
 _EXITED = re.compile(r"DataLoader worker \(pid\(s\) ([\d, ]+)\) exited unexpectedly")
 _RAISED = re.compile(r"Caught (\w+) in DataLoader worker process (\d+)\.")
 _FATAL = re.compile(r"Fatal Python error: (.+)")
+_OUR_ERROR = re.compile(r"ctrkit\.[\w.]+: ")
 _LESS = "make the batch or the prefetch smaller, or use fewer workers"
 
 
@@ -240,6 +241,9 @@ def main_raised(scene: Scene) -> Cause | None:
     if not said:
         return None
     frame = user_frame(parse_traceback(scene.error))
+    if match := _OUR_ERROR.match(said):  # ctrkit's own words say all
+        return _cause("bad input", said[match.end() :], frame, "", "", guilty=scene.main_name,
+                      pid=scene.root_pid)  # fmt: skip
     return _cause(said.partition(":")[0], f"{scene.main_name} raised: {said}", frame, "", "",
                   guilty=scene.main_name, pid=scene.root_pid)  # fmt: skip
 

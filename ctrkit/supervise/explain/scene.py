@@ -257,4 +257,4 @@ def _runs_other_target(stack: Thread) -> bool:
 def last_error(text: str) -> str:
     """The last line of a text that names an exception, shortened; empty if none does."""
     lines = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit): .*$", text, re.MULTILINE)
-    return lines[-1][:300] if lines else ""
+    return lines[-1][:500] if lines else ""

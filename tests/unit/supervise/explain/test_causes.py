@@ -434,6 +434,14 @@ def test_any_other_exception_is_its_own_cause() -> None:
     assert (cause.name, cause.place) == ("KeyError", "t.py:3 in f")
 
 
+def test_ctrkits_own_words_on_bad_input_stand_alone() -> None:
+    said = "own.py:make_loader returned a tuple of 2 DataLoaders: return one alone"
+    error = f"Traceback (most recent call last):\nctrkit.child.workloads.returned.X-Error: {said}\n"
+    cause = explain(Scene(root_pid=1, error=error.replace("X-", "NotBatches"), verdict="usage"))
+    assert cause is not None
+    assert cause.sentence == said
+
+
 def test_words_from_before_do_not_explain_a_hang_elsewhere() -> None:
     found = replace(scene("lock_over_fork"), stderr="OSError: [Errno 24] Too many open files\n")
     assert cause_of(found).name == "lock over fork"

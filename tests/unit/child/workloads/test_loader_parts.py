@@ -1,0 +1,93 @@
+"""Finding what a loader is made of, and telling each part the epoch."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, Dataset, Sampler, Subset
+
+from ctrkit.child.workloads.loader_parts import find_dataloader, tell_epoch
+
+
+class Told:
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+
+
+class Rows(Told, Dataset[Any]):
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+class Order(Told, Sampler[int]):
+    def __iter__(self) -> Any:
+        return iter(range(4))
+
+    def __len__(self) -> int:
+        return 4
+
+
+class Batches(Told, BatchSampler):
+    def __init__(self, sampler: Any) -> None:
+        BatchSampler.__init__(self, sampler, 2, False)
+        Told.__init__(self)
+
+
+class Handing(Told):
+    """A wrapper that hands the epoch on to one part."""
+
+    def __init__(self, loader: Any) -> None:
+        super().__init__()
+        self._loader = loader
+
+    def set_epoch(self, epoch: int) -> None:
+        super().set_epoch(epoch)
+        self._loader.sampler.set_epoch(epoch)
+
+
+class Slotted:
+    __slots__ = ("loader",)
+
+
+def test_each_part_is_told_once() -> None:
+    rows, order = Rows(), Order()
+    batches = Batches(order)
+    nested = ConcatDataset([Subset(rows, [0, 1]), Subset(rows, [2, 3])])
+    loader = DataLoader(nested, batch_sampler=batches)
+    tell_epoch({"train": [SimpleNamespace(inner=loader)]}, 3)
+    assert [part.epochs for part in (rows, order, batches)] == [[3], [3], [3]]
+    tell_epoch(loader, 4)
+    assert [part.epochs for part in (rows, order, batches)] == [[3, 4]] * 3
+    assert "set_epoch" not in vars(rows) | vars(order)  # nothing of the telling stays
+
+
+def test_whom_a_wrapper_tells_is_not_told_again() -> None:
+    rows, order = Rows(), Order()
+    wrapper = Handing(DataLoader(rows, 2, sampler=order))
+    tell_epoch(wrapper, 2)
+    assert (wrapper.epochs, order.epochs, rows.epochs) == ([2], [2], [2])
+
+
+def test_a_loader_without_anybody_to_tell_is_left_alone() -> None:
+    tell_epoch(range(3), 1)
+    tell_epoch(torch.zeros(3), 1)
+    ring: list[Any] = []
+    ring.append(ring)
+    tell_epoch(ring, 1)
+
+
+def test_a_dataloader_is_found_in_what_holds_it() -> None:
+    loader = DataLoader(Rows(), 2)
+    slotted = Slotted()
+    slotted.loader = loader
+    holders = [loader, (1, loader), {"a": {"b": loader}}, SimpleNamespace(parts=[loader]), slotted]
+    assert all(find_dataloader(held) is loader for held in holders)
+    assert find_dataloader([Rows(), "text", None]) is None
