@@ -37,6 +37,22 @@ def default_choice(inspection: Inspection, axes: Mapping[str, Any]) -> Choice:
     )
 
 
+def unmeasured_choice(inspection: Inspection, axes: Mapping[str, Any], reason: str) -> Choice:
+    """The default cell where a probe came to nothing: the run itself then shows how long it takes.
+
+    Args:
+        inspection: of the workload.
+        axes: those that were given.
+        reason: why no cell could be measured.
+    """
+    choice = default_choice(inspection, axes)
+    what = choice.why.partition(" (")[0]
+    return Choice(
+        cell=choice.cell,
+        why=f"{what}. It was not measured: {reason}. The run's first minutes will show its pace",
+    )
+
+
 def choice_from_file(path: Path, inspection: Inspection, axes: Mapping[str, Any]) -> Choice:
     """`--config`: a `recommendation.json` or a cell's axes; options override.
 

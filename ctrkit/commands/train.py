@@ -16,6 +16,7 @@ from ctrkit.commands.cell_choice import (
     choice_from_file,
     default_choice,
     newest_fitting,
+    unmeasured_choice,
 )
 from ctrkit.commands.epoch_watch import EpochWatch
 from ctrkit.commands.options import Axes, CommonOptions, duration_s, single_axes
@@ -35,7 +36,12 @@ from ctrkit.core.calibration import note_calibration, row_of_run
 from ctrkit.core.config import ChildSpec, TrainPlan, WorkloadSpec, encode
 from ctrkit.core.environment import machine_fingerprint
 from ctrkit.core.epochs import EPOCHS, read_epochs
-from ctrkit.core.errors import InterruptedRunError, RunEndedError, UsageError
+from ctrkit.core.errors import (
+    InconclusiveError,
+    InterruptedRunError,
+    RunEndedError,
+    UsageError,
+)
 from ctrkit.core.files import plain_disk_errors, read_json
 from ctrkit.core.locks import only_writer
 from ctrkit.core.records import Inspection
@@ -195,7 +201,11 @@ def _choose(
     if found is not None:
         return check_cell(found, inspection)
     print("no fitting recommendation yet: probing briefly first", file=sys.stderr)
-    recommendation = brief_probe(common, axes, workload, inspection, stop, quiet=options.quiet)
+    try:
+        recommendation = brief_probe(common, axes, workload, inspection, stop, quiet=options.quiet)
+    except InconclusiveError as error:
+        # a machine that is too busy to measure can train all the same
+        return check_cell(unmeasured_choice(inspection, wanted, str(error)), inspection)
     why = f"recommended by a brief probe ({recommendation.reason})"
     return Choice(cell=recommendation.cell, why=why, projection=recommendation)
 

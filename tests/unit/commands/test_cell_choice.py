@@ -14,6 +14,7 @@ from ctrkit.commands.cell_choice import (
     choice_from_file,
     default_choice,
     newest_fitting,
+    unmeasured_choice,
 )
 from ctrkit.core.config import LOADERS, WorkloadSpec, make_cell
 from ctrkit.core.errors import UsageError
@@ -41,6 +42,13 @@ def test_defaults() -> None:
     assert default_choice(INSPECTION, {}).cell == make_cell(batch_size=2048)
     assert default_choice(INSPECTION, {"workers": 2}).cell.loader == "batches"
     assert default_choice(INSPECTION, {}).projection is None
+
+
+def test_where_nothing_could_be_measured_the_default_cell_says_why() -> None:
+    choice = unmeasured_choice(INSPECTION, {"workers": 2}, "other processes took 1.9 of 2 cores")
+    assert choice.cell == default_choice(INSPECTION, {"workers": 2}).cell
+    assert choice.projection is None
+    assert "not measured: other processes took 1.9 of 2 cores" in choice.why
 
 
 def test_the_newest_fitting_recommendation_is_taken(tmp_path: Path) -> None:
