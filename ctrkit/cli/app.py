@@ -10,6 +10,7 @@ import typer
 
 from ctrkit import __version__
 from ctrkit.cli.data import data_app
+from ctrkit.cli.explain import explain
 from ctrkit.cli.options import (
     RUN,
     BatchSize,
@@ -49,6 +50,7 @@ app = typer.Typer(
     epilog="Start with: ctrkit probe   Then: ctrkit train --auto-device   Then: ctrkit report",
 )
 app.add_typer(data_app, name="data")
+app.command()(explain)
 
 # typer has brought its own click since 0.20: its errors are reached through typer alone.
 ClickError: Any = typer.BadParameter.__mro__[2]

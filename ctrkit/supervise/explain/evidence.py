@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import linecache
 import os
-import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
@@ -24,10 +20,11 @@ from ctrkit.core.records import WorkerExit
 from ctrkit.supervise.explain import passive
 from ctrkit.supervise.explain.causes import Cause, explain
 from ctrkit.supervise.explain.scene import Process, Scene, place_of
+from ctrkit.supervise.explain.stack_readers import by_py_spy, py_spy_program
 from ctrkit.supervise.explain.stacks import Frame, Thread, is_users, parse_dump, user_frame
 
 TAIL_BYTES = 64_000
-_PY_SPY_S, _PY_SPY_PROCESSES = 5.0, 8
+_PY_SPY_PROCESSES = 8
 _DUMP_S, _DUMP_SETTLED_S, _POLL_S = 2.0, 0.1, 0.02
 _RESUME_S = 1.0
 _ALL_S = 20.0
@@ -170,7 +167,7 @@ def _fill(
         dead=tuple(dead.values()),
         stderr=known.stderr or tail(child_folder / "stderr.txt"),
         crashes=_crashes(dead, child_folder),
-        sources={} if in_io else _sources(processes),  # the sources may lie on the same disk
+        sources={} if in_io else sources_of(processes),  # the sources may lie on the same disk
     )
 
 
@@ -186,7 +183,8 @@ def _with_progress(processes: Sequence[Process], child_folder: Path) -> list[Pro
     return [replace(one, progress=progress.get(one.pid)) for one in processes]
 
 
-def _sources(processes: Sequence[Process]) -> dict[Frame, str]:
+def sources_of(processes: Sequence[Process]) -> dict[Frame, str]:
+    """The lines of code at which user code of the processes stands."""
     frames = {place_of(process) for process in processes}
     for process in processes:
         frames |= {user_frame(thread) for thread in process.threads}
@@ -214,34 +212,18 @@ def _run_py_spy(
     folder: Path, pids: Sequence[int], enough: Callable[[], bool]
 ) -> dict[int, tuple[Thread, ...]]:
     """Stacks read from outside, also those of stopped processes and of such as cannot be asked."""
-    beside = Path(sys.executable).parent / "py-spy"
-    program = str(beside) if beside.is_file() else shutil.which("py-spy")
+    program = py_spy_program()
     found: dict[int, tuple[Thread, ...]] = {}
     for pid in pids if program else ():
         if enough():
             break
-        argv = [str(program), "dump", "--nonblocking", "--json", "--pid", str(pid)]
-        try:
-            done = subprocess.run(
-                argv, capture_output=True, timeout=_PY_SPY_S, stdin=subprocess.DEVNULL, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired):
+        read = by_py_spy(str(program), pid)
+        if read.timed_out:
             break  # what did not answer once will not answer for the others
-        if done.returncode == 0:
-            write_atomically(folder / f"py-spy-{pid}.json", done.stdout)
-            with suppress(ValueError, KeyError, TypeError):
-                found[pid] = parse_py_spy(done.stdout, pid)
+        if read.raw:
+            write_atomically(folder / f"py-spy-{pid}.json", read.raw)
+            found[pid] = read.threads
     return found
-
-
-def parse_py_spy(text: bytes | str, pid: int) -> tuple[Thread, ...]:
-    """The threads of py-spy's JSON, the main thread last."""
-    threads = sorted(json.loads(text), key=lambda one: one.get("os_thread_id") == pid)
-    return tuple(
-        tuple(Frame(f["filename"], int(f["line"]), f["name"]) for f in thread["frames"])
-        for thread in threads
-        if thread["frames"]
-    )
 
 
 def _dump_all(

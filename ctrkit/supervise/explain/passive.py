@@ -6,6 +6,7 @@ import bisect
 import os
 import platform
 import signal
+import struct
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -47,6 +48,16 @@ _ABOUT_A_FILE = {
     "read", "write", "pread64", "pwrite64", "readv", "writev", "connect", "accept", "accept4",
     "sendto", "recvfrom", "sendmsg", "recvmsg", "fcntl", "flock", "fsync", "fdatasync", "ioctl",
 }  # fmt: skip
+
+# The kernel's functions in which such calls sleep, told where the call itself may not be read.
+_KERNEL_FUNCTIONS = (
+    ("futex", "futex"), ("nanosleep", "clock_nanosleep"), ("pipe_read", "read"),
+    ("pipe_write", "write"), ("do_select", "select"), ("ep_poll", "epoll_wait"), ("poll", "poll"),
+    ("fcntl", "fcntl"), ("locks_lock_inode", "flock"), ("flock", "flock"), ("do_wait", "wait4"),
+    ("unix_stream", "recvmsg"), ("sk_wait", "recvfrom"), ("wait_for_packet", "recvfrom"),
+    ("inet_csk_accept", "accept"), ("sigsuspend", "rt_sigsuspend"), ("sys_pause", "pause"),
+)  # fmt: skip
+_POLLFD, _MAX_POLLED = struct.Struct("=ihh"), 8
 
 
 @dataclass(frozen=True)
@@ -154,16 +165,47 @@ def _wait(pid: int, thread: int, libraries: _Libraries) -> Wait:
         words = Path(f"/proc/{pid}/task/{thread}/syscall").read_text().split()
         number, arguments, address = int(words[0]), words[1:7], int(words[-1], 16)
     except (OSError, ValueError, IndexError):  # not permitted, or it runs
-        return Wait(thread=thread)
+        return Wait(thread=thread, syscall=_call_of_kernel_function(pid, thread))
     table = _SYSCALLS.get(platform.machine(), {})
     name = table.get(number, f"system call {number}") if number >= 0 else None
+    values = [int(word, 16) for word in arguments]
     return Wait(
         thread=thread,
         syscall=name,
-        target=_target(pid, int(arguments[0], 16)) if name in _ABOUT_A_FILE else None,
-        operation=int(arguments[1], 16) if name == "futex" else None,
+        target=_target_of(pid, name, values),
+        operation=values[1] if name == "futex" else None,
         library=libraries.at(address),
     )
+
+
+def _call_of_kernel_function(pid: int, thread: int) -> str | None:
+    """The call by the kernel's function in which the thread sleeps: any user may read that."""
+    with suppress(OSError):
+        function = Path(f"/proc/{pid}/task/{thread}/wchan").read_text()
+        return next((call for part, call in _KERNEL_FUNCTIONS if part in function), None)
+    return None
+
+
+def _target_of(pid: int, name: str | None, values: Sequence[int]) -> str | None:
+    """The file, pipe or socket that a call is about; `a timer` of one that waits for nothing."""
+    if name in _ABOUT_A_FILE:
+        return _target(pid, values[0])
+    if name in ("select", "pselect6") and values[0] == 0:
+        return "a timer"
+    if name in ("poll", "ppoll"):
+        found = [_target(pid, one) for one in _polled(pid, values[0], values[1])]
+        return ", ".join(dict.fromkeys(filter(None, found))) or None
+    return None
+
+
+def _polled(pid: int, address: int, count: int) -> list[int]:
+    """The descriptors of a `struct pollfd` array, where the memory may be read."""
+    with suppress(OSError, ValueError, OverflowError), open(f"/proc/{pid}/mem", "rb", 0) as memory:
+        memory.seek(address)
+        content = memory.read(_POLLFD.size * min(count, _MAX_POLLED))
+        whole = content[: len(content) // _POLLFD.size * _POLLFD.size]
+        return [descriptor for descriptor, _, _ in _POLLFD.iter_unpack(whole)]
+    return []
 
 
 def _target(pid: int, descriptor: int) -> str | None:

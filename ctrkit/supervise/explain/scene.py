@@ -25,6 +25,7 @@ BURNING_CORES = 0.5
 _GIL_WAKES_PER_S = 60.0  # who waits for the GIL wakes every 5 ms to ask for it
 _TORCH_WORKER = "torch/utils/data/_utils/worker.py"
 _TORCH_LOADER = "torch/utils/data/dataloader.py"
+_WORKER_NAME = "pt_data_worker"  # what torch 2.6 and newer call them for the system
 
 
 class Role(StrEnum):
@@ -181,7 +182,7 @@ class Scene:
         command = " ".join(process.command)
         if "multiprocessing.resource_tracker" in command or "torch_shm_manager" in command:
             return Role.RESOURCE_TRACKER
-        if process.progress is not None or process.in_loop:
+        if process.progress is not None or process.in_loop or process.name == _WORKER_NAME:
             return Role.WORKER
         if "multiprocessing.forkserver" in command and process.parent_pid == self.root_pid:
             return Role.FORKSERVER

@@ -110,7 +110,7 @@ def kernel_wait(process: Process) -> str | None:
         return f"{kind} {target or 'a file, pipe or socket'} ({call})"
     if call in _KERNEL:
         return f"waits for {_KERNEL[call]}{f' on {target}' if target else ''} ({call}{where})"
-    return f"waits in {call}{where}"
+    return f"waits in {call}{where}{f' for {target}' if target else ''}"
 
 
 def others_in_user_code(process: Process) -> bool:

@@ -107,3 +107,21 @@ def test_who_is_gone_is_no_error() -> None:
     assert passive.limits_of(process.pid) == {}
     assert passive.catches(process.pid, signal.SIGTERM) is None
     assert passive.exit_code(os.getpid()) is not None
+
+
+def test_a_poll_names_what_it_polls() -> None:
+    code = "import select; p = select.poll(); p.register(0, 1); " + READY + "p.poll()"
+    with running(code) as process:
+        wait = look(process).wait
+    if wait is None or wait.syscall is None:
+        pytest.skip("the system does not show system calls")
+    assert wait.syscall in ("poll", "ppoll")
+    assert (wait.target or "").startswith("pipe:")
+
+
+def test_where_the_call_may_not_be_read_the_kernels_function_tells_it() -> None:
+    with running("import time; " + READY + "time.sleep(600)") as sleeper:
+        found = passive._call_of_kernel_function(sleeper.pid, sleeper.pid)
+    if found is None:
+        pytest.skip("the system does not show kernel functions")
+    assert found == "clock_nanosleep"

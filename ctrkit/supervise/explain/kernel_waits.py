@@ -1,0 +1,42 @@
+"""Why a family does not go on, as far as the kernel alone tells it: without any Python stack."""
+
+from __future__ import annotations
+
+from ctrkit.supervise.explain.hangs import stopped
+from ctrkit.supervise.explain.scene import Process, Scene
+from ctrkit.supervise.explain.sentences import Cause, blame, kernel_wait
+
+_FIX = "read its Python stacks to see the line"
+_FILE_LOCKS = ("flock", "fcntl")
+_FOR_WORK = ("poll", "ppoll", "select", "pselect6")
+
+
+def cause_of_waits(scene: Scene) -> Cause | None:
+    """Who waits for what: a stopped one, a worker that is not just waiting for work, the main one.
+
+    None where nothing is told, as on a system that does not show what a process waits for.
+    """
+    if cause := stopped(scene):
+        return cause
+    workers = [one for one in scene.living_workers() if not _waits_for_work(one)]
+    for process in (*workers, scene.main):
+        if cause := _cause(scene, process):
+            return cause
+    return None
+
+
+def _waits_for_work(worker: Process) -> bool:
+    """Whether it looks as an idle worker does: it polls its queue, and burns nothing."""
+    return not worker.is_burning and (worker.wait is None or worker.wait.syscall in _FOR_WORK)
+
+
+def _cause(scene: Scene, process: Process) -> Cause | None:
+    if process.is_burning:
+        return blame(scene, process, "burns CPU", f"burns {process.cores or 0:.1f} cores, at a "
+                     "line that only its Python stacks would tell", fix=_FIX)  # fmt: skip
+    says = kernel_wait(process)
+    if says is None:
+        return None
+    name = "file lock" if process.wait and process.wait.syscall in _FILE_LOCKS else "waits"
+    return blame(scene, process, name, f"{says}; at which line only its Python stacks would tell",
+                 fix=_FIX)  # fmt: skip
