@@ -37,7 +37,7 @@ Series = Callable[[Random, int], np.ndarray]
 STEPS, BATCHES, VALIDATION_BATCHES = 60, 1200, 20
 RESTART_S, TEARDOWN_S, CHECKPOINT_S, VALIDATION_S, STARTUP_S = 3.0, 0.3, 0.5, 0.3, 6.0
 EVENT_SPREAD = 0.1
-#: Cells differ when their ratio leaves this band (DESIGN, section 6).
+#: Cells differ when their ratio leaves this band.
 BAND = (0.98, 1.02)
 
 

@@ -24,7 +24,7 @@ class Choice:
 
 
 def default_choice(inspection: Inspection, axes: Mapping[str, Any]) -> Choice:
-    """The defaults of DESIGN section 7, with the axes that were given."""
+    """The defaults of `ctrkit train`, with the axes that were given."""
     values: dict[str, Any] = {"batch_size": inspection.default_batch_size} | dict(axes)
     if "loader" not in inspection.axes:
         values["loader"] = inspection.loaders[0]

@@ -6,7 +6,7 @@ from __future__ import annotations
 class CtrkitError(Exception):
     """Base of all errors that the command line reports in one line.
 
-    `exit_code` is the process's exit status (DESIGN section 7).
+    `exit_code` is the process's exit status.
     """
 
     exit_code = 1

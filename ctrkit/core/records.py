@@ -323,7 +323,7 @@ class ScriptSeen:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """A row of `trials.parquet`, in launch order (contract, DESIGN section 8)."""
+    """A row of `trials.parquet`, in launch order (contract: others read it)."""
 
     cell_id: str
     launch: int
@@ -379,7 +379,7 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
-    """`recommendation.json` (contract, DESIGN section 8). Projections are None when endless.
+    """`recommendation.json` (contract: others read it). Projections are None when endless.
 
     `launches` of its cell were made by the probe with the run folder of this name.
     """

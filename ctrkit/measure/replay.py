@@ -154,7 +154,7 @@ def steady_step_s(
 
 
 def cpu_floor_s(step_cpu_s: float, fetch_cpu_s: float, effective_cores: float) -> float:
-    """Least seconds of a step on device `cpu`, where loader and step share the cores (DESIGN 6)."""
+    """Least seconds of a step on device `cpu`, where loader and step share the cores."""
     return (step_cpu_s + fetch_cpu_s) / effective_cores
 
 

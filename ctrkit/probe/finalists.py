@@ -12,7 +12,7 @@ from ctrkit.core.config import Cell
 #: Cells that are really run, and launches of each, before more time is spent elsewhere.
 MOST_FINALISTS = 3
 MOST_LAUNCHES = 3
-#: Two cells whose ratio lies within this of 1 are tied (DESIGN, section 6).
+#: Two cells whose ratio lies within this of 1 are tied.
 TIE = 0.02
 #: A rival predicted to be this much faster is run before the leader is launched again.
 _CLEARLY_FASTER = 0.98

@@ -111,7 +111,7 @@ def predict(
 ) -> Prediction | None:
     """Combine the ceilings of a cell by replay; None where one of them was not measured.
 
-    On device `cpu` the step is at least what the cores need for both (DESIGN, section 6). Where
+    On device `cpu` the step is at least what the cores need for both. Where
     cells like it were really run, it is off by as much as the nearest of them was.
     """
     parts = _parts(cell, trials, cores)
