@@ -1,4 +1,4 @@
-"""The time of a real run as it goes on: its ledger, its end against the promise, warnings."""
+"""The time of a real run as it goes on: its ledger, its end against the projection, warnings."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Protocol
 
 from ctrkit.core.config import ChildSpec
 from ctrkit.core.progress import Progress
+from ctrkit.core.run_time import projected_time
 from ctrkit.core.runs import Incident, RunFolder
 from ctrkit.core.units import format_duration
 from ctrkit.report.ledger_view import end_words, moment_words, spending_words
@@ -24,7 +25,6 @@ from ctrkit.supervise.lateness import (
     forecast,
     late_by_s,
     late_cause,
-    promise_of,
 )
 from ctrkit.supervise.ledger import LEDGER, Clocks, LedgerKeeper
 from ctrkit.supervise.stop import StopRequest
@@ -87,7 +87,7 @@ class Timekeeper:
             run.path / LEDGER, Path(spec.folder), say=display.message, clocks=self._clocks,
             host=host,
         )  # fmt: skip
-        self._promise = promise_of(run.info.projection)
+        self._projected = projected_time(run.info.projection)
         self._progress: Progress | None = None
         self._began: float | None = None
         self._done = 0.0
@@ -119,7 +119,7 @@ class Timekeeper:
             return
         self._follow(tick.progress)
         standing = self.standing(tick.progress)
-        expected = forecast(standing, self._promise)
+        expected = forecast(standing, self._projected)
         if expected is not None and self.keeper.wall_s - self._told_s >= _TELL_S:
             self._told_s = self.keeper.wall_s
             left = [s - standing.elapsed_s
@@ -171,16 +171,16 @@ class Timekeeper:
         )
 
     def _warn_if_late(self, standing: SessionProgress, expected: Forecast | None) -> None:
-        """One warning, once the end leaves the promised interval."""
-        if self._warned or self._promise is None or expected is None:
+        """One warning, once the end leaves the projected interval."""
+        if self._warned or self._projected is None or expected is None:
             return
-        late_s = late_by_s(standing, self._promise, expected)
+        late_s = late_by_s(standing, self._projected, expected)
         if not late_s:
             return
         self._warned = True
         cause = self._cause(standing)
         reason = (
-            f"the run will end {format_duration(late_s)} after the promised interval, "
+            f"the run will end {format_duration(late_s)} after the projected interval, "
             f"{self._when(expected, standing)}"
         )
         self._display.message(f"late: {cause.words}; {reason}. What to do: {cause.advice}")
@@ -206,7 +206,7 @@ class Timekeeper:
 
     def _cause(self, standing: SessionProgress) -> LateCause:
         rows = self.keeper.rows_so_far()
-        return late_cause(rows, standing, self._promise, self.keeper.launch - 1)
+        return late_cause(rows, standing, self._projected, self.keeper.launch - 1)
 
     def _when(self, expected: Forecast, standing: SessionProgress) -> str:
         left_s = expected.total_s - standing.elapsed_s

@@ -46,6 +46,7 @@ from ctrkit.core.files import plain_disk_errors, read_json
 from ctrkit.core.locks import only_writer
 from ctrkit.core.records import Inspection
 from ctrkit.core.registry import plugin_of
+from ctrkit.core.run_time import projected_time
 from ctrkit.core.runs import Incident, RunFolder, known_runs
 from ctrkit.core.units import format_duration
 from ctrkit.report.incidents import live_line, summary_words
@@ -213,16 +214,16 @@ def _choose(
 def _announce(choice: Choice, plan: TrainPlan, run: RunFolder, options: TrainOptions) -> None:
     """What was chosen and why, and when it should end."""
     print(f"cell {choice.cell.cell_id}: {choice.why}", file=sys.stderr)
-    projection = choice.projection
-    if projection is not None and projection.projected_epoch_s is not None:
-        total_s = (projection.projected_startup_s or 0) + plan.epochs * projection.projected_epoch_s
+    projection, projected = choice.projection, projected_time(choice.projection)
+    if projection is not None and projected is not None:
+        total_s = projected.total_s(plan.epochs)
         end = time.strftime("%a %d %b %H:%M", time.localtime(time.time() + total_s))
         low = format_duration(projection.projected_epoch_s_low)
         high = format_duration(projection.projected_epoch_s_high)
         print(
             f"projected: {plan.epochs} epoch{'s' if plan.epochs > 1 else ''} in "
             f"{format_duration(total_s)}, until {end}; "
-            f"an epoch {format_duration(projection.projected_epoch_s)} ({low} .. {high})",
+            f"an epoch {format_duration(projected.epoch_s)} ({low} .. {high})",
             file=sys.stderr,
         )
     else:

@@ -15,8 +15,9 @@ from ctrkit.core.environment import cache_folder
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import read_json, read_table, write_table
 from ctrkit.core.locks import LockTakenError, locked
-from ctrkit.core.records import Recommendation, RunInfo
+from ctrkit.core.records import RunInfo
 from ctrkit.core.registry import title_of
+from ctrkit.core.run_time import projected_time
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -93,12 +94,13 @@ def row_of_run(
         epoch_wall_s: `wall_s` of `epochs.csv`.
         incidents: entries of its `incidents.jsonl`.
     """
-    promised, cell = info.projection, info.cell
-    if promised is None or cell is None or not promised.projected_epoch_s:
+    projection, cell, time = info.projection, info.cell, projected_time(info.projection)
+    if projection is None or cell is None or time is None:
         return None
     epochs = len(epoch_wall_s)
     whole = info.status == "done" and epochs > 0 and _ended_with_an_epoch(path, info, epochs)
-    total = _total_of(promised, epochs)
+    total_s = time.total_s(epochs) if epochs else None
+    low_s, high_s = (None, None) if total_s is None else time.range_s(total_s)
     spec = info.workload
     return CalibrationRow(
         when=info.created,
@@ -109,15 +111,15 @@ def row_of_run(
         phase=title_of(spec) or spec.target.rpartition("/")[2],
         cell_id=cell.cell_id,
         cell=encode(cell),
-        probe=promised.probe,
-        launches=promised.launches,
-        flags=list(promised.flags),
-        projected_epoch_s=promised.projected_epoch_s,
-        projected_epoch_s_low=promised.projected_epoch_s_low,
-        projected_epoch_s_high=promised.projected_epoch_s_high,
-        projected_total_s=total[0],
-        projected_total_s_low=total[1],
-        projected_total_s_high=total[2],
+        probe=projection.probe,
+        launches=projection.launches,
+        flags=list(projection.flags),
+        projected_epoch_s=time.epoch_s,
+        projected_epoch_s_low=projection.projected_epoch_s_low,
+        projected_epoch_s_high=projection.projected_epoch_s_high,
+        projected_total_s=total_s,
+        projected_total_s_low=low_s,
+        projected_total_s_high=high_s,
         actual_epoch_s=sum(epoch_wall_s) / epochs if epochs else None,
         actual_total_s=info.wall_s if whole else None,
         epochs=epochs,
@@ -134,18 +136,6 @@ def _ended_with_an_epoch(path: Path, info: RunInfo, epochs: int) -> bool:
     except UsageError:
         ended = {}
     return bool(ended.get("stopped_early")) or (planned is not None and epochs >= planned)
-
-
-def _total_of(promised: Recommendation, epochs: int) -> tuple[float | None, ...]:
-    """Start-up and so many epochs; the interval is as wide as that of the whole run, relatively."""
-    epoch_s, whole_s = promised.projected_epoch_s, promised.projected_total_s
-    if not epochs or epoch_s is None:
-        return None, None, None
-    mean_s = (promised.projected_startup_s or 0.0) + epochs * epoch_s
-    ends = (promised.projected_total_s_low, promised.projected_total_s_high)
-    return mean_s, *(
-        mean_s * end / whole_s if whole_s and end is not None else None for end in ends
-    )
 
 
 def _outcome(info: RunInfo) -> str:

@@ -381,6 +381,7 @@ class Option:
 class Recommendation:
     """`recommendation.json` (contract: others read it). Projections are None when endless.
 
+    `projected_first_epoch_s` stands only where the first epoch takes another time than the others.
     `launches` of its cell were made by the probe with the run folder of this name.
     """
 
@@ -395,6 +396,7 @@ class Recommendation:
     projected_total_s_low: float | None = None
     projected_total_s_high: float | None = None
     projected_startup_s: float | None = None
+    projected_first_epoch_s: float | None = None
     launches: int | None = None
     probe: str | None = None
     findings: list[Finding] = field(default_factory=list)

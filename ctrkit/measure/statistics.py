@@ -236,8 +236,8 @@ def prediction_interval(
     differ, relative to their mean, and nothing else.
 
     The variance is s_b^2 (1 + 1/L) + s_w^2 (1/n_eff + 1/N_eff): L launches and the one to come
-    differ by s_b, the n measured and the N projected steps within a launch by s_w (DESIGN, section
-    6). The two parts have degrees of freedom of their own, combined after Welch and Satterthwaite.
+    differ by s_b, the n measured and the N projected steps within a launch by s_w. The
+    two parts have degrees of freedom of their own, combined after Welch and Satterthwaite.
     """
     launched = len(launches)
     if launched == 0:

@@ -62,6 +62,8 @@ def recommend(
     columns: dict[str, Any] = projected_columns(chosen.projection)
     if chosen.projection is not None:
         columns["projected_startup_s"] = chosen.projection.startup.mean
+        if chosen.projection.first_epoch is not None:
+            columns["projected_first_epoch_s"] = chosen.projection.first_epoch.mean
     return Recommendation(
         cell=chosen.cell,
         reason=_reason(chosen, ranked, tied, search, inspection),
@@ -225,8 +227,9 @@ def _within(projection: Projection, deadline_s: float) -> Option:
 
 def fitting_epochs(projection: Projection, deadline_s: float) -> int:
     """Epochs that are over by the deadline even at the upper bound of the projection."""
-    per_epoch = projection.epoch.high
-    return max(0, math.floor((deadline_s - projection.startup.high) / per_epoch))
+    first = projection.first_epoch or projection.epoch
+    left_s = deadline_s - projection.startup.high - first.high
+    return max(0, 1 + math.floor(left_s / projection.epoch.high))
 
 
 def _other_devices(

@@ -14,7 +14,6 @@ from ctrkit.measure.statistics import mean_interval, sample_of
 from ctrkit.report.comparable import Change, cautions, changes, check_comparable
 from ctrkit.report.contents import RunContents
 from ctrkit.report.matrix_view import CellResult, cell_results, has_figures
-from ctrkit.report.train_view import is_partial
 
 FASTER, SLOWER, INDISTINGUISHABLE = "faster", "slower", "indistinguishable"
 FAILS_NOW, WORKS_NOW = "fails now", "works now"
@@ -294,10 +293,7 @@ def _epochs_row(base: RunContents, new: RunContents) -> Compared:
 
 
 def _whole_epochs(contents: RunContents) -> list[EpochRow]:
-    return [
-        row for row in contents.epochs
-        if (row["wall_s"] or 0) > 0 and not is_partial(row, contents.info.sizes)
-    ]  # fmt: skip
+    return [row for row in contents.whole_epochs if row["wall_s"]]
 
 
 def _run_time(epochs_s: Sequence[float]) -> LaunchTime:

@@ -21,6 +21,7 @@ from ctrkit.core.records import (
     RunInfo,
     TrialRecord,
 )
+from ctrkit.core.run_time import RunTime, measured_time, projected_time
 from ctrkit.core.runs import INCIDENTS, RunFolder, info_json
 from ctrkit.report.words import plural
 from ctrkit.supervise.ledger import LEDGER, LedgerRow, read_ledger, totals
@@ -61,6 +62,25 @@ class RunContents:
     has_checkpoint: bool
     missing: tuple[str, ...]
     ledger: tuple[LedgerRow, ...] = ()
+
+    @property
+    def whole_epochs(self) -> list[EpochRow]:
+        """The epochs that were not cut, with their times."""
+        return [
+            row for row in self.epochs
+            if row["wall_s"] is not None and not is_partial(row, self.info.sizes)
+        ]  # fmt: skip
+
+    @property
+    def measured_time(self) -> RunTime | None:
+        """The run at the mean pace of its whole epochs; None without any."""
+        return measured_time([row["wall_s"] or 0.0 for row in self.whole_epochs])
+
+
+def is_partial(row: EpochRow, sizes: RunSizes | None) -> bool:
+    """Whether the epoch was cut (`--max-steps`); its time says nothing of a whole one."""
+    rows, whole = row.get("rows"), sizes.train_rows if sizes else None
+    return rows is not None and whole is not None and rows < whole
 
 
 def read_contents(path: Path) -> RunContents:
@@ -109,10 +129,10 @@ def _open(path: Path, missing: list[str]) -> RunFolder:
     is_train = any(name in left for name in _TRAIN_PARTS)
     run = RunFolder(path.resolve(), _unknown_info("train" if is_train else "probe"))
     best = _tolerant(run.recommendation, [], "recommendation.json")
-    if best is not None and best.projected_total_s and best.projected_epoch_s:
-        epochs_s = best.projected_total_s - (best.projected_startup_s or 0.0)
-        epochs = max(1, round(epochs_s / best.projected_epoch_s))
-        run.info = dataclasses.replace(run.info, sizes=RunSizes(epochs=epochs))
+    projected = projected_time(best)
+    if best is not None and projected is not None and best.projected_total_s:
+        sizes = RunSizes(epochs=projected.epochs_in(best.projected_total_s))
+        run.info = dataclasses.replace(run.info, sizes=sizes)
     return run
 
 

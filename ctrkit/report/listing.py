@@ -9,6 +9,7 @@ from typing import Any
 from ctrkit.core.errors import UsageError
 from ctrkit.core.records import Recommendation, RunInfo
 from ctrkit.core.registry import title_of
+from ctrkit.core.run_time import projected_time
 from ctrkit.core.runs import RunFolder
 from ctrkit.core.units import format_duration
 from ctrkit.report.blocks import Column, Report, Section, Table
@@ -103,7 +104,5 @@ def _projected_s(info: RunInfo, best: Recommendation | None) -> float | None:
     """The whole real run as projected: by this probe, or before this training began."""
     if best is not None:
         return best.projected_total_s
-    projection, sizes = info.projection, info.sizes
-    if projection is None or projection.projected_epoch_s is None or sizes is None:
-        return None
-    return sizes.epochs * projection.projected_epoch_s + (projection.projected_startup_s or 0.0)
+    time, epochs = projected_time(info.projection), info.planned_epochs
+    return None if time is None or epochs is None else time.total_s(epochs)

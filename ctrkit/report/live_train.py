@@ -15,6 +15,7 @@ from rich.text import Text
 
 from ctrkit.core.progress import Progress, Stage
 from ctrkit.core.records import Recommendation
+from ctrkit.core.run_time import measured_time, projected_time
 from ctrkit.core.units import format_count, format_duration
 from ctrkit.report.live import Clock, Display
 from ctrkit.report.words import deviation_words, percent, range_words, rate_words
@@ -204,17 +205,14 @@ class TrainDisplay(Display):
 
     def _run_seconds_left(self, progress: Progress, left_s: float | None) -> float | None:
         """Whole epochs at their mean time, else as projected, and the rest of this one."""
-        epoch_s = self._projection.projected_epoch_s if self._projection else None
-        if self._epoch_times_s:
-            epoch_s = sum(self._epoch_times_s) / len(self._epoch_times_s)
-        if self._epochs is None or epoch_s is None or progress.stage is not Stage.STEP:
+        time = measured_time(self._epoch_times_s) or projected_time(self._projection)
+        if self._epochs is None or time is None or progress.stage is not Stage.STEP:
             return None
         if not progress.steps:
             return None
-        this_s = epoch_s * max(0.0, 1 - progress.step / progress.steps)
-        if left_s is not None:
-            this_s = max(this_s, left_s)
-        return this_s + max(0, self._epochs - progress.epoch) * epoch_s
+        done = progress.epoch - 1 + min(1.0, progress.step / progress.steps)
+        this_s = time.epochs_s(progress.epoch, begin=done)
+        return max(this_s, left_s or 0.0) + time.epochs_s(self._epochs, begin=progress.epoch)
 
     def _renderable(self) -> RenderableType:
         if not self._readings:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,9 +11,10 @@ from ctrkit.core.errors import UsageError
 from ctrkit.core.plugins import KnownEpoch, Plugin
 from ctrkit.core.records import RunInfo
 from ctrkit.core.registry import plugin_and_settings, plugin_of
+from ctrkit.core.run_time import RunTime, projected_time
 from ctrkit.core.units import format_count, format_duration
 from ctrkit.report.blocks import Block, Bullets, Code, Column, Paragraph, Report, Section, Table
-from ctrkit.report.contents import DIED, UNKNOWN, RunContents
+from ctrkit.report.contents import DIED, UNKNOWN, RunContents, is_partial
 from ctrkit.report.criteria import (
     Classification,
     best_epoch,
@@ -25,7 +25,6 @@ from ctrkit.report.criteria import (
 from ctrkit.report.incidents import summary_words
 from ctrkit.report.matrix_view import cell_results
 from ctrkit.report.shell_lines import command_lines
-from ctrkit.report.train_view import is_partial
 from ctrkit.report.words import (
     cell_words,
     clean,
@@ -77,62 +76,56 @@ def status_update(report: Report, contents: RunContents) -> Report:
 def _options(contents: RunContents) -> Section:
     """What can be done with a run that is not finished, and how long each then takes."""
     info, done = contents.info, len(contents.epochs)
-    planned, pace_s = _planned(info), _pace_s(contents)
+    planned = _planned(info)
+    time = contents.measured_time or projected_time(info.projection)
     spent_s = sum(row["wall_s"] or 0.0 for row in contents.epochs)
-    rows = [_option(f"continue as is: {plural(planned, 'epoch')}", planned - done, pace_s, spent_s)]
+    rows = [_option(f"continue as is: {plural(planned, 'epoch')}", done, planned, time, spent_s)]
     fewer = sorted({math.ceil(planned / 2), math.ceil(planned / 3)}, reverse=True)
     rows += [
-        _option(f"reduce the epochs: stop after {count}", count - done, pace_s, spent_s)
+        _option(f"reduce the epochs: stop after {count}", done, count, time, spent_s)
         for count in fewer
         if done < count < planned
     ]
-    rows.append(_other_cell(contents, planned - done, spent_s))
-    rows.append(_option(f"stop and report {plural(done, 'epoch')}", 0, 0.0, spent_s))
+    rows.append(_other_cell(contents, done, planned, spent_s))
+    rows.append(_option(f"stop and report {plural(done, 'epoch')}", done, done, time, spent_s))
     columns = (Column("option", right=False), Column("to go"), Column("whole run"))
     blocks: list[Block] = [Table(columns, tuple(rows))]
-    if _measured_pace_s(contents) is None:
-        known = "at the projected pace" if pace_s is not None else "no pace is known"
+    if contents.measured_time is None:
+        known = "no pace is known" if time is None else "at the projected pace"
         blocks.append(Paragraph(f"No whole epoch is finished: {known}.", "dim"))
     return Section("Options", tuple(blocks))
 
 
-def _option(text: str, epochs: int, pace_s: float | None, spent_s: float) -> tuple[str, str, str]:
-    if pace_s is None:
+def _option(
+    text: str, done: int, epochs: int, time: RunTime | None, spent_s: float
+) -> tuple[str, str, str]:
+    """A row: what is still to do until `epochs` are done, and what the whole run takes then."""
+    if epochs <= done:
+        return text, "none", format_duration(spent_s)
+    if time is None:
         return text, "not known", "not known"
-    left_s = max(0, epochs) * pace_s
-    return text, format_duration(left_s) if left_s else "none", format_duration(spent_s + left_s)
+    left_s = time.epochs_s(epochs, begin=done)
+    return text, format_duration(left_s), format_duration(spent_s + left_s)
 
 
-def _other_cell(contents: RunContents, epochs: int, spent_s: float) -> tuple[str, str, str]:
+def _other_cell(
+    contents: RunContents, done: int, planned: int, spent_s: float
+) -> tuple[str, str, str]:
     """Another device or cell; only what a probe recommended has a projected time."""
     info = contents.info
     best = info.projection
     if best is not None and best.projected_epoch_s is not None and best.cell != info.cell:
         text = f"change to the recommended cell: {cell_words(best.cell)}"
-        return _option(text, epochs, best.projected_epoch_s, spent_s)
+        return _option(text, done, planned, projected_time(best), spent_s)
     there = [d for d in info.device_names if info.cell is not None and d != info.cell.device]
     which = f" ({clean(', '.join(there), 40)} is there)" if there else ""
-    return _option(f"change the device{which}: `ctrkit probe` measures it", epochs, None, spent_s)
+    return _option(
+        f"change the device{which}: `ctrkit probe` measures it", done, planned, None, spent_s
+    )
 
 
 def _planned(info: RunInfo) -> int:
     return info.planned_epochs or 0
-
-
-def _measured_pace_s(contents: RunContents) -> float | None:
-    """Mean seconds of the whole epochs so far."""
-    whole = [
-        row["wall_s"] for row in contents.epochs
-        if row["wall_s"] is not None and not is_partial(row, contents.info.sizes)
-    ]  # fmt: skip
-    return statistics.fmean(whole) if whole else None
-
-
-def _pace_s(contents: RunContents) -> float | None:
-    measured_s, projection = _measured_pace_s(contents), contents.info.projection
-    if measured_s is not None:
-        return measured_s
-    return projection.projected_epoch_s if projection else None
 
 
 # ---- data integrity ------------------------------------------------------------------------------
@@ -220,11 +213,11 @@ def _summary(contents: RunContents) -> Iterator[str]:
         return
     status = "has died" if info.status == DIED else f"is {clean(info.status, 40)}"
     yield f"The run {status}: {len(contents.epochs)} of {plural(_planned(info), 'epoch')} finished."
-    pace_s, projection = _measured_pace_s(contents), info.projection
-    if pace_s is not None:
-        projected_s = projection.projected_epoch_s if projection else None
-        against = f", {deviation_words(pace_s, projected_s)} on projected" if projected_s else ""
-        yield f"An epoch takes {format_duration(pace_s)}{against}."
+    time, projected = contents.measured_time, projected_time(info.projection)
+    if time is not None:
+        words = deviation_words(time.epoch_s, projected.epoch_s) if projected else ""
+        against = f", {words} on projected" if words else ""
+        yield f"An epoch takes {format_duration(time.epoch_s)}{against}."
     top = best_epoch(contents.epochs)
     if top is not None:
         yield f"Best validation AUC: {top['val_auc']:.4f} in epoch {top['epoch']}."

@@ -17,7 +17,7 @@ from ctrkit.report.ledger_view import LOST, WORDS
 from ctrkit.report.matrix_view import NOT_RUN, cell_results, has_figures
 from ctrkit.report.probe_view import finding_words, status_words
 from ctrkit.report.shell_lines import command_lines, kept_options, short_path
-from ctrkit.report.train_view import interval_words, is_partial
+from ctrkit.report.train_view import interval_words
 from ctrkit.report.words import (
     cell_words,
     clean,
@@ -189,7 +189,7 @@ def _train(contents: RunContents) -> Summary:
     cards = [_train_status(contents)]
     if info.cell is not None:
         cards.append(_configuration(info.cell))
-    whole = [r for r in epochs if r["wall_s"] is not None and not is_partial(r, info.sizes)]
+    whole = contents.whole_epochs
     cards.append(_train_time(info, whole))
     cards += _train_limit(contents)
     best = max(
@@ -208,7 +208,7 @@ def _train(contents: RunContents) -> Summary:
         badges.append((words, "dim"))
     if contents.missing:
         badges.append((f"{plural(len(contents.missing), 'part')} missing", "bad"))
-    todo, lines = _train_todo(contents, whole)
+    todo, lines = _train_todo(contents)
     return Summary(tuple(cards), todo, tuple(lines), tuple(badges))
 
 
@@ -275,17 +275,15 @@ def _train_time(info: RunInfo, whole: Sequence[EpochRow]) -> Card:
     return Card("How long", value, details)
 
 
-def _train_todo(contents: RunContents, whole: Sequence[EpochRow]) -> tuple[str, list[str]]:
+def _train_todo(contents: RunContents) -> tuple[str, list[str]]:
     info = contents.info
     if info.status == "done":
         return "Nothing is left to do: the run is finished", []
     if contents.alive:
-        planned = info.sizes.epochs if info.sizes else None
-        if planned and whole:
-            left_s = (
-                (planned - len(contents.epochs)) * sum(r["wall_s"] or 0 for r in whole) / len(whole)
-            )
-            return f"Wait: about {format_duration(max(0.0, left_s))} to go at this pace", []
+        planned, time = info.planned_epochs, contents.measured_time
+        if planned and time is not None:
+            left_s = time.epochs_s(planned, begin=len(contents.epochs))
+            return f"Wait: about {format_duration(left_s)} to go at this pace", []
         return "Wait: it runs", []
     if contents.has_checkpoint:
         command = ["ctrkit", "train", "--resume", short_path(contents.path)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 
 from ctrkit.core.config import RunSizes
@@ -11,6 +10,7 @@ from ctrkit.core.plugins import KnownEpoch
 from ctrkit.core.progress import Stage
 from ctrkit.core.records import Recommendation
 from ctrkit.core.registry import plugin_of
+from ctrkit.core.run_time import projected_time
 from ctrkit.core.units import format_count, format_duration
 from ctrkit.report.blocks import (
     Block,
@@ -23,7 +23,7 @@ from ctrkit.report.blocks import (
     Table,
     Tone,
 )
-from ctrkit.report.contents import UNKNOWN, RunContents
+from ctrkit.report.contents import UNKNOWN, RunContents, is_partial
 from ctrkit.report.incidents import incidents_section, moved_words
 from ctrkit.report.ledger_view import ledger_section
 from ctrkit.report.matrix_view import failure_lines
@@ -132,12 +132,6 @@ def _epochs(contents: RunContents) -> Section:
     return Section("Epochs", tuple(blocks))
 
 
-def is_partial(row: EpochRow, sizes: RunSizes | None) -> bool:
-    """Whether the epoch was cut (`--max-steps`); its time says nothing of a whole one."""
-    rows, whole = row.get("rows"), sizes.train_rows if sizes else None
-    return rows is not None and whole is not None and rows < whole
-
-
 def _epoch_cells(row: EpochRow, sizes: RunSizes | None) -> tuple[str, ...]:
     lr = row["learning_rate"]
     return (
@@ -164,10 +158,7 @@ def _projection(contents: RunContents) -> Section:
     if projection is None or projection.projected_epoch_s is None:
         text = "This run was started without a projection; `ctrkit probe` makes one."
         return Section("Actual against projected", (Paragraph(text),))
-    whole = [
-        row for row in contents.epochs
-        if row["wall_s"] is not None and not is_partial(row, info.sizes)
-    ]  # fmt: skip
+    whole = contents.whole_epochs
     blocks: list[Block] = []
     if whole:
         blocks.append(_against_table(whole, projection))
@@ -175,8 +166,8 @@ def _projection(contents: RunContents) -> Section:
         projection.projected_epoch_s, projection.projected_epoch_s_low,
         projection.projected_epoch_s_high,
     ))]  # fmt: skip
-    rows.append(("projected run", _projected_run(projection, info.sizes)))
-    rows += _pace_rows(whole, contents)
+    rows.append(("projected run", _projected_run(projection, info.planned_epochs)))
+    rows += _pace_rows(contents)
     rows += [("caution", words) for words in flag_words(projection.flags)]
     rows += [("caution", words) for words in [moved_words(contents.incidents)] if words]
     if not whole:
@@ -184,13 +175,13 @@ def _projection(contents: RunContents) -> Section:
     return Section("Actual against projected", (*blocks, Facts(tuple(rows))))
 
 
-def _projected_run(projection: Recommendation, sizes: RunSizes | None) -> str:
+def _projected_run(projection: Recommendation, epochs: int | None) -> str:
     """The projected run; where this one has another number of epochs, that of its own number."""
-    total_s, epoch_s = projection.projected_total_s, projection.projected_epoch_s or 0.0
+    time, total_s = projected_time(projection), projection.projected_total_s
     if total_s is None:
         return "-"
-    if sizes is not None and epoch_s > 0 and round(total_s / epoch_s) != sizes.epochs:
-        return format_duration(sizes.epochs * epoch_s + (projection.projected_startup_s or 0.0))
+    if epochs is not None and time is not None and time.epochs_in(total_s) != epochs:
+        return format_duration(time.total_s(epochs))
     return projection_words(
         total_s, projection.projected_total_s_low, projection.projected_total_s_high
     )
@@ -219,20 +210,19 @@ def interval_words(took_s: float, projection: Recommendation) -> str:
     return "longer" if took_s > high else "shorter" if took_s < low else "inside"
 
 
-def _pace_rows(whole: Sequence[EpochRow], contents: RunContents) -> list[tuple[str, str]]:
+def _pace_rows(contents: RunContents) -> list[tuple[str, str]]:
     """The mean epoch, and at this pace the whole run; the run's own time where it is over."""
-    if not whole:
+    time, info = contents.measured_time, contents.info
+    if time is None:
         return []
-    projection, info = contents.info.projection, contents.info
-    mean_s = statistics.fmean(row["wall_s"] or 0.0 for row in whole)
-    projected_s = projection.projected_epoch_s if projection else None
-    against = f" ({deviation_words(mean_s, projected_s)})" if projected_s else ""
-    rows = [("mean epoch", format_duration(mean_s) + against)]
-    planned = info.sizes.epochs if info.sizes else None
+    projected = projected_time(info.projection)
+    against = f" ({deviation_words(time.epoch_s, projected.epoch_s)})" if projected else ""
+    rows = [("mean epoch", format_duration(time.epoch_s) + against)]
+    planned = info.planned_epochs
     if planned and info.status != "done":
-        left = max(0, planned - len(contents.epochs))
+        left_s = time.epochs_s(planned, begin=len(contents.epochs))
         rows.append(
-            ("at this pace", f"{format_duration(planned * mean_s)} for {plural(planned, 'epoch')}, "
-             f"{format_duration(left * mean_s)} still to go")
+            ("at this pace", f"{format_duration(time.epochs_s(planned))} for "
+             f"{plural(planned, 'epoch')}, {format_duration(left_s)} still to go")
         )  # fmt: skip
     return rows

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ctrkit.core.records import Recommendation
+from ctrkit.core.run_time import RunTime
 from ctrkit.core.units import format_bytes, format_duration, format_percent
 from ctrkit.supervise.ledger import LedgerRow, totals
 
@@ -18,36 +18,6 @@ _WAIT_MATTERS, _WAIT_ROSE = 0.3, 0.1
 _CORES_MATTER = 0.5
 _SWAPPING_PER_S, _SWAPPED_MATTERS = 5e5, 1e8
 _THROTTLED_SHARE = 0.3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Promise:
-    """What was projected when the run was launched, in seconds; `low` and `high` are factors."""
-
-    startup_s: float
-    epoch_s: float
-    low: float = 1.0
-    high: float = 1.0
-
-    def total_s(self, epochs: float) -> float:
-        """Start-up and so many epochs."""
-        return self.startup_s + epochs * self.epoch_s
-
-
-def promise_of(projection: Recommendation | None) -> Promise | None:
-    """The promise in a projection; None where there is none, as for an endless loader."""
-    if projection is None or not projection.projected_epoch_s:
-        return None
-    middle = projection.projected_total_s or projection.projected_epoch_s
-    low, high = projection.projected_total_s_low, projection.projected_total_s_high
-    if projection.projected_total_s is None:
-        low, high = projection.projected_epoch_s_low, projection.projected_epoch_s_high
-    return Promise(
-        startup_s=projection.projected_startup_s or 0.0,
-        epoch_s=projection.projected_epoch_s,
-        low=1.0 if low is None else low / middle,
-        high=1.0 if high is None else high / middle,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +41,6 @@ class SessionProgress:
         seen = self.steps >= _PACE_STEPS and self.productive_s >= _PACE_S
         return self.done > self.began and (seen or self.productive_s >= _PACE_LONG_S)
 
-    @property
-    def left(self) -> float:
-        """Epochs to go."""
-        return max(0.0, self.epochs - self.done)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
@@ -86,40 +51,39 @@ class Forecast:
     high_s: float
 
 
-def forecast(standing: SessionProgress, promise: Promise | None) -> Forecast | None:
-    """What has passed, and what is left at the run's own pace, or as promised until that is known.
+def forecast(standing: SessionProgress, projected: RunTime | None) -> Forecast | None:
+    """What has passed, and what is left at the run's own pace, or as projected until that is known.
 
     What came once (a sleep, a stop, a restart) is in what has passed, not in the pace. None where
     neither pace is known.
     """
+    past_s, end = standing.elapsed_s, max(standing.epochs, standing.done)
     if standing.is_pace_known:
         epoch_s = standing.productive_s / (standing.done - standing.began)
-    elif promise is not None:
-        epoch_s = promise.epoch_s
+        left_s = RunTime(epoch_s=epoch_s).epochs_s(end, begin=standing.done)
+    elif projected is not None:
+        left_s = projected.epochs_s(end, begin=standing.done)
         if standing.done <= standing.began:
-            # nothing is done yet: a start-up that takes no longer than was promised is not late
-            startup_s = max(standing.elapsed_s, promise.startup_s)
-            return _around(startup_s, standing.left * epoch_s, promise)
+            # nothing is done yet: a start-up that takes no longer than projected is not late
+            past_s = max(past_s, projected.startup_s)
     else:
         return None
-    return _around(standing.elapsed_s, standing.left * epoch_s, promise)
-
-
-def _around(past_s: float, left_s: float, promise: Promise | None) -> Forecast:
-    low, high = (promise.low, promise.high) if promise is not None else (1.0, 1.0)
+    low, high = (projected.low, projected.high) if projected is not None else (None, None)
     return Forecast(
-        total_s=past_s + left_s, low_s=past_s + left_s * low, high_s=past_s + left_s * high
+        total_s=past_s + left_s,
+        low_s=past_s + left_s * (1.0 if low is None else low),
+        high_s=past_s + left_s * (1.0 if high is None else high),
     )
 
 
-def late_by_s(standing: SessionProgress, promise: Promise, expected: Forecast) -> float:
-    """Seconds by which the run will end after the promised interval; 0 where it will not.
+def late_by_s(standing: SessionProgress, projected: RunTime, expected: Forecast) -> float:
+    """Seconds by which the run will end after the projected interval; 0 where it will not.
 
     A little beyond it is not told: half a minute, or a fiftieth.
     """
-    promised_s = promise.total_s(standing.epochs - standing.began)
-    beyond_s = expected.total_s - promised_s * promise.high
-    return beyond_s if beyond_s > max(_SLACK_S, _SLACK_SHARE * promised_s) else 0.0
+    projected_s = projected.total_s(standing.epochs, begin=standing.began)
+    beyond_s = expected.total_s - projected_s * (1.0 if projected.high is None else projected.high)
+    return beyond_s if beyond_s > max(_SLACK_S, _SLACK_SHARE * projected_s) else 0.0
 
 
 @dataclass(frozen=True)
@@ -131,19 +95,19 @@ class LateCause:
 
 
 def late_cause(
-    rows: Sequence[LedgerRow], standing: SessionProgress, promise: Promise | None, restarts: int
+    rows: Sequence[LedgerRow], standing: SessionProgress, projected: RunTime | None, restarts: int
 ) -> LateCause:
-    """What cost the most time beyond what was promised.
+    """What cost the most time beyond what was projected.
 
     Args:
         rows: of this session's ledger.
         standing: of this session.
-        promise: what it is measured against; None counts only what came once.
+        projected: what it is measured against; None counts only what came once.
         restarts: how often the run was restarted in this session.
     """
     spent = totals(rows)
-    startup_s = spent["startup"] - (promise.startup_s if promise is not None else 0.0)
-    due_s = (standing.done - standing.began) * promise.epoch_s if promise is not None else 0.0
+    startup_s = spent["startup"] - (projected.startup_s if projected is not None else 0.0)
+    due_s = 0.0 if projected is None else projected.epochs_s(standing.done, begin=standing.began)
     losses = {
         "asleep": spent["asleep"],
         "stopped": spent["stopped"],
@@ -162,7 +126,7 @@ def late_cause(
         return LateCause(f"restarted {times}: {took} lost", _RESTART_ADVICE)
     if most == "startup":
         return LateCause(f"the start took {took} longer than projected", _STARTUP_ADVICE)
-    return _slow_cause(rows, standing, promise)
+    return _slow_cause(rows, standing, projected)
 
 
 _SLEEP_ADVICE = (
@@ -177,7 +141,7 @@ _STARTUP_ADVICE = "the data, imports or the model came slowly; it happens once"
 
 
 def _slow_cause(
-    rows: Sequence[LedgerRow], standing: SessionProgress, promise: Promise | None
+    rows: Sequence[LedgerRow], standing: SessionProgress, projected: RunTime | None
 ) -> LateCause:
     """Why steps take longer than they should: swap, heat, the loader, others, or themselves."""
     stepping = [row for row in rows if row.steps] or list(rows)
@@ -209,9 +173,9 @@ def _slow_cause(
     most = max(parts, key=lambda name: spent[name])
     share = format_percent(_share(stepping, most))
     slower = ""
-    if promise is not None and standing.done > standing.began:
-        epochs = standing.done - standing.began
-        factor = standing.productive_s / epochs / promise.epoch_s
+    if projected is not None and standing.done > standing.began:
+        due_s = projected.epochs_s(standing.done, begin=standing.began)
+        factor = standing.productive_s / due_s
         slower = f"an epoch takes {factor:.1f} times what was projected; "
     return LateCause(
         f"{slower}{most} takes {share} of the time, and no figure of the machine explains it",

@@ -13,7 +13,8 @@ from ctrkit.core.records import Recommendation
 from ctrkit.core.units import format_duration
 from ctrkit.report.charts.scales import time_ticks, time_unit
 from ctrkit.report.charts.svg import FONT_PX, TOKENS, Canvas, Chart, Key, draw
-from ctrkit.report.train_view import interval_words, is_partial
+from ctrkit.report.contents import is_partial
+from ctrkit.report.train_view import interval_words
 from ctrkit.report.words import clean, range_words
 
 if TYPE_CHECKING:

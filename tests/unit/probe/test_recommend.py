@@ -1,4 +1,5 @@
 import dataclasses
+from dataclasses import replace
 
 import pytest
 
@@ -144,6 +145,14 @@ def test_epochs_fit_by_the_upper_bound():
     fitting = fitting_epochs(projection, 600.0)
     assert projection.startup.high + fitting * projection.epoch.high <= 600.0
     assert projection.startup.high + (fitting + 1) * projection.epoch.high > 600.0
+
+
+def test_a_first_epoch_that_is_longer_counts_for_the_deadline():
+    projection = project([trial(make_cell(), 1.0).result.measurement], SIZES)
+    fitting = fitting_epochs(projection, 600.0)
+    longer = replace(projection, first_epoch=projection.epoch.scaled(2))
+    assert fitting_epochs(longer, 600.0) == fitting - 1
+    assert fitting_epochs(longer, 1.5 * projection.epoch.high) == 0
 
 
 def test_several_batch_sizes_come_with_the_words(inspection):

@@ -7,20 +7,17 @@ from typing import Any
 
 import pytest
 
-from ctrkit.core.config import make_cell
-from ctrkit.core.records import Recommendation
+from ctrkit.core.run_time import RunTime
 from ctrkit.supervise.lateness import (
-    Promise,
     SessionProgress,
     forecast,
     late_by_s,
     late_cause,
-    promise_of,
 )
 from ctrkit.supervise.ledger import LedgerRow
 
 HOUR = 3600.0
-PROMISE = Promise(startup_s=10.0, epoch_s=HOUR, low=0.95, high=1.05)
+PROJECTED = RunTime(startup_s=10.0, epoch_s=HOUR, low=0.95, high=1.05)
 BEGAN = time.mktime((2026, 3, 5, 1, 0, 0, 0, 0, -1))  # at 01:00 local time
 
 
@@ -49,32 +46,18 @@ def row(minute: int = 0, **values: Any) -> LedgerRow:
 HEALTHY = [row(minute) for minute in range(60)]
 
 
-def test_the_promise_is_what_was_projected() -> None:
-    projection = Recommendation(
-        cell=make_cell(), reason="", projected_epoch_s=100.0, projected_epoch_s_low=80.0,
-        projected_epoch_s_high=120.0, projected_total_s=1010.0, projected_total_s_low=909.0,
-        projected_total_s_high=1212.0, projected_startup_s=10.0,
-    )  # fmt: skip
-    promise = promise_of(projection)
-    assert promise is not None
-    assert promise.total_s(3) == 310.0
-    assert (promise.low, promise.high) == (pytest.approx(0.9), pytest.approx(1.2))
-    assert promise_of(None) is None
-    assert promise_of(Recommendation(cell=make_cell(), reason="")) is None
-
-
 def test_the_end_is_at_the_runs_own_pace_once_that_is_known() -> None:
-    early = forecast(standing(done=0.01, elapsed_s=50.0, productive_s=40.0, steps=5), PROMISE)
+    early = forecast(standing(done=0.01, elapsed_s=50.0, productive_s=40.0, steps=5), PROJECTED)
     assert early is not None
-    assert early.total_s == pytest.approx(50.0 + 9.99 * HOUR)  # as promised still
-    slow = forecast(standing(productive_s=2 * HOUR, elapsed_s=2 * HOUR), PROMISE)
+    assert early.total_s == pytest.approx(50.0 + 9.99 * HOUR)  # as projected still
+    slow = forecast(standing(productive_s=2 * HOUR, elapsed_s=2 * HOUR), PROJECTED)
     assert slow is not None
     assert slow.total_s == pytest.approx(20 * HOUR)
     assert slow.low_s == pytest.approx(2 * HOUR + 18 * HOUR * 0.95)
     assert slow.high_s == pytest.approx(2 * HOUR + 18 * HOUR * 1.05)
 
 
-def test_without_a_promise_the_end_is_known_after_some_steps_only() -> None:
+def test_without_a_projection_the_end_is_known_after_some_steps_only() -> None:
     assert forecast(standing(done=0.01, productive_s=40.0, steps=5), None) is None
     found = forecast(standing(), None)
     assert found is not None
@@ -84,9 +67,9 @@ def test_without_a_promise_the_end_is_known_after_some_steps_only() -> None:
 def test_few_very_slow_steps_are_a_pace_too() -> None:
     # 283 s a batch, as in the story: 514 batches an epoch
     slow = standing(done=3 / 514, elapsed_s=860.0, productive_s=849.0, steps=3)
-    found = forecast(slow, PROMISE)
+    found = forecast(slow, PROJECTED)
     assert found is not None
-    assert late_by_s(slow, PROMISE, found) > 300 * HOUR
+    assert late_by_s(slow, PROJECTED, found) > 300 * HOUR
 
 
 @pytest.mark.parametrize(
@@ -100,21 +83,21 @@ def test_few_very_slow_steps_are_a_pace_too() -> None:
 )
 def test_a_run_is_late_once_its_end_leaves_the_interval(elapsed_s: float, late_s: float) -> None:
     now = standing(elapsed_s=elapsed_s)
-    expected = forecast(now, PROMISE)
+    expected = forecast(now, PROJECTED)
     assert expected is not None
-    assert late_by_s(now, PROMISE, expected) == pytest.approx(late_s)
+    assert late_by_s(now, PROJECTED, expected) == pytest.approx(late_s)
 
 
 def test_a_resumed_run_is_held_to_what_it_has_still_to_do() -> None:
     resumed = standing(began=8.0, done=8.0, elapsed_s=5.0, productive_s=0.0, steps=0)
-    expected = forecast(resumed, PROMISE)
+    expected = forecast(resumed, PROJECTED)
     assert expected is not None
-    assert expected.total_s == pytest.approx(PROMISE.total_s(2))
-    assert late_by_s(resumed, PROMISE, expected) == 0.0
+    assert expected.total_s == pytest.approx(PROJECTED.total_s(2))
+    assert late_by_s(resumed, PROJECTED, expected) == 0.0
 
 
 def cause(rows: list[LedgerRow], restarts: int = 0, **values: Any) -> str:
-    found = late_cause(rows, standing(**values), PROMISE, restarts)
+    found = late_cause(rows, standing(**values), PROJECTED, restarts)
     assert found.advice
     return found.words
 
