@@ -7,6 +7,11 @@ from typing import Annotated
 
 import typer
 
+TABLE = "What --table holds"
+Column = Annotated[
+    str | None, typer.Option(metavar="COLUMN", rich_help_panel=TABLE, help="The column of it.")
+]
+
 data_app = typer.Typer(no_args_is_help=True, help="Make, ingest and look at data sets.")
 
 
@@ -48,16 +53,56 @@ def prepare(
         str, typer.Option(help="behaviors (needs behavior_log.csv) or impressions.")
     ] = "behaviors",
     table: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Any interactions log: CSV or Parquet.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Any log: CSV or Parquet; a file, a folder or a 'pattern*'."
+        ),
     ] = None,
-    user: Annotated[str | None, typer.Option(metavar="COLUMN", help="For --table.")] = None,
-    item: Annotated[str | None, typer.Option(metavar="COLUMN", help="For --table.")] = None,
-    time: Annotated[str | None, typer.Option(metavar="COLUMN", help="For --table.")] = None,
-    label: Annotated[str | None, typer.Option(metavar="COLUMN", help="For --table.")] = None,
-    category: Annotated[str | None, typer.Option(metavar="COLUMN", help="For --table.")] = None,
+    user: Column = None,
+    item: Column = None,
+    time: Column = None,
+    label: Column = None,
+    category: Column = None,
+    header: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", rich_help_panel=TABLE,
+                     help="Names of all columns, where the file has no line of them."),
+    ] = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", rich_help_panel=TABLE,
+                     help="Between the fields, such as '::' or tab. Default: found out."),
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", rich_help_panel=TABLE,
+                     help="Such as latin-1, utf-16 or gbk. Default: found out."),
+    ] = None,
+    time_format: Annotated[
+        str | None,
+        typer.Option(metavar="FORMAT", rich_help_panel=TABLE,
+                     help="Such as '%d/%m/%Y %H:%M' or YYMMDDHH. Default: found out."),
+    ] = None,
+    time_unit: Annotated[
+        str | None,
+        typer.Option(metavar="UNIT", rich_help_panel=TABLE,
+                     help="Times count these since 1970: s, ms, us, ns, min, h, d; or excel."),
+    ] = None,
     label_threshold: Annotated[
-        float | None, typer.Option(metavar="X", help="Label is 1 where the column is >= X.")
+        float | None,
+        typer.Option(metavar="X", rich_help_panel=TABLE,
+                     help="A row is positive where the label is >= X."),
     ] = None,
+    positive: Annotated[
+        str | None,
+        typer.Option(metavar="VALUE,...", rich_help_panel=TABLE,
+                     help="A row is positive where the label is one of these."),
+    ] = None,
+    accept_loss: Annotated[
+        bool,
+        typer.Option("--accept-loss", rich_help_panel=TABLE,
+                     help="Go on where more than 20 % of the rows cannot be used."),
+    ] = False,
     split: Annotated[str, typer.Option(help="time or random.")] = "time",
     seed: Annotated[int, typer.Option(help="Of the random split and the sample.")] = 42,
     memory_limit: Annotated[
@@ -66,14 +111,16 @@ def prepare(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Begin anew, not from what an interrupted one left.")
     ] = False,
-) -> None:
+) -> None:  # fmt: skip
     """Ingest Tianchi's four files (--source) or any interactions log (--table) into a store."""
     from ctrkit.commands.data import prepare as run
 
     run(
         out=out, source=source, sample_users=sample_users, history=history, table=table, user=user,
-        item=item, time=time, label=label, category=category, label_threshold=label_threshold,
-        split=split, seed=seed, memory_limit=memory_limit, fresh=fresh,
+        item=item, time=time, label=label, category=category, header=header,
+        delimiter=delimiter, encoding=encoding, time_format=time_format, time_unit=time_unit,
+        label_threshold=label_threshold, positive=positive, accept_loss=accept_loss, split=split,
+        seed=seed, memory_limit=memory_limit, fresh=fresh,
     )  # fmt: skip
 
 

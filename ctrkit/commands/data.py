@@ -20,15 +20,27 @@ from ctrkit.core.units import (
     format_count,
     format_duration,
     format_percent,
+    format_time,
     parse_bytes,
 )
-from ctrkit.ctr.data.store import SPLITS, Store, StoreMeta, read_meta
-from ctrkit.report.blocks import Block, Code, Column, Facts, Paragraph, Report, Section, Table
+from ctrkit.ctr.data.store import SPLITS, Reading, Store, StoreMeta
+from ctrkit.report.blocks import (
+    Block,
+    Bullets,
+    Code,
+    Column,
+    Facts,
+    Paragraph,
+    Report,
+    Section,
+    Table,
+)
 from ctrkit.report.building import build_display
 from ctrkit.report.terminal import print_report
 
 FORMATS = ("store", "tianchi")
 _TABLE_COLUMNS = ("user", "item", "time", "label")
+_NOTABLE_LOSS = 0.01  # a larger share of dropped rows is shown as a warning
 _LEAST_MEMORY_BYTES = 64 * 1024**2  # below this DuckDB cannot even sort a chunk
 
 
@@ -90,7 +102,14 @@ def prepare(
     time: str | None = None,
     label: str | None = None,
     category: str | None = None,
+    header: str | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    time_format: str | None = None,
+    time_unit: str | None = None,
     label_threshold: float | None = None,
+    positive: str | None = None,
+    accept_loss: bool = False,
     split: str = "time",
     seed: int = 42,
     memory_limit: str = "2GB",
@@ -98,15 +117,24 @@ def prepare(
 ) -> None:
     """Ingest the Tianchi files of `source`, or the interactions log `table`, into a store.
 
-    The arguments are those of `prepare_tianchi` and of `prepare_table`; `memory_limit` is a size
-    such as `2GB`. What an interrupted call left is used unless `fresh`.
+    The arguments are those of `prepare_tianchi` and of `TableOptions`. `header` and `positive` are
+    lists with commas, `memory_limit` is a size such as `2GB`. What an interrupted call left is used
+    unless `fresh`.
 
     Raises:
         UsageError: options that contradict each other or are out of range, and all that the two
             functions raise.
     """
-    named = {"user": user, "item": item, "time": time, "label": label, "category": category}
-    _check_which(source, table, named, sample_users, label_threshold)
+    columns = {"user": user, "item": item, "time": time, "label": label, "category": category}
+    text = {"header": _names(header), "delimiter": delimiter, "encoding": encoding}
+    meaning: dict[str, Any] = {
+        "time_format": time_format,
+        "time_unit": time_unit,
+        "label_threshold": label_threshold,
+        "positive": _names(positive),
+    }
+    said = {**columns, **text, **meaning, "accept_loss": accept_loss or None}
+    _check_which(source, table, said, sample_users)
     check_out_folder(out)
     limits: dict[str, Any] = {
         "memory_limit_bytes": _memory_limit_bytes(memory_limit),
@@ -122,13 +150,12 @@ def prepare(
                 fresh=fresh, watcher=display, **limits,
             )  # fmt: skip
         elif table is not None:
-            from ctrkit.ctr.data.interactions import prepare_table
+            from ctrkit.ctr.data.interactions import TableOptions, prepare_table
 
-            columns: dict[str, Any] = named
-            prepare_table(
-                table, out, label_threshold=label_threshold, split=split, seed=seed,
-                fresh=fresh, watcher=display, **columns, **limits,
-            )  # fmt: skip
+            options = TableOptions.of(
+                columns, text, meaning, accept_loss=accept_loss, split=split, seed=seed
+            )
+            prepare_table(table, out, options, fresh=fresh, watcher=display, **limits)
     _print_made(out, began_s)
 
 
@@ -137,18 +164,21 @@ def info(store: Path, *, as_json: bool = False) -> None:
 
     Args:
         store: the store's folder.
-        as_json: one JSON document on stdout: `meta.json` with `path` and `size_bytes`.
+        as_json: one JSON document on stdout: `meta.json` with `path`, `size_bytes`,
+            `first_time_s` and `last_time_s`.
 
     Raises:
         UsageError: no store, one of another schema version, or a damaged one.
     """
-    meta = Store.open(store).meta
+    opened = Store.open(store)
     if as_json:
-        document = {"path": str(store), "size_bytes": _size_bytes(store)} | encode(meta)
+        first_s, last_s = _time_range_s(opened)
+        document = {"path": str(store), "size_bytes": _size_bytes(store)} | encode(opened.meta)
+        document |= {"first_time_s": first_s, "last_time_s": last_s}
         text = json.dumps(finite(document), indent=2, ensure_ascii=True, allow_nan=False)
         sys.stdout.write(text + "\n")
     else:
-        print_report([_summary(store, meta)])
+        print_report([_summary(store, opened)])
 
 
 def _now_s() -> float:
@@ -158,23 +188,27 @@ def _now_s() -> float:
 def _check_which(
     source: Path | None,
     table: Path | None,
-    named: dict[str, str | None],
+    said: dict[str, Any],
     sample_users: float | None,
-    label_threshold: float | None,
 ) -> None:
+    """Check that the options belong to one of the two; `said` are those of `--table`."""
     if (source is None) == (table is None):
         raise UsageError("name either --source DIR (Tianchi's CSV files) or --table FILE")
     if table is not None:
-        missing = next((column for column in _TABLE_COLUMNS if not named[column]), None)
+        missing = next((column for column in _TABLE_COLUMNS if not said[column]), None)
         if missing:
             raise UsageError(f"--table needs --{missing} COLUMN: which column is the {missing}?")
         if sample_users is not None:
             raise UsageError("--sample-users belongs to --source, not to --table")
         return
-    given = [f"--{column}" for column, value in named.items() if value is not None]
-    given += ["--label-threshold"] if label_threshold is not None else []
+    given = next((name for name, value in said.items() if value is not None), None)
     if given:
-        raise UsageError(f"{given[0]} belongs to --table, not to --source")
+        raise UsageError(f"--{given.replace('_', '-')} belongs to --table, not to --source")
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    """The names of a list with commas."""
+    return None if text is None else tuple(name.strip() for name in text.split(","))
 
 
 def _memory_limit_bytes(text: str) -> int:
@@ -191,7 +225,7 @@ def _memory_limit_bytes(text: str) -> int:
 
 def _print_made(out: Path, began_s: float) -> None:
     took = format_duration(_now_s() - began_s)
-    report = _summary(out, read_meta(out))
+    report = _summary(out, Store.open(out))
     closing = Section("Next", (Paragraph(f"made in {took}"), _command("probe --data", out)))
     print_report([Report(report.title, report.subtitle, (*report.sections, closing))])
 
@@ -208,15 +242,19 @@ def _command(words: str, path: Path) -> Code:
     return Code((f"ctrkit {words} {shlex.quote(str(path))}",), "sh")
 
 
-def _summary(path: Path, meta: StoreMeta) -> Report:
+def _summary(path: Path, store: Store) -> Report:
     """The summary of a store, for the terminal."""
+    meta = store.meta
     lengths = meta.history_length_stats
+    first, last = (format_time(time_s) for time_s in _time_range_s(store))
     facts = Facts(
         (
             ("source", meta.source),
             ("created", meta.created),
             ("size", format_bytes(_size_bytes(path))),
             ("fingerprint", meta.fingerprint),
+            ("times", f"{first} to {last}"),
+            *(("read", note) for note in (meta.reading.notes if meta.reading else ())),
             ("split", f"{meta.split}: {meta.split_detail}"),
             ("history", f"{meta.history.get('kind', '-')}, {format_count(meta.behaviors)} events"),
             ("history item", meta.history.get("item", "-")),
@@ -232,9 +270,17 @@ def _summary(path: Path, meta: StoreMeta) -> Report:
         Section("", (facts,)),
         Section("Rows", (_split_table(meta),)),
         Section("Vocabulary", (_vocabulary_table(meta),)),
-        Section("Rows that could not be used as they are", (_bad_rows_block(meta),)),
+        Section("Rows that could not be used as they are", _bad_rows_blocks(meta)),
     ]
+    if meta.reading and meta.reading.warnings:
+        warnings = Bullets(tuple(meta.reading.warnings), "warning")
+        sections.insert(1, Section("Look at your data", (warnings,)))
     return Report(f"Store {path}: {meta.name}", (), tuple(sections))
+
+
+def _time_range_s(store: Store) -> tuple[int, int]:
+    """Unix seconds of the first and the last impression."""
+    return int(store.time_s.min()), int(store.time_s.max())
 
 
 def _split_table(meta: StoreMeta) -> Table:
@@ -255,11 +301,32 @@ def _vocabulary_table(meta: StoreMeta) -> Table:
     return Table((Column("ids", right=False), Column("with padding and unknown")), rows)
 
 
-def _bad_rows_block(meta: StoreMeta) -> Block:
+def _bad_rows_blocks(meta: StoreMeta) -> tuple[Block, ...]:
+    reading = meta.reading
+    blocks = [] if reading is None else [_account_block(reading)]
     if not meta.bad_rows:
-        return Paragraph("none")
-    rows = tuple((format_count(count), reason) for reason, count in meta.bad_rows.items())
-    return Table((Column("rows"), Column("why", right=False)), rows)
+        return (*blocks, Paragraph("none"))
+    first = reading.first_bad if reading else {}
+    columns = [Column("rows"), Column("why", right=False)]
+    columns += [Column("first", right=False)] if first else []
+    rows = tuple(
+        (format_count(count), reason, first.get(reason, ""))[: len(columns)]
+        for reason, count in meta.bad_rows.items()
+    )
+    return (*blocks, Table(tuple(columns), rows))
+
+
+def _account_block(reading: Reading) -> Paragraph:
+    """What became of the rows of a table; a loss that matters is a warning."""
+    dropped = reading.rows - reading.used
+    share = dropped / reading.rows
+    text = (
+        f"{format_count(reading.rows)} rows = {format_count(reading.used)} used"
+        f" + {format_count(dropped)} dropped ({format_percent(share)})"
+    )
+    if reading.blank_lines:
+        text += f"; {format_count(reading.blank_lines)} blank lines between them"
+    return Paragraph(text, "warning" if share > _NOTABLE_LOSS else "plain")
 
 
 def _size_bytes(path: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+from datetime import UTC, datetime
 
 from ctrkit.core.errors import UsageError
 
@@ -92,3 +93,23 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def format_value(value: object, width: int = 40) -> str:
+    """A value of somebody's file, in quotes and safe to print; a long one ends with `...`.
+
+    A character that a terminal could obey or hide is escaped.
+    """
+    text = str(value)
+    shown = "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+    return f"'{shown[: width - 3]}...'" if len(shown) > width else f"'{shown}'"
+
+
+def format_time(time_s: float) -> str:
+    """Unix seconds as a date: `2014-10-21 00:00:05 UTC`, or `-` where there is none."""
+    try:
+        return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return "-"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 WORTH_A_GAP = 2
-Tone = Literal["plain", "good", "bad", "dim"]
+Tone = Literal["plain", "good", "warning", "bad", "dim"]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from rich.text import Text
 from ctrkit.report.blocks import WORTH_A_GAP, Bullets, Code, Facts, Paragraph, Report, Table
 from ctrkit.report.words import isolated
 
-_STYLES = {"plain": "", "good": "bold green", "bad": "red", "dim": "dim"}
+_STYLES = {"plain": "", "good": "bold green", "warning": "yellow"}
+_STYLES |= {"bad": "red", "dim": "dim"}
 _INDENT = 2
 _LABEL_WIDTH = 15
 _LEAST_WIDTH = 8

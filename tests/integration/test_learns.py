@@ -12,7 +12,7 @@ from ctrkit.child.training.loop import run_training
 from ctrkit.core.config import TrainPlan, make_cell
 from ctrkit.core.epochs import EpochRow, read_epochs
 from ctrkit.core.progress import ProgressWriter
-from ctrkit.ctr.data.interactions import prepare_table
+from ctrkit.ctr.data.interactions import TableOptions, prepare_table
 from ctrkit.ctr.data.synthetic import generate_store
 from ctrkit.ctr.phase import Phase
 from ctrkit.ctr.plugin import load_phase
@@ -73,12 +73,12 @@ def test_movielens_100k_beats_0_72(
     prepare_table(
         ratings,
         tmp_path / "store",
-        user="user_id",
-        item="item_id",
-        time="timestamp",
-        label="rating",
-        label_threshold=4,
-        split="random",
+        TableOptions.of(
+            {"user": "user_id", "item": "item_id", "time": "timestamp", "label": "rating"},
+            {},
+            {"label_threshold": 4},
+            split="random",
+        ),
         memory_limit_bytes=10**9,
         threads=2,
     )

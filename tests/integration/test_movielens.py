@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctrkit.ctr.data.interactions import prepare_table
+from ctrkit.ctr.data.interactions import TableOptions, prepare_table
 from ctrkit.ctr.data.store import Store
 
 
@@ -16,12 +16,12 @@ def test_movielens_100k(ratings: Path, tmp_path: Path, split: str) -> None:
     meta = prepare_table(
         ratings,
         tmp_path / "store",
-        user="user_id",
-        item="item_id",
-        time="timestamp",
-        label="rating",
-        label_threshold=4,
-        split=split,
+        TableOptions.of(
+            {"user": "user_id", "item": "item_id", "time": "timestamp", "label": "rating"},
+            {},
+            {"label_threshold": 4},
+            split=split,
+        ),
         memory_limit_bytes=10**9,
         threads=2,
     )

@@ -28,6 +28,7 @@ from ctrkit.ctr.data.store import (
     STORE_SCHEMA_VERSION,
     USERS_FILE,
     VOCABULARIES,
+    Reading,
     StoreMeta,
 )
 
@@ -222,6 +223,7 @@ class StoreBuilder:
         bad_rows: Mapping[str, int] | None = None,
         oracle_auc: Mapping[str, float] | None = None,
         seed: int | None = None,
+        reading: Reading | None = None,
     ) -> StoreMeta:
         """Write the Arrow files and then `meta.json`; the fields are those of `StoreMeta`.
 
@@ -266,6 +268,7 @@ class StoreBuilder:
             bad_rows={key: int(count) for key, count in (bad_rows or {}).items()},
             oracle_auc=dict(oracle_auc or {}),
             seed=seed,
+            reading=reading,
         )
         write_json(self.folder / META_FILE, meta)
         for column in self._columns():

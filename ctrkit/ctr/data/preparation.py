@@ -19,7 +19,7 @@ from ctrkit.ctr.data.store import META_FILE, STORE_SCHEMA_VERSION, StoreMeta, re
 from ctrkit.ctr.data.workspace import LimitError, Watcher, Workspace, workspace
 
 #: grows with every change of what a stage makes of the same input
-STAGES_VERSION = 1
+STAGES_VERSION = 2
 MANIFEST = "manifest.json"
 _STORE = "store"
 _END_BYTES = 1 << 20

@@ -50,6 +50,27 @@ ADS_FILE = "ads.arrow"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a table was read.
+
+    Attributes:
+        rows: of the table; what is no header and no blank line.
+        used: rows that became impressions; the others are counted in `StoreMeta.bad_rows`.
+        blank_lines: between the rows, not counted as rows.
+        first_bad: where each reason of `StoreMeta.bad_rows` is met first, and the value there.
+        notes: how columns and bytes were understood.
+        warnings: what may be wrong with the data although it could be read.
+    """
+
+    rows: int
+    used: int
+    blank_lines: int = 0
+    first_bad: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoreMeta:
     """What `meta.json` says of a store.
 
@@ -69,6 +90,7 @@ class StoreMeta:
         fingerprint: 16 hex digits; equal for equal batches.
         oracle_auc: AUC of the true click probability per split; empty unless generated.
         seed: of the generator or of the random split.
+        reading: how the rows were read; None unless they come from a single table.
     """
 
     schema_version: int
@@ -87,6 +109,7 @@ class StoreMeta:
     bad_rows: dict[str, int] = field(default_factory=dict)
     oracle_auc: dict[str, float] = field(default_factory=dict)
     seed: int | None = None
+    reading: Reading | None = None
 
 
 class Store:

@@ -206,6 +206,16 @@ class Workspace:
         """Execute a statement."""
         self._await(lambda: self.connection.execute(sql))
 
+    def insert(self, sql: str, block: pa.Table) -> None:
+        """Execute a statement that reads `block`, a table of that name."""
+
+        def work() -> None:
+            self.connection.register("block", block)
+            self.connection.execute(sql)
+            self.connection.unregister("block")  # after an error nothing can be executed
+
+        self._await(work)
+
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """All rows of a small result."""
         return self._await(lambda: list(self.connection.execute(sql).fetchall()))
@@ -288,6 +298,10 @@ def workspace(
         ) from None
     except duckdb.IOException as error:
         raise LimitError(f"reading or writing failed: {first_line(error)}") from None
+    except duckdb.Error as error:
+        raise UsageError(
+            f"DuckDB cannot read this data: {first_line(error)}; is the file damaged?"
+        ) from None
 
 
 class _Unreadable(Exception):

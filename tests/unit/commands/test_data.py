@@ -31,7 +31,7 @@ def store(csvs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     path = tmp_path / "log.csv"
-    path.write_text("u,i,t,y\n" + "".join(f"a,{i},{i},1\n" for i in range(20)))
+    path.write_text("u,i,t,y\n" + "".join(f"a,{i},{1_500_000_000 + i},1\n" for i in range(20)))
     return path
 
 

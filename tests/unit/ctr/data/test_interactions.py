@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ctrkit.core.errors import UsageError
-from ctrkit.ctr.data.interactions import prepare_table
+from ctrkit.ctr.data.interactions import TableOptions, prepare_table
 from ctrkit.ctr.data.store import Store, StoreMeta
 
 COLUMNS = {"user": "u", "item": "i", "time": "t", "label": "y"}
@@ -24,9 +24,12 @@ bob,9,books,{NOON_S + 86400},0
 """
 
 
-def _prepare(path: Path, out: Path, **options: Any) -> tuple[StoreMeta, Store]:
-    options = COLUMNS | {"memory_limit_bytes": 10**9, "threads": 2} | options
-    meta = prepare_table(path, out, **options)
+def _prepare(path: Path, out: Path, **said: Any) -> tuple[StoreMeta, Store]:
+    columns = {field: said.pop(field, COLUMNS.get(field)) for field in (*COLUMNS, "category")}
+    text = {name: said.pop(name) for name in ("header", "delimiter", "encoding") if name in said}
+    others = {n: said.pop(n) for n in ("accept_loss", "split", "seed") if n in said}
+    options = TableOptions.of(columns, text, said, **others)
+    meta = prepare_table(path, out, options, memory_limit_bytes=10**9, threads=2)
     return meta, Store.open(out)
 
 
@@ -129,33 +132,40 @@ def test_times_in_every_spelling(tmp_path: Path, spelled: Any) -> None:
 
 def test_a_threshold_makes_labels_of_ratings(tmp_path: Path) -> None:
     path = _write(tmp_path, "u,i,t,y\na,1,1,5\na,2,2,3.5\na,3,3,4\na,4,4,1\n")
-    _, store = _prepare(path, tmp_path / "store", label_threshold=4)
+    _, store = _prepare(path, tmp_path / "store", label_threshold=4, time_unit="s")
     assert store.impressions[:, 5].tolist() == [1, 0, 1, 0]
     assert (store.impressions[:, 7] - store.impressions[:, 6]).tolist() == [0, 1, 1, 2]
-    with pytest.raises(UsageError, match=r"column 'y' holds \S+, but .*--label-threshold"):
-        _prepare(path, tmp_path / "other")
+    with pytest.raises(UsageError, match=r"column 'y' holds '3.5' \(1 row\).*--label-threshold"):
+        _prepare(path, tmp_path / "other", time_unit="s")
 
 
 def test_unusable_rows_are_counted_by_reason(tmp_path: Path) -> None:
     bad = ',1,5,1\n" ",1,5,1\nb,,5,1\nb,1,,1\nb,1,soon,1\nb,1,-3,1\nb,1,9e10,1\nb,1,inf,1\n'
     bad += "b,1,5,\nb,1,5,good\nb,1,5,nan\nb,1,5\nb,1,5,1,1\n"
     path = _write(tmp_path, f"u,i,t,y\na,1,1,1\na,2,2,true\na,3,3,0.0\n{bad}")
-    meta, _ = _prepare(path, tmp_path / "store")
+    meta, _ = _prepare(path, tmp_path / "store", time_unit="s", accept_loss=True)
     assert meta.rows == {"train": 2, "validation": 1}
     assert meta.bad_rows == {
         "log.csv: u is empty": 2,
         "log.csv: i is empty": 1,
-        "log.csv: t is no time": 3,
-        "log.csv: t is before 1970 or after 2038": 2,
-        "log.csv: y is no number": 3,
+        "log.csv: t is empty": 1,
+        "log.csv: t is no time": 1,
+        "log.csv: t is before 1970 or after 2038": 3,
+        "log.csv: y is empty": 1,
+        "log.csv: y is missing": 1,
+        "log.csv: y is not 0 or 1": 1,
         "log.csv: line with missing columns": 1,
         "log.csv: line with too many columns": 1,
     }
+    assert meta.reading is not None
+    assert meta.reading.rows == 3 + sum(meta.bad_rows.values())
+    assert meta.reading.first_bad["log.csv: t is no time"] == "line 9: 'soon'"
+    assert meta.reading.first_bad["log.csv: line with too many columns"] == "line 17: 'b,1,5,1,1'"
 
 
 def test_time_split_takes_the_latest_15_percent(tmp_path: Path) -> None:
     rows = "".join(f"a,{i},{1000 + i},1\n" for i in range(100))
-    meta, store = _prepare(_write(tmp_path, "u,i,t,y\n" + rows), tmp_path / "store")
+    meta, store = _prepare(_write(tmp_path, "u,i,t,y\n" + rows), tmp_path / "store", time_unit="s")
     assert meta.rows == {"train": 85, "validation": 15}
     assert store.time_s.tolist() == list(range(1000, 1100))
 
@@ -163,26 +173,26 @@ def test_time_split_takes_the_latest_15_percent(tmp_path: Path) -> None:
 def test_random_split_is_14_of_17_and_seeded(tmp_path: Path) -> None:
     rows = "".join(f"a,{i},{1000 + i},1\n" for i in range(170))
     path = _write(tmp_path, "u,i,t,y\n" + rows)
-    meta, store = _prepare(path, tmp_path / "store", split="random")
+    meta, store = _prepare(path, tmp_path / "store", split="random", time_unit="s")
     assert meta.rows == {"train": 140, "validation": 30}
     # a history is point-in-time in a random split, too
     assert (store.impressions[:, 7] == store.time_s - 1000).all()
-    again, _ = _prepare(path, tmp_path / "again", split="random")
-    other, _ = _prepare(path, tmp_path / "other", split="random", seed=1)
+    again, _ = _prepare(path, tmp_path / "again", split="random", time_unit="s")
+    other, _ = _prepare(path, tmp_path / "other", split="random", seed=1, time_unit="s")
     assert meta.fingerprint == again.fingerprint != other.fingerprint
 
 
 def test_one_time_for_all_needs_a_random_split(tmp_path: Path) -> None:
     path = _write(tmp_path, "u,i,t,y\n" + "a,1,5,1\nb,2,5,0\n" * 5)
     with pytest.raises(UsageError, match="leaves train without rows; use --split random"):
-        _prepare(path, tmp_path / "store")
+        _prepare(path, tmp_path / "store", time_unit="s")
     assert [entry.name for entry in tmp_path.iterdir()] == ["log.csv"]
 
 
 @pytest.mark.parametrize("field", ["user", "item", "time", "label", "category"])
 def test_a_missing_column_is_named_with_those_that_exist(tmp_path: Path, field: str) -> None:
     path = _write(tmp_path, LOG)
-    with pytest.raises(UsageError, match=r"log\.csv: no column 'x y'; its columns are u, i, c, t"):
+    with pytest.raises(UsageError, match=r"log\.csv: no column 'x y' .*its columns are u, i, c, t"):
         _prepare(path, tmp_path / "store", **{field: "x y"})
 
 
@@ -198,8 +208,8 @@ def test_a_parquet_file_that_is_none(tmp_path: Path) -> None:
 
 
 def test_a_table_without_usable_rows(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no usable row: 1 x log\.csv: u is empty"):
-        _prepare(_write(tmp_path, "u,i,t,y\n,1,1,1\n"), tmp_path / "store")
+    with pytest.raises(UsageError, match=r"no usable row: 1 x u is empty, first in line 2"):
+        _prepare(_write(tmp_path, "u,i,t,y\n,1,1,1\n"), tmp_path / "store", time_unit="s")
     with pytest.raises(UsageError, match="no usable row: it has no rows"):
         _prepare(_write(tmp_path, "u,i,t,y\n"), tmp_path / "store")
 

@@ -1,0 +1,102 @@
+"""The columns asked for, found by position among those of a table."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctrkit.core.errors import UsageError
+from ctrkit.core.units import format_value
+
+_SHOWN = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableColumns:
+    """Which column of a table is what; `category` may be None."""
+
+    user: str
+    item: str
+    time: str
+    label: str
+    category: str | None = None
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """The name per field, without the fields that are not asked for.
+
+        Raises:
+            UsageError: two options name the same column.
+        """
+        asked = {field: name for field, name in vars(self).items() if name is not None}
+        seen: dict[str, str] = {}
+        for field, name in asked.items():
+            if name in seen:
+                raise UsageError(
+                    f"--{seen[name]} and --{field} both name the column {format_value(name)};"
+                    " each needs one of its own"
+                )
+            seen[name] = field
+        return asked
+
+
+def find_columns(asked: Mapping[str, str], names: Sequence[str]) -> dict[str, int] | None:
+    """The position per field, None if a column is not there.
+
+    `rating` finds `rating`, else the only `rating:float`, as some tools write the type after the
+    name. Names that nobody asked for may be empty or equal.
+    """
+    found = {}
+    for field, name in asked.items():
+        places = [place for place, other in enumerate(names) if other == name] or [
+            place for place, other in enumerate(names) if other.partition(":")[0] == name
+        ]
+        if not places:
+            return None
+        found[field] = places[0]
+    return found
+
+
+def check_unique(path: Path, found: Mapping[str, int], names: Sequence[str]) -> None:
+    """Check that no column asked for is there twice, nor asked for twice.
+
+    Raises:
+        UsageError: naming both.
+    """
+    fields: dict[int, str] = {}
+    for field, place in found.items():
+        name = names[place]
+        same = [number + 1 for number, other in enumerate(names) if other == name]
+        if len(same) > 1:
+            raise UsageError(
+                f"{path}: columns {same[0]} and {same[1]} are both called {format_value(name)};"
+                f" rename one, so that --{field} names a single one"
+            )
+        if place in fields:
+            raise UsageError(
+                f"{path}: --{fields[place]} and --{field} both name the column"
+                f" {format_value(name)}; each needs one of its own"
+            )
+        fields[place] = field
+
+
+def missing_column(path: Path, asked: Mapping[str, str], names: Sequence[str]) -> UsageError:
+    """The error for the first column that is not there: it names those that are."""
+    field, name = next(
+        (field, name) for field, name in asked.items() if find_columns({field: name}, names) is None
+    )
+    by_lower_case = {other.lower(): other for other in names if other}
+    close = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
+    guess = f"; is it {format_value(by_lower_case[close[0]])}?" if close else ""
+    return UsageError(
+        f"{path}: no column {format_value(name)} for --{field};"
+        f" its columns are {shown_names(names)}{guess}"
+    )
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """`user, item, time`, safe to print; a table of many columns shows the first."""
+    shown = ", ".join(format_value(name)[1:-1] if name else "(no name)" for name in names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

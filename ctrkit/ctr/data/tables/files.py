@@ -1,0 +1,217 @@
+"""The files behind `--table`: one file, a folder or a pattern; text or Parquet, else refused."""
+
+from __future__ import annotations
+
+import bz2
+import glob
+import gzip
+import lzma
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from ctrkit.core.errors import UsageError
+from ctrkit.core.units import format_value
+
+_HEAD_BYTES = 512
+_GZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
+_COMPRESSED = (_GZIP, _BZIP2, _XZ, _ZSTD)
+_PARQUET = b"PAR1"
+_SAVE_AS_CSV = "save the sheet as CSV"
+_CONVERT = "write it as CSV or Parquet"
+#: how files begin that are no table for us, what they are and what to do
+_OTHERS: tuple[tuple[bytes, str, str], ...] = (
+    (b"\xd0\xcf\x11\xe0", "an Excel file (.xls)", _SAVE_AS_CSV),
+    (b"ORC", "an ORC file", _CONVERT),
+    (b"ARROW1", "an Arrow (Feather) file", _CONVERT),
+    (b"FEA1", "a Feather file", _CONVERT),
+    (b"Obj\x01", "an Avro file", _CONVERT),
+    (b"\x89HDF", "an HDF5 file", _CONVERT),
+    (b"SQLite format 3", "an SQLite database", _CONVERT),
+    (b"\x93NUMPY", "a NumPy file", _CONVERT),
+    (b"\x80\x04\x95", "a Python pickle", _CONVERT),
+    (b"\x80\x05\x95", "a Python pickle", _CONVERT),
+    (b"7z\xbc\xaf", "a 7z archive", "unpack it first"),
+    (b"Rar!", "a RAR archive", "unpack it first"),
+    (b"%PDF", "a PDF file", _CONVERT),
+    (b"version https://git-lfs", "a pointer of Git LFS, not the data", "run 'git lfs pull'"),
+)
+#: of tables whose folder alone does not say which of its files count
+_LAKES = {"_delta_log": "a Delta table", ".hoodie": "a Hudi table", "metadata": "an Iceberg table"}
+
+
+@dataclass(frozen=True)
+class TableFiles:
+    """The files of a table, in their order.
+
+    Attributes:
+        named: the path as the user gave it.
+        files: one or more.
+        parquet: True for Parquet, False for text.
+    """
+
+    named: Path
+    files: tuple[Path, ...]
+    parquet: bool
+
+    @property
+    def name(self) -> str:
+        """What messages and counts call the table."""
+        return format_value(self.named.name or self.named)[1:-1]
+
+    def place(self, number: int, row: int) -> str:
+        """Where a row is: `line 302`, or `line 302 of part-1.csv` where there are several files."""
+        where = f"{'row' if self.parquet else 'line'} {row:,}"
+        return where if len(self.files) == 1 else f"{where} of {self.files[number].name}"
+
+
+def find_files(named: Path) -> TableFiles:
+    """The files of a table.
+
+    Args:
+        named: a file; a folder, whose files are taken at any depth, less those whose name begins
+            with `_` or `.`; or a pattern with `*`, `?` or `[`.
+
+    Raises:
+        UsageError: there is none, it cannot be read, or it is of a kind that we do not read.
+    """
+    try:
+        files = _listed(named)
+        kinds = {file: _is_parquet(file) for file in files}
+    except FileNotFoundError:
+        raise UsageError(f"{named}: no such file") from None
+    except OSError as error:
+        raise UsageError(f"{named}: cannot be read: {error.strerror or error}") from None
+    if len(set(kinds.values())) > 1:
+        parquet, text = (next(f for f in files if kinds[f] == kind) for kind in (True, False))
+        raise UsageError(
+            f"{named}: {parquet.name} is a Parquet file and {text.name} is text;"
+            " name one kind with a pattern, such as 'folder/*.parquet'"
+        )
+    return TableFiles(named, tuple(files), kinds[files[0]])
+
+
+def _listed(named: Path) -> list[Path]:
+    if named.is_dir():
+        return _in_folder(named)
+    if glob.has_magic(str(named)) and not named.exists():
+        found = sorted(Path(file) for file in glob.glob(str(named), recursive=True))
+        files = [file for file in found if file.is_file() and file.stat().st_size]
+        if not files:
+            raise UsageError(f"{named}: no file has such a name")
+        return files
+    mode = named.stat().st_mode
+    if not stat.S_ISREG(mode):
+        what = "a pipe" if stat.S_ISFIFO(mode) else "no regular file"
+        raise UsageError(
+            f"{named}: is {what}; a table is read more than once, so write it to a file first"
+        )
+    return [named]
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    for name, what in _LAKES.items():
+        marks = folder / name
+        if marks.is_dir() and (name != "metadata" or any(marks.glob("*.metadata.json"))):
+            raise UsageError(
+                f"{folder}: is {what}, where some files hold rows that were deleted;"
+                " export it to plain Parquet files first"
+            )
+    files = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name[0] not in "_.")
+        paths = [Path(parent, name) for name in sorted(names) if name[0] not in "_."]
+        files += [path for path in paths if path.is_file() and path.stat().st_size]
+    if not files:
+        raise UsageError(f"{folder}: the folder holds no file with rows")
+    return files
+
+
+def _is_parquet(file: Path) -> bool:
+    """True for Parquet, False for text.
+
+    Raises:
+        UsageError: the file is of another kind.
+    """
+    with file.open("rb") as raw:
+        _rewind(raw)
+        head = raw.read(_HEAD_BYTES)
+    if head.startswith(_COMPRESSED):
+        head = next(read_blocks(file, _HEAD_BYTES), b"")
+        if head.startswith(_PARQUET):
+            raise UsageError(f"{file}: is a Parquet file that was compressed; unpack it first")
+    if head.startswith(_PARQUET):
+        return True
+    what = _other_kind(file, head)
+    if what:
+        raise UsageError(f"{file}: is {what[0]}, not CSV or Parquet; {what[1]}")
+    if file.suffix.lower() in (".parquet", ".pq"):
+        raise UsageError(
+            f"{file}: no readable Parquet file: it begins with {format_value(_readable(head), 24)}"
+        )
+    return False
+
+
+def _other_kind(file: Path, head: bytes) -> tuple[str, str] | None:
+    """What a file is that is neither text nor Parquet, and what to do; None if it is text."""
+    if head.startswith(b"PK\x03\x04"):
+        excel = file.suffix.lower().startswith((".xls", ".ods")) or b"[Content_Types]" in head
+        return ("an Excel file", _SAVE_AS_CSV) if excel else ("a zip archive", "unpack it first")
+    if head[257:262] == b"ustar":
+        return "a tar archive", "unpack it first"
+    for begin, what, advice in _OTHERS:
+        if head.startswith(begin):
+            return what, advice
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith((b'{"', b"[{", b"[\n")):
+        return "JSON", _CONVERT
+    if text[:5].lower() in (b"<html", b"<!doc", b"<?xml"):
+        return "HTML or XML", "download or export the table itself"
+    return None
+
+
+def _readable(head: bytes) -> str:
+    return head.decode("latin-1").partition("\n")[0]
+
+
+def _rewind(raw: IO[bytes]) -> None:
+    """Where /dev/stdin is a file, some systems share its position between all that open it."""
+    if raw.seekable():
+        raw.seek(0)
+
+
+def read_blocks(file: Path, block_bytes: int) -> Iterator[bytes]:
+    """The bytes of a file in blocks, unpacked where gzip, bzip2, xz or zstd compressed them.
+
+    Raises:
+        UsageError: the file cannot be read, or what is compressed is damaged or cut off.
+    """
+    try:
+        with file.open("rb") as raw:
+            _rewind(raw)
+            begin = raw.read(len(_XZ))
+            _rewind(raw)
+            with _unpacked(raw, begin) as stream:
+                while block := stream.read(block_bytes):
+                    yield block
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"{file}: cannot be read to its end: {why}") from None
+
+
+def _unpacked(raw: IO[bytes], begin: bytes) -> Any:
+    if begin.startswith(_GZIP):
+        return gzip.open(raw)
+    if begin.startswith(_BZIP2):
+        return bz2.open(raw)
+    if begin.startswith(_XZ):
+        return lzma.open(raw)
+    if begin.startswith(_ZSTD):
+        import pyarrow as pa
+
+        return pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
+    return raw

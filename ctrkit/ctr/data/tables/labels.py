@@ -1,0 +1,122 @@
+"""Labels: which texts of a column are a positive row and which a negative one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ctrkit.core.errors import UsageError
+from ctrkit.core.units import format_count, format_value
+from ctrkit.ctr.data.workspace import literal
+
+POSITIVE_WORDS = ("1", "true", "t", "yes", "y", "on")
+NEGATIVE_WORDS = ("0", "false", "f", "no", "n", "off")
+#: of the labels; with fewer that we know the column is something else
+LEAST_KNOWN_SHARE = 0.8
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """What makes a row positive.
+
+    Attributes:
+        sql: of 1, 0, or NULL where the text column `label_value` is no label.
+        words: the rule as a user reads it, such as `rating >= 4`.
+        expected: what a cell should be, for the count of those that are not.
+    """
+
+    sql: str
+    words: str
+    expected: str
+
+
+def choose_rule(
+    where: str,
+    column: str,
+    values: Sequence[tuple[str, int]],
+    *,
+    threshold: float | None = None,
+    positive: Sequence[str] | None = None,
+) -> LabelRule:
+    """The rule for a column.
+
+    Args:
+        where: the file, for messages.
+        column: its name.
+        values: distinct texts that are not missing, with their rows, the commonest first.
+        threshold: a number of at least this is positive.
+        positive: texts that are positive; every other one is negative.
+
+    Raises:
+        UsageError: no rule fits the values; the message shows some.
+    """
+    cell = "label_value"
+    number = f"try_cast({cell} AS DOUBLE)"
+    if positive is not None:
+        there = {text for text, _ in values}
+        absent = next((text for text in positive if text not in there), None)
+        if absent is not None and values:
+            raise UsageError(
+                f"{where}: column {format_value(column)} has no value {format_value(absent)}, which"
+                f" --positive names; it holds {_shown(values)}"
+            )
+        texts = ", ".join(literal(text) for text in positive)
+        words = f"{column} is {' or '.join(positive)}"
+        return LabelRule(f"({cell} IN ({texts}))::INTEGER", words, "there")
+    if threshold is not None:
+        rule = f"CASE WHEN NOT isnan({number}) THEN ({number} >= {threshold!r})::INTEGER END"
+        return LabelRule(rule, f"{column} >= {threshold:g}", "a number")
+    _check_known(where, column, values)
+    ones, zeros = (
+        f"lower({cell}) IN ({', '.join(literal(word) for word in words)})"
+        for words in (POSITIVE_WORDS, NEGATIVE_WORDS)
+    )
+    sql = f"CASE WHEN {ones} OR {number} = 1 THEN 1 WHEN {zeros} OR {number} = 0 THEN 0 END"
+    return LabelRule(sql, "label 1", "0 or 1")
+
+
+def _check_known(where: str, column: str, values: Sequence[tuple[str, int]]) -> None:
+    """Check that a column holds zeros and ones, or words for them, but for a few others."""
+    unknown = [(text, count) for text, count in values if not _is_known(text)]
+    numbers = [text for text, _ in unknown if _number(text) is not None]
+    share = sum(count for _, count in unknown) / max(1, sum(count for _, count in values))
+    if numbers:
+        advice = (
+            "say with --label-threshold from which number on a row is positive, or with --positive"
+            " which values are"
+        )
+    elif share > 1 - LEAST_KNOWN_SHARE:
+        advice = f"say which are positive: --positive {_option(unknown[-1][0])}"
+    else:
+        return
+    raise UsageError(
+        f"{where}: column {format_value(column)} holds {_shown(unknown or values)}, but a label is"
+        f" 0 or 1, true or false, yes or no, on or off; {advice}"
+    )
+
+
+def _is_known(text: str) -> bool:
+    return text.lower() in POSITIVE_WORDS + NEGATIVE_WORDS or _number(text) in (0, 1)
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if number == number else None
+
+
+def _option(text: str) -> str:
+    return text if text.isalnum() else format_value(text)
+
+
+def _shown(values: Sequence[tuple[str, int]]) -> str:
+    """`'pv' (300 rows), 'buy' (20 rows) and 2 other values`."""
+    shown = ", ".join(
+        f"{format_value(text)} ({format_count(count)} row{'s' * (count > 1)})"
+        for text, count in values[:_SHOWN]
+    )
+    more = len(values) - _SHOWN
+    return shown + (f" and {format_count(more)} other values" if more > 0 else "")

@@ -1,0 +1,193 @@
+"""The layout of a text table: its delimiter, its quote, and the line that names the columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctrkit.core.errors import UsageError
+from ctrkit.core.units import format_value
+from ctrkit.ctr.data.tables.columns import (
+    check_unique,
+    find_columns,
+    missing_column,
+    shown_names,
+)
+from ctrkit.ctr.data.tables.records import Dialect
+
+DELIMITERS = (",", "\t", ";", "|", "::", "\x01", " ")
+_SPELLED = {"\\t": "\t", "tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
+_SPELLED |= {"\\x01": "\x01", "\\001": "\x01"}
+_LONGEST_PREAMBLE = 20
+_COMMENTS = ("#", "%", "//", "--")
+_DATA = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a text table is laid out.
+
+    Attributes:
+        dialect: how a line is split.
+        names: of all columns, in their order.
+        columns: position of each column asked for, by field.
+        before: lines before the first row: the header, and what stands above it.
+    """
+
+    dialect: Dialect
+    names: tuple[str, ...]
+    columns: Mapping[str, int]
+    before: int
+
+
+def find_layout(
+    path: Path,
+    lines: Sequence[str],
+    asked: Mapping[str, str],
+    *,
+    header: Sequence[str] | None = None,
+    delimiter: str | None = None,
+) -> Layout:
+    """Find the layout from the first lines of a file.
+
+    Args:
+        path: the file, for messages.
+        lines: its first lines; the last may be cut.
+        asked: the column's name per field (`user`, `item`, ...).
+        header: names of the columns, where the file has no line of them.
+        delimiter: what the user says; None to find it.
+
+    Raises:
+        UsageError: a column is missing or there twice, or the file has no header.
+    """
+    delimiters = DELIMITERS if delimiter is None else (_SPELLED.get(delimiter, delimiter),)
+    if not any(line.strip() for line in lines):
+        raise UsageError(f"{path}: is empty; its first line must name the columns")
+    if header is not None:
+        layout: Layout | None = _named_layout(path, lines, asked, header, delimiters)
+    else:
+        layout = _header_layout(lines, asked, delimiters)
+    if layout is None:
+        raise _no_header(path, lines, asked, delimiters)
+    check_unique(path, layout.columns, layout.names)
+    return layout
+
+
+def _named_layout(
+    path: Path,
+    lines: Sequence[str],
+    asked: Mapping[str, str],
+    header: Sequence[str],
+    delimiters: Sequence[str],
+) -> Layout:
+    """The layout where the user names the columns: the delimiter that gives as many."""
+    columns = find_columns(asked, header)
+    if columns is None:
+        raise missing_column(Path("--header"), asked, header)
+    filled = [line for line in lines if line.strip()]
+    fitting = {
+        delimiter: sum(
+            len(Dialect(delimiter, _quote(line)).split(line)) == len(header) for line in filled
+        )
+        for delimiter in delimiters
+    }
+    delimiter = max(delimiters, key=lambda each: fitting[each])
+    if not fitting[delimiter]:
+        best = _likely(filled, delimiters)
+        fields = len(best.split(filled[0]))
+        raise UsageError(
+            f"{path}: --header names {len(header)} columns, but the first line has {fields},"
+            f" delimited by {format_value(best.delimiter)}: {format_value(filled[0], 60)};"
+            " name them all, or say --delimiter"
+        )
+    dialect = Dialect(delimiter, _quote(filled[0]))
+    return Layout(dialect, tuple(header), columns, 0)
+
+
+def _header_layout(
+    lines: Sequence[str], asked: Mapping[str, str], delimiters: Sequence[str]
+) -> Layout | None:
+    """The layout by the first line that names all columns asked for; None if none does."""
+    for number, line in enumerate(lines[:_LONGEST_PREAMBLE]):
+        for delimiter in delimiters:
+            dialect = Dialect(delimiter, _quote(line))
+            names = dialect.values(line)
+            columns = find_columns(asked, names)
+            if columns is None and line.startswith("#"):  # `#user,item` is a header
+                names = dialect.values(line.lstrip("# "))
+                columns = find_columns(asked, names)
+            if columns is not None and not _are_data(asked.values(), names):
+                return Layout(dialect, tuple(names), columns, number + 1)
+    return None
+
+
+def _quote(line: str) -> str:
+    """The quote of a file that has this line: single where its first value is in such."""
+    return "'" if re.match(r"\s*'[^']*'\s*\W", line) else '"'
+
+
+def _are_data(asked: Iterable[str], names: Sequence[str]) -> bool:
+    """True if names that fit are data by chance: all numbers, and not those of the columns."""
+    named = [name for name in names if name]
+    counted = [[str(number + first) for number in range(len(named))] for first in (0, 1)]
+    return all(map(_is_data, asked)) and named not in counted
+
+
+def _is_data(field: str) -> bool:
+    return _DATA.fullmatch(field) is not None
+
+
+def _likely(lines: Sequence[str], delimiters: Sequence[str]) -> Dialect:
+    """The dialect that splits the most lines into the same number of fields, two or more."""
+
+    def fit(delimiter: str) -> tuple[int, int]:
+        counts = [len(Dialect(delimiter, _quote(line)).split(line)) for line in lines]
+        fields = max(set(counts), key=counts.count)
+        return (counts.count(fields), fields) if fields > 1 else (0, 0)
+
+    return Dialect(max(delimiters, key=fit), _quote(lines[0]))
+
+
+def _no_header(
+    path: Path, lines: Sequence[str], asked: Mapping[str, str], delimiters: Sequence[str]
+) -> UsageError:
+    """Why no line names the columns, and what to do."""
+    filled = [line for line in lines if line.strip()]
+    dialect = _likely(filled[1:] or filled, delimiters)
+    first = filled[0]
+    names = dialect.values(first)
+    shown = format_value(first, 60)
+    fields = len(dialect.values(filled[-1]))
+    if first.startswith(_COMMENTS):
+        return UsageError(
+            f"{path}: its first line is a comment, {shown}, and no line after it names"
+            f" {shown_names(list(asked.values()))}; {_way_out(dialect, fields)}"
+        )
+    if len(names) == 1:
+        return UsageError(
+            f"{path}: its first line is a single column, {shown}; if something else than"
+            f" comma, tab, semicolon, |, :: or blank delimits it, say --delimiter; columns without"
+            " a line of names are named by --header NAME,NAME,..."
+        )
+    if any(map(_is_data, names)):
+        delimited = f", delimited by {format_value(dialect.delimiter)}"
+        return UsageError(
+            f"{path}: its first line is data, not names of columns: {shown}{delimited};"
+            f" {_way_out(dialect, len(names))}"
+        )
+    return missing_column(path, asked, names)
+
+
+def _way_out(dialect: Dialect, fields: int) -> str:
+    names = ",".join(f"NAME{number + 1}" for number in range(min(fields, 8)))
+    more = ",..." if fields > 8 else ""
+    return (
+        f"name its {fields} columns in their order: --header {names}{more}"
+        f" --delimiter '{_spelled(dialect.delimiter)}'"
+    )
+
+
+def _spelled(delimiter: str) -> str:
+    return {"\t": "\\t", "\x01": "\\x01"}.get(delimiter, delimiter)

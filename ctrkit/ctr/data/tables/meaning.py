@@ -1,0 +1,180 @@
+"""What the cells of a table mean, decided from all of a column, not from its head."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ctrkit.core.errors import UsageError
+from ctrkit.core.units import format_value
+from ctrkit.ctr.data.tables import ids, labels, times
+from ctrkit.ctr.data.tables.labels import LabelRule
+from ctrkit.ctr.data.tables.parquet import exact_limit
+from ctrkit.ctr.data.tables.reading import FIELDS, ParquetPart, Source
+from ctrkit.ctr.data.tables.times import TimeRule
+from ctrkit.ctr.data.workspace import Workspace
+
+_SAMPLE_ROWS = 20_000
+_QUANTILE_ROWS = 1_000_000
+_MOST_LABELS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeaningOptions:
+    """What the user says of the cells; None where it is to be found out.
+
+    Attributes:
+        time_format: a format of strptime, or the name of a calendar such as YYMMDDHH.
+        time_unit: one of `times.UNITS`.
+        label_threshold: a label of at least this is positive.
+        positive: labels that are positive.
+        now_s: Unix time; later times are implausible.
+    """
+
+    time_format: str | None = None
+    time_unit: str | None = None
+    label_threshold: float | None = None
+    positive: tuple[str, ...] | None = None
+    now_s: float = field(default_factory=time.time)
+
+    def check(self) -> None:
+        """Check the options against each other.
+
+        Raises:
+            UsageError: two exclude each other, or one is unknown.
+        """
+        times.said_rule(format=self.time_format, unit=self.time_unit)
+        if self.label_threshold is not None and self.positive is not None:
+            raise UsageError("--label-threshold and --positive exclude each other: say one")
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """How the cells of a table are understood."""
+
+    time: TimeRule
+    label: LabelRule
+    near_s: tuple[float, float]
+    warnings: tuple[str, ...]
+
+    def notes(self, asked: Mapping[str, str]) -> list[str]:
+        """How times and labels are understood, in words."""
+        return [
+            f"column {format_value(asked['time'])} is read as {self.time.words}",
+            f"a row is positive where {self.label.words}",
+        ]
+
+
+def find_meaning(space: Workspace, source: Source, options: MeaningOptions) -> Meaning:
+    """Decide from the table `cells`.
+
+    Raises:
+        UsageError: the times or the labels cannot be understood; with a sample.
+    """
+    rule = times.said_rule(format=options.time_format, unit=options.time_unit)
+    if rule is None:
+        rule = _time_rule(space, source, options.now_s)
+    else:
+        _check_said(space, source, rule)
+    return Meaning(
+        rule,
+        _label_rule(space, source, options),
+        _near(space, rule),
+        tuple(_warnings(space, source)),
+    )
+
+
+def _time_cells(zero_is_missing: bool) -> str:
+    """SQL after FROM: rows whose cell `time_text` stands for a time."""
+    zero = f" OR {times.missing_sql()}" if zero_is_missing else ""
+    return f"cells WHERE flaw = 0 AND NOT coalesce({ids.missing_sql('time_text')}{zero}, true)"
+
+
+def _time_rule(space: Workspace, source: Source, now_s: float) -> TimeRule:
+    there = _time_cells(zero_is_missing=True)
+    cells = int(space.value(f"SELECT count(*) FROM {there}"))
+    if not cells:
+        return times.said_rule(unit="s") or times.TimeRule("NULL", "", 0, 0, "", False)
+    latest_s = times.latest_plausible_s(now_s)
+    every = max(1, cells // _SAMPLE_ROWS)
+    sampled = _fitting(space, times.FORMS, latest_s, f"{there} AND hash(file, place) % {every} = 0")
+    likely = [form for form in times.FORMS if form in times.MIXABLE or sampled[form.name]]
+    fitting = _fitting(space, likely, latest_s, there)
+    distinct = f"SELECT count(*) FROM (SELECT DISTINCT time_text FROM {there} LIMIT 3)"
+    return times.choose_rule(
+        str(source.files.named),
+        source.asked["time"],
+        fitting,
+        cells=cells,
+        distinct=int(space.value(distinct)),
+        sample=space.value(f"SELECT arg_min(time_text, (file, place)) FROM {there}"),
+        now_s=now_s,
+    )
+
+
+def _fitting(
+    space: Workspace, forms: Sequence[times.Form], latest_s: float, cells: str
+) -> dict[str, int]:
+    """How many cells fit each form."""
+    counts = ", ".join(f"count(*) FILTER ({times.fit_sql(form, latest_s)})" for form in forms)
+    found = space.rows(f"SELECT {counts} FROM {cells}")[0]
+    return {form.name: int(count) for form, count in zip(forms, found, strict=True)}
+
+
+def _check_said(space: Workspace, source: Source, rule: TimeRule) -> None:
+    """Check that some cell is a time in the form that the user says."""
+    there = _time_cells(zero_is_missing=False)
+    cells, fitting, sample = space.rows(
+        f"SELECT count(*), count({rule.sql}), arg_min(time_text, (file, place)) FROM {there}"
+    )[0]
+    if cells and not fitting:
+        raise UsageError(
+            f"{source.files.named}: {rule.words} does not fit column"
+            f" {format_value(source.asked['time'])}, which holds {format_value(sample)}"
+        )
+
+
+def _near(space: Workspace, rule: TimeRule) -> tuple[float, float]:
+    """From when until when a time is not far from the rest."""
+    usable = f"time_s BETWEEN {rule.earliest_s!r} AND {rule.latest_s!r}"
+    seconds = f"SELECT {rule.sql} AS time_s, file, place FROM {_time_cells(rule.zero_is_missing)}"
+    count = int(space.value(f"SELECT count(*) FROM ({seconds}) WHERE {usable}"))
+    every = max(1, count // _QUANTILE_ROWS)
+    low, high = space.rows(
+        "SELECT quantile_disc(time_s, 0.05), quantile_disc(time_s, 0.95)"
+        f" FROM ({seconds}) WHERE {usable} AND hash(file, place) % {every} = 0"
+    )[0]
+    return (0.0, float(times.LATEST_TIME_S)) if low is None else times.near_range(low, high)
+
+
+def _label_rule(space: Workspace, source: Source, options: MeaningOptions) -> LabelRule:
+    values = space.rows(
+        f"SELECT {ids.id_sql('label_text')} AS text, count(*) FROM cells WHERE flaw = 0"
+        f" GROUP BY text HAVING text IS NOT NULL ORDER BY count(*) DESC, text LIMIT {_MOST_LABELS}"
+    )
+    return labels.choose_rule(
+        str(source.files.named),
+        source.asked["label"],
+        values,
+        threshold=options.label_threshold,
+        positive=options.positive,
+    )
+
+
+def _warnings(space: Workspace, source: Source) -> list[str]:
+    """What may be wrong with ids although they can be read."""
+    found = []
+    for name in FIELDS[:3]:
+        if name not in source.asked:
+            continue
+        limits = [
+            exact_limit(part.kinds[name])
+            for part in source.parts
+            if isinstance(part, ParquetPart) and name in part.kinds
+        ]
+        limit = min((limit for limit in limits if limit), default=ids.EXACT_LIMIT)
+        profile = ids.profile_sql(f"{name}_text", limit)
+        counts = space.rows(f"SELECT {profile} FROM cells WHERE flaw = 0")[0]
+        found += ids.id_warnings(source.asked[name], limit, ids.IdProfile(*counts))
+    return found

@@ -1,0 +1,241 @@
+"""Reads the columns asked for into DuckDB, each cell as text, each row with its place."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ctrkit.core.errors import UsageError
+from ctrkit.ctr.data.tables.columns import check_unique, find_columns, missing_column
+from ctrkit.ctr.data.tables.files import TableFiles, find_files, read_blocks
+from ctrkit.ctr.data.tables.layout import Layout, find_layout
+from ctrkit.ctr.data.tables.parquet import partitions, read_types, text_sql
+from ctrkit.ctr.data.tables.records import NO_UTF8, WITH_NUL, record_blocks
+from ctrkit.ctr.data.tables.text import TextForm, find_form, line_blocks
+from ctrkit.ctr.data.workspace import Workspace, literal
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FIELDS = ("user", "item", "category", "time", "label")
+#: why a line has no cells, by its `flaw`; 0 is none
+BLANK, TOO_FEW, TOO_MANY = 3, 4, 5
+FLAWS = {
+    NO_UTF8: "line is not UTF-8",
+    WITH_NUL: "line with a NUL byte",
+    TOO_FEW: "line with missing columns",
+    TOO_MANY: "line with too many columns",
+}
+
+_HEAD_BYTES = 1 << 20
+_HEAD_LINES = 50
+_BLOCK_BYTES = 32 << 20
+_SAMPLE_LENGTH = 200
+_BLANKS = "' \t\r\n'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextOptions:
+    """What the user says of a text table; None where it is to be found out."""
+
+    header: tuple[str, ...] | None = None
+    delimiter: str | None = None
+    encoding: str | None = None
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """A text file and how it is read."""
+
+    file: Path
+    form: TextForm
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class ParquetPart:
+    """A Parquet file: how many columns it has, and the SQL and the type of each field."""
+
+    file: Path
+    columns: int
+    sql: Mapping[str, str]
+    kinds: Mapping[str, pa.DataType]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table that can be read.
+
+    Attributes:
+        files: of the table.
+        parts: one per file.
+        asked: the column's name per field.
+    """
+
+    files: TableFiles
+    parts: tuple[TextPart | ParquetPart, ...]
+    asked: Mapping[str, str]
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of how the files are read."""
+        notes: dict[str, None] = {}
+        for part in self.parts:
+            if isinstance(part, TextPart):
+                if part.form.note:
+                    notes[f"{part.file.name}: {part.form.note}"] = None
+                if part.layout.before > 1:
+                    above = part.layout.before - 1
+                    notes[f"{part.file.name}: {above} lines above the header are left out"] = None
+        return list(notes)
+
+
+def open_source(path: Path, asked: Mapping[str, str], options: TextOptions) -> Source:
+    """Find the files of a table and how each is read; reads only where they begin.
+
+    Raises:
+        UsageError: a file cannot be read, a column is missing or there twice, or its type cannot be
+            that of an id, a time or a label.
+    """
+    files = find_files(path)
+    if files.parquet:
+        given = next((name for name, value in vars(options).items() if value is not None), None)
+        if given:
+            raise UsageError(f"--{given} is for text files, but {path} is Parquet")
+        parts: list[TextPart | ParquetPart] = [_parquet_part(file, asked) for file in files.files]
+    else:
+        parts = [_text_part(file, asked, options) for file in files.files]
+    return Source(files, tuple(parts), asked)
+
+
+def _text_part(file: Path, asked: Mapping[str, str], options: TextOptions) -> TextPart:
+    head = next(read_blocks(file, _HEAD_BYTES), b"")
+    form = find_form(head, options.encoding)
+    text = head[len(form.mark) :].decode(form.encoding, "replace")
+    lines = text.split(form.line_end)
+    if len(head) == _HEAD_BYTES and len(lines) > 1:
+        lines.pop()  # it may be cut
+    first = [line.rstrip("\r") for line in lines[:_HEAD_LINES]]
+    layout = find_layout(file, first, asked, header=options.header, delimiter=options.delimiter)
+    return TextPart(file, form, layout)
+
+
+def _parquet_part(file: Path, asked: Mapping[str, str]) -> ParquetPart:
+    types = read_types(file)
+    constant = {key: value for key, value in partitions(file).items() if key not in dict(types)}
+    names = [name for name, _ in types] + list(constant)
+    found = find_columns(asked, names)
+    if found is None:
+        raise missing_column(file, asked, names)
+    check_unique(file, found, names)
+    sql, kinds = {}, {}
+    for field, place in found.items():
+        if place < len(types):
+            sql[field] = text_sql(file, field, types[place], f"c{place}")
+            kinds[field] = types[place][1]
+        else:
+            sql[field] = literal(constant[names[place]])
+    return ParquetPart(file, len(types), sql, kinds)
+
+
+def read_cells(space: Workspace, source: Source) -> None:
+    """Make the table `cells`: file, place, flaw, line, and `user_text`, `item_text`, ...
+
+    `place` is the line in a text file (the first of a record) or the row in a Parquet file. A line
+    with a flaw has no fields; `line` is its text.
+    """
+    texts = ", ".join(f"{field}_text VARCHAR" for field in FIELDS)
+    space.run(
+        f"CREATE TABLE cells (file INTEGER, place BIGINT, {texts}, flaw UTINYINT, line VARCHAR)"
+    )
+    total = sum(part.file.stat().st_size for part in source.parts)
+    read = rows = 0
+    for number, part in enumerate(source.parts):
+        if isinstance(part, ParquetPart):
+            space.run(f"INSERT INTO cells {_parquet_sql(part, number)}")
+            read += part.file.stat().st_size
+            rows = int(space.value("SELECT count(*) FROM cells"))
+            space.advance(rows, round(rows * total / max(1, read)))
+            continue
+        for records in _records(part):
+            space.insert(f"INSERT INTO cells {_text_sql(part.layout, number)}", records)
+            read += records.nbytes
+            rows += records.num_rows
+            space.advance(rows, round(rows * max(1.0, total / max(1, read))))
+    space.advance(rows, rows)
+
+
+def _records(part: TextPart) -> Iterator[pa.Table]:
+    """The records after the header, many at a time."""
+    import pyarrow.compute as pc
+
+    blocks = line_blocks(part.file, part.form, read_blocks(part.file, _BLOCK_BYTES))
+    before = part.layout.before
+    for records in record_blocks(blocks, part.layout.dialect, len(part.layout.names)):
+        first_line = records.column("line")[0].as_py() if records.num_rows else before
+        if first_line <= before:
+            records = records.filter(pc.greater(records.column("line"), before))
+        yield records
+
+
+def _text_sql(layout: Layout, number: int) -> str:
+    """SELECT of the cells of records, the table `block`."""
+    dialect, count = layout.dialect, len(layout.names)
+    delimiter, quote = literal(dialect.delimiter), literal(dialect.quote)
+
+    def fields(pattern: str) -> str:
+        return f"regexp_extract_all(text || {delimiter}, {literal(pattern)}, 1)"
+
+    split = (
+        "SELECT line AS place, text, flaw, CASE WHEN flaw <> 0 THEN NULL"
+        f" WHEN contains(text, {quote}) THEN {fields(dialect.pattern)}"
+        f" ELSE string_split(text, {delimiter}) END AS f FROM block"
+    )
+    escaped = f"len(f) <> {count} AND contains(text, {literal(chr(92) + dialect.quote)})"
+    again = (
+        f"SELECT place, text, flaw, CASE WHEN {escaped} THEN {fields(dialect.escaping_pattern)}"
+        f" ELSE f END AS f FROM ({split})"
+    )
+    # a delimiter at the end of each line makes empty fields that the header does not name
+    surplus = f"trim(array_to_string(f[{count + 1}:], ''), {_BLANKS}) <> ''"
+    flaw = (
+        f"CASE WHEN flaw <> 0 THEN flaw WHEN trim(text, {_BLANKS}) = '' THEN {BLANK}"
+        f" WHEN len(f) < {count} THEN {TOO_FEW}"
+        f" WHEN len(f) > {count} AND {surplus} THEN {TOO_MANY} ELSE 0 END"
+    )
+    flawed = f"SELECT place, text, f, {flaw} AS flaw FROM ({again})"
+    cells = ", ".join(
+        _value_sql(f"f[{layout.columns[field] + 1}]", dialect.quote)
+        if field in layout.columns
+        else "NULL"
+        for field in FIELDS
+    )
+    return (
+        f"SELECT {number}, place, {cells}, flaw::UTINYINT,"
+        f" CASE WHEN flaw <> 0 THEN left(text, {_SAMPLE_LENGTH}) END FROM ({flawed})"
+    )
+
+
+def _value_sql(field: str, quote: str) -> str:
+    """SQL of a field's text, without quotes and blanks around it, where its line has no flaw."""
+    text = f"trim({field}, {_BLANKS})"
+    mark, twice, escaped = literal(quote), literal(quote * 2), literal("\\" + quote)
+    quoted = f"starts_with({text}, {mark}) AND ends_with({text}, {mark}) AND length({text}) > 1"
+    inner = f"replace(replace({text}[2:-2], {twice}, {mark}), {escaped}, {mark})"
+    return (
+        f"CASE WHEN flaw <> 0 THEN NULL WHEN {quoted} THEN trim({inner}, {_BLANKS}) ELSE {text} END"
+    )
+
+
+def _parquet_sql(part: ParquetPart, number: int) -> str:
+    """SELECT of the cells of a Parquet file."""
+    names = ", ".join([*(f"c{place}" for place in range(part.columns)), "place"])
+    cells = ", ".join(part.sql.get(field, "NULL") for field in FIELDS)
+    options = "file_row_number = true, hive_partitioning = false"
+    return (
+        f"SELECT {number}, place + 1, {cells}, 0, NULL"
+        f" FROM read_parquet({literal(glob.escape(str(part.file)))}, {options}) AS t({names})"
+    )
