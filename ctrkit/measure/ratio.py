@@ -11,6 +11,7 @@ from ctrkit.measure.statistics import (
     ASSUMED_LAUNCH_WEIGHT,
     CONFIDENCE,
     t_quantile,
+    t_tail,
 )
 
 
@@ -24,11 +25,23 @@ class LaunchTime:
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """New time over base time and its 95 % bounds: above 1 is slower."""
+    """New time over base time and its 95 % bounds: above 1 is slower.
+
+    `error` is the standard error of its logarithm, with so many degrees of `freedom`.
+    """
 
     mean: float
     low: float
     high: float
+    error: float = 0.0
+    freedom: float = math.inf
+
+    def p_above(self, limit: float) -> float:
+        """How likely so large a ratio is by chance where the true one is `limit` (one-sided)."""
+        beyond = math.log(self.mean / limit)
+        if self.error <= 0:
+            return 0.0 if beyond > 0 else 1.0
+        return t_tail(beyond / self.error, self.freedom)
 
 
 def ratio_of(base: Sequence[LaunchTime], new: Sequence[LaunchTime]) -> Ratio:
@@ -43,12 +56,18 @@ def ratio_of(base: Sequence[LaunchTime], new: Sequence[LaunchTime]) -> Ratio:
     (base_log, base_variance, base_freedom) = _mean_log(base)
     (new_log, new_variance, new_freedom) = _mean_log(new)
     variance = base_variance + new_variance
-    half = 0.0
+    half, freedom = 0.0, math.inf
     if variance > 0:
         freedom = variance**2 / (base_variance**2 / base_freedom + new_variance**2 / new_freedom)
         half = t_quantile(CONFIDENCE, freedom) * math.sqrt(variance)
     middle = new_log - base_log
-    return Ratio(mean=math.exp(middle), low=math.exp(middle - half), high=math.exp(middle + half))
+    return Ratio(
+        mean=math.exp(middle),
+        low=math.exp(middle - half),
+        high=math.exp(middle + half),
+        error=math.sqrt(variance),
+        freedom=freedom,
+    )
 
 
 def _mean_log(launches: Sequence[LaunchTime]) -> tuple[float, float, float]:

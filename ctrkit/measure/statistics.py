@@ -314,6 +314,27 @@ def _half_width(parts: Sequence[tuple[float, float]]) -> float:
     return t_quantile(CONFIDENCE, freedom) * math.sqrt(variance)
 
 
+def t_tail(t: float, freedom: float) -> float:
+    """Probability that Student's t is larger than this."""
+    from scipy.special import stdtr
+
+    return float(stdtr(freedom, -t))
+
+
+def holm(p_values: Sequence[float], level: float) -> list[bool]:
+    """Which of a family of hypotheses are rejected, with at most `level` for any false rejection.
+
+    Source: Holm, "A simple sequentially rejective multiple test procedure" (1979).
+    """
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    rejected = [False] * len(p_values)
+    for rank, i in enumerate(order):
+        if p_values[i] > level / (len(p_values) - rank):
+            break
+        rejected[i] = True
+    return rejected
+
+
 def t_quantile(confidence: float, freedom: float) -> float:
     """Two-sided quantile of Student's t."""
     from scipy.special import stdtrit

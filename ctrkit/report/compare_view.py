@@ -13,11 +13,10 @@ from ctrkit.report.comparison import (
     Compared,
     Comparison,
     common_epochs,
-    is_regression,
 )
 from ctrkit.report.contents import RunContents
 from ctrkit.report.shell_lines import short_path
-from ctrkit.report.words import clean, deviation_words, step_words
+from ctrkit.report.words import clean, deviation_words, plural, step_words
 
 _METRICS = (
     ("val_auc", "val AUC"), ("val_gauc", "val gAUC"), ("val_logloss", "val log loss"),
@@ -62,10 +61,11 @@ def verdict_words(comparison: Comparison) -> str:
 def gate_words(comparison: Comparison) -> str:
     """Whether the new run passes, and why not."""
     limit = f"{comparison.threshold * 100:.3g} %"
+    among = f" among {plural(comparison.compared, 'comparison')}"
     if comparison.gate == "regression":
-        return f"regression beyond {limit}"
+        return f"regression beyond {limit}{among}"
     if comparison.gate == "passed":
-        return f"passed: no regression beyond {limit}"
+        return f"passed: no regression beyond {limit}{among}"
     if not any(row.ratio for row in comparison.deciding):
         return "cannot tell: nothing was measured in both runs; name the cells of both"
     return (
@@ -84,7 +84,8 @@ def compare_json(comparison: Comparison, exit_code: int) -> dict[str, Any]:
         "gate": comparison.gate,
         "exit_code": exit_code,
         "threshold": comparison.threshold,
-        "rows": [_row_json(row, comparison.threshold) for row in comparison.rows],
+        "compared": comparison.compared,
+        "rows": [_row_json(row) for row in comparison.rows],
         "epochs": [{"epoch": a["epoch"], "base": dict(a), "new": dict(b)} for a, b in pairs],
         "changes": [vars(change) for change in comparison.changes],
         "cautions": list(comparison.cautions),
@@ -122,9 +123,9 @@ def _short_ratio(row: Compared) -> str:
     return f"{row.ratio.mean:.3f}x ±{half:.3f}"
 
 
-def _verdict_word(row: Compared, threshold: float) -> str:
+def _verdict_word(row: Compared) -> str:
     """The verdict, and `regression` where it is worse than slower."""
-    slower = row.verdict == SLOWER and is_regression(row, threshold)
+    slower = row.verdict == SLOWER and row.is_regression
     return "regression" if slower else row.verdict
 
 
@@ -153,7 +154,7 @@ def _rows_section(comparison: Comparison) -> Section:
             (
                 label, f"{_time_words(row, row.base_s)}, {_time_words(row, row.new_s)}",
                 f"{row.base_count}, {row.new_count}", _short_ratio(row),
-                _verdict_word(row, comparison.threshold) + detail,
+                _verdict_word(row) + detail,
             )
         )  # fmt: skip
         tones.append(_TONES.get(row.verdict, "plain"))
@@ -214,7 +215,7 @@ def _run_json(contents: RunContents) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _row_json(row: Compared, threshold: float) -> dict[str, Any]:
+def _row_json(row: Compared) -> dict[str, Any]:
     cells = {"base_cell": row.base_cell, "new_cell": row.new_cell}
     ratio = row.ratio
     return {
@@ -231,5 +232,5 @@ def _row_json(row: Compared, threshold: float) -> dict[str, Any]:
         "verdict": row.verdict,
         "detail": row.detail,
         "decides": row.decides,
-        "regression": is_regression(row, threshold),
+        "regression": row.is_regression,
     }

@@ -10,7 +10,7 @@ from ctrkit.core.config import Cell
 from ctrkit.core.epochs import EpochRow
 from ctrkit.core.records import TrialRecord
 from ctrkit.measure.ratio import LaunchTime, Ratio, ratio_of
-from ctrkit.measure.statistics import mean_interval, sample_of
+from ctrkit.measure.statistics import CONFIDENCE, holm, mean_interval, sample_of
 from ctrkit.report.comparable import Change, cautions, changes, check_comparable
 from ctrkit.report.contents import RunContents
 from ctrkit.report.matrix_view import CellResult, cell_results, has_figures
@@ -19,6 +19,9 @@ FASTER, SLOWER, INDISTINGUISHABLE = "faster", "slower", "indistinguishable"
 FAILS_NOW, WORKS_NOW = "fails now", "works now"
 ONLY_IN_BASE, ONLY_IN_NEW = "only in base", "only in new"
 _ENDED_BADLY = ("failed", "ended")
+
+#: One side of the 95 % interval of a ratio.
+_GATE_LEVEL = (1 - CONFIDENCE) / 2
 
 Gate = Literal["regression", "inconclusive", "passed"]
 
@@ -39,6 +42,8 @@ class Compared:
         verdict: one of the words above.
         detail: what there is to add, such as the verdict of the trial that failed.
         decides: the gate goes by this one.
+        is_regression: it shows that the new run is worse by more than the threshold, with the
+            error rate of all rows together held (Holm).
     """
 
     what: str
@@ -52,6 +57,7 @@ class Compared:
     verdict: str
     detail: str = ""
     decides: bool = False
+    is_regression: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +79,12 @@ class Comparison:
     @property
     def regressions(self) -> tuple[Compared, ...]:
         """Rows slower than the threshold for certain, and what worked and fails now."""
-        return tuple(row for row in self.rows if is_regression(row, self.threshold))
+        return tuple(row for row in self.rows if row.is_regression)
+
+    @property
+    def compared(self) -> int:
+        """How many rows could have shown a regression: what the error rate is held for."""
+        return sum(_counts(row) for row in self.rows)
 
     @property
     def gate(self) -> Gate:
@@ -95,13 +106,26 @@ class Comparison:
         return "not known"
 
 
-def is_regression(row: Compared, threshold: float) -> bool:
-    """Whether the row alone shows that the new run is worse by more than the threshold."""
-    if row.verdict == FAILS_NOW:
-        return True
-    # another cell than before is compared only where nothing else can be
-    counts = row.what != "best" or row.decides
-    return counts and row.ratio is not None and row.ratio.low > 1 + threshold
+def _with_regressions(rows: Sequence[Compared], threshold: float) -> list[Compared]:
+    """Mark rows that are slower by more than the threshold, and what worked and fails now.
+
+    Many rows are compared at once, so each of them alone needs stronger evidence (Holm): by chance
+    the gate fails as seldom as if there were but one.
+    """
+    family = {i: row.ratio for i, row in enumerate(rows) if row.ratio and _counts(row)}
+    worse = holm([ratio.p_above(1 + threshold) for ratio in family.values()], _GATE_LEVEL)
+    slower = {i for i, is_worse in zip(family, worse, strict=True) if is_worse}
+    return [
+        replace(row, is_regression=row.verdict == FAILS_NOW or i in slower)
+        for i, row in enumerate(rows)
+    ]
+
+
+def _counts(row: Compared) -> bool:
+    """Another cell than before is compared only where nothing else can be."""
+    return row.verdict == FAILS_NOW or (
+        row.ratio is not None and (row.what != "best" or row.decides)
+    )
 
 
 def compare(base: RunContents, new: RunContents, threshold: float) -> Comparison:
@@ -114,6 +138,7 @@ def compare(base: RunContents, new: RunContents, threshold: float) -> Comparison
     rows = _probe_rows(base, new) if base.info.command == "probe" else [_epochs_row(base, new)]
     if _is_same_run(base, new):
         rows = [_without_spread(row) for row in rows]
+    rows = _with_regressions(rows, threshold)
     return Comparison(
         base=base,
         new=new,

@@ -1,11 +1,12 @@
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctrkit.measure.ratio import LaunchTime, ratio_of
-from ctrkit.measure.statistics import mean_interval, sample_of
+from ctrkit.measure.ratio import LaunchTime, Ratio, ratio_of
+from ctrkit.measure.statistics import ASSUMED_LAUNCH_SPREAD, holm, mean_interval, sample_of
 
 times = st.floats(1e-4, 1e4)
 shares = st.floats(0.001, 0.5)
@@ -63,3 +64,37 @@ def test_the_interval_covers_the_true_ratio_as_often_as_it_says() -> None:
 def test_without_launches_there_is_no_ratio() -> None:
     with pytest.raises(ValueError, match="no launches"):
         ratio_of([], launches(1.0))
+
+
+def test_p_above_agrees_with_the_interval() -> None:
+    ratio = ratio_of([LaunchTime(mean_s=1.0, half_s=0.05)], [LaunchTime(mean_s=1.2, half_s=0.05)])
+    assert ratio.p_above(ratio.low) == pytest.approx(0.025)
+    assert ratio.p_above(ratio.mean) == pytest.approx(0.5)
+    assert ratio.p_above(ratio.high) == pytest.approx(0.975)
+
+
+def test_a_ratio_without_spread_is_certain() -> None:
+    assert Ratio(mean=1.1, low=1.1, high=1.1).p_above(1.05) == 0.0
+    assert Ratio(mean=1.1, low=1.1, high=1.1).p_above(1.1) == 1.0
+
+
+@pytest.mark.parametrize("cells", [1, 5, 20])
+def test_many_cells_that_are_equal_seldom_show_a_regression(cells: int) -> None:
+    """Of 400 comparisons of equal cells with true launch spreads, about 2.5 % may fail the gate."""
+    rng = np.random.default_rng(cells)
+    failed = 0
+    for _ in range(400):
+        times = 1 + ASSUMED_LAUNCH_SPREAD * rng.standard_normal((cells, 2, 3))
+        ratios = [
+            ratio_of(*([LaunchTime(mean_s=float(t)) for t in side] for side in cell))
+            for cell in times
+        ]
+        failed += any(holm([ratio.p_above(1.0) for ratio in ratios], 0.025))
+    assert failed <= 400 * 0.025 + 3 * (400 * 0.025) ** 0.5
+
+
+def test_holm_rejects_step_by_step() -> None:
+    assert holm([0.01, 0.04, 0.02], 0.05) == [True, True, True]
+    assert holm([0.02, 0.04, 0.02], 0.05) == [False, False, False]
+    assert holm([0.001, 0.04, 0.9], 0.05) == [True, False, False]
+    assert holm([], 0.05) == []
