@@ -112,7 +112,7 @@ def _kind(value: Any) -> str:
         return "DataLoader"
     if _is_data_set(value):
         return f"Dataset ({type(value).__name__})"
-    if hasattr(value, "__iter__") and hasattr(value, "__dict__") and find_dataloader(value):
+    if hasattr(value, "__iter__") and hasattr(value, "__dict__") and _holds_loader(value):
         return "DataLoader"
     return type(value).__name__
 
@@ -140,7 +140,7 @@ def _are_splits(arrays: list[Any]) -> bool:
 
 def _is_data_set(value: Any) -> bool:
     if isinstance(value, Dataset):
-        return not find_dataloader(value)
+        return not _holds_loader(value)
     # Hugging Face's data sets are no torch ones
     return type(value).__module__.partition(".")[0] == "datasets" and hasattr(value, "__iter__")
 
@@ -182,7 +182,7 @@ def _other(value: Any) -> str:
     name = _a(type(value).__name__)
     if callable(getattr(value, "train_dataloader", None)):
         return f"{name}, which is not iterable: return its `train_dataloader()`"
-    held = [key for key, one in vars(value).items() if find_dataloader(one)] if hasattr(
+    held = [key for key, one in vars(value).items() if _holds_loader(one)] if hasattr(
         value, "__dict__") else []  # fmt: skip
     if held:
         trained = next((key for key in held if any(w in key.lower() for w in _TRAIN_WORDS)),
@@ -190,6 +190,10 @@ def _other(value: Any) -> str:
         return (f"{name}, which is not iterable but holds {', '.join(held)}: "
                 f"return the loader to train with, its `.{trained}`")  # fmt: skip
     return f"{name}, which is not iterable: return a DataLoader or another iterable of batches"
+
+
+def _holds_loader(value: Any) -> bool:
+    return find_dataloader(value) is not None  # a loader of a stream has no truth value
 
 
 def _a(name: str) -> str:

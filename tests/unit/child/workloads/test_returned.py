@@ -77,6 +77,7 @@ async def later() -> Any:
         ((Wrapped(LOADER), 10), ("a tuple of DataLoader, int", "its [0]")),
         ([LOADER], ("a list of 1 DataLoader", "its [0]")),
         (Split(LOADER, LOADER), ("a Split of 2 DataLoaders", "its .train")),
+        ((DataLoader(Stream()), 1), ("a tuple of DataLoader, int",)),
         ({"val": LOADER, "train": LOADER}, ("a dict of 2 DataLoaders", "its ['train']")),
         ((TABLE, TABLE), ("a tuple of 2 Dataset (TensorDataset)s", "its [0]")),
         ({"x": torch.zeros(3)}, ("a dict of 1 Tensor", "one batch at most")),
@@ -109,7 +110,8 @@ def test_what_is_no_batches_is_told_in_one_line(made: Any, parts: tuple[str, ...
     "made",
     [
         LOADER,
-        Wrapped(LOADER),
+        DataLoader(Stream()),
+        Wrapped(DataLoader(Stream())),
         StreamOfBatches(),
         [torch.zeros(4), torch.zeros(2)],
         torch.arange(10).split(4),
