@@ -87,6 +87,13 @@ class Cell:
         return self.workers > 0 or self.loader == "thread"
 
     @property
+    def without_workers(self) -> Cell:
+        """This cell, but that its training process makes the batches."""
+        return dataclasses.replace(
+            self, workers=0, start_method=None, prefetch=None, persistent=False
+        )
+
+    @property
     def queued_batches(self) -> int:
         """Batches that wait in the queue of the workers at most."""
         return self.workers * (self.prefetch or 0)

@@ -17,6 +17,8 @@ from typing import Any
 from torch.utils.data import DataLoader, IterableDataset
 
 from ctrkit.child.workloads.loader_parts import find_dataloader
+from ctrkit.child.workloads.protocol import Workload
+from ctrkit.core.config import Cell
 
 _DEEPEST, _MOST_PARTS = 5, 64
 #: tensors of so many dimensions in a list may be images
@@ -27,6 +29,11 @@ _TEXT = (str, bytes)
 _OWN_COUNTS = ("num_graphs", "num_rows")
 #: names of what has one entry more than there are rows
 _BOUNDARIES = ("offset", "offsets", "ptr", "indptr", "row_splits", "cu_seqlens", "splits")
+
+ROWS_UNKNOWN = (
+    "how many rows a batch has is not known: its parts differ in length, and nothing says its "
+    "batch size; return a DataLoader with a batch size, or have make_loader take batch_size"
+)
 
 Axis = tuple[str, int]
 """Where a size stands: path in the batch, and dimension; -1 is the length of a list."""
@@ -61,6 +68,8 @@ class RowCounter:
         self._asked = _batch_size(find_dataloader(made)) or batch_size
         self._axes: set[Axis] = set()
         self._taken = 0
+        #: whether those of a batch were not known: then those of the epoch are not either
+        self.is_unknown = False
 
     def begin_epoch(self, first_batch: int = 0) -> None:
         """The next batch is the first of an epoch, but for those that were left out."""
@@ -68,8 +77,13 @@ class RowCounter:
 
     def count(self, batch: Any) -> int | None:
         """Rows of the next batch; None: not known."""
-        sampled = self._sampled(self._taken)
+        rows = self._count(batch)
         self._taken += 1
+        self.is_unknown = self.is_unknown or rows is None
+        return rows
+
+    def _count(self, batch: Any) -> int | None:
+        sampled = self._sampled(self._taken)
         sizes = list(_sizes(batch, "", 0))
         if sampled is not None:
             return _unless_filtered(sampled, sizes)
@@ -117,6 +131,13 @@ class RowCounter:
         return None
 
 
+def row_counter(workload: Workload, cell: Cell, loader: Any) -> RowCounter:
+    """The counter of a workload's loader in a cell."""
+    # of several processes each has a part of the batch
+    heeds = "batch_size" in workload.axes and cell.nproc == 1
+    return RowCounter(loader, cell.batch_size if heeds else None)
+
+
 def known_rows(rows: int | None) -> int:
     """The rows as a number to add up: 0 where they are not known."""
     return 0 if rows is None else rows
@@ -141,9 +162,7 @@ def _unless_filtered(sampled: int, sizes: list[_Size]) -> int:
 
 def _between(sizes: list[_Size], rows: int) -> bool:
     """Whether boundaries (offsets) tell of so many rows."""
-    return any(
-        one.size == rows + 1 and one.path.rpartition(".")[2] in _BOUNDARIES for one in sizes
-    )
+    return any(one.size == rows + 1 and one.path.rpartition(".")[2] in _BOUNDARIES for one in sizes)
 
 
 def _commonest(sizes: list[_Size], batch: Any) -> int | None:

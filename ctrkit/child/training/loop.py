@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctrkit.child.training.batches import batch_rows
+from ctrkit.child.training.batches import RowCounter, known_rows, row_counter
 from ctrkit.child.training.checkpoint import (
     keep_as,
     remove_halves,
@@ -149,6 +149,7 @@ class _Loop:
     batches: int | None  # of an epoch, as far as it is known
     task: Task
     train_loader: EpochLoader
+    rows: RowCounter
     validation_loader: EpochLoader | None
 
     def run(self) -> TrainOutcome:
@@ -180,6 +181,7 @@ class _Loop:
     def _open(self, stack: ExitStack, state: Mapping[str, Any] | None) -> None:
         self.train_loader = self.workload.train_loader(self.cell)
         stack.callback(self.train_loader.close)
+        self.rows = row_counter(self.workload, self.cell, self.train_loader)
         self.batches = self.batches or _length(self.train_loader)
         self.validation_loader = self.workload.validation_loader(self.cell)
         if self.validation_loader is not None:
@@ -274,6 +276,7 @@ class _Loop:
         elif self.epoch_rng is not None:
             set_rng_state(self.epoch_rng, self.cell.device)
         self.train_loader.set_epoch(position.epoch, position.batch)
+        self.rows.begin_epoch(position.batch)
         if hasattr(self.train_loader, "on_skip"):  # each batch that it has to take is progress
             self.train_loader.on_skip = lambda: self.progress.enter(Stage.FIRST_BATCH)
         batches = iter(self.train_loader)
@@ -288,7 +291,9 @@ class _Loop:
         self.ledger.enter(Spending.LOGGING)
         is_due = self.clock() - self.saved_at >= self.plan.checkpoint_every_s
         # one exchange tells all ranks how many rows there were, and what any of them wishes
-        rows, stop, save = self.ranks.sum(batch_rows(batch), self.stop_requested(), is_due)
+        rows, stop, save = self.ranks.sum(
+            known_rows(self.rows.count(batch)), self.stop_requested(), is_due
+        )
         self.stopping = bool(stop)
         self.position.count_step(rows)
         self.steps_run += 1
@@ -324,7 +329,8 @@ class _Loop:
         with kept_rng(self.cell.device):
             metrics = self.task.metrics()
         row: EpochRow = {name: float(metrics[name]) for name in EPOCH_COLUMNS if name in metrics}
-        row |= {"epoch": position.epoch, "rows": position.rows}
+        rows = None if self.rows.is_unknown else position.rows
+        row |= {"epoch": position.epoch, "rows": rows}
         position.history.append(row)
         is_best = position.judge(metrics.get("val_auc"))
         before_s = position.wall_s

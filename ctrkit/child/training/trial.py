@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from ctrkit.child.recorder import ATTRIBUTION, THROUGHPUT, Recorder, Surroundings
-from ctrkit.child.training.batches import batch_rows
+from ctrkit.child.training.batches import ROWS_UNKNOWN, known_rows, row_counter
 from ctrkit.child.training.checkpoint import save_checkpoint
 from ctrkit.child.training.devices import peak_device_bytes, synchronize
 from ctrkit.child.training.distributed import current_ranks
@@ -43,6 +43,7 @@ class RunningTrial(Surroundings):
         self.workload, self.progress = workload, progress
         self.task: Task | None = None
         self.ranks = current_ranks()
+        self.rows = row_counter(workload, spec.cell, None)
         self.batches = BatchClock(spec.folder, spec.cell, spec.spawned_at_s)
         self.recorder = Recorder(
             spec.kind, spec.windows, progress, self.now_s, lambda _: save(self.measured), self
@@ -68,9 +69,10 @@ class RunningTrial(Surroundings):
         return self.ranks.sum(enough)[0] == self.ranks.count
 
     def at_window_end(self) -> Mapping[str, Any]:
+        notes = [ROWS_UNKNOWN] if self.rows.is_unknown else []
         if self.task is None or self.spec.kind != "full":
-            return {}
-        return {"losses": self.task.losses(), "notes": self.task.notes()}
+            return {"notes": notes}
+        return {"losses": self.task.losses(), "notes": [*notes, *self.task.notes()]}
 
 
 def run_trial(
@@ -95,6 +97,7 @@ def _measure_loop(trial: RunningTrial) -> None:
     """The loader with the step (`full`) or on its own (`loader`), over an epoch boundary."""
     trial.progress.enter(Stage.DATA)
     loader = trial.workload.train_loader(trial.cell)
+    trial.rows = row_counter(trial.workload, trial.cell, loader)
     try:
         if trial.spec.kind == "full":
             trial.progress.enter(Stage.MODEL)
@@ -142,6 +145,7 @@ def _measure_epoch(
     makes = not isinstance(loader, CachedLoader)
     recorder.begin_epoch(epoch, batches)
     loader.set_epoch(epoch)
+    trial.rows.begin_epoch()
     if trial.task is not None:
         trial.task.begin_epoch(epoch)
     trial.batches.begin_epoch(loader)
@@ -172,7 +176,7 @@ def _take_steps(trial: RunningTrial, iterator: Iterator[Batch], makes: bool) -> 
             made = trial.batches.taken(asked_s, delivered_s) if makes else {}
             recorder.delivered(asked_s, delivered_s, made)
             _train_step(trial, batch, timers.get(recorder.window))
-            (rows,) = trial.ranks.sum(batch_rows(batch))
+            (rows,) = trial.ranks.sum(known_rows(trial.rows.count(batch)))
             recorder.step_done(trial.now_s(), rows)
     finally:
         for timer in timers.values():
@@ -205,7 +209,7 @@ def _train_step(trial: RunningTrial, batch: Batch, timer: StageTimer | None) -> 
 def _measure_compute(trial: RunningTrial) -> None:
     """The step's own ceiling: a few batches, kept on the device, trained on again and again."""
     trial.progress.enter(Stage.DATA)
-    loader = trial.workload.train_loader(trial.cell)
+    loader = _loader_of_few(trial)
     try:
         trial.progress.enter(Stage.MODEL)
         trial.task = trial.workload.make_task(trial.cell)
@@ -225,6 +229,16 @@ def _measure_compute(trial: RunningTrial) -> None:
     _measure_epoch(trial, cached, epoch=1, batches=None)
     _measure_validation(trial)
     _measure_checkpoints(trial)
+
+
+def _loader_of_few(trial: RunningTrial) -> EpochLoader:
+    """A loader of a few batches: without workers, unless it cannot be made so."""
+    try:
+        return trial.workload.train_loader(trial.cell.without_workers)
+    except Exception:
+        if not trial.cell.workers:
+            raise
+        return trial.workload.train_loader(trial.cell)
 
 
 class CachedLoader:

@@ -60,7 +60,9 @@ COLLATES = {
     "not collated": lambda rows: [(torch.zeros(3, 8), row) for row in rows],
     "groups of fields": lambda rows: [[labels(rows), labels(rows)]] * 3,
     "packed": lambda rows: pack_sequence(ragged(rows), enforce_sorted=False),
-    "nested": lambda rows: torch.nested.nested_tensor(ragged(rows)),
+    "nested": lambda rows: torch.nested.nested_tensor(
+        ragged(rows), layout=torch.jagged
+    ),
     "texts": lambda rows: {"text": [f"row {row}" for row in rows], "label": labels(rows)},
 }  # fmt: skip
 

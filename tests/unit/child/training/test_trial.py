@@ -87,11 +87,16 @@ class CountingWorkload(Workload):
 
 
 def run(
-    tmp_path: Path, workload: CountingWorkload, kind: Any = "full", **windows: Any
+    tmp_path: Path,
+    workload: CountingWorkload,
+    kind: Any = "full",
+    cell: Cell | None = None,
+    **windows: Any,
 ) -> Measurement:
     plan = {"window_s": 0.05, "min_steps": 3, "max_steps": 20, "validation_batches": 5} | windows
     spec = ChildSpec(
-        kind=kind, folder=str(tmp_path), workload=WorkloadSpec(), cell=make_cell(threads=1),
+        kind=kind, folder=str(tmp_path), workload=WorkloadSpec(),
+        cell=cell or make_cell(threads=1),
         spawned_at_s=time.monotonic(), windows=WindowPlan(**plan),
     )  # fmt: skip
     saved: list[Measurement] = []
@@ -175,6 +180,42 @@ def test_compute_goes_on_with_cached_batches(tmp_path: Path) -> None:
     assert len(measured.validation_batch_s) == 5
 
 
+@pytest.mark.parametrize("needs_workers", [False, True])
+def test_compute_takes_its_batches_without_workers_where_it_can(
+    tmp_path: Path, needs_workers: bool
+) -> None:
+    made = []
+
+    class Workers(CountingWorkload):
+        def train_loader(self, cell: Cell) -> EpochLoader:
+            made.append((cell.workers, cell.start_method, cell.prefetch))
+            if needs_workers and not cell.workers:
+                raise ValueError("prefetch_factor could only be specified with workers")
+            return super().train_loader(cell)
+
+    cell = make_cell(workers=64, start_method="fork")
+    run(tmp_path, Workers(), cell=cell, kind="compute", min_steps=3)
+    assert made == ([(0, None, None), (64, "fork", 2)] if needs_workers else [(0, None, None)])
+
+
+def test_rows_that_nobody_knows_are_said_to_be_unknown(tmp_path: Path) -> None:
+    class Opaque(CountingWorkload):
+        axes = ("workers",)
+
+        def train_loader(self, cell: Cell) -> EpochLoader:
+            loader = super().train_loader(cell)
+            loader.__class__ = type("Odd", (CountingLoader,), {"__iter__": batches_of_odd_sizes})
+            return loader
+
+    def batches_of_odd_sizes(self: CountingLoader) -> Iterator[Batch]:
+        for _ in range(1000):
+            yield torch.zeros(3), torch.zeros(50)
+
+    measured = run(tmp_path, Opaque(), min_steps=3)
+    assert measured.throughput_rows == 0
+    assert measured.notes[0].startswith("how many rows a batch has is not known")
+
+
 def test_what_was_measured_before_an_error_is_kept(tmp_path: Path) -> None:
     workload = CountingWorkload()
     saved: list[Measurement] = []
@@ -183,7 +224,8 @@ def test_what_was_measured_before_an_error_is_kept(tmp_path: Path) -> None:
         raise RuntimeError("no validation today")
 
     spec = ChildSpec(
-        kind="full", folder=str(tmp_path), workload=WorkloadSpec(), cell=make_cell(threads=1),
+        kind="full", folder=str(tmp_path), workload=WorkloadSpec(),
+        cell=make_cell(threads=1),
         windows=WindowPlan(window_s=0.01),
     )  # fmt: skip
     workload.make_task = lambda cell: _with_validation(SleepyTask(workload.log), fail)  # type: ignore[method-assign]
