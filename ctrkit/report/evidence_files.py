@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ctrkit.core.units import format_bytes, format_duration
+from ctrkit.core.units import format_bytes
 from ctrkit.report.blocks import Column, Table
 from ctrkit.report.words import clean
+from ctrkit.supervise.explain.evidence import PROCESSES, read_processes
+from ctrkit.supervise.explain.scene import Process, Wait
 
 _MOST_FILE_BYTES = 24_000
 _MOST_TRIALS, _MOST_FILES, _MOST_PROCESSES = 100, 40, 64
 _FIRST = ("verdict", "stacks", "py-spy", "stderr", "stdout")
-_PROCESSES = "processes.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +64,10 @@ def _read_trial(folder: Path, most_bytes: int) -> TrialEvidence:
     unread: list[str] = []
     processes: Table | None = None
     for path in sorted(_entries(folder, folders=False), key=_rank):
-        if path.name == _PROCESSES and (processes := _processes(path)) is not None:
-            continue
+        if path.name == PROCESSES:
+            processes = _process_table(read_processes(path))
+            if processes is not None:
+                continue
         room_bytes = min(_MOST_FILE_BYTES, most_bytes) if len(files) < _MOST_FILES else 0
         file = _read_file(path, room_bytes)
         if file is None:
@@ -100,52 +101,38 @@ def _read_file(path: Path, most_bytes: int) -> EvidenceFile | None:
     return EvidenceFile(name=path.name, text=text, cut_bytes=max(0, size - most_bytes))
 
 
-def _processes(path: Path) -> Table | None:
-    """`processes.json` as a table; None where it is not what it should be."""
-    try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(values, list):
-        return None
-    rows = [_process_cells(value) for value in values[:_MOST_PROCESSES] if isinstance(value, dict)]
+def _process_table(processes: Sequence[Process]) -> Table | None:
+    """What each process did when the trial was judged; None without any."""
     columns = (
-        Column("process"), Column("name", right=False), Column("state", right=False),
-        Column("user CPU"), Column("system CPU"), Column("memory"), Column("threads"),
+        Column("process"), Column("worker"), Column("name", right=False),
+        Column("state", right=False), Column("CPU"), Column("memory"), Column("threads"),
         Column("its threads wait in", right=False),
     )  # fmt: skip
-    return Table(columns, tuple(rows)).without_empty_columns() if rows else None
+    rows = tuple(_process_cells(one) for one in processes[:_MOST_PROCESSES])
+    return Table(columns, rows).without_empty_columns() if rows else None
 
 
-def _process_cells(value: Mapping[str, Any]) -> tuple[str, ...]:
-    def number(key: str) -> float | None:
-        found = value.get(key)
-        known = isinstance(found, int | float) and not isinstance(found, bool)
-        return float(found) if known else None  # type: ignore[arg-type]
-
-    def text(key: str) -> str:
-        return clean(str(value.get(key, "")), 60)
-
-    user_s, system_s, memory = number("user_s"), number("system_s"), number("rss_bytes")
+def _process_cells(process: Process) -> tuple[str, ...]:
+    state = process.status if process.exit_code is None else f"ended ({process.exit_code})"
     return (
-        text("pid"), text("name"), text("status"),
-        "" if user_s is None else format_duration(user_s),
-        "" if system_s is None else format_duration(system_s),
-        "" if memory is None else format_bytes(memory),
-        text("threads"), _waits(value.get("waits")),
-    )  # fmt: skip
+        str(process.pid),
+        "" if process.progress is None else str(process.progress.worker),
+        clean(process.name, 60),
+        clean(state, 60),
+        "" if process.cores is None else f"{process.cores:.1f} cores",
+        "" if process.rss_bytes is None else format_bytes(process.rss_bytes),
+        str(len(process.waits)) if process.waits else "",
+        clean(", ".join(_counted(map(_wait_words, process.waits))), 200),
+    )
 
 
-def _waits(threads: object) -> str:
-    """Kernel functions in which a process's threads wait, each with how many do."""
-    if not isinstance(threads, list):
-        return ""
-    places = [str(t.get("wchan") or "") for t in threads if isinstance(t, dict)]
-    return clean(", ".join(_counted(place for place in places if place not in ("", "0"))), 200)
+def _wait_words(wait: Wait) -> str:
+    """`futex`, or `read (pipe)`; `?` where the system does not tell."""
+    return f"{wait.syscall or '?'}" + (f" ({wait.target})" if wait.target else "")
 
 
 def _counted(words: Iterable[str]) -> list[str]:
     counts: dict[str, int] = {}
     for word in words:
         counts[word] = counts.get(word, 0) + 1
-    return [word if count == 1 else f"{word} ({count})" for word, count in counts.items()]
+    return [word if count == 1 else f"{count} x {word}" for word, count in counts.items()]

@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import psutil
 
 from ctrkit.core.files import write_atomically, write_json
@@ -23,6 +24,7 @@ from ctrkit.supervise.explain.scene import Process, Scene, place_of
 from ctrkit.supervise.explain.stack_readers import by_py_spy, py_spy_program
 from ctrkit.supervise.explain.stacks import Frame, Thread, is_users, parse_dump, user_frame
 
+PROCESSES = "processes.json"
 TAIL_BYTES = 64_000
 _PY_SPY_PROCESSES = 8
 _DUMP_S, _DUMP_SETTLED_S, _POLL_S = 2.0, 0.1, 0.02
@@ -97,7 +99,7 @@ def examine(
     folder.mkdir(parents=True, exist_ok=True)
     before = read()
     looked = _with_progress(passive.look(root_pid, enough), child_folder)
-    write_json(folder / "processes.json", looked)
+    write_json(folder / PROCESSES, looked)
     spied = _run_py_spy(folder, [one.pid for one in looked[:_PY_SPY_PROCESSES]], enough)
     dumps = {} if enough() else _dump_all(looked, child_folder)
     woken = bool(dumps) and _resumed(before, read, enough)
@@ -112,6 +114,17 @@ def examine(
         known = replace(known, step=before.step)
     scene = _fill(known, looked, stacks, child_folder)
     return Evidence(scene=scene, cause=save_cause(folder, scene), woken=woken)
+
+
+def read_processes(path: Path) -> list[Process]:
+    """The processes of a `processes.json`, as `examine` saw them; empty where it is something else.
+
+    Fields that this version does not know are left out.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[Process])
+    except (OSError, msgspec.DecodeError):
+        return []
 
 
 def examine_ended(folder: Path, child_folder: Path, known: Scene) -> Evidence:

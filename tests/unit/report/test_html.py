@@ -15,7 +15,8 @@ import ctrkit.report.html
 from ctrkit.commands.report import report
 from ctrkit.core.config import WorkloadSpec
 from ctrkit.core.errors import UsageError
-from ctrkit.core.files import write_table
+from ctrkit.core.files import write_json, write_table
+from ctrkit.core.progress import WorkerProgress, WorkerStage
 from ctrkit.core.records import Finding, Recommendation, TrialRecord
 from ctrkit.report.blocks import Column, Report, Section, Table
 from ctrkit.report.charts.svg import TOKENS
@@ -23,6 +24,8 @@ from ctrkit.report.contents import read_contents
 from ctrkit.report.evidence_files import read_evidence
 from ctrkit.report.html import html_document, inert, plain_page, run_pages, without_bars
 from ctrkit.report.summary import again_lines
+from ctrkit.supervise.explain.evidence import PROCESSES, examine
+from ctrkit.supervise.explain.scene import Process, Wait
 from tests.unit.report.conftest import THREAD, MakeRun, epoch_row, measured, trial
 
 HOSTILE = (
@@ -97,11 +100,15 @@ def write_evidence(folder: Path, text: str = "Thread 0x1: waits") -> Path:
     evidence.mkdir(parents=True)
     (evidence / "stacks-12.txt").write_text(text)
     (evidence / "stderr.txt").write_text("")
-    processes = [
-        {"pid": 12, "name": "python", "status": "sleeping", "user_s": 1.5, "rss_bytes": 2_000_000,
-         "threads": 2, "waits": [{"thread": "12", "wchan": "futex_do_wait"}] * 2},
-    ]  # fmt: skip
-    (evidence / "processes.json").write_text(json.dumps(processes))
+    waits = tuple(Wait(thread=thread, syscall="futex", target="pipe") for thread in (12, 13))
+    progress = WorkerProgress(
+        pid=12, worker=3, stage=WorkerStage.FETCHING, batches=7, writes=9, written_s=1.0
+    )
+    worker = Process(
+        pid=12, name="python", cores=0.25, rss_bytes=2_000_000, waits=waits, progress=progress
+    )
+    ended = Process(pid=13, name="<i>", status="zombie", exit_code=-9)
+    write_json(evidence / PROCESSES, [worker, ended])
     return evidence
 
 
@@ -142,7 +149,8 @@ def test_a_probe_has_all_its_sections_and_charts(probe: Path) -> None:
     assert len(labels) == 10  # five charts, each wide and narrow
     for words in ("Projected: 1 d 1 h", "Heat map of 6", "Seconds per batch", "40 batches"):
         assert any(words in label for label in labels)
-    assert "futex_do_wait (2)" in found.text
+    for words in ("2 x futex (pipe)", "0.2 cores", "2 MB", "ended (-9)", "<i>"):
+        assert words in found.text
     assert "Thread 0x1: waits" in found.text
 
 
@@ -303,11 +311,34 @@ def test_evidence_is_bounded_and_never_read_through_links(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("text", ["{", "[1, 2]", '{"pid": 1}', "[]", '[{"pid": {}, "waits": 3}]'])
-def test_processes_that_are_not_what_they_should_be(tmp_path: Path, text: str) -> None:
+def test_processes_that_are_not_what_they_should_be_are_shown_as_they_are(
+    tmp_path: Path, text: str
+) -> None:
     folder = tmp_path / "evidence" / "1"
     folder.mkdir(parents=True)
-    (folder / "processes.json").write_text(text)
-    assert [one.trial for one in read_evidence(tmp_path / "evidence", 9000)] == ["1"]
+    (folder / PROCESSES).write_text(text)
+    (found,) = read_evidence(tmp_path / "evidence", 9000)
+    assert found.processes is None
+    assert [(file.name, file.text) for file in found.files] == [(PROCESSES, text)]
+
+
+def test_the_processes_of_a_real_examination_are_a_table(tmp_path: Path) -> None:
+    evidence, child = tmp_path / "evidence" / "1", tmp_path / "child"
+    child.mkdir()
+    with subprocess.Popen(["sleep", "60"]) as asleep:
+        try:
+            examine(evidence, child, asleep.pid, lambda: None)
+        finally:
+            asleep.kill()
+    (found,) = read_evidence(tmp_path / "evidence", 9000)
+    assert found.processes is not None
+    shown = [
+        dict(zip([c.name for c in found.processes.columns], row, strict=True))
+        for row in found.processes.rows
+    ]
+    assert [row["process"] for row in shown] == [str(asleep.pid)]
+    assert shown[0]["state"] == "sleeping"
+    assert shown[0]["memory"].endswith("B")
 
 
 def colours(scheme: str) -> dict[str, tuple[int, ...]]:
