@@ -13,28 +13,16 @@ from ctrkit.cli.data import data_app
 from ctrkit.cli.explain import explain
 from ctrkit.cli.options import (
     RUN,
-    BatchSize,
-    Compile,
     Data,
-    Device,
-    Loader,
     MaxStep,
-    Nproc,
-    Optimizer,
     Out,
-    Persistent,
     PhaseName,
-    Pin,
-    Precision,
-    Prefetch,
     Quiet,
     Set,
     StallTimeout,
-    StartMethod,
-    Threads,
     TimeLimitsFile,
-    Workers,
     WorkloadName,
+    takes_axes,
     with_current_names,
 )
 from ctrkit.core.errors import CtrkitError
@@ -73,24 +61,14 @@ def _root(
 
 
 @app.command()
+@takes_axes
 def probe(
+    *,
     data: Data = None,
     phase: PhaseName = None,
     workload: WorkloadName = None,
     set_: Set = None,
-    device: Device = None,
-    loader: Loader = None,
-    workers: Workers = None,
-    batch_size: BatchSize = None,
-    start_method: StartMethod = None,
-    prefetch: Prefetch = None,
-    persistent: Persistent = None,
-    pin: Pin = None,
-    threads: Threads = None,
-    nproc: Nproc = None,
-    optimizer: Optimizer = None,
-    precision: Precision = None,
-    compile_: Compile = None,
+    axes: dict[str, str | None],
     budget: Annotated[
         str, typer.Option(help="Time for the whole probe.", rich_help_panel=RUN)
     ] = "120s",
@@ -132,19 +110,16 @@ def probe(
             data, phase, workload, set_,
             read_time_limits(stall_timeout, max_step, time_limits), out,
         ),
-        axes=cell_axes(
-            device=device, loader=loader, workers=workers, batch_size=batch_size,
-            start_method=start_method, prefetch=prefetch, persistent=persistent, pin=pin,
-            threads=threads, nproc=nproc, optimizer=optimizer, precision=precision,
-            compile=compile_,
-        ),
+        axes=cell_axes(axes),
         budget=budget, thorough=thorough, deadline=deadline, run_refused=run_refused,
         as_json=as_json, quiet=quiet, argv=sys.argv[1:],
     )  # fmt: skip
 
 
 @app.command()
+@takes_axes
 def train(
+    *,
     auto_device: Annotated[
         bool,
         typer.Option("--auto-device", rich_help_panel=RUN,
@@ -196,19 +171,7 @@ def train(
         typer.Option(metavar="T", rich_help_panel=RUN,
                      help="Save and stop once it would end later than T after its launch."),
     ] = None,
-    device: Device = None,
-    loader: Loader = None,
-    workers: Workers = None,
-    batch_size: BatchSize = None,
-    start_method: StartMethod = None,
-    prefetch: Prefetch = None,
-    persistent: Persistent = None,
-    pin: Pin = None,
-    threads: Threads = None,
-    nproc: Nproc = None,
-    optimizer: Optimizer = None,
-    precision: Precision = None,
-    compile_: Compile = None,
+    axes: dict[str, str | None],
     stall_timeout: StallTimeout = None,
     max_step: MaxStep = None,
     time_limits: TimeLimitsFile = None,
@@ -231,12 +194,7 @@ def train(
             read_time_limits(stall_timeout, max_step, time_limits), out,
             resume,
         ),
-        axes=cell_axes(
-            device=device, loader=loader, workers=workers, batch_size=batch_size,
-            start_method=start_method, prefetch=prefetch, persistent=persistent, pin=pin,
-            threads=threads, nproc=nproc, optimizer=optimizer, precision=precision,
-            compile=compile_,
-        ),
+        axes=cell_axes(axes),
         auto_device=auto_device, config=config, epochs=epochs, max_steps=max_steps,
         resume=resume, checkpoint_every=checkpoint_every, fallback=not no_fallback,
         max_restarts=max_restarts, allow_sleep=allow_sleep,
@@ -298,20 +256,14 @@ def report(
 
 
 @app.command()
+@takes_axes
 def doctor(
+    *,
     data: Data = None,
     phase: PhaseName = None,
     workload: WorkloadName = None,
     set_: Set = None,
-    device: Device = None,
-    loader: Loader = None,
-    workers: Workers = None,
-    batch_size: BatchSize = None,
-    start_method: StartMethod = None,
-    prefetch: Prefetch = None,
-    persistent: Persistent = None,
-    pin: Pin = None,
-    threads: Threads = None,
+    axes: dict[str, str | None],
     stall_timeout: StallTimeout = None,
     max_step: MaxStep = None,
     time_limits: TimeLimitsFile = None,
@@ -340,11 +292,7 @@ def doctor(
             data, phase, workload, set_,
             read_time_limits(stall_timeout, max_step, time_limits), None,
         ),
-        axes=cell_axes(
-            device=device, loader=loader, workers=workers, batch_size=batch_size,
-            start_method=start_method, prefetch=prefetch, persistent=persistent, pin=pin,
-            threads=threads,
-        ),
+        axes=cell_axes(axes),
         as_json=as_json, quiet=quiet,
     )  # fmt: skip
 

@@ -1,10 +1,15 @@
 """Options that several commands share, as typer reads them from signatures: names and help only."""
 
-from collections.abc import Sequence
+import functools
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from ctrkit.core.cell import AXES, Axis
+from ctrkit.core.config import DEFAULT_WORKLOAD
 
 DATA = "Data & model"
 CELL = "Cells (comma-separated lists; what you name is exactly what is tried)"
@@ -13,14 +18,13 @@ SCRIPT = "A script of your own, unchanged (its command stands after --)"
 
 Data = Annotated[
     Path | None,
-    typer.Option("--data", help="The workload's data, for mdaf a store. Without it: default data.",
+    typer.Option("--data", help="The workload's data, e.g. a store. Without it: its default data.",
                  rich_help_panel=DATA),
 ]  # fmt: skip
 PhaseName = Annotated[
     str | None,
     typer.Option("--phase", metavar="NAME|FILE", rich_help_panel=DATA,
-                 help="Settings by name or from a TOML file. mdaf has phase1, phase3 (default), "
-                      "phase3-revised."),
+                 help="Settings of the workload by name, e.g. phase1, or from a TOML file."),
 ]  # fmt: skip
 Set = Annotated[
     list[str] | None,
@@ -31,67 +35,7 @@ WorkloadName = Annotated[
     str | None,
     typer.Option("--workload", metavar="NAME|FILE.py:NAME", rich_help_panel=DATA,
                  help="An installed workload, or your own: a Workload, or a function "
-                      "make_loader(*, workers, ...). Default: mdaf."),
-]  # fmt: skip
-Device = Annotated[
-    str | None,
-    typer.Option("--device", help="auto, cpu, mps, cuda.", rich_help_panel=CELL),
-]
-Loader = Annotated[
-    str | None,
-    typer.Option("--loader", help="rows, batches, thread, resident.", rich_help_panel=CELL),
-]
-Workers = Annotated[
-    str | None,
-    typer.Option("--workers", help="DataLoader worker processes.", rich_help_panel=CELL),
-]
-BatchSize = Annotated[
-    str | None,
-    typer.Option("--batch-size", rich_help_panel=CELL,
-                 help="Rows per batch. Default: the phase's."),
-]  # fmt: skip
-StartMethod = Annotated[
-    str | None,
-    typer.Option("--start-method", help="fork, spawn, forkserver.", rich_help_panel=CELL),
-]
-Prefetch = Annotated[
-    str | None,
-    typer.Option("--prefetch", help="Batches prefetched per worker.", rich_help_panel=CELL),
-]
-Threads = Annotated[
-    str | None,
-    typer.Option("--threads", help="torch's intra-op threads.", rich_help_panel=CELL),
-]
-Nproc = Annotated[
-    str | None,
-    typer.Option("--nproc", rich_help_panel=CELL,
-                 help="Processes that train together; each takes its part of every batch."),
-]  # fmt: skip
-Persistent = Annotated[
-    str | None,
-    typer.Option("--persistent", help="Keep workers between epochs: true, false.",
-                 rich_help_panel=CELL),
-]  # fmt: skip
-Pin = Annotated[
-    str | None,
-    typer.Option("--pin", help="Pinned host memory (CUDA): true, false.", rich_help_panel=CELL),
-]
-Optimizer = Annotated[
-    str | None,
-    typer.Option("--optimizer", rich_help_panel=CELL,
-                 help="adam; sparse-adam updates only the embedding rows that a batch touched. "
-                      "Changes the numerics: compare the loss too."),
-]  # fmt: skip
-Precision = Annotated[
-    str | None,
-    typer.Option("--precision", rich_help_panel=CELL,
-                 help="float32; bf16 multiplies matrices in half the bits. Changes the numerics."),
-]  # fmt: skip
-Compile = Annotated[
-    str | None,
-    typer.Option("--compile", rich_help_panel=CELL,
-                 help="torch.compile of the dense parts: true, false. Changes the rounding; where "
-                      "there is no compiler it goes on without."),
+                      f"make_loader(*, workers, ...). Default: {DEFAULT_WORKLOAD}."),
 ]  # fmt: skip
 StallTimeout = Annotated[
     str | None,
@@ -153,3 +97,35 @@ def with_current_names(arguments: Sequence[str]) -> list[str]:
 def _with_current_name(argument: str) -> str:
     name, equals, value = argument.partition("=")
     return f"{_OLD_NAMES.get(name, name)}{equals}{value}"
+
+
+def takes_axes(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for every axis in the place of its parameter `axes`.
+
+    It gets there what was typed, by the names of the axes.
+    """
+    # typer reads a signature, and an axis may have a name of Python's own, such as `compile`
+    axis_of = {f"axis_{name}": name for name in AXES}
+    options = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option_of(AXES[axis])
+        )
+        for name, axis in axis_of.items()
+    ]
+
+    @functools.wraps(command)
+    def with_axes(**values: Any) -> None:
+        axes = {axis: values.pop(name) for name, axis in axis_of.items()}
+        command(**values, axes=axes)
+
+    signature = inspect.signature(command, eval_str=True)
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        parameters += options if parameter.name == "axes" else [parameter]
+    with_axes.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_axes.__annotations__ = {one.name: one.annotation for one in parameters}
+    return with_axes
+
+
+def _option_of(axis: Axis) -> Any:
+    return Annotated[str | None, typer.Option(axis.option, help=axis.help, rich_help_panel=CELL)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctrkit.core.cell import AXES, WITHOUT_ANY_WORKERS, WITHOUT_WORKERS
 from ctrkit.core.config import CELL_AXES, NUMERICS, Cell, decode, encode, make_cell
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import read_json
@@ -80,7 +81,7 @@ def _override(choice: Choice, axes: Mapping[str, Any]) -> Choice:
         return choice
     values = encode(choice.cell) | dict(axes)
     if not values["workers"]:
-        values |= {"start_method": None, "prefetch": None, "persistent": False}
+        values |= WITHOUT_ANY_WORKERS
     named = ", ".join(f"{axis}={value}" for axis, value in axes.items())
     cell = make_cell("options", **values)
     return Choice(cell=cell, why=f"{choice.why}, with {named} as you asked (so not projected)")
@@ -134,9 +135,9 @@ def check_cell(choice: Choice, inspection: Inspection) -> Choice:
             f"--nproc {cell.nproc}: {inspection.workload_name} has no parts of a batch for several "
             "processes; take --nproc 1"
         )
-    if cell.nproc > 1 and cell.device == "mps":
-        raise UsageError(f"--nproc {cell.nproc}: device mps has one process; take --device cpu")
-    if cell.workers and cell.loader in ("thread", "resident"):
+    if problem := AXES["nproc"].device_problem(cell.nproc, cell.device):
+        raise UsageError(f"--nproc {cell.nproc}: {problem}; take --device cpu")
+    if cell.workers and cell.loader in WITHOUT_WORKERS:
         raise UsageError(
             f"loader {cell.loader} has no worker processes; take --loader batches or --workers 0"
         )

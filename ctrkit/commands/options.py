@@ -9,16 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctrkit.core.config import (
-    CELL_AXES,
-    DEFAULT_WORKLOAD,
-    DEVICES,
-    LOADERS,
-    OPTIMIZERS,
-    PRECISIONS,
-    START_METHODS,
-    encode,
-)
+from ctrkit.core.cell import AXES
+from ctrkit.core.config import DEFAULT_WORKLOAD, encode
 from ctrkit.core.errors import UsageError
 from ctrkit.core.registry import find_plugin, is_file_target
 from ctrkit.core.runs import RunFolder, check_out_folder
@@ -28,21 +20,12 @@ from ctrkit.supervise.time_limits import TimeLimits
 Axes = Mapping[str, tuple[Any, ...]]
 """For each axis that was named on the command line its values, in the order given."""
 
-_CHOICES = {
-    "device": ("auto", *DEVICES),
-    "loader": LOADERS,
-    "start_method": START_METHODS,
-    "optimizer": OPTIMIZERS,
-    "precision": PRECISIONS,
-}
-_LEAST = {"workers": 0, "batch_size": 1, "prefetch": 1, "threads": 1, "nproc": 1}
 _LIMIT_NUMBERS = ("steady_factor",)
 _LIMIT_DURATIONS = tuple(
     f.name.removesuffix("_s")
     for f in dataclasses.fields(TimeLimits)
     if f.name.endswith("_s") and f.name != "stall_timeout_s"
 )
-_SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +36,7 @@ class CommonOptions:
         data: what `--data` names.
         target: the name of a plug-in, or an absolute `FILE.py:NAME`.
         settings: the plug-in's, as plain values.
-        budgets: how long each stage may be silent.
+        time_limits: how long each stage may be silent.
         out: the run folder asked for.
     """
 
@@ -194,37 +177,17 @@ def _target(workload: str | None) -> str:
     return f"{path.resolve()}:{name}"
 
 
-def cell_axes(**texts: str | None) -> Axes:
+def cell_axes(texts: Mapping[str, str | None]) -> Axes:
     """The axes that were given, as lists of checked values.
 
     Raises:
         UsageError: a value of a wrong type, unknown or out of range.
     """
     return {
-        axis: tuple(dict.fromkeys(_axis_value(axis, part.strip()) for part in text.split(",")))
-        for axis, text in texts.items()
+        name: tuple(dict.fromkeys(AXES[name].read(part.strip()) for part in text.split(",")))
+        for name, text in texts.items()
         if text is not None
     }
-
-
-def _axis_value(axis: str, text: str) -> Any:
-    assert axis in CELL_AXES, axis
-    option = f"--{axis.replace('_', '-')}"
-    if axis in _CHOICES:
-        if text not in _CHOICES[axis]:
-            raise UsageError(f"{option}: unknown '{text}'; known are {', '.join(_CHOICES[axis])}")
-        return text
-    if axis in _LEAST:
-        try:
-            number = int(text)
-        except ValueError:
-            raise UsageError(f"{option}: '{text}' is no whole number") from None
-        if number < _LEAST[axis]:
-            raise UsageError(f"{option}: is {number}, but must be at least {_LEAST[axis]}")
-        return number
-    if text.lower() not in _SWITCHES:
-        raise UsageError(f"{option}: '{text}' is neither true nor false")
-    return _SWITCHES[text.lower()]
 
 
 def single_axes(axes: Axes) -> dict[str, Any]:
@@ -237,7 +200,7 @@ def single_axes(axes: Axes) -> dict[str, Any]:
         if len(values) > 1:
             listed = ",".join(str(value) for value in values)
             raise UsageError(
-                f"--{axis.replace('_', '-')} {listed}: training takes one value; "
+                f"{AXES[axis].option} {listed}: training takes one value; "
                 "ctrkit probe compares several"
             )
     return {axis: values[0] for axis, values in axes.items() if values[0] != "auto"}

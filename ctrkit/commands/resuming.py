@@ -10,6 +10,7 @@ from typing import Any
 
 from ctrkit.commands.options import CommonOptions
 from ctrkit.commands.usable_checkpoint import Saved, recover
+from ctrkit.core.cell import WITHOUT_ANY_WORKERS, WITHOUT_WORKERS
 from ctrkit.core.config import Cell, ChildSpec, TrainPlan, WorkloadSpec, decode, encode, make_cell
 from ctrkit.core.environment import code_versions
 from ctrkit.core.errors import UsageError
@@ -153,8 +154,8 @@ def with_axes(cell: Cell, axes: Mapping[str, Any]) -> Cell:
         return cell
     values = encode(cell) | dict(axes)
     if not values["workers"]:
-        values |= {"start_method": None, "prefetch": None, "persistent": False}
-    elif values["loader"] in ("thread", "resident"):
+        values |= WITHOUT_ANY_WORKERS
+    elif values["loader"] in WITHOUT_WORKERS:
         if "loader" in axes:
             raise UsageError(
                 f"loader {values['loader']} has no worker processes; take --loader batches or "

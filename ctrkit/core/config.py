@@ -1,163 +1,24 @@
-"""Cells, sizes and specs: the frozen dataclasses that parent and child both understand."""
+"""Specs and sizes of what is run: the frozen dataclasses that parent and child both understand."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import msgspec
+# cells, and how values are read, are part of what this module is imported for
+from ctrkit.core.cell import CELL_AXES as CELL_AXES
+from ctrkit.core.cell import DEVICES as DEVICES
+from ctrkit.core.cell import LOADERS as LOADERS
+from ctrkit.core.cell import NUMERICS as NUMERICS
+from ctrkit.core.cell import START_METHODS as START_METHODS
+from ctrkit.core.cell import Cell as Cell
+from ctrkit.core.cell import make_cell as make_cell
+from ctrkit.core.values import decode as decode
+from ctrkit.core.values import encode as encode
 
-from ctrkit.core.environment import physical_cores
-from ctrkit.core.errors import UsageError
-
-DEVICES = ("cpu", "mps", "cuda")
-LOADERS = ("rows", "batches", "thread", "resident")
-START_METHODS = ("fork", "spawn", "forkserver")
-OPTIMIZERS = ("adam", "sparse-adam")
-PRECISIONS = ("float32", "bf16")
 #: the workload of a command that names none
 DEFAULT_WORKLOAD = "mdaf"
-
-T = TypeVar("T")
-
-
-def decode(kind: type[T], values: Mapping[str, Any], where: str) -> T:
-    """A dataclass of type `kind` from a mapping read from JSON or TOML.
-
-    Args:
-        kind: a dataclass; nested dataclasses are decoded too.
-        values: the mapping; keys that `kind` does not have are an error, missing ones default.
-        where: what the values were read from, for the message.
-
-    Raises:
-        UsageError: an unknown key or a value of a wrong type.
-    """
-    known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    for key in values:
-        if key not in known:
-            raise UsageError(f"{where}: unknown key '{key}'; known are {', '.join(known)}")
-    try:
-        return msgspec.convert(values, kind)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"{where}: {error}") from None
-
-
-def encode(value: object) -> Any:
-    """Plain JSON values (dict, list, str, int, float, None) of a dataclass."""
-    # msgspec alone leaves out defaults of dataclasses that msgspec itself made
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    return msgspec.to_builtins(value)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One configuration of the matrix. Make one with `make_cell`, which fills in the defaults.
-
-    `start_method` and `prefetch` are None without workers. `threads` are torch's intra-op threads.
-    `loader` is one of LOADERS, or `custom` for a user's own `make_loader`. `optimizer`, `precision`
-    and `compile` (torch.compile) change the numerics: see `numerics`.
-    """
-
-    device: str = "cpu"
-    loader: str = "thread"
-    workers: int = 0
-    start_method: str | None = None
-    prefetch: int | None = None
-    persistent: bool = False
-    pin: bool = False
-    threads: int = 1
-    batch_size: int = 2048
-    nproc: int = 1
-    optimizer: str = "adam"
-    precision: str = "float32"
-    compile: bool = False
-
-    @property
-    def numerics(self) -> dict[str, Any]:
-        """The axes that change what a step computes, where they are not the default."""
-        given = {axis: getattr(self, axis) for axis in NUMERICS}
-        return {axis: value for axis, value in given.items() if value != NUMERICS[axis]}
-
-    @property
-    def loads_ahead(self) -> bool:
-        """Whether batches are made while the step computes: by workers, or by a loader's thread."""
-        return self.workers > 0 or self.loader == "thread"
-
-    @property
-    def without_workers(self) -> Cell:
-        """This cell, but that its training process makes the batches."""
-        return dataclasses.replace(
-            self, workers=0, start_method=None, prefetch=None, persistent=False
-        )
-
-    @property
-    def queued_batches(self) -> int:
-        """Batches that wait in the queue of the workers at most."""
-        return self.workers * (self.prefetch or 0)
-
-    @property
-    def cell_id(self) -> str:
-        """Short, unique and fit for a file name: `cpu-batches-w2-spawn-p2-t2-b2048`."""
-        parts = [self.device, self.loader, f"w{self.workers}"]
-        if self.workers:
-            parts += [str(self.start_method), f"p{self.prefetch}"]
-        if self.persistent:
-            parts.append("persistent")
-        if self.pin:
-            parts.append("pin")
-        parts += [f"t{self.threads}", f"b{self.batch_size}"]
-        if self.nproc > 1:
-            parts.append(f"n{self.nproc}")
-        parts += ["compile" if value is True else str(value) for value in self.numerics.values()]
-        return "-".join(parts)
-
-
-CELL_AXES = tuple(f.name for f in dataclasses.fields(Cell))
-#: Axes that change the mathematics of a step, or its rounding, and what the phase means by itself.
-NUMERICS: Mapping[str, Any] = {"optimizer": "adam", "precision": "float32", "compile": False}
-
-
-def make_cell(where: str = "cell", **axes: Any) -> Cell:
-    """A checked cell; what is left out takes its default.
-
-    Defaults: thread loader, no workers, threads = physical cores (shared out among `nproc`); with
-    workers spawn, prefetch 2.
-
-    Raises:
-        UsageError: an axis is unknown, of a wrong type or out of range.
-    """
-    axes = {key: value for key, value in axes.items() if value is not None}
-    if axes.get("workers"):
-        axes.setdefault("start_method", "spawn")
-        axes.setdefault("prefetch", 2)
-    processes = axes.get("nproc")
-    if isinstance(processes, int) and processes > 0:  # else it is refused below
-        axes.setdefault("threads", max(1, physical_cores() // processes))
-    axes.setdefault("threads", physical_cores())
-    cell = decode(Cell, axes, where)
-    for name, value, known in (
-        ("device", cell.device, DEVICES),
-        ("loader", cell.loader, (*LOADERS, "custom")),
-        ("start_method", cell.start_method, (*START_METHODS, None)),
-        ("optimizer", cell.optimizer, OPTIMIZERS),
-        ("precision", cell.precision, PRECISIONS),
-    ):
-        if value not in known:
-            choices = ", ".join(str(choice) for choice in known if choice is not None)
-            raise UsageError(f"{where}: unknown {name} '{value}'; known are {choices}")
-    for name, number, least in (
-        ("workers", cell.workers, 0),
-        ("batch_size", cell.batch_size, 1),
-        ("threads", cell.threads, 1),
-        ("nproc", cell.nproc, 1),
-        ("prefetch", 1 if cell.prefetch is None else cell.prefetch, 1),
-    ):
-        if number < least:
-            raise UsageError(f"{where}: {name} is {number}, but must be at least {least}")
-    return cell
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ctrkit.core.cell import WITHOUT_WORKERS
 from ctrkit.core.config import Cell
 from ctrkit.core.records import Finding, Measurement
 from ctrkit.measure.steps import cpu_per_step_s, data_wait_share, mean_step_s
@@ -61,7 +62,7 @@ def waiting_finding(cell: Cell, launches: Sequence[Measurement], cores: int) -> 
     """
     used = used_cores(launches)
     waits = [share for share in map(data_wait_share, launches) if share is not None]
-    if cell.loader in ("thread", "resident") or not waits or used is None:
+    if cell.loader in WITHOUT_WORKERS or not waits or used is None:
         return None
     if sum(waits) / len(waits) < _WAITING or not waits_itself(cell, launches, cores):
         return None

@@ -9,31 +9,22 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from ctrkit.core.checkup import MachineLimits
-from ctrkit.core.config import (
-    DEVICES,
-    LOADERS,
-    NUMERICS,
-    OPTIMIZERS,
-    PRECISIONS,
-    START_METHODS,
+from ctrkit.core.cell import (
+    AXES,
+    CELL_AXES,
+    WITHOUT_ANY_WORKERS,
+    WITHOUT_WORKERS,
     Cell,
+    Surroundings,
     make_cell,
 )
+from ctrkit.core.checkup import MachineLimits
 from ctrkit.core.environment import physical_cores, usable_cores
 from ctrkit.core.errors import UsageError
 from ctrkit.core.records import Inspection
 from ctrkit.probe.hazards.facts import HazardFacts, known_facts
 from ctrkit.probe.hazards.rules import refusal, warning_lines
 
-#: Loaders that have no worker processes.
-WITHOUT_WORKERS = ("thread", "resident")
-_AXES = (
-    "device", "loader", "workers", "start_method", "prefetch", "persistent", "pin", "threads",
-    "batch_size", "nproc", *NUMERICS,
-)  # fmt: skip
-_OF_WORKERS = ("start_method", "prefetch", "persistent")
-_MOST_DEFAULT_WORKERS = 8
 _MOST_WAITING_WORKERS = 16
 
 
@@ -122,8 +113,8 @@ def _combined(
     """All valid cells of these values, and the invalid ones with their reasons."""
     cells: dict[Cell, None] = {}
     invalid: dict[Cell, str] = {}
-    for combination in product(*(values[axis] for axis in _AXES)):
-        chosen = dict(zip(_AXES, combination, strict=True))
+    for combination in product(*(values[axis] for axis in CELL_AXES)):
+        chosen = dict(zip(CELL_AXES, combination, strict=True))
         if "threads" not in heeded:  # the cores are shared out among the processes
             chosen["threads"] = max(1, chosen["threads"] // chosen["nproc"])
         reason = _invalid(chosen)
@@ -134,19 +125,6 @@ def _combined(
     return cells, invalid
 
 
-def default_workers(cores: int, usable: float | None = None) -> tuple[int, ...]:
-    """Worker counts of a probe that names none: none, a few, and all but one core.
-
-    Where a quota allows less than one core (`usable`), a worker can only take from the loop.
-    """
-    if usable is not None and usable < 1:
-        return (0,)
-    counts = {0, min(2, max(1, cores))}
-    if cores > 3:
-        counts.add(min(cores - 1, _MOST_DEFAULT_WORKERS))
-    return tuple(sorted(counts))
-
-
 def waiting_workers(cores: int) -> tuple[int, ...]:
     """Worker counts beyond the cores, for loaders that wait for something else."""
     counts = {min(factor * cores, _MOST_WAITING_WORKERS) for factor in (2, 4)}
@@ -154,20 +132,18 @@ def waiting_workers(cores: int) -> tuple[int, ...]:
 
 
 def _defaults(inspection: Inspection, cores: int) -> dict[str, tuple[Any, ...]]:
+    """What is tried where nothing was asked for; one value of what the workload does not heed."""
     varies = _varying_axes(inspection)
-    devices = tuple(inspection.devices) or ("cpu",)
+    around = Surroundings(
+        devices=tuple(inspection.devices) if "device" in varies else ("cpu",),
+        loaders=tuple(inspection.loaders),
+        batch_size=inspection.default_batch_size,
+        cores=cores,
+        usable_cores=usable_cores(),
+    )
     return {
-        "device": devices if "device" in varies else ("cpu",),
-        "loader": tuple(inspection.loaders),
-        "workers": default_workers(cores, usable_cores()) if "workers" in varies else (0,),
-        "start_method": ("spawn",),
-        "prefetch": (2,),
-        "persistent": (False, True) if "persistent" in varies else (False,),
-        "pin": (False,),
-        "threads": (cores,),
-        "batch_size": (inspection.default_batch_size,),
-        "nproc": (1,),
-        **{axis: (value,) for axis, value in NUMERICS.items()},
+        name: row.tried(around) if name in varies else row.tried(around)[:1]
+        for name, row in AXES.items()
     }
 
 
@@ -186,8 +162,8 @@ def _heeded(
         if axis in varies or axis == "threads":  # the child sets torch's threads in any case
             heeded[axis] = tuple(dict.fromkeys(values))
         else:
-            option = axis.replace("_", "-")
-            notes.append(f"--{option} is left out: {inspection.workload_name} does not heed it")
+            option = AXES[axis].option
+            notes.append(f"{option} is left out: {inspection.workload_name} does not heed it")
     return heeded, notes
 
 
@@ -195,18 +171,15 @@ def _invalid(chosen: Mapping[str, Any]) -> str | None:
     """Why these values make no cell, None if they do."""
     if chosen["workers"] > 0 and chosen["loader"] in WITHOUT_WORKERS:
         return f"the {chosen['loader']} loader has no worker processes"
-    if chosen["nproc"] > 1 and chosen["device"] == "mps":
-        return "device mps has one process"
-    if chosen["pin"] and chosen["device"] != "cuda":
-        return f"pinned memory speeds up copies to CUDA only, not to {chosen['device']}"
-    return None
+    problems = (AXES[name].device_problem(chosen[name], chosen["device"]) for name in AXES)
+    return next(filter(None, problems), None)
 
 
 def _cell(chosen: Mapping[str, Any]) -> Cell:
     """The cell of valid values; what only workers have is left out without them."""
     axes = dict(chosen)
     if not axes["workers"]:
-        axes |= {"start_method": None, "prefetch": None, "persistent": False}
+        axes |= WITHOUT_ANY_WORKERS
     return make_cell("matrix", **axes)
 
 
@@ -222,10 +195,9 @@ def _unmet(
             bearer = next((cell for cell in invalid if getattr(cell, axis) == value), None)
             if bearer is not None:
                 refused[bearer] = invalid[bearer]
-            elif axis in _OF_WORKERS and cells and value is not False:
-                option = "--" + axis.replace("_", "-")
+            elif AXES[axis].of_workers and cells and value is not False:
                 bearer = replace(next(iter(cells)), **{axis: value})
-                refused[bearer] = f"{option} {value} needs workers, but no cell has any"
+                refused[bearer] = f"{AXES[axis].option} {value} needs workers, but no cell has any"
     return refused
 
 
@@ -235,26 +207,12 @@ def _check(asked: Mapping[str, tuple[Any, ...]], inspection: Inspection) -> None
     Raises:
         UsageError: unknown, out of range, or not available here.
     """
-    for axis in asked:
-        if axis not in _AXES:
-            raise UsageError(f"unknown axis '{axis}'; known are {', '.join(_AXES)}")
-    for axis, known in (
-        ("device", DEVICES),
-        ("loader", (*LOADERS, "custom")),
-        ("start_method", START_METHODS),
-        ("optimizer", OPTIMIZERS),
-        ("precision", PRECISIONS),
-    ):
-        for value in asked.get(axis, ()):
-            if value not in known:
-                option = axis.replace("_", "-")
-                raise UsageError(f"--{option}: unknown '{value}'; known are {', '.join(known)}")
-    for axis in ("workers", "prefetch", "threads", "batch_size", "nproc"):
-        least = 0 if axis == "workers" else 1
-        for value in asked.get(axis, ()):
-            if value < least:
-                option = axis.replace("_", "-")
-                raise UsageError(f"--{option}: {value} is too small; the least is {least}")
+    for axis, values in asked.items():
+        if axis not in AXES:
+            raise UsageError(f"unknown axis '{axis}'; known are {', '.join(AXES)}")
+        for value in values:
+            if problem := AXES[axis].problem(value, ""):
+                raise UsageError(f"{AXES[axis].option}: {problem}")
     for axis, there, where in (
         ("device", inspection.devices, "on this machine"),
         ("loader", inspection.loaders, f"for the workload {inspection.workload_name}"),
@@ -262,7 +220,7 @@ def _check(asked: Mapping[str, tuple[Any, ...]], inspection: Inspection) -> None
     ):
         for value in asked.get(axis, ()):
             if value not in there:
-                option = axis.replace("_", "-")
                 raise UsageError(
-                    f"--{option} {value}: not available {where}; available: {', '.join(there)}"
+                    f"{AXES[axis].option} {value}: not available {where}; "
+                    f"available: {', '.join(there)}"
                 )

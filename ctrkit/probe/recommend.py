@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ctrkit.core.cell import WITHOUT_WORKERS
 from ctrkit.core.config import Cell
 from ctrkit.core.environment import physical_cores
 from ctrkit.core.errors import InconclusiveError, NoViableCellError
@@ -17,7 +18,6 @@ from ctrkit.measure.projection import Projection
 from ctrkit.measure.steps import mean_step_s
 from ctrkit.probe.candidates import Candidate, candidates_of, differ, prefer
 from ctrkit.probe.cell_results import failure_of, full_trials
-from ctrkit.probe.matrix import WITHOUT_WORKERS
 from ctrkit.probe.memory_needs import batch_memory_finding
 from ctrkit.probe.numerics import comparable, numerics_options
 from ctrkit.probe.search import SearchResult

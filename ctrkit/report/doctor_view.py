@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ctrkit.core.cell import CELL_AXES, Cell
 from ctrkit.core.checkup import Checkup, HazardFinding, MachineLimits
-from ctrkit.core.config import CELL_AXES, Cell
 from ctrkit.core.records import LoaderPart
 from ctrkit.core.units import format_bytes, format_count
 from ctrkit.report.blocks import Block, Bullets, Column, Facts, Paragraph, Report, Section, Table

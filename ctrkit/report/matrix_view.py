@@ -7,25 +7,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ctrkit.core.config import CELL_AXES, Cell
+from ctrkit.core.cell import AXES, Cell, axes_of
 from ctrkit.core.records import COMPLETE, Recommendation, TrialRecord
 from ctrkit.core.units import format_duration
 from ctrkit.report.blocks import Column, Table, Tone
 from ctrkit.report.words import clean, percent, rate_words, sentence, step_words
 
 NOT_RUN = ("skipped", "refused")
-AXIS_NAMES = {
-    "device": ("device", ""),
-    "loader": ("loader", ""),
-    "workers": ("workers", "wrk"),
-    "start_method": ("start", ""),
-    "prefetch": ("prefetch", "pre"),
-    "persistent": ("persistent", "kept"),
-    "pin": ("pin", ""),
-    "threads": ("threads", "thr"),
-    "batch_size": ("batch", ""),
-    "nproc": ("processes", "nproc"),
-}
 
 
 @dataclass(frozen=True)
@@ -110,7 +98,14 @@ def _rank(result: CellResult) -> tuple[int, float, str]:
 
 def varying_axes(cells: Sequence[Cell]) -> list[str]:
     """The axes in which the cells differ, in the order of a cell."""
-    return [axis for axis in CELL_AXES if len({getattr(cell, axis) for cell in cells}) > 1]
+    names = [row.name for row in axes_of(type(cells[0]))] if cells else []
+    return [name for name in names if len({getattr(cell, name) for cell in cells}) > 1]
+
+
+def axis_headings(name: str) -> tuple[str, str]:
+    """The heading of an axis' column, and a shorter one where there is one."""
+    headings = AXES[name].headings if name in AXES else ("", "")
+    return headings[0] or name.replace("_", " "), headings[1]
 
 
 def axis_words(cell: Cell, axis: str) -> str:
@@ -134,7 +129,7 @@ def matrix_table(
     columns = [
         *(
             Column(
-                *AXIS_NAMES.get(axis, (axis.replace("_", " "), "")),
+                *axis_headings(axis),
                 right=any(type(getattr(r.record.cell, axis)) is int for r in results),
             )
             for axis in axes

@@ -6,9 +6,8 @@ import math
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import fields
 
-from ctrkit.core.config import Cell
+from ctrkit.core.cell import Cell, axes_of
 from ctrkit.core.units import format_count, format_duration, format_percent
 
 # What a flag of a record or a recommendation means; a flag that is not here is shown as it is.
@@ -116,39 +115,26 @@ def plural(count: int, noun: str) -> str:
     return f"{format_count(count)} {noun}" if count == 1 else f"{format_count(count)} {noun}s"
 
 
-# Axes that `cell_words` says in its own way.
-_SAID_AXES = (
-    "device", "loader", "workers", "start_method", "prefetch", "persistent", "pin", "threads",
-    "batch_size", "nproc",
-)  # fmt: skip
-
-
 def cell_words(cell: Cell) -> str:
     """`cpu, batches loader, 2 workers (spawn, prefetch 2), 2 threads, batch 2,048`."""
-    parts = [cell.device, "own loader" if cell.loader == "custom" else f"{cell.loader} loader"]
-    if cell.workers:
-        kept = ", kept between epochs" if cell.persistent else ""
-        parts.append(
-            f"{plural(cell.workers, 'worker')} "
-            f"({cell.start_method}, prefetch {cell.prefetch}{kept})"
-        )
-    else:
-        parts.append("no workers")
-    if cell.pin:
-        parts.append("pinned memory")
-    parts += [plural(cell.threads, "thread"), f"batch {format_count(cell.batch_size)}"]
-    if cell.nproc > 1:
-        parts.append(f"{cell.nproc} processes")
-    parts += [
-        axis_label(f.name, getattr(cell, f.name)) for f in fields(cell)
-        if f.name not in _SAID_AXES and getattr(cell, f.name) != f.default
-    ]  # fmt: skip
-    return ", ".join(parts)
+    rows = axes_of(type(cell))
+    parts = []
+    for row in rows:
+        value = getattr(cell, row.name)
+        if row.of_workers or (value == row.default and not row.always_said):
+            continue
+        words = row.words(value) if row.words else axis_label(row.name, value)
+        if row.name == "workers" and value:
+            of_workers = [(one, getattr(cell, one.name)) for one in rows if one.of_workers]
+            how = [one.words(v) for one, v in of_workers if one.words and v is not None]
+            words += f" ({', '.join(filter(None, how))})"
+        parts.append(words)
+    return clean(", ".join(filter(None, parts)))
 
 
-def axis_label(axis: str, value: object) -> str:
-    """An axis without words of its own: `bf16`, `compile`, `no compile`, `depth 3`."""
-    name = axis.replace("_", " ")
+def axis_label(name: str, value: object) -> str:
+    """A value of an axis without words of its own: `bf16`, `compile`, `no compile`, `depth 3`."""
+    name = name.replace("_", " ")
     if isinstance(value, bool):
         return name if value else f"no {name}"
     return clean(value, 20) if isinstance(value, str) else f"{name} {clean(str(value), 20)}"

@@ -91,6 +91,4 @@ def safest_cell(
         if is_alike and not other.workers and other.loader in loaders:
             return other
     loader = "thread" if "loader" in axes and "thread" in loaders else cell.loader
-    return dataclasses.replace(
-        cell, loader=loader, workers=0, start_method=None, prefetch=None, persistent=False
-    )
+    return dataclasses.replace(cell.without_workers, loader=loader)

@@ -20,12 +20,12 @@ from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 from ctrkit.child.training.devices import available_devices
 from ctrkit.child.workloads.pickling import pickled_part
 from ctrkit.child.workloads.protocol import Workload
+from ctrkit.core.cell import WITHOUT_WORKERS
 from ctrkit.core.config import Cell, ChildSpec, make_cell
 from ctrkit.core.records import Examination, LoaderNeeds
 
 #: libraries whose own threads or locks are known not to survive a fork, by the name to import
 THREADED_LIBRARIES = ("cv2", "h5py", "tokenizers")
-_WITHOUT_DATALOADER = ("thread", "resident")
 _PARTS = ("dataset", "collate_fn", "worker_init_fn")
 _DEEPEST = 3
 
@@ -68,7 +68,7 @@ def _private_bytes() -> int | None:
 
 def _cell(spec: ChildSpec, workload: Workload) -> Cell:
     """The cell without workers whose loader is most like one with them."""
-    kinds = [kind for kind in workload.loaders if kind not in _WITHOUT_DATALOADER]
+    kinds = [kind for kind in workload.loaders if kind not in WITHOUT_WORKERS]
     device = spec.cell.device if spec.cell.device != "cpu" else available_devices()[-1]
     return make_cell(
         "examination",

@@ -11,6 +11,7 @@ from ctrkit.child.workloads.custom import CustomWorkload, MakeLoader, heeded_axe
 from ctrkit.child.workloads.protocol import Workload
 from ctrkit.child.workloads.returned import checked_batches, is_iterator
 from ctrkit.child.workloads.user_file import defined_at, import_user_file
+from ctrkit.core.cell import CELL_AXES
 from ctrkit.core.config import WorkloadSpec
 from ctrkit.core.errors import UsageError
 from ctrkit.core.registry import find_plugin, is_file_target
@@ -92,8 +93,7 @@ def _check_arguments(make_loader: Any, name: str) -> None:
         if parameter.name not in known and parameter.default is parameter.empty:
             raise UsageError(
                 f"--workload {name}: parameter '{parameter.name}' is no axis of a cell and has "
-                "no default; axes are device, workers, start_method, prefetch, persistent, pin, "
-                "threads, batch_size"
+                f"no default; axes are {', '.join(CELL_AXES)}"
             )
         if parameter.kind is parameter.POSITIONAL_ONLY:
             raise UsageError(f"--workload {name}: '{parameter.name}' must be usable by name")

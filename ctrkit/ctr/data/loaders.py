@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ctrkit.core.cell import WITHOUT_WORKERS
 from ctrkit.core.config import LOADERS, Cell
 from ctrkit.core.errors import UsageError
 from ctrkit.ctr.data.resident_loader import ResidentLoader
@@ -50,7 +51,7 @@ def make_loader(
         raise UsageError(f"unknown split '{split}'; known are {', '.join(SPLITS)}")
     if cell.loader not in LOADERS:
         raise UsageError(f"unknown loader '{cell.loader}'; known are {', '.join(LOADERS)}")
-    if cell.workers and cell.loader in ("thread", "resident"):
+    if cell.workers and cell.loader in WITHOUT_WORKERS:
         raise UsageError(
             f"--loader {cell.loader} has no workers, but {cell.workers} are asked for;"
             " use --workers 0 or another loader"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ctrkit.core.config import CELL_AXES, Cell
+from ctrkit.core.cell import AXES, Cell, axes_of
 from ctrkit.core.records import Recommendation, TrialRecord
 from ctrkit.report.charts.svg import FONT_PX, TOKENS, Canvas, Chart, Key, draw, fitting, text_px
 from ctrkit.report.matrix_view import (
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # A column is how batches are read in parallel, a row is everything else.
-_COLUMN_AXES = ("workers", "start_method", "prefetch", "persistent")
+_COLUMN_AXES = ("workers", *(row.name for row in AXES.values() if row.of_workers))
 _MOST_ROWS, _MOST_COLUMNS = 24, 10
 _ROW_PX, _HEAD_PX, _GAP_PX, _CORNER_PX = 52.0, 44.0, 3.0, 7.0
 _MOST_TILE_PX, _ROOMY_PX = 170.0, 96.0
@@ -95,7 +95,8 @@ def grid_of(results: Sequence[CellResult], best: Cell | None) -> Grid:
     cells = [result.record.cell for result in results]
     axes = set(varying_axes(cells))
     always = ("device", "loader")
-    row_axes = [a for a in CELL_AXES if a not in _COLUMN_AXES and (a in axes or a in always)]
+    names = [row.name for row in axes_of(type(cells[0]) if cells else Cell)]
+    row_axes = [a for a in names if a not in _COLUMN_AXES and (a in axes or a in always)]
     # without workers these axes are empty: only what differs among workers names a column
     working = varying_axes([cell for cell in cells if cell.workers])
     column_axes = ["workers", *(a for a in _COLUMN_AXES[1:] if a in working)]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ctrkit.core.config import Cell
-from ctrkit.core.units import format_count
+from ctrkit.core import cell as cells
+from ctrkit.core.cell import Cell, axes_of
 from ctrkit.report.charts.svg import FONT_PX, TOKENS, fitting, text_px
-from ctrkit.report.matrix_view import axis_words, varying_axes
-from ctrkit.report.words import axis_label, plural
+from ctrkit.report.matrix_view import varying_axes
+from ctrkit.report.words import axis_label, clean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,28 +34,17 @@ def cell_labels(cells: Sequence[Cell]) -> list[str]:
 
 
 def _label(cell: Cell, axes: Sequence[str]) -> str:
-    parts = []
-    for axis in axes:
-        words = axis_words(cell, axis)
-        if axis == "workers":
-            words = plural(cell.workers, "worker") if cell.workers else "no workers"
-        elif axis == "prefetch" and words:
-            words = f"prefetch {words}"
-        elif axis == "threads":
-            words = plural(cell.threads, "thread")
-        elif axis == "batch_size":
-            words = f"batch {format_count(cell.batch_size)}"
-        elif axis == "nproc":
-            words = f"{cell.nproc} processes" if cell.nproc > 1 else "1 process"
-        elif axis in ("persistent", "pin"):
-            words = {"persistent": "kept", "pin": "pinned"}[axis] if getattr(cell, axis) else ""
-        elif axis == "loader" and words == "own":
-            words = "own loader"
-        elif axis not in ("device", "loader", "start_method") and words:
-            words = axis_label(axis, getattr(cell, axis))
-        if words:
-            parts.append(words)
-    return ", ".join(parts)
+    rows = [row for row in axes_of(type(cell)) if row.name in axes]
+    return ", ".join(filter(None, (_value_label(row, cell) for row in rows)))
+
+
+def _value_label(row: cells.Axis, cell: Cell) -> str:
+    """The value as short as a chart needs it; empty where the axis does not apply, or is off."""
+    value = getattr(cell, row.name)
+    if value is None or (row.of_workers and not cell.workers):
+        return ""
+    say = row.label or row.words
+    return clean(say(value), 40) if say else axis_label(row.name, value)
 
 
 def is_narrow(width_px: float) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ctrkit.core.config import CELL_AXES
+from ctrkit.core.cell import AXES
 from ctrkit.core.records import TrialRecord
 from ctrkit.report.charts.scales import (
     cell_labels,
@@ -31,7 +31,6 @@ _VALUE_PX, _STEP_PX = 108.0, 68.0
 # Beyond this ratio of the slowest to the fastest step, a linear axis hides the fast ones.
 _LOG_FROM = 30.0
 _IN_THE_LOOP = ("transfer", "forward", "backward", "optimizer")
-_LOADING_AXES = ("loader", "workers", "start_method", "prefetch", "persistent", "pin")
 _IN_A_LOADER = ("fetch", "collate", "ipc")
 
 
@@ -251,7 +250,7 @@ def making_of(record: TrialRecord) -> tuple[tuple[str, float], ...]:
 
 def _compute_alone(record: TrialRecord, trials: Sequence[TrialRecord]) -> float | None:
     """The step with a cached batch, in a cell with the same training step."""
-    axes = [axis for axis in CELL_AXES if axis not in _LOADING_AXES]
+    axes = [row.name for row in AXES.values() if not row.loading]
     for t in trials:
         same = all(getattr(t.cell, axis) == getattr(record.cell, axis) for axis in axes)
         if t.kind == "compute" and t.verdict == "ok" and same:

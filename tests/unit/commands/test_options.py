@@ -13,7 +13,7 @@ from ctrkit.supervise.time_limits import TimeLimits
 
 
 def test_lists_become_checked_values_in_the_order_given() -> None:
-    axes = cell_axes(workers="2, 0,2", device="auto", pin="true,false", loader=None)
+    axes = cell_axes({"workers": "2, 0,2", "device": "auto", "pin": "true,false", "loader": None})
     assert axes == {"workers": (2, 0), "device": ("auto",), "pin": (True, False)}
 
 
@@ -30,7 +30,7 @@ def test_lists_become_checked_values_in_the_order_given() -> None:
 )
 def test_bad_values(axes: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        cell_axes(**axes)
+        cell_axes(axes)
 
 
 def test_training_takes_one_value() -> None:
@@ -101,8 +101,10 @@ def test_a_bad_time_limits_file(tmp_path: Path, text: str | None, message: str) 
 
 
 def test_numerics_are_lists_like_other_axes():
-    assert cell_axes(optimizer="adam,sparse-adam", precision="bf16", compile="false,true") == {
+    assert cell_axes(
+        {"optimizer": "adam,sparse-adam", "precision": "bf16", "compile": "false,true"}
+    ) == {
         "optimizer": ("adam", "sparse-adam"), "precision": ("bf16",), "compile": (False, True),
     }  # fmt: skip
     with pytest.raises(UsageError, match="--precision: unknown 'int8'; known are float32, bf16"):
-        cell_axes(precision="int8")
+        cell_axes({"precision": "int8"})

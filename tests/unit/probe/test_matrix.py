@@ -2,11 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctrkit.core.cell import default_workers
 from ctrkit.core.checkup import MachineLimits
 from ctrkit.core.errors import UsageError
 from ctrkit.core.records import LoaderNeeds
 from ctrkit.probe.hazards.facts import HazardFacts
-from ctrkit.probe.matrix import build_matrix, default_workers
+from ctrkit.probe.matrix import build_matrix
 
 
 def build(inspection, asked=None, *, cores=4, system="Linux", run_refused=False, **changes):
@@ -141,8 +142,8 @@ def test_axes_that_a_workload_does_not_heed_keep_one_value(inspection):
         ({"loader": ("custom",)}, "--loader custom: not available for the workload mdaf"),
         ({"loader": ("csv",)}, "--loader: unknown 'csv'"),
         ({"start_method": ("vfork",)}, "--start-method: unknown"),
-        ({"workers": (-1,)}, "--workers: -1 is too small"),
-        ({"batch_size": (0,)}, "--batch-size: 0 is too small"),
+        ({"workers": (-1,)}, "--workers: is -1, but must be at least 0"),
+        ({"batch_size": (0,)}, "--batch-size: is 0, but"),
         ({"colour": ("red",)}, "unknown axis 'colour'"),
     ],
 )
@@ -198,7 +199,7 @@ def test_processes_share_the_cores_out_and_are_an_axis_only_where_they_are_heede
     assert any("--nproc is left out" in note for note in without.notes)
     mps = build(inspection, {"nproc": (2,)}, axes=["device", "nproc"], devices=["mps"])
     assert {reason for _, reason in mps.refused} == {"device mps has one process"}
-    with pytest.raises(UsageError, match="--nproc: 0 is too small"):
+    with pytest.raises(UsageError, match="--nproc: is 0, but"):
         build(inspection, {"nproc": (0,)})
 
 

@@ -1,10 +1,6 @@
 import dataclasses
 from dataclasses import dataclass
 
-import pytest
-
-import ctrkit.report.charts.matrix_chart
-import ctrkit.report.matrix_view
 from ctrkit.core.config import Cell
 from ctrkit.core.records import Recommendation, TrialRecord
 from ctrkit.report.charts.matrix_chart import heat_map
@@ -109,25 +105,22 @@ def test_a_launch_that_the_budget_cut_after_some_steps_beats_a_prediction() -> N
 class Wider(Cell):
     """A cell with axes that the report has no words for."""
 
-    precision: str = "f32"
-    compile: bool = False
+    layout: str = "rows"
+    fused: bool = False
     depth: int = 1
 
 
-def test_axes_that_are_added_show_where_they_vary(monkeypatch: pytest.MonkeyPatch) -> None:
-    axes = tuple(f.name for f in dataclasses.fields(Wider))
-    for module in (ctrkit.report.matrix_view, ctrkit.report.charts.matrix_chart):
-        monkeypatch.setattr(module, "CELL_AXES", axes)
-    cells = [Wider(), Wider(precision="bf16", compile=True)]
+def test_axes_that_are_added_show_where_they_vary() -> None:
+    cells = [Wider(), Wider(layout="columns", fused=True)]
     trials = [
         dataclasses.replace(measured(one, 1.0 + i), cell_id=f"c{i}") for i, one in enumerate(cells)
     ]
     table = matrix_table(trials)
-    assert [column.name for column in table.columns][:2] == ["precision", "compile"]
-    assert [row[:2] for row in table.rows] == [("f32", "no"), ("bf16", "yes")]
-    assert cell_labels(cells) == ["f32, no compile", "bf16, compile"]
-    assert cell_words(cells[1]).endswith("batch 2,048, bf16, compile")
+    assert [column.name for column in table.columns][:2] == ["layout", "fused"]
+    assert [row[:2] for row in table.rows] == [("rows", "no"), ("columns", "yes")]
+    assert cell_labels(cells) == ["rows, no fused", "columns, fused"]
+    assert cell_words(cells[1]).endswith("batch 2,048, columns, fused")
     assert cell_words(Wider(depth=3)).endswith("batch 2,048, depth 3")
     chart = heat_map(trials, None)
     assert chart is not None
-    assert "bf16 compile yes" in chart.wide
+    assert "columns fused yes" in chart.wide
