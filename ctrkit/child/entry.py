@@ -1,7 +1,8 @@
 """The child process: loads the workload its spec names, runs the loop, writes the results.
 
 Started as `python -m ctrkit.child SPEC.json`. It ends by returning from `main`: exit code 0 when
-its result is complete, 1 when an error is written into the result, 2 when the input is unusable.
+its result is complete, 1 when an error is written into the result, 2 when the input is unusable,
+130 when it was asked to stop and had nothing to save.
 Where the cell has several processes it leads them: each runs this module with the same spec.
 """
 
@@ -16,9 +17,9 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ctrkit.core import lifeline
+from ctrkit.core import lifeline, stops
 from ctrkit.core.config import ChildSpec, decode, encode
 from ctrkit.core.environment import code_versions, fingerprint
 from ctrkit.core.errors import UsageError
@@ -35,11 +36,18 @@ if TYPE_CHECKING:
 
 SETUP_STAGES = (Stage.IMPORT, Stage.DATA, Stage.MODEL)
 
-_stop_requested = False
-
 
 def main(arguments: list[str]) -> int:
     """Run the spec in the file `arguments[0]`; a rank without one runs that of rank 0."""
+    stops.note_stops()
+    try:
+        stops.let(stops.Raises.AT_ONCE)
+        return _main_of(arguments)
+    except stops.Stopped:
+        return stops.EXIT_CODE
+
+
+def _main_of(arguments: list[str]) -> int:
     if arguments:
         spec = decode(ChildSpec, read_json(Path(arguments[0])), arguments[0])
         return _main(spec, arguments[0])
@@ -112,7 +120,7 @@ def _run(spec: ChildSpec, progress: ProgressWriter, meeting: Meeting | None) -> 
         from ctrkit.child.training.workers import watch_workers
         from ctrkit.child.workloads.load import load_workload
 
-        watch_workers()
+        watch_workers(outlive_stops=spec.kind == "train")
 
         progress.enter(Stage.DATA)
         workload = load_workload(spec.workload)
@@ -219,6 +227,7 @@ def _joined(
     # to wait for the others is progress, since it has an end of its own
     meeting = meeting or meet(encode(spec), lambda: progress.enter(Stage.DATA))
     folder = os.environ.get(lifeline.FOLDER_VARIABLE)
+    stops.let(stops.Raises.NEVER)  # from here on none stops without the others
     with joined(spec.cell.device, None if folder is None else Path(folder), meeting) as ranks:
         yield ranks
 
@@ -227,14 +236,9 @@ def _train(spec: ChildSpec, workload: Workload, progress: ProgressWriter, ranks:
     from ctrkit.child.training.loop import run_training
 
     assert spec.train is not None, "a train spec has a train plan"
-    signal.signal(signal.SIGINT, _request_stop)
+    stops.catch_again(signal.SIGINT)  # the supervisor's own word
     outcome = run_training(
-        workload, spec.cell, spec.train, progress, stop_requested=lambda: _stop_requested,
+        workload, spec.cell, spec.train, progress, stop_requested=stops.noted,
         code=code_versions(spec.workload.target), ranks=ranks,
     )  # fmt: skip
     write_json(Path(spec.folder) / "outcome.json", outcome)
-
-
-def _request_stop(number: int, frame: Any) -> None:
-    global _stop_requested
-    _stop_requested = True

@@ -171,6 +171,12 @@ def train(
         typer.Option(metavar="T", rich_help_panel=RUN,
                      help="Save and stop once it would end later than T after its launch."),
     ] = None,
+    grace: Annotated[
+        str,
+        typer.Option(metavar="T", rich_help_panel=RUN,
+                     help="After SIGTERM or SIGHUP, how long the run may take to finish its step "
+                          "and save, before it is ended by force."),
+    ] = "25s",
     axes: dict[str, str | None],
     stall_timeout: StallTimeout = None,
     max_step: MaxStep = None,
@@ -181,7 +187,8 @@ def train(
     """Train for real, in the recommended configuration or in one you name.
 
     A run that hangs or loses a process goes on by itself from its last checkpoint, without worker
-    processes. Ctrl-C once finishes the step and saves; `ctrkit train --resume DIR` goes on there.
+    processes. Ctrl-C, SIGTERM or SIGHUP finish the step and save; `ctrkit train --resume DIR` goes
+    on there. Under `nohup` SIGHUP is ignored.
 
     Exit codes: 0 done, 2 bad input, 6 ended by the supervisor, 130 stopped by you.
     """
@@ -198,7 +205,7 @@ def train(
         auto_device=auto_device, config=config, epochs=epochs, max_steps=max_steps,
         resume=resume, checkpoint_every=checkpoint_every, fallback=not no_fallback,
         max_restarts=max_restarts, allow_sleep=allow_sleep,
-        abort_if_later_than=abort_if_later_than, quiet=quiet, argv=sys.argv[1:],
+        abort_if_later_than=abort_if_later_than, grace=grace, quiet=quiet, argv=sys.argv[1:],
     )  # fmt: skip
 
 

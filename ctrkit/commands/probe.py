@@ -12,7 +12,7 @@ from typing import Any
 
 from ctrkit.commands.options import Axes, CommonOptions, duration_s
 from ctrkit.commands.trial_launcher import TrialLauncher
-from ctrkit.commands.workload import find_workload, gather_facts, inspect_workload
+from ctrkit.commands.workload import find_workload, gather_facts, inspect_first
 from ctrkit.core.config import WorkloadSpec, encode
 from ctrkit.core.errors import (
     CtrkitError,
@@ -88,7 +88,7 @@ def probe(
     workload = find_workload(common, quiet=quiet)
     began_s = time.monotonic()
     with handle_interrupts(graceful=False) as stop:
-        inspection = inspect_workload(workload, stop)
+        inspection = inspect_first("probe", argv, workload, common, stop)
         facts = gather_facts(workload, inspection)
         plan = build_matrix(inspection, axes, run_refused=run_refused, facts=facts)
         run = _create_run(argv, workload, inspection, options, common.out)

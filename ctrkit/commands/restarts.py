@@ -75,16 +75,16 @@ def run_over_restarts(
     """
     incidents: list[Incident] = []
     while True:
-        number, launched_s = run.next_incident(), supervision.clock()
+        place, launched_s = run.new_evidence("train"), supervision.clock()
         # an earlier launch's error must not be taken for this one's
         (Path(spec.folder) / "measurement.json").unlink(missing_ok=True)
-        outcome = supervision.launch(spec, run.path / "evidence" / f"train-{number}")
+        outcome = supervision.launch(spec, place)
         was_misused = outcome.error is not None and outcome.error.verdict == "usage"
         if outcome.verdict in ("ok", "skipped") or was_misused:
             _note_pauses(run, spec, outcome)
             return outcome, incidents
         choice = _choose(run, spec, outcome, rules, len(incidents), supervision)
-        incident = _incident(run, spec, outcome, choice, number, supervision.clock() - launched_s)
+        incident = _incident(run, spec, outcome, choice, place, supervision.clock() - launched_s)
         run.append_incident(incident)
         incidents.append(incident)
         _note_pauses(run, spec, outcome)
@@ -136,7 +136,12 @@ def _choose(
 
 
 def _incident(
-    run: RunFolder, spec: ChildSpec, outcome: Outcome, choice: _Choice, number: int, wall_s: float
+    run: RunFolder,
+    spec: ChildSpec,
+    outcome: Outcome,
+    choice: _Choice,
+    evidence: Path,
+    wall_s: float,
 ) -> Incident:
     """The line for `incidents.jsonl`; a damaged checkpoint is replaced where the run goes on."""
     folder = run.path / "checkpoints"
@@ -146,13 +151,13 @@ def _incident(
     notes = [saved.problem if saved else "", order_note(choice.cell, position)]
     cause: Cause | None = outcome.cause
     return Incident(
-        number=number,
+        number=run.next_incident(),
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         verdict=outcome.verdict,
         reason=outcome.reason,
         cause=cause.sentence if cause is not None else None,
         fix=(cause.fix or None) if cause is not None else None,
-        evidence=None if outcome.evidence is None else f"evidence/train-{number}",
+        evidence=None if outcome.evidence is None else f"evidence/{evidence.name}",
         epoch=progress.epoch if progress is not None else 0,
         step=progress.step if progress is not None else 0,
         stage=_stage(outcome),

@@ -110,12 +110,18 @@ class Timekeeper:
         """The session is over: the last row is written."""
         self.keeper.close()
 
+    def wait(self) -> None:
+        """Some times a second while no child of the run is there."""
+        self.keeper.tick(None)
+        self._abort_if_over()
+
     def tick(self, tick: Tick) -> None:
-        """Some times a second."""
+        """Some times a second while one is."""
         self.keeper.tick(tick)
         self._tell_awake()
         self._tell_spending()
         if tick.progress is None or not tick.progress.epoch:
+            self._abort_if_over()
             return
         self._follow(tick.progress)
         standing = self.standing(tick.progress)
@@ -204,6 +210,18 @@ class Timekeeper:
         self._note(self.aborted, cause, "stopped", total_s - limit_s)
         self._stop.request()
 
+    def _abort_if_over(self) -> None:
+        """Before the first step only the time that has passed tells that it will be too late."""
+        limit_s, wall_s = self._rules.abort_after_s, self.keeper.wall_s
+        if limit_s is None or wall_s <= limit_s or self.aborted or self._stop.finish:
+            return
+        self.aborted = (
+            f"it has taken {format_duration(wall_s)} and trains nothing yet, and "
+            f"--abort-if-later-than allows {format_duration(limit_s)}"
+        )
+        self._display.message(f"stopping: {self.aborted}")
+        self._stop.request()
+
     def _cause(self, standing: SessionProgress) -> LateCause:
         rows = self.keeper.rows_so_far()
         return late_cause(rows, standing, self._projected, self.keeper.launch - 1)
@@ -217,7 +235,7 @@ class Timekeeper:
         if progress is None or cell is None:
             return
         incident = Incident(
-            number=_free_number(self._run),
+            number=self._run.next_incident(),
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             verdict="late",
             reason=reason,
@@ -239,12 +257,3 @@ def _work(progress: Progress) -> float:
     """Epochs that are done, with a fraction where it is known how long one is."""
     fraction = min(1.0, progress.step / progress.steps) if progress.steps else 0.0
     return progress.epoch - 1 + fraction
-
-
-def _free_number(run: RunFolder) -> int:
-    """A number for an incident that leaves the next one to the launch that goes on meanwhile."""
-    taken = {incident.get("number") for incident in run.incidents()}
-    number = run.next_incident() + 1
-    while number in taken:
-        number += 1
-    return number

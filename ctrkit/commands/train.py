@@ -6,7 +6,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,29 +29,24 @@ from ctrkit.commands.resuming import (
     starting_point,
     with_axes,
 )
+from ctrkit.commands.run_end import conclude_run
 from ctrkit.commands.timekeeping import Timekeeper, TimeRules
 from ctrkit.commands.torchrun import axes_of_launch, launch_of_environment
-from ctrkit.commands.workload import find_workload, inspect_workload
+from ctrkit.commands.workload import find_workload, inspect_first, inspect_workload
 from ctrkit.core.calibration import note_calibration, row_of_run
 from ctrkit.core.config import ChildSpec, TrainPlan, WorkloadSpec, encode
 from ctrkit.core.environment import machine_fingerprint
 from ctrkit.core.epochs import EPOCHS, read_epochs
-from ctrkit.core.errors import (
-    InconclusiveError,
-    InterruptedRunError,
-    RunEndedError,
-    UsageError,
-)
-from ctrkit.core.files import plain_disk_errors, read_json
+from ctrkit.core.errors import InconclusiveError, UsageError
+from ctrkit.core.files import plain_disk_errors
 from ctrkit.core.locks import only_writer
 from ctrkit.core.records import Inspection
 from ctrkit.core.registry import plugin_of
 from ctrkit.core.run_time import projected_time
-from ctrkit.core.runs import Incident, RunFolder, known_runs
+from ctrkit.core.runs import RunFolder, known_runs
 from ctrkit.core.units import format_duration
-from ctrkit.report.incidents import live_line, summary_words
+from ctrkit.report.incidents import live_line
 from ctrkit.report.live_train import TrainDisplay
-from ctrkit.report.words import plural
 from ctrkit.supervise.awake import Awake
 from ctrkit.supervise.sampler import host_slept_s
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
@@ -71,6 +66,7 @@ class TrainOptions:
     rules: RestartRules
     time_rules: TimeRules
     quiet: bool
+    grace_s: float
 
 
 def train(
@@ -87,6 +83,7 @@ def train(
     max_restarts: int,
     allow_sleep: bool,
     abort_if_later_than: str | None,
+    grace: str,
     quiet: bool,
     argv: Sequence[str],
 ) -> None:
@@ -108,10 +105,12 @@ def train(
     if launch is not None:
         axes = axes_of_launch(axes, launch, auto_device=auto_device)
     every_s = duration_s("--checkpoint-every", checkpoint_every)
+    grace_s = duration_s("--grace", grace)
     assert every_s is not None, "it has a default"
+    assert grace_s is not None, "it has a default"
     options = TrainOptions(
         auto_device=auto_device, config=config, epochs=epochs, max_steps=max_steps,
-        checkpoint_every_s=every_s, quiet=quiet,
+        checkpoint_every_s=every_s, quiet=quiet, grace_s=grace_s,
         rules=RestartRules(
             fallback=fallback and launch is None,
             max_restarts=max_restarts,
@@ -157,7 +156,9 @@ def _new_run(
     stop: StopRequest,
     argv: Sequence[str],
 ) -> tuple[RunFolder, ChildSpec]:
-    inspection = inspect_workload(workload, stop)
+    inspection = inspect_first(
+        "train", argv, workload, common, stop, deadline_s=_abort_at_s(options.time_rules)
+    )
     choice = _choose(common, axes, options, workload, inspection, stop)
     own = inspection.sizes.epochs if inspection.sizes else 1
     epochs = options.epochs or own
@@ -183,6 +184,11 @@ def _new_run(
     return run, ChildSpec(
         kind="train", folder=folder, workload=workload, cell=choice.cell, train=plan
     )
+
+
+def _abort_at_s(rules: TimeRules) -> float | None:
+    """When a run that is still being prepared is too late."""
+    return None if rules.abort_after_s is None else time.monotonic() + rules.abort_after_s
 
 
 def _choose(
@@ -290,12 +296,16 @@ def _train(
     )
     with awake or nullcontext(), shown as display:
         display.message(time_limits.in_words())
-        watch = EpochWatch(run.path / EPOCHS, display, before if spec.train.resume else 0, stop)
+        watch = EpochWatch(
+            run.path / EPOCHS, display, before if spec.train.resume else 0, stop, options.grace_s
+        )
         times = Timekeeper(run, spec, time_rules, display, stop, awake=awake)
 
         def follow(tick: Tick) -> None:
             watch(tick)
             times.tick(tick)
+            if stop.finish and run.info.status == "running":
+                _note_stop(run, stop)
 
         def launch(spec: ChildSpec, evidence_folder: Path) -> Outcome:
             times.launched()
@@ -306,6 +316,7 @@ def _train(
                 completion="outcome.json",
                 on_tick=follow,
                 stop=stop,
+                grace_s=options.grace_s,
             )
             watch.look()
             times.ended(lost=outcome.verdict not in ("ok", "skipped"))
@@ -313,7 +324,13 @@ def _train(
 
         supervision = Supervision(
             launch=launch,
-            look=lambda: inspect_workload(spec.workload, stop),
+            look=lambda: inspect_workload(
+                spec.workload,
+                stop,
+                limits=time_limits,
+                run=lambda: run,
+                on_tick=lambda _: times.wait(),
+            ),
             announce=lambda incident: display.restarted(live_line(encode(incident))),
             stop=stop,
         )
@@ -323,9 +340,21 @@ def _train(
             times.close()
     wall_s = (run.info.wall_s or 0.0) + time.monotonic() + host_slept_s() - began_s
     try:
-        _end(run, outcome, incidents, wall_s, stop, times.aborted)
+        said = conclude_run(run, outcome, incidents, wall_s, stop, times.aborted)
     finally:
         _calibrate(run)
+    if said:
+        print(said, file=sys.stderr)
+    print(f"ctrkit report {run.path}")
+
+
+def _note_stop(run: RunFolder, stop: StopRequest) -> None:
+    """At once: whoever asked may kill all of the run before it has ended."""
+    with suppress(OSError):
+        run.update(
+            status="interrupted",
+            status_reason=f"asked to stop{f' by {stop.by}' if stop.by else ''}",
+        )
 
 
 def _calibrate(run: RunFolder) -> None:
@@ -337,44 +366,3 @@ def _calibrate(run: RunFolder) -> None:
             note_calibration(row)
     except UsageError as error:
         print(f"not noted for ctrkit report --calibration: {error}", file=sys.stderr)
-
-
-def _end(
-    run: RunFolder,
-    outcome: Outcome,
-    incidents: Sequence[Incident],
-    wall_s: float,
-    stop: StopRequest,
-    aborted: str = "",
-) -> None:
-    """Say how it ended, and raise where that was not the end that was asked for."""
-    result_path = run.path / "child" / "outcome.json"
-    result = read_json(result_path) if outcome.complete and result_path.is_file() else {}
-    history = summary_words(run.incidents())
-    if result.get("finished"):
-        run.update(status="done", status_reason=history, wall_s=wall_s)
-        if not result.get("steps_run") and not incidents:
-            print(f"{run.path} is finished already: nothing was left to do", file=sys.stderr)
-        print(f"ctrkit report {run.path}")
-        return
-    last = run.path / "checkpoints" / "last.pt"
-    how = f"go on with: ctrkit train --resume {run.path}"
-    if not last.is_file():
-        how = f"nothing was saved yet; begin it again with: ctrkit train --resume {run.path}"
-    if aborted:
-        reason = "; ".join(filter(None, (f"late: {aborted}", history)))
-        run.update(status="ended", status_reason=reason, wall_s=wall_s)
-        raise RunEndedError(f"the run was stopped: {aborted}; {how} --abort-if-later-than LONGER")
-    if result.get("interrupted") or outcome.interrupted or stop.finish:
-        reason = "; ".join(filter(None, ("stopped by the user", history)))
-        run.update(status="interrupted", status_reason=reason, wall_s=wall_s)
-        raise InterruptedRunError(f"interrupted; {how}")
-    if outcome.error is not None and outcome.error.verdict == "usage":
-        run.update(status="failed", status_reason=outcome.error.message, wall_s=wall_s)
-        raise UsageError(outcome.error.message)
-    ended = f"{outcome.verdict}: {outcome.reason}"
-    run.update(
-        status="ended", status_reason="; ".join(filter(None, (ended, history))), wall_s=wall_s
-    )
-    after = f" after {plural(len(incidents) - 1, 'restart')}" if len(incidents) > 1 else ""
-    raise RunEndedError(f"the run was ended{after}: {ended}; evidence in {outcome.evidence}; {how}")

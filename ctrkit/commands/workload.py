@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ctrkit.commands.options import CommonOptions
 from ctrkit.core.config import ChildSpec, WorkloadSpec, make_cell
-from ctrkit.core.errors import CtrkitError, InterruptedRunError, UsageError
+from ctrkit.core.errors import (
+    InterruptedRunError,
+    NoViableCellError,
+    RunEndedError,
+    UsageError,
+)
 from ctrkit.core.records import Examination, Inspection
 from ctrkit.core.registry import plugin_of
-from ctrkit.core.runs import load_inspection, load_measurement
+from ctrkit.core.runs import RunFolder, load_inspection
 from ctrkit.probe.hazards.facts import HazardFacts, known_facts
 from ctrkit.probe.hazards.limits import read_limits
 from ctrkit.probe.hazards.source import look_at_source
 from ctrkit.report.building import build_display
 from ctrkit.supervise.stop import StopRequest
-from ctrkit.supervise.supervisor import run_child
+from ctrkit.supervise.supervisor import Tick, run_child
 from ctrkit.supervise.time_limits import TimeLimits
 
 
@@ -36,34 +44,99 @@ def find_workload(common: CommonOptions, *, quiet: bool) -> WorkloadSpec:
     )
 
 
-def inspect_workload(workload: WorkloadSpec, stop: StopRequest) -> Inspection:
+def inspect_first(
+    command: str,
+    argv: Sequence[str],
+    workload: WorkloadSpec,
+    common: CommonOptions,
+    stop: StopRequest,
+    *,
+    deadline_s: float | None = None,
+) -> Inspection:
+    """`inspect_workload` before there is a run folder; where it fails, one is made and says why.
+
+    Raises:
+        UsageError, InterruptedRunError, NoViableCellError, RunEndedError: as `inspect_workload`; of
+            a training run any failure is a RunEndedError.
+    """
+    made: list[RunFolder] = []
+
+    def make_run() -> RunFolder:
+        made.append(RunFolder.create(command, argv, workload, common.out))
+        return made[0]
+
+    try:
+        return inspect_workload(
+            workload, stop, limits=common.time_limits, deadline_s=deadline_s, run=make_run
+        )
+    except NoViableCellError as error:
+        for run in made:
+            run.update(status="failed", status_reason=str(error))
+        if command == "train":
+            raise RunEndedError(str(error)) from None
+        raise
+
+
+def inspect_workload(
+    workload: WorkloadSpec,
+    stop: StopRequest,
+    *,
+    limits: TimeLimits | None = None,
+    deadline_s: float | None = None,
+    on_tick: Callable[[Tick], None] | None = None,
+    run: Callable[[], RunFolder] | None = None,
+) -> Inspection:
     """Devices, sizes and fingerprints, found out by a child since only a child imports torch.
+
+    Args:
+        workload: what to look at.
+        stop: the user's wish to end.
+        limits: how long each stage may be silent.
+        deadline_s: `time.monotonic()` at which it takes too long.
+        on_tick: called some times a second.
+        run: makes the run folder, or has it already: it keeps the evidence of a failure.
 
     Raises:
         UsageError: the workload's file cannot be imported, or its name is no workload.
         InterruptedRunError: stopped meanwhile.
-        CtrkitError: the child failed or hung.
+        NoViableCellError: the child failed or hung; the message says where the evidence is.
+        RunEndedError: the deadline is over.
     """
     with tempfile.TemporaryDirectory(prefix="ctrkit-inspect-") as temporary:
         folder = Path(temporary)
         outcome = run_child(
             ChildSpec(kind="inspect", folder=temporary, workload=workload, cell=make_cell()),
-            time_limits=TimeLimits(),
+            time_limits=limits or TimeLimits(),
             evidence_folder=folder / "evidence",
             completion="inspection.json",
+            deadline_s=deadline_s,
+            on_tick=on_tick,
             stop=stop,
         )
         inspection = load_inspection(folder / "inspection.json")
-        failed = load_measurement(folder / "measurement.json")
-    if outcome.interrupted:
-        raise InterruptedRunError("interrupted")
-    if inspection is not None:
-        return inspection
-    if failed is not None and failed.error is not None:
-        if failed.error.verdict == "usage":
-            raise UsageError(failed.error.message)
-        raise CtrkitError(f"{workload.target} cannot be used: {failed.error.message}")
-    raise CtrkitError(f"{workload.target} cannot be inspected: {outcome.reason}")
+        if outcome.interrupted or stop.finish:
+            raise InterruptedRunError("interrupted")
+        if outcome.cut_by_budget:
+            raise RunEndedError(
+                f"{workload.target}: was still being prepared when it was too late: nothing begun"
+            )
+        if inspection is not None:
+            return inspection
+        if outcome.error is not None and outcome.error.verdict == "usage":
+            raise UsageError(outcome.error.message)
+        kept = "" if run is None else _keep_evidence(folder / "evidence", run())
+    raise NoViableCellError(
+        f"{workload.target} cannot be inspected, so nothing was begun: "
+        f"{outcome.verdict}: {outcome.reason}{kept}"
+    )
+
+
+def _keep_evidence(found: Path, run: RunFolder) -> str:
+    """Have the run folder keep the evidence; where it is, in words."""
+    place = run.new_evidence("inspect")
+    with suppress(OSError):
+        shutil.copytree(found, place)
+    return f"; evidence in {place}" if place.is_dir() else ""
 
 
 def gather_facts(

@@ -40,6 +40,7 @@ class Stage(IntEnum):
     CHECKPOINT = 7
     SHUTDOWN = 8
     DONE = 9
+    METRICS = 10
 
     @property
     def label(self) -> str:

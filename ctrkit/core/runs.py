@@ -206,12 +206,16 @@ class RunFolder:
         return found
 
     def next_incident(self) -> int:
-        """A number that neither an incident nor an evidence folder of the run has."""
-        taken = {incident.get("number") for incident in self.incidents()}
+        """The number of the incident that is told next: 1, 2, ..."""
+        numbers = [incident.get("number") for incident in self.incidents()]
+        return max((number for number in numbers if isinstance(number, int)), default=0) + 1
+
+    def new_evidence(self, what: str) -> Path:
+        """A folder for evidence that the run does not have yet; it is not made."""
         number = 1
-        while number in taken or (self.path / "evidence" / f"train-{number}").exists():
+        while (path := self.path / "evidence" / f"{what}-{number}").exists():
             number += 1
-        return number
+        return path
 
 
 def info_json(info: RunInfo) -> dict[str, Any]:

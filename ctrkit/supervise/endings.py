@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from ctrkit.core import stops
 from ctrkit.core.progress import Stage
 from ctrkit.core.records import ChildError, WorkerExit
 from ctrkit.core.units import signal_name
@@ -107,6 +108,21 @@ def judge_exit(
     verdict = classify_error(said, stderr, otherwise=otherwise)
     said = _in_words(verdict, said) or "no words"
     return Verdict(verdict, f"it ended with exit code {exit_code} {where}: {said}")
+
+
+def was_stopped(exit_code: int, result: Result | None, stderr: str = "") -> bool:
+    """Whether a run that was asked to stop ended because of that, and not of an error meanwhile.
+
+    Args:
+        exit_code: as `subprocess` gives it.
+        result: what it wrote.
+        stderr: the end of it: the workload's code may have its own way with a Ctrl-C.
+    """
+    if result is not None and result.error is not None:
+        return False
+    if exit_code in (0, stops.EXIT_CODE) or -exit_code in stops.SIGNALS:
+        return True
+    return exit_code > 0 and last_line(stderr).startswith("KeyboardInterrupt")
 
 
 def _judge_error(error: ChildError, kills: int) -> Verdict:

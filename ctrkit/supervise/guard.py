@@ -11,6 +11,8 @@ import sys
 import time
 from contextlib import suppress
 
+from ctrkit.core import stops
+
 DONE = "done"
 
 
@@ -19,10 +21,11 @@ class Guard:
 
     def __init__(self, run_id: str, env: dict[str, str]) -> None:
         argv = [sys.executable, "-P", "-m", "ctrkit.supervise.guard", run_id]
-        self._process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True, env=env, text=True,
-        )  # fmt: skip
+        with stops.blocked():  # what ends the supervisor must not end its guard
+            self._process = subprocess.Popen(
+                argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                start_new_session=True, env=env, text=True,
+            )  # fmt: skip
 
     def watch(self, pid: int) -> None:
         """Tell it the child's pid."""
@@ -49,6 +52,7 @@ class Guard:
 
 def main() -> None:
     """Wait for the end of the pipe; psutil is imported only when it is needed."""
+    stops.ignore()
     run_id, pid, created_s = sys.argv[1], 0, time.time()
     for line in sys.stdin:
         if line.strip() == DONE:

@@ -11,9 +11,10 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
+from ctrkit.core import stops
 from ctrkit.core.config import ChildSpec
 from ctrkit.core.files import write_json
 from ctrkit.core.lifeline import (
@@ -66,7 +67,10 @@ class Child:
             start = _invocation(spec, self.folder, env)
             if argv is not None:
                 start = dataclasses.replace(start, argv=list(argv))
-            self._process = _start(start, self.folder, run_id)
+            # our own child unblocks them once it can note them; a script has them as always
+            is_ours = argv is None and spec.workload.script is None
+            with stops.blocked() if is_ours else nullcontext():
+                self._process = _start(start, self.folder, run_id)
         except BaseException:
             remove_sockets(run_id)
             self._guard.dismiss()
@@ -147,7 +151,7 @@ def _invocation(spec: ChildSpec, folder: Path, env: dict[str, str]) -> Invocatio
     return Invocation(
         argv=[sys.executable, "-P", "-m", "ctrkit.child", str(folder / "spec.json")],
         folder=None,
-        environment=env | {"PYTHONPATH": os.pathsep.join(path)},
+        environment=env | {"PYTHONPATH": os.pathsep.join(path), stops.VARIABLE: "1"},
     )
 
 

@@ -1,24 +1,59 @@
-"""Ctrl-C and SIGTERM as a request that the supervisor reads, instead of an exception anywhere."""
+"""Ctrl-C, SIGTERM and SIGHUP as a request that the supervisor reads, and how long it may take."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from ctrkit.core.progress import Stage
+
+#: How long a run may take to finish its step and save after SIGTERM or SIGHUP: less than the 30 s
+#: after which most schedulers kill.
+GRACE_S = 25.0
+#: Two signals within this time are one request: `timeout`, for one, sends each of them twice.
+_ONE_REQUEST_S = 0.5
+_STARTUP_S = 3.0
+_STARTUP = (Stage.IMPORT, Stage.DATA, Stage.MODEL)
+#: They end by themselves, nothing can be saved in their midst, and to end them would lose an epoch.
+_NEVER_CUT = (Stage.METRICS, Stage.CHECKPOINT)
 
 
 class StopRequest:
     """How urgently the user wants the end: 0 go on, 1 finish the step and save, 2 end now.
 
-    Where nothing can be finished gracefully, the first request already means: end now.
+    Where nothing can be finished gracefully, the first request already means: end now. Of a
+    graceful run only another Ctrl-C means that: SIGTERM and SIGHUP come from machinery, which may
+    send both, or one of them twice; what they ask for has to be done within the grace.
+
+    Args:
+        graceful: whether the first request lets a run finish its step and save.
+        clock: seconds, monotonic.
     """
 
-    def __init__(self, *, graceful: bool = False) -> None:
-        self.graceful = graceful
+    def __init__(
+        self, *, graceful: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.graceful, self._clock = graceful, clock
         self.requests = 0
+        #: what the first request was: the name of a signal, empty for one of the program's own
+        self.by = ""
+        #: since when a grace runs; None where nobody waits for the end
+        self.grace_since_s: float | None = None
+        self._newest_s = 0.0
 
-    def request(self) -> None:
-        """One more request. Safe in a signal handler."""
+    def request(self, number: int | None = None) -> None:
+        """One more request, by this signal. Safe in a signal handler."""
+        now_s, name = self._clock(), "" if number is None else signal.Signals(number).name
+        is_machinery = name in ("SIGTERM", "SIGHUP")
+        if is_machinery and self.grace_since_s is None:
+            self.grace_since_s = now_s
+        if not self.requests:
+            self.by = name
+        elif name and (is_machinery or now_s - self._newest_s < _ONE_REQUEST_S):
+            return
+        self._newest_s = now_s
         self.requests += 1
 
     @property
@@ -34,18 +69,45 @@ class StopRequest:
 
 @contextmanager
 def handle_interrupts(graceful: bool) -> Iterator[StopRequest]:
-    """Inside, SIGINT and SIGTERM make requests; afterwards the old handlers are back.
+    """Inside, SIGINT, SIGTERM and SIGHUP make requests; afterwards the old handlers are back.
 
-    `graceful`: the first one lets a run finish its step and save, the second one ends it. Must be
-    entered in the main thread.
+    A SIGHUP that was ignored at the start (`nohup`) stays ignored. Must be entered in the main
+    thread.
+
+    Args:
+        graceful: the first one lets a run finish its step and save.
     """
     stop = StopRequest(graceful=graceful)
     before = {
-        number: signal.signal(number, lambda *_: stop.request())
-        for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, lambda number, _: stop.request(number))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def is_out_of_patience(
+    stage: Stage, asked_s: float, now_s: float, *, grace_since_s: float | None, grace_s: float
+) -> bool:
+    """Whether a real run that was asked to stop is ended by force now.
+
+    Before its first step there is nothing to save. Afterwards only the grace counts, if one runs:
+    who pressed Ctrl-C can press it again. A checkpoint that is being written, or metrics that are
+    being computed, are left to the limits of their stages.
+
+    Args:
+        stage: where the run is.
+        asked_s: when it was asked to stop.
+        now_s: on the same clock.
+        grace_since_s: since when a grace runs; None where none does.
+        grace_s: its length.
+    """
+    if stage in _STARTUP:
+        return now_s - asked_s >= _STARTUP_S
+    if stage in _NEVER_CUT or grace_since_s is None:
+        return False
+    return now_s - grace_since_s >= grace_s

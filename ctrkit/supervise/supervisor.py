@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,15 +20,16 @@ from ctrkit.core.progress import (
     read_workers,
 )
 from ctrkit.core.records import ChildError
+from ctrkit.core.stops import EXIT_CODE
 from ctrkit.supervise.cleanup import Ended, subreaper
-from ctrkit.supervise.endings import judge_exit, judge_hang, read_result
+from ctrkit.supervise.endings import judge_exit, judge_hang, read_result, was_stopped
 from ctrkit.supervise.explain.causes import Cause
 from ctrkit.supervise.explain.evidence import examine, examine_ended, save_tails, tail
 from ctrkit.supervise.explain.scene import Scene
 from ctrkit.supervise.launch import Child
 from ctrkit.supervise.memory_kills import KillCounters
 from ctrkit.supervise.sampler import TreeSample, TreeSampler, host_slept_s
-from ctrkit.supervise.stop import StopRequest
+from ctrkit.supervise.stop import GRACE_S, StopRequest, is_out_of_patience
 from ctrkit.supervise.time_limits import StageLimit, TimeLimits
 from ctrkit.supervise.watchdog import (
     Silence,
@@ -42,6 +43,7 @@ from ctrkit.supervise.watchdog import (
 _POLL_S = 0.2
 _SAMPLE_S, _SUSPECT_SAMPLE_S = 2.0, 0.5
 _SUSPECT_S = 2.0  # before the end of a limit
+_URGE_S = 5.0  # after a stop was asked for: the loop gives up to wait for its loader
 _WEIGH_WITHIN_S = 5.0  # of silence; later the memory figure is left alone
 _STEPS_KEPT = 101
 
@@ -76,6 +78,9 @@ class Outcome:
         error: the exception that the child wrote down, where there was one.
         cause: what is behind the verdict, as far as the evidence shows it.
         silent_s: since the last progress, when the watching ended.
+        cut_by_budget: its deadline ended it.
+        interrupted: it was asked to stop before it ended, by whomever.
+        cut_by_grace: it was, and had not ended by itself when the grace was over.
         host_slept_s: how long the host slept meanwhile.
         stopped_s: for how long a process of it was stopped, and went on again.
         left: pids of the family that could not be ended.
@@ -95,6 +100,7 @@ class Outcome:
     silent_s: float = 0.0
     cut_by_budget: bool = False
     interrupted: bool = False
+    cut_by_grace: bool = False
     host_slept_s: float = 0.0
     stopped_s: float = 0.0
     left: tuple[int, ...] = ()
@@ -108,6 +114,7 @@ class _End:
     hang: Verdict | None = None
     cut: bool = False
     interrupted: bool = False
+    cut_by_grace: bool = False
     silent_s: float = 0.0
 
 
@@ -203,6 +210,7 @@ def run_child(
     deadline_s: float | None = None,
     on_tick: Callable[[Tick], None] | None = None,
     stop: StopRequest | None = None,
+    grace_s: float = GRACE_S,
     argv: Sequence[str] | None = None,
 ) -> Outcome:
     """Start a child and see it to its end; afterwards nothing of its family is left.
@@ -215,6 +223,7 @@ def run_child(
         deadline_s: `time.monotonic()` at which it is cut, unless it may be hanging already.
         on_tick: called some times a second; must be quick.
         stop: the user's wish to end.
+        grace_s: how long a real run may take to save after SIGTERM or SIGHUP.
         argv: instead of `python -m ctrkit.child SPEC` (for tests).
     """
     stop = stop or StopRequest()
@@ -229,9 +238,10 @@ def run_child(
                 Silence.begin(child.spawned_at_s),
                 slept_s,
             )
-            end = _watch(watch, deadline_s, on_tick, stop)
+            stopping = _Stopping(child, stop, grace_s, is_run=spec.kind == "train")
+            end = _watch(watch, deadline_s, on_tick, stopping)
             wall_s = time.monotonic() - child.spawned_at_s
-            verdict = _verdict(end, watch, completion)
+            verdict, end = _verdict(end, watch, completion, is_run=spec.kind == "train")
             kept, cause = verdict.verdict not in ("ok", "skipped"), None
             if kept:
                 result = read_result(child.folder, completion)
@@ -255,6 +265,7 @@ def run_child(
         silent_s=end.silent_s,
         cut_by_budget=end.cut,
         interrupted=end.interrupted,
+        cut_by_grace=end.cut_by_grace,
         host_slept_s=max(0.0, host_slept_s() - slept_s),
         stopped_s=watch.stopped_s,
         left=ended.left,
@@ -264,30 +275,61 @@ def run_child(
     return outcome
 
 
+@dataclass
+class _Stopping:
+    """Hands a request to stop on to the child, and says when it has to end."""
+
+    child: Child
+    stop: StopRequest
+    grace_s: float
+    is_run: bool  # a trial has nothing to save
+    asked_s: float | None = None
+    urged: bool = False
+
+    def look(self, progress: Progress | None, stage: Stage, now_s: float) -> _End | None:
+        """Tell the child where it is time; how it ends where that is to be now."""
+        stop = self.stop
+        if stop.end_now or (stop.finish and not self.is_run):
+            return _End(interrupted=True)
+        if not stop.finish:
+            return None
+        if self.asked_s is None:
+            self.asked_s = now_s
+            self._tell(progress)
+        if is_out_of_patience(
+            stage, self.asked_s, now_s, grace_since_s=stop.grace_since_s, grace_s=self.grace_s
+        ):
+            return _End(interrupted=True, cut_by_grace=True)
+        if not self.urged and now_s - self.asked_s >= _URGE_S:
+            self.urged = True
+            self._tell(progress)
+        return None
+
+    def _tell(self, progress: Progress | None) -> None:
+        # rank 0 writes the progress, and has the others stop, too
+        self.child.interrupt(None if progress is None else progress.pid)
+
+
 def _watch(
     watch: _Watch,
     deadline_s: float | None,
     on_tick: Callable[[Tick], None] | None,
-    stop: StopRequest,
+    stopping: _Stopping,
 ) -> _End:
     """Watch until the child ends, hangs, is cut or interrupted."""
-    told = False
     while True:
         exit_code = watch.child.wait(_POLL_S)
         now_s = time.monotonic()
         watch.update(now_s)
+        is_asked = stopping.stop.finish
         if exit_code is not None:
-            return _End(exit_code=exit_code, interrupted=stop.finish)
-        if stop.end_now:
-            return _End(interrupted=True)
-        if stop.finish and not told:
-            # rank 0 writes the progress, and has the others stop, too
-            watch.child.interrupt(None if watch.progress is None else watch.progress.pid)
-            told = True
+            return _End(exit_code=exit_code, interrupted=is_asked)
+        if (end := stopping.look(watch.progress, watch.stage, now_s)) is not None:
+            return end
         decision = judge(watch.silence, now_s, watch.stage, watch.limit, watch.awaited)
         if isinstance(decision, Verdict):
             silent_s = watch.silence.length_s(now_s)
-            return _End(hang=decision, interrupted=stop.finish, silent_s=silent_s)
+            return _End(hang=decision, interrupted=is_asked, silent_s=silent_s)
         overdue = deadline_s is not None and now_s >= deadline_s
         if overdue and not is_quiet(watch.silence, now_s, watch.steps_s):
             return _End(cut=True)
@@ -306,18 +348,24 @@ def _tick(watch: _Watch, now_s: float) -> Tick:
     )
 
 
-def _verdict(end: _End, watch: _Watch, completion: str) -> Verdict:
-    """What the end of watching means, together with the result file."""
-    result = read_result(watch.child.folder, completion)
+def _verdict(end: _End, watch: _Watch, completion: str, *, is_run: bool) -> tuple[Verdict, _End]:
+    """What the end of watching means, together with the result file.
+
+    A real run that was asked to stop may fail all the same while it saves: that is told. One that
+    was told directly, and not through this process, was interrupted as well.
+    """
+    result, code = read_result(watch.child.folder, completion), end.exit_code
     if end.hang is not None:
-        return judge_hang(end.hang, result)
-    if end.interrupted:
-        return Verdict("skipped", "interrupted")
-    if end.exit_code is None:
-        return Verdict("skipped", "budget")
-    watch.kills.read()
+        return judge_hang(end.hang, result), end
+    if code is None:
+        return Verdict("skipped", "interrupted" if end.interrupted else "budget"), end
     stderr = tail(watch.child.stderr_path)
-    return judge_exit(end.exit_code, result, watch.stage, stderr, watch.kills.kills())
+    if end.interrupted and (not is_run or was_stopped(code, result, stderr)):
+        return Verdict("skipped", "interrupted"), end
+    if is_run and code == EXIT_CODE:
+        return Verdict("skipped", "interrupted"), replace(end, interrupted=True)
+    watch.kills.read()
+    return judge_exit(code, result, watch.stage, stderr, watch.kills.kills()), end
 
 
 def _explain(

@@ -98,6 +98,8 @@ class TimeLimits:
                 return self.first_batch_s, "first batch of an epoch, with the start of its workers"
             case Stage.STEP:
                 return max((steady_s, steady), (shutdown_s, unwind))
+            case Stage.METRICS:
+                return self.validation_s, "metrics"
             case Stage.EPOCH_BOUNDARY:
                 return max((self.startup_s, "end of an epoch"), (shutdown_s, unwind))
             case Stage.VALIDATION:

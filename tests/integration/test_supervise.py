@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ctrkit.core.config import Cell, ChildSpec, WorkloadSpec
+from ctrkit.core.config import Cell, ChildSpec, TrialKind, WorkloadSpec
 from ctrkit.core.lifeline import RUN_ID_VARIABLE, sockets_folder
 from ctrkit.core.progress import read_progress
-from ctrkit.supervise.stop import StopRequest, handle_interrupts
+from ctrkit.supervise.stop import GRACE_S, StopRequest, handle_interrupts
 from ctrkit.supervise.supervisor import Outcome, Tick, run_child
 from ctrkit.supervise.time_limits import TimeLimits
 
@@ -39,17 +39,20 @@ def supervise(
     deadline_s: float | None = None,
     on_tick: Callable[[Tick], None] | None = None,
     stop: StopRequest | None = None,
+    kind: TrialKind = "full",
+    grace_s: float = GRACE_S,
 ) -> Outcome:
     """Run a behaviour, and check what must hold after every one of them."""
     folder = tmp_path / "child"
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     outcome = run_child(
-        ChildSpec(kind="full", folder=str(folder), workload=WorkloadSpec(), cell=Cell()),
+        ChildSpec(kind=kind, folder=str(folder), workload=WorkloadSpec(), cell=Cell()),
         time_limits=time_limits or TimeLimits(),
         evidence_folder=tmp_path / "evidence",
         deadline_s=None if deadline_s is None else time.monotonic() + deadline_s,
         on_tick=on_tick,
         stop=stop,
+        grace_s=grace_s,
         argv=command(folder, behaviour),
     )
     assert outcome.left == ()
@@ -259,7 +262,7 @@ def test_an_interrupt_ends_a_probe_at_once(tmp_path: Path) -> None:
 def test_the_first_interrupt_lets_a_run_save(tmp_path: Path) -> None:
     with handle_interrupts(graceful=True) as stop:
         threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-        outcome = supervise(tmp_path, "finishes_on_sigint", stop=stop)
+        outcome = supervise(tmp_path, "finishes_on_sigint", stop=stop, kind="train")
     assert (outcome.verdict, outcome.interrupted, outcome.exit_code) == ("skipped", True, 0)
     assert (tmp_path / "child" / "measurement.json").exists()
 
@@ -269,8 +272,23 @@ def test_the_second_interrupt_ends_a_run(tmp_path: Path) -> None:
     stop.request()
     threading.Timer(2.0, stop.request).start()
     # before its handler stands, the child dies of the first one: both are an interrupted end
-    outcome = supervise(tmp_path, "endless", stop=stop)
+    outcome = supervise(tmp_path, "endless", stop=stop, kind="train")
     assert (outcome.verdict, outcome.interrupted) == ("skipped", True)
+
+
+def test_a_failure_while_it_stops_is_told_as_one(tmp_path: Path) -> None:
+    stop = StopRequest(graceful=True)
+    threading.Timer(1.5, stop.request).start()
+    outcome = supervise(tmp_path, "fails_on_sigint", stop=stop, kind="train")
+    assert (outcome.verdict, outcome.interrupted) == ("crashed", True)
+    assert "no room for the checkpoint" in outcome.reason
+
+
+def test_what_does_not_stop_within_the_grace_is_ended(tmp_path: Path) -> None:
+    stop = StopRequest(graceful=True)
+    threading.Timer(1.5, stop.request, (signal.SIGTERM,)).start()
+    outcome = supervise(tmp_path, "ignores_sigint", stop=stop, kind="train", grace_s=2.0)
+    assert (outcome.verdict, outcome.cut_by_grace) == ("skipped", True)
 
 
 def test_endless_output_is_dropped(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ import sys
 
 def _arm() -> None:
     try:
-        from ctrkit.core import lifeline
+        from ctrkit.core import lifeline, stops
     except ImportError:  # another Python, started by the user's code
         return
+    stops.note_stops()
     folder = os.environ.get(lifeline.FOLDER_VARIABLE)
     if folder:
         try:

@@ -20,6 +20,7 @@ from ctrkit.child.training.position import Position, identity, read_state
 from ctrkit.child.training.seeding import kept_rng, rng_of_rank, rng_state, seed_rank, set_rng_state
 from ctrkit.child.training.time_spent import TimeLedger
 from ctrkit.child.workloads.protocol import Batch, EpochLoader, Mark, Task, Workload
+from ctrkit.core import stops
 from ctrkit.core.config import Cell, RunSizes, TrainPlan
 from ctrkit.core.epochs import EPOCHS, EpochRow, write_epochs
 from ctrkit.core.errors import UsageError
@@ -31,6 +32,8 @@ from ctrkit.core.records import EPOCH_COLUMNS
 _END = object()
 #: how long a process of the same run may take to die before this one is a second writer
 _OTHER_ENDS_S = 10.0
+#: a stop that went to all processes may have ended one of the loader's before this one hears of it
+_SAME_STOP_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +82,12 @@ def run_training(
     continued gives the same parameters and the same `epochs.csv` (but for `wall_s`) as one that was
     not: on CPU with equal threads bit for bit.
 
-    An epoch that `max_steps` or a stop cuts short is not validated and has no row yet: resuming
-    ends it. Without a task there is no state to keep, so a checkpoint stands at the beginning of
-    its epoch: a loader whose order nobody knows then still yields each row once. An endless
-    loader without `max_steps` trains its first epoch until it is stopped.
+    A stop is looked at after each step and each validation batch, and ends a wait for a batch. An
+    epoch that it or `max_steps` cuts short is not validated and has no row yet: resuming ends it.
+    Where nothing was done since the last checkpoint, none is written. Without a task there is no
+    state to keep, so a checkpoint stands at the beginning of its epoch: a loader whose order nobody
+    knows then still yields each row once. What is counted overrides what a loader's `len()` says.
+    An endless loader without `max_steps` trains its first epoch until it is stopped.
 
     Several ranks call it together, each with a progress of its own. They make the same steps, and
     rank 0 alone writes into the run folder, which the others only read to resume. With dropout,
@@ -93,7 +98,7 @@ def run_training(
         cell: the configuration of the machine; its batch size is part of the experiment.
         plan: epochs, steps, checkpoints, and whether to resume.
         progress: every stage and step is written here; on an error it keeps the stage that failed.
-        stop_requested: asked between steps; once True, the position is saved and training returns.
+        stop_requested: once True, the position is saved and training returns.
         clock: seconds, monotonic.
         code: versions of what computes a step, kept in the checkpoints.
         ranks: this process among those that train together.
@@ -140,6 +145,8 @@ class _Loop:
         self.position = Position()
         self.rng: Mapping[str, Any] | None = None  # to be put back when a resumed epoch goes on
         self.epoch_rng: Mapping[str, Any] | None = None  # that of the epoch's `iter`, for its order
+        self.begun_rng: Mapping[str, Any] | None = None  # that of the epoch's first moment
+        self.saved: tuple[int, int, bool] | None = None  # the position in `last.pt`
         self.stopping = False  # as all ranks have agreed after the last step
         self.steps_run = 0
         self.saved_at = self.started_at = clock()
@@ -157,13 +164,14 @@ class _Loop:
         with ExitStack() as stack:
             self.progress.enter(Stage.DATA)
             self.sizes = self.workload.sizes(self.cell.batch_size)
-            self.batches = self.sizes.train_batches
             state = self._read_checkpoint() if self.plan.resume else None
             self.ranks.check_equal("position", (self.position.epoch, self.position.batch))
+            self.batches = self.position.counted or self.sizes.train_batches
             self._write_epochs()
             if not self._is_finished():
                 self._open(stack, state)
                 del state  # as large as the model and the optimiser together
+                stops.let(stops.Raises.NEVER)  # from here on there may be something to save
                 while not self._is_finished() and not interrupted:
                     interrupted = not self._run_epoch() and not self._is_finished()
             # not in a `finally`: after an error the progress must keep the stage that failed
@@ -205,25 +213,30 @@ class _Loop:
 
     def _is_finished(self) -> bool:
         trained = self.position.epoch > self.plan.epochs or self._is_stopped_early()
-        return trained or (self._are_steps_used_up() and not self._is_epoch_trained())
+        return trained or (self._are_steps_used_up() and not self.position.trained)
 
     def _are_steps_used_up(self) -> bool:
         return self.plan.max_steps is not None and self.position.steps >= self.plan.max_steps
 
-    def _is_epoch_trained(self) -> bool:
-        """Whether only the validation of the epoch is left; never known of an unsized loader."""
-        return self.batches is not None and self.position.batch >= self.batches
+    def _is_at_its_end(self) -> bool:
+        """Whether the loader should have no more batches, as far as its length is known."""
+        return self.batches is not None and self.position.batch == self.batches
 
     # ---- an epoch --------------------------------------------------------------------------------
 
     def _run_epoch(self) -> bool:
         """What is left of the epoch; False if it was cut, with the position saved."""
         self.started_at = self.clock()
-        if self._train() and self._validate():
+        try:
+            is_whole = self._train() and self._validate()
+        except stops.Stopped:
+            is_whole = False
+        if is_whole:
             self._end_epoch()
             return True
         self.ledger.enter(Spending.CHECKPOINT)
-        self._save()
+        if self.saved != self._place():
+            self._save()
         return False
 
     def _train(self) -> bool:
@@ -235,25 +248,37 @@ class _Loop:
             return False
         if position.batch == 0:
             self._restore_rng()
+            self.begun_rng = rng_state(self.cell.device)
             self.task.begin_epoch(position.epoch)
         else:
             self.progress.step(position.batch)
-        if self._is_epoch_trained():
+        if position.trained:
             self._restore_rng()
             return True
-        batches = self._begin_loading()
+        try:
+            batches = self._begin_loading()
+            self._take_all(batches)
+        except stops.Stopped:
+            if position.batch == 0:  # the streams and the loader have already moved on
+                self.rng = self.begun_rng
+            raise
+        return position.trained
+
+    def _take_all(self, batches: Iterator[Batch]) -> None:
+        """Train on what is left of the epoch, or until it is cut."""
+        position = self.position
         while True:
-            if self._is_epoch_trained():
+            if self._is_at_its_end():
                 self.progress.enter(Stage.EPOCH_BOUNDARY)  # the iterator has yet to wind up
             elif position.batch and (self.stopping or self._are_steps_used_up()):
-                return False  # never at batch 0, where the random streams have already moved on
+                return  # at batch 0 the random streams have already moved on
             self.ledger.enter(Spending.DATA_WAIT)
             asked_at = self.clock()
-            batch = next(batches, _END)
+            batch = self._next(batches)
             if batch is _END:
                 break
             if self._are_steps_used_up():  # the loader is longer than it said
-                return False
+                return
             self.progress.enter(Stage.STEP)
             self._step(batch, wait_s=self.clock() - asked_at)
         self.progress.enter(Stage.EPOCH_BOUNDARY)
@@ -262,7 +287,38 @@ class _Loop:
                 f"the training loader yielded no batch in epoch {position.epoch}; "
                 "it must hold data and start anew each time it is iterated"
             )
-        return True
+        position.end_training()
+        self.batches = position.counted  # what was counted overrides what `len()` says
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        """The next batch, or `_END`.
+
+        Raises:
+            Stopped: a stop came while it waited. The state is that of the last step; the random
+                streams, too, where the batches are made by other processes. Elsewhere only a wait
+                that takes too long is given up.
+        """
+        is_exact = self.cell.workers > 0 or self.saved == self._place() or not self.position.batch
+        at_once = is_exact and not self._is_at_its_end()
+        with self._waiting(stops.Raises.AT_ONCE if at_once else stops.Raises.LATE):
+            return next(batches, _END)
+
+    @contextmanager
+    def _waiting(self, raises: stops.Raises) -> Iterator[None]:
+        """Inside, the loop waits for its loader, and a stop may raise `Stopped`.
+
+        An error that comes together with a stop is one of the stop: it went to all processes.
+        """
+        if self.ranks.count > 1:  # all of them must stop at the same step
+            yield
+            return
+        try:
+            with stops.raising(raises):
+                yield
+        except Exception as error:
+            if stops.comes_within(_SAME_STOP_S):
+                raise stops.Stopped from error
+            raise
 
     def _begin_loading(self) -> Iterator[Batch]:
         """The rest of the epoch; a loader that draws its order from torch's stream finds it again.
@@ -279,7 +335,8 @@ class _Loop:
         self.rows.begin_epoch(position.batch)
         if hasattr(self.train_loader, "on_skip"):  # each batch that it has to take is progress
             self.train_loader.on_skip = lambda: self.progress.enter(Stage.FIRST_BATCH)
-        batches = iter(self.train_loader)
+        with self._waiting(stops.Raises.AT_ONCE):  # there is no step yet that is not saved
+            batches = iter(self.train_loader)
         self._restore_rng()
         return batches
 
@@ -297,6 +354,9 @@ class _Loop:
         self.stopping = bool(stop)
         self.position.count_step(rows)
         self.steps_run += 1
+        if self.batches is not None and self.position.batch > self.batches:
+            self.batches = None  # `len()` was wrong: where the epoch ends is not known
+            self.progress.enter(Stage.STEP, steps=0)
         self.ledger.stepped(self.task, rows)
         loss = self.task.recent_loss()
         self.progress.step(self.position.batch, rows=rows, wait_s=wait_s, loss=loss)
@@ -314,17 +374,33 @@ class _Loop:
         if self.validation_loader is None:
             return True
         self.progress.enter(Stage.VALIDATION)
+        before = rng_state(self.cell.device)  # what an `iter` draws is drawn anew
+        try:
+            if self._score(self.validation_loader):
+                return True
+        except stops.Stopped:
+            self.rng = before
+            raise
+        self.rng = before
+        return False
+
+    def _score(self, loader: EpochLoader) -> bool:
         self.task.begin_validation()
-        self.validation_loader.set_epoch(self.position.epoch)
-        for batch in self.validation_loader:
+        loader.set_epoch(self.position.epoch)
+        with self._waiting(stops.Raises.AT_ONCE):
+            batches = iter(loader)
+        while True:
+            with self._waiting(stops.Raises.AT_ONCE):
+                batch = next(batches, _END)
+            if batch is _END:
+                return True
             if self._any(self.stop_requested()):
                 return False
             self.task.validation_step(self.task.transfer(batch))
             self.progress.enter(Stage.VALIDATION)  # each batch is progress
-        return True
 
     def _end_epoch(self) -> None:
-        self.progress.enter(Stage.EPOCH_BOUNDARY)
+        self.progress.enter(Stage.METRICS)
         position = self.position
         with kept_rng(self.cell.device):
             metrics = self.task.metrics()
@@ -347,12 +423,22 @@ class _Loop:
 
     # ---- checkpoints -----------------------------------------------------------------------------
 
+    def _place(self) -> tuple[int, int, bool]:
+        """The position as a checkpoint of now would have it."""
+        position = self.position
+        if self._saves_beginning():
+            return position.epoch, 0, False
+        return position.epoch, position.batch, position.trained
+
+    def _saves_beginning(self) -> bool:
+        return bool(self.position.batch) and isinstance(self.task, _LoaderTask)
+
     def _save(self, elapsed_s: float | None = None) -> None:
         """Write `last.pt`; `elapsed_s` are to be added to the epoch's time, as is usual."""
         self.progress.enter(Stage.CHECKPOINT)
         if elapsed_s is None:
             elapsed_s = self.clock() - self.started_at
-        at_beginning = bool(self.position.batch) and isinstance(self.task, _LoaderTask)
+        at_beginning = self._saves_beginning()
         rng = self.epoch_rng if at_beginning else self.rng
         # of every rank, and by all of them together: the task gathers what they have, too
         rngs = self.ranks.gather(rng_state(self.cell.device) if rng is None else rng)
@@ -369,7 +455,7 @@ class _Loop:
             }
             with plain_disk_errors(self.last_path):
                 save_checkpoint(self.last_path, state)
-        self.saved_at = self.clock()
+        self.saved, self.saved_at = self._place(), self.clock()
         self.progress.enter(Stage.STEP if self.position.batch else Stage.EPOCH_BOUNDARY)
 
     def _keep_best(self) -> None:
@@ -390,6 +476,7 @@ class _Loop:
     def _read_checkpoint(self) -> Mapping[str, Any]:
         wanted = identity(self.workload, self.cell)
         state, self.position = read_state(self.last_path, self.epochs_path, wanted)
+        self.saved = self.position.epoch, self.position.batch, self.position.trained
         if self.position.batch == 0 and self.position.best_epoch == self.position.epoch - 1:
             self._keep_best()  # in case it ended between the two
         return state

@@ -21,6 +21,8 @@ class Position:
     """Where the run stands; all of it goes into the checkpoint.
 
     `batch` and `rows` are done of `epoch`, which took `wall_s` so far; `steps` adds up over epochs.
+    `trained`: the loader ended, and the epoch has only to be validated. `counted`: batches of the
+    last epoch that was seen to its end, whatever `len()` says.
     """
 
     epoch: int = 1
@@ -32,12 +34,18 @@ class Position:
     best_val_auc: float = -math.inf
     epochs_without_gain: int = 0
     history: list[EpochRow] = field(default_factory=list)
+    trained: bool = False
+    counted: int | None = None
 
     def count_step(self, rows: int) -> None:
         """One more batch of so many rows, over all ranks, was trained on."""
         self.batch += 1
         self.steps += 1
         self.rows += rows
+
+    def end_training(self) -> None:
+        """The loader has no more batches for this epoch."""
+        self.trained, self.counted = True, self.batch
 
     def judge(self, val_auc: float | None) -> bool:
         """Early stopping's count; True if this epoch is the best one so far. NaN is no gain."""
@@ -53,7 +61,7 @@ class Position:
     def next_epoch(self) -> None:
         """The epoch is over."""
         self.epoch += 1
-        self.batch, self.rows, self.wall_s = 0, 0, 0.0
+        self.batch, self.rows, self.wall_s, self.trained = 0, 0, 0.0, False
 
     def as_saved(self, elapsed_s: float, *, at_beginning: bool) -> dict[str, Any]:
         """Its values for a checkpoint.
@@ -66,7 +74,7 @@ class Position:
         values["wall_s"] += elapsed_s
         if at_beginning:
             values["steps"] -= self.batch
-            values |= {"batch": 0, "rows": 0, "wall_s": 0.0}
+            values |= {"batch": 0, "rows": 0, "wall_s": 0.0, "trained": False}
         return values
 
 

@@ -16,18 +16,23 @@ import socket
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import psutil
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from ctrkit.core import stops
 from ctrkit.core.lifeline import SUPERVISOR_VARIABLE
 from ctrkit.core.progress import Stage, rank_folder, read_progress, read_ranks
 from ctrkit.core.records import ChildError, WorkerExit
 from ctrkit.core.runs import load_measurement
 
 _HERE = "127.0.0.1"
+_AGENTS_SIGNAL = "SIGQUIT"
 _LOOPBACK = ("lo", "lo0")
 _MEET_S = 600
 # what a rank says whose partner has gone
@@ -83,6 +88,9 @@ def run_ranks(spec_path: str, folder: Path, ranks: int) -> ChildError | None:
         The error of the rank that failed first, None if none did.
     """
     os.environ[SUPERVISOR_VARIABLE] = str(os.getpid())  # a rank ends with its agent
+    os.environ[stops.VARIABLE] = "1"
+    # torch's agent would end the ranks at once
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = _AGENTS_SIGNAL
     # gloo would look up the machine's own name, which on many a laptop leads nowhere
     loopback = [name for _, name in socket.if_nameindex() if name in _LOOPBACK]
     if loopback:
@@ -91,12 +99,31 @@ def run_ranks(spec_path: str, folder: Path, ranks: int) -> ChildError | None:
         min_nodes=1, max_nodes=1, nproc_per_node=ranks, run_id=uuid.uuid4().hex,
         rdzv_backend="c10d", rdzv_endpoint=f"{_HERE}:0", local_addr=_HERE,
         rdzv_configs={"timeout": _MEET_S}, max_restarts=0,
+        **_where_known(signals_to_handle=_AGENTS_SIGNAL),
     )  # fmt: skip
+    stops.tell(_tell_ranks)
     try:
         elastic_launch(config, sys.executable)("-P", "-m", "ctrkit.child", spec_path)
     except ChildFailedError as error:
+        if stops.noted() and any(
+            one.exitcode == stops.EXIT_CODE for one in error.failures.values()
+        ):
+            raise stops.Stopped from None
         return first_failure(rank_ends(folder, ranks, error.failures))
     return None
+
+
+def _where_known(**options: Any) -> dict[str, Any]:
+    """Those of the options that this torch's launcher has."""
+    names = {f.name for f in dataclasses.fields(LaunchConfig)}
+    return {name: value for name, value in options.items() if name in names}
+
+
+def _tell_ranks() -> None:
+    """The ranks agree on a stop, whichever of them hears of it."""
+    for rank in psutil.Process().children():
+        with suppress(psutil.Error):
+            rank.send_signal(signal.SIGINT)
 
 
 def rank_ends(folder: Path, ranks: int, failures: Mapping[int, ProcessFailure]) -> list[RankEnd]:

@@ -4,6 +4,9 @@
 streams pass through it untouched: a worker only writes down whether it is busy or waits, and where
 it is asked to, when it made each batch.
 
+In a real run workers outlive a stop that a scheduler sends to all processes at once: the loop needs
+them for its step, and ends them itself.
+
 Needs torch and the standard library only, since it also runs in a script's own interpreter.
 """
 
@@ -11,8 +14,10 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from functools import partial
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +31,7 @@ from ctrkit.child.training.stamps import (
     stamped_collate,
     wanted,
 )
+from ctrkit.core import stops
 from ctrkit.core.lifeline import FOLDER_VARIABLE, keep_crashes, stacks_path
 from ctrkit.core.progress import WorkerStage, WorkerWriter, read_workers, worker_path
 
@@ -38,10 +44,17 @@ _NO_BATCH = (torch_worker._IterableDatasetStopIteration, ExceptionWrapper)
 _torch_worker_loop = torch_worker._worker_loop
 _torch_start = BaseProcess.start
 _started: list[Any] = []  # the multiprocessing Popen of every process that may still matter
+_outlive_stops = False
+_ended_here: set[int] = set()  # pids of workers that this process has ended
 
 
-def watch_workers() -> None:
-    """From now on DataLoader workers write their progress, and their exit codes are kept."""
+def watch_workers(*, outlive_stops: bool = False) -> None:
+    """From now on DataLoader workers write their progress, and their exit codes are kept.
+
+    `outlive_stops`: they ignore what asks a run to stop, until this process ends them.
+    """
+    global _outlive_stops
+    _outlive_stops = outlive_stops
     setattr(torch_worker, "_worker_loop", watched_worker_loop)  # noqa: B010 - workers get its name
     setattr(BaseProcess, "start", _start)  # noqa: B010
 
@@ -84,6 +97,8 @@ class _IndexQueue(_Queue):
     def get(self, timeout: float | None = None) -> Any:
         if not self.asked:
             keep_crashes()  # torch's own handlers are set by now
+            if stops.are_blocked():  # by `_start`, until here
+                stops.ignore()
             self.asked = True
         if not self.waiting:
             self._writer.enter(WorkerStage.IDLE)
@@ -112,8 +127,19 @@ def _start(process: BaseProcess) -> None:
         if popen.returncode == 0:
             _forget(popen.pid)
     _started[:] = [popen for popen in _started if popen.returncode != 0]
-    _torch_start(process)
-    _started.append(process._popen)  # type: ignore[attr-defined]
+    outlives = _outlive_stops and getattr(process, "_target", None) is watched_worker_loop
+    with stops.blocked() if outlives else nullcontext():
+        _torch_start(process)
+    popen = process._popen  # type: ignore[attr-defined]
+    _started.append(popen)
+    if outlives:
+        # torch ends workers that stay by SIGTERM, which these do not heed any more
+        popen.terminate = partial(_end_worker, popen)
+
+
+def _end_worker(popen: Any) -> None:
+    _ended_here.add(popen.pid)
+    popen.kill()
 
 
 def _forget(pid: int) -> None:
@@ -156,5 +182,6 @@ def _ended() -> dict[int, int]:
     for popen in _started:
         with suppress(OSError, EOFError):
             if (code := popen.poll()) is not None:
-                codes[popen.pid] = code
+                is_ours = code == -signal.SIGKILL and popen.pid in _ended_here
+                codes[popen.pid] = -signal.SIGTERM if is_ours else code
     return codes

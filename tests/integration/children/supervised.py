@@ -129,6 +129,17 @@ def finishes_on_sigint(folder: Path, progress: ProgressWriter) -> None:
     save(folder, complete=False)
 
 
+def fails_on_sigint(folder: Path, progress: ProgressWriter) -> None:
+    finishes_on_sigint(folder, progress)
+    progress.enter(Stage.CHECKPOINT)
+    raise RuntimeError("no room for the checkpoint")
+
+
+def ignores_sigint(folder: Path, progress: ProgressWriter) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    endless(folder, progress)
+
+
 def talks_too_much(folder: Path, progress: ProgressWriter) -> None:
     for _ in range(70):
         os.write(1, b"x" * 999_999 + b"\n")

@@ -232,15 +232,26 @@ def test_a_run_within_the_limit_goes_on(tmp_path: Path) -> None:
     assert now.display.words.startswith("run left 11 s")  # of 300 steps, not of 10 epochs
 
 
-def test_incidents_of_a_launch_keep_the_number_that_its_evidence_has(tmp_path: Path) -> None:
+def test_incidents_are_numbered_from_1_whatever_they_are(tmp_path: Path) -> None:
     now = session(tmp_path)
-    number = now.run.next_incident()
     child = now.launch()
     now.world.steps(child, 70)
     now.world.slept_s += 50_000
     now.world.steps(child, 2)
     (incident,) = now.run.incidents()
-    assert incident["number"] != number == now.run.next_incident()
+    assert (incident["number"], now.run.next_incident()) == (1, 2)
+
+
+def test_a_run_that_trains_nothing_yet_is_aborted_too(tmp_path: Path) -> None:
+    now = session(tmp_path, abort_after_s=30.0)
+    now.times.launched()
+    now.world.awake_s += 29
+    now.times.wait()
+    assert not now.stop.finish
+    now.world.awake_s += 2
+    now.times.wait()
+    assert now.stop.finish
+    assert "trains nothing yet" in now.times.aborted
 
 
 def test_a_machine_that_cannot_be_held_awake_is_told_of_once(tmp_path: Path) -> None:

@@ -149,10 +149,11 @@ def test_half_a_line_costs_no_other_incident(tmp_path: Path) -> None:
     assert [line["number"] for line in run.incidents()] == [1, 3]
 
 
-def test_an_incidents_number_is_its_own(tmp_path: Path) -> None:
+def test_incidents_are_numbered_in_turn_and_evidence_has_a_place_of_its_own(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     assert run.next_incident() == 1
     run.append_incident(incident(1))
-    (run.path / "evidence" / "train-2").mkdir(parents=True)
-    (run.path / "evidence" / "train-other").mkdir()
-    assert run.next_incident() == 3
+    (run.path / "evidence" / "train-1").mkdir(parents=True)
+    assert run.next_incident() == 2
+    assert run.new_evidence("train") == run.path / "evidence" / "train-2"
+    assert run.new_evidence("inspect") == run.path / "evidence" / "inspect-1"

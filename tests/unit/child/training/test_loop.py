@@ -51,6 +51,7 @@ class Net(Task):
         self.adam = torch.optim.Adam(self.model.parameters(), lr=0.01)
         self.table = torch.randn(ROWS, 8, generator=torch.Generator().manual_seed(2))
         self.val_aucs, self.epoch, self.seen, self.validated = val_aucs, 0, [], 0
+        self.steps = 0
 
     def begin_epoch(self, epoch):
         self.epoch, self.seen = epoch, []
@@ -61,6 +62,7 @@ class Net(Task):
 
     def train_step(self, batch, mark):
         self.seen += batch.tolist()
+        self.steps += 1
         self.adam.zero_grad()
         self.model(self.table[batch]).square().mean().backward()
         self.adam.step()
@@ -468,7 +470,7 @@ def test_every_stage_shows_in_the_progress(tmp_path):
     stages = [call for call in progress.calls if isinstance(call, Stage)]
     assert [stage for stage, _ in itertools.groupby(stages)] == [
         Stage.DATA, Stage.MODEL, Stage.FIRST_BATCH, Stage.STEP, Stage.EPOCH_BOUNDARY,
-        Stage.VALIDATION, Stage.EPOCH_BOUNDARY, Stage.CHECKPOINT, Stage.EPOCH_BOUNDARY,
+        Stage.VALIDATION, Stage.METRICS, Stage.CHECKPOINT, Stage.EPOCH_BOUNDARY,
         Stage.SHUTDOWN,
     ]  # fmt: skip
     steps = [call for call in progress.calls if isinstance(call, tuple)]
@@ -535,3 +537,65 @@ def test_without_a_task_a_checkpoint_stands_at_the_beginning_of_its_epoch(tmp_pa
     train(tmp_path, work, resume=True)
     assert work.train.begun[0] == (position["epoch"], 0)
     assert [row["rows"] for row in read_epochs(tmp_path / "epochs.csv")] == [ROWS] * 3
+
+
+class Claims(Work):
+    """Says that an epoch has another number of batches than it has."""
+
+    def __init__(self, batches, **options):
+        super().__init__(**options)
+        self.claimed = batches
+
+    def sizes(self, batch_size):
+        return dataclasses.replace(super().sizes(batch_size), train_batches=self.claimed)
+
+
+@pytest.mark.parametrize("claimed", [1, 2, 4, 9, 32_000])
+def test_what_is_counted_overrides_what_was_claimed(tmp_path, claimed):
+    with SpyWriter(tmp_path / "progress") as progress:
+        plan = TrainPlan(run_folder=str(tmp_path), epochs=2)
+        outcome = run_training(Claims(claimed), CELL, plan, progress, stop_requested=lambda: False)
+        assert read_progress(tmp_path / "progress").steps == BATCHES
+    assert outcome.steps_run == 2 * BATCHES
+    assert [row["rows"] for row in read_epochs(tmp_path / "epochs.csv")] == [ROWS] * 2
+
+
+@pytest.mark.parametrize("claimed", [1, 2, 4, 5, 9])
+def test_a_stop_beyond_the_claimed_length_loses_and_repeats_nothing(tmp_path, claimed):
+    (tmp_path / "whole").mkdir()
+    whole = Work()
+    train(tmp_path / "whole", whole)
+    for steps in range(1, 2 * BATCHES):
+        folder = tmp_path / f"{steps}"
+        folder.mkdir()
+        work = Claims(claimed)
+        first = train(folder, work, lambda: bool(work.made) and work.made[-1].steps >= steps)  # noqa: B023
+        # where it should end, one batch more shows that it does not
+        assert (first.interrupted, first.steps_run) == (True, steps + (steps == claimed < BATCHES))
+        resumed = Claims(claimed)
+        second = train(folder, resumed, resume=True)
+        assert first.steps_run + second.steps_run == 3 * BATCHES
+        assert torch.equal(final(resumed), final(whole))
+
+
+def test_a_stop_in_the_validation_makes_it_draw_the_same_again(tmp_path):
+    def make():
+        work = Work()
+        work.validation = Loader(8, draws=True)
+        return work
+
+    (tmp_path / "whole").mkdir()
+    train(tmp_path / "whole", whole := make())
+    train(tmp_path, cut := make(), lambda: bool(cut.made) and cut.made[-1].validated > 0)
+    assert load_checkpoint(tmp_path / "checkpoints/last.pt")["position"]["trained"]
+    train(tmp_path, resumed := make(), resume=True)
+    assert torch.equal(final(resumed), final(whole))
+
+
+def test_a_stop_at_a_checkpoint_writes_no_second_one(tmp_path, monkeypatch):
+    saved = []
+    keep = "ctrkit.child.training.loop.save_checkpoint"
+    monkeypatch.setattr(keep, lambda *given: (saved.append(1), save_checkpoint(*given)))
+    work = Work()
+    outcome = train(tmp_path, work, lambda: len(saved) > 0)
+    assert (outcome.interrupted, outcome.epochs_done, len(saved)) == (True, 1, 1)

@@ -1,0 +1,105 @@
+"""A workload that says where it is and stays there for a while, so that a stop can meet it there.
+
+`STAGES_SLOW` names the stage that takes long; the file `STAGES_SEEN` gets a line for each stage.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ctrkit.child.workloads.custom import IterableLoader
+from ctrkit.child.workloads.protocol import Task, Workload
+from ctrkit.core.config import RunSizes
+
+ROWS, BATCH = 80, 4
+SLOW_S = 6.0
+
+
+def at(stage: str, seconds: float = SLOW_S) -> None:
+    """Say so, and stay where this is the slow stage of this run, the first time."""
+    with open(os.environ["STAGES_SEEN"], "a+") as file:
+        file.seek(0)
+        is_first = f"{stage}\n" not in file.read()
+        file.write(f"{stage}\n")
+    if os.environ.get("STAGES_SLOW") == stage and is_first:
+        until_s = time.monotonic() + seconds
+        while time.monotonic() < until_s:
+            time.sleep(0.05)
+
+
+at("import")
+
+
+class Rows(Dataset[torch.Tensor]):
+    def __len__(self) -> int:
+        return ROWS
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        time.sleep(0.01)
+        if index == 0 and os.environ.get("STAGES_SLOW") == "first batch":
+            at("first batch", 600.0)
+        return torch.full((3,), float(index))
+
+
+class Net(Task):
+    def __init__(self) -> None:
+        torch.manual_seed(1)
+        at("model")
+        self.model = torch.nn.Linear(3, 1)
+        self.steps = 0
+
+    def transfer(self, batch: torch.Tensor) -> torch.Tensor:
+        return batch
+
+    def train_step(self, batch: torch.Tensor, mark: object) -> None:
+        self.steps += 1
+        if self.steps == 7:
+            at("step")
+        self.model(batch / ROWS).square().mean().backward()
+        with torch.no_grad():
+            for parameter in self.model.parameters():
+                parameter -= 0.1 * parameter.grad
+                parameter.grad = None
+
+    def validation_step(self, batch: torch.Tensor) -> None:
+        at("validation")
+
+    def metrics(self) -> dict[str, float]:
+        at("metrics")
+        return {"train_loss": float(self.model.bias)}
+
+    def state_dict(self) -> dict[str, object]:
+        at("checkpoint")
+        return {"model": self.model.state_dict(), "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.steps = state["steps"]
+
+
+class Stages(Workload):
+    axes = ("workers", "start_method")
+
+    def default_batch_size(self) -> int:
+        return BATCH
+
+    def sizes(self, batch_size: int) -> RunSizes:
+        return RunSizes(epochs=2, train_rows=ROWS, train_batches=ROWS // BATCH)
+
+    def train_loader(self, cell) -> IterableLoader:
+        at("data")
+        return IterableLoader(
+            DataLoader(
+                Rows(), BATCH, num_workers=cell.workers, multiprocessing_context=cell.start_method
+            )
+        )
+
+    def validation_loader(self, cell) -> IterableLoader:
+        return IterableLoader([torch.zeros(BATCH, 3)] * 2)
+
+    def make_task(self, cell) -> Net:
+        return Net()

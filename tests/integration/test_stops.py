@@ -1,0 +1,174 @@
+"""A stop that is sent to every process of a run, in each of its stages: nothing trained is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from support import COMMAND
+
+from ctrkit.core.lifeline import RUN_ID_VARIABLE
+
+STAGES = Path(__file__).parent / "children" / "stages.py"
+BATCHES = 20
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(*arguments: str, slow: str = "", prefix: tuple[str, ...] = ()) -> Any:
+        process = subprocess.Popen(
+            [*prefix, str(COMMAND), "train", *arguments],
+            cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
+            env=os.environ | {
+                "CTRKIT_HOME": str(tmp_path / "home"), "STAGES_SLOW": slow,
+                "STAGES_SEEN": str(tmp_path / "seen"),
+            },
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def fresh(*options: str) -> tuple[str, ...]:
+    return ("--workload", f"{STAGES}:Stages", "--epochs", "2", "--threads", "1", "--out", "run",
+            *options)  # fmt: skip
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    end_s = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+
+
+def reaches(folder: Path, stage: str, times: int = 1) -> Callable[[], bool]:
+    def has_reached() -> bool:
+        path = folder / "seen"
+        return path.exists() and path.read_text().split("\n").count(stage) >= times
+
+    return has_reached
+
+
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    root = psutil.Process(process.pid)
+    return [root, *root.children(recursive=True)]
+
+
+def send(number: int, processes: list[psutil.Process]) -> None:
+    for one in reversed(processes):  # workers and the child first, as it may come
+        with suppress(psutil.Error):
+            one.send_signal(number)
+
+
+def info(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "run" / "run.json").read_text()))
+
+
+def position(folder: Path) -> dict[str, Any]:
+    state = torch.load(folder / "run/checkpoints/last.pt", weights_only=True)
+    return dict(state["position"])
+
+
+def left(folder: Path) -> list[int]:
+    return [
+        one.pid
+        for one in psutil.process_iter(["environ", "status"])
+        if str(folder) in str((one.info["environ"] or {}).get("CTRKIT_CHILD_FOLDER"))
+        and RUN_ID_VARIABLE in one.info["environ"]
+        and one.info["status"] != psutil.STATUS_ZOMBIE
+    ]
+
+
+# of the training child: the look at the workload before it has reached `import` already
+REACHED = {"import": 2}
+# a batch of epoch 1, all of it, or epoch 2: where the run must go on at the latest
+NOTHING, ALL = (1, 0), (1, BATCHES)
+CASES = [
+    ("import", signal.SIGTERM, 0, None, None),
+    ("data", signal.SIGHUP, 0, None, None),
+    ("model", signal.SIGTERM, 0, None, None),
+    ("first batch", signal.SIGTERM, 2, None, NOTHING),
+    ("step", signal.SIGTERM, 2, (1, 7), (1, 7)),
+    ("validation", signal.SIGHUP, 0, ALL, ALL),
+    ("metrics", signal.SIGTERM, 2, (2, 0), (2, 0)),
+    ("checkpoint", signal.SIGTERM, 0, (2, 0), (2, 0)),
+]
+
+
+@pytest.mark.parametrize(("stage", "number", "workers", "least", "most"), CASES)
+def test_a_signal_to_all_processes_loses_nothing(
+    tmp_path: Path, start: Start, stage: str, number: int, workers: int,
+    least: tuple[int, int] | None, most: tuple[int, int] | None,
+) -> None:  # fmt: skip
+    options = ("--workers", str(workers), *(("--start-method", "fork") if workers else ()))
+    process = start(*fresh(*options), slow=stage)
+    wait_for(reaches(tmp_path, stage, REACHED.get(stage, 1)), process)
+    send(number, family(process))
+    words, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, words
+    assert info(tmp_path)["status"] == "interrupted"
+    assert "ctrkit train --resume" in words
+    assert not (tmp_path / "run" / "incidents.jsonl").exists()
+    assert left(tmp_path) == []
+    saved = (tmp_path / "run/checkpoints/last.pt").exists()
+    assert saved or least is None
+    if saved:
+        at = position(tmp_path)["epoch"], position(tmp_path)["batch"]
+        assert least is None or at >= least
+        assert most is None or at <= most
+    resumed = start("--resume", "run")
+    words, _ = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, words
+    rows = (tmp_path / "run" / "epochs.csv").read_text().splitlines()
+    assert len(rows) == 3
+    state = torch.load(tmp_path / "run/checkpoints/last.pt", weights_only=True)
+    assert state["task"]["steps"] == 2 * BATCHES
+
+
+def test_the_child_alone_saves_too(tmp_path: Path, start: Start) -> None:
+    process = start(*fresh("--workers", "0"), slow="step")
+    wait_for(reaches(tmp_path, "step"), process)
+    child = next(p for p in family(process) if "ctrkit.child" in " ".join(p.cmdline()))
+    child.send_signal(signal.SIGTERM)
+    words, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, words
+    assert position(tmp_path)["batch"] == 7
+    assert info(tmp_path)["status"] == "interrupted"
+
+
+def test_under_nohup_a_hangup_is_ignored(tmp_path: Path, start: Start) -> None:
+    process = start(*fresh("--workers", "0", "--max-steps", "12"), slow="step", prefix=("nohup",))
+    wait_for(reaches(tmp_path, "step"), process)
+    send(signal.SIGHUP, family(process))
+    words, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, words
+
+
+def test_a_step_longer_than_the_grace_is_ended_and_told_of(tmp_path: Path, start: Start) -> None:
+    process = start(*fresh("--workers", "0", "--grace", "1s"), slow="step")
+    wait_for(reaches(tmp_path, "step"), process)
+    send(signal.SIGTERM, family(process))
+    words, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, words
+    assert "6 steps are lost" in " ".join(words.split())
+    assert info(tmp_path)["status"] == "interrupted"
+    assert left(tmp_path) == []
