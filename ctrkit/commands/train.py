@@ -49,7 +49,7 @@ from ctrkit.report.incidents import live_line
 from ctrkit.report.live_train import TrainDisplay
 from ctrkit.supervise.awake import Awake
 from ctrkit.supervise.sampler import host_slept_s
-from ctrkit.supervise.stop import StopRequest, handle_interrupts
+from ctrkit.supervise.stop import GRACE_S, StopRequest, handle_interrupts
 from ctrkit.supervise.supervisor import Outcome, Tick, run_child
 from ctrkit.supervise.time_limits import TimeLimits
 
@@ -66,7 +66,7 @@ class TrainOptions:
     rules: RestartRules
     time_rules: TimeRules
     quiet: bool
-    grace_s: float
+    grace_s: float = GRACE_S
 
 
 def train(
