@@ -31,7 +31,7 @@ import torch.distributed as dist
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ctrkit.child.training.distributed import ALONE, Ranks, is_sparse_less, joined
-from ctrkit.child.training.rendezvous import meet
+from ctrkit.child.training.rendezvous import find_ranks
 from ctrkit.core.config import make_cell
 from ctrkit.core.environment import describe_environment, physical_cores
 from ctrkit.core.files import write_atomically, write_json
@@ -130,7 +130,7 @@ class Bench:
 
 
 def run_rank(options: argparse.Namespace) -> None:
-    with joined("cpu", None, meet({})) as ranks:
+    with joined("cpu", None, find_ranks({})) as ranks:
         bench = Bench(ranks, options.batch_size, options.steps)
         turns = []
         for number in range(options.rounds + 1):

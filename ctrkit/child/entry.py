@@ -31,7 +31,7 @@ from ctrkit.core.runs import load_measurement, save_measurement
 
 if TYPE_CHECKING:
     from ctrkit.child.training.distributed import Ranks
-    from ctrkit.child.training.rendezvous import Meeting
+    from ctrkit.child.training.rendezvous import RankGroup
     from ctrkit.child.workloads.protocol import Workload
 
 SETUP_STAGES = (Stage.IMPORT, Stage.DATA, Stage.MODEL)
@@ -51,18 +51,18 @@ def _main_of(arguments: list[str]) -> int:
     if arguments:
         spec = decode(ChildSpec, read_json(Path(arguments[0])), arguments[0])
         return _main(spec, arguments[0])
-    from ctrkit.child.training.rendezvous import meet
+    from ctrkit.child.training.rendezvous import find_ranks
 
-    meeting = meet({})
-    spec = decode(ChildSpec, meeting.said, "the spec of rank 0")
+    group = find_ranks({})
+    spec = decode(ChildSpec, group.said, "the spec of rank 0")
     if Path(spec.folder).is_dir():
-        return _main(spec, "", meeting)
+        return _main(spec, "", group)
     # on another machine there is no such folder, and nobody who looks into it
     with tempfile.TemporaryDirectory(prefix="ctrkit-rank-") as temporary:
-        return _main(dataclasses.replace(spec, folder=temporary), "", meeting)
+        return _main(dataclasses.replace(spec, folder=temporary), "", group)
 
 
-def _main(spec: ChildSpec, path: str, meeting: Meeting | None = None) -> int:
+def _main(spec: ChildSpec, path: str, group: RankGroup | None = None) -> int:
     folder = Path(spec.folder)
     lifeline.end_with_supervisor()
     lifeline.arm_stacks(folder)
@@ -74,7 +74,7 @@ def _main(spec: ChildSpec, path: str, meeting: Meeting | None = None) -> int:
         folder = Path(spec.folder)
     lifeline.share_sockets_folder()
     with ProgressWriter(folder / "progress.bin") as progress:
-        code = _run(spec, progress, meeting)
+        code = _run(spec, progress, group)
         # After an error the workers have yet to be wound up: that is a shutdown still.
         progress.enter(Stage.SHUTDOWN if code else Stage.DONE)
     return code
@@ -104,7 +104,7 @@ def _spec_of_rank(spec: ChildSpec, rank: int) -> ChildSpec:
     return dataclasses.replace(spec, folder=str(folder))
 
 
-def _run(spec: ChildSpec, progress: ProgressWriter, meeting: Meeting | None) -> int:
+def _run(spec: ChildSpec, progress: ProgressWriter, group: RankGroup | None) -> int:
     measured = Measurement(kind=spec.kind)
     path = Path(spec.folder) / "measurement.json"
 
@@ -132,7 +132,7 @@ def _run(spec: ChildSpec, progress: ProgressWriter, meeting: Meeting | None) -> 
                 examination = examine_workload(spec, workload)
                 write_json(Path(spec.folder) / "examination.json", examination)
         else:
-            with _joined(spec, workload, progress, meeting) as ranks:
+            with _joined(spec, workload, progress, group) as ranks:
                 if spec.kind == "train":
                     _train(spec, workload, progress, ranks)
                 else:
@@ -210,11 +210,11 @@ def _fingerprint(workload: Workload, target: str) -> str:
 
 @contextmanager
 def _joined(
-    spec: ChildSpec, workload: Workload, progress: ProgressWriter, meeting: Meeting | None
+    spec: ChildSpec, workload: Workload, progress: ProgressWriter, group: RankGroup | None
 ) -> Iterator[Ranks]:
     """Inside, this process is one of those that train together, or alone."""
     from ctrkit.child.training.distributed import ALONE, joined
-    from ctrkit.child.training.rendezvous import meet
+    from ctrkit.child.training.rendezvous import find_ranks
 
     if spec.cell.nproc == 1:
         yield ALONE
@@ -225,10 +225,10 @@ def _joined(
             "processes; take --nproc 1"
         )
     # to wait for the others is progress, since it has an end of its own
-    meeting = meeting or meet(encode(spec), lambda: progress.enter(Stage.DATA))
+    group = group or find_ranks(encode(spec), lambda: progress.enter(Stage.DATA))
     folder = os.environ.get(lifeline.FOLDER_VARIABLE)
     stops.let(stops.Raises.NEVER)  # from here on none stops without the others
-    with joined(spec.cell.device, None if folder is None else Path(folder), meeting) as ranks:
+    with joined(spec.cell.device, None if folder is None else Path(folder), group) as ranks:
         yield ranks
 
 

@@ -16,7 +16,7 @@ from ctrkit.core.runs import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class CellChoice:
     """A cell, why it was taken, and the recommendation it comes from while it is unchanged."""
 
     cell: Cell
@@ -24,7 +24,7 @@ class Choice:
     projection: Recommendation | None = None
 
 
-def default_choice(inspection: Inspection, axes: Mapping[str, Any]) -> Choice:
+def default_choice(inspection: Inspection, axes: Mapping[str, Any]) -> CellChoice:
     """The defaults of `ctrkit train`, with the axes that were given."""
     values: dict[str, Any] = {"batch_size": inspection.default_batch_size} | dict(axes)
     if "loader" not in inspection.axes:
@@ -33,12 +33,12 @@ def default_choice(inspection: Inspection, axes: Mapping[str, Any]) -> Choice:
         values.setdefault("loader", "batches")
     named = ", ".join(f"{axis}={value}" for axis, value in axes.items())
     why = f"the default cell with {named}" if named else "the default cell"
-    return Choice(
+    return CellChoice(
         cell=make_cell("options", **values), why=f"{why} (ctrkit probe finds a better one)"
     )
 
 
-def unmeasured_choice(inspection: Inspection, axes: Mapping[str, Any], reason: str) -> Choice:
+def unmeasured_choice(inspection: Inspection, axes: Mapping[str, Any], reason: str) -> CellChoice:
     """The default cell where a probe came to nothing: the run itself then shows how long it takes.
 
     Args:
@@ -48,13 +48,13 @@ def unmeasured_choice(inspection: Inspection, axes: Mapping[str, Any], reason: s
     """
     choice = default_choice(inspection, axes)
     what = choice.why.partition(" (")[0]
-    return Choice(
+    return CellChoice(
         cell=choice.cell,
         why=f"{what}. It was not measured: {reason}. The run's first minutes will show its pace",
     )
 
 
-def choice_from_file(path: Path, inspection: Inspection, axes: Mapping[str, Any]) -> Choice:
+def choice_from_file(path: Path, inspection: Inspection, axes: Mapping[str, Any]) -> CellChoice:
     """`--config`: a `recommendation.json` or a cell's axes; options override.
 
     Raises:
@@ -70,13 +70,15 @@ def choice_from_file(path: Path, inspection: Inspection, axes: Mapping[str, Any]
         base: dict[str, Any] = {"batch_size": inspection.default_batch_size}
         if "loader" not in inspection.axes:
             base["loader"] = inspection.loaders[0]
-        return Choice(cell=make_cell(str(path), **{**base, **values, **axes}), why=f"from {path}")
+        return CellChoice(
+            cell=make_cell(str(path), **{**base, **values, **axes}), why=f"from {path}"
+        )
     recommendation = decode(Recommendation, values, str(path))
     cell = make_cell(str(path), **encode(recommendation.cell))
-    return _override(Choice(cell=cell, why=f"from {path}", projection=recommendation), axes)
+    return _override(CellChoice(cell=cell, why=f"from {path}", projection=recommendation), axes)
 
 
-def _override(choice: Choice, axes: Mapping[str, Any]) -> Choice:
+def _override(choice: CellChoice, axes: Mapping[str, Any]) -> CellChoice:
     if all(getattr(choice.cell, axis) == value for axis, value in axes.items()):
         return choice
     values = encode(choice.cell) | dict(axes)
@@ -84,12 +86,12 @@ def _override(choice: Choice, axes: Mapping[str, Any]) -> Choice:
         values |= WITHOUT_ANY_WORKERS
     named = ", ".join(f"{axis}={value}" for axis, value in axes.items())
     cell = make_cell("options", **values)
-    return Choice(cell=cell, why=f"{choice.why}, with {named} as you asked (so not projected)")
+    return CellChoice(cell=cell, why=f"{choice.why}, with {named} as you asked (so not projected)")
 
 
 def newest_fitting(
     runs: Iterable[Path], machine_fingerprint: str, inspection: Inspection, axes: Mapping[str, Any]
-) -> Choice | None:
+) -> CellChoice | None:
     """The newest recommendation for this machine, workload and data that has the axes asked for.
 
     Batch size and numerics must be the phase's unless others were asked for: they change the
@@ -113,11 +115,11 @@ def newest_fitting(
         )
         if fits:
             why = f"recommended by the probe of {run.info.created} ({recommendation.reason})"
-            return Choice(cell=recommendation.cell, why=why, projection=recommendation)
+            return CellChoice(cell=recommendation.cell, why=why, projection=recommendation)
     return None
 
 
-def check_cell(choice: Choice, inspection: Inspection) -> Choice:
+def check_cell(choice: CellChoice, inspection: Inspection) -> CellChoice:
     """Check that this machine and workload can run the cell.
 
     Raises:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ctrkit.commands.usable_checkpoint import SavedPosition, read_saved, usable_checkpoint
+from ctrkit.commands.usable_checkpoint import SavedPosition, inspect_checkpoint, usable_checkpoint
 from ctrkit.core.config import Cell, ChildSpec
 from ctrkit.core.errors import CtrkitError
 from ctrkit.core.progress import Progress
@@ -146,7 +146,7 @@ def _incident(
     """The line for `incidents.jsonl`; a damaged checkpoint is replaced where the run goes on."""
     folder = run.path / "checkpoints"
     goes_on = choice.cell is not None
-    saved = usable_checkpoint(folder) if goes_on else read_saved(folder / "last.pt")
+    saved = usable_checkpoint(folder) if goes_on else inspect_checkpoint(folder / "last.pt")
     position, progress = (saved.position if saved else BEGINNING), outcome.progress
     notes = [saved.problem if saved else "", order_note(choice.cell, position)]
     cause: Cause | None = outcome.cause

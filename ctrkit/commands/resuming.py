@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ctrkit.commands.options import CommonOptions
-from ctrkit.commands.usable_checkpoint import Saved, recover
+from ctrkit.commands.usable_checkpoint import SavedCheckpoint, recover
 from ctrkit.core.cell import WITHOUT_ANY_WORKERS, WITHOUT_WORKERS
 from ctrkit.core.config import Cell, ChildSpec, TrainPlan, WorkloadSpec, decode, encode, make_cell
 from ctrkit.core.environment import code_versions
@@ -104,7 +104,7 @@ def starting_point(run: RunFolder, workload: WorkloadSpec) -> bool:
     return True
 
 
-def code_differences(saved: Saved, now: Mapping[str, str]) -> str:
+def code_differences(saved: SavedCheckpoint, now: Mapping[str, str]) -> str:
     """What code wrote the checkpoint and what code goes on, where they differ; else empty."""
     differing = [name for name, version in saved.code.items() if now.get(name) != version]
     return ", ".join(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ctrkit.commands.restarts import BEGINNING, lost_steps
-from ctrkit.commands.usable_checkpoint import read_saved
+from ctrkit.commands.usable_checkpoint import inspect_checkpoint
 from ctrkit.core.errors import InterruptedRunError, RunEndedError, UsageError
 from ctrkit.core.files import read_json
 from ctrkit.core.runs import Incident, RunFolder
@@ -84,7 +84,7 @@ def _how_to_go_on(path: Path) -> str:
 
 def _lost_words(path: Path, outcome: Outcome) -> str:
     """What a run lost that had not saved when its grace was over; empty where that is nothing."""
-    saved = read_saved(path / "checkpoints" / "last.pt")
+    saved = inspect_checkpoint(path / "checkpoints" / "last.pt")
     lost = lost_steps(outcome.progress, saved.position if saved else BEGINNING)
     if lost == 0:
         return ""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctrkit.commands.cell_choice import (
-    Choice,
+    CellChoice,
     check_cell,
     choice_from_file,
     default_choice,
@@ -198,7 +198,7 @@ def _choose(
     workload: WorkloadSpec,
     inspection: Inspection,
     stop: StopRequest,
-) -> Choice:
+) -> CellChoice:
     wanted = single_axes(axes)
     if options.config is not None:
         return check_cell(choice_from_file(options.config, inspection, wanted), inspection)
@@ -214,10 +214,10 @@ def _choose(
         # a machine that is too busy to measure can train all the same
         return check_cell(unmeasured_choice(inspection, wanted, str(error)), inspection)
     why = f"recommended by a brief probe ({recommendation.reason})"
-    return Choice(cell=recommendation.cell, why=why, projection=recommendation)
+    return CellChoice(cell=recommendation.cell, why=why, projection=recommendation)
 
 
-def _announce(choice: Choice, plan: TrainPlan, run: RunFolder, options: TrainOptions) -> None:
+def _announce(choice: CellChoice, plan: TrainPlan, run: RunFolder, options: TrainOptions) -> None:
     """What was chosen and why, and when it should end."""
     print(f"cell {choice.cell.cell_id}: {choice.why}", file=sys.stderr)
     projection, projected = choice.projection, projected_time(choice.projection)

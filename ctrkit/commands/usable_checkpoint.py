@@ -26,7 +26,7 @@ class SavedPosition:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Saved:
+class SavedCheckpoint:
     """What a checkpoint says without torch.
 
     `position`: where it stands. `code`: versions of what wrote it. `problem`: why it is not the
@@ -64,7 +64,7 @@ class _PlainValues(pickle.Unpickler):
         return None
 
 
-def read_saved(path: Path) -> Saved | None:
+def inspect_checkpoint(path: Path) -> SavedCheckpoint | None:
     """What the checkpoint says; None if it is missing, truncated, damaged or none of ctrkit."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -74,7 +74,7 @@ def read_saved(path: Path) -> Saved | None:
             with archive.open(name) as file:
                 state = _PlainValues(file).load()
         position = state["position"]
-        return Saved(
+        return SavedCheckpoint(
             position=SavedPosition(epoch=int(position["epoch"]), batch=int(position["batch"])),
             code={str(key): str(value) for key, value in state.get("code", {}).items()},
         )
@@ -82,7 +82,7 @@ def read_saved(path: Path) -> Saved | None:
         return None
 
 
-def recover(folder: Path) -> Saved | None:
+def recover(folder: Path) -> SavedCheckpoint | None:
     """Make `last.pt` one that can be loaded, and say what it is; None if there is none at all.
 
     A damaged `last.pt` is set aside as `last.pt.damaged`, and the newest whole one takes its place:
@@ -93,13 +93,13 @@ def recover(folder: Path) -> Saved | None:
     """
     there = [name for name in NAMES if (folder / name).exists()]
     for name in there:
-        saved = read_saved(folder / name)
+        saved = inspect_checkpoint(folder / name)
         if saved is None:
             continue
         if name == NAMES[0]:
             return saved
         problem = _put_in_place(folder, name)
-        return Saved(position=saved.position, code=saved.code, problem=problem)
+        return SavedCheckpoint(position=saved.position, code=saved.code, problem=problem)
     if there:
         raise UsageError(
             f"{folder}: every checkpoint is damaged ({', '.join(there)}); put a whole copy there "
@@ -124,7 +124,7 @@ def _put_in_place(folder: Path, name: str) -> str:
     return f"{problem}: going on from {name} before it"
 
 
-def usable_checkpoint(folder: Path) -> Saved | None:
+def usable_checkpoint(folder: Path) -> SavedCheckpoint | None:
     """`recover` for a run that goes on by itself: it begins anew where all are damaged."""
     try:
         return recover(folder)

@@ -105,7 +105,7 @@ class Checkup:
     allowances: tuple[StageAllowance, ...] = ()
 
     @property
-    def heeds_start_method(self) -> bool:
+    def uses_start_method(self) -> bool:
         """Whether the workload starts its workers as a cell says."""
         return "start_method" in self.inspection.axes
 

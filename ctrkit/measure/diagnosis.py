@@ -84,7 +84,7 @@ def diagnose(
         ceilings=ceilings,
         wait_share=sum(waits) / len(waits) if waits else 0.0,
         has_task=has_task,
-        confidence=_sureness(launches, _confirmed(model, ceilings)),
+        confidence=_confidence(launches, _confirmed(model, ceilings)),
         projection=projection,
     )
     found = [_limit(case)]
@@ -111,7 +111,7 @@ def _confirmed(model: EpochModel, ceilings: Ceilings) -> bool | None:
     checks = []
     if ceilings.compute_step_s and model.consumer_s > 0:
         checks.append(abs(model.consumer_s / ceilings.compute_step_s - 1) <= _DISAGREEMENT)
-    if ceilings.loader_step_s and model.told_apart:
+    if ceilings.loader_step_s and model.has_loader_stages:
         ratio = model.loader_step_s() / ceilings.loader_step_s
         # a loader that nobody waits for may be slower beside the step and limit nothing
         limits = model.loader_step_s() > model.consumer_s
@@ -119,7 +119,7 @@ def _confirmed(model: EpochModel, ceilings: Ceilings) -> bool | None:
     return all(checks) if checks else None
 
 
-def _sureness(launches: Sequence[Measurement], confirmed: bool | None) -> str:
+def _confidence(launches: Sequence[Measurement], confirmed: bool | None) -> str:
     """High: several launches, many steps, ceilings agree. Low: few steps or ceilings disagree."""
     steps = sum(map(steps_measured, launches))
     if steps < _MANY_STEPS or confirmed is False:
@@ -137,7 +137,7 @@ def _limit(case: _Case) -> Finding:
     text = f"{_lead(case, stage, share)}; {_advice(case, stage)}"
     if saved := _saved_words(case, whole_s, left_s):
         text += f"; {saved}"
-    if stage == "fetch" and not model.told_apart:
+    if stage == "fetch" and not model.has_loader_stages:
         text += " (fetch, collate and ipc were not told apart)"
     return Finding(stage=stage, share=share, worth_x=worth, text=text, confidence=case.confidence)
 

@@ -39,7 +39,7 @@ class EpochModel:
         making: shares of the service by stage, `ipc` being the pickling; they add up to 1.
         stepping: shares of the step by stage; they add up to 1.
         measured_step_s: mean step that was measured, the waiting included.
-        told_apart: whether the loader's stages were measured, not only the waiting for them.
+        has_loader_stages: whether the loader's stages were measured, not only the waiting for them.
     """
 
     load: Load
@@ -48,7 +48,7 @@ class EpochModel:
     making: Mapping[str, float]
     stepping: Mapping[str, float]
     measured_step_s: float
-    told_apart: bool
+    has_loader_stages: bool
 
     def epoch_s(
         self,
@@ -165,7 +165,7 @@ def epoch_model(
         making=making,
         stepping=_stepping(stages, stage_means_s(also), step_s - wait_s),
         measured_step_s=step_s,
-        told_apart=any(stage in stages for stage in MAKING),
+        has_loader_stages=any(stage in stages for stage in MAKING),
     )
 
 

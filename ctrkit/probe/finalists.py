@@ -49,7 +49,7 @@ class CellStanding:
     last: int = -1
 
 
-def next_finals(standings: Sequence[CellStanding]) -> list[Cell]:
+def next_finalists(standings: Sequence[CellStanding]) -> list[Cell]:
     """Cells to run next, the best choice first; empty when more would not change the answer.
 
     A rival runs that may be the best. The leader and those of which it cannot be told whether they
@@ -59,7 +59,7 @@ def next_finals(standings: Sequence[CellStanding]) -> list[Cell]:
     among predictions within the tie band, that order decides.
     """
     measured = sorted((s for s in standings if s.measured is not None), key=_measured)
-    waiting = by_promise([s for s in standings if not s.launches])
+    waiting = by_prediction([s for s in standings if not s.launches])
     if not measured:
         return [s.cell for s in waiting]
     leader = measured[0]
@@ -80,7 +80,7 @@ def _relation(one: CellStanding, leader: CellStanding) -> Relation:
     return relation(ratio, math.hypot(one.relative_half, leader.relative_half))
 
 
-def by_promise(standings: Sequence[CellStanding]) -> list[CellStanding]:
+def by_prediction(standings: Sequence[CellStanding]) -> list[CellStanding]:
     """The best predicted first, unpredicted ones last; ties keep the order given."""
     known = [s for s in standings if s.predicted is not None]
     unknown = [s for s in standings if s.predicted is None]

@@ -78,17 +78,17 @@ def build_matrix(
     if asked.get("device") == ("auto",):
         del asked["device"]
     _check(asked, inspection)
-    heeded, notes = _heeded(asked, inspection)
+    applied, notes = _applied(asked, inspection)
     cores = cores or physical_cores()
-    values = _defaults(inspection, cores) | heeded
-    if "workers" in heeded and "persistent" not in heeded:
+    values = _defaults(inspection, cores) | applied
+    if "workers" in applied and "persistent" not in applied:
         values["persistent"] = (False,)  # named counts of workers are cells of one kind
-    cells, invalid = _combined(values, heeded)
+    cells, invalid = _combined(values, applied)
     beyond: Sequence[Cell] = ()
     # what a quota below one core holds back looks like a loader that waits
-    if "workers" in inspection.axes and "workers" not in heeded and usable_cores() >= 1:
-        beyond = list(_combined(values | {"workers": waiting_workers(cores)}, heeded)[0])
-    refused = _unmet(heeded, cells, invalid)
+    if "workers" in inspection.axes and "workers" not in applied and usable_cores() >= 1:
+        beyond = list(_combined(values | {"workers": waiting_workers(cores)}, applied)[0])
+    refused = _unmet(applied, cells, invalid)
     known = facts or known_facts(inspection, MachineLimits(system=system or platform.system()))
     if not run_refused:
         for cell in list(cells):
@@ -108,14 +108,14 @@ def build_matrix(
 
 
 def _combined(
-    values: Mapping[str, tuple[Any, ...]], heeded: Mapping[str, tuple[Any, ...]]
+    values: Mapping[str, tuple[Any, ...]], applied: Mapping[str, tuple[Any, ...]]
 ) -> tuple[dict[Cell, None], dict[Cell, str]]:
     """All valid cells of these values, and the invalid ones with their reasons."""
     cells: dict[Cell, None] = {}
     invalid: dict[Cell, str] = {}
     for combination in product(*(values[axis] for axis in CELL_AXES)):
         chosen = dict(zip(CELL_AXES, combination, strict=True))
-        if "threads" not in heeded:  # the cores are shared out among the processes
+        if "threads" not in applied:  # the cores are shared out among the processes
             chosen["threads"] = max(1, chosen["threads"] // chosen["nproc"])
         reason = _invalid(chosen)
         if reason is None:
@@ -132,7 +132,7 @@ def waiting_workers(cores: int) -> tuple[int, ...]:
 
 
 def _defaults(inspection: Inspection, cores: int) -> dict[str, tuple[Any, ...]]:
-    """What is tried where nothing was asked for; one value of what the workload does not heed."""
+    """What is tried where nothing was asked for; one value of what the workload does not take."""
     varies = _varying_axes(inspection)
     around = Surroundings(
         devices=tuple(inspection.devices) if "device" in varies else ("cpu",),
@@ -148,23 +148,23 @@ def _defaults(inspection: Inspection, cores: int) -> dict[str, tuple[Any, ...]]:
 
 
 def _varying_axes(inspection: Inspection) -> set[str]:
-    """Axes that this workload heeds; which loader is used is chosen among those it names."""
+    """Axes that this workload takes; which loader is used is chosen among those it names."""
     return {*inspection.axes, "loader"}
 
 
-def _heeded(
+def _applied(
     asked: Mapping[str, tuple[Any, ...]], inspection: Inspection
 ) -> tuple[dict[str, tuple[Any, ...]], list[str]]:
-    """What was asked for on axes that the workload heeds, with a note on each that it does not."""
+    """What was asked for on axes that the workload takes, with a note on each that it does not."""
     varies = _varying_axes(inspection)
-    heeded, notes = {}, []
+    applied, notes = {}, []
     for axis, values in asked.items():
         if axis in varies or axis == "threads":  # the child sets torch's threads in any case
-            heeded[axis] = tuple(dict.fromkeys(values))
+            applied[axis] = tuple(dict.fromkeys(values))
         else:
             option = AXES[axis].option
-            notes.append(f"{option} is left out: {inspection.workload_name} does not heed it")
-    return heeded, notes
+            notes.append(f"{option} is left out: {inspection.workload_name} does not take it")
+    return applied, notes
 
 
 def _invalid(chosen: Mapping[str, Any]) -> str | None:

@@ -20,7 +20,7 @@ from ctrkit.core.errors import InterruptedRunError
 from ctrkit.core.records import Inspection, Measurement, TrialRecord
 from ctrkit.probe.cell_order import anchors
 from ctrkit.probe.cell_results import full_launches
-from ctrkit.probe.finalists import MOST_LAUNCHES, TIE, next_finals
+from ctrkit.probe.finalists import MOST_LAUNCHES, TIE, next_finalists
 from ctrkit.probe.matrix import MatrixPlan
 from ctrkit.probe.numerics import variants_of
 from ctrkit.probe.predict import Prediction, compute_trial, nearest_loader
@@ -132,7 +132,7 @@ class _Search(SearchState):
                 self._run_every_cell()
         else:
             self._run_every_cell()
-        self._run_finals()
+        self._run_finalists()
         self._confirm()
         self._run_first_again()
 
@@ -212,7 +212,7 @@ class _Search(SearchState):
                 continue
             self._try("full", cell, windows, max(3 * expected_s, 2 * share_s))
 
-    def _run_finals(self) -> None:
+    def _run_finalists(self) -> None:
         """Launch the most promising cells, then those not told apart again, while there is time.
 
         A cell is run again only while time is left to confirm the winner afterwards.
@@ -220,7 +220,7 @@ class _Search(SearchState):
         while self.left_s() > 0:
             standings = self._standings()
             launched = {s.cell for s in standings if s.launches}
-            chosen = next_finals(standings)
+            chosen = next_finalists(standings)
             for cell in chosen:
                 windows, expected_s = self._final_windows(cell)
                 kept_s = self._least_s(cell) if cell in launched else 0.0

@@ -131,7 +131,7 @@ def _workload(checkup: Checkup) -> Section:
     else:
         tensors = plural(needs.tensors_per_batch or 0, "tensor")
         rows.append(("a row", f"{format_bytes(needs.row_bytes)} in a batch of {tensors}"))
-    if examination.start_method and not checkup.heeds_start_method:
+    if examination.start_method and not checkup.uses_start_method:
         rows.append(("workers start", f"by {examination.start_method}: the loader is not told how"))
     return Section("The workload, with no batch taken", (Facts(tuple(rows)),))
 

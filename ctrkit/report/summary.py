@@ -81,7 +81,7 @@ def _probe(contents: RunContents, best: Recommendation) -> Summary:
     cards = (
         _configuration(best.cell, sentence(best.reason)),
         _duration(info, best),
-        _sureness(best, contents.trials),
+        _confidence(best, contents.trials),
         _limit(best),
     )
     command = ["ctrkit", "train", "--config", short_path(contents.path / "recommendation.json")]
@@ -110,7 +110,7 @@ def _duration(info: RunInfo, best: Recommendation) -> Card:
     return Card("How long", format_duration(best.projected_total_s), tuple(details))
 
 
-def _sureness(best: Recommendation, trials: Sequence[TrialRecord]) -> Card:
+def _confidence(best: Recommendation, trials: Sequence[TrialRecord]) -> Card:
     launches = [t for t in trials if t.cell_id == best.cell.cell_id and has_figures(t)]
     details = ["The interval in which one future run should lie, if it runs all its epochs."]
     details.append(f"{plural(len(launches), 'launch').replace('launchs', 'launches')} measured.")

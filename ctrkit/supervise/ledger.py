@@ -16,7 +16,7 @@ from ctrkit.core.files import read_table, write_table
 from ctrkit.core.progress import SPENT_FILE, read_spent
 from ctrkit.supervise.host import HostFigures, read_host
 from ctrkit.supervise.sampler import STOPPED_STATES, TreeSample, host_slept_s
-from ctrkit.supervise.time_account import CATEGORIES, PRODUCTIVE, Account, Look
+from ctrkit.supervise.time_account import CATEGORIES, PRODUCTIVE, Look, TimeAccount
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -192,7 +192,7 @@ class LedgerKeeper:
         self._runs = False  # a child, that is
         self._look = self._look_now(None)
         self._began = self._look
-        self.account = Account(self._look)
+        self.account = TimeAccount(self._look)
         # over the launches that are done with
         self._rows_before = self._steps_before = 0
         self._cpu_before_s = 0.0

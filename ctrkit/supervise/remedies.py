@@ -81,7 +81,7 @@ def safest_cell(
         cell: where it ran.
         tied: cells that the probe could not tell from it, the best first; they come first.
         loaders: those of the workload.
-        axes: those that the workload heeds.
+        axes: those that the workload takes.
     """
     if not cell.workers or "workers" not in axes:
         return cell

@@ -53,7 +53,7 @@ class Look:
     cpu_s: float = 0.0
 
 
-class Account:
+class TimeAccount:
     """Adds up the time between looks; `seconds` always sum to the wall clock's time.
 
     Wall-clock time is awake time and the time for which the host slept. What the loop counts while

@@ -59,7 +59,7 @@ class RowCounter:
 
     Args:
         loader: what gives the batches; None where they come from elsewhere.
-        batch_size: that the loader was asked for, None where it does not heed one.
+        batch_size: that the loader was asked for, None where it does not take one.
     """
 
     def __init__(self, loader: Any = None, batch_size: int | None = None) -> None:
@@ -134,8 +134,8 @@ class RowCounter:
 def row_counter(workload: Workload, cell: Cell, loader: Any) -> RowCounter:
     """The counter of a workload's loader in a cell."""
     # of several processes each has a part of the batch
-    heeds = "batch_size" in workload.axes and cell.nproc == 1
-    return RowCounter(loader, cell.batch_size if heeds else None)
+    takes_it = "batch_size" in workload.axes and cell.nproc == 1
+    return RowCounter(loader, cell.batch_size if takes_it else None)
 
 
 def known_rows(rows: int | None) -> int:

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ctrkit.child.training.rendezvous import Meeting
+from ctrkit.child.training.rendezvous import RankGroup
 from ctrkit.core.errors import UsageError
 from ctrkit.core.progress import RankWriter, WorkerStage
 from ctrkit.ctr.models.embedding_tables import EmbeddingTable
@@ -110,7 +110,7 @@ def current_ranks() -> Ranks:
 
 
 @contextmanager
-def joined(device: str, folder: Path | None, meeting: Meeting) -> Iterator[Ranks]:
+def joined(device: str, folder: Path | None, group: RankGroup) -> Iterator[Ranks]:
     """Inside, this process is one of the ranks that torch's launcher started.
 
     gloo for what lies on the CPU, NCCL for CUDA, where each rank takes the device of its local
@@ -119,17 +119,17 @@ def joined(device: str, folder: Path | None, meeting: Meeting) -> Iterator[Ranks
     Args:
         device: of the cell.
         folder: where the rank tells the supervisor whether it waits; None where there is none.
-        meeting: of these ranks.
+        group: of these ranks.
 
     Raises:
         UsageError: a device that several processes cannot train on together.
     """
     global _joined
-    rank, count = meeting.rank, meeting.count
+    rank, count = group.rank, group.count
     _choose_device(device)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
-        store=meeting.store, rank=rank, world_size=count,
+        store=group.store, rank=rank, world_size=count,
         timeout=timedelta(seconds=COLLECTIVE_S),
     )  # fmt: skip
     _joined = Ranks(rank, count, None if folder is None else RankWriter(folder, rank))

@@ -23,7 +23,7 @@ _LOOK_S = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class Meeting:
+class RankGroup:
     """The ranks of one start: a store that only they use, and what rank 0 has to say."""
 
     store: Store
@@ -32,9 +32,9 @@ class Meeting:
     said: Mapping[str, Any]
 
 
-def meet(
+def find_ranks(
     says: Mapping[str, Any], waiting: Callable[[], None] = lambda: None, timeout_s: float = MEET_S
-) -> Meeting:
+) -> RankGroup:
     """Find the other ranks that torch's launcher has started, as the environment names them.
 
     Args:
@@ -46,18 +46,18 @@ def meet(
         TimeoutError: not all came in time; the message says who is missing.
     """
     store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=timeout_s)))
-    return meet_in(store, rank, count, says, waiting, timeout_s)
+    return find_ranks_in(store, rank, count, says, waiting, timeout_s)
 
 
-def meet_in(
+def find_ranks_in(
     store: Store,
     rank: int,
     count: int,
     says: Mapping[str, Any],
     waiting: Callable[[], None] = lambda: None,
     timeout_s: float = MEET_S,
-) -> Meeting:
-    """As `meet`, in a store that may hold what earlier ranks have left."""
+) -> RankGroup:
+    """As `find_ranks`, in a store that may hold what earlier ranks have left."""
     deadline_s = time.monotonic() + timeout_s
 
     def look_again(missing: str) -> None:
@@ -71,7 +71,7 @@ def meet_in(
         heard = says
     else:
         prefix, heard = _follow(store, rank, look_again)
-    return Meeting(store=PrefixStore(prefix, store), rank=rank, count=count, said=heard)
+    return RankGroup(store=PrefixStore(prefix, store), rank=rank, count=count, said=heard)
 
 
 def _lead(store: Store, count: int, says: str, look_again: Callable[[str], None]) -> str:

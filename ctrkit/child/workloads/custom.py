@@ -15,7 +15,7 @@ from ctrkit.core.config import CELL_AXES, Cell, RunSizes
 MakeLoader = Callable[..., Iterable[Batch]]
 
 
-def heeded_axes(make_loader: MakeLoader) -> tuple[str, ...]:
+def axes_of_signature(make_loader: MakeLoader) -> tuple[str, ...]:
     """The axes of a cell that the function's signature names; `**kwargs` takes all of them."""
     parameters = inspect.signature(make_loader).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
@@ -33,7 +33,7 @@ class CustomWorkload(Workload):
 
     def __init__(self, make_loader: MakeLoader, name: str) -> None:
         self.make_loader, self.name = make_loader, name
-        self.axes = heeded_axes(make_loader)
+        self.axes = axes_of_signature(make_loader)
 
     def sizes(self, batch_size: int) -> RunSizes:
         return RunSizes(epochs=15)

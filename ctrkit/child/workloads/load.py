@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ctrkit.child.workloads.custom import CustomWorkload, MakeLoader, heeded_axes
+from ctrkit.child.workloads.custom import CustomWorkload, MakeLoader, axes_of_signature
 from ctrkit.child.workloads.protocol import Workload
 from ctrkit.child.workloads.returned import checked_batches, is_iterator
 from ctrkit.child.workloads.user_file import defined_at, import_user_file
@@ -65,7 +65,7 @@ def _as_workload(value: Any, spec: WorkloadSpec, name: str) -> Workload:
             f"--workload {name}: is a {type(value).__name__}; it must be a Workload, a function "
             "that returns one, or a function make_loader(*, workers, ...)"
         )
-    if heeded_axes(value) or inspect.signature(value).parameters:
+    if axes_of_signature(value) or inspect.signature(value).parameters:
         _check_arguments(value, name)
         return CustomWorkload(value, name)
     # Without parameters only its result tells what it is; a loader it made is then the loader.
@@ -86,7 +86,7 @@ def _made_already(make_loader: MakeLoader, made: Any) -> MakeLoader:
 
 def _check_arguments(make_loader: Any, name: str) -> None:
     """Every parameter must be an axis or have a default."""
-    known = heeded_axes(make_loader)
+    known = axes_of_signature(make_loader)
     for parameter in inspect.signature(make_loader).parameters.values():
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue

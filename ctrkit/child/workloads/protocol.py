@@ -98,7 +98,7 @@ class Workload(ABC):
     """One training run, in any configuration of the machine."""
 
     name: str = "workload"
-    #: axes of a cell which this workload heeds; others keep one value in the matrix. `nproc` only
+    #: axes of a cell which this workload takes; others keep one value in the matrix. `nproc` only
     #: where each rank loads its part of a batch and gradients are summed, with
     #: `ctrkit.child.training.distributed`
     axes: tuple[str, ...] = ("device", "workers", "start_method", "prefetch", "batch_size")

@@ -95,7 +95,7 @@ def pack_histories(
     length: int,
     *,
     block_rows: int | None = None,
-    heed_lengths: bool | None = None,
+    skip_padding: bool | None = None,
 ) -> Packing:
     """Plan the layout of at least one history.
 
@@ -103,14 +103,14 @@ def pack_histories(
         lengths: integers (batch,), each in 0..length.
         length: that of the padded tensors.
         block_rows: rows of a block; what suits the device is the default.
-        heed_lengths: sort, and leave padding out. Not done on an accelerator by default: to read
+        skip_padding: sort, and leave padding out. Not done on an accelerator by default: to read
             the lengths would be to wait for the device at every step, and shapes that change from
             batch to batch are compiled anew on MPS.
     """
     device, lengths = lengths.device, lengths.long()
     on_cpu = device.type == "cpu"
     rows = block_rows or (CPU_BLOCK_ROWS if on_cpu else ACCELERATOR_BLOCK_ROWS)
-    if on_cpu if heed_lengths is None else heed_lengths:
+    if on_cpu if skip_padding is None else skip_padding:
         order = torch.argsort(lengths, descending=True, stable=True)
         longest = lengths[order[::rows]].tolist()
     else:

@@ -15,20 +15,20 @@ class HazardFacts:
     """What is known of machine and workload. A rule is silent where its facts are not known.
 
     `has_task`: ctrkit runs a training step on the cell's device; else there is only a loader.
-    `heeds_start_method`: the workload starts its workers as the cell says, not as the system does.
+    `uses_start_method`: the workload starts its workers as the cell says, not as the system does.
     `examination` is None where nobody looked; `source` are the notes on the workload's file.
     """
 
     limits: MachineLimits = field(default_factory=MachineLimits)
     needs: LoaderNeeds = field(default_factory=LoaderNeeds)
     has_task: bool = True
-    heeds_start_method: bool = True
+    uses_start_method: bool = True
     examination: Examination | None = None
     source: tuple[SourceNote, ...] = ()
 
     def start_method(self, cell: Cell) -> str | None:
         """How the cell's workers are really started, None without workers."""
-        if not cell.workers or self.heeds_start_method:
+        if not cell.workers or self.uses_start_method:
             return cell.start_method
         looked = self.examination.start_method if self.examination else ""
         return looked or self.limits.start_method
@@ -49,7 +49,7 @@ def known_facts(
         limits=limits,
         needs=inspection.needs if examination is None else examination.needs,
         has_task=inspection.has_task,
-        heeds_start_method="start_method" in inspection.axes,
+        uses_start_method="start_method" in inspection.axes,
         examination=examination,
         source=source,
     )

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ctrkit.child.training.distributed import ALONE, SummedModel, checksum, joined
-from ctrkit.child.training.rendezvous import meet
+from ctrkit.child.training.rendezvous import find_ranks
 from ctrkit.core.errors import UsageError
 from ctrkit.ctr.models.embedding_tables import EmbeddingTable
 
@@ -66,7 +66,7 @@ def gradients(ranks: Any, ids: torch.Tensor, way: str) -> list[torch.Tensor]:
 
 def compare() -> dict[str, Any]:
     found: dict[str, Any] = {}
-    with joined("cpu", None, meet({"hello": 1})) as ranks:
+    with joined("cpu", None, find_ranks({"hello": 1})) as ranks:
         ids = torch.randint(SIZE, (2 * ROWS, 3), generator=torch.Generator().manual_seed(5))
         expected = gradients(ALONE, ids, "alone")
         for way in ("sparse", "dense", "unknowing sparse", "unknowing dense"):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ctrkit.commands.cell_choice import (
-    Choice,
+    CellChoice,
     check_cell,
     choice_from_file,
     default_choice,
@@ -113,13 +113,13 @@ def test_bad_files(tmp_path: Path, content: object, message: str) -> None:
 )
 def test_cells_that_cannot_run_here(axes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        check_cell(Choice(cell=make_cell(**axes), why=""), INSPECTION)
+        check_cell(CellChoice(cell=make_cell(**axes), why=""), INSPECTION)
 
 
 def test_mps_has_one_process() -> None:
     inspection = dataclasses.replace(INSPECTION, devices=["cpu", "mps"], axes=["nproc"])
     cell = make_cell(nproc=2)
-    assert check_cell(Choice(cell=cell, why=""), inspection).cell == cell
-    on_mps = Choice(cell=make_cell(nproc=2, device="mps"), why="")
+    assert check_cell(CellChoice(cell=cell, why=""), inspection).cell == cell
+    on_mps = CellChoice(cell=make_cell(nproc=2, device="mps"), why="")
     with pytest.raises(UsageError, match="device mps has one process; take --device cpu"):
         check_cell(on_mps, inspection)

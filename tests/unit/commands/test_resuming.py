@@ -18,7 +18,7 @@ from ctrkit.commands.resuming import (
     save_spec,
     starting_point,
 )
-from ctrkit.commands.usable_checkpoint import Saved, SavedPosition
+from ctrkit.commands.usable_checkpoint import SavedCheckpoint, SavedPosition
 from ctrkit.core.config import ChildSpec, TrainPlan, WorkloadSpec, encode, make_cell
 from ctrkit.core.environment import code_versions
 from ctrkit.core.errors import UsageError
@@ -188,7 +188,7 @@ def test_a_damaged_checkpoint_is_told_of(
 def test_a_changed_workload_file_is_other_code(tmp_path: Path) -> None:
     file = tmp_path / "loop.py"
     file.write_text("x = 1\n")
-    saved = Saved(position=SavedPosition(1, 0), code=code_versions(f"{file}:Work"))
+    saved = SavedCheckpoint(position=SavedPosition(1, 0), code=code_versions(f"{file}:Work"))
     file.write_text("x = 2\n")
     words = code_differences(saved, code_versions(f"{file}:Work"))
     assert words == "the workload's file has changed since the checkpoint"

@@ -12,7 +12,7 @@ from ctrkit.child.training.checkpoint import load_checkpoint, save_checkpoint
 from ctrkit.child.training.seeding import rng_state
 from ctrkit.commands.usable_checkpoint import (
     SavedPosition,
-    read_saved,
+    inspect_checkpoint,
     recover,
     usable_checkpoint,
 )
@@ -34,7 +34,7 @@ def save(path: Path, epoch: int, batch: int) -> None:
 
 def test_the_position_is_read_as_it_was_written(tmp_path: Path) -> None:
     save(tmp_path / "last.pt", 3, 17)
-    saved = read_saved(tmp_path / "last.pt")
+    saved = inspect_checkpoint(tmp_path / "last.pt")
     assert saved is not None
     assert saved.position == SavedPosition(epoch=3, batch=17)
     assert usable_checkpoint(tmp_path) == recover(tmp_path) == saved
@@ -46,7 +46,7 @@ def test_nothing_that_a_checkpoint_names_is_run(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "made"),)
 
     torch.save({"bad": Hostile(), "position": {"epoch": 1, "batch": 2}}, tmp_path / "last.pt")
-    saved = read_saved(tmp_path / "last.pt")
+    saved = inspect_checkpoint(tmp_path / "last.pt")
     assert saved is not None
     assert saved.position == SavedPosition(epoch=1, batch=2)
     assert not (tmp_path / "made").exists()
@@ -66,7 +66,7 @@ def test_a_damaged_one_is_no_position(tmp_path: Path, damage: str) -> None:
         flipped[len(whole) // 2] ^= 1
         kept = {"empty": b"", "truncated": whole[:-100], "one bit": bytes(flipped)}
         path.write_bytes(kept[damage])
-    assert read_saved(path) is None
+    assert inspect_checkpoint(path) is None
 
 
 @pytest.mark.parametrize("last", ["damaged", "missing"])
@@ -113,7 +113,7 @@ def test_a_disk_without_links_gets_a_copy(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_one_of_an_older_ctrkit_has_no_versions(tmp_path: Path) -> None:
     torch.save({"position": {"epoch": 1, "batch": 2}}, tmp_path / "last.pt")
-    saved = read_saved(tmp_path / "last.pt")
+    saved = inspect_checkpoint(tmp_path / "last.pt")
     assert saved is not None
     assert (saved.position, saved.code) == (SavedPosition(1, 2), {})
 

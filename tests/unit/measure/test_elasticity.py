@@ -18,7 +18,7 @@ def model(service, consumer, *, workers=0, startup=0.0, message=0.0, batches=50)
     return EpochModel(
         load=load, batches=batches, startup_s=startup, making={"fetch": 0.25, "collate": 0.75},
         stepping={"forward": 0.4, "backward": 0.6}, measured_step_s=service + consumer,
-        told_apart=True,
+        has_loader_stages=True,
     )  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def test_stages_of_the_loader_make_its_service(measured):
     assert found.making == {"fetch": pytest.approx(0.75), "collate": pytest.approx(0.25)}
     assert found.consumer_s == pytest.approx(0.98)
     assert found.startup_s == pytest.approx(3.0)
-    assert found.told_apart
+    assert found.has_loader_stages
 
 
 def test_the_loader_alone_serves_where_its_stages_were_not_measured(measured):
@@ -86,7 +86,7 @@ def test_the_loader_alone_serves_where_its_stages_were_not_measured(measured):
     found = epoch_model(cell, [measured([1.0] * 5, wait_s=0.1)], loader_step_s=0.2)
     assert found.load.service_s == [pytest.approx(0.6)]
     assert found.load.workers == 3
-    assert not found.told_apart
+    assert not found.has_loader_stages
 
 
 def test_without_either_only_the_waiting_is_known(measured):

@@ -125,7 +125,7 @@ def test_a_users_loader_is_never_refused_on_suspicion(inspection):
     assert [c.start_method for c in plan.cells] == ["fork"]
 
 
-def test_axes_that_a_workload_does_not_heed_keep_one_value(inspection):
+def test_axes_that_a_workload_does_not_take_keep_one_value(inspection):
     plan = build(
         inspection, {"workers": (0, 2), "prefetch": (1, 4), "device": ("cpu",)},
         devices=["mps", "cpu"], loaders=["custom"], axes=["workers"], has_task=False,
@@ -188,7 +188,7 @@ def test_the_memory_rule_refuses_here_and_other_hazards_are_warnings_in_a_line(i
     assert len(everything.cells) == len(plan.cells) + 1
 
 
-def test_processes_share_the_cores_out_and_are_an_axis_only_where_they_are_heeded(inspection):
+def test_processes_share_the_cores_out_and_are_an_axis_only_where_they_are_taken(inspection):
     asked = {"nproc": (1, 2), "loader": ("thread",)}
     plan = build(inspection, asked, axes=["device", "loader", "workers", "threads", "nproc"])
     assert {(cell.nproc, cell.threads) for cell in plan.cells} == {(1, 4), (2, 2)}

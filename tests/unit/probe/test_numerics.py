@@ -80,12 +80,12 @@ def faster_when_lazy(machine):
     return Machine()
 
 
-def heeding(inspection):
+def with_numerics(inspection):
     return inspection(axes=[*inspection().axes, "optimizer", "precision", "compile"])
 
 
 def test_a_faster_cell_of_other_numerics_is_run_and_shown_but_not_recommended(machine, inspection):
-    seen = heeding(inspection)
+    seen = with_numerics(inspection)
     found = faster_when_lazy(machine).search(seen, {"optimizer": ("adam", "sparse-adam")})
     recommendation = recommend(found, seen)
     ran = {t.cell.optimizer for t in found.trials if t.request.kind == "full"}
@@ -96,7 +96,7 @@ def test_a_faster_cell_of_other_numerics_is_run_and_shown_but_not_recommended(ma
 
 
 def test_where_nothing_else_was_asked_for_the_reason_says_what_it_is(machine, inspection):
-    seen = heeding(inspection)
+    seen = with_numerics(inspection)
     found = faster_when_lazy(machine).search(seen, {"optimizer": ("sparse-adam",)})
     recommendation = recommend(found, seen)
     assert recommendation.cell.optimizer == "sparse-adam"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctrkit.core.progress import Spending, Spent
-from ctrkit.supervise.time_account import CATEGORIES, OWN, Account, Look
+from ctrkit.supervise.time_account import CATEGORIES, OWN, Look, TimeAccount
 
 
 def spent(
@@ -24,13 +24,13 @@ def look(awake_s: float, counted: Spent | None = None, **values: Any) -> Look:
     return Look(**({"awake_s": awake_s, "slept_s": 0.0, "spent": counted} | values))
 
 
-def some(account: Account) -> dict[str, float]:
+def some(account: TimeAccount) -> dict[str, float]:
     """The categories that have any time."""
     return {name: pytest.approx(s) for name, s in account.seconds.items() if abs(s) > 1e-9}
 
 
 def test_what_the_loop_counts_is_what_is_accounted_for() -> None:
-    account = Account(look(100.0))
+    account = TimeAccount(look(100.0))
     account.look(look(103.0))
     assert some(account) == {"startup": 3.0}
     # the child began at 104
@@ -46,7 +46,7 @@ def test_what_the_loop_counts_is_what_is_accounted_for() -> None:
 
 
 def test_a_host_that_slept_between_batches_is_not_a_slow_loader() -> None:
-    account = Account(look(0.0))
+    account = TimeAccount(look(0.0))
     account.look(look(1.0, spent(Spending.DATA_WAIT, 0.0)))
     account.look(look(1.2, spent(Spending.DATA_WAIT, 0.0), slept_s=25_920.0))
     assert some(account) == {"asleep": 25_920.0, "data_wait": 1.2}
@@ -54,7 +54,7 @@ def test_a_host_that_slept_between_batches_is_not_a_slow_loader() -> None:
 
 @pytest.mark.parametrize("doing", list(Spending))
 def test_a_stopped_loop_is_stopped_whatever_it_was_doing(doing: Spending) -> None:
-    account = Account(look(0.0))
+    account = TimeAccount(look(0.0))
     account.look(look(0.2, spent(doing, 0.0)))
     for tenth in range(4, 102, 2):  # stopped from 0.3 to 10.1
         account.look(look(tenth / 10, spent(doing, 0.0), loop_stopped=tenth <= 100))
@@ -64,7 +64,7 @@ def test_a_stopped_loop_is_stopped_whatever_it_was_doing(doing: Spending) -> Non
 
 
 def test_a_stop_before_the_loop_counts_is_a_stop_too() -> None:
-    account = Account(look(0.0, loop_stopped=True))
+    account = TimeAccount(look(0.0, loop_stopped=True))
     account.look(look(5.0, loop_stopped=True))
     assert some(account) == {"stopped": 5.0}
     account.look(look(6.0))
@@ -72,7 +72,7 @@ def test_a_stop_before_the_loop_counts_is_a_stop_too() -> None:
 
 
 def test_the_end_of_a_stop_is_taken_from_what_was_stopped() -> None:
-    account = Account(look(0.0, spent(Spending.DATA_WAIT, 0.0), loop_stopped=True))
+    account = TimeAccount(look(0.0, spent(Spending.DATA_WAIT, 0.0), loop_stopped=True))
     gone_on = spent(Spending.COMPUTE, 0.3, writes=2, data_wait=0.3)
     account.look(look(0.4, gone_on))
     assert some(account) == {"stopped": 0.2, "data_wait": 0.1, "compute": 0.1}
@@ -90,7 +90,7 @@ def test_the_end_of_a_stop_is_taken_from_what_was_stopped() -> None:
 def test_a_stopped_worker_stops_a_loop_that_waits(
     doing: Spending, writes: int, expected: str
 ) -> None:
-    account = Account(look(0.0, spent(doing, 0.0), other_stopped=True))
+    account = TimeAccount(look(0.0, spent(doing, 0.0), other_stopped=True))
     account.look(look(2.0, spent(doing, 0.0, writes=writes), other_stopped=True))
     assert some(account) == {expected: 2.0}
 
@@ -107,7 +107,7 @@ def test_a_stopped_worker_stops_a_loop_that_waits(
 def test_a_family_that_was_frozen_with_its_supervisor_was_stopped(
     loop_s: float, tree_s: float, writes: int, expected: str
 ) -> None:
-    account = Account(look(0.0, spent(Spending.COMPUTE, 0.0), loop_cpu_s=9.0, cpu_s=10.0))
+    account = TimeAccount(look(0.0, spent(Spending.COMPUTE, 0.0), loop_cpu_s=9.0, cpu_s=10.0))
     later = spent(Spending.COMPUTE, 0.0, writes=writes)
     account.look(look(720.0, later, loop_cpu_s=9.0 + loop_s, cpu_s=10.0 + tree_s))
     assert some(account) == {expected: 720.0}
@@ -117,7 +117,7 @@ def test_a_family_that_was_frozen_with_its_supervisor_was_stopped(
 def test_a_family_that_went_on_before_its_supervisor_looked_was_stopped_too(
     until_s: float, expected: float
 ) -> None:
-    account = Account(look(0.0, spent(Spending.DATA_WAIT, 0.0)))
+    account = TimeAccount(look(0.0, spent(Spending.DATA_WAIT, 0.0)))
     gone_on = dataclasses.replace(
         spent(Spending.COMPUTE, until_s, writes=9, data_wait=until_s),
         long=(Spending.DATA_WAIT, 0.0, until_s),
@@ -129,7 +129,7 @@ def test_a_family_that_went_on_before_its_supervisor_looked_was_stopped_too(
 
 
 def test_after_a_death_time_is_that_of_a_restart_until_a_step_is_new() -> None:
-    account = Account(look(0.0))
+    account = TimeAccount(look(0.0))
     account.look(look(10.0, spent(Spending.COMPUTE, 9.0, data_wait=9.0), position=(1, 40)))
     # it died at 10.1, which was found out at 12
     dead = spent(Spending.COMPUTE, 10.1, data_wait=9.0, compute=1.1)
@@ -145,7 +145,7 @@ def test_after_a_death_time_is_that_of_a_restart_until_a_step_is_new() -> None:
 
 
 def test_a_hang_counts_up_to_its_verdict() -> None:
-    account = Account(look(0.0))
+    account = TimeAccount(look(0.0))
     hung = spent(Spending.DATA_WAIT, 1.0, startup=1.0)
     account.look(look(61.0, hung, position=(1, 3)))
     account.ended(look(65.0, hung, position=(1, 3)), lost=True)
@@ -153,7 +153,7 @@ def test_a_hang_counts_up_to_its_verdict() -> None:
 
 
 def test_two_deaths_are_one_loss_up_to_the_furthest_step() -> None:
-    account = Account(look(0.0))
+    account = TimeAccount(look(0.0))
     account.ended(look(1.0, position=(2, 9)), lost=True)
     account.ended(look(2.0, position=(1, 4)), lost=True)
     account.look(look(5.0, spent(Spending.COMPUTE, 2.0), position=(2, 9)))
@@ -164,7 +164,7 @@ def test_two_deaths_are_one_loss_up_to_the_furthest_step() -> None:
 
 
 def test_what_nobody_counted_is_unexplained() -> None:
-    account = Account(look(0.0, spent(Spending.COMPUTE, 0.0)))
+    account = TimeAccount(look(0.0, spent(Spending.COMPUTE, 0.0)))
     account.look(look(4.0, spent(Spending.COMPUTE, 3.0, compute=1.0)))
     assert some(account) == {"compute": 2.0, "unexplained": 2.0}
 
@@ -179,7 +179,7 @@ def test_what_nobody_counted_is_unexplained() -> None:
     )
 )  # fmt: skip
 def test_the_seconds_always_sum_to_the_wall_clock(events: list[Any]) -> None:
-    account, awake_s, slept_s, counted = Account(look(0.0)), 0.0, 0.0, dict.fromkeys(OWN, 0.0)
+    account, awake_s, slept_s, counted = TimeAccount(look(0.0)), 0.0, 0.0, dict.fromkeys(OWN, 0.0)
     since_s, pid = 0.0, 1
     for number, (awake, slept, stopped, writes, doing, what) in enumerate(events, 1):
         counted[doing.name.lower()] += awake / 2

@@ -13,7 +13,7 @@ from ctrkit.child.training.distributed import (
     is_sparse_less,
     joined,
 )
-from ctrkit.child.training.rendezvous import Meeting
+from ctrkit.child.training.rendezvous import RankGroup
 from ctrkit.core.errors import UsageError
 
 
@@ -30,20 +30,20 @@ def test_alone_nothing_is_communicated():
 
 
 def test_mps_has_one_process():
-    meeting = Meeting(store=None, rank=0, count=2, said={})
+    group = RankGroup(store=None, rank=0, count=2, said={})
     with (
         pytest.raises(UsageError, match="mps: cannot train in several"),
-        joined("mps", None, meeting),
+        joined("mps", None, group),
     ):
         pass
 
 
 def test_more_processes_than_devices_are_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", str(torch.cuda.device_count()))
-    meeting = Meeting(store=None, rank=0, count=99, said={})
+    group = RankGroup(store=None, rank=0, count=99, said={})
     with (
         pytest.raises(UsageError, match="a process for each device"),
-        joined("cuda", None, meeting),
+        joined("cuda", None, group),
     ):
         pass
 

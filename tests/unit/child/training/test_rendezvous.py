@@ -3,7 +3,7 @@ import threading
 import pytest
 from torch.distributed import HashStore
 
-from ctrkit.child.training.rendezvous import meet_in
+from ctrkit.child.training.rendezvous import find_ranks_in
 
 WAIT_S = 20.0
 
@@ -13,7 +13,7 @@ def all_meet(store, count, says):
     met = {}
 
     def come(rank):
-        met[rank] = meet_in(store, rank, count, says if rank == 0 else {}, timeout_s=WAIT_S)
+        met[rank] = find_ranks_in(store, rank, count, says if rank == 0 else {}, timeout_s=WAIT_S)
 
     threads = [threading.Thread(target=come, args=(rank,)) for rank in reversed(range(count))]
     for thread in threads:
@@ -44,7 +44,7 @@ def test_what_an_earlier_group_left_is_not_heard_again():
 def test_a_request_of_one_that_has_gone_does_not_count_as_its_coming():
     store, waited = HashStore(), []
     with pytest.raises(TimeoutError, match=r"rank 0 did not come within 0 s"):
-        meet_in(store, 1, 3, {}, timeout_s=0.1)  # it asked, and went
+        find_ranks_in(store, 1, 3, {}, timeout_s=0.1)  # it asked, and went
     with pytest.raises(TimeoutError, match=r"rank 1, 2 did not come within 0 s"):
-        meet_in(store, 0, 3, {}, lambda: waited.append(1), timeout_s=0.1)
+        find_ranks_in(store, 0, 3, {}, lambda: waited.append(1), timeout_s=0.1)
     assert waited

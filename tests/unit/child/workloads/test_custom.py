@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ctrkit.child.workloads.custom import CustomWorkload, IterableLoader, heeded_axes
+from ctrkit.child.workloads.custom import CustomWorkload, IterableLoader, axes_of_signature
 from ctrkit.child.workloads.returned import NotBatchesError
 from ctrkit.core.config import CELL_AXES, make_cell
 
@@ -31,7 +31,7 @@ def test_keywords_take_every_axis() -> None:
     def make_loader(**axes: Any) -> list[int]:
         return []
 
-    assert heeded_axes(make_loader) == CELL_AXES
+    assert axes_of_signature(make_loader) == CELL_AXES
 
 
 def test_a_generator_is_made_anew_for_each_epoch() -> None:

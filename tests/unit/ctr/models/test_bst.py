@@ -53,12 +53,12 @@ def branch() -> BSTBranch:
     return model
 
 
-@pytest.mark.parametrize("heed_lengths", [True, False])
+@pytest.mark.parametrize("skip_padding", [True, False])
 def test_values_and_gradients_are_those_of_the_equations(
-    branch: BSTBranch, heed_lengths: bool
+    branch: BSTBranch, skip_padding: bool
 ) -> None:
     padded = torch.randn(len(LENGTHS), LENGTH, 4, dtype=torch.float64, requires_grad=True)
-    packing = pack_histories(LENGTHS, LENGTH, block_rows=2, heed_lengths=heed_lengths)
+    packing = pack_histories(LENGTHS, LENGTH, block_rows=2, skip_padding=skip_padding)
     got = branch(padded.reshape(-1, 4)[packing.source], packing)
     rows = []
     for row, steps in zip(padded, LENGTHS.tolist(), strict=True):

@@ -70,12 +70,12 @@ def packed(padded: Tensor, packing: Packing) -> Tensor:
     return padded.reshape(-1, padded.shape[2])[packing.source]
 
 
-@pytest.mark.parametrize("heed_lengths", [True, False])
+@pytest.mark.parametrize("skip_padding", [True, False])
 def test_values_and_gradients_are_those_of_the_equations(
-    branch: MambaBranch, heed_lengths: bool
+    branch: MambaBranch, skip_padding: bool
 ) -> None:
     padded = torch.randn(len(LENGTHS), LENGTH, 4, dtype=torch.float64, requires_grad=True)
-    packing = pack_histories(LENGTHS, LENGTH, block_rows=4, heed_lengths=heed_lengths)
+    packing = pack_histories(LENGTHS, LENGTH, block_rows=4, skip_padding=skip_padding)
     got = branch(packed(padded, packing), packing)
     want = reference_branch(branch, padded, LENGTHS)
     torch.testing.assert_close(got, want)

@@ -17,10 +17,10 @@ lengths_of_rows = st.lists(st.integers(0, LENGTH), min_size=1, max_size=9)
 @settings(max_examples=60, deadline=None)
 @given(lengths_of_rows, st.integers(1, 4), st.booleans())
 def test_every_real_step_lies_at_one_place(
-    lengths: list[int], block_rows: int, heed_lengths: bool
+    lengths: list[int], block_rows: int, skip_padding: bool
 ) -> None:
     packing = pack_histories(
-        torch.tensor(lengths), LENGTH, block_rows=block_rows, heed_lengths=heed_lengths
+        torch.tensor(lengths), LENGTH, block_rows=block_rows, skip_padding=skip_padding
     )
     real = packing.source[packing.real].tolist()
     assert sorted(real) == [
@@ -38,11 +38,11 @@ def test_every_real_step_lies_at_one_place(
 @settings(max_examples=60, deadline=None)
 @given(lengths_of_rows, st.integers(1, 4), st.booleans())
 def test_mean_and_last_are_those_of_each_row(
-    lengths: list[int], block_rows: int, heed_lengths: bool
+    lengths: list[int], block_rows: int, skip_padding: bool
 ) -> None:
     padded = torch.randn(len(lengths), LENGTH, 3, dtype=torch.float64)
     packing = pack_histories(
-        torch.tensor(lengths), LENGTH, block_rows=block_rows, heed_lengths=heed_lengths
+        torch.tensor(lengths), LENGTH, block_rows=block_rows, skip_padding=skip_padding
     )
     packed = padded.view(-1, 3)[packing.source]
     rows = list(zip(padded, lengths, strict=True))
@@ -58,7 +58,7 @@ def test_mean_and_last_are_those_of_each_row(
 def test_sorted_blocks_leave_padding_out() -> None:
     lengths = torch.arange(64) % 8
     assert pack_histories(lengths, 8, block_rows=8).source.numel() == lengths.sum()
-    assert pack_histories(lengths, 8, block_rows=8, heed_lengths=False).source.numel() == 64 * 8
+    assert pack_histories(lengths, 8, block_rows=8, skip_padding=False).source.numel() == 64 * 8
 
 
 def test_an_accelerator_is_not_asked_for_lengths() -> None:
@@ -73,9 +73,9 @@ def test_steps_left_counts_down_to_the_last_real_step() -> None:
     assert left.tolist() == [[2, 0], [1, 0], [0, 0]]
 
 
-@pytest.mark.parametrize("heed_lengths", [True, False])
-def test_padding_has_no_gradient_through_the_mean(heed_lengths: bool) -> None:
-    packing = pack_histories(torch.tensor([2, 0, 4]), 4, block_rows=3, heed_lengths=heed_lengths)
+@pytest.mark.parametrize("skip_padding", [True, False])
+def test_padding_has_no_gradient_through_the_mean(skip_padding: bool) -> None:
+    packing = pack_histories(torch.tensor([2, 0, 4]), 4, block_rows=3, skip_padding=skip_padding)
     packed = torch.randn(packing.source.numel(), 2, requires_grad=True)
     packing.mean(packed).sum().backward()
     assert packed.grad is not None

@@ -72,7 +72,7 @@ def test_fork_is_warned_of_on_any_system_and_a_clean_spawn_is_not():
 
 
 def test_a_loader_that_is_not_told_how_starts_its_workers_as_the_system_does():
-    facts = {"heeds_start_method": False}
+    facts = {"uses_start_method": False}
     assert names(spawned(), **facts) == ["fork with threads"]
     assert names(cell_with(), limits=MachineLimits(start_method="spawn"), **facts) == []
     forkserver = Examination(start_method="forkserver")
@@ -239,6 +239,6 @@ def test_an_examination_knows_the_needs_better_than_an_inspection(inspection):
     rough, better = LoaderNeeds(worker_bytes=1), LoaderNeeds(worker_bytes=2)
     inspected = inspection(needs=rough, axes=["workers"])
     facts = known_facts(inspected, MachineLimits())
-    assert (facts.needs, facts.heeds_start_method, facts.has_task) == (rough, False, True)
+    assert (facts.needs, facts.uses_start_method, facts.has_task) == (rough, False, True)
     looked = known_facts(inspected, MachineLimits(), examination=Examination(needs=better))
     assert looked.needs == better
