@@ -42,6 +42,10 @@ class Surroundings:
         """Whether all processes that train together have had enough."""
         return enough
 
+    def is_warm(self) -> bool:
+        """Whether the throughput window may begin once its warm-up steps are done."""
+        return True
+
     def at_window_end(self) -> Mapping[str, Any]:
         """Further fields of the measurement, asked for once the throughput window is over."""
         return {}
@@ -109,14 +113,19 @@ class Recorder:
         self._save(self)
 
     @property
+    def delivered_s(self) -> float:
+        """When the batch of the step under way was delivered, in seconds since the launch."""
+        return self._delivered_s
+
+    @property
     def wants_step(self) -> bool:
         """Whether another step of this epoch is to be measured."""
         return self.window != OVER and not self.finished
 
     # ---- an epoch --------------------------------------------------------------------------------
 
-    def begin_epoch(self, epoch: int, batches: int | None) -> None:
-        """The loader is about to be asked for the iterator of an epoch, of so many batches."""
+    def begin_epoch(self, epoch: int, batches: int | None, at_s: float | None = None) -> None:
+        """The loader is asked for the iterator of an epoch, of so many batches, now or `at_s`."""
         self.progress.enter(Stage.FIRST_BATCH, epoch=epoch, steps=batches or 0)
         self.epoch, self.batches = epoch, batches
         self.step, self.rows, self.finished = 0, 0, False
@@ -126,7 +135,7 @@ class Recorder:
             self.window, self._left = BOUNDARY, self.plan.boundary_steps
         self._steps_taken, self._interrupted = 0, False
         self.left_out_s = 0.0
-        self._began_s = self.now_s()
+        self._began_s = self.now_s() if at_s is None else at_s
 
     def know_batches(self, batches: int | None) -> None:
         """The epoch's length, where it is known only once the epoch has begun."""
@@ -141,7 +150,7 @@ class Recorder:
             self.note(**{"first_batch_s" if self.epoch == 1 else "restart_s": first_s})
         if self.window == WARMUP and self.batches is not None and self.step == 0:
             self._left = min(self._left, self.batches // 2)
-        if self.window == WARMUP and self._left <= 0:
+        if self.window == WARMUP and self.step == 0 and self._left <= 0:
             self._begin_throughput()
         self._steps_taken += 1
 
@@ -204,7 +213,9 @@ class Recorder:
         if self._left > 0:
             return
         if self.window == WARMUP:
-            self._begin_throughput()
+            half = self.batches is not None and self.step >= self.batches // 2
+            if half or self._around.is_warm():
+                self._begin_throughput()
         elif self.window == ATTRIBUTION:
             self.window = OVER
         elif self.window == BOUNDARY:

@@ -286,6 +286,7 @@ class ScriptSeen:
         fetched_ahead: batches that the script takes before it trains on the first.
         steps_per_batch: optimizer steps a batch.
         epochs: of the whole run, where something tells.
+        steps: of the whole run, by `clock`, where a loop over steps tells instead of epochs.
         epochs_from: what tells, in words: `--epochs`, `train.py:42: range(args.epochs)`, ...
         epochs_at_most: whether early stopping may end it sooner.
         epoch_batches: batches of the training loader's epoch, counted; None before its end.
@@ -293,6 +294,8 @@ class ScriptSeen:
             where that cannot be told.
         batch_hashes: of the first training batches, in order.
         row_hashes: of the first training rows' indices, where a sampler names them, in order.
+        trainers: processes that train without being ranks of one group: with more than one, each
+            has a loader of its own, and nothing is put in.
         problem: why nothing could be observed, empty where it could.
         notes: what else there is to know, a sentence each.
     """
@@ -311,12 +314,14 @@ class ScriptSeen:
     fetched_ahead: int = 0
     steps_per_batch: float | None = None
     epochs: int | None = None
+    steps: int | None = None
     epochs_from: str = ""
     epochs_at_most: bool = False
     epoch_batches: int | None = None
     main_guard: bool | None = None
     batch_hashes: list[str] = field(default_factory=list)
     row_hashes: list[str] = field(default_factory=list)
+    trainers: int = 1
     problem: str = ""
     notes: list[str] = field(default_factory=list)
 

@@ -2,8 +2,11 @@
 
 The supervisor puts this folder first on PYTHONPATH, so that the child, and workers that it spawns,
 can be asked for their stacks before they unpickle or import anything that could hang. What
-multiprocessing starts finds the modules of the user's file as the child did. A
+multiprocessing starts finds the modules of the user's file as the child did. In a user's script the
+observer is made ready, too: it does nothing before the script imports torch. A
 `sitecustomize` that was there before is run afterwards, as if this one did not exist.
+
+Runs in any Python from 3.9 on, whether or not ctrkit is installed there.
 """
 
 import os
@@ -25,12 +28,25 @@ def _arm() -> None:
 
 
 def _find_user_modules() -> None:
+    if "CTRKIT_USER_MODULES" not in os.environ:
+        return
     try:
         from ctrkit.core import user_modules
     except ImportError:
         return
     if user_modules.is_started_by_multiprocessing():
         user_modules.install_from_environment()
+
+
+def _observe() -> None:
+    if os.environ.get("CTRKIT_SCRIPT") != "1":
+        return
+    try:
+        from ctrkit.child.script import hook
+
+        hook.install()
+    except Exception:  # a script runs all the same; that nothing was seen is said by the parent
+        return
 
 
 def _run_the_next() -> None:
@@ -52,4 +68,5 @@ def _run_the_next() -> None:
 
 _arm()
 _find_user_modules()
+_observe()
 _run_the_next()

@@ -4,6 +4,9 @@ A batch may be tensors in dicts, lists and objects: time-major ones, histories o
 in a list, flat values with offsets. So the DataLoader is asked first what it samples, then the
 sizes in the batch are looked through for the batch size that was asked for, then the commonest
 first dimension counts.
+
+Needs torch and the standard library only, and Python 3.9, since it also runs in a script's own
+interpreter.
 """
 
 from __future__ import annotations
@@ -12,13 +15,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
-from ctrkit.child.workloads.loader_parts import find_dataloader
-from ctrkit.child.workloads.protocol import Workload
-from ctrkit.core.config import Cell
+if TYPE_CHECKING:
+    from ctrkit.child.workloads.protocol import Workload
+    from ctrkit.core.config import Cell
 
 _DEEPEST, _MOST_PARTS = 5, 64
 #: tensors of so many dimensions in a list may be images
@@ -65,7 +68,8 @@ class RowCounter:
     def __init__(self, loader: Any = None, batch_size: int | None = None) -> None:
         made = getattr(loader, "iterable", loader)
         self._stock = made if isinstance(made, DataLoader) else None
-        self._asked = _batch_size(find_dataloader(made)) or batch_size
+        stock = self._stock if self._stock is not None else _dataloader_in(made)
+        self._asked = _batch_size(stock) or batch_size
         self._axes: set[Axis] = set()
         self._taken = 0
         #: whether those of a batch were not known: then those of the epoch are not either
@@ -129,6 +133,15 @@ class RowCounter:
             self._axes = {(path, 1) for path in second}
             return asked
         return None
+
+
+def _dataloader_in(loader: Any) -> DataLoader[Any] | None:
+    """The DataLoader inside a loader of any make."""
+    if loader is None:
+        return None
+    from ctrkit.child.workloads.loader_parts import find_dataloader
+
+    return find_dataloader(loader)
 
 
 def row_counter(workload: Workload, cell: Cell, loader: Any) -> RowCounter:
@@ -217,7 +230,7 @@ def _sizes_of_list(value: list[Any] | tuple[Any, ...], path: str, depth: int) ->
     held = value[:_MOST_PARTS]
     shapes = [_shape(one) or () for one in held]
     firsts = {shape[0] for shape in shapes if shape}
-    alike = len({(type(one), len(shape)) for one, shape in zip(held, shapes, strict=True)}) == 1
+    alike = len({(type(one), len(shape)) for one, shape in zip(held, shapes)}) == 1
     if alike and not firsts and not isinstance(held[0], (Mapping, list, tuple)):
         is_text = isinstance(held[0], _TEXT)
         yield _Size(path, -1, len(value), isinstance(value, list), is_text)  # a number each, ...
@@ -244,7 +257,7 @@ def _members(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         yield from ((str(key), held) for key, held in value.items())
     elif hasattr(value, "_fields"):
-        yield from zip(value._fields, value, strict=False)
+        yield from zip(value._fields, value)
     elif is_dataclass(value):
         yield from ((field.name, getattr(value, field.name, None)) for field in fields(value))
     else:

@@ -140,10 +140,13 @@ def stamp_sending(writer: StampWriter) -> None:
         setattr(multiprocessing.queues, name, _StampingPickler(pickler, writer))
 
 
-def read_rings(folder: str | os.PathLike[str], since_s: float) -> list[BatchStamp]:
-    """Batches that workers of the child began to make since then, by their numbers."""
+def read_rings(
+    folder: str | os.PathLike[str], since_s: float, pids: Iterable[int] | None = None
+) -> list[BatchStamp]:
+    """Batches that workers of the child, or those of these pids, made since then, by number."""
     found: list[BatchStamp] = []
-    for path in Path(folder).glob("batches-*.bin"):
+    paths = Path(folder).glob("batches-*.bin")
+    for path in paths if pids is None else (ring_path(folder, pid) for pid in pids):
         try:
             content = path.read_bytes()
         except OSError:
@@ -219,9 +222,19 @@ def _next(iterator: Any) -> Any:
     return batch
 
 
+def see_collates() -> None:
+    """From now on this process sees when its DataLoaders collate."""
+    setattr(_DatasetKind, "create_fetcher", staticmethod(_create_fetcher))  # noqa: B010
+
+
+def last_collate_s() -> float:
+    """When this process began to collate its newest batch."""
+    return _seen.collate_s
+
+
 def _see_batches() -> None:
     """From now on this process sees what its DataLoaders collate and deliver."""
-    setattr(_DatasetKind, "create_fetcher", staticmethod(_create_fetcher))  # noqa: B010
+    see_collates()
     setattr(_BaseDataLoaderIter, "__next__", _next)  # noqa: B010
 
 

@@ -3,6 +3,8 @@
 It is multiprocessing's own pickler, told that a process is being spawned, so that what can only be
 inherited (locks, queues) is judged as it would be then. Arrays and CPU tensors are counted, not
 copied: a look at a data set must not double it.
+
+Needs torch and the standard library only, since it also runs in a script's own interpreter.
 """
 
 from __future__ import annotations
@@ -10,16 +12,17 @@ from __future__ import annotations
 import contextlib
 import io
 import pickle
+import sys
 from collections.abc import Iterator
 from multiprocessing import context, popen_spawn_posix
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 import torch.multiprocessing  # teaches the pickler torch's tensors
 
-from ctrkit.core.records import LoaderPart
+if TYPE_CHECKING:
+    from ctrkit.core.records import LoaderPart
 
 _DEEPEST = 6
 _MOST_MESSAGE = 300
@@ -27,6 +30,8 @@ _MOST_MESSAGE = 300
 
 def pickled_part(name: str, value: Any) -> LoaderPart:
     """What pickling this part of a DataLoader takes, or why it fails. Never raises an Exception."""
+    from ctrkit.core.records import LoaderPart
+
     kind = _kind_of(value)
     sink = _CountingSink()
     pickler = _CountingPickler(sink)
@@ -49,6 +54,16 @@ def pickled_part(name: str, value: Any) -> LoaderPart:
         memmap_bytes=pickler.memmap_bytes,
         device_tensors=sorted(pickler.devices),
     )
+
+
+def pickling_problem(name: str, value: Any) -> str:
+    """Which part of it cannot be pickled, and why, in a clause; empty where all can."""
+    try:
+        with _spawning():
+            _CountingPickler(_CountingSink()).dump(value)
+    except Exception as error:
+        return f"{_failing_place(name, value)} ({_words(error)})"
+    return ""
 
 
 class _CountingSink(io.RawIOBase):
@@ -78,9 +93,12 @@ class _CountingPickler(ForkingPickler):
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
             return self._tensor(value)
-        if isinstance(value, np.ndarray) and value.dtype.hasobject is False:
+        numpy = sys.modules.get("numpy")
+        if numpy is None:
+            return NotImplemented
+        if isinstance(value, numpy.ndarray) and value.dtype.hasobject is False:
             self.array_bytes += value.nbytes
-            if isinstance(value, np.memmap):
+            if isinstance(value, numpy.memmap):
                 self.memmap_bytes += value.nbytes
             return type(None), ()
         return NotImplemented

@@ -1,0 +1,90 @@
+"""A trial of the loader alone: it is drained where the script asked for its first batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ctrkit.child.script.loaders import Seen
+from ctrkit.child.script.presence import claim_owner
+from ctrkit.child.script.trial import TrialWatch
+from ctrkit.child.script.trouble import note_trouble
+
+if TYPE_CHECKING:
+    from ctrkit.child.script.observer import Observer
+
+
+class _DrainWatch(TrialWatch):
+    """Every batch is a step, and groups do not matter."""
+
+    def is_warm(self) -> bool:
+        return True
+
+    def _goes_on(self) -> bool:
+        return False
+
+
+def drain(observer: Observer, seen: Seen, iterator: Any, original: Any) -> NoReturn:
+    """Take batches until the window is over, then those of a second iterator; never returns."""
+    observer.presence.leave()
+    owner = claim_owner(observer.folder, observer.presence.launch)
+    watch = _DrainWatch(observer, owner._replace(world=1))
+    observer.train, observer.driver, observer.confirmed = seen, watch, True
+    loader = seen.loader()
+    if loader is not None:
+        seen.length = None
+    watch.begin_pass(seen)
+    _take_all(watch, seen, iterator, original)
+    if watch.plan.boundary and loader is not None:
+        _begin_again(observer, watch, seen, loader, original)
+    watch.finish()
+    raise AssertionError("a finished trial has left")
+
+
+def _take_all(watch: TrialWatch, seen: Seen, iterator: Any, original: Any) -> None:
+    observer = watch.observer
+    while watch.recorder.wants_step:
+        asked_s = observer.clock()
+        watch.asked(asked_s)
+        if not watch.recorder.wants_step:
+            return
+        try:
+            batch = original(iterator)
+        except StopIteration:
+            ended_s = observer.clock()
+            watch.recorder.epoch_ended(watch._time(asked_s), watch._time(ended_s))
+            watch.in_epoch = False
+            return
+        delivered_s = observer.clock()
+        seen.in_pass += 1
+        watch.delivered(asked_s, delivered_s, seen.rows_of(batch))
+        if len(watch.recorder.stamps.step) == 0 and watch.batches is None:
+            watch.batches = seen_length(observer)
+            watch.recorder.know_batches(watch.batches)
+
+
+def seen_length(observer: Observer) -> Any:
+    """The loader's own length, which may be asked for now that it has delivered."""
+    from ctrkit.child.script.loaders import honest_length
+
+    train = observer.train
+    loader = train.loader() if train is not None else None
+    if train is None or loader is None:
+        return None
+    train.length = honest_length(loader)
+    return train.length
+
+
+def _begin_again(
+    observer: Observer, watch: TrialWatch, seen: Seen, loader: Any, original: Any
+) -> None:
+    """A second epoch, as far as its first batches; the first may be given up in the middle."""
+    watch._complete_stamps()
+    observer.active = False  # what follows is not the script's
+    try:
+        seen.begin_pass(observer.clock())
+        iterator = iter(loader)
+        watch.begin_pass(seen)
+        _take_all(watch, seen, iterator, original)
+    except Exception as error:
+        observer.note(f"a second epoch could not be begun: {type(error).__name__}: {error}")
+        note_trouble("the loader could not be iterated again", error)

@@ -1,0 +1,25 @@
+"""What a launch of a script is for: a look at it, a trial, or the real run that is watched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ctrkit.child.script.inspecting import InspectWatch
+from ctrkit.child.script.running import RunWatch
+from ctrkit.child.script.trial import TrialWatch
+from ctrkit.child.script.watch import LoopWatch
+
+if TYPE_CHECKING:
+    from ctrkit.child.script.observer import Observer
+    from ctrkit.child.script.presence import Owner
+
+
+def make_driver(observer: Observer, owner: Owner) -> LoopWatch:
+    """For the process that trains; one that trains beside it, and is no rank, is only watched."""
+    if not owner.is_alone:
+        return LoopWatch(observer, owner)
+    if observer.kind == "train":
+        return RunWatch(observer, owner)
+    if observer.kind == "inspect":
+        return InspectWatch(observer, owner)
+    return TrialWatch(observer, owner)

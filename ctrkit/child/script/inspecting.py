@@ -1,0 +1,95 @@
+"""The first, short look at a script as written: which loader trains, its step, its length."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ctrkit.child.script import describe
+from ctrkit.child.script.ending import CommonEnd, leave
+from ctrkit.child.script.loaders import HASHED_BATCHES
+from ctrkit.child.script.put_in import unpicklable
+from ctrkit.child.script.trouble import note_trouble
+from ctrkit.child.script.watch import LoopWatch
+from ctrkit.core.progress import ProgressWriter, Stage
+
+if TYPE_CHECKING:
+    from ctrkit.child.script.observer import Observer
+    from ctrkit.child.script.presence import Owner
+
+#: Steps of an optimizer that are seen where there is no loader.
+_CLOCK_STEPS = 6
+#: Steps after which even a loop without anything regular has been looked at enough.
+_MOST_STEPS = 200
+
+
+class InspectWatch(LoopWatch):
+    """Ends the script once all that a look can tell is known."""
+
+    def __init__(self, observer: Observer, owner: Owner) -> None:
+        super().__init__(observer, owner)
+        self.progress = ProgressWriter(os.path.join(owner.folder, "progress.bin"))
+        self._steps = 0
+        rank = owner.rank or 0
+        self._end = CommonEnd(observer.folder, observer.presence.launch, rank, owner.world)
+
+    def epoch_begins(self, at_s: float) -> None:
+        self.progress.enter(Stage.FIRST_BATCH, epoch=self.epoch, steps=self.batches or 0)
+
+    def step_over(self, done_s: float, rows: int) -> None:
+        self._steps += 1
+        self.progress.enter(Stage.STEP)
+        self.progress.step(self.step, rows=rows)
+        if self._has_seen_enough():
+            self._end.wish(self._steps)
+        if self._end.is_reached(self._steps):
+            self._finish()
+
+    def _has_seen_enough(self) -> bool:
+        if self.observer.optimizer_clock:
+            return self._steps >= _CLOCK_STEPS
+        known = self._looked and self.observer.pattern.is_known
+        return (known and self._steps >= HASHED_BATCHES) or self._steps >= _MOST_STEPS
+
+    def validation_begins(self, at_s: float) -> None:
+        self.progress.enter(Stage.VALIDATION)
+
+    def validation_batch(self, number: int, seconds: float) -> None:
+        self.progress.step(number)
+
+    def checkpoint_begins(self, at_s: float) -> None:
+        self.progress.enter(Stage.CHECKPOINT)
+
+    def epoch_over(self, asked_s: float, ended_s: float) -> None:
+        self.progress.enter(Stage.EPOCH_BOUNDARY)
+
+    def cannot_tell(self) -> None:
+        self._finish()
+
+    def observation_failed(self) -> None:
+        self.observer.problem = self.observer.problem or "the observer failed in this script"
+        self._finish()
+
+    def script_ends(self, crashed: bool) -> None:
+        """A script may be over before all is known: what was seen is told."""
+        self._look_into_loaders()
+        self.observer.write_seen(self.owner.folder)
+
+    def _finish(self) -> None:
+        self.progress.enter(Stage.SHUTDOWN)
+        self._look_into_loaders()
+        self.devices = describe.usable_devices(self.observer, ask_cuda=True)
+        self.observer.write_seen(self.owner.folder)
+        self.progress.enter(Stage.DONE)
+        leave()
+
+    def _look_into_loaders(self) -> None:
+        """What of the training loader cannot be sent to workers that are started anew."""
+        train = self.observer.train
+        loader = train.loader() if train is not None else None
+        if train is None or loader is None:
+            return
+        try:
+            train.facts["unpicklable"] = unpicklable(loader)
+        except Exception as error:
+            note_trouble("the loader could not be pickled for a look", error)

@@ -1,0 +1,287 @@
+"""The DataLoaders of a script's process: which is which, and what each was when first iterated.
+
+Nothing of a loader's constructor is wrapped. A loader is known by its data set, its settings and
+the order in which loaders are first iterated; one that a script makes anew for each epoch keeps
+the number of the one that it replaces.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+import weakref
+from typing import Any
+
+from ctrkit.child.script.hashes import cloned, shape_of
+
+#: Batches whose contents and rows are hashed.
+HASHED_BATCHES = 4
+#: Batches that are kept in mind of a loader of which it is not known yet whether it trains.
+MOST_PENDING = 4096
+_KEPT = 10
+#: batches of the very batch size after which all but the last of an epoch are believed to be so
+_PLAIN = 8
+_KEPT_OF_MANY_SHAPES = 40
+
+
+class Seen:
+    """One loader of the script, and what came of it."""
+
+    def __init__(self, number: int, loader: Any, site: tuple[str, int]) -> None:
+        self.number = number
+        self.facts = facts_of(loader)
+        self.facts["file"], self.facts["line"] = site
+        self.configuration = configuration_of(loader)
+        self.dataset_id = id(loader.dataset)
+        self.take_over(loader)
+        self.length: int | None = None
+        self.delivered = self.backwards = self.steps = 0
+        self.hashes: list[str] = []
+        self.rows: list[str] = []
+        #: since its newest iterator: when that was asked for, and the batches (asked, delivered,
+        #: rows) of a loader that is not known to train
+        self.iterator_asked_s = 0.0
+        self.pending: list[tuple[float, float, int]] = []
+        self.in_pass = 0
+        #: of the first pass that was trained on: when its iterator was asked for, and its workers
+        self.first_pass_s: float | None = None
+        self.worker_pids: list[int] = []
+        #: batches since the training loader was asked for one, and how often it was just one
+        self.since_train = self.companion = 0
+        self.settled = self.rows_full = False
+        #: copies of its first batches, for a trial of the step alone
+        self.kept: list[Any] = []
+        self._counter: Any = None
+        self._plain = 0
+        self._shapes: set[Any] = set()
+
+    def take_over(self, loader: Any) -> None:
+        """This loader object is the one that stands for it from now on."""
+        self.loader = _reference(loader)
+        self._counter = None
+        self.dataset = _reference(loader.dataset)
+
+    def begin_pass(self, asked_s: float) -> None:
+        """An iterator is asked for."""
+        self.iterator_asked_s, self.in_pass = asked_s, 0
+        self.pending.clear()
+
+    def rows_of(self, batch: Any) -> int:
+        """How many rows its newest batch has, 0 where that cannot be told.
+
+        Where the first batches have as many as its sampler names, later ones are not looked at.
+        """
+        loader = self.loader()
+        if self._counter is None:
+            from ctrkit.child.training.batches import RowCounter
+
+            self._counter, self._plain = RowCounter(loader), 0
+        index = self.in_pass - 1
+        if self._plain >= _PLAIN and self.length is not None and index < self.length - 1:
+            return int(self.facts["batch_size"])
+        self._counter.begin_epoch(index)
+        rows = self._counter.count(batch)
+        self._plain = self._plain + 1 if rows == self.facts["batch_size"] else 0
+        return int(rows or 0)
+
+    def keep(self, batch: Any) -> None:
+        """Keep a copy of one of the first batches, before anybody changes it."""
+        if not self.has_kept_enough:
+            self.kept.append(cloned(batch))
+            self._shapes.add(shape_of(batch))
+
+    @property
+    def has_kept_enough(self) -> bool:
+        """Some batches, or more of them where each has another shape; never over half an epoch."""
+        least = _KEPT if len(self._shapes) <= 2 else _KEPT_OF_MANY_SHAPES
+        if self.length is not None:
+            least = min(least, max(1, self.length // 2))
+        return len(self.kept) >= least
+
+    def as_json(self, is_train: bool) -> dict[str, Any]:
+        """A `records.ScriptLoader`."""
+        return {
+            "number": self.number, **self.facts, "length": self.length,
+            "batches_taken": self.delivered, "is_train": is_train,
+        }  # fmt: skip
+
+
+class Loaders:
+    """All loaders of this process in the order of their first iterator."""
+
+    def __init__(self) -> None:
+        self.all: list[Seen] = []
+        self._by_id: dict[int, Seen] = {}
+        self._sites: dict[int, tuple[str, int, int]] = {}
+
+    def made(self, loader: Any, site: tuple[str, int]) -> None:
+        """A loader is being made at this place of the script's own files."""
+        if site[0] and len(self._sites) < 10_000:
+            self._sites[id(loader)] = (*site, id(loader.dataset))
+
+    def of(self, loader: Any) -> Seen:
+        """What is known of a loader that is asked for an iterator."""
+        known = self._by_id.get(id(loader))
+        if known is not None and known.loader() is loader:
+            return known
+        replaced = next((one for one in self.all if _replaces(loader, one)), None)
+        if replaced is not None:
+            replaced.take_over(loader)
+            found = replaced
+        else:
+            found = Seen(len(self.all), loader, self._site_of(loader))
+            self.all.append(found)
+        self._by_id[id(loader)] = found
+        return found
+
+    def _site_of(self, loader: Any) -> tuple[str, int]:
+        """Where the script made it, or made the one of which a framework made this one."""
+        own = self._sites.get(id(loader))
+        if own is not None and own[2] == id(loader.dataset):
+            return own[:2]
+        same = [site for site in self._sites.values() if site[2] == id(loader.dataset)]
+        return same[0][:2] if same else ("", 0)
+
+
+def _reference(value: Any) -> Any:
+    try:
+        return weakref.ref(value)
+    except TypeError:  # a list or a tuple: it cannot be told whether it still lives
+        return lambda: None
+
+
+def _replaces(loader: Any, seen: Seen) -> bool:
+    """Whether the loader was made in place of one that is gone, of the same data."""
+    if seen.loader() is not None or seen.configuration != configuration_of(loader):
+        return False
+    return seen.dataset_id == id(loader.dataset) or seen.dataset() is None
+
+
+def configuration_of(loader: Any) -> tuple[Any, ...]:
+    """What two loaders that do the same have in common, but for the data set itself."""
+    batches = getattr(loader, "batch_sampler", None)
+    return (
+        type(loader).__qualname__, type(loader.dataset).__qualname__, loader.batch_size,
+        getattr(batches, "batch_size", None), type(getattr(loader, "sampler", None)).__qualname__,
+        loader.drop_last, _dataset_length(loader.dataset),
+        getattr(loader.collate_fn, "__qualname__", type(loader.collate_fn).__qualname__),
+    )  # fmt: skip
+
+
+def _dataset_length(dataset: Any) -> int | None:
+    try:
+        return len(dataset)
+    except Exception:
+        return None
+
+
+def facts_of(loader: Any) -> dict[str, Any]:
+    """The fields of a `records.ScriptLoader` that can be read from the loader itself."""
+    context = getattr(loader, "multiprocessing_context", None)
+    method = context if isinstance(context, str) or context is None else context.get_start_method()
+    batches = getattr(loader, "batch_sampler", None)
+    iterable = is_iterable(loader)
+    return {
+        "dataset": type(loader.dataset).__qualname__,
+        "batch_size": loader.batch_size or getattr(batches, "batch_size", None),
+        "workers": int(loader.num_workers),
+        "start_method": method,
+        "prefetch": getattr(loader, "prefetch_factor", None) if loader.num_workers else None,
+        "persistent": bool(loader.persistent_workers),
+        "pin": bool(loader.pin_memory),
+        "iterable": iterable,
+        "shares_out": shares_out(loader.dataset) if iterable else None,
+        "unpicklable": "",
+    }
+
+
+def is_iterable(loader: Any) -> bool:
+    """Whether its data set is one that is iterated, not indexed."""
+    return getattr(loader, "_dataset_kind", 0) == 1
+
+
+def honest_length(loader: Any) -> int | None:
+    """What `len()` of the loader says, without the trace that asking leaves in it."""
+    called = getattr(loader, "_IterableDataset_len_called", None)
+    try:
+        length = len(loader)
+    except Exception:
+        return None
+    finally:
+        if hasattr(loader, "_IterableDataset_len_called"):
+            loader._IterableDataset_len_called = called
+    return length if length >= 0 else None
+
+
+_ASKS = {"get_worker_info", "apply_sharding", "split_by_worker"}
+_DEEPEST = 4
+
+
+def shares_out(dataset: Any) -> bool:
+    """Whether an iterable data set, or one inside it, asks which worker it is in."""
+    return _asks(dataset, _DEEPEST, set())
+
+
+def _asks(dataset: Any, depth: int, done: set) -> bool:  # type: ignore[type-arg]
+    if depth == 0 or id(dataset) in done:
+        return False
+    done.add(id(dataset))
+    for kind in type(dataset).__mro__:
+        if kind.__module__ == "torch.utils.data.datapipes.datapipe":
+            return True  # data pipes are shared out by torch itself
+        for name, member in list(vars(kind).items()):
+            function = getattr(member, "__func__", member)
+            plain = not name.startswith("__") or name in ("__iter__", "__next__", "__init__")
+            if plain and _code_asks(function, depth, done):
+                return True
+    inner = list(getattr(dataset, "__dict__", {}).values())
+    parts = [part for value in inner for part in (value if isinstance(value, list) else [value])]
+    return any(_asks(part, depth - 1, done) for part in parts[:100] if hasattr(part, "__iter__")
+               and hasattr(part, "__dict__"))  # fmt: skip
+
+
+def _code_asks(function: Any, depth: int, done: set) -> bool:  # type: ignore[type-arg]
+    code = getattr(function, "__code__", None)
+    if code is None or depth == 0 or id(code) in done:
+        return False
+    done.add(id(code))
+    codes = [code]
+    while codes:
+        code = codes.pop()
+        codes += [one for one in code.co_consts if hasattr(one, "co_names")]
+        if _ASKS & set(code.co_names):
+            return True
+        for name in code.co_names:
+            called = function.__globals__.get(name)
+            if hasattr(called, "__code__") and _code_asks(called, depth - 1, done):
+                return True
+    return False
+
+
+_OWN = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+_LIBRARIES = (
+    _OWN + os.sep,
+    *(os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "purelib")),
+)
+
+
+def is_script_file(name: str) -> bool:
+    """Whether a source file is the user's, not an installed library's."""
+    if name.startswith("<") or not os.path.exists(name):
+        return False
+    path = os.path.realpath(name)
+    if "/site-packages/" in path or "/dist-packages/" in path:
+        return False
+    return not path.startswith(_LIBRARIES)
+
+
+def calling_site(loader: Any) -> tuple[str, int]:
+    """File and line of the script that call the constructor of a loader which is under way."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        own = frame.f_locals.get("self") is loader
+        if not own and is_script_file(frame.f_code.co_filename):
+            return os.path.abspath(frame.f_code.co_filename), frame.f_lineno
+        frame = frame.f_back  # type: ignore[assignment]
+    return "", 0

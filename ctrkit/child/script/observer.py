@@ -1,0 +1,477 @@
+"""The observer: hears what a script does with torch, and finds the loop that trains.
+
+The training loader is the one whose newest batch precedes a backward pass. Until one is seen, what
+each loader delivers is only kept in mind; then the events go on to what this launch is for, a trial
+or a watched run (`driver`).
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import sys
+import time
+from _thread import get_ident
+from typing import Any, Callable
+
+from ctrkit.child.script import describe, files, hashes
+from ctrkit.child.script.loaders import HASHED_BATCHES, MOST_PENDING, Loaders, Seen, honest_length
+from ctrkit.child.script.pattern import Pattern
+from ctrkit.child.script.presence import Presence, claim_owner
+from ctrkit.child.script.put_in import Refused, put_in
+from ctrkit.child.script.trouble import note_trouble
+from ctrkit.core.lifeline import FOLDER_VARIABLE
+from ctrkit.core.progress import Stage
+
+#: Optimizer steps without any batch of a loader after which they are what tells a step.
+STEPS_WITHOUT_LOADER = 5
+#: The same where a loader gave a batch once, as one that holds the whole data set does.
+STEPS_ON_ONE_BATCH = 50
+#: Backward passes without a loader and without an optimizer after which nothing tells a step.
+BACKWARDS_ALONE = 50
+_MOST_ROWS = 512
+
+
+def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+    """An error of the observer is noted, ends the observation, and is never the script's."""
+
+    @functools.wraps(method)
+    def call(self: Observer, *arguments: Any) -> Any:
+        try:
+            return method(self, *arguments)
+        except Exception as error:
+            self.give_up(f"{method.__name__} failed", error)
+            return None
+
+    return call
+
+
+class Observer:
+    """What one process of a script is seen to do. Its methods are called by `patches`."""
+
+    def __init__(self, folder: str, spec: dict[str, Any]) -> None:
+        self.folder, self.spec = folder, spec
+        self.kind: str = spec["kind"]
+        self.is_trial = self.kind != "train"
+        self.axes: list[str] = list(spec.get("put_in") or ())
+        self.train_number: int | None = spec["workload"]["script"].get("train_loader")
+        self.clock = time.monotonic
+        self.active = True
+        self.presence = Presence(folder, str(int(1000 * spec.get("spawned_at_s", 0))))
+        self.began_unix_s = time.time()
+        self.torch: Any = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: at the start, and in a process that was forked."""
+        self.loaders = Loaders()
+        self.pattern = Pattern()
+        self.train: Seen | None = None
+        self.newest: Seen | None = None
+        #: whether the training loader's newest iterator has been trained on
+        self.confirmed = False
+        self.driver: Any = None
+        self.taking: set[int] = set()
+        self.in_backward = self.saving = False
+        self.optimizer_clock = 0
+        self.backwards = self.optimizer_steps = self.mismatched = 0
+        self.device = "cpu"
+        self.put_in_numbers: set[int] = set()
+        self.notes: list[str] = []
+        self.problem = ""
+        self.loss: Any = None
+        self._asking: list[Any] = []
+        self._asking_seen: Seen | None = None
+        self._first_optimizer = 0
+
+    def give_up(self, what: str, error: BaseException) -> None:
+        """The observer does not understand this script any more: it leaves it alone."""
+        self.active = False
+        note_trouble(what, error)
+        self.note(f"the observer stopped: {what}: {type(error).__name__}: {error}")
+        if self.driver is not None:
+            try:
+                self.driver.observation_failed()
+            except Exception as second:
+                note_trouble("the end of the observation failed", second)
+
+    def note(self, sentence: str) -> None:
+        """Something else there is to know, once."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+
+    def torch_imported(self, torch: Any) -> None:
+        """Torch is there: workers are watched from now on, too."""
+        self.torch = torch
+        self.presence.enter(Stage.DATA)
+        if self.is_trial and self.kind != "inspect":
+            os.environ.setdefault("CTRKIT_STAMPS", "1")
+        from ctrkit.child.training.stamps import see_collates
+        from ctrkit.child.training.workers import watch_workers
+        from ctrkit.core.lifeline import share_sockets_folder
+
+        share_sockets_folder()
+        watch_workers()
+        if self.is_trial:
+            see_collates()
+
+    # ---- loaders ----
+
+    @_guarded
+    def loader_made(self, loader: Any, site: Any) -> None:
+        """A loader was made at this place of the script."""
+        self.loaders.made(loader, site)
+
+    def is_asking(self, loader: Any) -> bool:
+        """Whether this very loader is being asked for an iterator already."""
+        return any(one is loader for one in self._asking)
+
+    @_guarded
+    def iterator_asked(self, loader: Any) -> Seen | None:
+        """A loader is asked for an iterator: the moment to put in other settings."""
+        worker = sys.modules.get("torch.utils.data._utils.worker")
+        if worker is not None and worker.get_worker_info() is not None:
+            return None  # a loader inside a DataLoader's worker
+        self._asking.append(loader)
+        now_s = self.clock()
+        seen = self.loaders.of(loader)
+        self._asking_seen = seen
+        if self.driver is None:
+            self.presence.enter(Stage.FIRST_BATCH)
+        elif seen is self.train:
+            self.driver.pass_asked(now_s, self.confirmed)
+            self.confirmed = False
+        else:
+            self.driver.other_iterator_asked(now_s)
+        seen.begin_pass(now_s)
+        self._put_in(seen, loader)
+        return seen
+
+    def iterator_made(self, loader: Any) -> None:
+        """It has been asked, whether or not that worked."""
+        self._asking = [one for one in self._asking if one is not loader]
+        self._asking_seen = None
+
+    def _put_in(self, seen: Seen, loader: Any) -> None:
+        if not self.axes or loader is None:
+            return
+        if self.train_number is None:
+            if seen is not self.train and not _may_train(self.torch, loader):
+                return
+        elif seen.number != self.train_number:
+            return
+        if getattr(loader, "_iterator", None) is not None and seen.number in self.put_in_numbers:
+            return  # its workers stay: they have what was put in
+        try:
+            put_in(loader, self.spec["cell"], self.axes)
+            self.put_in_numbers.add(seen.number)
+        except Refused as refusal:
+            self.refused(seen, str(refusal))
+
+    def refused(self, seen: Seen, reason: str) -> None:
+        """A loader cannot take what it is to be given: that ends a trial, and a run goes on."""
+        reason = f"loader {seen.number}: {reason}"
+        if not self.is_trial:
+            self.note(f"left as written, since {reason}")
+            return
+        from ctrkit.child.script.trial import end_refused
+
+        end_refused(self, reason)
+
+    @_guarded
+    def iterator_reset(self, loader: Any) -> None:
+        """A loader with persistent workers begins another epoch.
+
+        A new iterator would have drawn a seed for its workers: where the script as written would
+        have made one, the seed is drawn all the same, so that the order of a seeded shuffle stays.
+        """
+        seen = self.loaders.of(loader)
+        if seen.facts["persistent"] or seen.number not in self.put_in_numbers:
+            return
+        self.torch.empty((), dtype=self.torch.int64).random_(generator=loader.generator)
+
+    def index_drawn(self, seen: Seen | None, index: Any) -> None:
+        """The sampler has named the rows of a batch."""
+        seen = seen or self._asking_seen
+        if seen is None or seen.rows_full or not self.hashes_wanted(seen):
+            return
+        try:
+            if index is not None:
+                seen.rows += hashes.row_marks(index)
+            seen.rows_full = index is None or len(seen.rows) >= _MOST_ROWS
+        except Exception as error:
+            seen.rows_full = True
+            note_trouble("rows could not be marked", error)
+
+    def hashes_wanted(self, seen: Seen) -> bool:
+        """Whether the first batches of this loader are to be marked."""
+        return self.is_trial and (self.train_number is None or seen.number == self.train_number)
+
+    def take(self, seen: Seen, iterator: Any, original: Any) -> Any:
+        """The script asks a loader for its next batch."""
+        thread = get_ident()
+        self.taking.add(thread)
+        try:
+            if seen is self.train and self.confirmed:
+                self._asked()
+            elif self.driver is not None:
+                self._other_asked(seen)
+            if self.driver is not None or self.kind == "loader":
+                served = self._served(seen, iterator, original)
+                if served is not None:
+                    return served[0]
+            asked_s = self.clock()
+            try:
+                batch = original(iterator)
+            except StopIteration:
+                self._ended(seen, asked_s)
+                raise
+            self._delivered(seen, asked_s, self.clock(), batch)
+            return batch
+        finally:
+            self.taking.discard(thread)
+
+    @_guarded
+    def _asked(self) -> None:
+        self.driver.asked(self.clock())
+
+    @_guarded
+    def _other_asked(self, seen: Seen) -> None:
+        self.driver.other_asked(seen, self.clock())
+
+    def _served(self, seen: Seen, iterator: Any, original: Any) -> Any:
+        """A batch that the driver gives instead of the loader's, in a tuple; None: the loader's."""
+        try:
+            if self.kind == "loader" and seen.number == (self.train_number or 0):
+                from ctrkit.child.script.drain import drain
+
+                drain(self, seen, iterator, original)
+            is_training = seen is self.train and self.confirmed
+            return self.driver.serve(seen, self.clock()) if is_training else None
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.give_up("serving a batch failed", error)
+            return None
+
+    @_guarded
+    def _delivered(self, seen: Seen, asked_s: float, delivered_s: float, batch: Any) -> None:
+        seen.delivered += 1
+        seen.in_pass += 1
+        self.newest = seen
+        if not seen.settled:
+            self._settle(seen, batch)
+        rows = seen.rows_of(batch)
+        if self.kind == "compute" and self.hashes_wanted(seen):
+            seen.keep(batch)
+        if seen is self.train and self.confirmed:
+            self.pattern.delivered()
+            self.driver.delivered(asked_s, delivered_s, rows)
+        else:
+            if len(seen.pending) < MOST_PENDING:
+                seen.pending.append((asked_s, delivered_s, rows))
+            if self.driver is not None:
+                self.driver.other_delivered(seen, delivered_s)
+        self._hash(seen, batch)
+
+    def _settle(self, seen: Seen, batch: Any) -> None:
+        """At its first batch a loader can be asked for its length, and tells its batch size."""
+        seen.settled = True
+        loader = seen.loader()
+        if loader is not None:
+            seen.length = honest_length(loader)
+        if seen.facts["batch_size"] is None:
+            seen.facts["batch_size"] = seen.rows_of(batch) or None
+
+    def _hash(self, seen: Seen, batch: Any) -> None:
+        if len(seen.hashes) >= HASHED_BATCHES or not self.hashes_wanted(seen):
+            return
+        began_s = self.clock()
+        seen.hashes.append(hashes.batch_hash(batch))
+        if self.driver is not None and seen is self.train:
+            self.driver.leave_out(self.clock() - began_s)
+
+    @_guarded
+    def _ended(self, seen: Seen, asked_s: float) -> None:
+        if seen is self.train and self.confirmed:
+            self.confirmed = False
+            self.driver.epoch_ended(asked_s, self.clock())
+        elif self.driver is not None:
+            self.driver.other_ended(asked_s)
+
+    # ---- backward passes and optimizer steps ----
+
+    @_guarded
+    def backward_begins(self, tensors: Any) -> None:
+        """A backward pass begins; those inside it are not told."""
+        self.in_backward = True
+        self.backwards += 1
+        if self.backwards == 1:
+            self.device = describe.device_of(tensors)
+        if self.optimizer_clock:
+            self.pattern.backward()
+            return
+        if self.newest is not None and self.newest is not self.train:
+            self._backward_on_another(self.newest)
+        elif self.train is not None and not self.confirmed and self.train.pending:
+            self._train_on(self.train)
+        if self.train is not None:
+            self.train.backwards += 1
+            self.pattern.backward()
+            self.driver.backward_begins(self.clock(), tensors)
+        elif self.newest is None and self.backwards >= BACKWARDS_ALONE and not self.optimizer_steps:
+            self._claim_without_clock()
+
+    def _backward_on_another(self, seen: Seen) -> None:
+        """Backward runs on the batch of a loader that is not known to train."""
+        seen.backwards += 1
+        expected = self.train_number is None or seen.number == self.train_number
+        if self.train is None and expected:
+            self._train_on(seen)
+        elif self.train is None:
+            self.mismatched += 1
+            if self.mismatched >= 20 and self.is_trial:
+                self.problem = (
+                    f"backward runs on batches of loader {seen.number}, not on those of loader "
+                    f"{self.train_number}"
+                )
+                self._train_on(seen)
+        elif expected and seen.backwards >= 3 and self.train.loader() is None:
+            self.note(f"loader {seen.number} took the place of loader {self.train.number}")
+            self._train_on(seen)
+
+    def _train_on(self, seen: Seen) -> None:
+        """This is the loop that trains: what was kept in mind of it is told, and then all else."""
+        if self.driver is None:
+            self._claim()
+        self.train, self.confirmed = seen, True
+        self.driver.begin_pass(seen)
+        for i, (asked_s, delivered_s, rows) in enumerate(seen.pending):
+            if i:
+                self.driver.asked(asked_s)
+            self.pattern.delivered()
+            self.driver.delivered(asked_s, delivered_s, rows)
+        seen.pending.clear()
+
+    def _claim(self) -> None:
+        owner = claim_owner(self.folder, self.presence.launch)
+        self.presence.leave()
+        from ctrkit.child.script.drivers import make_driver
+
+        self.driver = make_driver(self, owner)
+        atexit.register(self._script_ends, os.getpid())
+
+    @_guarded
+    def _script_ends(self, pid: int) -> None:
+        if pid == os.getpid() and self.active and self.driver is not None:
+            self.driver.script_ends(crashed=getattr(sys, "last_value", None) is not None)
+
+    @_guarded
+    def backward_ends(self) -> None:
+        """The backward pass is over, whether or not it worked."""
+        self.in_backward = False
+        if self.driver is not None:
+            self.driver.backward_ends(self.clock())
+
+    @_guarded
+    def step_begins(self, optimizer: Any) -> None:
+        """An optimizer is about to make its step."""
+        if self.driver is not None:
+            self.driver.step_begins(self.clock())
+
+    @_guarded
+    def step_ends(self, optimizer: Any) -> None:
+        """An optimizer has made its step."""
+        self.optimizer_steps += 1
+        self._first_optimizer = self._first_optimizer or id(optimizer)
+        if self.train is None and not self.optimizer_clock:
+            self._step_without_training_loader()
+        if self.optimizer_clock:
+            if id(optimizer) == self.optimizer_clock:
+                self.pattern.stepped()
+                self.driver.clock_ticked(self.clock())
+            return
+        if self.train is not None:
+            self.pattern.stepped()
+            self.train.steps += 1
+            self.driver.step_ends(self.clock())
+
+    def _step_without_training_loader(self) -> None:
+        seen = self.newest
+        if seen is not None and seen.in_pass and self.backwards == 0:
+            if self.train_number in (None, seen.number):
+                self._train_on(seen)  # gradients that torch.autograd.grad or torch.func made
+            return
+        if self.newest is None and self.optimizer_steps >= STEPS_WITHOUT_LOADER:
+            self._claim()
+            self.optimizer_clock = self._first_optimizer
+            self.driver.begin_clock(self.clock())
+
+    def _claim_without_clock(self) -> None:
+        self._claim()
+        self.problem = (
+            "neither a DataLoader nor an optimizer of torch was seen: no step can be told"
+        )
+        self.driver.cannot_tell()
+
+    # ---- checkpoints ----
+
+    @_guarded
+    def save_begins(self) -> None:
+        """A checkpoint is about to be written."""
+        self.saving = True
+        if self.driver is not None:
+            self.driver.save_begins(self.clock())
+
+    @_guarded
+    def save_ends(self) -> None:
+        """It is written, or that failed."""
+        self.saving = False
+        if self.driver is not None:
+            self.driver.save_ends(self.clock())
+
+    def was_there(self, path: str) -> bool:
+        """Whether a file was there before this process began, and so is not the trial's own."""
+        try:
+            return os.stat(path).st_mtime < self.began_unix_s - 1
+        except OSError:
+            return False
+
+    # ---- what is written ----
+
+    def write_seen(self, folder: str | None = None) -> None:
+        """Write `script.json`."""
+        path = os.path.join(folder or self.folder, "script.json")
+        files.write_json(path, describe.script_seen(self))
+
+
+def _may_train(torch: Any, loader: Any) -> bool:
+    """Whether a loader looks like one that is trained on, before any backward pass tells."""
+    if torch is None or not torch.is_grad_enabled():
+        return False
+    sampler = type(getattr(loader, "sampler", None)).__name__
+    inner = type(getattr(getattr(loader, "batch_sampler", None), "sampler", None)).__name__
+    return any("Sequential" not in name and name != "NoneType" for name in (sampler, inner))
+
+
+_observers: dict[int, Observer | None] = {}
+
+
+def the_observer() -> Observer | None:
+    """The observer of this process; None where there is nothing to observe for."""
+    if not _observers:
+        folder = os.environ.get(FOLDER_VARIABLE, "")
+        spec = files.read_json(os.path.join(folder, "spec.json"))
+        known = isinstance(spec, dict) and isinstance(spec.get("workload", {}).get("script"), dict)
+        _observers[0] = Observer(folder, spec) if known else None  # type: ignore[arg-type]
+        if known and hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_forked)
+    return _observers[0]
+
+
+def _forked() -> None:
+    observer = _observers.get(0)
+    if observer is not None:
+        observer.forget()
+        observer.presence.leave()

@@ -1,0 +1,70 @@
+"""What deliveries, backward passes and optimizer steps tell of a training loop.
+
+A step is one batch from the training loader to the next. How many of them belong to one optimizer
+step (gradient accumulation), and how many batches the loop takes ahead, is read from their order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+#: Optimizer steps after which the number of batches between them is believed.
+ENOUGH_GAPS = 3
+#: Backward passes after which a loop without any optimizer is believed to have none.
+ENOUGH_BACKWARDS = 4
+
+
+class Pattern:
+    """Counts the events of the training loader's loop, and says what is regular in them."""
+
+    def __init__(self) -> None:
+        self.batches = self.backwards = self.steps = 0
+        self.ahead: int | None = None
+        self._gaps: deque[int] = deque(maxlen=8)
+        self._batches_at_step: int | None = None
+        self._backwards_at_step = 0
+
+    def delivered(self) -> None:
+        """The loop has one more batch."""
+        self.batches += 1
+
+    def backward(self) -> None:
+        """A backward pass begins."""
+        if self.ahead is None:
+            self.ahead = max(0, self.batches - 1)
+        self.backwards += 1
+
+    def stepped(self) -> None:
+        """An optimizer has made its step."""
+        self.steps += 1
+        if self._batches_at_step is not None and self.batches > self._batches_at_step:
+            self._gaps.append(self.batches - self._batches_at_step)
+        self._batches_at_step = self.batches
+
+    @property
+    def is_known(self) -> bool:
+        """Whether enough was seen to believe `group`."""
+        if self.steps == 0:
+            return self.backwards >= ENOUGH_BACKWARDS
+        return len(self._gaps) >= ENOUGH_GAPS and self._agreed() is not None
+
+    @property
+    def group(self) -> int:
+        """Batches from one optimizer step to the next, 1 where several steps fall on a batch."""
+        agreed = self._agreed()
+        if agreed is not None:
+            return agreed
+        return max(1, self._gaps[-1]) if self._gaps else 1
+
+    def _agreed(self) -> int | None:
+        """The gap that most of the newest have: a step that a scaler skipped makes one longer."""
+        newest = list(self._gaps)[-5:]
+        if not newest:
+            return None
+        common = max(sorted(set(newest)), key=newest.count)
+        return common if newest.count(common) * 2 > len(newest) else None
+
+    @property
+    def steps_per_batch(self) -> float | None:
+        """Optimizer steps a batch; None without any."""
+        return self.steps / self.batches if self.steps and self.batches else None

@@ -1,0 +1,70 @@
+"""Which process of a script writes the progress file, before and after it is known which trains."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from ctrkit.child.script import files
+from ctrkit.core import lifeline
+from ctrkit.core.progress import ProgressWriter, Stage, rank_folder
+
+
+class Owner(NamedTuple):
+    """A process that trains: its rank among those that train together, and the folder it writes to.
+
+    `is_alone`: no other process that is no rank of the same group trains, too. `world` is how many
+    train together.
+    """
+
+    rank: int | None
+    folder: str
+    is_alone: bool
+    world: int = 1
+
+
+class Presence:
+    """The first Python process of a launch shows where it is, until one is known to train."""
+
+    def __init__(self, folder: str, launch: str) -> None:
+        self.launch = launch
+        self._writer: ProgressWriter | None = None
+        if files.is_first(os.path.join(folder, f"root-{launch}.pid")):
+            self._writer = ProgressWriter(os.path.join(folder, "progress.bin"))
+
+    def enter(self, stage: Stage) -> None:
+        """The process is in this stage."""
+        if self._writer is not None and stage > self._writer.stage:
+            self._writer.enter(stage)
+
+    def leave(self) -> None:
+        """This process does not show itself any more: it trains, or it was forked."""
+        self._writer = None
+
+
+def claim_owner(folder: str, launch: str) -> Owner:
+    """This process trains: the folder is its own, or that of its rank."""
+    rank, world = _rank()
+    own = str(rank_folder(Path(folder), rank or 0))
+    os.makedirs(own, exist_ok=True)
+    first = files.is_first(os.path.join(own, f"owner-{launch}.pid"))
+    if not first:
+        own = os.path.join(folder, f"other-{launch}-{os.getpid()}")
+        os.makedirs(own, exist_ok=True)
+    return Owner(rank, own, first, world)
+
+
+def _rank() -> tuple[int | None, int]:
+    """The rank of this process, as torch.distributed or its launcher say; how many there are."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        return int(distributed.get_rank()), int(distributed.get_world_size())
+    rank = lifeline.rank_of_environment()
+    return rank, int(os.environ["WORLD_SIZE"]) if rank is not None else 1
+
+
+def others_that_train(folder: str, launch: str) -> int:
+    """How many processes train beside the first, without being ranks of its group."""
+    return sum(name.startswith(f"other-{launch}-") for name in os.listdir(folder))

@@ -1,0 +1,147 @@
+"""Puts another configuration into a loader at the moment it is asked for an iterator.
+
+What a loader cannot take is refused with the reason, before anything of it is changed.
+"""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ctrkit.child.script.loaders import is_iterable, shares_out
+
+
+class Refused(Exception):
+    """Why a loader cannot take a setting: one sentence."""
+
+
+def put_in(loader: Any, cell: Mapping[str, Any], axes: Iterable[str]) -> None:
+    """Set those axes of the cell on the loader; the others stay as the script has them.
+
+    Raises:
+        Refused: the loader cannot take them; nothing was changed.
+    """
+    axes = set(axes)
+    if getattr(loader, "_iterator", None) is not None and not axes <= {"pin"}:
+        raise Refused("its iterator was made before and is kept (persistent workers)")
+    wanted = _wanted(loader, cell, axes)
+    refuse_unfit(loader, wanted["workers"], wanted["start_method"])
+    _set(loader, wanted)
+
+
+def _wanted(loader: Any, cell: Mapping[str, Any], axes: set) -> dict[str, Any]:  # type: ignore[type-arg]
+    workers = int(cell["workers"]) if "workers" in axes else int(loader.num_workers)
+    context = loader.multiprocessing_context
+    prefetch = loader.prefetch_factor
+    persistent = bool(loader.persistent_workers)
+    if "start_method" in axes:
+        context = cell.get("start_method")
+    if "prefetch" in axes:
+        prefetch = cell.get("prefetch")
+    if "persistent" in axes:
+        persistent = bool(cell.get("persistent"))
+    if not workers:
+        context, prefetch, persistent = None, None, False
+    return {
+        "workers": workers,
+        "start_method": context,
+        "prefetch": (prefetch or 2) if workers else None,
+        "persistent": persistent,
+        "pin": bool(cell.get("pin")) if "pin" in axes else bool(loader.pin_memory),
+        "timeout": loader.timeout if workers else 0,
+    }
+
+
+def _set(loader: Any, wanted: Mapping[str, Any]) -> None:
+    """In the order that the setters of torch accept."""
+    loader.multiprocessing_context = None  # its setter refuses one without workers
+    loader.num_workers = wanted["workers"]
+    if wanted["start_method"] is not None:
+        loader.multiprocessing_context = wanted["start_method"]
+    loader.prefetch_factor = wanted["prefetch"]
+    loader.__dict__["persistent_workers"] = wanted["persistent"]  # its setter refuses any change
+    loader.pin_memory = wanted["pin"]
+    loader.timeout = wanted["timeout"]
+
+
+def refuse_unfit(loader: Any, workers: int, method: Any) -> None:
+    """Whether the loader can be read by so many workers, started this way.
+
+    Raises:
+        Refused: it cannot.
+    """
+    if not workers:
+        return
+    as_written = int(loader.num_workers)
+    repeats = is_iterable(loader) and workers != as_written and workers > 1
+    if repeats and not shares_out(loader.dataset):
+        raise Refused(
+            f"{type(loader.dataset).__qualname__} is iterated and does not ask get_worker_info "
+            f"which part of it a worker has: each of {workers} workers would yield all of its rows"
+        )
+    name = start_method_name(method)
+    if name == "fork":
+        return
+    problem = unpicklable(loader)
+    if problem:
+        raise Refused(f"workers by {name} need to be sent what cannot be pickled: {problem}")
+    if has_main_guard() is False:
+        raise Refused(
+            f"the script starts its work outside of `if __name__ == '__main__':`, so each worker "
+            f"that is started by {name} would run it again"
+        )
+
+
+def start_method_name(method: Any) -> str:
+    """What a DataLoader with this context starts workers by."""
+    if isinstance(method, str):
+        return method
+    import multiprocessing
+
+    return str((method or multiprocessing).get_start_method())
+
+
+def unpicklable(loader: Any) -> str:
+    """What of the loader cannot be sent to a worker, and why; empty where all can."""
+    from ctrkit.child.workloads.pickling import pickling_problem
+
+    for name in ("dataset", "collate_fn", "worker_init_fn"):
+        problem = pickling_problem(name, getattr(loader, name, None))
+        if problem:
+            return problem
+    return ""
+
+
+def has_main_guard() -> bool | None:
+    """Whether the running script works under `if __name__ == "__main__"`; None: cannot be told.
+
+    Asked from a place that runs inside the script's work.
+    """
+    frame: Any = sys._getframe(1)
+    found = None
+    while frame is not None:
+        is_top = frame.f_code.co_name == "<module>"
+        if is_top and frame.f_globals.get("__name__") in ("__main__", "__mp_main__"):
+            found = frame
+        frame = frame.f_back
+    if found is None:
+        return None
+    return _is_guarded(found.f_code.co_filename, found.f_lineno)
+
+
+def _is_guarded(file: str, line: int) -> bool | None:
+    lines: list[str] = linecache.getlines(file)
+    if not lines:
+        return None
+    try:
+        tree = ast.parse("".join(lines))
+    except (SyntaxError, ValueError):
+        return None
+    for node in tree.body:
+        if isinstance(node, ast.If) and node.lineno <= line <= (node.end_lineno or line):
+            names = {part.id for part in ast.walk(node.test) if isinstance(part, ast.Name)}
+            return "__name__" in names
+    return False

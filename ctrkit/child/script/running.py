@@ -1,0 +1,134 @@
+"""Watches a real run: progress, where its seconds go, and each epoch; it changes nothing."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from ctrkit.child.script import files
+from ctrkit.child.script.watch import LoopWatch
+from ctrkit.core.progress import SPENT_FILE, ProgressWriter, Spending, SpentWriter, Stage
+
+if TYPE_CHECKING:
+    from ctrkit.child.script.observer import Observer
+    from ctrkit.child.script.presence import Owner
+
+EPOCHS_FILE = "script-epochs.jsonl"
+_SEEN_EVERY_S = 30.0
+_FIRST_SEEN_STEPS = 8
+_DEVICE_EVERY_S = 10.0
+
+
+class RunWatch(LoopWatch):
+    """Writes what the supervisor reads: a few words of memory a step, a line an epoch."""
+
+    def __init__(self, observer: Observer, owner: Owner) -> None:
+        super().__init__(observer, owner)
+        self.progress = ProgressWriter(os.path.join(owner.folder, "progress.bin"))
+        self.spent = SpentWriter(os.path.join(owner.folder, SPENT_FILE))
+        self._steps_in_batch = self._steps_in_last = 0
+        self._seen_s = self._device_s = 0.0
+        self._steps, self._wait_s = 0, 0.0
+        self._epoch: dict[str, Any] = {}
+        self._saved_s = 0.0
+        observer.write_seen(owner.folder)
+
+    def epoch_begins(self, at_s: float) -> None:
+        self._write_epoch()
+        self.progress.enter(Stage.FIRST_BATCH, epoch=self.epoch, steps=self.batches or 0)
+        self._epoch = {
+            "epoch": self.epoch, "batches": 0, "rows": 0, "began_s": at_s, "ended_s": None,
+            "validation_s": 0.0, "checkpoint_s": 0.0,
+        }  # fmt: skip
+
+    def batch_taken(self, asked_s: float, delivered_s: float, rows: int) -> None:
+        self._wait_s = delivered_s - asked_s
+        self._steps_in_last, self._steps_in_batch = self._steps_in_batch, 0
+        self.spent.enter(Spending.COMPUTE)
+        self.progress.enter(Stage.STEP)
+
+    def asked(self, now_s: float) -> None:
+        super().asked(now_s)
+        self.spent.enter(Spending.DATA_WAIT)
+
+    def step_over(self, done_s: float, rows: int) -> None:
+        self._steps += 1
+        rows *= self.owner.world
+        self._epoch["batches"] += 1
+        self._epoch["rows"] += rows
+        self.progress.step(self.step, rows=rows, wait_s=self._wait_s)
+        self.spent.step(rows)
+        early = self._steps == _FIRST_SEEN_STEPS or (self._looked and not self._told)
+        if early or done_s - self._seen_s >= _SEEN_EVERY_S:
+            self._seen_s, self._told = done_s, self._looked
+            self.observer.write_seen(self.owner.folder)
+        if self.observer.device == "cuda" and done_s - self._device_s >= _DEVICE_EVERY_S:
+            self._device_s = done_s
+            self.spent.device(int(self.observer.torch.cuda.max_memory_allocated()))
+
+    _told = False
+
+    def backward_begins(self, now_s: float, tensors: Any) -> None:
+        super().backward_begins(now_s, tensors)
+        self.spent.enter(Spending.COMPUTE)
+
+    def step_begins(self, now_s: float) -> None:
+        self.spent.enter(Spending.OPTIMIZER)
+
+    def step_ends(self, now_s: float) -> None:
+        """After as many optimizer steps as the batch before had, what follows is no computing."""
+        self._steps_in_batch += 1
+        last = self._steps_in_batch >= max(1, self._steps_in_last)
+        self.spent.enter(Spending.LOGGING if last else Spending.COMPUTE)
+
+    def epoch_over(self, asked_s: float, ended_s: float) -> None:
+        self.progress.enter(Stage.EPOCH_BOUNDARY)
+        self.spent.enter(Spending.LOGGING)
+        self._epoch["ended_s"] = ended_s
+        self.observer.write_seen(self.owner.folder)
+
+    def validation_begins(self, at_s: float) -> None:
+        self.progress.enter(Stage.VALIDATION)
+        self.spent.enter(Spending.VALIDATION)
+
+    def validation_batch(self, number: int, seconds: float) -> None:
+        self.progress.enter(Stage.VALIDATION)
+
+    def validation_ends(self, began_s: float, at_s: float) -> None:
+        if self._epoch:
+            self._epoch["validation_s"] += at_s - began_s
+        self.progress.enter(Stage.STEP)
+        self.spent.enter(Spending.DATA_WAIT)
+
+    def checkpoint_begins(self, at_s: float) -> None:
+        self._before, self._saved_s = self.progress.stage, at_s
+        self.progress.enter(Stage.CHECKPOINT)
+        self.spent.enter(Spending.CHECKPOINT)
+
+    def checkpoint_ends(self, at_s: float) -> None:
+        if self._epoch:
+            self._epoch["checkpoint_s"] += at_s - self._saved_s
+        self.progress.enter(self._before)
+        validating = self._before is Stage.VALIDATION
+        self.spent.enter(Spending.VALIDATION if validating else Spending.LOGGING)
+
+    _before = Stage.STEP
+
+    def _write_epoch(self) -> None:
+        """The line of an epoch is written once its validation and its checkpoint are over."""
+        if self._epoch and self._epoch["batches"]:
+            files.append_line(os.path.join(self.owner.folder, EPOCHS_FILE), self._epoch)
+        self._epoch = {}
+
+    def script_ends(self, crashed: bool) -> None:
+        """The script is over: nothing of torch is called any more."""
+        if not crashed:
+            now_s = self.observer.clock()
+            self._end_others(now_s)
+            if self._epoch.get("ended_s") is None and self._epoch:
+                self._end_epoch(now_s, now_s)
+        self._write_epoch()
+        self.spent.enter(Spending.SHUTDOWN)
+        if not crashed:
+            self.progress.enter(Stage.SHUTDOWN)
+        self.observer.write_seen(self.owner.folder)

@@ -1,0 +1,338 @@
+"""A trial of a script: its own loop feeds the recorder, until the recorder has enough."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ctrkit.child.recorder import OVER, THROUGHPUT, Recorder, Surroundings
+from ctrkit.child.script import files
+from ctrkit.child.script.cpu import family_cpu_s
+from ctrkit.child.script.ending import CommonEnd, leave
+from ctrkit.child.script.hashes import cloned
+from ctrkit.child.script.loaders import HASHED_BATCHES, Seen
+from ctrkit.child.script.presence import claim_owner
+from ctrkit.child.script.watch import LoopWatch
+from ctrkit.core.progress import ProgressWriter, Stage
+
+if TYPE_CHECKING:
+    from ctrkit.child.script.observer import Observer
+    from ctrkit.child.script.presence import Owner
+
+#: Losses that are kept, of the first backward passes.
+_LOSSES = 200
+#: Seconds that a trial goes on, at most, to reach what comes after its window.
+_GO_ON_S = 15.0
+
+
+class _Plan:
+    """The window plan of the spec, as attributes."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.__dict__.update(values)
+
+    window_s = 10.0
+    min_steps, max_steps, boundary, boundary_steps = 3, 2000, True, 2
+    validation_batches, checkpoints = 20, 2
+
+
+class TrialWatch(LoopWatch, Surroundings):
+    """Measures a window of steps, and what follows it if that is near; then ends the script."""
+
+    def __init__(self, observer: Observer, owner: Owner) -> None:
+        super().__init__(observer, owner)
+        self.launched_s = float(observer.spec["spawned_at_s"])
+        self.plan = _Plan(observer.spec["windows"])
+        self.progress = ProgressWriter(os.path.join(owner.folder, "progress.bin"))
+        self.recorder = Recorder(
+            observer.kind, self.plan, self.progress, self._now_s, self._save, self
+        )
+        rank = owner.rank or 0
+        self._end = CommonEnd(observer.folder, observer.presence.launch, rank, owner.world)
+        self._steps, self._served, self._left_out_s = 0, 0, 0.0
+        self._losses: list[Any] = []
+        self._backward_s: list[tuple[float, float]] = []
+        self._optimizer_end_s, self._optimizer_steps = 0.0, 0
+
+    def _now_s(self) -> float:
+        return self._time(self.observer.clock())
+
+    def _time(self, at_s: float) -> float:
+        """Seconds since the launch, without what only serving cached batches took."""
+        return at_s - self.launched_s - self._left_out_s
+
+    def _save(self, recorder: Recorder) -> None:
+        path = os.path.join(self.owner.folder, "measurement.json")
+        files.write_json(path, recorder.measurement())
+
+    # ---- what the recorder asks ----
+
+    def synchronize(self) -> None:
+        torch, device = self.observer.torch, self.observer.device
+        if device in ("cuda", "mps", "xpu"):
+            getattr(torch, device).synchronize()
+
+    def cpu_s(self) -> float | None:
+        return family_cpu_s()
+
+    def is_warm(self) -> bool:
+        self.recorder.group = self.observer.pattern.group
+        return self.observer.pattern.is_known or bool(self.observer.optimizer_clock)
+
+    def at_window_end(self) -> Mapping[str, Any]:
+        losses = [float(loss) for loss in self._losses if loss.numel() == 1]
+        return {"losses": losses, "notes": list(self.observer.notes)}
+
+    # ---- steps ----
+
+    def epoch_begins(self, at_s: float) -> None:
+        recorder, train = self.recorder, self.observer.train
+        began_s = self._time(at_s)
+        if self.epoch == 1:
+            if train is not None:
+                train.first_pass_s = at_s
+            recorder.warmup_steps = self._warmup_steps(train)
+            recorder.note(startup_s=began_s, sizes=self._sizes())
+        if self.epoch <= 2:
+            recorder.begin_epoch(self.epoch, self.batches, began_s)
+
+    def _warmup_steps(self, train: Seen | None) -> int:
+        """Batches that were made before anybody waited for them, whole groups, and marked ones."""
+        loader = train.loader() if train is not None else None
+        if loader is None:
+            return 2
+        queued = int(loader.num_workers) * int(loader.prefetch_factor or 0)
+        return max(1, queued, HASHED_BATCHES if loader.num_workers else 2)
+
+    def _sizes(self) -> dict[str, Any]:
+        """A `RunSizes`: what is known before a batch; epochs are told by what was seen."""
+        return {"epochs": 1, "train_batches": self.batches}
+
+    def batch_taken(self, asked_s: float, delivered_s: float, rows: int) -> None:
+        if self.epoch > 2:
+            return
+        self.recorder.group = self.observer.pattern.group
+        self.recorder.delivered(
+            self._time(asked_s), self._time(delivered_s), self._made(asked_s, delivered_s)
+        )
+        self._backward_s.clear()
+        self._optimizer_steps = 0
+
+    def _made(self, asked_s: float, delivered_s: float) -> dict[str, float]:
+        """Stamps of a batch that this very process made."""
+        stamps = sys.modules.get("ctrkit.child.training.stamps")
+        at_s = stamps.last_collate_s() if stamps is not None else 0.0
+        if not asked_s <= at_s <= delivered_s:
+            return {}
+        return {
+            "fetch_start_s": self._time(asked_s), "fetch_end_s": self._time(at_s),
+            "collate_end_s": self._time(delivered_s),
+        }  # fmt: skip
+
+    def step_over(self, done_s: float, rows: int) -> None:
+        self._steps += 1
+        if self.epoch <= 2:
+            at_s = self._time(done_s)
+            if self.recorder.window == THROUGHPUT:
+                self._note_stages(done_s)
+            self.recorder.step_done(at_s, rows * self.owner.world)
+        if (self.epoch == 1 and self.recorder.window == OVER and not self._goes_on()) or (
+            self.epoch >= 2 and self.recorder.window == OVER
+        ):
+            self._end.wish(self._steps)
+        if self._end.is_reached(self._steps):
+            self.finish()
+
+    def _goes_on(self) -> bool:
+        """Whether the end of the epoch is near enough to measure what follows it."""
+        recorder = self.recorder
+        if not self.plan.boundary or self.batches is None or self.observer.kind != "full":
+            return False
+        steps = recorder.fields.get("throughput_steps") or 0
+        if not steps:
+            return False
+        step_s = recorder.fields["throughput_s"] / steps
+        return bool((self.batches - self.step) * step_s <= _GO_ON_S)
+
+    def _note_stages(self, done_s: float) -> None:
+        """On the CPU, of a plain step: one backward pass and at most one optimizer step."""
+        plain = len(self._backward_s) == 1 and self._optimizer_steps <= 1
+        if self.observer.device != "cpu" or not plain or self.observer.optimizer_clock:
+            return
+        began_s, ended_s = self._backward_s[0]
+        delivered_s = self.recorder.delivered_s + self.launched_s + self._left_out_s
+        stages = {"forward": [began_s - delivered_s], "backward": [ended_s - began_s]}
+        if self._optimizer_steps:
+            stages["optimizer"] = [self._optimizer_end_s - ended_s]
+        self.recorder.add_stages(stages)
+
+    def backward_begins(self, now_s: float, tensors: Any) -> None:
+        super().backward_begins(now_s, tensors)
+        self._backward_s.append((now_s, now_s))
+        if len(self._losses) < _LOSSES and hasattr(tensors, "detach"):
+            self._losses.append(tensors.detach())
+
+    def backward_ends(self, now_s: float) -> None:
+        if self._backward_s:
+            self._backward_s[-1] = (self._backward_s[-1][0], now_s)
+
+    def step_ends(self, now_s: float) -> None:
+        self._optimizer_end_s = now_s
+        self._optimizer_steps += 1
+
+    def step_interrupted(self) -> None:
+        self.recorder.interrupted()
+
+    def length_is_wrong(self) -> None:
+        self.recorder.know_batches(None)
+        self.recorder.note(sizes=self._sizes())
+
+    def leave_out(self, seconds: float) -> None:
+        self.recorder.left_out_s += seconds
+
+    def observation_failed(self) -> None:
+        self._say_error("crashed", "the observer failed in this script: see observer-trouble.txt")
+        leave(1)
+
+    # ---- around the epoch ----
+
+    def epoch_over(self, asked_s: float, ended_s: float) -> None:
+        if self.epoch > 2:
+            return
+        self.recorder.epoch_ended(self._time(asked_s), self._time(ended_s))
+        self.progress.enter(Stage.EPOCH_BOUNDARY)
+        if self.epoch == 1:
+            self._complete_stamps()
+            self.recorder.note(teardown_s=ended_s - asked_s, complete=True)
+        if self.epoch == 2 or not self.plan.boundary or self.observer.kind != "full":
+            self.finish()
+
+    def validation_begins(self, at_s: float) -> None:
+        self.progress.enter(Stage.VALIDATION)
+
+    def validation_batch(self, number: int, seconds: float) -> None:
+        recorder = self.recorder
+        if number == 0:
+            recorder.fields.setdefault("validation_restart_s", seconds)
+        elif len(recorder.validation_batch_s) < self.plan.validation_batches:
+            recorder.validation_batch_s.append(seconds)
+        self.progress.step(number)
+
+    def validation_ends(self, began_s: float, at_s: float) -> None:
+        self.recorder.save()
+        self.progress.enter(Stage.STEP)
+
+    def checkpoint_begins(self, at_s: float) -> None:
+        self._stage_before = self.progress.stage
+        self.progress.enter(Stage.CHECKPOINT)
+
+    def checkpoint_ends(self, at_s: float) -> None:
+        self.progress.enter(self._stage_before)
+
+    def checkpoint_over(self, seconds: float) -> None:
+        if len(self.recorder.checkpoint_s) < self.plan.checkpoints:
+            self.recorder.checkpoint_s.append(seconds)
+
+    _stage_before = Stage.STEP
+
+    # ---- the step alone ----
+
+    def serve(self, seen: Seen, now_s: float) -> tuple[Any] | None:
+        if self.observer.kind != "compute" or not seen.has_kept_enough:
+            return None
+        if self.batches is not None and self.step >= self.batches:
+            return None  # its own iterator says that the epoch is over, or the trial has ended
+        batch = cloned(seen.kept[self._served % len(seen.kept)])
+        self._served += 1
+        seen.in_pass += 1
+        after_s = self.observer.clock()
+        self._left_out_s += after_s - now_s
+        self.observer.pattern.delivered()
+        self.observer.newest = seen
+        self.delivered(after_s, after_s, seen.rows_of(batch))
+        return (batch,)
+
+    # ---- the end ----
+
+    def begin_clock(self, now_s: float) -> None:
+        if self.observer.kind in ("compute", "loader"):
+            self._say_error("refused", "the script uses no DataLoader: there is nothing to vary")
+            leave(1)
+        super().begin_clock(now_s)
+
+    def cannot_tell(self) -> None:
+        self._say_error("setup-failed", self.observer.problem)
+        self.observer.write_seen(self.owner.folder)
+        leave(1)
+
+    def script_ends(self, crashed: bool) -> None:
+        """A script may be over before the window: then that is all there is to measure."""
+        if crashed:
+            return
+        self._end_others(self.observer.clock())
+        if self.recorder.window == THROUGHPUT and self.in_epoch:
+            self._end_epoch(self.observer.clock(), self.observer.clock())
+        self._write(complete=bool(self.recorder.fields.get("throughput_steps")))
+
+    def finish(self) -> None:
+        """All is measured: it is written, and the process ends here."""
+        self.progress.enter(Stage.SHUTDOWN)
+        self._end_checkpoint()
+        self._complete_stamps()
+        self._write(complete=True)
+        self.progress.enter(Stage.DONE)
+        leave()
+
+    def _write(self, complete: bool) -> None:
+        observer = self.observer
+        if observer.problem:
+            self._say_error("setup-failed", observer.problem)
+        sizes = self._sizes()
+        if self.length is not None and self.length.epochs:
+            sizes["epochs"] = self.length.epochs
+        self.recorder.note(
+            sizes=sizes, notes=list(observer.notes), complete=complete,
+            peak_device_bytes=self._peak_bytes(),
+        )  # fmt: skip
+        observer.write_seen(self.owner.folder)
+
+    def _peak_bytes(self) -> int | None:
+        if self.observer.device != "cuda":
+            return None
+        return int(self.observer.torch.cuda.max_memory_allocated())
+
+    def _say_error(self, verdict: str, message: str) -> None:
+        self.recorder.note(error=error_of(verdict, self.progress.stage, message))
+
+    def _complete_stamps(self) -> None:
+        """Add what the workers kept of the first epoch's batches."""
+        from ctrkit.child.training.stamps import fill_in, matched, read_rings
+
+        train, stamps = self.observer.train, self.recorder.stamps
+        if train is None or self.observer.kind == "compute" or self._stamped:
+            return
+        self._stamped = True
+        count = stamps.epoch.count(1)
+        delivered_s = [at_s + self.launched_s for at_s in stamps.delivered_s[:count]]
+        if not count or train.first_pass_s is None or not train.worker_pids:
+            return
+        made = read_rings(self.observer.folder, train.first_pass_s, train.worker_pids)
+        fill_in(stamps, 0, matched(made, delivered_s), self.launched_s)
+
+    _stamped = False
+
+
+def error_of(verdict: str, stage: Stage, message: str) -> dict[str, Any]:
+    """A `records.ChildError` as plain values."""
+    return {"verdict": verdict, "stage": stage.label, "message": message, "traceback": message}
+
+
+def end_refused(observer: Observer, reason: str) -> None:
+    """A trial whose loader cannot take the cell: said, and ended before anything is started."""
+    owner = claim_owner(observer.folder, observer.presence.launch)
+    path = os.path.join(owner.folder, "measurement.json")
+    error = error_of("refused", Stage.FIRST_BATCH, reason)
+    files.write_json(path, {"kind": observer.kind, "error": error})
+    leave(1)

@@ -1,0 +1,21 @@
+"""Where the observer notes its own errors: never on the script's terminal, never raised into it."""
+
+from __future__ import annotations
+
+import os
+import traceback
+
+from ctrkit.core.lifeline import FOLDER_VARIABLE
+
+
+def note_trouble(what: str, error: BaseException) -> None:
+    """Append an error to `observer-trouble.txt` in the child's folder; never raises."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder is None:
+        return
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    try:
+        with open(os.path.join(folder, "observer-trouble.txt"), "a", encoding="utf-8") as file:
+            file.write(f"pid {os.getpid()}: {what}\n{text}\n")
+    except OSError:
+        return

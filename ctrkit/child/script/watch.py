@@ -1,0 +1,303 @@
+"""Follows the loop that trains: steps, ends of epochs, validation and checkpoints in between.
+
+An epoch ends in three ways: its iterator has no more, the loader is asked for another one, or only
+the count tells, where a loader goes on for ever. Validation is what happens from the moment that
+another loader is asked for an iterator until the training loader is asked again.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ctrkit.child.script.epochs import Length, frames_from, run_length
+from ctrkit.child.script.loaders import Seen, is_iterable
+from ctrkit.child.script.put_in import has_main_guard
+from ctrkit.child.script.trouble import note_trouble
+
+if TYPE_CHECKING:
+    from ctrkit.child.script.observer import Observer
+    from ctrkit.child.script.presence import Owner
+
+#: Backward passes after which the loops around them are looked at.
+_LOOK_AT = 3
+_LOOK_AT_LATEST = 64
+
+
+class LoopWatch:
+    """Turns events of the training loop into steps and epochs; subclasses are told of those.
+
+    All times are seconds of `time.monotonic()`.
+    """
+
+    def __init__(self, observer: Observer, owner: Owner) -> None:
+        self.observer, self.owner = observer, owner
+        self.length: Length | None = None
+        self.main_guard: bool | None = None
+        self.epoch_batches: int | None = None
+        self.devices: list[str] = []
+        self.epoch = self.step = 0
+        self.batches: int | None = None
+        self.in_epoch = False
+        self._open: int | None = None  # rows of the step under way
+        self._open_until: float | None = None  # something else has begun since
+        self._validating_since: float | None = None
+        self._other_asked_s: float | None = None
+        self._validated = 0
+        self._saved: tuple[float, float] | None = None  # of the checkpoint under way
+        self._looked = False
+
+    # ---- told to subclasses ----
+
+    def epoch_begins(self, at_s: float) -> None:
+        """An epoch's iterator was asked for at that moment."""
+
+    def batch_taken(self, asked_s: float, delivered_s: float, rows: int) -> None:
+        """The loop has its next batch."""
+
+    def step_over(self, done_s: float, rows: int) -> None:
+        """It asks for another one, or turns to something else."""
+
+    def step_interrupted(self) -> None:
+        """The step under way also validates or saves."""
+
+    def epoch_over(self, asked_s: float, ended_s: float) -> None:
+        """There is no more batch in this epoch."""
+
+    def validation_begins(self, at_s: float) -> None:
+        """Another loader is asked for an iterator."""
+
+    def validation_batch(self, number: int, seconds: float) -> None:
+        """A batch of validation took so long; number 0 is the time to the first."""
+
+    def validation_ends(self, began_s: float, at_s: float) -> None:
+        """The training loader is asked again."""
+
+    def checkpoint_begins(self, at_s: float) -> None:
+        """A file is being saved."""
+
+    def checkpoint_ends(self, at_s: float) -> None:
+        """It is saved."""
+
+    def checkpoint_over(self, seconds: float) -> None:
+        """All files of a checkpoint are saved."""
+
+    # ---- the training loader ----
+
+    def pass_asked(self, now_s: float, was_training: bool) -> None:
+        """The training loader is asked for an iterator, which may or may not be trained on."""
+        self._end_others(now_s)
+        if was_training and self.in_epoch:
+            self._end_epoch(self._open_until or now_s, now_s)
+
+    def begin_pass(self, seen: Seen) -> None:
+        """Its newest iterator is trained on."""
+        self._drop_others()
+        self.step, self.batches = 0, seen.length
+        self.epoch += 1
+        self.in_epoch, self._open, self._open_until = True, None, None
+        self.epoch_begins(seen.iterator_asked_s)
+
+    def asked(self, now_s: float) -> None:
+        """The loop asks for its next batch."""
+        self._end_step(now_s)
+        self._end_others(now_s)
+        for other in self.observer.loaders.all:
+            other.companion = other.companion + 1 if other.since_train == 1 else 0
+            other.since_train = 0
+
+    def delivered(self, asked_s: float, delivered_s: float, rows: int) -> None:
+        """The loop has its next batch."""
+        if not self.in_epoch or (self.batches is not None and self.step >= self.batches):
+            self._go_round(asked_s)
+        self._open, self._open_until = rows, None
+        self.batch_taken(asked_s, delivered_s, rows)
+
+    def _go_round(self, asked_s: float) -> None:
+        """More batches than the epoch has, from one iterator: it is endless, or `len` lies."""
+        train = self.observer.train
+        loader = train.loader() if train is not None else None
+        if self.in_epoch and loader is not None and is_iterable(loader):
+            self.observer.note(f"the loader has more batches than its len() of {self.batches} says")
+            self.batches = train.length = None  # type: ignore[union-attr]
+            self.length_is_wrong()
+            return
+        if self.in_epoch:
+            self._end_epoch(asked_s, asked_s)
+        self.step = 0
+        self.epoch += 1
+        self.in_epoch = True
+        self.epoch_begins(asked_s)
+
+    def length_is_wrong(self) -> None:
+        """The loader has said another length than it has."""
+
+    def epoch_ended(self, asked_s: float, ended_s: float) -> None:
+        """The loop asked for a batch and there was none."""
+        self._end_epoch(asked_s, ended_s)
+
+    def _end_step(self, done_s: float) -> None:
+        if self._open is None:
+            return
+        rows, self._open = self._open, None
+        self.step += 1
+        self.step_over(done_s, rows)
+
+    def _end_epoch(self, asked_s: float, ended_s: float) -> None:
+        self._end_step(asked_s)
+        if not self.in_epoch:
+            return
+        self.in_epoch = False
+        if self.epoch_batches is None:
+            self.epoch_batches = self.step
+        self.epoch_over(asked_s, ended_s)
+
+    # ---- everything else that the loop does ----
+
+    def other_iterator_asked(self, now_s: float) -> None:
+        """Another loader, or the training loader without training, is asked for an iterator."""
+        if self._validating_since is None:
+            self._turn_to_something_else(now_s)
+            self._validating_since = now_s
+            self._validated = 0
+            self._end_checkpoint()
+            self.validation_begins(now_s)
+        self._other_asked_s = now_s
+
+    def _turn_to_something_else(self, now_s: float) -> None:
+        """The step under way is over, if it was the epoch's last; else it is none to measure."""
+        if not self.in_epoch or self._open is None:
+            return
+        if self.batches is not None and self.step + 1 == self.batches:
+            self._end_epoch(now_s, now_s)
+            return
+        self._open_until = self._open_until or now_s
+        self.step_interrupted()
+
+    def other_asked(self, seen: Seen, now_s: float) -> None:
+        """A loader that is not trained on is asked for a batch."""
+        seen.since_train += 1
+        if seen.companion >= 2 and self._validating_since is None:
+            return
+        if self._validating_since is None and seen.since_train >= 2:
+            self._turn_to_something_else(now_s)
+            self._validating_since, self._validated = now_s, 0
+            self.validation_begins(now_s)
+        self._end_validation_batch(now_s)
+
+    def other_delivered(self, seen: Seen, now_s: float) -> None:
+        """It has delivered."""
+        if self._validating_since is None:
+            return
+        if self._validated == 0:
+            self.validation_batch(0, now_s - self._validating_since)
+            self._other_asked_s = now_s  # the first batch's own time begins once it is there
+        self._validated += 1
+
+    def other_ended(self, asked_s: float) -> None:
+        """It has no more: asking for one more ended its last batch."""
+
+    def _end_validation_batch(self, now_s: float) -> None:
+        if self._validating_since is None:
+            return
+        if self._validated and self._other_asked_s is not None:
+            self.validation_batch(self._validated, now_s - self._other_asked_s)
+        self._other_asked_s = now_s
+
+    def _end_others(self, now_s: float) -> None:
+        """The training loader is asked: validation and checkpoint are over."""
+        self._end_checkpoint()
+        if self._validating_since is not None:
+            began_s, self._validating_since = self._validating_since, None
+            self.validation_ends(began_s, now_s)
+
+    def _drop_others(self) -> None:
+        """What looked like validation were the first batches of an epoch."""
+        self._end_checkpoint()
+        self._validating_since = None
+
+    def save_begins(self, now_s: float) -> None:
+        """A file is being saved."""
+        self._turn_to_something_else(now_s)
+        self._saved = (self._saved[0] if self._saved else now_s, now_s)
+        self.checkpoint_begins(now_s)
+
+    def save_ends(self, now_s: float) -> None:
+        """It is saved; what follows without a step in between belongs to the same checkpoint."""
+        if self._saved is not None:
+            self._saved = (self._saved[0], now_s)
+        self.checkpoint_ends(now_s)
+
+    def _end_checkpoint(self) -> None:
+        if self._saved is not None:
+            (began_s, ended_s), self._saved = self._saved, None
+            self.checkpoint_over(ended_s - began_s)
+
+    # ---- inside a step ----
+
+    def backward_begins(self, now_s: float, tensors: Any) -> None:
+        """A backward pass on a batch of the training loader."""
+        pattern = self.observer.pattern
+        if self._looked or pattern.backwards < _LOOK_AT:
+            return
+        if pattern.is_known or pattern.backwards >= _LOOK_AT_LATEST:
+            self._look_around()
+
+    def backward_ends(self, now_s: float) -> None:
+        """It is over."""
+
+    def step_begins(self, now_s: float) -> None:
+        """An optimizer begins its step."""
+
+    def step_ends(self, now_s: float) -> None:
+        """It is over."""
+
+    def _look_around(self) -> None:
+        """Once, from inside the loop: what its source says of the run's length."""
+        self._looked = True
+        train, pattern = self.observer.train, self.observer.pattern
+        try:
+            self.main_guard = has_main_guard()
+            per_step = round(pattern.backwards / pattern.steps) if pattern.steps else 1
+            self.length = run_length(
+                frames_from(sys._getframe(1)),
+                train.loader() if train is not None else None,
+                train.length if train is not None else None,
+                per_step,
+            )
+        except Exception as error:
+            note_trouble("the loops could not be read", error)
+
+    # ---- for trials and runs ----
+
+    def serve(self, seen: Seen, now_s: float) -> tuple[Any] | None:
+        """A batch in place of the loader's, in a tuple; None to let the loader deliver."""
+        return None
+
+    def leave_out(self, seconds: float) -> None:
+        """The observer itself took so long."""
+
+    def begin_clock(self, now_s: float) -> None:
+        """There is no loader: the steps of one optimizer are the steps."""
+        self.epoch, self.in_epoch = 1, True
+        self.epoch_begins(now_s)
+        self.batch_taken(now_s, now_s, 0)
+        self._open = 0
+
+    def clock_ticked(self, now_s: float) -> None:
+        """That optimizer has made a step."""
+        if not self._looked and self.observer.pattern.steps >= _LOOK_AT:
+            self._look_around()
+        self._end_step(now_s)
+        self._end_others(now_s)
+        self._open, self._open_until = 0, None
+        self.batch_taken(now_s, now_s, 0)
+
+    def cannot_tell(self) -> None:
+        """Nothing tells what a step is."""
+
+    def observation_failed(self) -> None:
+        """The observer has stopped."""
+
+    def script_ends(self, crashed: bool) -> None:
+        """The process ends by itself."""
