@@ -28,6 +28,7 @@ from ctrkit.core.progress import ProgressWriter, Stage, rank_folder
 from ctrkit.core.records import ChildError, Inspection, Measurement, WorkerExit
 from ctrkit.core.registry import is_file_target
 from ctrkit.core.runs import load_measurement, save_measurement
+from ctrkit.core.stacks_signal import arm_stacks
 
 if TYPE_CHECKING:
     from ctrkit.child.training.distributed import Ranks
@@ -65,7 +66,7 @@ def _main_of(arguments: list[str]) -> int:
 def _main(spec: ChildSpec, path: str, group: RankGroup | None = None) -> int:
     folder = Path(spec.folder)
     lifeline.end_with_supervisor()
-    lifeline.arm_stacks(folder)
+    arm_stacks(folder)
     rank = lifeline.rank_of_environment()
     if spec.cell.nproc > 1 and spec.kind not in ("inspect", "examine"):
         if rank is None:

@@ -93,9 +93,9 @@ def install(modules: UserModules) -> None:
 
 
 def install_from_environment() -> None:
-    """Do what the process that started this one did; nothing where it did nothing."""
+    """Where multiprocessing started this process: do what its parent did, if that did anything."""
     told = os.environ.get(VARIABLE)
-    if told and not any(isinstance(one, UserFinder) for one in sys.meta_path):
+    if told and _is_started_by_multiprocessing():
         values = json.loads(told)
         install(
             UserModules(
@@ -107,6 +107,6 @@ def install_from_environment() -> None:
         )
 
 
-def is_started_by_multiprocessing() -> bool:
-    """Whether this process is a spawned one, a forkserver or a resource tracker."""
+def _is_started_by_multiprocessing() -> bool:
+    """Whether it is a spawned one, a forkserver or a resource tracker."""
     return any(word.startswith("from multiprocessing.") for word in sys.orig_argv)

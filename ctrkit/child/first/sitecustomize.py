@@ -15,14 +15,14 @@ import sys
 
 def _arm() -> None:
     try:
-        from ctrkit.core import lifeline, stops
+        from ctrkit.core import lifeline, stacks_signal, stops
     except ImportError:  # another Python, started by the user's code
         return
     stops.note_stops()
     folder = os.environ.get(lifeline.FOLDER_VARIABLE)
     if folder:
         try:
-            lifeline.arm_stacks(folder)
+            stacks_signal.arm_stacks(folder)
         except (OSError, ValueError, RuntimeError):
             return  # a process that cannot be armed runs all the same; it is never signalled
 
@@ -34,8 +34,7 @@ def _find_user_modules() -> None:
         from ctrkit.core import user_modules
     except ImportError:
         return
-    if user_modules.is_started_by_multiprocessing():
-        user_modules.install_from_environment()
+    user_modules.install_from_environment()
 
 
 def _observe() -> None:

@@ -32,8 +32,9 @@ from ctrkit.child.training.stamps import (
     wanted,
 )
 from ctrkit.core import stops
-from ctrkit.core.lifeline import FOLDER_VARIABLE, keep_crashes, stacks_path
+from ctrkit.core.lifeline import FOLDER_VARIABLE
 from ctrkit.core.progress import WorkerStage, WorkerWriter, read_workers, worker_path
+from ctrkit.core.stacks_signal import keep_crashes, stacks_path
 
 if TYPE_CHECKING:
     from ctrkit.core.records import WorkerExit

@@ -15,9 +15,9 @@ import msgspec
 import psutil
 
 from ctrkit.core.files import write_atomically, write_json
-from ctrkit.core.lifeline import STACKS_SIGNAL, stacks_path
 from ctrkit.core.progress import Progress, read_workers
 from ctrkit.core.records import WorkerExit
+from ctrkit.core.stacks_signal import listened_signal, stacks_path
 from ctrkit.supervise.explain import passive
 from ctrkit.supervise.explain.causes import Cause, explain
 from ctrkit.supervise.explain.scene import Process, Scene, place_of
@@ -250,10 +250,10 @@ def _dump_all(
         files = {}
         for one in looked:
             with suppress(OSError):
-                if _may_signal(one, child_folder):
+                if (number := _signal_for(one, child_folder)) is not None:
                     file = stack.enter_context(open(stacks_path(child_folder, one.pid), "rb"))
                     file.seek(0, os.SEEK_END)
-                    os.kill(one.pid, STACKS_SIGNAL)
+                    os.kill(one.pid, number)
                     if then is not None:
                         os.kill(one.pid, then)
                     files[one.pid] = file
@@ -274,9 +274,12 @@ def _dump_stopped(looked: Sequence[Process], child_folder: Path) -> dict[int, st
     """Ask stopped processes too: they go on for the moment that it takes, then stop again.
 
     Only after all else: it may end the hang. The signal for the stacks is served first, so they
-    show where it stood.
+    show where it stood. Who handles SIGCONT is left alone: that handler is the user's.
     """
-    stopped = [one for one in looked if one.status == psutil.STATUS_STOPPED]
+    stopped = [
+        one for one in looked
+        if one.status == psutil.STATUS_STOPPED and not passive.catches(one.pid, signal.SIGCONT)
+    ]  # fmt: skip
     awake = [replace(one, status=psutil.STATUS_SLEEPING) for one in stopped]
     try:
         return _dump_all(awake, child_folder, then=signal.SIGCONT) if stopped else {}
@@ -286,10 +289,13 @@ def _dump_stopped(looked: Sequence[Process], child_folder: Path) -> dict[int, st
                 os.kill(one.pid, signal.SIGSTOP)
 
 
-def _may_signal(process: Process, child_folder: Path) -> bool:
-    """Whether it runs, has armed and catches STACKS_SIGNAL: others would die of it."""
+def _signal_for(process: Process, child_folder: Path) -> int | None:
+    """The signal that asks it for its stacks, None where it must not be sent one."""
     if process.is_stopped or process.is_dead:
-        return False
-    if not stacks_path(child_folder, process.pid).exists():
-        return False
-    return passive.catches(process.pid, STACKS_SIGNAL) is not False
+        return None
+    if any(wait.syscall == "rt_sigtimedwait" for wait in process.waits):
+        return None  # a `sigwait` of the user's, which may take it for its own
+    number = listened_signal(child_folder, process.pid)
+    if number is None or passive.catches(process.pid, number) is False:
+        return None
+    return number

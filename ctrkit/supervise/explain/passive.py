@@ -21,6 +21,7 @@ from ctrkit.supervise.sampler import TreeSampler
 
 _PAUSE_S = 0.3  # between two looks: what burned, who woke
 _MAX_WORD, _MAX_WORDS, _MAX_THREADS, _MAX_PROCESSES = 200, 12, 64, 64
+_MASKS = ("SigCgt", "SigIgn", "SigBlk")
 _EXIT_CODE_FIELD = 52  # of /proc/PID/stat, counted from 1
 _LINUX = sys.platform.startswith("linux")
 
@@ -114,15 +115,20 @@ def limits_of(pid: int) -> dict[str, int]:
 
 
 def catches(pid: int, number: int) -> bool | None:
-    """Whether a Linux process catches a signal; None where that cannot be told."""
+    """Whether a signal would run a handler of a Linux process; None where that cannot be told.
+
+    One that its main thread blocks would not: it waits, perhaps for a `sigwait`.
+    """
     masks = _signal_masks(pid)
-    return None if masks is None else bool(masks["SigCgt"] >> (number - 1) & 1)
+    if masks is None:
+        return None
+    return bool((masks["SigCgt"] & ~masks["SigBlk"]) >> (number - 1) & 1)
 
 
 def _signal_masks(pid: int) -> dict[str, int] | None:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return {line[:6]: int(line[8:], 16) for line in lines if line[:6] in ("SigCgt", "SigIgn")}
+        return {line[:6]: int(line[8:], 16) for line in lines if line[:6] in _MASKS}
     except (OSError, ValueError):
         return None
 
@@ -141,8 +147,8 @@ def _describe(process: psutil.Process) -> Process:
         return found
     if found.is_dead:
         return replace(found, exit_code=exit_code(pid))
-    masks = _signal_masks(pid) or {}
-    deaf = any(mask >> (signal.SIGTERM - 1) & 1 for mask in masks.values())
+    masks = _signal_masks(pid) or dict.fromkeys(_MASKS, 0)
+    deaf = any(masks[name] >> (signal.SIGTERM - 1) & 1 for name in ("SigCgt", "SigIgn"))
     return replace(found, waits=_waits(pid), ignores_sigterm=deaf)
 
 

@@ -10,8 +10,9 @@ import threading
 import time
 from pathlib import Path
 
-from ctrkit.core.lifeline import arm_stacks, end_with_supervisor, share_sockets_folder
+from ctrkit.core.lifeline import end_with_supervisor, share_sockets_folder
 from ctrkit.core.progress import ProgressWriter, Stage
+from ctrkit.core.stacks_signal import arm_stacks
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
