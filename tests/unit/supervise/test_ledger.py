@@ -120,7 +120,7 @@ def test_a_stopped_process_is_seen_and_weighed() -> None:
         assert stopped
         assert 0 <= cpu_s < 60
         pss = tree_pss_bytes([process.pid])
-        assert pss is None or pss > 0
+        assert (pss or 0) > 0 if sys.platform == "linux" else pss is None
     finally:
         process.kill()
         process.communicate()
