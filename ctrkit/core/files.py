@@ -30,7 +30,8 @@ def file_aside(path: Path) -> Iterator[IO[bytes]]:
     """
     handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
+        os.close(handle)
+        with open(aside, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from ctrkit.child.training.plain_state import from_plain, to_plain
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import file_aside
 
@@ -28,28 +29,43 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write plain values and tensors aside, flush them to disk, then rename.
 
     The checkpoint that was there becomes `previous.pt`, once the new one is on the disk: whatever
-    happens at whatever moment, there is a whole one.
+    happens at whatever moment, there is a whole one, and one that can be loaded.
 
     Args:
         path: the checkpoint; its folder is made where it is missing.
-        state: dicts, lists, tuples, numbers, text, None and tensors only.
+        state: tensors, and what `to_plain` takes.
 
     Raises:
         OSError: the disk is full or cannot be written; both older checkpoints are still there.
+        UsageError: the state could not be loaded again; both are there as well.
     """
+    plain = {name: to_plain(part, name) for name, part in state.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     if hasattr(torch.serialization, "set_crc32_options"):  # a user's loop may have them off
         torch.serialization.set_crc32_options(True)
     with file_aside(path) as file:
         try:
-            torch.save({**state, "version": VERSION}, file)
+            torch.save({**plain, "version": VERSION}, file)
         except RuntimeError as error:  # torch ends its archive all the same, and fails again
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
         file.flush()
         os.fsync(file.fileno())
+        _check_loads(Path(file.name))
         if path.is_file():
             keep_as(path, PREVIOUS)
     _sync_folder(path.parent)
+
+
+def _check_loads(path: Path) -> None:
+    """Check that a new file can be loaded; its tensors are mapped, and not read."""
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        said = " ".join(str(error).split())
+        raise UsageError(
+            "the state_dict() cannot be loaded again by torch.load(weights_only=True), so nothing "
+            f"would be saved by it: {said[:400]}; keep plain values and tensors in it"
+        ) from error
 
 
 def keep_as(path: Path, name: str) -> None:
@@ -96,7 +112,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path}: checkpoint version {version}, but this ctrkit reads {VERSION}; "
             "start the run anew"
         )
-    return dict(state)
+    return {name: from_plain(part) for name, part in state.items()}
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:

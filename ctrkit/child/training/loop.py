@@ -16,6 +16,7 @@ from ctrkit.child.training.checkpoint import (
     save_checkpoint,
 )
 from ctrkit.child.training.distributed import ALONE, Ranks
+from ctrkit.child.training.plain_state import to_plain
 from ctrkit.child.training.position import Position, identity, read_state
 from ctrkit.child.training.seeding import kept_rng, rng_of_rank, rng_state, seed_rank, set_rng_state
 from ctrkit.child.training.time_spent import TimeLedger
@@ -204,6 +205,8 @@ class _Loop:
             self.rng = rng_of_rank(state, self.ranks.rank, self.cell.device)
             self.epoch_rng = state.get("epoch_rng")
         self.ranks.check_equal("sum of the parameters", self.task.checksum())
+        if state is None:
+            to_plain(self.task.state_dict(), "task")  # better now than after hours
         self.saved_at = self.clock()
 
     # ---- what is left to do ----------------------------------------------------------------------

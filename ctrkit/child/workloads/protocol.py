@@ -84,8 +84,10 @@ class Task(ABC):
         return 0
 
     def state_dict(self) -> dict[str, Any]:
-        """All that training needs to go on from here: plain values and tensors only.
+        """All that training needs to go on from here: tensors, plain values and containers.
 
+        NumPy values and the standard library's containers come back as they were; what cannot be
+        saved so that it can be loaded again is refused by its place when training begins.
         All ranks call it together; only rank 0's is kept, and every rank loads that.
         """
         return {}

@@ -599,3 +599,16 @@ def test_a_stop_at_a_checkpoint_writes_no_second_one(tmp_path, monkeypatch):
     work = Work()
     outcome = train(tmp_path, work, lambda: len(saved) > 0)
     assert (outcome.interrupted, outcome.epochs_done, len(saved)) == (True, 1, 1)
+
+
+def test_a_state_that_cannot_be_saved_is_refused_before_the_first_step(tmp_path):
+    class Keeps(Work):
+        def make_task(self, cell):
+            task = super().make_task(cell)
+            task.state_dict = lambda: {"schedule": {"decay": lambda step: 0.9**step}}
+            return task
+
+    work = Keeps()
+    with pytest.raises(UsageError, match=r"task\['schedule'\]\['decay'\]: is a builtins.function"):
+        train(tmp_path, work)
+    assert work.train.begun == []
