@@ -22,7 +22,15 @@ STAMP_COLUMNS = (
 )  # fmt: skip
 
 WARMUP, THROUGHPUT, ATTRIBUTION = "warmup", "throughput", "attribution"
-BOUNDARY, INTERRUPTED, OVER = "boundary", "interrupted", "over"
+BOUNDARY, SECOND = "boundary", "second"
+INTERRUPTED, OVER = "interrupted", "over"
+#: The second epoch is looked into where that takes this share of the throughput window, ...
+_LOOK_SHARE = 0.1
+#: ... with so many steps beyond the batches that were queued ahead; a change of the pace by this
+#: much is measured for as long as the first epoch was.
+_LOOK_STEPS, _OTHER_PACE = 6, 0.2
+#: Warm-up goes on for this long while batches are still to be hashed.
+_HASHING_S = 0.25
 
 
 class Surroundings:
@@ -84,6 +92,10 @@ class Recorder:
         self.group = 1
         #: steps before the throughput window
         self.warmup_steps = 1
+        #: batches to be hashed at the beginning of an epoch, where that takes but a moment
+        self.hashed_batches = 1
+        #: whether more of a second epoch is measured where its pace may differ from the first's
+        self.looks_into_second = False
         #: steps that are synchronised stage by stage after it
         self.attribution_steps = 0
         #: seconds that the recorder's own process spent on the observation, not on the epoch
@@ -134,6 +146,7 @@ class Recorder:
         if epoch > 1:
             self.window, self._left = BOUNDARY, self.plan.boundary_steps
         self._steps_taken, self._interrupted = 0, False
+        self._more_batches = self._more_rows = 0
         self.left_out_s = 0.0
         self._began_s = self.now_s() if at_s is None else at_s
 
@@ -158,11 +171,21 @@ class Recorder:
         """The step of the batch that was delivered last is over."""
         self.step += 1
         self.rows += rows
-        if self.window in (WARMUP, THROUGHPUT, BOUNDARY):
+        if self.window in (WARMUP, THROUGHPUT, BOUNDARY, SECOND):
             self._stamp(done_s, rows)
         self.progress.enter(Stage.STEP)
         self.progress.step(self.step, rows=rows, wait_s=self._delivered_s - self._asked_s)
         self._advance(done_s, rows)
+
+    @property
+    def wants_hash(self) -> bool:
+        """Whether the batch that was delivered last is to be hashed: not in a timed window."""
+        return self.window in (WARMUP, BOUNDARY) and self.step < max(1, self.hashed_batches)
+
+    def hashed(self, text: str) -> None:
+        """The hash of the batch that was delivered last."""
+        name = "batch_hashes" if self.epoch == 1 else "second_hashes"
+        self.fields.setdefault(name, []).append(text)
 
     def interrupted(self) -> None:
         """The step under way also validates or saves: it is no measure of a step."""
@@ -182,6 +205,19 @@ class Recorder:
                 epoch_batches=self.step,
                 epoch_rows=self.rows,
                 epoch_s=ended_s - self._began_s - self.left_out_s,
+            )
+        elif self.epoch == 2:
+            self.note(second_batches=self.step)
+
+    def counted(self, batches: int, rows: int, complete: bool) -> None:
+        """The epoch went on by so many batches that were only counted; `complete`: to its end."""
+        self.finished = self.finished or complete
+        self._more_batches, self._more_rows = self._more_batches + batches, self._more_rows + rows
+        if self.epoch == 1:
+            self.note(
+                epoch_complete=complete,
+                epoch_batches=self.step + self._more_batches,
+                epoch_rows=self.rows + self._more_rows,
             )
 
     def add_stages(self, stages: Mapping[str, Sequence[float]]) -> None:
@@ -210,17 +246,76 @@ class Recorder:
             return
         self._interrupted = False
         self._left -= 1
+        if self.window == SECOND:
+            self._end_second_if_enough(done_s)
+            return
         if self._left > 0:
             return
         if self.window == WARMUP:
             half = self.batches is not None and self.step >= self.batches // 2
-            if half or self._around.is_warm():
+            if half or (self._around.is_warm() and not self._may_hash_more(done_s)):
                 self._begin_throughput()
         elif self.window == ATTRIBUTION:
             self.window = OVER
         elif self.window == BOUNDARY:
-            self.window = OVER
+            self.window, self._second_s = SECOND if self._looks_on() else OVER, done_s
             self.save()
+
+    def _may_hash_more(self, done_s: float) -> bool:
+        """Whether warm-up goes on: a few quick batches are hashed, of which none is timed."""
+        room = self.batches is None or 8 * self.step < self.batches
+        quick = done_s - self._began_s < _HASHING_S + float(self.fields["first_batch_s"])
+        return self.step < self.hashed_batches and room and quick
+
+    # ---- the second epoch ------------------------------------------------------------------------
+
+    def _first_epoch(self) -> dict[int, float]:
+        """Seconds of each step of the first epoch after its first one, by its number."""
+        stamps = self.stamps
+        return {
+            stamps.step[i]: stamps.done_s[i] - stamps.done_s[i - 1]
+            for i in range(1, len(stamps.epoch))
+            if stamps.epoch[i] == stamps.epoch[i - 1] == 1
+        }
+
+    def _pace(self) -> float | None:
+        """How long the second epoch's steps took as a share of those at equal places of the first.
+
+        Of steps beyond the queue only: what was made ahead was fast in both.
+        """
+        first, stamps = self._first_epoch(), self.stamps
+        ours = {
+            stamps.step[i]: stamps.done_s[i] - stamps.done_s[i - 1]
+            for i in range(self.first_stamp + 1, len(stamps.step))
+        }
+        places = [p for p in ours if p in first and p > self.warmup_steps]
+        before_s = sum(first[p] for p in places)
+        return sum(ours[p] for p in places) / before_s if before_s > 0 else None
+
+    def _looks_on(self) -> bool:
+        """Whether the boundary's steps are followed by more: where they are cheap, or differ."""
+        window_s, steps = self.fields.get("throughput_s"), self.fields.get("throughput_steps")
+        if not self.looks_into_second or not window_s or not steps:
+            return False
+        if self.step >= max(self._first_epoch(), default=0):
+            return False
+        if (self.warmup_steps + _LOOK_STEPS) * window_s / steps <= 2 * _LOOK_SHARE * window_s:
+            return True
+        pace = self._pace()
+        return pace is not None and not 0.5 < pace < 2
+
+    def _end_second_if_enough(self, done_s: float) -> None:
+        window_s = float(self.fields["throughput_s"])
+        seen_s, last = done_s - self._second_s, max(self._first_epoch(), default=0)
+        looked = self.step >= self.warmup_steps + _LOOK_STEPS and seen_s >= _LOOK_SHARE * window_s
+        if self.step < last and not (looked and self._is_second_clear(seen_s, window_s)):
+            return
+        self.window = OVER
+        self.save()
+
+    def _is_second_clear(self, seen_s: float, window_s: float) -> bool:
+        pace = self._pace()
+        return pace is None or abs(pace - 1) < _OTHER_PACE or seen_s >= window_s
 
     def _begin_throughput(self) -> None:
         self._around.synchronize()
@@ -263,14 +358,14 @@ class Recorder:
             throughput_s=end_s - self._window_s - self._lost_s,
             throughput_steps=self._count,
             throughput_rows=self._window_rows,
-            cpu_s=used_s - self._cpu_s if known else None,  # type: ignore[operator]
+            cpu_s=max(0.0, used_s - self._cpu_s) if known else None,  # type: ignore[operator]
             **self._around.at_window_end(),
         )
 
     _left = 0
-    _steps_taken = 0
+    _steps_taken = _more_batches = _more_rows = 0
     _interrupted = False
-    _began_s = _asked_s = _delivered_s = 0.0
+    _began_s = _asked_s = _delivered_s = _second_s = 0.0
     _made: Mapping[str, Any] = {}
     _cpu_s: float | None = None
     _window_s = _lost_s = _group_s = 0.0

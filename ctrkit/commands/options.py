@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ctrkit.core.cell import AXES
-from ctrkit.core.config import DEFAULT_WORKLOAD, encode
+from ctrkit.core.config import DEFAULT_WORKLOAD, LOADER_SETTINGS, encode
 from ctrkit.core.errors import UsageError
 from ctrkit.core.registry import find_plugin, is_file_target
 from ctrkit.core.runs import RunFolder, check_out_folder
@@ -68,8 +68,8 @@ def read_common(
     else:
         target = _target(workload)
     if is_file_target(target):
-        _refuse_settings(target, phase, set_, data)
-        settings = {}
+        _refuse_settings(target, phase, data)
+        settings = _loader_settings(target, _overrides(set_ or ()))
     else:
         plugin = find_plugin(target)
         if data is not None and not plugin.takes_data:
@@ -84,17 +84,27 @@ def read_common(
     )
 
 
-def _refuse_settings(
-    target: str, phase: str | None, set_: Sequence[str] | None, data: Path | None
-) -> None:
+def _refuse_settings(target: str, phase: str | None, data: Path | None) -> None:
     """A file's workload has its values in the file."""
-    given = (("--phase", phase), ("--set", set_[0] if set_ else None), ("--data", data))
-    for option, value in given:
+    for option, value in (("--phase", phase), ("--data", data)):
         if value is not None:
             raise UsageError(
                 f"{option} {value}: {Path(target).name} has its data and settings in its file; "
                 f"leave {option} out, or make the workload a plug-in that takes it"
             )
+
+
+def _loader_settings(target: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What `--set` may say of a file's workload: how long the real run is, and its batch size."""
+    for key, value in overrides.items():
+        if key not in LOADER_SETTINGS:
+            raise UsageError(
+                f"--set {key}={value}: {Path(target).name} has its settings in its file; only "
+                f"{' and '.join(LOADER_SETTINGS)} can be set, or make the workload a plug-in"
+            )
+        if not str(value).isdigit() or int(value) < 1:
+            raise UsageError(f"--set {key}={value}: must be a whole number, at least 1")
+    return {key: int(value) for key, value in overrides.items()}
 
 
 def duration_s(option: str, text: str | None) -> float | None:

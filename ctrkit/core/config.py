@@ -19,6 +19,8 @@ from ctrkit.core.values import encode as encode
 
 #: the workload of a command that names none
 DEFAULT_WORKLOAD = "mdaf"
+#: What `--set` may say of a user's `make_loader`.
+LOADER_SETTINGS = ("epochs", "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +91,16 @@ class RunSizes:
 
 @dataclass(frozen=True, kw_only=True)
 class WindowPlan:
-    """How much one probe trial measures, at most; whichever bound comes first ends a window."""
+    """How much one probe trial measures, at most; whichever bound comes first ends a window.
+
+    For `count_s` more an epoch whose length is only promised is counted, its batches only taken.
+    """
 
     window_s: float = 10.0
     min_steps: int = 3
     max_steps: int = 2000
     attribution_steps: int = 2
+    count_s: float = 0.0
     boundary: bool = True
     boundary_steps: int = 2
     validation_batches: int = 20

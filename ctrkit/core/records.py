@@ -126,7 +126,8 @@ class Measurement:
     it was not measured. `epoch_batches` and `epoch_rows` were taken of the first epoch, and
     `epoch_complete`: the loader ended by itself after them, in `epoch_s` from asking for its
     iterator to its end. `batch_hashes` are of the first batches of the first epoch, in order, and
-    `second_hashes` of the second. `warnings` are torch's own.
+    `second_hashes` of the second; `second_batches` is known where that ended, too. `warnings` are
+    torch's own.
     """
 
     kind: str
@@ -152,6 +153,7 @@ class Measurement:
     loader: LoaderFacts | None = None
     batch_hashes: list[str] = field(default_factory=list)
     second_hashes: list[str] = field(default_factory=list)
+    second_batches: int | None = None
     warnings: list[str] = field(default_factory=list)
     sizes: RunSizes | None = None
     stamps: Stamps = field(default_factory=Stamps)
@@ -356,6 +358,7 @@ class TrialRecord:
     projected_total_s: float | None = None
     projected_total_s_low: float | None = None
     projected_total_s_high: float | None = None
+    projected_first_epoch_s: float | None = None
     wall_s: float | None = None
     evidence: str | None = None
 
@@ -386,8 +389,9 @@ class Option:
 class Recommendation:
     """`recommendation.json` (contract: others read it). Projections are None when endless.
 
-    `projected_first_epoch_s` stands only where the first epoch takes another time than the others.
-    `launches` of its cell were made by the probe with the run folder of this name.
+    `launches` of its cell were made by the probe with the run folder of this name. A `_high` is
+    None where nothing bounds it from above. `projected_first_epoch_s` stands only where the first
+    epoch takes another time than the others; `projected_epoch_s` is then that of the others.
     """
 
     cell: Cell

@@ -13,6 +13,7 @@ from ctrkit.measure.statistics import Interval, mean_interval
 from ctrkit.measure.steps import samples_of
 from ctrkit.probe.cell_results import full_launches, objective, project_cell, turn_of
 from ctrkit.probe.finalists import Relation, relation
+from ctrkit.probe.same_epoch import other_epochs
 from ctrkit.probe.trials import Trial
 
 #: A tie is no licence for a likely loss: of tied cells one with fewer workers is only preferred if
@@ -37,13 +38,17 @@ class Candidate:
 
 
 def candidates_of(trials: Sequence[Trial], inspection: Inspection) -> list[Candidate]:
-    """Cells with a full trial that is ok; else those whose process did not end, else cut late."""
+    """Cells with a full trial that is ok; else those whose process did not end, else cut late.
+
+    A cell that does not train on the same epoch as the others is none, while there are others.
+    """
     full = [t for t in trials if t.request.kind == "full"]
     clean = {t.cell: None for t in full if t.ok and t.result.verdict == "ok"}
     complete = {t.cell: None for t in full if t.ok}
     ran = clean or complete or {t.cell: None for t in full if t.usable}
+    others = other_epochs(trials)
     candidates = []
-    for cell in ran:
+    for cell in [cell for cell in ran if cell not in others] or ran:
         step = mean_interval(samples_of(full_launches(cell, trials), turn_of(cell)))
         ranked_by = objective(cell, trials, inspection)
         peaks = [t.result.peak_rss_bytes or 0 for t in trials if t.cell == cell]

@@ -18,6 +18,7 @@ from ctrkit.measure.projection import Projection
 from ctrkit.measure.steps import mean_step_s
 from ctrkit.probe.candidates import Candidate, candidates_of, differ, prefer
 from ctrkit.probe.cell_results import failure_of, full_trials
+from ctrkit.probe.epoch_findings import epoch_findings
 from ctrkit.probe.memory_needs import batch_memory_finding
 from ctrkit.probe.numerics import comparable, numerics_options
 from ctrkit.probe.search import SearchResult
@@ -62,8 +63,6 @@ def recommend(
     columns: dict[str, Any] = projected_columns(chosen.projection)
     if chosen.projection is not None:
         columns["projected_startup_s"] = chosen.projection.startup.mean
-        if chosen.projection.first_epoch is not None:
-            columns["projected_first_epoch_s"] = chosen.projection.first_epoch.mean
     return Recommendation(
         cell=chosen.cell,
         reason=_reason(chosen, ranked, tied, search, inspection),
@@ -141,8 +140,12 @@ def findings(chosen: Candidate, search: SearchResult, inspection: Inspection) ->
         found.append(waiting)
     if any(t.ok and t.result.verdict == "shutdown-hang" for t in search.full_trials(chosen.cell)):
         found.append(_never_ends())
-    if chosen.projection is None:
-        found.append(_unknown_length())
+    about = epoch_findings(
+        chosen.cell, search.launches(chosen.cell), chosen.projection, search.trials, inspection
+    )
+    if chosen.projection is None and not about:
+        about = [_unknown_length()]
+    found += about
     if len(search.plan.batch_sizes) > 1:
         found.append(_several_batch_sizes())
         plan, trials = search.plan, search.trials
@@ -210,6 +213,10 @@ def options(
 def _within(projection: Projection, deadline_s: float) -> Option:
     """How many epochs end before the deadline, if the run takes as long as its upper bound."""
     epochs = projection.sizes.epochs
+    if math.isinf(projection.epoch.high):
+        return Option(
+            text="how many epochs fit is not known: their steps get slower", projected_total_s=None
+        )
     fitting = fitting_epochs(projection, deadline_s)
     limit = format_duration(deadline_s)
     if fitting >= epochs:

@@ -28,6 +28,7 @@ from ctrkit.probe.state import OnRecord, SearchState
 from ctrkit.probe.trials import Launch, Trial, compute_key, loader_key, not_run_record
 from ctrkit.probe.windows import (
     USEFUL,
+    Costs,
     compute_windows,
     full_cost_s,
     full_windows,
@@ -111,7 +112,7 @@ def run_search(
     admitted = [cell for cell in search.cells if cell not in plan.cells]
     return SearchResult(
         plan=replace(plan, cells=(*plan.cells, *admitted)),
-        records=tuple(search.records),
+        records=tuple(search.flagged_records()),
         trials=tuple(search.trials),
         predictions=tuple(search.predictions().values()),
         interrupted=interrupted,
@@ -207,7 +208,7 @@ class _Search(SearchState):
                     continue
                 windows, expected_s = full_windows(cell, costs, share_s)
             else:
-                windows, expected_s = loader_only_windows(cell, costs, share_s)
+                windows, expected_s = self._loader_only(cell, costs, share_s)
             if not self.thorough and expected_s > self.left_s() and i > 0:
                 continue
             self._try("full", cell, windows, max(3 * expected_s, 2 * share_s))
@@ -272,6 +273,11 @@ class _Search(SearchState):
         if expected_s <= self.left_s():
             self._try("full", full[0], windows)
 
+    def _loader_only(self, cell: Cell, costs: Costs, target_s: float) -> tuple[WindowPlan, float]:
+        """Windows of a user's loader; a cell's first launch counts what is only promised."""
+        first = not any(self._is_full(t, cell) for t in self.trials)
+        return loader_only_windows(cell, costs, target_s, counts=first)
+
     def _final_windows(self, cell: Cell, launches: int | None = None) -> tuple[WindowPlan, float]:
         """Windows that leave time for so many `launches`, this one included."""
         costs = self._costs(cell)
@@ -280,7 +286,7 @@ class _Search(SearchState):
             launches = max(_CONFIRMING, _LAUNCHES_PLANNED - done)
         target_s = self.left_s() / launches
         if not self.inspection.has_task:
-            return loader_only_windows(cell, costs, target_s)
+            return self._loader_only(cell, costs, target_s)
         longest_s = max(10.0, self.budget_s / 12)
         windows, expected_s = full_windows(cell, costs, target_s, longest_s=longest_s)
         if windows.min_steps < 3 or not windows.boundary:

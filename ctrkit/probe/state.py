@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from ctrkit.core.config import Cell, TrialKind, WindowPlan
 from ctrkit.core.errors import InterruptedRunError
@@ -17,6 +18,7 @@ from ctrkit.probe.matrix import MatrixPlan
 from ctrkit.probe.memory_needs import memory_refusal
 from ctrkit.probe.numerics import comparable
 from ctrkit.probe.predict import Prediction, compute_trial, predict
+from ctrkit.probe.same_epoch import OTHER_EPOCH, OtherEpoch, other_epochs
 from ctrkit.probe.trials import (
     Launch,
     Trial,
@@ -55,6 +57,8 @@ class SearchState:
         self.trials: list[Trial] = []
         self.records: list[TrialRecord] = []
         self.refused: dict[Cell, str] = {}
+        self._compared_from = -1
+        self._others: dict[Cell, OtherEpoch] = {}
         self._predicted_from = (-1, 0)
         self._predictions: dict[Cell, Prediction] = {}
 
@@ -174,10 +178,18 @@ class SearchState:
         return full_cost_s(cell, self._costs(cell), USEFUL)
 
     def _promising(self, cell: Cell) -> bool:
-        """It fits, no part of it has failed, and no full trial of it was cut without a result."""
+        """It fits, no part of it has failed, and no full trial of it was cut without a result.
+
+        And it trains on the same epoch as the others, as far as is known.
+        """
         cut = any(self._is_full(t, cell) and not t.usable for t in self.trials)
         failed = cut or failure_of(cell, self.trials) is not None
-        return not failed and cell not in self.refused
+        return not failed and cell not in self.refused and cell not in self._other_epochs()
+
+    def _other_epochs(self) -> dict[Cell, OtherEpoch]:
+        if self._compared_from != len(self.trials):
+            self._compared_from, self._others = len(self.trials), other_epochs(self.trials)
+        return self._others
 
     def _costs(self, cell: Cell) -> Costs:
         return costs_of(cell, self.trials, self.inspection, self.cores)
@@ -192,6 +204,14 @@ class SearchState:
                 if prediction is not None and self._promising(cell):
                     self._predictions[cell] = prediction
         return self._predictions
+
+    def flagged_records(self) -> list[TrialRecord]:
+        """All rows; those of a cell that does not train on the same epoch say so."""
+        others = {cell.cell_id for cell in self._other_epochs()}
+        return [
+            replace(r, flags=[*r.flags, OTHER_EPOCH]) if r.cell_id in others and r.launch else r
+            for r in self.records
+        ]
 
     def complete_rows(self, unknown: str) -> None:
         """A row for every cell that has none of its own yet."""

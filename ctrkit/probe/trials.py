@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -182,12 +183,14 @@ def not_run_record(cell: Cell, verdict: str, reason: str) -> TrialRecord:
 
 def projected_columns(projection: Projection | None) -> dict[str, Any]:
     """The `projected_...` fields of a record or a recommendation; none where there is none."""
-    columns: dict[str, float] = {}
+    columns: dict[str, float | None] = {}
     if projection is not None:
         for name, value in (("epoch", projection.epoch), ("total", projection.total)):
             columns[f"projected_{name}_s"] = value.mean
             columns[f"projected_{name}_s_low"] = value.low
-            columns[f"projected_{name}_s_high"] = value.high
+            columns[f"projected_{name}_s_high"] = value.high if math.isfinite(value.high) else None
+        if projection.first_epoch is not None:
+            columns["projected_first_epoch_s"] = projection.first_epoch.mean
     return columns
 
 

@@ -14,6 +14,7 @@ _ENDING_S = 0.7
 _WINDOW_S = 10.0
 _LEAST_WINDOW_S = 0.5
 _MOST_ATTRIBUTED = 10
+_COUNT_SHARE = 0.5
 _SPAWNED = ("spawn", "forkserver")
 #: The least full trial that says enough: three steps, an epoch boundary, validation, a checkpoint.
 USEFUL = WindowPlan(
@@ -73,6 +74,7 @@ def loader_windows(cell: Cell, costs: Costs, share_s: float) -> tuple[WindowPlan
         # workers deliver in bursts: each of them has to come once
         min_steps=max(2, cell.workers),
         attribution_steps=0,
+        count_s=_COUNT_SHARE * window_s if roomy else 0.0,
         boundary=roomy,
         boundary_steps=1,
         validation_batches=0,
@@ -151,12 +153,19 @@ def _spend(
     return replace(plan, window_s=max(_LEAST_WINDOW_S, window_s))
 
 
-def loader_only_windows(cell: Cell, costs: Costs, target_s: float) -> tuple[WindowPlan, float]:
-    """A user's loader in about `target_s`: a step is taking a batch, into a second epoch."""
+def loader_only_windows(
+    cell: Cell, costs: Costs, target_s: float, *, counts: bool = False
+) -> tuple[WindowPlan, float]:
+    """A user's loader in about `target_s`: a step is taking a batch, into a second epoch.
+
+    `counts`: an epoch whose length is only promised is counted on for half as long again.
+    """
     fixed_s = costs.launch_s + 2 * costs.workers_s + _ENDING_S
+    window_s = min(_WINDOW_S, max(_LEAST_WINDOW_S, target_s - fixed_s))
     windows = WindowPlan(
-        window_s=min(_WINDOW_S, max(_LEAST_WINDOW_S, target_s - fixed_s)),
+        window_s=window_s,
         min_steps=2,
+        count_s=_COUNT_SHARE * window_s if counts else 0.0,
         attribution_steps=0,
         validation_batches=0,
         checkpoints=0,

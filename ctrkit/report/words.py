@@ -16,6 +16,9 @@ FLAG_WORDS = {
     "low confidence": "low confidence: too few steps were measured for a narrow interval",
     "heavy tail": "heavy tail: a few steps took most of the time, and may do so again",
     "not steady": "not steady: steps were still getting faster or slower when the trial ended",
+    "slower and slower": "slower and slower: steps get slower all through the epoch",
+    "faster and faster": "faster and faster: steps get faster all through the epoch",
+    "other epoch": "other epoch: it does not train on the same epoch as without workers",
     "host slept": "host slept: the host slept during the trial; its times cannot be relied on",
     "was stopped": "was stopped: a process of the trial was stopped for a while from outside",
     "tied": "tied: the measurement cannot tell the best cells apart",
@@ -70,9 +73,14 @@ def range_words(low_s: float, high_s: float) -> str:
 
 
 def projection_words(value_s: float | None, low_s: float | None, high_s: float | None) -> str:
-    """`1 d 3 h (25.1 .. 29.4 h)`; the interval is left out where there is none."""
-    if value_s is None or low_s is None or high_s is None:
+    """`1 d 3 h (25.1 .. 29.4 h)`; the interval is left out where there is none.
+
+    Where it has no upper end: `3 min 05 s (at least 75 s)`.
+    """
+    if value_s is None or low_s is None:
         return format_duration(value_s)
+    if high_s is None:
+        return f"{format_duration(value_s)} (at least {format_duration(low_s)})"
     return f"{format_duration(value_s)} ({range_words(low_s, high_s)})"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,18 +19,25 @@ from typing import Any
 import psutil
 
 from ctrkit.child.recorder import ATTRIBUTION, THROUGHPUT, Recorder, Surroundings
+from ctrkit.child.training.batch_hash import batch_hash
 from ctrkit.child.training.batches import ROWS_UNKNOWN, known_rows, row_counter
 from ctrkit.child.training.checkpoint import save_checkpoint
 from ctrkit.child.training.devices import peak_device_bytes, synchronize
 from ctrkit.child.training.distributed import current_ranks
+from ctrkit.child.training.loader_facts import facts_of, length_of, no_batch_words
 from ctrkit.child.training.stages import StageTimer, stage_timer
 from ctrkit.child.training.stamps import BatchClock
+from ctrkit.child.training.torch_warnings import TorchWarnings
 from ctrkit.child.workloads.protocol import Batch, EpochLoader, Task, Workload
 from ctrkit.core.config import ChildSpec, RunSizes
+from ctrkit.core.errors import UsageError
 from ctrkit.core.progress import ProgressWriter, Stage
 from ctrkit.core.records import Measurement, Stamps
 
 CACHED_BATCHES = 10
+#: Batches at the beginning of an epoch by which configurations are compared.
+HASHED_BATCHES = 8
+_END = object()
 Save = Callable[[Measurement], None]
 
 
@@ -45,6 +53,7 @@ class RunningTrial(Surroundings):
         self.ranks = current_ranks()
         self.rows = row_counter(workload, spec.cell, None)
         self.batches = BatchClock(spec.folder, spec.cell, spec.spawned_at_s)
+        self.warnings = TorchWarnings()
         self.recorder = Recorder(
             spec.kind, spec.windows, progress, self.now_s, lambda _: save(self.measured), self
         )
@@ -53,7 +62,8 @@ class RunningTrial(Surroundings):
     def measured(self) -> Measurement:
         """The measurement so far."""
         fields = self.recorder.measurement()
-        return Measurement(**fields | {"stamps": Stamps(**fields["stamps"])})
+        own = {"stamps": Stamps(**fields["stamps"]), "warnings": list(self.warnings.seen)}
+        return Measurement(**fields | own)
 
     def now_s(self) -> float:
         """Seconds since the parent launched this process."""
@@ -84,10 +94,13 @@ def run_trial(
         Exception: whatever the workload raises; the measurement saved last has what came before.
     """
     trial = RunningTrial(spec, workload, progress, save)
-    if spec.kind == "compute":
-        _measure_compute(trial)
-    else:
-        _measure_loop(trial)
+    try:
+        if spec.kind == "compute":
+            _measure_compute(trial)
+        else:
+            _measure_loop(trial)
+    finally:
+        trial.warnings.end()
     progress.enter(Stage.SHUTDOWN)
     trial.recorder.note(peak_device_bytes=peak_device_bytes(trial.cell.device), complete=True)
     return trial.measured
@@ -103,7 +116,7 @@ def _measure_loop(trial: RunningTrial) -> None:
             trial.progress.enter(Stage.MODEL)
             trial.task = trial.workload.make_task(trial.cell)
         sizes = loader_sizes(trial.workload.sizes(trial.cell.batch_size), loader)
-        trial.recorder.note(startup_s=trial.now_s(), sizes=sizes)
+        trial.recorder.note(startup_s=trial.now_s(), sizes=sizes, loader=facts_of(loader))
         _measure_epochs(trial, loader, sizes)
         if trial.task is not None:
             _measure_validation(trial)
@@ -117,11 +130,7 @@ def loader_sizes(sizes: RunSizes, loader: EpochLoader) -> RunSizes:
     """The sizes, with the loader's own length where the workload does not know it."""
     if sizes.train_batches is not None:
         return sizes
-    try:
-        batches = len(loader)  # type: ignore[arg-type]
-    except (TypeError, NotImplementedError):
-        return sizes
-    return dataclasses.replace(sizes, train_batches=batches)
+    return dataclasses.replace(sizes, train_batches=length_of(loader))
 
 
 def _measure_epochs(trial: RunningTrial, loader: EpochLoader, sizes: RunSizes) -> None:
@@ -130,6 +139,7 @@ def _measure_epochs(trial: RunningTrial, loader: EpochLoader, sizes: RunSizes) -
     # The first workers x prefetch batches were made before anybody waited for them, so they
     # are warm-up: they are faster than the loader can go on.
     recorder.warmup_steps = max(1, cell.queued_batches)
+    recorder.hashed_batches, recorder.looks_into_second = HASHED_BATCHES, True
     if trial.task is not None and cell.device != "cpu":
         recorder.attribution_steps = trial.spec.windows.attribution_steps
     _measure_epoch(trial, loader, epoch=1, batches=sizes.train_batches)
@@ -152,7 +162,16 @@ def _measure_epoch(
     iterator = iter(loader)
     _take_steps(trial, iterator, makes)
     if batches is not None and recorder.step == batches and not recorder.finished:
-        _take(trial, iterator)
+        taken = _take(trial, iterator)
+        if taken is not None:  # beyond what was promised
+            recorder.counted(1, known_rows(trial.rows.count(taken[2])), complete=False)
+    if epoch == 1 and recorder.finished and not recorder.step:
+        heeds = "batch_size" in trial.workload.axes
+        raise UsageError(no_batch_words(loader, trial.cell.batch_size, heeds))
+    facts = recorder.fields.get("loader")
+    if epoch == 1 and makes and facts is not None and not recorder.finished:
+        until_s = trial.now_s() + (0.0 if facts.length_is_exact else trial.spec.windows.count_s)
+        _count_on(trial, iterator, until_s)
     if makes:
         trial.batches.complete(recorder.stamps, recorder.first_stamp)
         recorder.save()
@@ -175,12 +194,27 @@ def _take_steps(trial: RunningTrial, iterator: Iterator[Batch], makes: bool) -> 
             asked_s, delivered_s, batch = taken
             made = trial.batches.taken(asked_s, delivered_s) if makes else {}
             recorder.delivered(asked_s, delivered_s, made)
+            if makes and recorder.wants_hash:
+                recorder.hashed(batch_hash(batch))
             _train_step(trial, batch, timers.get(recorder.window))
             (rows,) = trial.ranks.sum(known_rows(trial.rows.count(batch)))
             recorder.step_done(trial.now_s(), rows)
     finally:
         for timer in timers.values():
             recorder.add_stages(timer.read())
+
+
+def _count_on(trial: RunningTrial, iterator: Iterator[Batch], until_s: float) -> None:
+    """Count what is left of the epoch, for a while; where several ranks train, none does."""
+    batches, rows, ended = 0, 0, False
+    while trial.ranks.count == 1 and trial.now_s() < until_s:
+        batch = next(iterator, _END)
+        if batch is _END:
+            ended = True
+            break
+        batches, rows = batches + 1, rows + known_rows(trial.rows.count(batch))
+        trial.progress.enter(Stage.STEP)
+    trial.recorder.counted(batches, rows, ended)
 
 
 def _take(trial: RunningTrial, iterator: Iterator[Batch]) -> tuple[float, float, Batch] | None:
@@ -310,11 +344,16 @@ def close_iterator(iterator: Iterator[Batch]) -> None:
 
 
 def family_cpu_s() -> float:
-    """CPU seconds of this process and of its living children, the loader's workers."""
-    me = psutil.Process()
-    total_s = 0.0
-    for process in (me, *me.children(recursive=True)):
+    """CPU seconds of this process, of the children it has ended and of those that live.
+
+    It never falls: what a worker burnt counts on once it has ended.
+    """
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    total_s = sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             times = process.cpu_times()
             total_s += times.user + times.system
+            # a fork server has ended workers of its own
+            total_s += getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
     return total_s

@@ -31,12 +31,18 @@ class CustomWorkload(Workload):
 
     loaders = ("custom",)
 
-    def __init__(self, make_loader: MakeLoader, name: str) -> None:
+    def __init__(
+        self, make_loader: MakeLoader, name: str, *, epochs: int = 15, batch_size: int = 2048
+    ) -> None:
         self.make_loader, self.name = make_loader, name
         self.axes = axes_of_signature(make_loader)
+        self._epochs, self._batch_size = epochs, batch_size
+
+    def default_batch_size(self) -> int:
+        return self._batch_size
 
     def sizes(self, batch_size: int) -> RunSizes:
-        return RunSizes(epochs=15)
+        return RunSizes(epochs=self._epochs)
 
     def train_loader(self, cell: Cell) -> EpochLoader:
         arguments = {axis: getattr(cell, axis) for axis in self.axes}

@@ -59,7 +59,7 @@ def _as_workload(value: Any, spec: WorkloadSpec, name: str) -> Workload:
     if isinstance(value, type) and issubclass(value, Workload):
         value = value()
     if isinstance(value, Workload):
-        return value
+        return _with_own_settings(value, spec, name)
     if not callable(value):
         raise UsageError(
             f"--workload {name}: is a {type(value).__name__}; it must be a Workload, a function "
@@ -67,13 +67,23 @@ def _as_workload(value: Any, spec: WorkloadSpec, name: str) -> Workload:
         )
     if axes_of_signature(value) or inspect.signature(value).parameters:
         _check_arguments(value, name)
-        return CustomWorkload(value, name)
+        return CustomWorkload(value, name, **spec.settings)
     # Without parameters only its result tells what it is; a loader it made is then the loader.
     made = value()
     if isinstance(made, Workload):
-        return made
+        return _with_own_settings(made, spec, name)
     checked_batches(made, name)
-    return CustomWorkload(_made_already(value, made), name)
+    return CustomWorkload(_made_already(value, made), name, **spec.settings)
+
+
+def _with_own_settings(workload: Workload, spec: WorkloadSpec, name: str) -> Workload:
+    """A `Workload` says itself how many epochs it has, and its batch size."""
+    for key, value in spec.settings.items():
+        raise UsageError(
+            f"--set {key}={value}: {name} is a Workload, which says its {key} itself; change its "
+            "file"
+        )
+    return workload
 
 
 def _made_already(make_loader: MakeLoader, made: Any) -> MakeLoader:

@@ -47,13 +47,18 @@ def test_a_workload_of_ones_own_is_named_absolutely(
     common = read_common(None, None, "mine.py:make", None, read_time_limits("5s"), None)
     assert common.target == f"{tmp_path}/mine.py:make"
     assert common.settings == {}
+    sized = read_common(None, None, "mine.py:make", ["epochs=3", "batch_size=64"],
+                        read_time_limits("5s"), None)  # fmt: skip
+    assert sized.settings == {"epochs": 3, "batch_size": 64}
+    with pytest.raises(UsageError, match="--set epochs=no: must be a whole number"):
+        read_common(None, None, "mine.py:make", ["epochs=no"], read_time_limits("5s"), None)
     assert common.time_limits.stall_timeout_s == 5
     for data, phase, set_, named in (
         (tmp_path, None, None, "--data"),
         (None, "phase1", None, "--phase phase1"),
         (None, None, ["lr=0.5"], "--set lr=0.5"),
     ):
-        with pytest.raises(UsageError, match=f"{named}.*mine.py:make has its data and settings"):
+        with pytest.raises(UsageError, match=f"{named}.*mine.py:make has its .*settings"):
             read_common(data, phase, "mine.py:make", set_, TimeLimits(), None)
 
 

@@ -1,0 +1,124 @@
+"""What is to be known of the epochs of the recommended cell: length, sameness, pace, warnings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ctrkit.core.config import Cell
+from ctrkit.core.records import Finding, Inspection, Measurement
+from ctrkit.core.units import format_count, format_duration
+from ctrkit.measure.epochs import epoch_length, length_finding
+from ctrkit.measure.later_epochs import later_epochs, later_finding
+from ctrkit.measure.projection import Projection
+from ctrkit.measure.steps import first_throughput_step
+from ctrkit.measure.trends import Trend, falls_back
+from ctrkit.probe.cell_results import turn_of
+from ctrkit.probe.same_epoch import other_content_finding, other_epochs, other_epochs_finding
+from ctrkit.probe.trials import Trial
+
+_MOST_WARNINGS = 3
+
+
+def epoch_findings(
+    cell: Cell,
+    launches: Sequence[Measurement],
+    projection: Projection | None,
+    trials: Sequence[Trial],
+    inspection: Inspection,
+) -> list[Finding]:
+    """All of them, the most important first.
+
+    Args:
+        cell: that is recommended.
+        launches: of it.
+        projection: of it; None where the length of an epoch is not known.
+        trials: of all cells.
+        inspection: of the workload.
+    """
+    others = other_epochs(trials)
+    claimed = inspection.sizes.train_batches if inspection.sizes is not None else None
+    found = [
+        other_epochs_finding(list(others.values()), all_of_them=cell in others),
+        length_finding(epoch_length(launches, claimed)),
+        _second_is_empty(launches),
+    ]
+    if projection is not None and projection.trends:
+        found.append(_trend(launches, projection))
+    later = later_epochs(launches, turn_of(cell))
+    if later is not None:
+        found.append(later_finding(later, cell.persistent, cell.workers))
+    if cell not in others:
+        found.append(other_content_finding(cell, trials))
+    found += [_warning(text) for text in _warnings(launches)]
+    return [finding for finding in found if finding is not None]
+
+
+def _note(stage: str, text: str, confidence: str = "high") -> Finding:
+    return Finding(stage=stage, share=None, worth_x=None, text=text, confidence=confidence)
+
+
+def _second_is_empty(launches: Sequence[Measurement]) -> Finding | None:
+    """A loader that can be iterated once: a generator, or a file that is read to its end."""
+    ended = [m.second_batches for m in launches if m.second_batches is not None]
+    if not ended or any(ended):
+        return None
+    return _note(
+        "epoch",
+        "the second epoch has no batch: the loader can be iterated only once, so a run of several "
+        "epochs ends there; it must start anew each time `iter()` is called",
+    )
+
+
+def _trend(launches: Sequence[Measurement], projection: Projection) -> Finding:
+    trend, batches = projection.trends[0], projection.sizes.train_batches or 0
+    measured = max(launches, key=lambda m: m.throughput_steps)
+    first = first_throughput_step(measured) + 1
+    last = first + trend.steps - 1
+    how = "slower" if trend.rises else "faster"
+    count = len(projection.trends)
+    launched = f", in each of {count} launches" if count > 1 else ""
+    text = (
+        f"steps get {how} all through the epoch: {format_duration(trend.first_s)} at step "
+        f"{format_count(first)}, {format_duration(trend.last_s)} at step {format_count(last)} of "
+        f"{format_count(batches)} (rank correlation {trend.tau:.2f}{launched}); "
+        f"{_trend_cause(measured, trend)}; {_trend_bound(projection, trend)}"
+    )
+    return _note("trend", text, "low")
+
+
+def _trend_cause(measured: Measurement, trend: Trend) -> str:
+    """What may be behind it; only what the second epoch shows is said for sure."""
+    back = falls_back(measured, trend)
+    if back:
+        return (
+            "a new epoch begins as this one did, so it is the order of the data (sorted by length, "
+            "say) and not the machine"
+        )
+    machine = "memory that grows or a processor that heats up" if trend.rises else "a cache"
+    if back is None:
+        return f"data that are sorted do that, and so does {machine}: no second epoch told"
+    return f"a new epoch goes on as this one ended: {machine} does that, the order does not"
+
+
+def _trend_bound(projection: Projection, trend: Trend) -> str:
+    epoch = projection.first_epoch or projection.epoch
+    if not trend.rises:
+        return (
+            f"projected is an epoch whose steps get no faster from there: at most "
+            f"{format_duration(epoch.mean)}"
+        )
+    assert math.isinf(epoch.high), "what rises has no upper bound"
+    return (
+        f"an epoch takes at least {format_duration(epoch.low)} if they get no slower from there, "
+        f"and {format_duration(epoch.mean)} if it goes on like that, which is projected"
+    )
+
+
+def _warnings(launches: Sequence[Measurement]) -> list[str]:
+    texts = dict.fromkeys(text for m in launches for text in m.warnings)
+    return list(texts)[:_MOST_WARNINGS]
+
+
+def _warning(text: str) -> Finding:
+    return _note("warning", f"a warning of torch's own: {text}")
