@@ -11,7 +11,7 @@ from ctrkit.report.epoch_length import LengthNotice
 from ctrkit.report.live_train import TrainDisplay
 from ctrkit.report.silence import SilenceNotice
 from ctrkit.supervise.stop import GRACE_S, StopRequest
-from ctrkit.supervise.supervisor import Tick
+from ctrkit.supervise.watching import Tick
 
 _LOOK_AT_EPOCHS_S = 0.5
 

@@ -28,8 +28,8 @@ from ctrkit.supervise.lateness import (
 )
 from ctrkit.supervise.ledger import LEDGER, Clocks, LedgerKeeper
 from ctrkit.supervise.stop import StopRequest
-from ctrkit.supervise.supervisor import Tick
 from ctrkit.supervise.time_account import PRODUCTIVE
+from ctrkit.supervise.watching import Tick
 
 _TELL_S = 1.0
 _LATELY_S = 60.0  # what is told of as what takes the time now

@@ -50,8 +50,9 @@ from ctrkit.report.live_train import TrainDisplay
 from ctrkit.supervise.awake import Awake
 from ctrkit.supervise.sampler import host_slept_s
 from ctrkit.supervise.stop import GRACE_S, StopRequest, handle_interrupts
-from ctrkit.supervise.supervisor import Outcome, Tick, run_child
+from ctrkit.supervise.supervisor import Outcome, run_child
 from ctrkit.supervise.time_limits import TimeLimits
+from ctrkit.supervise.watching import Tick
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,9 @@ from ctrkit.probe.trials import TrialRequest, TrialResult
 from ctrkit.report.live_probe import ProbeDisplay
 from ctrkit.report.silence import SilenceNotice
 from ctrkit.supervise.stop import StopRequest
-from ctrkit.supervise.supervisor import Outcome, Tick, run_child
+from ctrkit.supervise.supervisor import Outcome, run_child
 from ctrkit.supervise.time_limits import TimeLimits
+from ctrkit.supervise.watching import Tick
 
 _PAUSE_S = 1.0
 

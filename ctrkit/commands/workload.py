@@ -24,8 +24,9 @@ from ctrkit.probe.hazards.limits import read_limits
 from ctrkit.probe.hazards.source import look_at_source
 from ctrkit.report.building import build_display
 from ctrkit.supervise.stop import StopRequest
-from ctrkit.supervise.supervisor import Tick, run_child
+from ctrkit.supervise.supervisor import run_child
 from ctrkit.supervise.time_limits import TimeLimits
+from ctrkit.supervise.watching import Tick
 
 
 def find_workload(common: CommonOptions, *, quiet: bool) -> WorkloadSpec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ctrkit.core.units import format_duration
-from ctrkit.supervise.supervisor import Tick
+from ctrkit.supervise.watching import Tick
 
 _SAID_FROM = 0.5  # of the limit
 

@@ -1,11 +1,11 @@
-"""What an ended child means: its verdict from exit code, result file and last words."""
+"""What the end of a child means: its verdict from exit code, result file and last words."""
 
 from __future__ import annotations
 
 import re
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -47,6 +47,18 @@ class Result:
     error: ChildError | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """Why watching stopped: an exit code, a verdict of the watchdog, the deadline or the user."""
+
+    exit_code: int | None = None
+    hang: Verdict | None = None
+    cut: bool = False
+    interrupted: bool = False
+    cut_by_grace: bool = False
+    silent_s: float = 0.0
+
+
 def read_result(folder: Path, completion: str = "measurement.json") -> Result | None:
     """The child's result so far, None if it wrote none. An error always stands in the measurement.
 
@@ -78,6 +90,34 @@ def classify_error(message: str, details: str = "", otherwise: str = "crashed") 
     if _OUT_OF_MEMORY.search(message):
         return "out-of-memory"
     return otherwise
+
+
+def judge_end(
+    end: End, result: Result | None, stage: Stage, stderr: str, kills: int, *, is_run: bool
+) -> tuple[Verdict, End]:
+    """What the end of watching means, together with what the child wrote.
+
+    A real run that was asked to stop may fail all the same while it saves: that is told. One that
+    was told directly, and not through this process, was interrupted as well.
+
+    Args:
+        end: why watching stopped.
+        result: what the child wrote.
+        stage: where it was last.
+        stderr: the end of it.
+        kills: how many of its processes the kernel killed for memory.
+        is_run: a real run; a trial has nothing to save.
+    """
+    code = end.exit_code
+    if end.hang is not None:
+        return judge_hang(end.hang, result), end
+    if code is None:
+        return Verdict("skipped", "interrupted" if end.interrupted else "budget"), end
+    if end.interrupted and (not is_run or was_stopped(code, result, stderr)):
+        return Verdict("skipped", "interrupted"), end
+    if is_run and code == stops.EXIT_CODE:
+        return Verdict("skipped", "interrupted"), replace(end, interrupted=True)
+    return judge_exit(code, result, stage, stderr, kills), end
 
 
 def judge_exit(

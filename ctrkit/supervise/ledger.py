@@ -21,7 +21,7 @@ from ctrkit.supervise.time_account import CATEGORIES, PRODUCTIVE, Look, TimeAcco
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ctrkit.supervise.supervisor import Tick
+    from ctrkit.supervise.watching import Tick
 
 LEDGER = "ledger.parquet"
 _ROW_S = 60.0

@@ -19,8 +19,9 @@ from ctrkit.core.config import Cell, ChildSpec, TrialKind, WorkloadSpec
 from ctrkit.core.lifeline import RUN_ID_VARIABLE, sockets_folder
 from ctrkit.core.progress import read_progress
 from ctrkit.supervise.stop import GRACE_S, StopRequest, handle_interrupts
-from ctrkit.supervise.supervisor import Outcome, Tick, run_child
+from ctrkit.supervise.supervisor import Outcome, run_child
 from ctrkit.supervise.time_limits import TimeLimits
+from ctrkit.supervise.watching import Tick
 
 CHILDREN = Path(__file__).parent / "children" / "supervised.py"
 SHORT = TimeLimits().with_stall_timeout(1.0)
@@ -151,7 +152,8 @@ def test_a_host_that_slept_is_told_of_and_is_no_verdict(
     def slept_s() -> float:
         return 7 * 3600.0 if time.monotonic() - began_s > 1.5 else 0.0
 
-    monkeypatch.setattr("ctrkit.supervise.supervisor.host_slept_s", slept_s)
+    for module in ("supervisor", "watching"):
+        monkeypatch.setattr(f"ctrkit.supervise.{module}.host_slept_s", slept_s)
     outcome = supervise(tmp_path, "slow", time_limits=TimeLimits().with_stall_timeout(2.0))
     assert outcome.verdict == "ok"
     assert outcome.host_slept_s == 7 * 3600

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from ctrkit.core.progress import Stage
 from ctrkit.report.silence import SilenceNotice
-from ctrkit.supervise.supervisor import Tick
 from ctrkit.supervise.time_limits import StageLimit
+from ctrkit.supervise.watching import Tick
 
 LIMIT = StageLimit(idle_s=30, burning_s=60, reason="20 x the median step of 1.5 s")
 

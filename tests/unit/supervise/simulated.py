@@ -10,8 +10,8 @@ from ctrkit.core.progress import SPENT_FILE, Progress, Spending, SpentWriter, St
 from ctrkit.supervise.host import HostFigures
 from ctrkit.supervise.ledger import Clocks, LedgerKeeper
 from ctrkit.supervise.sampler import TreeSample
-from ctrkit.supervise.supervisor import Tick
 from ctrkit.supervise.time_limits import StageLimit
+from ctrkit.supervise.watching import Tick
 
 QUIET = HostFigures(
     busy_s=0.0, available_bytes=8_000_000_000, swap_used_bytes=0, swapped_in_bytes=0,

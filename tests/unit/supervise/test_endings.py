@@ -8,9 +8,12 @@ import pytest
 from ctrkit.core.progress import Stage
 from ctrkit.core.records import VERDICTS, ChildError, Measurement, WorkerExit
 from ctrkit.core.runs import save_measurement
+from ctrkit.core.stops import EXIT_CODE
 from ctrkit.supervise.endings import (
+    End,
     Result,
     classify_error,
+    judge_end,
     judge_exit,
     judge_hang,
     read_result,
@@ -177,3 +180,22 @@ def test_a_rank_is_called_a_rank() -> None:
     found = died(rank, message="the other ranks were ended", verdict="worker-died")
     assert found.verdict == "worker-died"
     assert found.reason.startswith("rank 1 (pid 12) was killed by SIGKILL")
+
+
+@pytest.mark.parametrize(
+    ("end", "is_run", "verdict"),
+    [
+        (End(hang=HANG), True, "deadlock"),
+        (End(cut=True), False, "skipped"),
+        (End(interrupted=True), True, "skipped"),
+        (End(exit_code=1, interrupted=True), False, "skipped"),  # a trial has nothing to save
+        (End(exit_code=1, interrupted=True), True, "crashed"),  # it failed while it saved
+        (End(exit_code=0, interrupted=True), True, "skipped"),
+        (End(exit_code=EXIT_CODE), True, "skipped"),  # it was asked directly
+        (End(exit_code=EXIT_CODE), False, "crashed"),
+    ],
+)
+def test_the_end_of_watching(end: End, is_run: bool, verdict: str) -> None:
+    found, kept = judge_end(end, None, Stage.STEP, "boom", 0, is_run=is_run)
+    assert found.verdict == verdict
+    assert kept.interrupted is ((verdict == "skipped" and not end.cut) or end.interrupted)

@@ -1,0 +1,208 @@
+"""Watches a running child: its progress, its tree and a wish to stop, until something is decided.
+
+What a silence means is decided in `watchdog`, what the end means in `endings`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ctrkit.core.progress import (
+    Progress,
+    Stage,
+    WorkerProgress,
+    WorkerStage,
+    read_progress,
+    read_ranks,
+    read_workers,
+)
+from ctrkit.supervise.endings import End
+from ctrkit.supervise.launch import Child
+from ctrkit.supervise.memory_kills import KillCounters
+from ctrkit.supervise.sampler import TreeSample, TreeSampler, host_slept_s
+from ctrkit.supervise.stop import StopRequest, is_out_of_patience
+from ctrkit.supervise.time_limits import StageLimit, TimeLimits
+from ctrkit.supervise.watchdog import Silence, Verdict, add_look, is_quiet, judge, step_seconds
+
+_POLL_S = 0.2
+_SAMPLE_S, _SUSPECT_SAMPLE_S = 2.0, 0.5
+_SUSPECT_S = 2.0  # before the end of a limit
+_URGE_S = 5.0  # after a stop was asked for: the loop gives up to wait for its loader
+_WEIGH_WITHIN_S = 5.0  # of silence; later the memory figure is left alone
+_STEPS_KEPT = 101
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tick:
+    """What a display may want to know, some times a second."""
+
+    wall_s: float
+    silent_s: float
+    stage: Stage
+    limit: StageLimit
+    progress: Progress | None
+    sample: TreeSample | None
+
+
+@dataclass
+class Watch:
+    """What is known of the running child; `update` reads its progress and samples its tree."""
+
+    child: Child
+    time_limits: TimeLimits
+    slept_s: float
+    sampler: TreeSampler
+    silence: Silence
+    kills: KillCounters = field(default_factory=KillCounters)
+    workers: list[WorkerProgress] = field(default_factory=list)
+    progress: Progress | None = None
+    sample: TreeSample | None = None
+    steps_s: list[float] = field(default_factory=list)
+    next_sample_s: float = 0.0
+    stopped_s: float = 0.0
+
+    @classmethod
+    def begin(cls, child: Child, time_limits: TimeLimits, slept_s: float) -> Watch:
+        """Of a child that was just launched, on a host that had slept for so long before."""
+        silence = Silence.begin(child.spawned_at_s)
+        return cls(child, time_limits, slept_s, TreeSampler(child.pid), silence)
+
+    @property
+    def stage(self) -> Stage:
+        return Stage.IMPORT if self.progress is None else self.progress.stage
+
+    @property
+    def limit(self) -> StageLimit:
+        return self.time_limits.for_stage(self.stage, self.steps_s)
+
+    @property
+    def awaited(self) -> set[int]:
+        """Pids of those that the loop waits for: busy workers, else late ranks, else itself."""
+        busy = {one.pid for one in self.workers if one.stage is not WorkerStage.IDLE}
+        return busy or set(self.late_ranks().values()) or {self.child.pid}
+
+    def late_ranks(self) -> dict[int, int]:
+        """Ranks and their pids that others wait for in a collective; all of them if nobody does."""
+        ranks = read_ranks(self.child.folder)
+        late = [one for one in ranks if one.stage is not WorkerStage.IDLE]
+        return {one.worker: one.pid for one in late or ranks}
+
+    def tick(self, now_s: float) -> Tick:
+        """What it comes to at this moment."""
+        return Tick(
+            wall_s=now_s - self.child.spawned_at_s,
+            silent_s=self.silence.length_s(now_s),
+            stage=self.stage,
+            limit=self.limit,
+            progress=self.progress,
+            sample=self.sample,
+        )
+
+    def update(self, now_s: float) -> None:
+        """Read the progress and, when it is time, look at the tree."""
+        self._read(now_s)
+        self.child.bound_output()
+        slept_s = host_slept_s()
+        if slept_s > self.slept_s + 1:
+            self._begin_silence(now_s)
+            self.slept_s = slept_s
+        if now_s < self.next_sample_s:
+            return
+        silent_s = self.silence.length_s(now_s)
+        suspect = silent_s > min(_SUSPECT_S, self.limit.idle_s - _SUSPECT_S)
+        self.sample = self.sampler.sample(now_s, weigh=silent_s < _WEIGH_WITHIN_S, waits=suspect)
+        self.silence = add_look(self.silence, self.sample)
+        self._read_workers(now_s)
+        self.kills.watch(process.pid for process in self.sample.processes)
+        urgent = silent_s > self.limit.idle_s - _SUSPECT_S
+        self.next_sample_s = now_s + (_SUSPECT_SAMPLE_S if urgent else _SAMPLE_S)
+
+    def _read_workers(self, now_s: float) -> None:
+        """A worker that starts or makes a batch is progress: it can only make so many ahead."""
+        assert self.sample is not None
+        alive = {process.pid for process in self.sample.processes}
+        workers = [one for one in read_workers(self.child.folder) if one.pid in alive]
+        if {(one.pid, one.writes) for one in workers} - {
+            (one.pid, one.writes) for one in self.workers
+        }:
+            self._begin_silence(now_s)
+        self.workers = workers
+
+    def _begin_silence(self, now_s: float) -> None:
+        self.stopped_s += self.silence.stopped_s
+        self.silence = Silence.begin(now_s)
+
+    def _read(self, now_s: float) -> None:
+        progress = read_progress(self.child.progress_path)
+        before = self.progress
+        if progress is None or (before is not None and before.writes == progress.writes):
+            return
+        step_s = step_seconds(before, progress, self.time_limits.workers)
+        if step_s is not None:
+            self.steps_s = [*self.steps_s[1 - _STEPS_KEPT :], step_s]
+        self.progress = progress
+        self._begin_silence(now_s)
+
+
+@dataclass
+class Stopping:
+    """Hands a request to stop on to the child, and says when it has to end."""
+
+    child: Child
+    stop: StopRequest
+    grace_s: float
+    is_run: bool  # a trial has nothing to save
+    asked_s: float | None = None
+    urged: bool = False
+
+    def look(self, progress: Progress | None, stage: Stage, now_s: float) -> End | None:
+        """Tell the child where it is time; how it ends where that is to be now."""
+        stop = self.stop
+        if stop.end_now or (stop.finish and not self.is_run):
+            return End(interrupted=True)
+        if not stop.finish:
+            return None
+        if self.asked_s is None:
+            self.asked_s = now_s
+            self._tell(progress)
+        if is_out_of_patience(
+            stage, self.asked_s, now_s, grace_since_s=stop.grace_since_s, grace_s=self.grace_s
+        ):
+            return End(interrupted=True, cut_by_grace=True)
+        if not self.urged and now_s - self.asked_s >= _URGE_S:
+            self.urged = True
+            self._tell(progress)
+        return None
+
+    def _tell(self, progress: Progress | None) -> None:
+        # rank 0 writes the progress, and has the others stop, too
+        self.child.interrupt(None if progress is None else progress.pid)
+
+
+def watch_until_end(
+    watch: Watch,
+    deadline_s: float | None,
+    on_tick: Callable[[Tick], None] | None,
+    stopping: Stopping,
+) -> End:
+    """Watch until the child ends, hangs, is cut or interrupted."""
+    while True:
+        exit_code = watch.child.wait(_POLL_S)
+        now_s = time.monotonic()
+        watch.update(now_s)
+        is_asked = stopping.stop.finish
+        if exit_code is not None:
+            return End(exit_code=exit_code, interrupted=is_asked)
+        if (end := stopping.look(watch.progress, watch.stage, now_s)) is not None:
+            return end
+        decision = judge(watch.silence, now_s, watch.stage, watch.limit, watch.awaited)
+        if isinstance(decision, Verdict):
+            silent_s = watch.silence.length_s(now_s)
+            return End(hang=decision, interrupted=is_asked, silent_s=silent_s)
+        overdue = deadline_s is not None and now_s >= deadline_s
+        if overdue and not is_quiet(watch.silence, now_s, watch.steps_s):
+            return End(cut=True)
+        if on_tick is not None:
+            on_tick(watch.tick(now_s))
