@@ -178,6 +178,7 @@ def inspect_here(workload: Workload, spec: ChildSpec) -> Inspection:
     import torch
 
     from ctrkit.child.training.devices import available_devices, device_name, free_device_bytes
+    from ctrkit.child.training.own_metrics import check_watch
     from ctrkit.child.workloads.examine import known_needs
     from ctrkit.child.workloads.protocol import Workload
 
@@ -197,6 +198,7 @@ def inspect_here(workload: Workload, spec: ChildSpec) -> Inspection:
         default_batch_size=workload.default_batch_size(),
         has_task=type(workload).make_task is not Workload.make_task,
         sizes=workload.sizes(workload.default_batch_size()),
+        watch=check_watch(workload.watch),
         needs=known_needs(workload),
     )
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from ctrkit.core.epochs import read_epochs
+from ctrkit.core.config import Watch
+from ctrkit.core.epochs import EpochRow, odd_values, read_epochs
 from ctrkit.core.units import format_duration
+from ctrkit.report.epoch_figures import epoch_notes
 from ctrkit.report.epoch_length import LengthNotice
 from ctrkit.report.live_train import TrainDisplay
 from ctrkit.report.silence import SilenceNotice
@@ -26,10 +29,12 @@ class EpochWatch:
         skip: int,
         stop: StopRequest | None = None,
         grace_s: float = GRACE_S,
+        watched: Watch | None = None,
     ) -> None:
         self.path, self.display, self.shown = path, display, skip
         self.stop, self.told = stop or StopRequest(), False
         self.looked_s, self.grace_s = 0.0, grace_s
+        self.watched, self.noted = watched, set[str]()
         self.silence, self.length = SilenceNotice(), LengthNotice()
 
     def __call__(self, tick: Tick) -> None:
@@ -53,6 +58,16 @@ class EpochWatch:
         """Show the rows that are new."""
         self.looked_s = time.monotonic()
         rows = read_epochs(self.path)
-        for row in rows[self.shown :]:
-            self.display.epoch_done(row)
+        if len(rows) > self.shown:
+            self._show(rows[self.shown :])
         self.shown = len(rows)  # fewer than before where an older checkpoint was gone on from
+
+    def _show(self, rows: Sequence[EpochRow]) -> None:
+        odd = [one for one in odd_values(self.path) if one.epoch in {row["epoch"] for row in rows}]
+        for row in rows:
+            texts = {one.column: one.text[:40] for one in odd if one.epoch == row["epoch"]}
+            self.display.epoch_done({**row, **texts})
+        for note in epoch_notes(rows, odd, self.watched):
+            if note not in self.noted:
+                self.noted.add(note)
+                self.display.message(note)

@@ -45,6 +45,7 @@ from ctrkit.core.registry import plugin_of
 from ctrkit.core.run_time import projected_time
 from ctrkit.core.runs import RunFolder, known_runs
 from ctrkit.core.units import format_duration
+from ctrkit.report.epoch_figures import watch_of
 from ctrkit.report.incidents import live_line
 from ctrkit.report.live_train import TrainDisplay
 from ctrkit.supervise.awake import Awake
@@ -169,6 +170,7 @@ def _new_run(
         sizes=inspection.sizes and inspection.sizes.at(choice.cell.batch_size, epochs=epochs),
         workload_fingerprint=inspection.workload_fingerprint,
         data_fingerprint=inspection.data_fingerprint,
+        watch=inspection.watch,
         device_names=inspection.device_names,
         projection=choice.projection,
     )  # fmt: skip
@@ -293,13 +295,15 @@ def _train(
     run.update(status="running", status_reason="")
     before = len(read_epochs(run.path / EPOCHS))
     shown = TrainDisplay(
-        epochs=spec.train.epochs, projection=run.info.projection, quiet=options.quiet
-    )
+        epochs=spec.train.epochs, plugin=plugin_of(spec.workload.target),
+        projection=run.info.projection, quiet=options.quiet,
+    )  # fmt: skip
     with awake or nullcontext(), shown as display:
         display.message(time_limits.in_words())
         watch = EpochWatch(
-            run.path / EPOCHS, display, before if spec.train.resume else 0, stop, options.grace_s
-        )
+            run.path / EPOCHS, display, before if spec.train.resume else 0, stop, options.grace_s,
+            watch_of(run.info),
+        )  # fmt: skip
         times = Timekeeper(run, spec, time_rules, display, stop, awake=awake)
 
         def follow(tick: Tick) -> None:

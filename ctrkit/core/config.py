@@ -61,6 +61,10 @@ class WorkloadSpec:
     script: ScriptSpec | None = None
 
 
+Watch = tuple[str, Literal["max", "min"]]
+"""A metric of a workload, and whether more or less of it is better."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunSizes:
     """Sizes of the real run. What is not known before (an endless or unsized loader) is None.

@@ -5,31 +5,63 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import write_atomically
-from ctrkit.core.records import EPOCH_COLUMNS
 
 EPOCHS = "epochs.csv"
 
+#: columns of every run; those of a workload's own metrics follow
+FIXED_COLUMNS = ("epoch", "rows", "wall_s", "learning_rate")
+#: stands before the name of a metric that is called like a fixed column
+OWN = "metric_"
+
 EpochRow = dict[str, float | None]
-"""Every column of EPOCH_COLUMNS and of the file, None where it is unknown."""
+"""Every fixed column and every column of the file, None where there is no finite number."""
+
+WrittenRow = Mapping[str, float | str | None]
+"""A row as it is written: a metric that is no number is kept as text."""
 
 
-def write_epochs(path: Path, rows: Sequence[Mapping[str, float | None]]) -> None:
-    """Write the header and all rows; what a row does not have, and NaN, is left blank."""
+@dataclass(frozen=True)
+class OddValue:
+    """What stands in a row of `epochs.csv` where a finite number was expected."""
+
+    epoch: int
+    column: str
+    text: str
+
+
+def own_column(name: str) -> str:
+    """The column of a metric: its name, but that a fixed column stays what it is."""
+    return f"{OWN}{name}" if name in FIXED_COLUMNS and name != "learning_rate" else name
+
+
+def write_epochs(path: Path, rows: Sequence[WrittenRow], columns: Sequence[str] = ()) -> None:
+    """Write the header and all rows; what a row does not have is left blank.
+
+    Args:
+        path: of the file.
+        rows: the epochs.
+        columns: the first ones, in their order; other columns of the rows follow as they appear.
+            The fixed ones if left out.
+    """
+    names = list(dict.fromkeys([*(columns or FIXED_COLUMNS), *(name for r in rows for name in r)]))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(EPOCH_COLUMNS)
+    writer.writerow(names)
     for row in rows:
-        writer.writerow([_cell(row.get(column)) for column in EPOCH_COLUMNS])
+        writer.writerow([_cell(row.get(name)) for name in names])
     write_atomically(path, text.getvalue().encode())
 
 
-def _cell(value: float | None) -> str:
-    return "" if value is None or math.isnan(value) else repr(value)
+def _cell(value: float | str | None) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else repr(value)
 
 
 def read_epochs(path: Path, *, whole: bool = False) -> list[EpochRow]:
@@ -40,18 +72,36 @@ def read_epochs(path: Path, *, whole: bool = False) -> list[EpochRow]:
     Raises:
         UsageError: a row is damaged, and the `whole` file was asked for.
     """
+    return [
+        dict.fromkeys(FIXED_COLUMNS) | {name: _number(text) for name, text in texts.items()}
+        for texts in _rows(path, whole=whole)
+    ]
+
+
+def odd_values(path: Path) -> list[OddValue]:
+    """Everything in the rows of the file that is neither blank nor a finite number."""
+    return [
+        OddValue(int(_number(texts["epoch"]) or 0), name, text)
+        for texts in _rows(path, whole=False)
+        for name, text in texts.items()
+        if text and _number(text) is None
+    ]
+
+
+def _rows(path: Path, *, whole: bool) -> Iterator[dict[str, str]]:
+    """The texts of each row that is not damaged."""
     if not path.is_file():
-        return []
-    rows: list[EpochRow] = []
+        return
     text, end, cut = path.read_text("utf-8", errors="replace").rpartition("\n")
+    number = 1
     for texts in csv.DictReader(io.StringIO(text + end)):
         if None in texts or None in texts.values() or _number(texts.get("epoch")) is None:
             cut = ",".join(str(value) for value in texts.values())
             break
-        rows.append(dict.fromkeys(EPOCH_COLUMNS) | {k: _number(v) for k, v in texts.items()})
+        yield texts
+        number += 1
     if whole and cut:
-        raise UsageError(f"{path}: not an epochs.csv of ctrkit: row {len(rows) + 1} is '{cut}'")
-    return rows
+        raise UsageError(f"{path}: not an epochs.csv of ctrkit: row {number} is '{cut}'")
 
 
 def _number(text: str | None) -> float | None:

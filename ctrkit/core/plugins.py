@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctrkit.core.config import decode
+from ctrkit.core.config import Watch, decode
+from ctrkit.core.epochs import FIXED_COLUMNS
 from ctrkit.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Metric:
     Args:
         name: of the column.
         label: what reports call it; the name where it is empty.
-        decimals: how many are shown.
+        decimals: how many are shown; as many as the size of the number needs where it is None.
         left_out: where a table has too little room the columns of the highest number go first;
             0 stays.
         panel: title of the chart it is drawn in; metrics of one title share it.
@@ -58,10 +59,18 @@ class Metric:
 
     name: str
     label: str = ""
-    decimals: int = 4
+    decimals: int | None = None
     left_out: int = 0
     panel: str = ""
     live: str = ""
+
+    def text(self, value: float | None) -> str:
+        """The value as reports show it; empty where it is not known."""
+        if value is None:
+            return ""
+        if self.decimals is not None or value == 0 or 1e-3 <= abs(value) < 1e5:
+            return f"{value:.{4 if self.decimals is None else self.decimals}f}"
+        return f"{value:.4g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +108,8 @@ class Plugin:
     takes_data: bool = False
     #: the metrics it is known to have, as reports show them; others are shown by their names
     metrics: Sequence[Metric] = ()
+    #: the metric that decides on best.pt and patience, where the `Workload` says nothing of it
+    watch: Watch | None = None
     #: epochs of other runs that its reports put beside a run's own, and a sentence on them
     known_epochs: Sequence[KnownEpoch] = ()
     known_note: str = ""
@@ -151,6 +162,13 @@ class Plugin:
         """How a metric is shown: as the plug-in says, or by its name."""
         found = next((metric for metric in self.metrics if metric.name == name), None)
         return found or Metric(name=name, label=name, live=name)
+
+    def metrics_of(self, columns: Iterable[str]) -> list[Metric]:
+        """How to show those columns that are metrics: the known ones first, in their order."""
+        there = [name for name in columns if name not in FIXED_COLUMNS]
+        known = [metric for metric in self.metrics if metric.name in there]
+        names = {metric.name for metric in known}
+        return known + [self.metric(name) for name in there if name not in names]
 
     # ---- the child's part ------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ctrkit.core.config import Cell, RunSizes, WorkloadSpec
+from ctrkit.core.config import Cell, RunSizes, Watch, WorkloadSpec
 
 SCHEMA_VERSION = 1
 STAGES = ("fetch", "collate", "ipc", "transfer", "forward", "backward", "optimizer")
@@ -19,11 +19,6 @@ VERDICTS = (
 )  # fmt: skip
 #: Verdicts of a measurement that is complete. Where the process did not end, the result counts.
 COMPLETE = ("ok", "shutdown-hang")
-EPOCH_COLUMNS = (
-    "epoch", "train_loss", "train_auc", "train_logloss", "val_loss", "val_auc", "val_logloss",
-    "train_val_gap", "gate_mean", "gate_std", "learning_rate", "rows", "wall_s",
-    "train_gauc", "val_gauc",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +216,7 @@ class Examination:
 class Inspection:
     """What a child found out about torch, the devices and the workload before the first trial.
 
+    `watch`: the metric that decides on best.pt and patience, and its direction; None for none.
     `device_memory_bytes` is what is free on a device, for those that tell it.
     """
 
@@ -235,6 +231,7 @@ class Inspection:
     default_batch_size: int
     has_task: bool
     sizes: RunSizes | None
+    watch: Watch | None = None
     parameters: int | None = None
     device_memory_bytes: dict[str, int] = field(default_factory=dict)
     needs: LoaderNeeds = field(default_factory=LoaderNeeds)
@@ -418,7 +415,8 @@ class Recommendation:
 class RunInfo:
     """`run.json`: written first, so that a run that dies at once still says what it was.
 
-    `pid` is the process that runs it, or ran it last, `pid_began_unix_s` when that was started.
+    `watch`: the metric that decides on best.pt and patience, with its direction. `pid` is the
+    process that runs it, or ran it last, `pid_began_unix_s` when that was started.
     """
 
     command: str
@@ -431,6 +429,7 @@ class RunInfo:
     data_fingerprint: str | None = None
     device_names: dict[str, str] = field(default_factory=dict)
     sizes: RunSizes | None = None
+    watch: Watch | None = None
     cell: Cell | None = None
     projection: Recommendation | None = None
     status: str = "running"

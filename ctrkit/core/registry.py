@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import metadata
 from typing import Any
 
 from ctrkit.core.config import DEFAULT_WORKLOAD, WorkloadSpec, encode
+from ctrkit.core.epochs import FIXED_COLUMNS
 from ctrkit.core.errors import UsageError
 from ctrkit.core.plugins import NoSettings, Plugin
 
@@ -64,6 +65,18 @@ def plugin_of(target: str) -> Plugin:
             pass
     bare = Plugin()
     bare.name = target
+    return bare
+
+
+def plugin_of_columns(columns: Iterable[str]) -> Plugin:
+    """What is known of the metrics of a run whose workload is not known, by their names alone."""
+    own = {name for name in columns if name not in FIXED_COLUMNS}
+    bare = Plugin()
+    for name in plugin_names():
+        plugin = plugin_of(name)
+        if own and own <= {metric.name for metric in plugin.metrics}:
+            bare.metrics, bare.watch = plugin.metrics, plugin.watch
+            break
     return bare
 
 

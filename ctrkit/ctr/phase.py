@@ -5,8 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ctrkit.core.conditions import parse_condition
+from ctrkit.core.config import Watch
 from ctrkit.core.errors import UsageError
 
+#: the columns of `epochs.csv`
+EPOCH_COLUMNS = (
+    "epoch", "train_loss", "train_auc", "train_logloss", "val_loss", "val_auc", "val_logloss",
+    "train_val_gap", "gate_mean", "gate_std", "learning_rate", "rows", "wall_s",
+    "train_gauc", "val_gauc",
+)  # fmt: skip
+#: what decides on best.pt and patience
+WATCH: Watch = ("val_auc", "max")
 MODELS = ("mamba", "bst")
 SCHEDULES = ("constant", "warmup-cosine")
 SHUFFLES = ("full", "block")

@@ -6,16 +6,20 @@ import dataclasses
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ctrkit.core.errors import UsageError
 from ctrkit.core.plugins import DataFacts, KnownEpoch, Metric, OnProgress, Plugin
-from ctrkit.ctr.phase import Phase, check_phase
+from ctrkit.ctr.phase import WATCH, Phase, check_phase
 
 if TYPE_CHECKING:
     from ctrkit.ctr.workload import MdafWorkload
 
 NAME = "mdaf"
+
+
+def _metric(name: str, label: str, **shown: Any) -> Metric:
+    return Metric(name=name, label=label, decimals=4, **shown)
 
 
 def _known_epoch(run: str, label_smoothing: float, **metrics: float) -> KnownEpoch:
@@ -37,20 +41,19 @@ class MdafPlugin(Plugin):
     default_phase = "phase3"
     free_settings = ("name", "epochs", "patience", "criteria")
     takes_data = True
+    watch = WATCH
     metrics = (
-        Metric(name="train_loss", label="train loss", panel="Loss, as optimised", live="loss"),
-        Metric(name="train_logloss", label="train log loss", left_out=5),
-        Metric(name="train_auc", label="train AUC", panel="AUC", live="AUC"),
-        Metric(name="train_gauc", label="train gAUC", left_out=6),
-        Metric(
-            name="val_loss", label="val loss", panel="Loss, as optimised", live="validation loss"
-        ),
-        Metric(name="val_logloss", label="val log loss", left_out=4),
-        Metric(name="val_auc", label="val AUC", panel="AUC", live="validation AUC"),
-        Metric(name="val_gauc", label="val gAUC", left_out=3),
-        Metric(name="train_val_gap", label="gap", left_out=7),
-        Metric(name="gate_mean", label="gate mean", panel="Gate mean"),
-        Metric(name="gate_std", label="gate std", left_out=8),
+        _metric("train_loss", "train loss", panel="Loss, as optimised", live="loss"),
+        _metric("train_logloss", "train log loss", left_out=5),
+        _metric("train_auc", "train AUC", panel="AUC", live="AUC"),
+        _metric("train_gauc", "train gAUC", left_out=6),
+        _metric("val_loss", "val loss", panel="Loss, as optimised", live="validation loss"),
+        _metric("val_logloss", "val log loss", left_out=4),
+        _metric("val_auc", "val AUC", panel="AUC", live="validation AUC"),
+        _metric("val_gauc", "val gAUC", left_out=3),
+        _metric("train_val_gap", "gap", left_out=7),
+        _metric("gate_mean", "gate mean", panel="Gate mean"),
+        _metric("gate_std", "gate std", left_out=8),
     )
     #: noted down of the original runs: 1,052,081 training and 225,446 validation rows of the Taobao
     #: ad data, batch 2048, on MPS; losses are as optimised

@@ -32,7 +32,7 @@ from ctrkit.ctr.data.gather import gather
 from ctrkit.ctr.data.loaders import make_loader
 from ctrkit.ctr.data.store import Store
 from ctrkit.ctr.models.mdaf import MDAF, Model
-from ctrkit.ctr.phase import Phase
+from ctrkit.ctr.phase import EPOCH_COLUMNS, WATCH, Phase
 from ctrkit.ctr.training.lazy_adam import Together
 from ctrkit.ctr.training.metrics import Scores, auc, grouped_auc, log_loss
 from ctrkit.ctr.training.objective import objective
@@ -62,6 +62,8 @@ class MdafWorkload(Workload):
         "batch_size", "nproc", *NUMERICS,
     )  # fmt: skip
     loaders = LOADERS
+    watch = WATCH
+    epoch_columns = EPOCH_COLUMNS
 
     def __init__(self, data: Path, phase: Phase) -> None:
         self.store = Store.open(data)

@@ -15,13 +15,10 @@ from ctrkit.report.comparison import (
     common_epochs,
 )
 from ctrkit.report.contents import RunContents
+from ctrkit.report.epoch_figures import shown_metrics
 from ctrkit.report.shell_lines import short_path
 from ctrkit.report.words import clean, deviation_words, plural, step_words
 
-_METRICS = (
-    ("val_auc", "val AUC"), ("val_gauc", "val gAUC"), ("val_logloss", "val log loss"),
-    ("train_loss", "train loss"), ("train_auc", "train AUC"), ("gate_mean", "gate mean"),
-)  # fmt: skip
 _TONES = {FAILS_NOW: "bad", SLOWER: "bad", "faster": "good", "works now": "good"}
 
 
@@ -179,21 +176,20 @@ def _time_words(row: Compared, value_s: float | None) -> str:
 def _metrics_section(base: RunContents, new: RunContents) -> Section:
     """The figures of equal epochs, base and new side by side."""
     columns = [Column("epoch"), Column("time, base"), Column("new"), Column("change")]
-    for _, name in _METRICS:
-        columns += [Column(f"{name}, base", optional=2), Column(f"{name}, new", optional=2)]
+    epochs = common_epochs(base, new)
+    metrics = shown_metrics(new.plugin, (row for e in epochs for row in e))
+    for metric in metrics:
+        name, optional = clean(metric.label or metric.name, 40), 2 + metric.left_out
+        columns += [Column(f"{name}, {run}", optional=optional) for run in ("base", "new")]
     rows = []
-    for was, now in common_epochs(base, new):
+    for was, now in epochs:
         was_s, now_s = was["wall_s"] or 0.0, now["wall_s"] or 0.0
         row = [f"{was['epoch']}", format_duration(was_s), format_duration(now_s),
                deviation_words(now_s, was_s)]  # fmt: skip
-        for column, _ in _METRICS:
-            row += [_fixed(was[column]), _fixed(now[column])]
+        for metric in metrics:
+            row += [metric.text(was.get(metric.name)), metric.text(now.get(metric.name))]
         rows.append(tuple(row))
     return Section("Epoch by epoch", (Table(tuple(columns), tuple(rows)).without_empty_columns(),))
-
-
-def _fixed(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
 
 
 def _changes_section(comparison: Comparison) -> Section:

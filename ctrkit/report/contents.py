@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ctrkit.core.config import RunSizes, WorkloadSpec, encode
+from ctrkit.core.config import RunSizes, Watch, WorkloadSpec, encode
 from ctrkit.core.environment import began_unix_s
-from ctrkit.core.epochs import EPOCHS, EpochRow, read_epochs
+from ctrkit.core.epochs import EPOCHS, EpochRow, OddValue, odd_values, read_epochs
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import finite, read_json, read_table
+from ctrkit.core.plugins import Plugin
 from ctrkit.core.progress import Progress, read_progress
 from ctrkit.core.records import (
     SCHEMA_VERSION,
@@ -21,8 +22,10 @@ from ctrkit.core.records import (
     RunInfo,
     TrialRecord,
 )
+from ctrkit.core.registry import plugin_of, plugin_of_columns
 from ctrkit.core.run_time import RunTime, measured_time, projected_time
 from ctrkit.core.runs import INCIDENTS, RunFolder, info_json
+from ctrkit.report.epoch_figures import best_words, epoch_notes
 from ctrkit.report.words import plural
 from ctrkit.supervise.ledger import LEDGER, LedgerRow, read_ledger, totals
 
@@ -47,7 +50,7 @@ class RunContents:
     `progress` is the loop's last sign of life, `silent_s` how long ago that was (None where it
     cannot be known), `alive` whether its process still runs; `info.status` is DIED where it
     should and does not. `missing` has a sentence for everything that should be there and is not,
-    or cannot be read.
+    or cannot be read. `odd` is what there is in `epochs.csv` that is no number.
     """
 
     path: Path
@@ -62,6 +65,29 @@ class RunContents:
     has_checkpoint: bool
     missing: tuple[str, ...]
     ledger: tuple[LedgerRow, ...] = ()
+    odd: tuple[OddValue, ...] = ()
+
+    @property
+    def epoch_notes(self) -> tuple[str, ...]:
+        """What is to be known of the figures of its epochs, a sentence each."""
+        return tuple(epoch_notes(self.epochs, self.odd, self.watch))
+
+    @property
+    def plugin(self) -> Plugin:
+        """What is known of its workload's metrics and of other runs of it."""
+        if self.info.workload.target == UNKNOWN:
+            return plugin_of_columns(name for row in self.epochs for name in row)
+        return plugin_of(self.info.workload.target)
+
+    @property
+    def watch(self) -> Watch | None:
+        """The metric that decides on best.pt and patience."""
+        return self.info.watch or self.plugin.watch
+
+    @property
+    def best(self) -> tuple[str, str, str] | None:
+        """What the watched metric is called, its best value, in which epoch; None for none."""
+        return best_words(self.plugin, self.watch, self.epochs)
 
     @property
     def whole_epochs(self) -> list[EpochRow]:
@@ -114,6 +140,7 @@ def read_contents(path: Path) -> RunContents:
         has_checkpoint=checkpoints.is_dir() and any(checkpoints.iterdir()),
         missing=tuple(missing),
         ledger=tuple(ledger or ()),
+        odd=tuple(_tolerant(lambda: odd_values(run.path / EPOCHS), [], EPOCHS) or ()),
     )
 
 
@@ -210,13 +237,24 @@ def contents_json(contents: RunContents) -> dict[str, Any]:
             "recommendation": (
                 None if contents.recommendation is None else encode(contents.recommendation)
             ),
-            "epochs": [dict(row) for row in contents.epochs],
+            "epochs": [_row_json(row, contents.odd) for row in contents.epochs],
             "incidents": contents.incidents,
             "time": totals(contents.ledger) if contents.ledger else None,
             "missing": list(contents.missing),
         }
+        | ({"epoch_notes": list(contents.epoch_notes)} if contents.epoch_notes else {})
     )
     return document
+
+
+def _row_json(row: EpochRow, odd: Sequence[OddValue]) -> dict[str, float | str | None]:
+    """A row with what is no number as its text; NaN and infinity are null, as JSON has neither."""
+    texts = {
+        one.column: one.text
+        for one in odd
+        if one.epoch == row["epoch"] and one.text not in ("nan", "inf", "-inf")
+    }
+    return {**row, **texts}
 
 
 def _tolerant(read: Callable[[], T], missing: list[str], name: str) -> T | None:

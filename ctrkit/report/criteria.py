@@ -7,23 +7,29 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ctrkit.core.conditions import parse_condition
+from ctrkit.core.config import Watch
 from ctrkit.core.epochs import EpochRow
-from ctrkit.core.records import EPOCH_COLUMNS, RunInfo
+from ctrkit.core.records import RunInfo
 from ctrkit.core.registry import plugin_and_settings
 from ctrkit.report.blocks import Block, Column, Paragraph, Section, Table
 from ctrkit.report.contents import DIED
+from ctrkit.report.epoch_figures import best_epoch, watch_of
 from ctrkit.report.words import clean, plural
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A condition of a class: its figure, None where it is not known, and whether it is met."""
+    """A condition of a class: its figure, None where it is not known, and whether it is met.
+
+    `note` says what else there is to know of the figure.
+    """
 
     tier: str
     name: str
     condition: str
     value: float | None
     is_met: bool | None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ def classify(info: RunInfo, epochs: Sequence[EpochRow], partial: bool) -> Classi
     if not criteria:
         return None
     judged = tuple(
-        _judge(tier, name, condition, epochs)
+        _judge(tier, name, condition, epochs, watch_of(info))
         for tier, conditions in criteria.items()
         for name, condition in conditions.items()
     )
@@ -66,16 +72,12 @@ def classification_json(found: Classification | None) -> dict[str, Any] | None:
     if found is None:
         return None
     judged = [asdict(one) for one in found.judged]
+    for one in judged:
+        del one["note"]
     return {"class": found.tier, "incomplete": found.incomplete or None, "conditions": judged}
 
 
-def best_epoch(epochs: Sequence[EpochRow]) -> EpochRow | None:
-    """The epoch of the best validation AUC, the first of equals; None where none was measured."""
-    known = [row for row in epochs if row.get("val_auc") is not None]
-    return max(known, key=lambda row: row["val_auc"] or 0.0, default=None)
-
-
-def figure(name: str, epochs: Sequence[EpochRow]) -> float | None:
+def figure(name: str, epochs: Sequence[EpochRow], watch: Watch | None) -> float | None:
     """The figure that a condition names; None where it is not known.
 
     A column of `epochs.csv` is meant in the best epoch, with or without `best_` before it, and in
@@ -85,7 +87,7 @@ def figure(name: str, epochs: Sequence[EpochRow]) -> float | None:
     if name.startswith("last_"):
         row, column = (epochs[-1] if epochs else None), name.removeprefix("last_")
     else:
-        row, column = best_epoch(epochs), name.removeprefix("best_")
+        row, column = best_epoch(epochs, watch), name.removeprefix("best_")
     return None if row is None else row.get(column)
 
 
@@ -114,17 +116,23 @@ def criteria_section(classification: Classification) -> Section:
     return Section("Criteria", (*blocks, Table(columns, rows)))
 
 
-def _judge(tier: str, name: str, condition: str, epochs: Sequence[EpochRow]) -> Judged:
-    value = figure(name, epochs)
+def _judge(
+    tier: str, name: str, condition: str, epochs: Sequence[EpochRow], watch: Watch | None
+) -> Judged:
+    value = figure(name, epochs, watch)
     is_met = None if value is None else parse_condition(condition).holds(value)
-    return Judged(tier, name, condition, value, is_met)
+    is_column = not epochs or any(_column(name) in row for row in epochs)
+    return Judged(tier, name, condition, value, is_met, "" if is_column else "no such figure")
+
+
+def _column(figure_name: str) -> str:
+    return figure_name.removeprefix("last_").removeprefix("best_")
 
 
 def _value_words(one: Judged) -> str:
     if one.value is not None:
         return f"{one.value:.4f}" if one.value % 1 else f"{one.value:.0f}"
-    column = one.name.removeprefix("last_").removeprefix("best_")
-    return "" if column in EPOCH_COLUMNS else "no such figure"
+    return one.note
 
 
 def _incomplete(info: RunInfo, epochs: Sequence[EpochRow], partial: bool) -> str:
@@ -140,6 +148,6 @@ def _incomplete(info: RunInfo, epochs: Sequence[EpochRow], partial: bool) -> str
     if len(epochs) >= planned:
         return f"{done} were asked for" if planned < of_phase else ""
     # its own patience is an end of a run, what else cuts it short is not
-    best, patience = best_epoch(epochs), info.sizes.patience if info.sizes else 0
+    best, patience = best_epoch(epochs, watch_of(info)), info.sizes.patience if info.sizes else 0
     without_gain = len(epochs) - int(best["epoch"] or 0) if best else 0
     return "" if 0 < patience <= without_gain else f"{done}, then it was cut short"

@@ -13,12 +13,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from ctrkit.core.plugins import Plugin
 from ctrkit.core.progress import Progress, Stage
 from ctrkit.core.records import Recommendation
 from ctrkit.core.run_time import measured_time, projected_time
 from ctrkit.core.units import format_count, format_duration
 from ctrkit.report.live import Clock, Display
-from ctrkit.report.words import deviation_words, percent, range_words, rate_words
+from ctrkit.report.words import clean, deviation_words, percent, range_words, rate_words
 
 _LINE_S = 10.0
 _LATER_LINE_S = 60.0  # after two minutes: a run of a day should not fill its log with lines
@@ -52,7 +53,7 @@ def speed_of(readings: Sequence[Progress]) -> Speed | None:
     )
 
 
-def epoch_line(row: Mapping[str, Any], projection: Recommendation | None) -> str:
+def epoch_line(row: Mapping[str, Any], projection: Recommendation | None, plugin: Plugin) -> str:
     """`epoch 1: 31 min 02 s, projected 29 min 40 s (28 .. 31 min): +4.6 %`, then its metrics."""
     took_s = row.get("wall_s")
     words = f"epoch {row.get('epoch')}: {format_duration(took_s)}"
@@ -63,13 +64,10 @@ def epoch_line(row: Mapping[str, Any], projection: Recommendation | None) -> str
         words += f", projected {format_duration(projected_s)}{between}"
         words += f": {deviation_words(took_s, projected_s)}"
     metrics = [
-        f"{name} {row[column]:.4f}"
-        for column, name in (
-            ("train_loss", "loss"), ("train_auc", "AUC"), ("val_loss", "validation loss"),
-            ("val_auc", "validation AUC"),
-        )
-        if row.get(column) is not None
-    ]  # fmt: skip
+        f"{clean(metric.live, 40)} {value if isinstance(value, str) else metric.text(value)}"
+        for metric in plugin.metrics_of(row)
+        if metric.live and (value := row.get(metric.name)) is not None
+    ]
     return words + (f"; {', '.join(metrics)}" if metrics else "")
 
 
@@ -78,6 +76,7 @@ class TrainDisplay(Display):
 
     Args:
         epochs: how many the run makes.
+        plugin: what is known of its metrics.
         projection: what it was started with; its times are used until there are measured ones.
         quiet: show nothing.
         console: where to write; stderr if None.
@@ -88,6 +87,7 @@ class TrainDisplay(Display):
         self,
         *,
         epochs: int | None = None,
+        plugin: Plugin | None = None,
         projection: Recommendation | None = None,
         quiet: bool = False,
         console: Console | None = None,
@@ -95,6 +95,7 @@ class TrainDisplay(Display):
     ) -> None:
         super().__init__(quiet=quiet, console=console, clock=clock)
         self._epochs = epochs
+        self._plugin = plugin or Plugin()
         self._projection = projection
         self._readings: deque[Progress] = deque()
         self._epoch_times_s: list[float] = []
@@ -135,7 +136,7 @@ class TrainDisplay(Display):
         """A new row of `epochs.csv`."""
         if row.get("wall_s") is not None:
             self._epoch_times_s.append(float(row["wall_s"]))
-        self.message(epoch_line(row, self._projection))
+        self.message(epoch_line(row, self._projection, self._plugin))
         self._redraw(now=True)
 
     def restarted(self, line: str) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from ctrkit.core.errors import UsageError
 from ctrkit.core.records import TrialRecord
-from ctrkit.core.registry import plugin_of
 from ctrkit.report.charts.scales import cell_labels
 from ctrkit.report.contents import RunContents
+from ctrkit.report.epoch_figures import shown_metrics
 from ctrkit.report.incidents import has_moment
 from ctrkit.report.ledger_view import HEADING
 from ctrkit.report.matrix_view import cell_results, has_figures
@@ -57,10 +57,11 @@ def train_pictures(contents: RunContents, prefix: str) -> tuple[Pictures, list[s
     from ctrkit.report.charts.ledger_chart import ledger_chart
 
     info, epochs = contents.info, contents.epochs
-    known = plugin_of(info.workload.target).known_epochs
+    plugin = contents.plugin
+    metrics = shown_metrics(plugin, epochs)
     marked = incident_epochs(contents.incidents)
     pictures: dict[str, list[Chart | None]] = {
-        "Epochs": [curves_chart(epochs, known, marked, prefix)],
+        "Epochs": [curves_chart(epochs, metrics, plugin.known_epochs, marked, prefix)],
         "Actual against projected": [
             times_chart(epochs, info.projection, info.sizes, marked, prefix)
         ],

@@ -17,7 +17,6 @@ from ctrkit.report.blocks import Block, Bullets, Code, Column, Paragraph, Report
 from ctrkit.report.contents import DIED, UNKNOWN, RunContents, is_partial
 from ctrkit.report.criteria import (
     Classification,
-    best_epoch,
     classification_json,
     classify,
     criteria_section,
@@ -218,9 +217,9 @@ def _summary(contents: RunContents) -> Iterator[str]:
         words = deviation_words(time.epoch_s, projected.epoch_s) if projected else ""
         against = f", {words} on projected" if words else ""
         yield f"An epoch takes {format_duration(time.epoch_s)}{against}."
-    top = best_epoch(contents.epochs)
-    if top is not None:
-        yield f"Best validation AUC: {top['val_auc']:.4f} in epoch {top['epoch']}."
+    if figures := contents.best:
+        name, value, epoch = figures
+        yield f"Best {name}: {value} in {epoch}."
     found = _classification(contents)
     if found is not None:
         name = clean(found.tier, 60) if found.tier else "no class"

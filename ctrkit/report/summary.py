@@ -185,21 +185,15 @@ def _without_answer(contents: RunContents) -> Summary:
 
 
 def _train(contents: RunContents) -> Summary:
-    info, epochs = contents.info, contents.epochs
+    info = contents.info
     cards = [_train_status(contents)]
     if info.cell is not None:
         cards.append(_configuration(info.cell))
     whole = contents.whole_epochs
     cards.append(_train_time(info, whole))
     cards += _train_limit(contents)
-    best = max(
-        (row for row in epochs if row["val_auc"] is not None), key=lambda r: r["val_auc"] or 0.0,
-        default=None,
-    )  # fmt: skip
-    if best is not None:
-        cards.append(
-            Card("Validation AUC", f"{best['val_auc']:.4f}", (f"best, in epoch {best['epoch']}",))
-        )
+    if best := contents.best:
+        cards.append(Card(best[0][:1].upper() + best[0][1:], best[1], (f"best, in {best[2]}",)))
     badges: list[tuple[str, Tone]] = []
     if contents.incidents:
         badges.append((plural(len(contents.incidents), "incident"), "bad"))

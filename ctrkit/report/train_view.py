@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ctrkit.core.config import RunSizes
 from ctrkit.core.epochs import EpochRow
-from ctrkit.core.plugins import KnownEpoch
+from ctrkit.core.plugins import KnownEpoch, Metric
 from ctrkit.core.progress import Stage
 from ctrkit.core.records import Recommendation
-from ctrkit.core.registry import plugin_of
 from ctrkit.core.run_time import projected_time
 from ctrkit.core.units import format_count, format_duration
 from ctrkit.report.blocks import (
@@ -24,6 +23,7 @@ from ctrkit.report.blocks import (
     Tone,
 )
 from ctrkit.report.contents import UNKNOWN, RunContents, is_partial
+from ctrkit.report.epoch_figures import shown_metrics
 from ctrkit.report.incidents import incidents_section, moved_words
 from ctrkit.report.ledger_view import ledger_section
 from ctrkit.report.matrix_view import failure_lines
@@ -31,25 +31,11 @@ from ctrkit.report.probe_view import status_words
 from ctrkit.report.shell_lines import command_lines, short_path
 from ctrkit.report.words import (
     cell_words,
+    clean,
     deviation_words,
     flag_words,
     plural,
     projection_words,
-)
-
-# column of epochs.csv, heading, decimals, how soon it is left out where room is short
-_EPOCH_COLUMNS = (
-    ("train_loss", "train loss", 4, 0),
-    ("train_logloss", "train log loss", 4, 5),
-    ("train_auc", "train AUC", 4, 0),
-    ("train_gauc", "train gAUC", 4, 6),
-    ("val_loss", "val loss", 4, 0),
-    ("val_logloss", "val log loss", 4, 4),
-    ("val_auc", "val AUC", 4, 0),
-    ("val_gauc", "val gAUC", 4, 3),
-    ("train_val_gap", "gap", 4, 7),
-    ("gate_mean", "gate mean", 4, 0),
-    ("gate_std", "gate std", 4, 8),
 )
 
 
@@ -78,9 +64,8 @@ def _status(contents: RunContents) -> Section:
     rows += [(label, words) for label, words in _progress_rows(contents)]
     if info.cell is not None:
         rows.append(("cell", cell_words(info.cell)))
-    best = max((e for e in epochs if e["val_auc"] is not None), key=_val_auc, default=None)
-    if best is not None:
-        rows.append(("best", f"validation AUC {best['val_auc']:.4f} in epoch {best['epoch']}"))
+    if best := contents.best:
+        rows.append(("best", f"{best[0]} {best[1]} in {best[2]}"))
     blocks: list[Block] = [Facts(tuple(rows))]
     if info.status != "done" and not contents.alive:
         if info.workload.target == UNKNOWN:
@@ -91,10 +76,6 @@ def _status(contents: RunContents) -> Section:
         else:
             blocks.append(Paragraph("It left no checkpoint: it cannot be resumed."))
     return Section("Run", tuple(blocks))
-
-
-def _val_auc(row: EpochRow) -> float:
-    return row["val_auc"] or 0.0
 
 
 def _progress_rows(contents: RunContents) -> list[tuple[str, str]]:
@@ -115,42 +96,50 @@ def _progress_rows(contents: RunContents) -> list[tuple[str, str]]:
 
 
 def _epochs(contents: RunContents) -> Section:
+    plugin, info = contents.plugin, contents.info
+    known, metrics = plugin.known_epochs, shown_metrics(plugin, contents.epochs)
     columns = [Column("epoch", right=False)]
-    columns += [Column(name, optional=optional) for _, name, _, optional in _EPOCH_COLUMNS]
+    columns += [
+        Column(clean(metric.label or metric.name, 40), optional=metric.left_out)
+        for metric in metrics
+    ]
     columns += [Column("lr", optional=1), Column("time")]
-    plugin = plugin_of(contents.info.workload.target)
-    known = plugin.known_epochs
-    rows = [_epoch_cells(row, contents.info.sizes) for row in contents.epochs]
-    rows += [_known_cells(epoch) for epoch in known]
+    texts = {(one.epoch, one.column): clean(one.text, 20) for one in contents.odd}
+    rows = [_epoch_cells(row, metrics, texts, info.sizes) for row in contents.epochs]
+    rows += [_known_cells(epoch, metrics) for epoch in known]
     tones: list[Tone] = ["plain"] * len(contents.epochs)
     tones += ["dim"] * len(known)
     blocks: list[Block] = [Table(tuple(columns), tuple(rows), tuple(tones)).without_empty_columns()]
-    if any(is_partial(row, contents.info.sizes) for row in contents.epochs):
+    if any(is_partial(row, info.sizes) for row in contents.epochs):
         blocks.append(Paragraph("* not all rows of the epoch were trained on.", "dim"))
     if known:
         blocks.append(Paragraph(plugin.known_note, "dim"))
+    if notes := contents.epoch_notes:
+        blocks.append(Bullets(notes))
     return Section("Epochs", tuple(blocks))
 
 
-def _epoch_cells(row: EpochRow, sizes: RunSizes | None) -> tuple[str, ...]:
-    lr = row["learning_rate"]
+def _epoch_cells(
+    row: EpochRow,
+    metrics: Sequence[Metric],
+    texts: Mapping[tuple[int, str], str],
+    sizes: RunSizes | None,
+) -> tuple[str, ...]:
+    lr, epoch = row["learning_rate"], int(row["epoch"] or 0)
     return (
-        f"{row['epoch']}" + ("*" if is_partial(row, sizes) else ""),
-        *(_fixed(row[column], decimals) for column, _, decimals, _ in _EPOCH_COLUMNS),
+        f"{epoch}" + ("*" if is_partial(row, sizes) else ""),
+        *(
+            texts.get((epoch, metric.name)) or metric.text(row.get(metric.name))
+            for metric in metrics
+        ),
         "" if lr is None else f"{lr:.1e}" if lr else "0",
         "" if row["wall_s"] is None else format_duration(row["wall_s"]),
     )
 
 
-def _known_cells(epoch: KnownEpoch) -> tuple[str, ...]:
-    figures = tuple(
-        _fixed(epoch.metrics.get(column), decimals) for column, _, decimals, _ in _EPOCH_COLUMNS
-    )
+def _known_cells(epoch: KnownEpoch, metrics: Sequence[Metric]) -> tuple[str, ...]:
+    figures = (metric.text(epoch.metrics.get(metric.name)) for metric in metrics)
     return (f"{epoch.run}, {epoch.epoch}", *figures, "", "")
-
-
-def _fixed(value: float | None, decimals: int) -> str:
-    return "" if value is None else f"{value:.{decimals}f}"
 
 
 def _projection(contents: RunContents) -> Section:

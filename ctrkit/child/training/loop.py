@@ -16,6 +16,7 @@ from ctrkit.child.training.checkpoint import (
     save_checkpoint,
 )
 from ctrkit.child.training.distributed import ALONE, Ranks
+from ctrkit.child.training.own_metrics import check_watch, own_metrics
 from ctrkit.child.training.plain_state import to_plain
 from ctrkit.child.training.position import Position, identity, read_state
 from ctrkit.child.training.seeding import kept_rng, rng_of_rank, rng_state, seed_rank, set_rng_state
@@ -23,12 +24,11 @@ from ctrkit.child.training.time_spent import TimeLedger
 from ctrkit.child.workloads.protocol import Batch, EpochLoader, Mark, Task, Workload
 from ctrkit.core import stops
 from ctrkit.core.config import Cell, RunSizes, TrainPlan
-from ctrkit.core.epochs import EPOCHS, EpochRow, write_epochs
+from ctrkit.core.epochs import EPOCHS, write_epochs
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import plain_disk_errors
 from ctrkit.core.locks import only_writer
 from ctrkit.core.progress import SPENT_FILE, ProgressWriter, Spending, Stage
-from ctrkit.core.records import EPOCH_COLUMNS
 
 _END = object()
 #: how long a process of the same run may take to die before this one is a second writer
@@ -79,7 +79,7 @@ def run_training(
     """Train as planned, from the start or from `checkpoints/last.pt`.
 
     Writes `epochs.csv`, `checkpoints/last.pt` (the one before it is `previous.pt`) and, where the
-    metrics have a `val_auc`, `checkpoints/best.pt` into the run folder. A run that was stopped and
+    workload watches a metric, `checkpoints/best.pt` into the run folder. A run that was stopped and
     continued gives the same parameters and the same `epochs.csv` (but for `wall_s`) as one that was
     not: on CPU with equal threads bit for bit.
 
@@ -143,7 +143,7 @@ class _Loop:
         self.ledger = TimeLedger(progress.path.with_name(SPENT_FILE))
         self.last_path = Path(plan.run_folder) / "checkpoints" / "last.pt"
         self.epochs_path = Path(plan.run_folder) / EPOCHS
-        self.position = Position()
+        self.position = Position(watch=check_watch(workload.watch))
         self.rng: Mapping[str, Any] | None = None  # to be put back when a resumed epoch goes on
         self.epoch_rng: Mapping[str, Any] | None = None  # that of the epoch's `iter`, for its order
         self.begun_rng: Mapping[str, Any] | None = None  # that of the epoch's first moment
@@ -405,13 +405,11 @@ class _Loop:
     def _end_epoch(self) -> None:
         self.progress.enter(Stage.METRICS)
         position = self.position
-        with kept_rng(self.cell.device):
-            metrics = self.task.metrics()
-        row: EpochRow = {name: float(metrics[name]) for name in EPOCH_COLUMNS if name in metrics}
+        metrics = self._metrics()
         rows = None if self.rows.is_unknown else position.rows
-        row |= {"epoch": position.epoch, "rows": rows}
+        row = metrics | {"epoch": position.epoch, "rows": rows}
         position.history.append(row)
-        is_best = position.judge(metrics.get("val_auc"))
+        is_best = position.judge(metrics)
         before_s = position.wall_s
         row["wall_s"] = before_s + self.clock() - self.started_at
         position.next_epoch()
@@ -423,6 +421,15 @@ class _Loop:
         # the checkpoint belongs to the epoch's time, so the file of epochs knows more than it does
         row["wall_s"] = before_s + self.clock() - self.started_at
         self._write_epochs()
+
+    def _metrics(self) -> dict[str, float | str | None]:
+        """Of the epoch; where the task cannot tell them, the epoch's training is saved first."""
+        try:
+            with kept_rng(self.cell.device):
+                return own_metrics(self.task.metrics())
+        except Exception:
+            self._save()
+            raise
 
     # ---- checkpoints -----------------------------------------------------------------------------
 
@@ -469,7 +476,7 @@ class _Loop:
     def _write_epochs(self) -> None:
         if self.ranks.rank == 0:
             with plain_disk_errors(self.epochs_path):
-                write_epochs(self.epochs_path, self.position.history)
+                write_epochs(self.epochs_path, self.position.history, self.workload.epoch_columns)
 
     def _restore_rng(self) -> None:
         if self.rng is not None:
@@ -479,6 +486,7 @@ class _Loop:
     def _read_checkpoint(self) -> Mapping[str, Any]:
         wanted = identity(self.workload, self.cell)
         state, self.position = read_state(self.last_path, self.epochs_path, wanted)
+        self.position.watch_for(check_watch(self.workload.watch))
         self.saved = self.position.epoch, self.position.batch, self.position.trained
         if self.position.batch == 0 and self.position.best_epoch == self.position.epoch - 1:
             self._keep_best()  # in case it ended between the two

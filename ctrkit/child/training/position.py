@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ctrkit.child.training.checkpoint import differences, load_checkpoint
+from ctrkit.child.training.own_metrics import is_better, watched_value
 from ctrkit.child.workloads.protocol import Workload
-from ctrkit.core.config import NUMERICS, Cell
-from ctrkit.core.epochs import EpochRow, read_epochs
+from ctrkit.core.config import NUMERICS, Cell, Watch
+from ctrkit.core.epochs import read_epochs
 from ctrkit.core.errors import UsageError
 
 
@@ -22,7 +23,8 @@ class Position:
 
     `batch` and `rows` are done of `epoch`, which took `wall_s` so far; `steps` adds up over epochs.
     `trained`: the loader ended, and the epoch has only to be validated. `counted`: batches of the
-    last epoch that was seen to its end, whatever `len()` says.
+    last epoch that was seen to its end, whatever `len()` says. `best_value` is that of the metric
+    that is watched, in `best_epoch`.
     """
 
     epoch: int = 1
@@ -31,9 +33,10 @@ class Position:
     wall_s: float = 0.0
     steps: int = 0
     best_epoch: int | None = None
-    best_val_auc: float = -math.inf
+    best_value: float | None = None
+    watch: Watch | None = None
     epochs_without_gain: int = 0
-    history: list[EpochRow] = field(default_factory=list)
+    history: list[dict[str, float | str | None]] = field(default_factory=list)
     trained: bool = False
     counted: int | None = None
 
@@ -47,12 +50,20 @@ class Position:
         """The loader has no more batches for this epoch."""
         self.trained, self.counted = True, self.batch
 
-    def judge(self, val_auc: float | None) -> bool:
+    def watch_for(self, watch: Watch | None) -> None:
+        """Judge epochs by this metric from now on; what was best by another one is forgotten."""
+        if watch != self.watch:
+            self.best_epoch = self.best_value = None
+            self.epochs_without_gain = 0
+        self.watch = watch
+
+    def judge(self, columns: Mapping[str, float | str | None]) -> bool:
         """Early stopping's count; True if this epoch is the best one so far. NaN is no gain."""
-        if val_auc is None:
+        value = watched_value(columns, self.watch)
+        if value is None or self.watch is None:
             return False
-        if val_auc > self.best_val_auc:
-            self.best_val_auc, self.best_epoch = val_auc, self.epoch
+        if is_better(value, self.best_value, self.watch):
+            self.best_value, self.best_epoch = value, self.epoch
             self.epochs_without_gain = 0
             return True
         self.epochs_without_gain += 1
@@ -90,6 +101,16 @@ def identity(workload: Workload, cell: Cell) -> dict[str, Any]:
     }
 
 
+def _position_of(saved: Mapping[str, Any]) -> Position:
+    values = dict(saved)
+    if "best_val_auc" in values:  # before workloads could say what is watched
+        best = values.pop("best_val_auc")
+        values |= {"best_value": best if math.isfinite(best) else None, "watch": ("val_auc", "max")}
+    if values.get("watch") is not None:
+        values["watch"] = tuple(values["watch"])
+    return Position(**values)
+
+
 def read_state(
     path: Path, epochs_path: Path, wanted: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any], Position]:
@@ -110,8 +131,10 @@ def read_state(
             f"{path}: cannot be resumed: {different}; give it what it was started "
             "with, or start a new run"
         )
-    position = Position(**state["position"])
+    position = _position_of(state["position"])
     written = {row["epoch"]: row["wall_s"] for row in read_epochs(epochs_path, whole=True)}
     for row in position.history:
-        row["wall_s"] = written.get(row["epoch"]) or row["wall_s"]
+        epoch = row["epoch"]
+        if isinstance(epoch, int | float):
+            row["wall_s"] = written.get(epoch) or row["wall_s"]
     return state, position

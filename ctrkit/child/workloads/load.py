@@ -52,6 +52,8 @@ def _of_plugin(spec: WorkloadSpec) -> Workload:
             f"--workload {spec.target}: its plug-in made a {type(made).__name__}; it must be a "
             "ctrkit.workloads.Workload"
         )
+    if made.watch is None:
+        made.watch = plugin.watch
     return made
 
 

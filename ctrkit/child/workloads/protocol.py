@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-from ctrkit.core.config import Cell, RunSizes
+from ctrkit.core.config import Cell, RunSizes, Watch
 from ctrkit.core.records import LoaderNeeds
 
 Batch = Any
@@ -69,7 +69,10 @@ class Task(ABC):
         return []
 
     def metrics(self) -> dict[str, float]:
-        """Of the epoch trained and validated last, by the column names of `epochs.csv`."""
+        """Of the epoch trained and validated last, by names of one's own: columns of `epochs.csv`.
+
+        `learning_rate` goes into the column of that name.
+        """
         return {}
 
     def synchronize(self) -> None:  # noqa: B027 - an empty default is meant
@@ -106,6 +109,11 @@ class Workload(ABC):
     axes: tuple[str, ...] = ("device", "workers", "start_method", "prefetch", "batch_size")
     #: loaders it knows; `custom` is the one and only of a workload that makes its own
     loaders: tuple[str, ...] = ("custom",)
+    #: the metric that decides on best.pt and patience, e.g. `("val_accuracy", "max")`; None: there
+    #: is no best.pt, and no run ends early
+    watch: Watch | None = None
+    #: the first columns of `epochs.csv` where their order is fixed; other metrics follow
+    epoch_columns: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
         """Equal as long as model and phase are the same; data has a fingerprint of its own."""

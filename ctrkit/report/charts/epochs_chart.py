@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctrkit.core.config import RunSizes
 from ctrkit.core.epochs import EpochRow
-from ctrkit.core.plugins import KnownEpoch
+from ctrkit.core.plugins import KnownEpoch, Metric
 from ctrkit.core.records import Recommendation
 from ctrkit.core.units import format_duration
 from ctrkit.report.charts.scales import time_ticks, time_unit
@@ -37,30 +37,44 @@ class Panel:
     series: tuple[tuple[str, str], ...]
 
 
-PANELS = (
-    Panel("Loss, as optimised", (("train_loss", "training"), ("val_loss", "validation"))),
-    Panel("AUC", (("train_auc", "training"), ("val_auc", "validation"))),
-    Panel("Gate mean", (("gate_mean", "validation"),)),
-)
+_MOST_PANELS = 6
+_SPLITS = ("train", "val", "validation", "test")
+
+
+def panels_of(metrics: Sequence[Metric]) -> list[Panel]:
+    """A chart for each metric, but that those of one title, or of one name of a split, share it.
+
+    Of a plug-in that names any, only those are drawn.
+    """
+    drawn = [metric for metric in metrics if metric.panel] or metrics
+    series: dict[str, list[tuple[str, str]]] = {}
+    for metric in drawn:
+        split, _, rest = metric.name.partition("_")
+        title = metric.panel or (rest if split in _SPLITS and rest else metric.name)
+        token = "training" if split == "train" else "validation"
+        series.setdefault(title, []).append((metric.name, token))
+    return [Panel(title, tuple(columns)) for title, columns in series.items()][:_MOST_PANELS]
 
 
 def curves_chart(
     epochs: Sequence[EpochRow],
+    metrics: Sequence[Metric],
     known: Sequence[KnownEpoch],
     marked: Sequence[float],
     prefix: str = "run",
 ) -> Chart | None:
-    """Loss, AUC and gate mean per epoch; None where no epoch has any of them.
+    """The metrics per epoch; None where no epoch has any of them.
 
     Args:
         epochs: rows of `epochs.csv`.
+        metrics: its columns that are metrics.
         known: first epochs of other runs, drawn as single points.
         marked: epochs with an incident.
         prefix: of the ids in the SVG.
     """
     panels = [
-        panel for panel in PANELS
-        if any(row[column] is not None for column, _ in panel.series for row in epochs)
+        panel for panel in panels_of(metrics)
+        if any(row.get(column) is not None for column, _ in panel.series for row in epochs)
     ]  # fmt: skip
     if not panels:
         return None
@@ -88,7 +102,7 @@ def _glyph(number: int) -> str:
 def _panel_words(panel: Panel, epochs: Sequence[EpochRow]) -> str:
     parts = []
     for column, _ in panel.series:
-        values = [row[column] for row in epochs if row[column] is not None]
+        values = [value for row in epochs if (value := row.get(column)) is not None]
         if values:
             parts.append(f"{column.replace('_', ' ')} from {values[0]:.4f} to {values[-1]:.4f}")
     return f"{panel.title}: {', '.join(parts)}."
@@ -128,7 +142,8 @@ def _paint_panel(
     axes.grid(axis="x", visible=False)
     axes.grid(axis="y", color=TOKENS["line"], linewidth=1)
     for column, token in panel.series:
-        points = [(row["epoch"] or 0.0, row[column]) for row in epochs if row[column] is not None]
+        points = [(row["epoch"] or 0.0, row.get(column)) for row in epochs]
+        points = [point for point in points if point[1] is not None]
         axes.plot(*_columns(points), "-o", color=TOKENS[token], linewidth=2, markersize=5)
         for number, epoch in enumerate(known):
             value = epoch.metrics.get(column)
@@ -143,7 +158,9 @@ def _paint_panel(
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.margins(y=0.12)
-    axes.set_title(panel.title, loc="left", fontsize=FONT_PX, color=TOKENS["ink"], pad=10)
+    axes.set_title(
+        clean(panel.title, 40), loc="left", fontsize=FONT_PX, color=TOKENS["ink"], pad=10
+    )
     axes.set_xlabel("epoch", fontsize=11, color=TOKENS["muted"], labelpad=2)
 
 

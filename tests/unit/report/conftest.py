@@ -12,7 +12,6 @@ import pytest
 
 from ctrkit.core.config import Cell, RunSizes, WorkloadSpec, encode, make_cell
 from ctrkit.core.records import (
-    EPOCH_COLUMNS,
     Finding,
     Option,
     Recommendation,
@@ -20,7 +19,7 @@ from ctrkit.core.records import (
     TrialRecord,
 )
 from ctrkit.core.runs import RunFolder
-from ctrkit.ctr.phase import Phase
+from ctrkit.ctr.phase import EPOCH_COLUMNS, Phase
 
 SIZES = RunSizes(
     epochs=15, train_rows=1_052_081, train_batches=514, validation_rows=225_446,

@@ -38,6 +38,7 @@ from tests.unit.report.conftest import (
     trial,
 )
 
+METRICS = MdafPlugin.metrics
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = '<script>alert(1)</script>"&\u202e\x07$x_1$ ' + "long" * 60
 
@@ -292,7 +293,7 @@ def test_a_timeline_of_a_long_trial_stays_small() -> None:
 def test_curves_beside_known_epochs() -> None:
     rows = [epoch_row(1), epoch_row(2), epoch_row(3, val_auc=float("nan"))]
     rows[2]["val_auc"] = None
-    chart = curves_chart(rows, MdafPlugin.known_epochs, [2.0])
+    chart = curves_chart(rows, METRICS, MdafPlugin.known_epochs, [2.0])
     assert chart is not None
     assert {"Loss, as optimised", "AUC", "Gate mean"} <= set(texts(chart.wide))
     assert "val auc from 0.5700 to 0.5800" in chart.alt
@@ -300,7 +301,7 @@ def test_curves_beside_known_epochs() -> None:
     assert "◇ phase1, known: epoch 1" in labels
     assert "incident" in labels
     empty = dict.fromkeys(rows[0]) | {"epoch": 1.0}
-    assert curves_chart([empty], (), []) is None
+    assert curves_chart([empty], METRICS, (), []) is None
 
 
 def test_times_beside_the_projection(recommendation: Recommendation) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from ctrkit.core.config import RunSizes, WorkloadSpec, encode
+from ctrkit.ctr.phase import WATCH
 from ctrkit.ctr.plugin import load_phase
 from ctrkit.report.criteria import Classification, classify, criteria_section, figure
 from tests.unit.report.conftest import SIZES, epoch_row, info
@@ -91,8 +92,8 @@ def test_figures_that_are_not_known_meet_nothing() -> None:
 
 def test_figures_by_name() -> None:
     rows = [epoch_row(1, val_auc=0.6, gate_mean=0.1), epoch_row(2, val_auc=0.5, gate_mean=0.2)]
-    assert figure("best_epoch", rows) == 1
-    assert figure("gate_mean", rows) == 0.1
-    assert figure("last_gate_mean", rows) == 0.2
-    assert figure("best_val_auc", []) is None
-    assert figure("last_epoch", []) is None
+    assert figure("best_epoch", rows, WATCH) == 1
+    assert figure("gate_mean", rows, WATCH) == 0.1
+    assert figure("last_gate_mean", rows, WATCH) == 0.2
+    assert figure("best_val_auc", [], WATCH) is None
+    assert figure("last_epoch", [], WATCH) is None

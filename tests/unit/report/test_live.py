@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from ctrkit.core.plugins import Plugin
 from ctrkit.core.progress import Progress, Stage
 from ctrkit.core.records import Recommendation
+from ctrkit.ctr.plugin import MdafPlugin
 from ctrkit.report.live_probe import ProbeDisplay
 from ctrkit.report.live_train import TrainDisplay, epoch_line, speed_of
 from tests.unit.report.conftest import (
@@ -201,11 +203,11 @@ def test_an_epoch_line_has_actual_against_projected() -> None:
         projected_epoch_s_high=1860.0,
     )  # fmt: skip
     row = {"epoch": 1, "wall_s": 1862.0, "val_auc": 0.5698, "val_loss": None}
-    assert epoch_line(row, projection) == (
+    assert epoch_line(row, projection, MdafPlugin()) == (
         "epoch 1: 31 min 02 s, projected 29 min 40 s (28.0 .. 31.0 min): +4.6 %; "
         "validation AUC 0.5698"
     )
-    assert epoch_line({"epoch": 2, "wall_s": 5.0}, None) == "epoch 2: 5 s"
+    assert epoch_line({"epoch": 2, "wall_s": 5.0}, None, Plugin()) == "epoch 2: 5 s"
 
 
 def test_a_run_without_terminal_prints_at_most_every_ten_seconds() -> None:

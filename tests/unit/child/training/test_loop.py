@@ -93,6 +93,8 @@ class Net(Task):
 
 
 class Work(Workload):
+    watch = ("val_auc", "max")
+
     def __init__(self, *, epochs=3, patience=0, val_aucs=(), known=True, task=True, loader=None):
         self.train, self.validation = loader or Loader(), Loader(8)
         self.options = (epochs, patience, known, task)
@@ -156,7 +158,7 @@ def test_a_whole_run(tmp_path):
     assert [row["val_auc"] for row in rows] == [0.6, 0.7, 0.65]
     assert {row["rows"] for row in rows} == {ROWS}
     assert {row["val_loss"] for row in rows} == {8.0}
-    assert {row["gate_mean"] for row in rows} == {None}
+    assert {row["unknown"] for row in rows} == {1.0}
     assert all(row["wall_s"] > 0 for row in rows)
     assert load_checkpoint(tmp_path / "checkpoints/best.pt")["position"]["epoch"] == 3
     assert load_checkpoint(tmp_path / "checkpoints/last.pt")["position"]["epoch"] == 4
