@@ -45,7 +45,8 @@ class MachineLimits:
     `memory_is_capped`. `cores` are those it may use; `visible_cores` is what every library counts,
     and `cpu_quota_cores` what the control group allows of them, None without a quota. `open_files`
     is the soft limit of a process, None where there is none. `shm_bytes` is what is free of
-    /dev/shm, None where there is no such folder (macOS).
+    /dev/shm, None where there is no such folder (macOS). `long_temporary_folder` is the temporary
+    folder where its name is too long for sockets, `short_temporary_folder` what is taken instead.
     """
 
     system: str = "Linux"
@@ -59,6 +60,8 @@ class MachineLimits:
     open_files: int | None = None
     start_methods: tuple[str, ...] = ("fork", "spawn", "forkserver")
     start_method: str = "fork"
+    long_temporary_folder: str = ""
+    short_temporary_folder: str = ""
 
     @property
     def python_version(self) -> tuple[int, ...]:

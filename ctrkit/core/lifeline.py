@@ -15,23 +15,63 @@ from pathlib import Path
 RUN_ID_VARIABLE = "CTRKIT_RUN_ID"
 SUPERVISOR_VARIABLE = "CTRKIT_SUPERVISOR_PID"
 FOLDER_VARIABLE = "CTRKIT_CHILD_FOLDER"
+SOCKETS_VARIABLE = "CTRKIT_SOCKETS_FOLDER"
 #: Set by torch's elastic launcher in the processes that it starts.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 #: Put first on PYTHONPATH, it arms every Python process of the family (its `sitecustomize`).
 FIRST_FOLDER = Path(__file__).parents[1] / "child" / "first"
 
 _PR_SET_PDEATHSIG = 1
+#: of a socket's path, without the zero at its end
+_MOST_CHARACTERS = 107 if sys.platform.startswith("linux") else 103
+#: what is put behind the temporary folder's name: `/ctrkit-0123456789ab/listener-01234567`
+_ADDED_CHARACTERS = 38
+#: what multiprocessing puts there by itself: `/pymp-01234567/listener-01234567`
+ADDED_BY_MULTIPROCESSING = 32
+_SHORT_FOLDERS = ("/tmp", "/var/tmp")
+
+
+def fits_sockets(folder: str | os.PathLike[str], added: int = _ADDED_CHARACTERS) -> bool:
+    """Whether the path of a socket below this temporary folder is short enough for the system."""
+    return len(os.fsencode(folder)) + added <= _MOST_CHARACTERS
+
+
+def short_temporary_folder() -> Path | None:
+    """The temporary folder if sockets fit below it, else another one; None if there is none."""
+    import tempfile
+
+    for folder in (tempfile.gettempdir(), *_SHORT_FOLDERS):
+        if fits_sockets(folder) and os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK):
+            return Path(folder)
+    return None
 
 
 def sockets_folder(run_id: str) -> Path:
     """Where a family's processes put the sockets by which they hand over tensors.
 
-    multiprocessing makes such a folder itself, but one whose process is killed stays for ever.
-    The name is short, since that of a socket may have about 100 characters.
+    multiprocessing makes such a folder itself, but one whose process is killed stays for ever, and
+    below a temporary folder with a long name it would be of no use.
     """
     import tempfile
 
-    return Path(tempfile.gettempdir()) / f"ctrkit-{run_id[:12]}"
+    return (short_temporary_folder() or Path(tempfile.gettempdir())) / f"ctrkit-{run_id[:12]}"
+
+
+def make_sockets_folder(run_id: str) -> dict[str, str]:
+    """Make `sockets_folder`; what the family's environment must say of it.
+
+    Where the temporary folder's name is too long the family gets a short name for it: torch makes
+    sockets there, too, and files of the user's stay on the disk that was meant for them.
+    """
+    import tempfile
+
+    folder, temporary = sockets_folder(run_id), tempfile.gettempdir()
+    folder.mkdir(mode=0o700)
+    told = {SOCKETS_VARIABLE: str(folder)}
+    if not fits_sockets(temporary) and fits_sockets(folder.parent):
+        (folder / "t").symlink_to(temporary, target_is_directory=True)
+        told["TMPDIR"] = str(folder / "t")
+    return told
 
 
 def share_sockets_folder() -> None:
@@ -39,15 +79,15 @@ def share_sockets_folder() -> None:
 
     Does nothing in a process that no supervisor started.
     """
-    run_id = os.environ.get(RUN_ID_VARIABLE)
-    if run_id is None or not (folder := sockets_folder(run_id)).is_dir():
+    folder = os.environ.get(SOCKETS_VARIABLE)
+    if folder is None or not os.path.isdir(folder):
         return
     from multiprocessing import process
 
     # what `multiprocessing.util.get_temp_dir` looks up, and what each process inherits
     config = getattr(process.current_process(), "_config", None)
     if isinstance(config, dict):
-        config.setdefault("tempdir", str(folder))
+        config.setdefault("tempdir", folder)
 
 
 def end_with_supervisor() -> None:

@@ -22,7 +22,7 @@ from ctrkit.core.lifeline import (
     FOLDER_VARIABLE,
     RUN_ID_VARIABLE,
     SUPERVISOR_VARIABLE,
-    sockets_folder,
+    make_sockets_folder,
 )
 from ctrkit.core.progress import read_ranks
 from ctrkit.supervise.cleanup import Ended, Family, end_family, reap_orphans, remove_sockets
@@ -60,7 +60,7 @@ class Child:
         env = {key: value for key, value in os.environ.items() if key != RUN_ID_VARIABLE}
         self._guard = Guard(run_id, env)
         try:
-            sockets_folder(run_id).mkdir(mode=0o700)
+            env |= make_sockets_folder(run_id)
             self.spawned_at_s = time.monotonic()
             path = self.folder / "spec.json"
             write_json(path, dataclasses.replace(spec, spawned_at_s=self.spawned_at_s))

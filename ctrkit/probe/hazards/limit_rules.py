@@ -117,4 +117,22 @@ def _cpu_quota(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     )
 
 
-LIMIT_RULES = (_memory, _shared_memory, _open_files, _cpu_quota)
+def _socket_paths(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
+    """Workers hand over batches through sockets, whose paths have a hundred characters at most."""
+    long, short = facts.limits.long_temporary_folder, facts.limits.short_temporary_folder
+    if not cell.workers or not long:
+        return
+    fails = "with workers the first batch fails with `AF_UNIX path too long`"
+    text = f"the temporary folder's name has {len(long)} characters, too many for a socket's path"
+    if short:
+        text = f"{text}: {fails} wherever ctrkit does not start it; here {short} is taken for them"
+    yield Hazard(
+        name="temporary folder with a long name",
+        level="note" if short else "warning",
+        text=text if short else f"{text} ({long}): {fails}",
+        advice="set TMPDIR to a folder with a short name, such as /tmp",
+        references=("https://github.com/python/cpython/issues/132124",),
+    )
+
+
+LIMIT_RULES = (_memory, _shared_memory, _open_files, _cpu_quota, _socket_paths)

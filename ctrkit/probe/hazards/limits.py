@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import platform
 import resource
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -13,12 +14,14 @@ import psutil
 from ctrkit.core.checkup import MachineLimits
 from ctrkit.core.control_groups import cpu_quota_cores, group_folders
 from ctrkit.core.environment import physical_cores, usable_cpus
+from ctrkit.core.lifeline import ADDED_BY_MULTIPROCESSING, fits_sockets, short_temporary_folder
 
 
 def read_limits() -> MachineLimits:
     """The limits that hold for this process, and so for its children, now."""
     available_bytes = psutil.virtual_memory().available
     allowed_bytes = cgroup_allowance_bytes()
+    temporary = tempfile.gettempdir()
     start_methods = tuple(multiprocessing.get_all_start_methods())  # the default comes first
     return MachineLimits(
         system=platform.system(),
@@ -32,6 +35,10 @@ def read_limits() -> MachineLimits:
         open_files=_open_files(),
         start_methods=start_methods,
         start_method=start_methods[0],
+        long_temporary_folder=""
+        if fits_sockets(temporary, ADDED_BY_MULTIPROCESSING)
+        else temporary,
+        short_temporary_folder=str(short_temporary_folder() or ""),
     )
 
 

@@ -42,6 +42,7 @@ _EXITED = re.compile(r"DataLoader worker \(pid\(s\) ([\d, ]+)\) exited unexpecte
 _RAISED = re.compile(r"Caught (\w+) in DataLoader worker process (\d+)\.")
 _FATAL = re.compile(r"Fatal Python error: (.+)")
 _OUR_ERROR = re.compile(r"ctrkit\.[\w.]+: ")
+_SOCKET_PATH = re.compile(r"AF_UNIX path (too long|length cannot exceed)[^\n]*")
 _LESS = "make the batch or the prefetch smaller, or use fewer workers"
 
 
@@ -89,6 +90,17 @@ def open_files(scene: Scene) -> Cause | None:
                   "raise `ulimit -n`, keep fewer batches or files open, or call "
                   "`torch.multiprocessing.set_sharing_strategy('file_system')`",
                   "open files", guilty=who)  # fmt: skip
+
+
+def socket_path(scene: Scene) -> Cause | None:
+    """The temporary folder's name is too long for a socket below it."""
+    match = _SOCKET_PATH.search(scene.words)
+    if not match:
+        return None
+    return _cause("socket's path too long", "the path of a socket below the temporary folder has "
+                  f"more than the hundred characters that it may have: {match[0]}", None,
+                  "set TMPDIR to a folder with a short name, such as /tmp", "socket path",
+                  guilty=_raiser(scene))  # fmt: skip
 
 
 def cuda_over_fork(scene: Scene) -> Cause | None:
@@ -249,7 +261,8 @@ def main_raised(scene: Scene) -> Cause | None:
 
 
 WORDS: tuple[Callable[[Scene], Cause | None], ...] = (
-    missing_guard, cuda_over_fork, open_files, shared_memory, not_picklable, import_fails, memory,
+    missing_guard, cuda_over_fork, open_files, socket_path, shared_memory, not_picklable,
+    import_fails, memory,
 )  # fmt: skip
 DEATHS = (*WORDS, worker_raised, death_of_worker, fatal_error, main_raised)
 
@@ -258,6 +271,18 @@ def dropped_batch(scene: Scene) -> str | None:
     """The error for which a worker's queue dropped a batch; it only prints it."""
     texts = [text for text in _tracebacks(scene.stderr) if _FEEDER.search(text)]
     return last_error(texts[-1]) if texts else None
+
+
+def fix_of_dropped(said: str) -> tuple[str, str]:
+    """What to do about the error for which a batch could not be sent, and what it is about."""
+    if _CANNOT_PICKLE.search(said) or said.startswith("TypeError"):
+        return ("return only what can be pickled, best tensors and plain values, from the data set "
+                "and `collate_fn`", "pickling")  # fmt: skip
+    if "requires_grad" in said:
+        return "detach the tensors of a batch, `tensor.detach()`, in the data set", "pickling"
+    if said:
+        return "the batch was made, and sending it failed: mend what that error names", ""
+    return "see the workers' last words in stderr.txt", ""
 
 
 def explain_words(scene: Scene) -> Cause | None:

@@ -7,7 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ctrkit.core.progress import WorkerStage
-from ctrkit.supervise.explain.deaths import death_of_worker, dropped_batch, explain_words
+from ctrkit.supervise.explain.deaths import (
+    death_of_worker,
+    dropped_batch,
+    explain_words,
+    fix_of_dropped,
+)
 from ctrkit.supervise.explain.lock_waits import NO_FORK, file_lock, is_forked, lock, takes_lock
 from ctrkit.supervise.explain.scene import (
     Process,
@@ -204,17 +209,15 @@ def _lost_batch(scene: Scene) -> Cause | None:
     else:
         what = "a batch was lost between the workers and the main process, and nothing says why"
     waiting = at(scene, place_of(scene.main)).rstrip()
+    fix, about = fix_of_dropped(dropped or "")
     return Cause(
         name=words.name if words else "lost batch",
         sentence=f"{what}; all workers are idle, and the main process {waiting} waits for ever",
         guilty_pid=worker.pid if worker else None,
         guilty=who,
         waits_for="a batch that never comes",
-        fix=words.fix
-        if words
-        else "return only what can be pickled, best tensors and plain "
-        "values, from the data set and `collate_fn`",
-        references=words.references if words else REFERENCES["pickling"],
+        fix=words.fix if words else fix,
+        references=words.references if words else REFERENCES.get(about, ()),
     )
 
 

@@ -20,6 +20,7 @@ REFERENCES = {
     ),
     "shared memory": (f"{_PYTORCH}/5040", f"{_PYTORCH}/14768"),
     "open files": (f"{_PYTORCH}/973", f"{_PYTORCH}/11201"),
+    "socket path": ("https://github.com/python/cpython/issues/132124",),
     "pickling": (f"{_PYTHON_DOCS}/multiprocessing.html#the-spawn-and-forkserver-start-methods",),
     "guard": (f"{_PYTHON_DOCS}/multiprocessing.html#the-spawn-and-forkserver-start-methods",),
     "spawn pipe": ("https://github.com/python/cpython/issues/118981",),

@@ -1,18 +1,27 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+import uuid
 from pathlib import Path
 
 import pytest
 
+from ctrkit.core import lifeline
 from ctrkit.core.lifeline import (
     FIRST_FOLDER,
     FOLDER_VARIABLE,
+    SOCKETS_VARIABLE,
     SUPERVISOR_VARIABLE,
     end_with_supervisor,
+    make_sockets_folder,
+    short_temporary_folder,
+    sockets_folder,
 )
+from ctrkit.supervise.cleanup import remove_sockets
 
 
 def python(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -62,3 +71,60 @@ def test_a_child_whose_supervisor_is_gone_already_ends() -> None:
             [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=30
         )
         assert done.stdout == output
+
+
+HAND_OVER = """
+import multiprocessing, os, tempfile
+from multiprocessing import connection
+from ctrkit.core.lifeline import share_sockets_folder
+share_sockets_folder()
+with connection.Listener(family="AF_UNIX") as listener:
+    print(listener.address)
+with tempfile.NamedTemporaryFile() as file:
+    print(os.path.realpath(file.name))
+"""
+
+
+def test_sockets_are_given_a_short_folder_where_the_temporary_one_has_a_long_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    run_id = uuid.uuid4().hex
+    told = make_sockets_folder(run_id)
+    try:
+        done = python("-c", HAND_OVER, **told)
+        address, file = done.stdout.split()
+        assert len(address) < 60, done.stderr
+        assert sockets_folder(run_id) == Path(address).parent
+        assert sockets_folder(run_id).stat().st_mode & 0o777 == 0o700
+        assert Path(file).parent == long.resolve()  # files stay where they were meant to be
+    finally:
+        remove_sockets(run_id)
+    assert long.is_dir()
+    assert not sockets_folder(run_id).exists()
+
+
+def test_a_temporary_folder_with_a_short_name_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = Path(tempfile.mkdtemp(dir="/tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", str(short))
+    try:
+        told = make_sockets_folder("0123456789abcdef")
+        assert told == {SOCKETS_VARIABLE: str(short / "ctrkit-0123456789ab")}
+    finally:
+        shutil.rmtree(short)
+
+
+def test_without_any_short_folder_the_temporary_one_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    monkeypatch.setattr(lifeline, "_SHORT_FOLDERS", ())
+    assert short_temporary_folder() is None
+    assert sockets_folder("0123456789abcdef").parent == long

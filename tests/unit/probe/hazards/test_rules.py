@@ -146,6 +146,21 @@ def test_open_files_count_only_where_tensors_are_shared_by_descriptor():
     assert "too few open files" not in names(spawned(), limits=limits, needs=fewer)
 
 
+def test_a_temporary_folder_with_a_long_name_is_told_where_workers_need_sockets():
+    long = "/scratch/" + "x" * 90
+    helped = MachineLimits(long_temporary_folder=long, short_temporary_folder="/tmp")
+    note = named("temporary folder with a long name", spawned(), limits=helped)
+    assert note.level == "note"
+    assert "/tmp is taken" in note.text
+    (warning,) = hazards_of(
+        spawned(), HazardFacts(limits=MachineLimits(long_temporary_folder=long))
+    )
+    assert warning.level == "warning"
+    assert long in warning.text
+    assert "TMPDIR" in warning.advice
+    assert names(make_cell(workers=0), limits=helped) == []
+
+
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_what_cannot_be_pickled_is_named_with_the_reason(method):
     part = LoaderPart(name="dataset", kind="Rows", place="dataset.lock", error="cannot pickle it")

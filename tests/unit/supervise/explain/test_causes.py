@@ -280,6 +280,36 @@ def test_a_batch_lost_for_want_of_descriptors_is_called_so() -> None:
     assert "a batch was lost" in cause.sentence
 
 
+FEEDER = """Traceback (most recent call last):
+  File "/usr/lib/python3.11/multiprocessing/queues.py", line 244, in _feed
+    obj = _ForkingPickler.dumps(obj)
+{}
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "fix"),
+    [
+        ("AttributeError: Can't pickle local object 'f.<locals>.g'", "lost batch", "be pickled"),
+        ("TypeError: cannot pickle '_io.TextIOWrapper' object", "lost batch", "be pickled"),
+        ("OSError: AF_UNIX path too long", "socket's path too long", "set TMPDIR"),
+        ("OSError: AF_UNIX path length cannot exceed 107 bytes: '/x/y'", "socket's path too long",
+         "set TMPDIR"),
+        ("RuntimeError: Cowardly refusing to serialize non-leaf tensor which requires_grad",
+         "lost batch", "tensor.detach()"),
+        ("PermissionError: [Errno 13] Permission denied", "lost batch", "that error names"),
+    ],
+)  # fmt: skip
+def test_the_advice_for_a_batch_that_could_not_be_sent_fits_its_error(
+    said: str, name: str, fix: str
+) -> None:
+    cause = cause_of(replace(scene("lost_batch"), stderr=FEEDER.format(said)))
+    assert cause.name == name
+    assert said.removeprefix("OSError: ") in cause.sentence
+    assert fix in cause.fix
+    assert ("pickled" in cause.fix) == ("pickle" in said)
+
+
 def test_a_worker_that_died_while_the_others_are_idle_is_named() -> None:
     found = scene("lost_batch")
     dead = WorkerExit(pid=7, worker=1, exit_code=-9)
