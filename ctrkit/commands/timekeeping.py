@@ -26,7 +26,8 @@ from ctrkit.supervise.lateness import (
     late_by_s,
     late_cause,
 )
-from ctrkit.supervise.ledger import LEDGER, Clocks, LedgerKeeper
+from ctrkit.supervise.ledger import LEDGER
+from ctrkit.supervise.ledger_keeper import Clocks, LedgerKeeper
 from ctrkit.supervise.stop import StopRequest
 from ctrkit.supervise.time_account import PRODUCTIVE
 from ctrkit.supervise.watching import Tick

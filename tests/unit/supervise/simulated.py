@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ctrkit.core.progress import SPENT_FILE, Progress, Spending, SpentWriter, Stage
 from ctrkit.supervise.host import HostFigures
-from ctrkit.supervise.ledger import Clocks, LedgerKeeper
+from ctrkit.supervise.ledger_keeper import Clocks, LedgerKeeper
 from ctrkit.supervise.sampler import TreeSample
 from ctrkit.supervise.time_limits import StageLimit
 from ctrkit.supervise.watching import Tick

@@ -13,7 +13,8 @@ import pytest
 
 from ctrkit.core.errors import UsageError
 from ctrkit.core.progress import Spending
-from ctrkit.supervise.ledger import loop_state, read_ledger, totals, tree_pss_bytes
+from ctrkit.supervise.ledger import read_ledger, totals
+from ctrkit.supervise.ledger_keeper import loop_state, tree_pss_bytes
 from tests.unit.supervise.simulated import QUIET, World
 
 
