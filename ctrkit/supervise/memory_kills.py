@@ -2,26 +2,39 @@
 
 A SIGKILL alone proves nothing: anybody may send one. Both versions of control groups count in
 `oom_kill` how many of their processes the kernel has killed to free memory.
+
+A process may enter a group and be killed in it between two looks, and its group be gone with it.
+Version 2 counts the kill in every group above as well. There other jobs count, too, so a rise
+above counts for a short time only: that in which the death it caused is noticed.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 _V1, _V2 = ("memory", "memory.oom_control"), ("", "memory.events")
+#: torch looks for dead workers every 5 s, and a child that fails may take some more to end
+_NOTICED_WITHIN_S = 30.0
 _COUNT = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 
 
 class KillCounters:
-    """Follows the counters of all groups in which the family was seen."""
+    """Follows the counters of all groups in which the family was seen, and of those above them."""
 
-    def __init__(self, root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> None:
-        self._root, self._proc, self._began_s = root, proc, time.time()
+    def __init__(
+        self,
+        root: Path = Path("/sys/fs/cgroup"),
+        proc: Path = Path("/proc"),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._root, self._proc, self._clock, self._began_s = root, proc, clock, time.time()
         self._first: dict[Path, int] = {}
         self._last: dict[Path, int] = {}
+        self._above: dict[Path, deque[tuple[float, int]]] = {}
 
     def watch(self, pids: Iterable[int]) -> None:
         """Note the groups of these processes and read all counters."""
@@ -29,6 +42,8 @@ class KillCounters:
             for path in self._counters_of(pid):
                 if path not in self._first and (count := _count(path)) is not None:
                     self._first[path] = 0 if self._is_new(path) else count
+                for above in self._groups_above(path):
+                    self._above.setdefault(above, deque())
         self.read()
 
     def read(self) -> None:
@@ -36,13 +51,22 @@ class KillCounters:
         for path in self._first:
             if (count := _count(path)) is not None:
                 self._last[path] = count
+        now_s = self._clock()
+        for path, counts in self._above.items():
+            if (count := _count(path)) is not None:
+                counts.append((now_s, count))
+            while len(counts) > 1 and counts[1][0] <= now_s - _NOTICED_WITHIN_S:
+                counts.popleft()
 
     def kills(self) -> int:
         """How many processes of these groups were killed for memory since they were first seen.
 
-        Groups lie in each other, and one kill counts in all of them.
+        Of the groups above them those of the last half minute. Groups lie in each other, and one
+        kill counts in all of them.
         """
-        return max((last - self._first[path] for path, last in self._last.items()), default=0)
+        own = (last - self._first[path] for path, last in self._last.items())
+        above = (counts[-1][1] - counts[0][1] for counts in self._above.values() if counts)
+        return max((*own, *above), default=0)
 
     def _is_new(self, path: Path) -> bool:
         """Whether the group was made since: then all that it has counted is the family's."""
@@ -65,6 +89,13 @@ class KillCounters:
                 elif not controller and not controllers:
                     found.append(self._file(self._root, group, name))
         return [path for path in found if path is not None]
+
+    def _groups_above(self, counter: Path) -> list[Path]:
+        """The counters of the groups above that of a counter, in version 2."""
+        if counter.name != _V2[1]:
+            return []
+        folders = (folder for folder in counter.parent.parents if folder.is_relative_to(self._root))
+        return [file for folder in folders if (file := folder / counter.name).is_file()]
 
     def _file(self, root: Path, group: str, name: str) -> Path | None:
         # inside a container the root of the tree that is seen may be the group itself

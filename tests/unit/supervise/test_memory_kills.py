@@ -68,6 +68,33 @@ def test_in_a_container_the_root_is_the_group(tmp_path: Path) -> None:
     assert found.kills() == 1
 
 
+def test_a_kill_in_a_group_that_nobody_saw_counts_above_for_a_while(tmp_path: Path) -> None:
+    now = 0.0
+    above = place(tmp_path, 2, "jobs", kills=3)
+    place(tmp_path, 2, "jobs/a", kills=0)
+    found = KillCounters(tmp_path / "cgroup", tmp_path / "proc", clock=lambda: now)
+    found.watch([7])
+    assert found.kills() == 0
+    write(above, 4)  # a worker went into jobs/b, and was killed there at once
+    now = 5.0
+    found.read()
+    assert found.kills() == 1
+    now = 100.0  # a death of now has nothing to do with it any more
+    found.read()
+    found.read()
+    assert found.kills() == 0
+
+
+def test_version_1_counts_a_kill_in_its_own_group_only(tmp_path: Path) -> None:
+    above = place(tmp_path, 1, "jobs", kills=3)
+    place(tmp_path, 1, "jobs/a", kills=0)
+    found = counters(tmp_path)
+    found.watch([7])
+    write(above, 4)
+    found.read()
+    assert found.kills() == 0
+
+
 def test_without_control_groups_nothing_is_proved(tmp_path: Path) -> None:
     found = counters(tmp_path)
     found.watch([7])
