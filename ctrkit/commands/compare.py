@@ -11,7 +11,7 @@ from ctrkit.core.runs import RunFolder
 from ctrkit.report.compare_view import compare_json, compare_view, gate_words, verdict_words
 from ctrkit.report.comparison import Comparison
 from ctrkit.report.comparison import compare as compare_contents
-from ctrkit.report.contents import read_contents
+from ctrkit.report.run_reader import read_contents
 
 
 def compare(

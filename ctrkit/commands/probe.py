@@ -28,8 +28,8 @@ from ctrkit.probe.matrix import MatrixPlan, build_matrix
 from ctrkit.probe.recommend import recommend
 from ctrkit.probe.search import SearchResult, run_search
 from ctrkit.probe.trials import Trial
-from ctrkit.report.contents import read_contents
 from ctrkit.report.live_probe import ProbeDisplay
+from ctrkit.report.run_reader import read_contents
 from ctrkit.report.terminal import print_report
 from ctrkit.report.views import report_view
 from ctrkit.supervise.conditions import (

@@ -21,10 +21,11 @@ from ctrkit.report.calibration_view import (
     calibration_report,
     summarize,
 )
-from ctrkit.report.contents import contents_json, read_contents
+from ctrkit.report.contents import contents_json
 from ctrkit.report.html import Page, check_html_extra, html_document, plain_page, run_pages
 from ctrkit.report.listing import list_report, listed_run
 from ctrkit.report.markdown import markdown_document
+from ctrkit.report.run_reader import read_contents
 from ctrkit.report.status import judgement_json, status_update
 from ctrkit.report.terminal import print_report
 from ctrkit.report.views import report_view

@@ -13,7 +13,7 @@ from ctrkit.core.run_time import projected_time
 from ctrkit.core.runs import RunFolder
 from ctrkit.core.units import format_duration
 from ctrkit.report.blocks import Column, Report, Section, Table
-from ctrkit.report.contents import true_status
+from ctrkit.report.run_reader import true_status
 from ctrkit.report.shell_lines import short_path, short_target
 from ctrkit.report.words import clean
 

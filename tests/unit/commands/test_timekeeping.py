@@ -13,8 +13,8 @@ from ctrkit.core.config import ChildSpec, TrainPlan, WorkloadSpec, make_cell
 from ctrkit.core.progress import Spending, SpentWriter
 from ctrkit.core.records import Recommendation
 from ctrkit.core.runs import RunFolder
-from ctrkit.report.contents import read_contents
 from ctrkit.report.ledger_view import ledger_section
+from ctrkit.report.run_reader import read_contents
 from ctrkit.supervise.awake import Awake
 from ctrkit.supervise.ledger import read_ledger, totals
 from ctrkit.supervise.stop import StopRequest

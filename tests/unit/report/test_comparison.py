@@ -12,7 +12,7 @@ from ctrkit.core.errors import InconclusiveError, RegressionError, UsageError
 from ctrkit.core.records import Recommendation, TrialRecord
 from ctrkit.ctr.plugin import load_phase
 from ctrkit.report.comparison import Comparison, compare
-from ctrkit.report.contents import read_contents
+from ctrkit.report.run_reader import read_contents
 from tests.unit.report.conftest import (
     BATCHES,
     ENVIRONMENT,

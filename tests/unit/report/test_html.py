@@ -20,9 +20,9 @@ from ctrkit.core.progress import WorkerProgress, WorkerStage
 from ctrkit.core.records import Finding, Recommendation, TrialRecord
 from ctrkit.report.blocks import Column, Report, Section, Table
 from ctrkit.report.charts.svg import TOKENS
-from ctrkit.report.contents import read_contents
 from ctrkit.report.evidence_files import read_evidence
 from ctrkit.report.html import html_document, inert, plain_page, run_pages, without_bars
+from ctrkit.report.run_reader import read_contents
 from ctrkit.report.summary import again_lines
 from ctrkit.supervise.explain.evidence import PROCESSES, examine
 from ctrkit.supervise.explain.scene import Process, Wait

@@ -6,9 +6,9 @@ from typing import Any
 
 from ctrkit.core.config import encode
 from ctrkit.core.runs import Incident
-from ctrkit.report.contents import read_contents
 from ctrkit.report.incidents import has_moment, live_line, summary_words
 from ctrkit.report.markdown import markdown_text
+from ctrkit.report.run_reader import read_contents
 from ctrkit.report.terminal import report_text
 from ctrkit.report.views import report_view
 from tests.unit.report.conftest import BATCHES, THREAD, MakeRun, epoch_row

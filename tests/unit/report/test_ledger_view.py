@@ -14,7 +14,7 @@ import pytest
 from ctrkit.core.files import write_table
 from ctrkit.report.blocks import Facts, Paragraph, Table
 from ctrkit.report.charts.ledger_chart import GROUPS, ledger_chart, merged, moments
-from ctrkit.report.contents import contents_json, read_contents
+from ctrkit.report.contents import contents_json
 from ctrkit.report.html import run_pages
 from ctrkit.report.ledger_view import (
     HEADING,
@@ -25,6 +25,7 @@ from ctrkit.report.ledger_view import (
     spending_words,
 )
 from ctrkit.report.pictures import train_pictures
+from ctrkit.report.run_reader import read_contents
 from ctrkit.report.views import report_view
 from ctrkit.supervise.ledger import LEDGER, LedgerRow, ledger_table, totals
 from ctrkit.supervise.time_account import CATEGORIES

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from ctrkit.core.records import Recommendation, TrialRecord
 from ctrkit.report.blocks import Bullets, Code, Column, Facts, Paragraph, Report, Section, Table
-from ctrkit.report.contents import read_contents
 from ctrkit.report.markdown import escape, markdown_document, markdown_text
+from ctrkit.report.run_reader import read_contents
 from ctrkit.report.views import report_view
 from tests.unit.report.conftest import THREAD, MakeRun, epoch_row, trial
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from ctrkit.core.errors import UsageError
-from ctrkit.report.contents import read_contents
 from ctrkit.report.listing import list_report, listed_run
 from ctrkit.report.markdown import markdown_text
+from ctrkit.report.run_reader import read_contents
 from ctrkit.report.status import status_update
 from ctrkit.report.terminal import report_text
 from ctrkit.report.views import report_view

@@ -12,9 +12,9 @@ from ctrkit.core.errors import UsageError
 from ctrkit.core.records import Recommendation, TrialRecord
 from ctrkit.ctr.plugin import load_phase
 from ctrkit.report.comparison import compare
-from ctrkit.report.contents import read_contents
 from ctrkit.report.listing import listed_run
 from ctrkit.report.markdown import markdown_text
+from ctrkit.report.run_reader import read_contents
 from ctrkit.report.status import status_update
 from ctrkit.report.terminal import report_text
 from ctrkit.report.views import report_view

@@ -6,8 +6,8 @@ import pytest
 from ctrkit.core.config import WorkloadSpec, encode
 from ctrkit.core.records import Recommendation, TrialRecord
 from ctrkit.ctr.plugin import load_phase
-from ctrkit.report.contents import read_contents
 from ctrkit.report.markdown import markdown_text
+from ctrkit.report.run_reader import read_contents
 from ctrkit.report.status import status_update
 from ctrkit.report.views import report_view
 from tests.unit.report.conftest import BATCHES, SIZES, THREAD, MakeRun, epoch_row

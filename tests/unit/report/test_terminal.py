@@ -10,7 +10,7 @@ from ctrkit.core.config import make_cell
 from ctrkit.core.progress import ProgressWriter, Stage
 from ctrkit.core.records import Finding, Recommendation, TrialRecord
 from ctrkit.report.blocks import Code, Column, Facts, Report, Section, Table
-from ctrkit.report.contents import read_contents
+from ctrkit.report.run_reader import read_contents
 from ctrkit.report.terminal import print_report, report_text
 from ctrkit.report.views import report_view
 from tests.unit.report.conftest import SIZES, THREAD, MakeRun, cell, epoch_row, measured, trial

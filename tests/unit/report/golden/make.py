@@ -24,8 +24,9 @@ from ctrkit.ctr.phase import EPOCH_COLUMNS
 from ctrkit.ctr.plugin import load_phase
 from ctrkit.report.compare_view import compare_view
 from ctrkit.report.comparison import compare
-from ctrkit.report.contents import RunContents, read_contents
+from ctrkit.report.contents import RunContents
 from ctrkit.report.markdown import markdown_text
+from ctrkit.report.run_reader import read_contents
 from ctrkit.report.status import status_update
 from ctrkit.report.terminal import report_text
 from ctrkit.report.views import report_view
