@@ -196,6 +196,10 @@ class Recorder:
         self.finished = True
         if self.window == THROUGHPUT:
             # a loader that came to its end may have ended its workers, which is no step
+            # groups are whole: the last batches of an epoch may be fewer
+            self._interrupted = self._interrupted or (
+                self._group_steps < self.group and self._count > 0
+            )
             self._close_group(asked_s)
             self._end_throughput(asked_s)
         self.window = OVER

@@ -8,8 +8,10 @@ own code. What cannot be told so stays unknown.
 from __future__ import annotations
 
 import ast
+import inspect
 import linecache
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +21,8 @@ EPOCH_NAMES = (
     "max_epoch", "nb_epochs", "nepochs", "n_epoch", "num_epoch",
 )  # fmt: skip
 _OWN_FOLDER = os.path.dirname(__file__) + os.sep
+#: References to a frame's dictionary of names: the frame's, ours, and the argument that asks.
+_OURS = 3
 _PATIENCE = ("patience", "early_stop", "earlystop", "stopping_step")
 _THROUGH = ("tqdm", "trange", "enumerate", "track", "progress", "iter", "list", "reversed", "wrap")
 
@@ -56,13 +60,26 @@ def frames_from(frame: Any) -> list[Frame]:
     while frame is not None:
         code = frame.f_code
         if not code.co_filename.startswith(_OWN_FOLDER):
+            names = _names_of(frame)
             found.append(
-                Frame(
-                    code.co_filename, frame.f_lineno, code.co_name, frame.f_locals, frame.f_globals
-                )
-            )  # fmt: skip
+                Frame(code.co_filename, frame.f_lineno, code.co_name, names, frame.f_globals)
+            )
         frame = frame.f_back
     return found
+
+
+def _names_of(frame: Any) -> dict[str, Any]:
+    """A copy of a frame's names that leaves nothing behind.
+
+    Before Python 3.13 a frame keeps what it was asked for, and with it every batch and every graph
+    that its names stood for, until it returns.
+    """
+    names = frame.f_locals
+    copy = dict(names)
+    kept = sys.version_info < (3, 13) and frame.f_code.co_flags & inspect.CO_OPTIMIZED
+    if kept and sys.getrefcount(names) <= _OURS:  # the script itself has not called locals()
+        names.clear()
+    return copy
 
 
 def run_length(
@@ -205,7 +222,8 @@ def _iterates(loop: _Loop, loader: Any) -> bool:
 
 
 def _holds(value: Any, loader: Any, depth: int) -> bool:
-    if value is loader or getattr(value, "dataset", loader) is getattr(loader, "dataset", None):
+    data = getattr(loader, "dataset", None)
+    if value is loader or (data is not None and (value is data or _dataset_of(value) is data)):
         return True
     if depth == 0:
         return False
@@ -217,6 +235,11 @@ def _holds(value: Any, loader: Any, depth: int) -> bool:
         for name, part in list(inner.items())[:50]
         if "load" in name or name in ("iterable", "_iterable", "data", "dl", "inner", "wrapped")
     )
+
+
+def _dataset_of(value: Any) -> Any:
+    stored = getattr(value, "__dict__", None)
+    return stored.get("dataset") if isinstance(stored, dict) else None
 
 
 # ---- how often a loop goes round ----
@@ -259,6 +282,11 @@ def _called_name(node: ast.Call) -> str:
 
 
 def _while_count(loop: _Loop) -> int | None:
+    found = _end_of_while(loop)
+    return found[0] if found is not None else None
+
+
+def _end_of_while(loop: _Loop) -> tuple[int, Any] | None:
     """The end of `while step < limit`, or of `while True` with `if step >= limit: break`."""
     tests = [loop.node.test]
     for node in _own_nodes(loop.node):
@@ -269,7 +297,7 @@ def _while_count(loop: _Loop) -> int | None:
         for compare in (part for part in ast.walk(test) if isinstance(part, ast.Compare)):
             limit = _limit(compare, counters, loop.frame)
             if limit is not None:
-                return limit
+                return limit, compare
     return None
 
 
@@ -405,8 +433,11 @@ def _breaks(loop: ast.AST) -> bool:
 
 def _place(loop: _Loop) -> str:
     lines = linecache.getlines(loop.frame.file)
-    line = lines[loop.node.lineno - 1].strip().rstrip(":") if lines else ""
-    return f"{os.path.basename(loop.frame.file)}:{loop.node.lineno}: {line[:120]}"
+    node = loop.node
+    test = _end_of_while(loop) if isinstance(node, ast.While) else None
+    number = test[1].lineno if test is not None else node.lineno
+    line = lines[number - 1].strip().rstrip(":") if lines else ""
+    return f"{os.path.basename(loop.frame.file)}:{number}: {line[:120]}"
 
 
 # ---- names and frameworks ----

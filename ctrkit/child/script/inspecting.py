@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 from ctrkit.child.script import describe
 from ctrkit.child.script.ending import CommonEnd, leave
 from ctrkit.child.script.loaders import HASHED_BATCHES
+from ctrkit.child.script.presence import others_that_train
 from ctrkit.child.script.put_in import unpicklable
 from ctrkit.child.script.trouble import note_trouble
 from ctrkit.child.script.watch import LoopWatch
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 _CLOCK_STEPS = 6
 #: Steps after which even a loop without anything regular has been looked at enough.
 _MOST_STEPS = 200
+#: Seconds for which a process that was started by another waits for its like.
+_SIBLINGS_S = 8.0
 
 
 class InspectWatch(LoopWatch):
@@ -78,10 +82,20 @@ class InspectWatch(LoopWatch):
     def _finish(self) -> None:
         self.progress.enter(Stage.SHUTDOWN)
         self._look_into_loaders()
+        self._wait_for_siblings()
         self.devices = describe.usable_devices(self.observer, ask_cuda=True)
         self.observer.write_seen(self.owner.folder)
         self.progress.enter(Stage.DONE)
         leave()
+
+    def _wait_for_siblings(self) -> None:
+        """Other processes may train, too, each with a loader of its own: they begin about now."""
+        observer = self.observer
+        until_s = observer.clock() + _SIBLINGS_S
+        while self.owner.may_have_siblings and observer.clock() < until_s:
+            if others_that_train(observer.folder, observer.presence.launch):
+                return
+            time.sleep(0.05)
 
     def _look_into_loaders(self) -> None:
         """What of the training loader cannot be sent to workers that are started anew."""

@@ -73,10 +73,13 @@ class Seen:
         Where the first batches have as many as its sampler names, later ones are not looked at.
         """
         loader = self.loader()
+        if self._counter is None and loader is None:
+            return 0
         if self._counter is None:
             from ctrkit.child.training.batches import RowCounter
 
-            self._counter, self._plain = RowCounter(loader), 0
+            # what counts must not keep a loader that the script has let go
+            self._counter, self._plain = RowCounter(weakref.proxy(loader)), 0
         index = self.in_pass - 1
         if self._plain >= _PLAIN and self.length is not None and index < self.length - 1:
             return int(self.facts["batch_size"])
@@ -279,9 +282,9 @@ def is_script_file(name: str) -> bool:
 def calling_site(loader: Any) -> tuple[str, int]:
     """File and line of the script that call the constructor of a loader which is under way."""
     frame = sys._getframe(2)
+    own = {getattr(vars(kind).get("__init__"), "__code__", None) for kind in type(loader).__mro__}
     while frame is not None:
-        own = frame.f_locals.get("self") is loader
-        if not own and is_script_file(frame.f_code.co_filename):
+        if frame.f_code not in own and is_script_file(frame.f_code.co_filename):
             return os.path.abspath(frame.f_code.co_filename), frame.f_lineno
         frame = frame.f_back  # type: ignore[assignment]
     return "", 0

@@ -143,7 +143,7 @@ class Observer:
             self.driver.pass_asked(now_s, self.confirmed)
             self.confirmed = False
         else:
-            self.driver.other_iterator_asked(now_s)
+            self.driver.other_iterator_asked(seen, now_s)
         seen.begin_pass(now_s)
         self._put_in(seen, loader)
         return seen

@@ -17,6 +17,7 @@ from ctrkit.child.script.observer import Observer, the_observer
 
 #: The attribute of an iterator that says which loader it is of.
 _SEEN = "_ctrkit_seen"
+_LOADER = "_ctrkit_loader"
 
 
 def watch_dataloader(module: Any) -> None:
@@ -57,7 +58,7 @@ def _wrap_iter(observer: Observer, kind: Any) -> None:
             iterator = original(self)
         finally:
             observer.iterator_made(self)
-        _mark(iterator, seen)
+        _mark(iterator, seen, self)
         return iterator
 
     kind.__iter__ = __iter__
@@ -72,16 +73,18 @@ def _wrap_iter(observer: Observer, kind: Any) -> None:
             iterator = made(self)
         finally:
             observer.iterator_made(self)
-        _mark(iterator, seen)
+        _mark(iterator, seen, self)
         return iterator
 
     kind._get_iterator = _get_iterator
 
 
-def _mark(iterator: Any, seen: Any) -> None:
+def _mark(iterator: Any, seen: Any, loader: Any) -> None:
     stored = getattr(iterator, "__dict__", None)
     if stored is not None and seen is not None:
         stored[_SEEN] = seen
+        if not loader.persistent_workers:
+            stored[_LOADER] = loader  # `for batch in DataLoader(...)` keeps it nowhere else
         if seen.first_pass_s is None:
             seen.worker_pids = [one.pid for one in stored.get("_workers", ())]
 

@@ -67,4 +67,5 @@ class Pattern:
     @property
     def steps_per_batch(self) -> float | None:
         """Optimizer steps a batch; None without any."""
-        return self.steps / self.batches if self.steps and self.batches else None
+        trained = self.batches - (self.ahead or 0)
+        return self.steps / trained if self.steps and trained > 0 else None

@@ -24,6 +24,13 @@ class Owner(NamedTuple):
     is_alone: bool
     world: int = 1
 
+    @property
+    def may_have_siblings(self) -> bool:
+        """Whether multiprocessing started this process, and it is no rank."""
+        process = sys.modules.get("multiprocessing.process")
+        started = process is not None and process.parent_process() is not None
+        return started and self.rank is None
+
 
 class Presence:
     """The first Python process of a launch shows where it is, until one is known to train."""

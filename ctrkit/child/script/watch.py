@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 #: Backward passes after which the loops around them are looked at.
 _LOOK_AT = 3
 _LOOK_AT_LATEST = 64
+#: Steps with just one batch of another loader after which that loader belongs to the step.
+_COMPANION = 2
 
 
 class LoopWatch:
@@ -44,6 +46,7 @@ class LoopWatch:
         self._validating_since: float | None = None
         self._other_asked_s: float | None = None
         self._validated = 0
+        self._held: list[tuple[int, float]] = []
         self._saved: tuple[float, float] | None = None  # of the checkpoint under way
         self._looked = False
 
@@ -154,12 +157,15 @@ class LoopWatch:
 
     # ---- everything else that the loop does ----
 
-    def other_iterator_asked(self, now_s: float) -> None:
-        """Another loader, or the training loader without training, is asked for an iterator."""
+    def other_iterator_asked(self, seen: Seen, now_s: float) -> None:
+        """A loader that does not train is asked for an iterator: validation begins."""
+        if seen.companion >= _COMPANION:
+            return
         if self._validating_since is None:
             self._turn_to_something_else(now_s)
             self._validating_since = now_s
             self._validated = 0
+            self._held.clear()
             self._end_checkpoint()
             self.validation_begins(now_s)
         self._other_asked_s = now_s
@@ -177,43 +183,55 @@ class LoopWatch:
     def other_asked(self, seen: Seen, now_s: float) -> None:
         """A loader that is not trained on is asked for a batch."""
         seen.since_train += 1
-        if seen.companion >= 2 and self._validating_since is None:
+        if seen.companion >= _COMPANION and self._validating_since is None:
             return
         if self._validating_since is None and seen.since_train >= 2:
             self._turn_to_something_else(now_s)
             self._validating_since, self._validated = now_s, 0
+            self._held.clear()
             self.validation_begins(now_s)
-        self._end_validation_batch(now_s)
+        self._end_validation_batch(seen, now_s)
 
     def other_delivered(self, seen: Seen, now_s: float) -> None:
         """It has delivered."""
         if self._validating_since is None:
             return
         if self._validated == 0:
-            self.validation_batch(0, now_s - self._validating_since)
+            self._tell(seen, 0, now_s - self._validating_since)
             self._other_asked_s = now_s  # the first batch's own time begins once it is there
         self._validated += 1
 
     def other_ended(self, asked_s: float) -> None:
         """It has no more: asking for one more ended its last batch."""
 
-    def _end_validation_batch(self, now_s: float) -> None:
+    def _end_validation_batch(self, seen: Seen, now_s: float) -> None:
         if self._validating_since is None:
             return
         if self._validated and self._other_asked_s is not None:
-            self.validation_batch(self._validated, now_s - self._other_asked_s)
+            self._tell(seen, self._validated, now_s - self._other_asked_s)
         self._other_asked_s = now_s
+
+    def _tell(self, seen: Seen, number: int, seconds: float) -> None:
+        """Batches of the training loader may yet turn out to be the first of an epoch."""
+        if seen is self.observer.train:
+            self._held.append((number, seconds))
+        else:
+            self.validation_batch(number, seconds)
 
     def _end_others(self, now_s: float) -> None:
         """The training loader is asked: validation and checkpoint are over."""
         self._end_checkpoint()
         if self._validating_since is not None:
             began_s, self._validating_since = self._validating_since, None
+            for number, seconds in self._held:
+                self.validation_batch(number, seconds)
+            self._held.clear()
             self.validation_ends(began_s, now_s)
 
     def _drop_others(self) -> None:
         """What looked like validation were the first batches of an epoch."""
         self._end_checkpoint()
+        self._held.clear()
         self._validating_since = None
 
     def save_begins(self, now_s: float) -> None:
