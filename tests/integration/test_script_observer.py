@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
-from observed import observe
+import pytest
+from observed import SCRIPTS, observe
+
+from ctrkit.core.runs import load_measurement
 
 
 def test_a_look_finds_the_loader_the_step_and_the_epochs(tmp_path: Path) -> None:
@@ -79,3 +84,131 @@ def test_a_real_run_is_only_watched(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert all(one["validation_s"] > 0 and one["checkpoint_s"] > 0 for one in epochs)
     assert (found.folder / "spent.bin").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("accumulation.py", {"batches_per_group": 4, "epochs": 2, "steps_per_batch": 0.25}),
+        ("gan.py", {"batches_per_group": 1, "steps_per_batch": 2.0, "main_guard": False}),
+        ("stream.py", {"epochs": 2, "epochs_from": "stream.py:32: while epoch < 2"}),
+        ("endless.py", {"epochs": 4, "epochs_from": "endless.py:49: if self.epoch >= self.epochs"}),
+        ("passes.py", {"epochs": 5, "epochs_at_most": True}),
+        ("fetch_ahead.py", {"fetched_ahead": 1, "batches_per_group": 2, "epochs": 3}),
+        ("anew.py", {"train_loader": 1, "epochs": 3}),
+        ("hogwild.py", {"trainers": 2, "epochs": 20}),
+        ("no_loader.py", {"clock": "optimizer", "steps": 60, "train_loader": None}),
+        ("nothing_to_tell.py", {"clock": "", "train_loader": None}),
+    ],
+)
+def test_a_look_at(script: str, told: dict[str, Any], tmp_path: Path) -> None:
+    found = observe(tmp_path, "inspect", script)
+    assert found.trouble == ""
+    seen = found.seen
+    assert seen is not None, found.err
+    assert {"train_loader": 0, "clock": "loader"} | told == {
+        name: getattr(seen, name) for name in {"train_loader": 0, "clock": "loader"} | told
+    }
+    assert bool(seen.problem) == (seen.clock == "")
+
+
+@pytest.mark.parametrize(
+    ("script", "batches", "validation"),
+    [("endless.py", 15, 2), ("passes.py", 15, 20), ("fetch_ahead.py", 40, 0), ("anew.py", 15, 0)],
+)
+def test_an_epoch_ends_in_more_than_one_way(
+    script: str, batches: int, validation: int, tmp_path: Path
+) -> None:
+    seen, measured = observe(tmp_path, "full", script).needed()
+    assert measured.complete
+    assert seen.epoch_batches == measured.epoch_batches == batches
+    assert measured.restart_s is not None
+    assert measured.stamps.window.count("boundary") == 2
+    assert len(measured.validation_batch_s) == validation
+    assert measured.throughput_steps % seen.batches_per_group == 0
+
+
+FORK = {"workers": 2, "start_method": "fork", "prefetch": 2, "persistent": True}
+SPAWN = FORK | {"start_method": "spawn"}
+AXES = ("workers", "start_method", "prefetch", "persistent")
+
+
+def test_workers_are_put_in_and_make_the_same_batches(tmp_path: Path) -> None:
+    as_written, _ = observe(tmp_path, "full", "plain.py", train_loader=0).needed()
+    put_in = {"train_loader": 0, "put_in": AXES}
+    found = observe(tmp_path, "full", "plain.py", cell=FORK, **put_in)
+    seen, measured = found.needed()
+    assert seen.batch_hashes == as_written.batch_hashes
+    assert seen.row_hashes[:32] == as_written.row_hashes[:32]
+    assert set(measured.stamps.worker[:4]) == {0, 1}
+    assert None not in measured.stamps.sent_s[:6]
+    assert len(list(found.folder.glob("worker-*.bin"))) == 2  # none for validation
+
+
+def test_workers_can_be_started_anew(tmp_path: Path) -> None:
+    found = observe(
+        tmp_path, "full", "plain.py", train_loader=0, put_in=AXES, cell=SPAWN, max_steps=4
+    )
+    _, measured = found.needed()
+    assert measured.complete
+    assert set(measured.stamps.worker[:4]) == {0, 1}
+
+
+def test_persistent_workers_keep_the_order_of_a_seeded_shuffle(tmp_path: Path) -> None:
+    alone = observe(tmp_path, "train", "order.py")
+    found = observe(tmp_path, "train", "order.py", train_loader=0, put_in=AXES, cell=FORK)
+    assert len(found.out.splitlines()) == 12
+    assert found.out == alone.out
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("stream.py", "Stream is iterated and does not ask get_worker_info"),
+        ("gan.py", "outside of `if __name__ == '__main__':`"),
+        ("local_function.py", "dataset.transform"),
+    ],
+)
+def test_what_a_loader_cannot_take_is_refused(script: str, why: str, tmp_path: Path) -> None:
+    found = observe(tmp_path, "full", script, train_loader=0, put_in=AXES, cell=SPAWN)
+    assert found.code == 1
+    assert found.measured is not None
+    assert found.measured.error is not None
+    assert found.measured.error.verdict == "refused"
+    assert why in found.measured.error.message
+    assert list(found.folder.glob("worker-*.bin")) == []
+
+
+def test_a_stream_that_shares_itself_out_takes_workers(tmp_path: Path) -> None:
+    _, measured = observe(
+        tmp_path, "full", "stream.py", "shared", train_loader=0, put_in=AXES, cell=FORK
+    ).needed()
+    assert measured.epoch_batches == 20
+
+
+def test_ranks_stop_at_the_same_step(tmp_path: Path) -> None:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [sys.executable, *torchrun, str(SCRIPTS / "ranks.py")]
+    found = observe(tmp_path, "full", command)
+    seen, measured = found.needed()
+    assert (found.code, seen.rank) == (0, 0)
+    assert measured.complete
+    assert measured.throughput_rows == 2 * 8 * measured.throughput_steps
+    other = load_measurement(found.folder / "rank-1" / "measurement.json")
+    assert other is not None
+    assert len(other.stamps.step) == len(measured.stamps.step)
+
+
+def test_a_process_without_torch_and_a_users_own_sitecustomize(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "sitecustomize.py").write_text("print('mine')\n")
+    check = "import sys; print([name for name in sys.modules if 'ctrkit.child' in name])"
+    found = observe(
+        tmp_path, "inspect", [sys.executable, "-c", check], env={"PYTHONPATH": str(own)}
+    )
+    assert found.seen is None
+    assert (
+        found.out == "mine\n['ctrkit.child', 'ctrkit.child.script', 'ctrkit.child.script.hook']\n"
+    )
+    assert found.err == ""

@@ -65,6 +65,7 @@ class Seen:
     def begin_pass(self, asked_s: float) -> None:
         """An iterator is asked for."""
         self.iterator_asked_s, self.in_pass = asked_s, 0
+        self.rows_full = self.rows_full or bool(self.rows)  # rows of the first pass alone
         self.pending.clear()
 
     def rows_of(self, batch: Any) -> int:

@@ -30,7 +30,7 @@ STEPS_WITHOUT_LOADER = 5
 STEPS_ON_ONE_BATCH = 50
 #: Backward passes without a loader and without an optimizer after which nothing tells a step.
 BACKWARDS_ALONE = 50
-_MOST_ROWS = 512
+_MOST_ROWS = 256
 
 
 def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
