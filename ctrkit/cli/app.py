@@ -13,7 +13,11 @@ from ctrkit.cli.data import data_app
 from ctrkit.cli.explain import explain
 from ctrkit.cli.options import (
     RUN,
+    SCRIPT,
+    Command,
     Data,
+    Environment,
+    Epochs,
     MaxStep,
     Out,
     PhaseName,
@@ -21,6 +25,7 @@ from ctrkit.cli.options import (
     Set,
     StallTimeout,
     TimeLimitsFile,
+    TrainLoader,
     WorkloadName,
     takes_axes,
     with_current_names,
@@ -64,14 +69,31 @@ def _root(
 @takes_axes
 def probe(
     *,
+    command: Command = None,
     data: Data = None,
     phase: PhaseName = None,
     workload: WorkloadName = None,
     set_: Set = None,
     axes: dict[str, str | None],
+    env: Environment = None,
+    train_loader: TrainLoader = None,
+    scratch: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", rich_help_panel=SCRIPT,
+                     help="Run the trials in a copy of the working folder, made here."),
+    ] = None,
+    write_patch: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", rich_help_panel=SCRIPT,
+                     help="Write the recommended change to the script here, as a diff."),
+    ] = None,
+    epochs: Epochs = None,
     budget: Annotated[
-        str, typer.Option(help="Time for the whole probe.", rich_help_panel=RUN)
-    ] = "120s",
+        str | None,
+        typer.Option(metavar="T", rich_help_panel=RUN,
+                     help="Time for the whole probe. Default: 2m; for a script what a useful "
+                          "answer needs, at least 2m."),
+    ] = None,
     thorough: Annotated[
         bool,
         typer.Option("--thorough", help="Really run every cell.", rich_help_panel=RUN),
@@ -98,22 +120,34 @@ def probe(
     """Find the configuration that trains fastest, and how long the run will take.
 
     Runs the real training loop in short trials, each in a process of its own that is ended if it
-    hangs, and recommends a cell. Everything is kept in the run folder; `ctrkit report` shows it.
+    hangs, and recommends a configuration. Everything is kept in the run folder; `ctrkit report`
+    shows it.
+
+    Any training script, unchanged: `ctrkit probe -- python train.py --lr 3e-4`.
 
     Exit codes: 0 done, 2 bad input, 3 nothing could be projected, 4 no cell can run, 130 stopped.
     """
     from ctrkit.commands.options import cell_axes, read_common, read_time_limits
     from ctrkit.commands.probe import probe as run
+    from ctrkit.commands.script import read_script
+    from ctrkit.commands.script_probe import probe_script
 
-    run(
-        common=read_common(
-            data, phase, workload, set_,
-            read_time_limits(stall_timeout, max_step, time_limits), out,
-        ),
-        axes=cell_axes(axes),
-        budget=budget, thorough=thorough, deadline=deadline, run_refused=run_refused,
-        as_json=as_json, quiet=quiet, argv=sys.argv[1:],
+    common = read_common(
+        data, phase, workload, set_, read_time_limits(stall_timeout, max_step, time_limits), out
+    )
+    asked: dict[str, Any] = {
+        "common": common, "axes": cell_axes(axes), "budget": budget, "thorough": thorough,
+        "deadline": deadline, "run_refused": run_refused, "as_json": as_json, "quiet": quiet,
+        "argv": sys.argv[1:],
+    }  # fmt: skip
+    script = read_script(
+        command or [], sys.argv[1:], asked["axes"], environment=env or [], epochs=epochs,
+        train_loader=train_loader, other={"--data": data, "--workload": workload, "--set": set_},
     )  # fmt: skip
+    if script is None:
+        run(**asked)
+    else:
+        probe_script(script, scratch=scratch, write_patch=write_patch, **asked)
 
 
 @app.command()
@@ -266,6 +300,7 @@ def report(
 @takes_axes
 def doctor(
     *,
+    command: Command = None,
     data: Data = None,
     phase: PhaseName = None,
     workload: WorkloadName = None,
@@ -274,6 +309,8 @@ def doctor(
     stall_timeout: StallTimeout = None,
     max_step: MaxStep = None,
     time_limits: TimeLimitsFile = None,
+    env: Environment = None,
+    train_loader: TrainLoader = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=RUN)
     ] = False,
@@ -289,19 +326,31 @@ def doctor(
     makes no model and times nothing: what it does not find may still hang, and `ctrkit probe`
     finds that out.
 
-    Exit codes: 0 nothing is refused, 2 bad input, 4 something would be refused, 130 stopped.
+    A script is looked at by starting it: `ctrkit doctor -- python train.py` runs it up to its first
+    training steps, and then ends it.
+
+    Exit codes: 0 nothing is refused, 2 bad input, 3 nothing of a script's training could be seen,
+    4 some configurations would be refused, 130 stopped.
     """
     from ctrkit.commands.doctor import doctor as run
     from ctrkit.commands.options import cell_axes, read_common, read_time_limits
+    from ctrkit.commands.script import read_script
+    from ctrkit.commands.script_doctor import doctor_script
 
-    run(
-        common=read_common(
-            data, phase, workload, set_,
-            read_time_limits(stall_timeout, max_step, time_limits), None,
-        ),
-        axes=cell_axes(axes),
-        as_json=as_json, quiet=quiet,
+    common = read_common(
+        data, phase, workload, set_, read_time_limits(stall_timeout, max_step, time_limits), None
+    )
+    asked: dict[str, Any] = {
+        "common": common, "axes": cell_axes(axes), "as_json": as_json, "quiet": quiet
+    }  # fmt: skip
+    script = read_script(
+        command or [], sys.argv[1:], asked["axes"], environment=env or [],
+        train_loader=train_loader, other={"--data": data, "--workload": workload, "--set": set_},
     )  # fmt: skip
+    if script is None:
+        run(**asked)
+    else:
+        doctor_script(script, **asked)
 
 
 def main() -> None:

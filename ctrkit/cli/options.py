@@ -62,7 +62,7 @@ Quiet = Annotated[
 ]
 Command = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[-- COMMAND...]", show_default=False,
+    typer.Argument(metavar="-- COMMAND", show_default=False,
                    help="A training script as you start it, e.g. -- python train.py --lr 3e-4. "
                         "{workers}, {batch_size}, {device}, {prefetch}, {start_method} and {nproc} "
                         "in it are replaced by the values that are tried."),

@@ -48,7 +48,15 @@ def doctor(*, common: CommonOptions, axes: Axes, as_json: bool, quiet: bool) -> 
         stderr_console().print("looking at the workload ...", style="dim")
     with handle_interrupts(graceful=False) as stop:
         inspection, examination = examine(workload, common, axes, stop)
-    checkup = check_up(workload, common, axes, inspection, examination)
+    show(check_up(workload, common, axes, inspection, examination), as_json=as_json)
+
+
+def show(checkup: Checkup, *, as_json: bool) -> None:
+    """Print a checkup.
+
+    Raises:
+        NoViableCellError: something would be refused.
+    """
     if as_json:
         json.dump(finite(document(checkup)), sys.stdout, indent=2, allow_nan=False)
         print()
@@ -57,7 +65,7 @@ def doctor(*, common: CommonOptions, axes: Axes, as_json: bool, quiet: bool) -> 
     names = [finding.hazard.name for finding in checkup.of_level("refusal")]
     names += [reason for _, reason in checkup.invalid]
     if names:
-        raise NoViableCellError(f"something of this would be refused: {'; '.join(names)}")
+        raise NoViableCellError(f"some configurations would be refused: {'; '.join(names)}")
 
 
 def examine(
@@ -176,6 +184,7 @@ def document(checkup: Checkup) -> dict[str, Any]:
         "cells": len(checkup.cells),
         "machine": encode(checkup.limits) | {"versions": dict(checkup.versions)},
         "workload": {"name": checkup.inspection.workload_name} | encode(checkup.examination),
+        **({} if checkup.script is None else {"script": encode(checkup.script)}),
         "budgets": [encode(allowance) for allowance in checkup.allowances],
     }
 

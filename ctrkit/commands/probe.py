@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,9 @@ from ctrkit.supervise.conditions import (
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
 from ctrkit.supervise.time_limits import TimeLimits
 
+Finish = Callable[[Recommendation, SearchResult], Recommendation]
+
+DEFAULT_BUDGET = "120s"
 BRIEF_BUDGET_S = 60.0
 _LEAST_BUDGET_S = 5.0
 
@@ -62,7 +65,7 @@ def probe(
     *,
     common: CommonOptions,
     axes: Axes,
-    budget: str,
+    budget: str | None,
     thorough: bool,
     deadline: str | None,
     run_refused: bool,
@@ -77,13 +80,8 @@ def probe(
         NoViableCellError, InconclusiveError: nothing can be recommended; the run folder says why.
         InterruptedRunError: stopped by the user; what was measured is in the run folder.
     """
-    options = ProbeOptions(
-        budget_s=_budget_s(budget),
-        thorough=thorough,
-        deadline_s=duration_s("--deadline", deadline),
-        run_refused=run_refused,
-        time_limits=common.time_limits,
-        quiet=quiet,
+    options = read_probe_options(
+        common, budget or DEFAULT_BUDGET, thorough, deadline, run_refused=run_refused, quiet=quiet
     )
     workload = find_workload(common, quiet=quiet)
     began_s = time.monotonic()
@@ -95,15 +93,9 @@ def probe(
         try:
             search_and_recommend(run, workload, inspection, plan, options, stop, began_s)
         except CtrkitError as error:
-            if as_json:
-                _print_json(run, str(error))
-            elif not isinstance(error, UsageError):
-                _print_report(run.path)
+            show_outcome(run, error, as_json=as_json)
             raise
-    if as_json:
-        _print_json(run, None)
-    else:
-        _print_report(run.path)
+    show_outcome(run, None, as_json=as_json)
 
 
 def brief_probe(
@@ -125,6 +117,30 @@ def brief_probe(
     plan = build_matrix(inspection, axes, facts=gather_facts(workload, inspection))
     run = _create_run(["probe"], workload, inspection, options, None)
     return search_and_recommend(run, workload, inspection, plan, options, stop, began_s)
+
+
+def read_probe_options(
+    common: CommonOptions,
+    budget: str,
+    thorough: bool,
+    deadline: str | None,
+    *,
+    run_refused: bool,
+    quiet: bool,
+) -> ProbeOptions:
+    """The checked options of a probe.
+
+    Raises:
+        UsageError: no duration, or too short a one.
+    """
+    return ProbeOptions(
+        budget_s=_budget_s(budget),
+        thorough=thorough,
+        deadline_s=duration_s("--deadline", deadline),
+        run_refused=run_refused,
+        time_limits=common.time_limits,
+        quiet=quiet,
+    )
 
 
 def _budget_s(text: str) -> float:
@@ -161,12 +177,30 @@ def search_and_recommend(
     options: ProbeOptions,
     stop: StopRequest,
     began_s: float,
+    *,
+    launcher: TrialLauncher | None = None,
+    known: Sequence[Trial] = (),
+    finish: Finish = lambda recommendation, _: recommendation,
 ) -> Recommendation:
-    """Search within what is left of the budget and save everything as soon as it is known."""
+    """Search within what is left of the budget and save everything as soon as it is known.
+
+    Args:
+        run: its folder.
+        workload: what is probed.
+        inspection: of it.
+        plan: the cells.
+        options: the budget and the like.
+        stop: the user's wish to end.
+        began_s: when the budget began, of `time.monotonic()`.
+        launcher: one that has launched something already.
+        known: what that came to.
+        finish: completes the recommendation, before it is saved.
+    """
     with ProbeDisplay(budget_s=options.budget_s, cells=plan.cells, quiet=options.quiet) as display:
         for note in (options.time_limits.in_words(), *plan.notes, *plan.warnings):
             display.message(note)
-        launcher = TrialLauncher(run, workload, options.time_limits, stop, display)
+        launcher = launcher or TrialLauncher(run, workload, options.time_limits, stop, display)
+        launcher.display = display
         looked = look_at_host()
         records: list[TrialRecord] = []
 
@@ -184,6 +218,7 @@ def search_and_recommend(
                 budget_s=options.budget_s - (time.monotonic() - began_s),
                 thorough=options.thorough,
                 on_record=on_record,
+                known=known,
             )
         finally:
             launcher.clean_up()
@@ -192,7 +227,7 @@ def search_and_recommend(
     on_host = host_findings(
         looked, look_at_host(), read_power(), slept=slept, data_bytes=_data_bytes(workload)
     )
-    return _conclude(run, inspection, result, options, began_s, on_host)
+    return _conclude(run, inspection, result, options, began_s, on_host, finish)
 
 
 def _data_bytes(workload: WorkloadSpec) -> int | None:
@@ -207,6 +242,7 @@ def _conclude(
     options: ProbeOptions,
     began_s: float,
     on_host: Sequence[Finding] = (),
+    finish: Finish = lambda recommendation, _: recommendation,
 ) -> Recommendation:
     """Recommend, or say why that is not possible; either way the run folder says how it ended."""
     wall_s = time.monotonic() - began_s
@@ -222,7 +258,7 @@ def _conclude(
             run.update(status="done", status_reason=reason, wall_s=wall_s)
             raise type(error)(reason) from None
     else:
-        recommendation = _signed(recommendation, run, wall_s)
+        recommendation = finish(_signed(recommendation, run, wall_s), result)
         run.save_recommendation(recommendation)
     if result.interrupted:
         run.update(status="interrupted", status_reason="stopped by the user", wall_s=wall_s)
@@ -246,8 +282,12 @@ def _signed(recommendation: Recommendation, run: RunFolder, wall_s: float) -> Re
     return replace(recommendation, probe=run.path.name, findings=found)
 
 
-def _print_report(path: Path) -> None:
-    print_report([report_view(read_contents(path))])
+def show_outcome(run: RunFolder, error: CtrkitError | None, *, as_json: bool) -> None:
+    """Print the report or the one JSON document; bad input has no report."""
+    if as_json:
+        _print_json(run, None if error is None else str(error))
+    elif not isinstance(error, UsageError):
+        print_report([report_view(read_contents(run.path))])
 
 
 def _print_json(run: RunFolder, error: str | None) -> None:

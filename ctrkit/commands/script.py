@@ -27,6 +27,7 @@ def read_script(
     environment: Sequence[str] = (),
     epochs: int | None = None,
     train_loader: int | None = None,
+    other: Mapping[str, object] | None = None,
     folder: Path | None = None,
 ) -> ScriptSpec | None:
     """The script that the words after `--` start, None without such words.
@@ -38,6 +39,7 @@ def read_script(
         environment: of `--env`, each `KEY=VALUE`.
         epochs: of `--epochs`.
         train_loader: of `--train-loader`.
+        other: options of a workload, which a script does not take.
         folder: where the script is started; the working folder if left out.
 
     Raises:
@@ -54,6 +56,9 @@ def read_script(
     if "--" not in argv:
         raise UsageError(f"'{command[0]}' is not an option; write -- before a command: -- "
                          f"{' '.join(command)}")  # fmt: skip
+    for option, given in (other or {}).items():
+        if given:
+            raise UsageError(f"{option}: is for a workload; a script brings its own")
     folder = (folder or Path.cwd()).resolve()
     variables = _variables(environment)
     _check_program(command[0], folder, os.environ | variables)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ctrkit.core.config import ChildSpec, WorkloadSpec
+from ctrkit.core.config import Cell, ChildSpec, WorkloadSpec
 from ctrkit.core.files import write_table
-from ctrkit.core.records import Measurement
-from ctrkit.core.runs import RunFolder, load_measurement, stamps_table
+from ctrkit.core.records import Measurement, ScriptSeen
+from ctrkit.core.runs import RunFolder, load_measurement, load_seen, stamps_table
 from ctrkit.probe.trials import TrialRequest, TrialResult
 from ctrkit.report.live_probe import ProbeDisplay
 from ctrkit.report.silence import SilenceNotice
@@ -36,6 +37,8 @@ class TrialLauncher:
         self.run, self.workload, self.time_limits = run, workload, time_limits
         self.stop, self.display = stop, display
         self.launches = 0
+        #: axes of a cell that are put into a script from inside
+        self.put_in: Callable[[Cell], list[str]] = lambda cell: []
         self._silence = SilenceNotice()
         self._stamps: dict[str, list[Any]] = {}
 
@@ -52,6 +55,7 @@ class TrialLauncher:
                 workload=self.workload,
                 cell=request.cell,
                 windows=request.windows,
+                put_in=self.put_in(request.cell),
             ),
             time_limits=self.time_limits.of_cell(request.cell),
             evidence_folder=self.run.path / "evidence" / name,
@@ -62,15 +66,18 @@ class TrialLauncher:
         measurement = load_measurement(folder / "measurement.json")
         if measurement is not None:
             self._keep_stamps(name, request, measurement)
+        seen = load_seen(folder / "script.json") if self.workload.script is not None else None
         shutil.rmtree(folder, ignore_errors=True)
-        return self._result(outcome, measurement)
+        return self._result(outcome, measurement, seen)
 
     def _tick(self, tick: Tick) -> None:
         self.display.tick(tick.progress)
         if line := self._silence(tick):
             self.display.message(line)
 
-    def _result(self, outcome: Outcome, measurement: Measurement | None) -> TrialResult:
+    def _result(
+        self, outcome: Outcome, measurement: Measurement | None, seen: ScriptSeen | None
+    ) -> TrialResult:
         evidence = outcome.evidence
         return TrialResult(
             verdict=outcome.verdict,
@@ -80,6 +87,8 @@ class TrialLauncher:
             peak_rss_bytes=outcome.peak_rss_bytes,
             evidence=None if evidence is None else str(Path(evidence).relative_to(self.run.path)),
             interrupted=outcome.interrupted,
+            exit_code=outcome.exit_code,
+            seen=seen,
             flags=tuple(
                 flag
                 for flag, lasted_s in (

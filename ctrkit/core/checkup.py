@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ctrkit.core.config import Cell
-from ctrkit.core.records import Examination, Inspection
+from ctrkit.core.records import Examination, Inspection, ScriptSeen
 
 #: a refusal is not run; a warning is run and shown; a note is only worth knowing
 Level = Literal["refusal", "warning", "note"]
@@ -92,7 +92,7 @@ class Checkup:
     """All that doctor says. `invalid` are values that were asked for and that make no cell.
 
     `rules` is how many rules were asked of each cell; `allowances` are of the cell with the most
-    workers, `versions` by package.
+    workers, `versions` by package. `script`: what was seen of a script, which had to be started.
     """
 
     inspection: Inspection
@@ -106,6 +106,7 @@ class Checkup:
     rules: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
     allowances: tuple[StageAllowance, ...] = ()
+    script: ScriptSeen | None = None
 
     @property
     def uses_start_method(self) -> bool:

@@ -383,6 +383,37 @@ class Option:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScriptAnswer:
+    """What a recommendation means for a script.
+
+    Args:
+        as_written: the configuration that the script asks for itself.
+        faster_x: how many times as fast as that the recommended one is, with its 95 % interval
+            beside it; None where it is the same or could not be compared.
+        experiment: whether it trains the same: one of `same batches`, `same rows, other order`,
+            `other content`, `cannot tell`.
+        experiment_why: more on that, a clause.
+        command: the command with the flags filled in.
+        change: the change to the script as a unified diff; empty where there is none.
+        change_words: what to change where no diff can be made, or nothing is to be changed.
+        files_made: relative paths of files that trials made in the script's folder.
+        files_changed: of files that they changed.
+    """
+
+    as_written: Cell
+    faster_x: float | None = None
+    faster_x_low: float | None = None
+    faster_x_high: float | None = None
+    experiment: str = ""
+    experiment_why: str = ""
+    command: list[str] = field(default_factory=list)
+    change: str = ""
+    change_words: str = ""
+    files_made: list[str] = field(default_factory=list)
+    files_changed: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recommendation:
     """`recommendation.json` (contract: others read it). Projections are None when endless.
 
@@ -409,6 +440,7 @@ class Recommendation:
     options: list[Option] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     dataloader_kwargs: dict[str, Any] = field(default_factory=dict)
+    script: ScriptAnswer | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,7 @@ from ctrkit.core.records import (
     Measurement,
     Recommendation,
     RunInfo,
+    ScriptSeen,
     Stamps,
     TrialRecord,
 )
@@ -313,6 +314,16 @@ def load_measurement(path: Path) -> Measurement | None:
         return msgspec.json.decode(path.read_bytes(), type=Measurement)
     except (OSError, msgspec.DecodeError):
         return None
+
+
+def load_seen(path: Path) -> ScriptSeen | None:
+    """What the observer of a script wrote, None if it wrote nothing."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ScriptSeen)
+    except OSError:
+        return None
+    except msgspec.DecodeError as error:
+        return ScriptSeen(pid=0, problem=f"what was observed cannot be read: {error}")
 
 
 def load_inspection(path: Path) -> Inspection | None:

@@ -35,7 +35,8 @@ class MatrixPlan:
     Those of `if_waiting` have more workers than the machine has cores: they are cells only where
     their loader is found to wait, for a disk or a network, instead of computing. `notes` are on
     what was asked for, `warnings` on the hazards of the cells; a line each. `limits` are what is
-    free of the machine, None where what would not fit is to be tried all the same.
+    free of the machine, None where what would not fit is to be tried all the same. `baseline` is
+    what the others are compared with: a script as written.
     """
 
     cells: tuple[Cell, ...]
@@ -44,6 +45,7 @@ class MatrixPlan:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     limits: MachineLimits | None = None
+    baseline: Cell | None = None
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
@@ -59,6 +61,7 @@ def build_matrix(
     cores: int | None = None,
     system: str | None = None,
     facts: HazardFacts | None = None,
+    defaults: Mapping[str, tuple[Any, ...]] | None = None,
 ) -> MatrixPlan:
     """The matrix of a workload on this machine.
 
@@ -70,6 +73,7 @@ def build_matrix(
         cores: physical cores; of this machine if left out.
         system: `platform.system()`; of this machine if left out.
         facts: what the hazard rules decide on; without them the limits of the machine are unknown.
+        defaults: values of axes that nobody named, instead of those that are usual.
 
     Raises:
         UsageError: an unknown value, one out of range, or a device that is not available here.
@@ -80,7 +84,7 @@ def build_matrix(
     _check(asked, inspection)
     applied, notes = _applied(asked, inspection)
     cores = cores or physical_cores()
-    values = _defaults(inspection, cores) | applied
+    values = _defaults(inspection, cores) | dict(defaults or {}) | applied
     if "workers" in applied and "persistent" not in applied:
         values["persistent"] = (False,)  # named counts of workers are cells of one kind
     cells, invalid = _combined(values, applied)

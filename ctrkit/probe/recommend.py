@@ -53,7 +53,9 @@ def recommend(
     # what computes something else is shown as an option, with its loss, and never preferred
     ranked = sorted(comparable(candidates, lambda c: c.cell), key=lambda c: c.objective)
     tied = [c for c in ranked if not differ(c, ranked[0])]
-    chosen = prefer(tied)
+    # a script is not to be changed for a gain that is not proven
+    baseline = next((c for c in tied if c.cell == search.plan.baseline), None)
+    chosen = baseline or prefer(tied)
     tied = [c for c in tied if c is not chosen]
     others = [c.cell for c in ranked if c is not chosen and c not in tied]
     others += [c.cell for c in tied]
@@ -95,7 +97,9 @@ def _reason(
 ) -> str:
     """One sentence: why this cell."""
     what = "projected time" if chosen.projection else "time per row"
-    if len(ranked) == 1:
+    if chosen.cell == search.plan.baseline:
+        text = _as_written_reason(len(search.plan.cells), tied)
+    elif len(ranked) == 1:
         text = f"the most promising of {len(search.plan.cells)} cells, and it held when really run"
         if len(search.plan.cells) == 1:
             text = "the only cell of the matrix, and it runs"
@@ -114,6 +118,15 @@ def _reason(
         changed = ", ".join(f"{axis} {value}" for axis, value in chosen.cell.numerics.items())
         text += f" (with {changed}: not the phase's own numerics, of which no cell was measured)"
     return text
+
+
+def _as_written_reason(cells: int, tied: Sequence[Candidate]) -> str:
+    if tied:
+        names = ", ".join(c.cell.cell_id for c in tied)
+        return f"as written: no proven gain, {names} cannot be told from it"
+    if cells == 1:
+        return "as written, the only configuration there is to try"
+    return f"as written, the fastest of {cells} configurations"
 
 
 def findings(chosen: Candidate, search: SearchResult, inspection: Inspection) -> list[Finding]:

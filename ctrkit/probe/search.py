@@ -11,7 +11,7 @@ reads a clock: both are handed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ctrkit.core.config import Cell, WindowPlan
@@ -88,6 +88,7 @@ def run_search(
     thorough: bool = False,
     on_record: OnRecord = lambda record, trial: None,
     cores: int | None = None,
+    known: Sequence[Trial] = (),
 ) -> SearchResult:
     """Measure the matrix within the budget.
 
@@ -100,9 +101,12 @@ def run_search(
         thorough: really run every cell, to the end, even beyond the budget.
         on_record: see `OnRecord`.
         cores: physical cores; of this machine if left out.
+        known: trials that were launched before, and count like those of the search.
     """
     search = _Search(plan, inspection, launch, clock, budget_s, thorough, on_record)
     search.cores = cores or physical_cores()
+    for trial in known:
+        search.add_trial(trial)
     interrupted = False
     try:
         search.run()

@@ -94,17 +94,21 @@ class SearchState:
         number = 1 + sum(t.request.kind == kind and t.cell == cell for t in self.trials)
         result = self._launch(request, self._deadline_s(at_most_s))
         trial = Trial(request=request, result=result, launch=number)
-        self.trials.append(trial)
-        projection = None
-        if kind == "full" and trial.usable:
-            step_alone = compute_trial(cell, self.trials)
-            alone = [t for t in (step_alone, trial) if t is not None]
-            projection = project_cell(cell, alone, self.inspection)
-        self._add(record_of(trial, projection), trial)
+        self.add_trial(trial)
         if result.interrupted:
             raise InterruptedRunError("interrupted")
-        self._admit(trial)
         return trial
+
+    def add_trial(self, trial: Trial) -> None:
+        """Count a launch, and record it with the projection that it allows by itself."""
+        self.trials.append(trial)
+        projection = None
+        if trial.request.kind == "full" and trial.usable:
+            step_alone = compute_trial(trial.cell, self.trials)
+            alone = [t for t in (step_alone, trial) if t is not None]
+            projection = project_cell(trial.cell, alone, self.inspection)
+        self._add(record_of(trial, projection), trial)
+        self._admit(trial)
 
     def _admit(self, trial: Trial) -> None:
         """Where a loader alone was found to wait, its cells with workers beyond the cores count."""

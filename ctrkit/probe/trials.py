@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from ctrkit.core.config import Cell, TrialKind, WindowPlan
-from ctrkit.core.records import COMPLETE, Measurement, TrialRecord
+from ctrkit.core.records import COMPLETE, Measurement, ScriptSeen, TrialRecord
 from ctrkit.measure.loads import load_of
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.replay import Load
@@ -45,7 +45,8 @@ class TrialResult:
 
     A trial that its deadline cut has the verdict `skipped` and may have measured something.
     `interrupted`: the user ended it; nothing is to be launched after it. `evidence` is a path
-    relative to the run folder. `flags`: what happened to it from outside.
+    relative to the run folder. `flags`: what happened to it from outside. `exit_code` is of a
+    process that ended by itself; `seen` is what the observer saw, of a script.
     """
 
     verdict: str
@@ -56,6 +57,8 @@ class TrialResult:
     evidence: str | None = None
     interrupted: bool = False
     flags: tuple[str, ...] = ()
+    exit_code: int | None = None
+    seen: ScriptSeen | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

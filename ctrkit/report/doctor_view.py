@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ctrkit.core.cell import CELL_AXES, Cell
 from ctrkit.core.checkup import Checkup, HazardFinding, MachineLimits
-from ctrkit.core.records import LoaderPart
+from ctrkit.core.records import LoaderPart, ScriptLoader, ScriptSeen
 from ctrkit.core.units import format_bytes, format_count
 from ctrkit.report.blocks import Block, Bullets, Column, Facts, Paragraph, Report, Section, Table
 from ctrkit.report.words import clean, plural, sentence
@@ -17,7 +17,8 @@ _HEADINGS = (("refusal", "Refused"), ("warning", "Warning"), ("note", "Good to k
 def doctor_view(checkup: Checkup) -> Report:
     """The report on a checkup: hazards first, the worst at the top."""
     name = clean(f"{checkup.inspection.workload_name} {checkup.phase}".strip())
-    title = f"Checkup of {name}: {plural(len(checkup.cells), 'cell')}, nothing started"
+    started = "nothing started" if checkup.script is None else "started up to its first steps"
+    title = f"Checkup of {name}: {plural(len(checkup.cells), 'cell')}, {started}"
     blocks: list[Block] = [_verdict(checkup)]
     if checkup.notes:
         blocks.append(Bullets(tuple(sentence(note) for note in checkup.notes)))
@@ -31,7 +32,9 @@ def doctor_view(checkup: Checkup) -> Report:
             for finding in checkup.findings
             if finding.hazard.level == level
         ]
-    sections += [_machine(checkup), _workload(checkup), _allowances(checkup)]
+    seen = checkup.script
+    what = _workload(checkup) if seen is None else Section("The script", (_script(seen),))
+    sections += [_machine(checkup), what, _allowances(checkup)]
     return Report(title, (), tuple(sections))
 
 
@@ -134,6 +137,36 @@ def _workload(checkup: Checkup) -> Section:
     if examination.start_method and not checkup.uses_start_method:
         rows.append(("workers start", f"by {examination.start_method}: the loader is not told how"))
     return Section("The workload, with no batch taken", (Facts(tuple(rows)),))
+
+
+def _script(seen: ScriptSeen) -> Facts:
+    """What the observer saw of a script; what it could not tell is said, too."""
+    rows = [
+        (
+            "trained on" if one.number == seen.train_loader else f"DataLoader {one.number}",
+            _loader_words(one),
+        )
+        for one in seen.loaders
+    ]
+    if not seen.loaders:
+        rows.append(("loader", "no torch DataLoader: only placeholders in the command can vary"))
+    epochs = "not known: give --epochs" if seen.epochs is None else f"{seen.epochs}"
+    if seen.epochs is not None and seen.epochs_at_most:
+        epochs = f"at most {epochs}"
+    rows.append(("epochs", epochs + (f" ({clean(seen.epochs_from)})" if seen.epochs_from else "")))
+    if seen.batches_per_group > 1:
+        rows.append(("accumulation", f"{seen.batches_per_group} batches an optimizer step"))
+    if seen.fetched_ahead:
+        rows.append(("fetched ahead", plural(seen.fetched_ahead, "batch")))
+    rows += [("note", sentence(note)) for note in seen.notes]
+    return Facts(tuple(rows))
+
+
+def _loader_words(one: ScriptLoader) -> str:
+    length = "no length" if one.length is None else f"len() {format_count(one.length)}"
+    size = "" if one.batch_size is None else f", batch {format_count(one.batch_size)}"
+    place = f", made at {clean(one.file, 200)}:{one.line}" if one.file else ""
+    return f"{clean(one.dataset, 80)}, {length}{size}, {plural(one.workers, 'worker')}{place}"
 
 
 def _part_words(part: LoaderPart) -> str:

@@ -25,6 +25,7 @@ from ctrkit.report.matrix_view import (
     matrix_table,
     not_run_lines,
 )
+from ctrkit.report.script_view import script_rows, script_sections
 from ctrkit.report.shell_lines import command_lines, dataloader_lines, kept_options, short_path
 from ctrkit.report.words import (
     cell_words,
@@ -55,7 +56,7 @@ def probe_sections(contents: RunContents) -> list[Section]:
         sections += _matrix_sections(contents)
     if recommendation is not None:
         sections += _stage_sections(contents.trials, recommendation)
-        sections.append(_use(contents, recommendation))
+        sections += _use(contents, recommendation)
     return sections
 
 
@@ -63,6 +64,8 @@ def _answer(info: RunInfo, recommendation: Recommendation) -> Section:
     best = recommendation
     epochs = info.planned_epochs or 0
     rows = [("use", cell_words(best.cell)), ("because", clean(best.reason))]
+    if best.script is not None:
+        rows += script_rows(best.script, best)
     if best.projected_epoch_s is not None:
         rows.append(
             ("an epoch", projection_words(
@@ -243,8 +246,12 @@ def _stage_table(stage_s: Mapping[str, float]) -> Table:
     return Table(columns, tuple(rows))
 
 
-def _use(contents: RunContents, recommendation: Recommendation) -> Section:
+def _use(contents: RunContents, recommendation: Recommendation) -> list[Section]:
     file = short_path(contents.path / "recommendation.json")
+    script, answer = contents.info.workload.script, recommendation.script
+    if script is not None and answer is not None:
+        changed = recommendation.cell != answer.as_written
+        return script_sections(script, answer, file, changed=changed)
     kept = kept_options(contents.info.argv)
     lines = [
         *command_lines(["ctrkit", "train", "--auto-device", *kept]),
@@ -259,4 +266,4 @@ def _use(contents: RunContents, recommendation: Recommendation) -> Section:
             Paragraph("In your own code:"),
             Code(tuple(dataloader_lines(recommendation.dataloader_kwargs)), "python"),
         ]
-    return Section("Use it", tuple(blocks))
+    return [Section("Use it", tuple(blocks))]

@@ -38,6 +38,8 @@ def report_name(contents: RunContents) -> str:
 
 def _workload_name(contents: RunContents) -> str:
     workload = contents.info.workload
+    if workload.script is not None:
+        return " ".join(workload.script.command)
     return f"{short_target(workload.target)} {title_of(workload)}".strip()
 
 
@@ -66,6 +68,7 @@ def _header(contents: RunContents) -> Section:
 def _data_words(contents: RunContents) -> str:
     workload, sizes = contents.info.workload, contents.info.sizes
     is_own = ".py:" in workload.target
+    is_own = is_own or workload.script is not None
     parts = [workload.data or ("" if is_own else "the default generated store")]
     if sizes is not None:
         if sizes.train_rows is not None:

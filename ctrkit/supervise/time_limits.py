@@ -11,6 +11,10 @@ from ctrkit.core.config import Cell
 from ctrkit.core.progress import Stage
 from ctrkit.core.units import format_duration
 
+#: A script's silence before its first batch, as long as nothing is known of it: it may download.
+_UNKNOWN_STARTUP_S, _UNKNOWN_BATCH_S = 600.0, 300.0
+#: Another launch may take so many times what the first one took: workers import it anew.
+_UNSURE = 10.0
 COMPUTE_STAGES = (Stage.DATA, Stage.MODEL, Stage.FIRST_BATCH, Stage.STEP, Stage.VALIDATION)
 
 
@@ -53,6 +57,23 @@ class TimeLimits:
     def with_stall_timeout(self, stall_timeout_s: float) -> TimeLimits:
         """The same, but with this limit for every stage."""
         return dataclasses.replace(self, stall_timeout_s=stall_timeout_s)
+
+    def of_script(
+        self, startup_s: float | None = None, first_batch_s: float | None = None
+    ) -> TimeLimits:
+        """The same rules for a script, which may load anything before it trains.
+
+        Args:
+            startup_s: what its start took when it was launched before; None at the first launch.
+            first_batch_s: what its first batch took then.
+        """
+        startup_s = _UNKNOWN_STARTUP_S if startup_s is None else _UNSURE * startup_s
+        first_batch_s = _UNKNOWN_BATCH_S if first_batch_s is None else _UNSURE * first_batch_s
+        return dataclasses.replace(
+            self,
+            startup_s=max(self.startup_s, startup_s),
+            first_batch_s=max(self.first_batch_s, first_batch_s),
+        )
 
     def of_cell(self, cell: Cell) -> TimeLimits:
         """The same rules for this cell's workers and device."""

@@ -1,0 +1,267 @@
+"""`ctrkit probe -- COMMAND`: a script as written first, then what can be varied of it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from ctrkit.commands.options import Axes, CommonOptions
+from ctrkit.commands.probe import (
+    DEFAULT_BUDGET,
+    ProbeOptions,
+    read_probe_options,
+    search_and_recommend,
+    show_outcome,
+)
+from ctrkit.commands.trial_launcher import TrialLauncher
+from ctrkit.core.command_line import without_secrets
+from ctrkit.core.config import SCRIPT_TARGET, Cell, ScriptSpec, WindowPlan, WorkloadSpec, make_cell
+from ctrkit.core.errors import (
+    CtrkitError,
+    InconclusiveError,
+    InterruptedRunError,
+    NoViableCellError,
+    UsageError,
+)
+from ctrkit.core.folder_changes import FolderLook, changes_between, look_at_folder
+from ctrkit.core.records import Inspection, Recommendation, ScriptSeen
+from ctrkit.core.runs import RunFolder
+from ctrkit.core.units import format_duration
+from ctrkit.probe.hazards.facts import known_facts
+from ctrkit.probe.hazards.limits import read_limits
+from ctrkit.probe.scripts.answer import experiment_finding, script_answer
+from ctrkit.probe.scripts.as_written import (
+    SCRIPT_LOADER,
+    as_written_cell,
+    first_values,
+    put_in_axes,
+    script_inspection,
+    script_name,
+)
+from ctrkit.probe.scripts.cells import script_matrix
+from ctrkit.probe.search import SearchResult
+from ctrkit.probe.trials import Trial, TrialRequest, TrialResult
+from ctrkit.report.live_probe import ProbeDisplay
+from ctrkit.supervise.stop import StopRequest, handle_interrupts
+
+#: Without `--budget`: at least this, and at least so many times what the first launch took.
+LEAST_BUDGET_S = 120.0
+_LAUNCHES_PLANNED = 8
+#: A script may take long to its first batch; the limits of silence still hold.
+_FIRST_LAUNCH_S = 1800.0
+_FIRST_WINDOW_S = 8.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstLaunch:
+    """What the launch of a script as written showed."""
+
+    seen: ScriptSeen
+    cell: Cell
+    inspection: Inspection
+    trial: Trial
+
+
+def probe_script(
+    script: ScriptSpec,
+    *,
+    common: CommonOptions,
+    axes: Axes,
+    budget: str | None,
+    thorough: bool,
+    deadline: str | None,
+    run_refused: bool,
+    scratch: Path | None,
+    write_patch: Path | None,
+    as_json: bool,
+    quiet: bool,
+    argv: Sequence[str],
+) -> None:
+    """Probe a script and print what was found.
+
+    Args:
+        script: the command, checked.
+        common: options that other commands have, too.
+        axes: those that options named.
+        budget: time for the probe; None: what a useful answer needs.
+        thorough: really run every configuration.
+        deadline: say how many epochs fit into this time.
+        run_refused: try what a rule refuses, too.
+        scratch: run the trials in a copy of the script's folder, made here.
+        write_patch: where the change to the script is written.
+        as_json: print one JSON document.
+        quiet: show no progress.
+        argv: for `run.json`.
+
+    Raises:
+        UsageError: the script ends with words about its own options.
+        NoViableCellError, InconclusiveError: nothing can be recommended; the run folder says why.
+        InterruptedRunError: stopped by the user; what was measured is in the run folder.
+    """
+    options = read_probe_options(
+        common, budget or DEFAULT_BUDGET, thorough, deadline, run_refused=run_refused, quiet=quiet
+    )
+    if write_patch is not None and write_patch.exists():
+        raise UsageError(f"--write-patch {write_patch}: exists already")
+    if scratch is not None:
+        script = _scratch_copy(script, scratch)
+    workload = WorkloadSpec(target=SCRIPT_TARGET, script=script)
+    shown = replace(workload, script=replace(script, command=without_secrets(script.command),
+                                             environment=_without_secrets(script)))  # fmt: skip
+    run = RunFolder.create("probe", without_secrets(argv), shown, common.out)
+    with handle_interrupts(graceful=False) as stop:
+        try:
+            recommendation = _probe(run, script, workload, axes, options, budget is not None, stop)
+        except CtrkitError as error:
+            if run.info.status == "running":
+                run.update(status="done", status_reason=str(error))
+            show_outcome(run, error, as_json=as_json)
+            raise
+    if write_patch is not None and recommendation.script is not None:
+        write_patch.write_text(recommendation.script.change)
+    show_outcome(run, None, as_json=as_json)
+
+
+def _without_secrets(script: ScriptSpec) -> dict[str, str]:
+    words = without_secrets([f"{key}={value}" for key, value in script.environment.items()])
+    return dict(word.split("=", 1) for word in words)
+
+
+def _probe(
+    run: RunFolder,
+    script: ScriptSpec,
+    workload: WorkloadSpec,
+    axes: Axes,
+    options: ProbeOptions,
+    has_budget: bool,
+    stop: StopRequest,
+) -> Recommendation:
+    began_s = time.monotonic()
+    folder = Path(script.folder)
+    before = look_at_folder(folder, without=run.path)
+    with ProbeDisplay(quiet=options.quiet) as display:
+        least_s = options.budget_s if has_budget else LEAST_BUDGET_S
+        display.message(
+            f"{script_name(script)} runs as written first, then in other configurations: "
+            f"{'' if has_budget else 'at least '}{format_duration(least_s)} in all"
+        )
+        launcher = TrialLauncher(run, workload, options.time_limits.of_script(), stop, display)
+        first = _launch_as_written(script, axes, launcher)
+    if not has_budget:
+        took_s = first.trial.result.wall_s or 0.0
+        options = replace(options, budget_s=max(LEAST_BUDGET_S, _LAUNCHES_PLANNED * took_s))
+        began_s = time.monotonic()
+    known_loader = replace(script, train_loader=first.seen.train_loader)
+    launcher.workload = replace(workload, script=known_loader)
+    measured = first.trial.result.measurement
+    launcher.time_limits = options.time_limits.of_script(
+        measured.startup_s if measured else None, measured.first_batch_s if measured else None
+    )
+    launcher.put_in = lambda cell: [] if cell == first.cell else put_in_axes(script)
+    facts = known_facts(first.inspection, read_limits())
+    plan = script_matrix(
+        script, first.seen, first.cell, first.inspection, axes,
+        run_refused=options.run_refused, facts=facts,
+    )  # fmt: skip
+    run.update(
+        workload_fingerprint=first.inspection.workload_fingerprint,
+        sizes=first.inspection.sizes,
+        budget_s=options.budget_s,
+    )
+    return search_and_recommend(
+        run, workload, first.inspection, plan, options, stop, began_s,
+        launcher=launcher, known=[first.trial],
+        finish=partial(_with_answer, script, first, before, run.path),
+    )  # fmt: skip
+
+
+def _with_answer(
+    script: ScriptSpec,
+    first: FirstLaunch,
+    before: FolderLook,
+    run_folder: Path,
+    recommendation: Recommendation,
+    result: SearchResult,
+) -> Recommendation:
+    """The recommendation with what it means for the script."""
+    after = look_at_folder(Path(script.folder), without=run_folder)
+    answer = script_answer(
+        script, first.seen, recommendation.cell, result, first.inspection,
+        changes_between(before, after),
+    )  # fmt: skip
+    found = experiment_finding(answer)
+    findings = [*([found] if found else []), *recommendation.findings]
+    return replace(recommendation, script=answer, findings=findings)
+
+
+def _launch_as_written(script: ScriptSpec, axes: Axes, launcher: TrialLauncher) -> FirstLaunch:
+    """Run the script as it is until enough of its steps were seen.
+
+    Raises:
+        UsageError: the script ended at once with words about its own options.
+        NoViableCellError: it fails before it trains.
+        InconclusiveError: it trains nothing that could be observed.
+        InterruptedRunError: stopped meanwhile.
+    """
+    values = first_values(script, axes)
+    provisional = make_cell("the script as written", loader=SCRIPT_LOADER, **values)
+    windows = WindowPlan(window_s=_FIRST_WINDOW_S)
+    request = TrialRequest(kind="full", cell=provisional, windows=windows)
+    result = launcher(request, time.monotonic() + _FIRST_LAUNCH_S)
+    if result.interrupted:
+        raise InterruptedRunError("interrupted before the script trained")
+    seen = result.seen
+    if seen is None or not seen.clock or seen.problem:
+        raise _nothing_seen(seen, result)
+    cell = as_written_cell(script, seen, values)
+    trial = Trial(request=replace(request, cell=cell), result=result, launch=1)
+    if not trial.usable:
+        raise _ended_badly(result)
+    inspection = script_inspection(script, seen, cell, result.measurement)
+    return FirstLaunch(seen=seen, cell=cell, inspection=inspection, trial=trial)
+
+
+def _ended_badly(result: TrialResult) -> NoViableCellError:
+    return NoViableCellError(f"the script as written ended as {result.verdict}: {result.reason}")
+
+
+def _nothing_seen(
+    seen: ScriptSeen | None, result: TrialResult
+) -> UsageError | NoViableCellError | InconclusiveError:
+    """Why nothing of the training was seen, as one line."""
+    if seen is not None and seen.problem:
+        return InconclusiveError(f"the script cannot be observed: {seen.problem}")
+    if result.exit_code == 2:  # what argparse and its kin end with
+        return UsageError(f"the script ended with exit code 2: {result.reason}")
+    if result.exit_code == 0 or result.verdict == "ok":
+        return InconclusiveError(
+            "the script ended without a training step that could be seen: no torch DataLoader "
+            "was followed by a backward pass, and no optimizer made a step (python -I, -E or -S "
+            "keep the observer out, too)"
+        )
+    return _ended_badly(result)
+
+
+def _scratch_copy(script: ScriptSpec, scratch: Path) -> ScriptSpec:
+    """The script in a copy of its folder, which is made.
+
+    Raises:
+        UsageError: the copy cannot be made, or its place is not empty or lies within the folder.
+    """
+    source, target = Path(script.folder), scratch.resolve()
+    if target.exists() and any(target.iterdir()):
+        raise UsageError(f"--scratch {scratch}: is not empty")
+    if source == target or source in target.parents:
+        raise UsageError(f"--scratch {scratch}: lies within {source}, which it would copy")
+    try:
+        shutil.copytree(
+            source, target, symlinks=True, dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns(".git", "__pycache__", ".venv", "venv"),
+        )  # fmt: skip
+    except (OSError, shutil.Error) as error:
+        raise UsageError(f"--scratch {scratch}: cannot copy {source} there: {error}") from None
+    return replace(script, folder=str(target))

@@ -1,0 +1,64 @@
+"""Which files of a folder were made or changed between two looks at it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Folders that are not looked into: large, or written by everybody.
+_SKIPPED = {".git", ".hg", ".svn", "node_modules", "__pycache__", ".venv", "venv", ".mypy_cache"}
+_MOST_FILES = 50_000
+
+
+@dataclass(frozen=True)
+class FolderLook:
+    """The files below a folder: (bytes, mtime in ns) by relative path.
+
+    `partial`: there were more files than were looked at, so that changes may be missed.
+    """
+
+    files: Mapping[str, tuple[int, int]]
+    partial: bool = False
+
+
+@dataclass(frozen=True)
+class FolderChange:
+    """What lies between two looks: relative paths, sorted."""
+
+    made: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+
+def look_at_folder(folder: Path, *, without: Path | None = None) -> FolderLook:
+    """The files below a folder; nothing below `without`, hidden links are not followed."""
+    files: dict[str, tuple[int, int]] = {}
+    left_out = None if without is None else os.path.abspath(without)
+    for root, folders, names in os.walk(folder):
+        folders[:] = [
+            name
+            for name in folders
+            if name not in _SKIPPED and os.path.abspath(os.path.join(root, name)) != left_out
+        ]
+        for name in names:
+            path = os.path.join(root, name)
+            try:
+                status = os.lstat(path)
+            except OSError:  # gone meanwhile
+                continue
+            if len(files) >= _MOST_FILES:
+                return FolderLook(files, partial=True)
+            files[os.path.relpath(path, folder)] = (status.st_size, status.st_mtime_ns)
+    return FolderLook(files)
+
+
+def changes_between(before: FolderLook, after: FolderLook) -> FolderChange:
+    """What was made or changed; what was removed is not of interest here."""
+    made = [path for path in after.files if path not in before.files]
+    changed = [
+        path
+        for path, look in after.files.items()
+        if path in before.files and before.files[path] != look
+    ]
+    return FolderChange(tuple(sorted(made)), tuple(sorted(changed)))

@@ -1,0 +1,151 @@
+"""What a recommendation means for a script: how much faster, whether the same, what to change."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from ctrkit.core.command_line import filled, placeholders_of
+from ctrkit.core.config import Cell, ScriptSpec
+from ctrkit.core.folder_changes import FolderChange
+from ctrkit.core.records import Finding, Inspection, ScriptAnswer, ScriptLoader, ScriptSeen
+from ctrkit.probe.candidates import Candidate, candidates_of
+from ctrkit.probe.scripts.as_written import train_loader_of
+from ctrkit.probe.scripts.experiment import SAMENESS_WORDS, compared
+from ctrkit.probe.scripts.patch import PatchError, loader_settings, patched, unified_diff
+from ctrkit.probe.search import SearchResult
+
+_NAMES = {
+    "start_method": "multiprocessing_context",
+    "prefetch": "prefetch_factor",
+    "persistent": "persistent_workers",
+    "pin": "pin_memory",
+}
+
+
+_TORCH_PREFETCH = 2
+
+
+def script_answer(
+    script: ScriptSpec,
+    seen: ScriptSeen,
+    cell: Cell,
+    search: SearchResult,
+    inspection: Inspection,
+    changes: FolderChange,
+) -> ScriptAnswer:
+    """What the recommended cell means for the script.
+
+    Args:
+        script: the script.
+        seen: what its first launch showed.
+        cell: the recommended one.
+        search: what was measured.
+        inspection: of the script.
+        changes: files that the trials made and changed in its folder.
+    """
+    as_written = search.plan.baseline
+    assert as_written is not None, "the script as written is a cell of its own"
+    change, words = change_of(script, seen, cell, as_written)
+    # a launch that served or drained batches by itself says nothing of what the script gets
+    full = [t for t in search.trials if t.request.kind == "full"]
+    pairs = [(t.cell, t.result.seen) for t in full if t.result.seen is not None]
+    same, why = compared(pairs, as_written).get(
+        cell, ("same batches" if cell == as_written else "cannot tell", "")
+    )
+    faster = None if cell == as_written else gain(cell, as_written, search, inspection)
+    return ScriptAnswer(
+        as_written=as_written,
+        faster_x=faster[0] if faster else None,
+        faster_x_low=faster[1] if faster else None,
+        faster_x_high=faster[2] if faster else None,
+        experiment=same,
+        experiment_why=why,
+        command=filled(script.command, cell),
+        change=change,
+        change_words=words,
+        files_made=list(changes.made),
+        files_changed=list(changes.changed),
+    )
+
+
+def gain(
+    cell: Cell, as_written: Cell, search: SearchResult, inspection: Inspection
+) -> tuple[float, float, float] | None:
+    """How many times as fast the cell is, with a 95 % interval; None where one was not measured.
+
+    Relative errors of a ratio, those of its logarithm, add in quadrature.
+    """
+    known: dict[Cell, Candidate] = {
+        one.cell: one for one in candidates_of(search.trials, inspection)
+    }
+    new, old = known.get(cell), known.get(as_written)
+    if new is None or old is None or new.objective <= 0:
+        return None
+    ratio = old.objective / new.objective
+    spread = math.exp(math.hypot(new.relative_half, old.relative_half))
+    return ratio, ratio / spread, ratio * spread
+
+
+def change_of(
+    script: ScriptSpec, seen: ScriptSeen, cell: Cell, as_written: Cell
+) -> tuple[str, str]:
+    """The change to the script as a diff, and in words where it cannot be one."""
+    if cell == as_written:
+        return "", "nothing is to be changed"
+    named = placeholders_of(script.command)
+    # what its DataLoader takes where the script says nothing
+    silent = {"start_method": seen.default_start_method, "prefetch": _TORCH_PREFETCH}
+    own = {axis: getattr(as_written, axis) or silent.get(axis, False) for axis in _NAMES}
+    axes = {
+        axis: getattr(cell, axis)
+        for axis in _NAMES
+        if axis not in named and getattr(cell, axis) not in (own[axis], None)
+    }
+    if not cell.workers and as_written.workers:  # these need workers
+        axes |= {axis: None for axis in silent if axis not in named}
+    by_text = bool(axes) or ("workers" not in named and cell.workers != as_written.workers)
+    if not by_text:
+        return "", "run the command above: its flags have the values"
+    loader = train_loader_of(seen)
+    settings = loader_settings(cell.workers, axes)
+    if "workers" in named:
+        del settings["num_workers"]
+    shown = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    try:
+        if loader is None:
+            raise PatchError("the place where the loader is made is not known")
+        return _diff(script, loader, settings), ""
+    except PatchError as error:
+        return "", f"give the training DataLoader {shown} ({error})"
+
+
+def _diff(script: ScriptSpec, loader: ScriptLoader, settings: dict[str, object]) -> str:
+    if not loader.file:
+        raise PatchError("the place where the loader is made is not known")
+    path, folder = Path(loader.file), Path(script.folder)
+    if not path.is_absolute():
+        path = folder / path
+    if "site-packages" in path.parts or not path.is_relative_to(folder):
+        raise PatchError(f"it is made in {path.name}, which is not part of the script")
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PatchError(f"{path.name} cannot be read: {error}") from None
+    after = patched(text, loader.line, settings)
+    return unified_diff(text, after, path.relative_to(folder).as_posix())
+
+
+def experiment_finding(answer: ScriptAnswer) -> Finding | None:
+    """Said where the recommended cell may train something else; None where it is the same."""
+    if answer.experiment in ("", "same batches"):
+        return None
+    text = SAMENESS_WORDS[answer.experiment]
+    return Finding(
+        stage="experiment",
+        share=None,
+        worth_x=None,
+        text=f"this configuration {text}" + (f": {answer.experiment_why}"
+                                             if answer.experiment_why else ""),
+        confidence="high" if answer.experiment != "cannot tell" else "",
+    )  # fmt: skip

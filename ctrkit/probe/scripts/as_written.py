@@ -1,0 +1,119 @@
+"""A script as its author wrote it: the cell it runs in, and what a probe can vary of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ctrkit.core.command_line import PUT_IN, placeholders_of
+from ctrkit.core.config import Cell, RunSizes, ScriptSpec, make_cell
+from ctrkit.core.environment import fingerprint
+from ctrkit.core.records import Inspection, Measurement, ScriptLoader, ScriptSeen
+
+#: The loader of a script's cells: the one that the script makes itself.
+SCRIPT_LOADER = "custom"
+
+
+def train_loader_of(seen: ScriptSeen) -> ScriptLoader | None:
+    """The DataLoader whose batches the script trains on, None where there is none."""
+    return next((one for one in seen.loaders if one.number == seen.train_loader), None)
+
+
+def first_values(script: ScriptSpec, axes: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """A value for each placeholder of the command: the first one named, else the simplest."""
+    simplest: dict[str, Any] = {"workers": 0, "device": "cpu", "prefetch": 2, "nproc": 1}
+    values: dict[str, Any] = {}
+    for axis in placeholders_of(script.command):
+        named = [value for value in axes.get(axis, ()) if value != "auto"]
+        if named or axis in simplest:
+            values[axis] = named[0] if named else simplest[axis]
+    return values
+
+
+def as_written_cell(script: ScriptSpec, seen: ScriptSeen, values: Mapping[str, Any]) -> Cell:
+    """The configuration that the script's own text asks for.
+
+    Args:
+        script: the script; placeholders of its command have the `values` below.
+        seen: what the observer saw of it.
+        values: of `first_values`.
+    """
+    loader = train_loader_of(seen)
+    axes: dict[str, Any] = {"device": seen.device, "loader": SCRIPT_LOADER}
+    if loader is not None:
+        axes |= {"workers": loader.workers, "pin": loader.pin, "batch_size": loader.batch_size or 1}
+    if loader is not None and loader.workers:
+        axes |= {
+            "start_method": loader.start_method or seen.default_start_method or None,
+            "prefetch": loader.prefetch,
+            "persistent": loader.persistent,
+        }
+    axes["batch_size"] = axes.get("batch_size", 1)
+    axes["threads"] = seen.threads
+    own = {axis: value for axis, value in values.items() if axis in ("nproc", "batch_size")}
+    return make_cell("the script as written", **axes | own)
+
+
+def variable_axes(script: ScriptSpec, seen: ScriptSeen) -> tuple[str, ...]:
+    """Axes that a probe can vary: those with a placeholder, and those put in from inside."""
+    named = placeholders_of(script.command)
+    inside = PUT_IN if train_loader_of(seen) is not None else ()
+    return tuple(dict.fromkeys((*named, *inside)))
+
+
+def put_in_axes(script: ScriptSpec) -> list[str]:
+    """Axes that the observer puts in from inside: the command names none of these."""
+    named = placeholders_of(script.command)
+    return [axis for axis in PUT_IN if axis not in named]
+
+
+def script_inspection(
+    script: ScriptSpec, seen: ScriptSeen, cell: Cell, measured: Measurement | None
+) -> Inspection:
+    """What the search needs to know of a script, from its first launch."""
+    return Inspection(
+        devices=[cell.device],
+        device_names={},
+        torch_version=seen.torch_version,
+        workload_name=script_name(script),
+        workload_fingerprint=script_fingerprint(script),
+        data_fingerprint="",
+        axes=list(variable_axes(script, seen)),
+        loaders=[SCRIPT_LOADER],
+        default_batch_size=cell.batch_size,
+        has_task=True,
+        sizes=script_sizes(seen, measured),
+    )
+
+
+def script_sizes(seen: ScriptSeen, measured: Measurement | None) -> RunSizes | None:
+    """Sizes of the real run as far as they are known: a counted epoch wins over `len()`."""
+    if measured is not None and measured.sizes is not None:
+        return measured.sizes
+    loader = train_loader_of(seen)
+    batches = seen.epoch_batches or (loader.length if loader is not None else None)
+    return RunSizes(epochs=seen.epochs or 1, train_batches=batches)
+
+
+def script_name(script: ScriptSpec) -> str:
+    """`train.py` of `python -u train.py --lr 1`, `pkg.train` of `python -m pkg.train`."""
+    words = script.command
+    for i, word in enumerate(words):
+        if word == "-m" and i + 1 < len(words):
+            return words[i + 1]
+        if word.endswith((".py", ".sh")):
+            return Path(word).name
+    return Path(words[0]).name
+
+
+def script_fingerprint(script: ScriptSpec) -> str:
+    """Equal as long as the command, its variables and the files that it names are the same."""
+    texts = {}
+    for word in script.command:
+        path = Path(script.folder) / word
+        if path.suffix in (".py", ".sh", ".yaml", ".yml", ".toml", ".json") and path.is_file():
+            texts[word] = path.read_text("utf-8", errors="replace")
+    return fingerprint(
+        {"command": script.command, "environment": script.environment, "texts": texts}
+    )

@@ -1,0 +1,171 @@
+"""The change to a script that puts in the recommended loader settings, as a unified diff."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+#: DataLoader's parameters by position: a value given so is replaced where it stands.
+_POSITIONS = (
+    "dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "num_workers", "collate_fn",
+    "pin_memory",
+)  # fmt: skip
+
+
+class PatchError(Exception):
+    """The change cannot be made here; the message says why, as a clause."""
+
+
+def loader_settings(cell_workers: int, axes: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of DataLoader for these axes; what only workers have is None without them.
+
+    Args:
+        cell_workers: how many workers.
+        axes: `start_method`, `prefetch`, `persistent`, `pin`: those that are to be written down.
+    """
+    names = {
+        "start_method": "multiprocessing_context",
+        "prefetch": "prefetch_factor",
+        "persistent": "persistent_workers",
+    }
+    settings: dict[str, Any] = {"num_workers": cell_workers}
+    for axis, name in names.items():
+        if axis in axes:
+            settings[name] = axes[axis] if cell_workers else None
+    if "pin" in axes:
+        settings["pin_memory"] = axes["pin"]
+    return settings
+
+
+def patched(text: str, line: int, settings: Mapping[str, Any]) -> str:
+    """The script's text with the settings in the DataLoader call at this line.
+
+    Args:
+        text: of the script.
+        line: a line of the call, counted from 1.
+        settings: of `loader_settings`; None takes an argument out.
+
+    Raises:
+        PatchError: libcst is missing, there is no such call, or it takes its arguments elsewhere.
+    """
+    try:
+        import libcst
+        from libcst.metadata import MetadataWrapper
+    except ImportError:
+        raise PatchError("libcst is not installed: pip install 'ctrkit[patch]'") from None
+    try:
+        wrapper = MetadataWrapper(libcst.parse_module(text))
+    except libcst.ParserSyntaxError as error:
+        raise PatchError(f"its text cannot be parsed: {error.message}") from None
+    call = _call_at(wrapper, line)
+    changed = _with_settings(call, settings)
+    return str(wrapper.module.deep_replace(call, changed).code)
+
+
+def unified_diff(before: str, after: str, name: str) -> str:
+    """A diff that `patch -p1` and `git apply` take; `name` is the file's path."""
+    lines = difflib.unified_diff(
+        before.splitlines(keepends=True), after.splitlines(keepends=True), f"a/{name}", f"b/{name}"
+    )
+    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+                   for line in lines)  # fmt: skip
+
+
+def _call_at(wrapper: Any, line: int) -> Any:
+    """The innermost call around the line whose callee is called like a DataLoader."""
+    import libcst
+    from libcst.metadata import PositionProvider
+
+    positions = wrapper.resolve(PositionProvider)
+    around = [
+        (node, where)
+        for node, where in positions.items()
+        if isinstance(node, libcst.Call) and where.start.line <= line <= where.end.line
+    ]
+    named = [(node, where) for node, where in around if "loader" in _callee(node).lower()]
+    if not named:
+        raise PatchError(f"line {line} does not call a DataLoader")
+    named.sort(key=lambda pair: pair[1].end.line - pair[1].start.line)
+    smallest = [n for n, w in named if _span(w) == _span(named[0][1])]
+    if len(smallest) > 1:
+        raise PatchError(f"line {line} calls more than one loader")
+    return smallest[0]
+
+
+def _span(where: Any) -> tuple[int, int]:
+    return where.start.line, where.end.line
+
+
+def _callee(call: Any) -> str:
+    """`DataLoader` of `torch.utils.data.DataLoader(...)`."""
+    import libcst
+
+    func = call.func
+    if isinstance(func, libcst.Attribute):
+        return str(func.attr.value)
+    return str(func.value) if isinstance(func, libcst.Name) else ""
+
+
+def _with_settings(call: Any, settings: Mapping[str, Any]) -> Any:
+    """The call with the settings in place of what it had, new ones at its end."""
+    import libcst
+
+    if any(argument.star == "**" for argument in call.args):
+        raise PatchError("the call takes its arguments from a dictionary (**kwargs)")
+    if any(argument.star == "*" for argument in call.args):
+        raise PatchError("the call takes its arguments from a list (*args)")
+    arguments, found = [], set()
+    for place, argument in enumerate(call.args):
+        name = argument.keyword.value if argument.keyword else _position_name(place)
+        if name not in settings:
+            arguments.append(argument)
+            continue
+        found.add(name)
+        if settings[name] is not None:
+            value = libcst.parse_expression(_literal(settings[name]))
+            arguments.append(argument.with_changes(value=value))
+        elif argument.keyword is None:  # what stands by position cannot be taken out
+            arguments.append(argument.with_changes(value=libcst.Name("None")))
+    missing = [name for name in settings if name not in found and settings[name] is not None]
+    return call.with_changes(args=_appended(arguments, missing, settings))
+
+
+def _position_name(place: int) -> str:
+    return _POSITIONS[place] if place < len(_POSITIONS) else ""
+
+
+def _appended(arguments: list[Any], names: list[str], settings: Mapping[str, Any]) -> list[Any]:
+    """The arguments with new ones, separated as those that stand there are."""
+    import libcst
+
+    default = libcst.Comma(whitespace_after=libcst.SimpleWhitespace(" "))
+    between = arguments[0].comma if len(arguments) > 1 else default
+    if not arguments or not isinstance(between, libcst.Comma):
+        between = default
+    added = [
+        libcst.Arg(
+            keyword=libcst.Name(name),
+            value=libcst.parse_expression(_literal(settings[name])),
+            equal=libcst.AssignEqual(
+                whitespace_before=libcst.SimpleWhitespace(""),
+                whitespace_after=libcst.SimpleWhitespace(""),
+            ),
+        )
+        for name in names
+    ]
+    if not added or not arguments:
+        return [*arguments, *(a.with_changes(comma=default) for a in added[:-1]), *added[-1:]]
+    last = arguments[-1]
+    end = last.comma  # a trailing comma, or none: the new last argument gets the same
+    return [
+        *arguments[:-1],
+        last.with_changes(comma=between),
+        *(argument.with_changes(comma=between) for argument in added[:-1]),
+        added[-1].with_changes(comma=end),
+    ]
+
+
+def _literal(value: Any) -> str:
+    """Python text with double quotes, as most formatters have it."""
+    return f'"{value}"' if isinstance(value, str) else repr(value)

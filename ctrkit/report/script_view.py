@@ -1,0 +1,94 @@
+"""What a probe's report says of a script: against as written, the experiment, the change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ctrkit.core.config import ScriptSpec
+from ctrkit.core.records import Recommendation, ScriptAnswer
+from ctrkit.report.blocks import Block, Bullets, Code, Paragraph, Section
+from ctrkit.report.shell_lines import command_lines
+from ctrkit.report.words import cell_words, clean, plural
+
+_MOST_FILES = 12
+_EXPERIMENT = {
+    "same batches": "the same batches in the same order as the script as written, as far as seen",
+    "same rows, other order": "the same rows in another order than the script as written",
+    "other content": "the same rows in the same order, with other random changes to them",
+    "cannot tell": "whether it trains on the same batches could not be told",
+}
+
+
+def script_rows(answer: ScriptAnswer, recommendation: Recommendation) -> list[tuple[str, str]]:
+    """Lines of the answer."""
+    rows = []
+    if recommendation.cell != answer.as_written:
+        rows.append(("as written", cell_words(answer.as_written)))
+    if answer.faster_x is not None:
+        rows.append(("gain", gain_words(answer)))
+    if answer.experiment and recommendation.cell != answer.as_written:
+        why = f" ({clean(answer.experiment_why)})" if answer.experiment_why else ""
+        rows.append(("trains on", _EXPERIMENT.get(answer.experiment, answer.experiment) + why))
+    return rows
+
+
+def gain_words(answer: ScriptAnswer) -> str:
+    """`2.3x faster than as written (2.0 .. 2.6)`."""
+    if answer.faster_x is None:
+        return ""
+    words = f"{answer.faster_x:.2f}x as fast as the script as written"
+    if answer.faster_x_low is not None and answer.faster_x_high is not None:
+        words += f" ({answer.faster_x_low:.2f} .. {answer.faster_x_high:.2f})"
+    return words
+
+
+def script_sections(
+    script: ScriptSpec, answer: ScriptAnswer, config_file: str, *, changed: bool
+) -> list[Section]:
+    """How to run the script so, what to change in it, and which files the trials left.
+
+    Args:
+        script: the script.
+        answer: what the recommendation means for it.
+        config_file: the recommendation's file, as a path to paste.
+        changed: whether anything else than as written is recommended.
+    """
+    blocks: list[Block] = []
+    if changed:
+        supervised = ["ctrkit", "train", "--config", config_file, "--", *script.command]
+        blocks += [
+            Paragraph("Run it so under ctrkit, the script unchanged:"),
+            Code(tuple(command_lines(supervised)), "sh"),
+        ]
+    else:
+        supervised = ["ctrkit", "train", "--", *script.command]
+        blocks += [
+            Paragraph("Run it as it is; under ctrkit it is watched and accounted for:"),
+            Code(tuple(command_lines(supervised)), "sh"),
+        ]
+    if changed and answer.command != script.command:
+        blocks += [
+            Paragraph("Or with its own flags:"),
+            Code(tuple(command_lines(answer.command)), "sh"),
+        ]
+    if answer.change:
+        lines = tuple(clean(line, 400) for line in answer.change.splitlines())
+        blocks += [Paragraph("Or change the script:"), Code(lines, "diff")]
+    elif changed and answer.change_words:
+        blocks.append(Paragraph(f"In the script: {clean(answer.change_words)}."))
+    return [Section("Use it", tuple(blocks)), *_files(answer)]
+
+
+def _files(answer: ScriptAnswer) -> list[Section]:
+    """Trials run the real script in its folder: what they wrote there is the user's to remove."""
+    lines = [*_listed("made", answer.files_made), *_listed("changed", answer.files_changed)]
+    if not lines:
+        return []
+    said = Paragraph("The trials ran the real script in its folder, and it wrote there:")
+    return [Section("Files that trials wrote", (said, Bullets(tuple(lines))))]
+
+
+def _listed(what: str, paths: Sequence[str]) -> list[str]:
+    shown = [f"{what}: {clean(path, 200)}" for path in paths[:_MOST_FILES]]
+    left = len(paths) - len(shown)
+    return [*shown, *([f"{what}: {plural(left, 'more file')}"] if left > 0 else [])]
