@@ -18,6 +18,7 @@ What is decided here:
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ctrkit.core.errors import UsageError
@@ -29,7 +30,7 @@ from ctrkit.ctr.data.ingest import (
     random_cut,
     write_store,
 )
-from ctrkit.ctr.data.preparation import preparing
+from ctrkit.ctr.data.preparation import Preparation, preparing
 from ctrkit.ctr.data.store import StoreMeta
 from ctrkit.ctr.data.tianchi_files import (
     AD_FEATURE,
@@ -82,67 +83,93 @@ def prepare_tianchi(
         UsageError: a file or column is missing, nothing is usable, a split would be empty, or
             the memory limit is too small.
     """
-    _check_options(sample_users, history, split)
+    options = _Options(sample_users=sample_users, history=history, split=split, seed=seed)
+    options.check()
     headers = read_headers(source, history)
     with preparing(
         out,
         inputs=[source / file for file in headers],
-        options={
-            "--sample-users": sample_users,
-            "--history": history,
-            "--split": split,
-            "--seed": seed,
-        },
+        options=options.named(),
         memory_limit_bytes=memory_limit_bytes,
         threads=threads,
         fresh=fresh,
         watcher=watcher,
     ) as preparation:
-        space, builder = preparation.space, preparation.builder
-        files = TianchiFiles(space, source, headers)
-        files.read(RAW_SAMPLE, files.read_impressions)
-        files.read(AD_FEATURE, files.read_ads)
-        files.read(USER_PROFILE, files.read_profiles)
-        vocabulary = space.stage(
-            "numbering users and ads",
-            lambda: _number_users_and_items(space, sample_users, seed, source),
-        )
-        if history == "behaviors":
-            files.read(BEHAVIOR_LOG, files.read_behaviors)
-            space.stage("matching users", files.match_behaviors)
-        vocabulary |= space.stage(
-            "numbering brands and categories",
-            lambda: _number_history(space, history, vocabulary["item"]),
-        )
-        detail, rows = space.stage(
-            "joining", lambda: _make_impressions(space, history, split, seed, source)
-        )
+        files = TianchiFiles(preparation.space, source, headers)
+        return _make_store(preparation, files, options)
 
-        def write_tables() -> None:
-            builder.add_users(space.table(_USERS))
-            builder.add_ads(space.table(_ADS))
 
-        space.stage("users and ads", write_tables)
-        write_store(
-            space,
-            builder,
-            users=vocabulary["user"],
-            rows=rows,
-            utc_offset_s=BEIJING_UTC_OFFSET_S,
-        )
-        return preparation.finish(
-            name="Taobao ads (Tianchi 56)"
-            + (f", {sample_users:g} of users" if sample_users else ""),
-            source=f"prepare --source {source.resolve().name} --history {history}"
-            + (f" --sample-users {sample_users:g}" if sample_users else ""),
-            vocabulary=vocabulary,
-            rows=rows,
-            split=split,
-            split_detail=detail,
-            history=_HISTORY_SLOTS[history],
-            bad_rows=space.bad_rows,
-            seed=seed,
-        )
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    """What the store depends on beside the files."""
+
+    sample_users: float | None
+    history: str
+    split: str
+    seed: int
+
+    def named(self) -> dict[str, object]:
+        """Each by its name on the command line."""
+        return {f"--{f.name.replace('_', '-')}": getattr(self, f.name) for f in fields(self)}
+
+    def check(self) -> None:
+        """Raises UsageError for a value out of range."""
+        share = self.sample_users
+        if share is not None and not 0 < share <= 1:
+            raise UsageError(f"--sample-users {share:g}: must be above 0 and at most 1")
+        for option, value, allowed in (
+            ("history", self.history, HISTORIES),
+            ("split", self.split, SPLITS),
+        ):
+            if value not in allowed:
+                raise UsageError(f"--{option} {value}: unknown; choose {' or '.join(allowed)}")
+
+
+def _make_store(preparation: Preparation, files: TianchiFiles, options: _Options) -> StoreMeta:
+    """The stages, each of which is skipped where an earlier call finished it."""
+    space, builder, source = preparation.space, preparation.builder, files.source
+    vocabulary = _read_files(space, files, options)
+    detail, rows = space.stage("joining", lambda: _make_impressions(space, options, source))
+
+    def write_tables() -> None:
+        builder.add_users(space.table(_USERS))
+        builder.add_ads(space.table(_ADS))
+
+    space.stage("users and ads", write_tables)
+    write_store(
+        space, builder, users=vocabulary["user"], rows=rows, utc_offset_s=BEIJING_UTC_OFFSET_S
+    )
+    share = options.sample_users
+    return preparation.finish(
+        name="Taobao ads (Tianchi 56)" + (f", {share:g} of users" if share else ""),
+        source=f"prepare --source {source.resolve().name} --history {options.history}"
+        + (f" --sample-users {share:g}" if share else ""),
+        vocabulary=vocabulary,
+        rows=rows,
+        split=options.split,
+        split_detail=detail,
+        history=_HISTORY_SLOTS[options.history],
+        bad_rows=space.bad_rows,
+        seed=options.seed,
+    )
+
+
+def _read_files(space: Workspace, files: TianchiFiles, options: _Options) -> dict[str, int]:
+    """Read the files and number their ids; the sizes of the vocabularies."""
+    files.read(RAW_SAMPLE, files.read_impressions)
+    files.read(AD_FEATURE, files.read_ads)
+    files.read(USER_PROFILE, files.read_profiles)
+    vocabulary: dict[str, int] = space.stage(
+        "numbering users and ads", lambda: _number_users_and_items(space, options, files.source)
+    )
+    if options.history == "behaviors":
+        files.read(BEHAVIOR_LOG, files.read_behaviors)
+        space.stage("matching users", files.match_behaviors)
+    more: dict[str, int] = space.stage(
+        "numbering brands and categories",
+        lambda: _number_history(space, options.history, vocabulary["item"]),
+    )
+    return vocabulary | more
 
 
 _HISTORY_SLOTS = {
@@ -159,21 +186,12 @@ _HISTORY_SLOTS = {
 }
 
 
-def _check_options(sample_users: float | None, history: str, split: str) -> None:
-    if sample_users is not None and not 0 < sample_users <= 1:
-        raise UsageError(f"--sample-users {sample_users:g}: must be above 0 and at most 1")
-    for option, value, allowed in (("history", history, HISTORIES), ("split", split, SPLITS)):
-        if value not in allowed:
-            raise UsageError(f"--{option} {value}: unknown; choose {' or '.join(allowed)}")
-
-
-def _number_users_and_items(
-    space: Workspace, sample_users: float | None, seed: int, source: Path
-) -> dict[str, int]:
+def _number_users_and_items(space: Workspace, options: _Options, source: Path) -> dict[str, int]:
     """Tables `user_ids` and `item_ids`, and view `kept`: the impressions of the sampled users."""
     sampled = ""
-    if sample_users is not None and sample_users < 1:
-        sampled = f" WHERE {hash_sql(seed, 'raw')} < {int(sample_users * 2**64)}"
+    share = options.sample_users
+    if share is not None and share < 1:
+        sampled = f" WHERE {hash_sql(options.seed, 'raw')} < {int(share * 2**64)}"
     users = f"SELECT raw FROM (SELECT DISTINCT raw_user AS raw FROM shown){sampled}"
     vocabulary = {"user": number_ids(space, "user_ids", users)}
     space.run(
@@ -223,9 +241,10 @@ def _count_unknown(space: Workspace) -> None:
 
 
 def _make_impressions(
-    space: Workspace, history: str, split: str, seed: int, source: Path
+    space: Workspace, options: _Options, source: Path
 ) -> tuple[str, dict[str, int]]:
     """Tables `impressions` and `events`; returns the split in words and its rows per side."""
+    split, seed = options.split, options.seed
     _count_unknown(space)
     hashed = hash_sql(seed, "raw_user", "time_s", "adgroup", "clk")
     space.run(
@@ -242,7 +261,7 @@ def _make_impressions(
         detail = f"validation from Unix time {VALIDATION_BEGIN_S} (2017-05-13 in Beijing)"
     space.run(f"CREATE VIEW impressions AS SELECT * EXCLUDE (hash), {train} AS train FROM rated")
     rows = check_split(space, split, source / RAW_SAMPLE)
-    _make_events(space, history)
+    _make_events(space, options.history)
     total = sum(rows.values())
     space.advance(total, total)
     return detail, rows
