@@ -40,6 +40,7 @@ from ctrkit.core.epochs import EPOCHS, read_epochs
 from ctrkit.core.errors import InconclusiveError, UsageError
 from ctrkit.core.files import plain_disk_errors
 from ctrkit.core.locks import only_writer
+from ctrkit.core.place import Sight, sight_of
 from ctrkit.core.records import Inspection
 from ctrkit.core.registry import plugin_of
 from ctrkit.core.run_time import projected_time
@@ -256,6 +257,12 @@ def _resumed(
     run = _training_run(path)
     spec = resumable_spec(run, common, argv)
     assert spec.train is not None, "a resumable spec has a train plan"
+    if run.info.status == "running" and sight_of(run.info.place) is Sight.ELSEWHERE:
+        print(
+            f"warning: {path} was begun on another host or in another container: if it still runs "
+            "there, stop this one now, or both write into it",
+            file=sys.stderr,
+        )
     resumes = starting_point(run, spec.workload)
     cell = with_axes(spec.cell, single_axes(axes))
     if cell.batch_size != spec.cell.batch_size:

@@ -448,7 +448,8 @@ class RunInfo:
     """`run.json`: written first, so that a run that dies at once still says what it was.
 
     `watch`: the metric that decides on best.pt and patience, with its direction. `pid` is the
-    process that runs it, or ran it last, `pid_began_unix_s` when that was started.
+    process that runs it, or ran it last, `pid_began_unix_s` when that was started, and `place`
+    where (`this_place`): elsewhere the id means nothing.
     """
 
     command: str
@@ -470,6 +471,7 @@ class RunInfo:
     budget_s: float | None = None
     pid: int | None = None
     pid_began_unix_s: float | None = None
+    place: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -29,6 +29,7 @@ from ctrkit.core.files import (
     write_json,
     write_table,
 )
+from ctrkit.core.place import this_place
 from ctrkit.core.records import (
     SCHEMA_VERSION,
     STAGES,
@@ -110,12 +111,7 @@ class RunFolder:
             UsageError: the folder is not empty or cannot be written.
         """
         created = datetime.now(UTC)
-        path = out or _free_path(Path("results/runs"), created.strftime("%Y%m%dT%H%M%SZ"), command)
-        check_out_folder(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"--out {path}: cannot be made: {error.strerror}") from None
+        path = _named_folder(out) if out is not None else _new_folder(created, command)
         info = RunInfo(
             command=command,
             argv=list(argv),
@@ -243,7 +239,8 @@ def _info_of(values: Any, where: str) -> RunInfo:
 
 
 def _this_process() -> dict[str, Any]:
-    return {"pid": os.getpid(), "pid_began_unix_s": began_unix_s(os.getpid())}
+    pid = os.getpid()
+    return {"pid": pid, "pid_began_unix_s": began_unix_s(pid), "place": this_place()}
 
 
 def check_out_folder(path: Path) -> None:
@@ -264,12 +261,39 @@ def check_out_folder(path: Path) -> None:
         raise UsageError(f"--out {path}: {parent} cannot be written; name another folder")
 
 
-def _free_path(folder: Path, stamp: str, command: str) -> Path:
-    path, number = folder / f"{stamp}-{command}", 1
-    while path.exists():
-        number += 1
-        path = folder / f"{stamp}-{command}-{number}"
+def _named_folder(path: Path) -> Path:
+    """The folder of `--out`, made; it is this run's alone, though others may begin just now."""
+    check_out_folder(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path / "run.json", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+    except FileExistsError:
+        raise UsageError(
+            f"--out {path}: another run has just begun there; name a new one"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"--out {path}: cannot be made: {error.strerror}") from None
     return path
+
+
+def _new_folder(created: datetime, command: str) -> Path:
+    """A folder of its own below `results/runs`, made."""
+    folder, name = Path("results/runs"), f"{created:%Y%m%dT%H%M%SZ}-{command}"
+    number = 1
+    while True:
+        path = folder / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+            return path
+        except FileExistsError:
+            if not folder.is_dir():
+                raise UsageError(f"{folder}: is no folder; name one with --out") from None
+            number += 1
+        except OSError as error:
+            raise UsageError(
+                f"{path}: cannot be made: {error.strerror}; name another folder with --out"
+            ) from None
 
 
 def _index_path() -> Path:

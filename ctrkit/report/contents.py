@@ -29,6 +29,9 @@ UNKNOWN = "an unknown workload"
 DIED = "died"
 """The status of a run that calls itself running and whose process is gone."""
 
+ELSEWHERE = "not known here"
+"""The status of a run that calls itself running on another host or in another container."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunContents:
@@ -36,8 +39,8 @@ class RunContents:
 
     `progress` is the loop's last sign of life, `silent_s` how long ago that was (None where it
     cannot be known), `alive` whether its process still runs; `info.status` is DIED where it
-    should and does not. `missing` has a sentence for everything that should be there and is not,
-    or cannot be read. `odd` is what there is in `epochs.csv` that is no number.
+    should and does not, ELSEWHERE where that cannot be known. `missing` has a sentence for
+    everything that should be there and is not, or cannot be read. `odd` is what there is in `epochs.csv` that is no number.
     """
 
     path: Path

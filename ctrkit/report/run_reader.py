@@ -13,11 +13,12 @@ from ctrkit.core.environment import began_unix_s
 from ctrkit.core.epochs import EPOCHS, EpochRow, odd_values, read_epochs
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import read_json, read_table
+from ctrkit.core.place import Sight, sight_of
 from ctrkit.core.progress import Progress, read_progress
 from ctrkit.core.records import SCHEMA_VERSION, RunInfo, TrialRecord
 from ctrkit.core.run_time import projected_time
 from ctrkit.core.runs import INCIDENTS, RunFolder
-from ctrkit.report.contents import DIED, UNKNOWN, RunContents
+from ctrkit.report.contents import DIED, ELSEWHERE, UNKNOWN, RunContents
 from ctrkit.report.words import plural
 from ctrkit.supervise.ledger import LEDGER, read_ledger
 
@@ -168,14 +169,23 @@ def true_status(path: Path, info: RunInfo) -> RunInfo:
 def _with_true_status(info: RunInfo, alive: bool) -> RunInfo:
     if info.status != "running" or alive:
         return info
+    if sight_of(info.place) is Sight.ELSEWHERE:
+        return dataclasses.replace(
+            info,
+            status=ELSEWHERE,
+            status_reason="it was begun on another host or in another container and may run there",
+        )
     return dataclasses.replace(info, status=DIED, status_reason="it ended without a word")
 
 
 def _is_alive(info: RunInfo, progress: Progress | None, progress_path: Path) -> bool:
     """Whether the run's process runs: the one that `run.json` names, else that of its loop.
 
-    Of a probe without either only its status is known.
+    Of a probe without either only its status is known. A process id of another host or container
+    means nothing here.
     """
+    if sight_of(info.place) is not Sight.HERE:
+        return False
     if info.pid is not None:
         began_s, born_s = info.pid_began_unix_s, began_unix_s(info.pid)
         return born_s is not None and (began_s is None or abs(born_s - began_s) < _SAME_START_S)

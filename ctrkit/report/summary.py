@@ -11,7 +11,7 @@ from ctrkit.core.epochs import EpochRow
 from ctrkit.core.records import Recommendation, RunInfo, TrialRecord
 from ctrkit.core.units import format_duration
 from ctrkit.report.blocks import Tone
-from ctrkit.report.contents import RunContents
+from ctrkit.report.contents import ELSEWHERE, RunContents
 from ctrkit.report.incidents import summary_words
 from ctrkit.report.ledger_view import LOST, WORDS
 from ctrkit.report.matrix_view import NOT_RUN, cell_results, has_figures
@@ -279,6 +279,8 @@ def _train_todo(contents: RunContents) -> tuple[str, list[str]]:
             left_s = time.epochs_s(planned, begin=len(contents.epochs))
             return f"Wait: about {format_duration(left_s)} to go at this pace", []
         return "Wait: it runs", []
+    if info.status == ELSEWHERE:
+        return "Look where it was begun whether it runs: that is not known here", []
     if contents.has_checkpoint:
         command = ["ctrkit", "train", "--resume", short_path(contents.path)]
         return "Go on from its checkpoint", command_lines(command)

@@ -22,7 +22,7 @@ from ctrkit.report.blocks import (
     Table,
     Tone,
 )
-from ctrkit.report.contents import UNKNOWN, RunContents, is_partial
+from ctrkit.report.contents import ELSEWHERE, UNKNOWN, RunContents, is_partial
 from ctrkit.report.epoch_figures import shown_metrics
 from ctrkit.report.incidents import incidents_section, moved_words
 from ctrkit.report.ledger_view import ledger_section
@@ -70,6 +70,10 @@ def _status(contents: RunContents) -> Section:
     if info.status != "done" and not contents.alive:
         if info.workload.target == UNKNOWN:
             blocks.append(Paragraph("Without its run.json it cannot be resumed."))
+        elif info.status == ELSEWHERE:
+            blocks.append(
+                Paragraph("Resume it only if it does not run any more where it was begun.")
+            )
         elif contents.has_checkpoint:
             command = ["ctrkit", "train", "--resume", short_path(contents.path)]
             blocks += [Paragraph("Go on with it:"), Code(tuple(command_lines(command)), "sh")]

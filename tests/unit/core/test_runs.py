@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +158,21 @@ def test_incidents_are_numbered_in_turn_and_evidence_has_a_place_of_its_own(tmp_
     assert run.next_incident() == 2
     assert run.new_evidence("train") == run.path / "evidence" / "train-2"
     assert run.new_evidence("inspect") == run.path / "evidence" / "inspect-1"
+
+
+def test_runs_that_begin_in_the_same_second_get_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        runs = list(pool.map(lambda _: RunFolder.create("probe", [], WorkloadSpec()), range(24)))
+    assert len({run.path for run in runs}) == 24
+
+
+def test_only_one_of_two_that_begin_at_once_gets_the_folder_of_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ctrkit.core.runs.check_out_folder", lambda path: None)  # both found it so
+    make_run(tmp_path / "run")
+    with pytest.raises(UsageError, match="another run has just begun there"):
+        make_run(tmp_path / "run")

@@ -9,6 +9,7 @@ import pytest
 from ctrkit.commands.report import report
 from ctrkit.core.config import WorkloadSpec, encode
 from ctrkit.core.errors import UsageError
+from ctrkit.core.place import this_place
 from ctrkit.core.records import Recommendation, TrialRecord
 from ctrkit.ctr.plugin import load_phase
 from ctrkit.report.comparison import compare
@@ -162,6 +163,23 @@ def test_a_run_whose_process_is_gone_is_not_listed_as_running(make_run: MakeRun)
         assert "died: it ended without a word" in report_text(report_view(contents))
     old = make_run("probe", name="old", status="running")
     assert listed_run(old.path).status == "running"  # nothing tells of its process
+
+
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [("host", "not known here"), ("processes", "not known here"), ("boot", "died")],
+)
+def test_a_run_on_another_host_is_not_called_dead(
+    make_run: MakeRun, changed: str, status: str
+) -> None:
+    place = {**this_place(), changed: "of another"}
+    run = make_run("train", name="far", status="running", pid=os.getpid(), place=place)
+    assert listed_run(run.path).status == status
+    contents = read_contents(run.path)
+    assert (contents.info.status, contents.alive) == (status, False)
+    text = " ".join(report_text(report_view(contents)).split())
+    assert ("on another host or in another container" in text) == (status != "died")
+    assert ("ctrkit train --resume" in text and status != "died") is False
 
 
 def test_json_has_the_class_of_a_run(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
