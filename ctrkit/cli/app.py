@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +31,7 @@ from ctrkit.cli.options import (
     takes_axes,
     with_current_names,
 )
+from ctrkit.core.bystander import say
 from ctrkit.core.errors import CtrkitError
 
 app = typer.Typer(
@@ -355,7 +357,12 @@ def doctor(
 
 def main() -> None:
     """Run the command line and exit: the only place where errors become exit codes."""
-    sys.exit(run_command())
+    code = run_command()
+    try:
+        sys.stdout.flush()
+    except OSError:  # its reader, or the terminal, has gone: Python would make that the exit code
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def run_command() -> int:
@@ -382,4 +389,4 @@ def run_command() -> int:
 
 def _say(message: str) -> None:
     """One line on stderr, whatever the message holds."""
-    print(f"ctrkit: {' '.join(message.split())}", file=sys.stderr)
+    say(f"ctrkit: {' '.join(message.split())}")

@@ -21,7 +21,7 @@ from ctrkit.core.errors import (
     NoViableCellError,
     UsageError,
 )
-from ctrkit.core.files import finite
+from ctrkit.core.files import finite, plain_disk_errors
 from ctrkit.core.records import Finding, Inspection, Recommendation, TrialRecord
 from ctrkit.core.runs import RunFolder
 from ctrkit.probe.matrix import MatrixPlan, build_matrix
@@ -47,6 +47,7 @@ Finish = Callable[[Recommendation, SearchResult], Recommendation]
 DEFAULT_BUDGET = "120s"
 BRIEF_BUDGET_S = 60.0
 _LEAST_BUDGET_S = 5.0
+_MAKE_ROOM = "make room, or name a folder on another disk with --out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +86,16 @@ def probe(
     )
     workload = find_workload(common, quiet=quiet)
     began_s = time.monotonic()
+    folder = common.out or Path("results/runs")
     with handle_interrupts(graceful=False) as stop:
-        inspection = inspect_first("probe", argv, workload, common, stop)
-        facts = gather_facts(workload, inspection)
-        plan = build_matrix(inspection, axes, run_refused=run_refused, facts=facts)
-        run = _create_run(argv, workload, inspection, options, common.out)
+        with plain_disk_errors(folder, advice=_MAKE_ROOM):
+            inspection = inspect_first("probe", argv, workload, common, stop)
+            facts = gather_facts(workload, inspection)
+            plan = build_matrix(inspection, axes, run_refused=run_refused, facts=facts)
+            run = _create_run(argv, workload, inspection, options, common.out)
         try:
-            search_and_recommend(run, workload, inspection, plan, options, stop, began_s)
+            with plain_disk_errors(run.path, advice=_MAKE_ROOM):
+                search_and_recommend(run, workload, inspection, plan, options, stop, began_s)
         except CtrkitError as error:
             show_outcome(run, error, as_json=as_json)
             raise

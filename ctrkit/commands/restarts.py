@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ctrkit.commands.usable_checkpoint import SavedPosition, inspect_checkpoint, usable_checkpoint
+from ctrkit.core.bystander import Bystander
 from ctrkit.core.config import Cell, ChildSpec
 from ctrkit.core.errors import CtrkitError
 from ctrkit.core.progress import Progress
@@ -74,6 +75,7 @@ def run_over_restarts(
         The last outcome, and the incidents of these launches.
     """
     incidents: list[Incident] = []
+    bystander = Bystander()
     while True:
         place, launched_s = run.new_evidence("train"), supervision.clock()
         # an earlier launch's error must not be taken for this one's
@@ -81,13 +83,16 @@ def run_over_restarts(
         outcome = supervision.launch(spec, place)
         was_misused = outcome.error is not None and outcome.error.verdict == "usage"
         if outcome.verdict in ("ok", "skipped") or was_misused:
-            _note_pauses(run, spec, outcome)
+            with bystander.doing("to write a pause down"):
+                _note_pauses(run, spec, outcome)
             return outcome, incidents
         choice = _choose(run, spec, outcome, rules, len(incidents), supervision)
         incident = _incident(run, spec, outcome, choice, place, supervision.clock() - launched_s)
-        run.append_incident(incident)
+        with bystander.doing("to write the incident down"):
+            run.append_incident(incident)
         incidents.append(incident)
-        _note_pauses(run, spec, outcome)
+        with bystander.doing("to write a pause down"):
+            _note_pauses(run, spec, outcome)
         if choice.cell is None:
             return outcome, incidents
         supervision.announce(incident)
@@ -97,7 +102,8 @@ def run_over_restarts(
         assert spec.train is not None, "a train spec has a train plan"
         plan = dataclasses.replace(spec.train, resume=resumes)
         spec = dataclasses.replace(spec, cell=choice.cell, train=plan)
-        run.update(cell=spec.cell)
+        with bystander.doing("to write the new cell down"):
+            run.update(cell=spec.cell)
 
 
 def _choose(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ctrkit.commands.options import CommonOptions
 from ctrkit.commands.usable_checkpoint import SavedCheckpoint, recover
+from ctrkit.core.bystander import say
 from ctrkit.core.cell import WITHOUT_ANY_WORKERS, WITHOUT_WORKERS
 from ctrkit.core.config import Cell, ChildSpec, TrainPlan, WorkloadSpec, decode, encode, make_cell
 from ctrkit.core.environment import code_versions
@@ -91,16 +91,12 @@ def starting_point(run: RunFolder, workload: WorkloadSpec) -> bool:
     """
     saved = recover(run.path / "checkpoints")
     if saved is None:
-        _say("nothing was saved yet: it begins at its first step")
+        say("nothing was saved yet: it begins at its first step")
         return False
     if saved.problem:
-        _say(
-            f"warning: {saved.problem}, epoch {saved.position.epoch}, batch {saved.position.batch}"
-        )
+        say(f"warning: {saved.problem}, epoch {saved.position.epoch}, batch {saved.position.batch}")
     if words := code_differences(saved, code_versions(workload.target)):
-        _say(
-            f"warning: {words}; the rest may differ from an uninterrupted run's in the last digits"
-        )
+        say(f"warning: {words}; the rest may differ from an uninterrupted run's in the last digits")
     return True
 
 
@@ -113,10 +109,6 @@ def code_differences(saved: SavedCheckpoint, now: Mapping[str, str]) -> str:
         else f"the checkpoint is of {name} {saved.code[name]}, this is {now.get(name)}"
         for name in differing
     )
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 def kept_plan(

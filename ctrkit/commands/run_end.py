@@ -8,6 +8,7 @@ from typing import Any
 
 from ctrkit.commands.restarts import BEGINNING, lost_steps
 from ctrkit.commands.usable_checkpoint import inspect_checkpoint
+from ctrkit.core.bystander import Bystander
 from ctrkit.core.errors import InterruptedRunError, RunEndedError, UsageError
 from ctrkit.core.files import read_json
 from ctrkit.core.runs import Incident, RunFolder
@@ -48,7 +49,8 @@ def conclude_run(
 
     def keep(status: str, *reasons: str) -> None:
         reason = "; ".join(filter(None, (*reasons, history)))
-        run.update(status=status, status_reason=reason, wall_s=wall_s)
+        with Bystander().doing("to write down how it ended"):  # it has ended so all the same
+            run.update(status=status, status_reason=reason, wall_s=wall_s)
 
     if result.get("finished"):
         keep("done")

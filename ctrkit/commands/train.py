@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, suppress
@@ -33,6 +32,7 @@ from ctrkit.commands.run_end import conclude_run
 from ctrkit.commands.timekeeping import Timekeeper, TimeRules
 from ctrkit.commands.torchrun import axes_of_launch, launch_of_environment
 from ctrkit.commands.workload import find_workload, inspect_first, inspect_workload
+from ctrkit.core.bystander import Bystander, say
 from ctrkit.core.calibration import note_calibration, row_of_run
 from ctrkit.core.config import ChildSpec, TrainPlan, WorkloadSpec, encode
 from ctrkit.core.environment import machine_fingerprint
@@ -55,6 +55,8 @@ from ctrkit.supervise.stop import GRACE_S, StopRequest, handle_interrupts
 from ctrkit.supervise.supervisor import Outcome, run_child
 from ctrkit.supervise.time_limits import TimeLimits
 from ctrkit.supervise.watching import Tick
+
+_BEGIN_ELSEWHERE = "nothing was begun: make room, or name another folder with --out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,15 +132,18 @@ def train(
     workload = None if resume else _with_horizon(find_workload(common, quiet=quiet), epochs)
     with handle_interrupts(graceful=True) as stop, ExitStack() as held:
         if workload is not None:
-            run, spec = _new_run(common, axes, options, workload, stop, argv)
-            held.enter_context(only_writer(run.path))
+            with plain_disk_errors(common.out or Path("results/runs"), advice=_BEGIN_ELSEWHERE):
+                run, spec = _new_run(common, axes, options, workload, stop, argv)
+                held.enter_context(only_writer(run.path))
+                save_spec(spec)
         else:
             assert resume is not None
             run = _training_run(resume)
             held.enter_context(only_writer(run.path))
             run, spec = _resumed(resume, axes, options, common, argv)
         with plain_disk_errors(run.path, resume=run.path):
-            save_spec(spec)
+            if workload is None:
+                save_spec(spec)
             _train(run, spec, options, common.time_limits, stop)
 
 
@@ -211,7 +216,7 @@ def _choose(
     found = newest_fitting(known_runs(), machine_fingerprint(), inspection, wanted)
     if found is not None:
         return check_cell(found, inspection)
-    print("no fitting recommendation yet: probing briefly first", file=sys.stderr)
+    say("no fitting recommendation yet: probing briefly first")
     try:
         recommendation = brief_probe(common, axes, workload, inspection, stop, quiet=options.quiet)
     except InconclusiveError as error:
@@ -223,24 +228,23 @@ def _choose(
 
 def _announce(choice: CellChoice, plan: TrainPlan, run: RunFolder, options: TrainOptions) -> None:
     """What was chosen and why, and when it should end."""
-    print(f"cell {choice.cell.cell_id}: {choice.why}", file=sys.stderr)
+    say(f"cell {choice.cell.cell_id}: {choice.why}")
     projection, projected = choice.projection, projected_time(choice.projection)
     if projection is not None and projected is not None:
         total_s = projected.total_s(plan.epochs)
         end = time.strftime("%a %d %b %H:%M", time.localtime(time.time() + total_s))
         low = format_duration(projection.projected_epoch_s_low)
         high = format_duration(projection.projected_epoch_s_high)
-        print(
+        say(
             f"projected: {plan.epochs} epoch{'s' if plan.epochs > 1 else ''} in "
             f"{format_duration(total_s)}, until {end}; "
-            f"an epoch {format_duration(projected.epoch_s)} ({low} .. {high})",
-            file=sys.stderr,
+            f"an epoch {format_duration(projected.epoch_s)} ({low} .. {high})"
         )
     else:
-        print("projected: nothing for this cell; ctrkit probe would tell", file=sys.stderr)
+        say("projected: nothing for this cell; ctrkit probe would tell")
     if options.max_steps is not None:
-        print(f"it stops after {options.max_steps} steps", file=sys.stderr)
-    print(f"run folder {run.path}", file=sys.stderr)
+        say(f"it stops after {options.max_steps} steps")
+    say(f"run folder {run.path}")
 
 
 def _training_run(path: Path) -> RunFolder:
@@ -258,10 +262,9 @@ def _resumed(
     spec = resumable_spec(run, common, argv)
     assert spec.train is not None, "a resumable spec has a train plan"
     if run.info.status == "running" and sight_of(run.info.place) is Sight.ELSEWHERE:
-        print(
+        say(
             f"warning: {path} was begun on another host or in another container: if it still runs "
-            "there, stop this one now, or both write into it",
-            file=sys.stderr,
+            "there, stop this one now, or both write into it"
         )
     resumes = starting_point(run, spec.workload)
     cell = with_axes(spec.cell, single_axes(axes))
@@ -281,7 +284,7 @@ def _resumed(
         ),
         run_folder=str(run.path), resume=resumes,
     )  # fmt: skip
-    print(f"going on with {run.path} in cell {cell.cell_id}", file=sys.stderr)
+    say(f"going on with {run.path} in cell {cell.cell_id}")
     folder = str(run.path / "child")
     return run, dataclasses.replace(spec, folder=folder, cell=cell, train=plan)
 
@@ -305,6 +308,7 @@ def _train(
         epochs=spec.train.epochs, plugin=plugin_of(spec.workload.target),
         projection=run.info.projection, quiet=options.quiet,
     )  # fmt: skip
+    bystander = Bystander()
     with awake or nullcontext(), shown as display:
         display.message(time_limits.in_words())
         watch = EpochWatch(
@@ -320,7 +324,8 @@ def _train(
                 _note_stop(run, stop)
 
         def launch(spec: ChildSpec, evidence_folder: Path) -> Outcome:
-            times.launched()
+            with bystander.doing("to keep the time"):
+                times.launched()
             outcome = run_child(
                 spec,
                 time_limits=time_limits.of_cell(spec.cell),
@@ -330,8 +335,10 @@ def _train(
                 stop=stop,
                 grace_s=options.grace_s,
             )
-            watch.look()
-            times.ended(lost=outcome.verdict not in ("ok", "skipped"))
+            with bystander.doing("to show the epochs"):
+                watch.look()
+            with bystander.doing("to keep the time"):
+                times.ended(lost=outcome.verdict not in ("ok", "skipped"))
             return outcome
 
         supervision = Supervision(
@@ -349,15 +356,18 @@ def _train(
         try:
             outcome, incidents = run_over_restarts(run, spec, options.rules, supervision)
         finally:
-            times.close()
+            with bystander.doing("to keep the time"):
+                times.close()
     wall_s = (run.info.wall_s or 0.0) + time.monotonic() + host_slept_s() - began_s
     try:
         said = conclude_run(run, outcome, incidents, wall_s, stop, times.aborted)
     finally:
-        _calibrate(run)
+        with bystander.doing("to note what was projected and what it took"):
+            _calibrate(run)
     if said:
-        print(said, file=sys.stderr)
-    print(f"ctrkit report {run.path}")
+        say(said)
+    with suppress(OSError):
+        print(f"ctrkit report {run.path}", flush=True)
 
 
 def _note_stop(run: RunFolder, stop: StopRequest) -> None:
@@ -376,5 +386,5 @@ def _calibrate(run: RunFolder) -> None:
     try:
         if row is not None:
             note_calibration(row)
-    except UsageError as error:
-        print(f"not noted for ctrkit report --calibration: {error}", file=sys.stderr)
+    except (UsageError, OSError) as error:
+        say(f"not noted for ctrkit report --calibration: {error}")

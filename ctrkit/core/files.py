@@ -43,12 +43,13 @@ def file_aside(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def plain_disk_errors(path: Path, *, resume: Path | str = "") -> Iterator[None]:
+def plain_disk_errors(path: Path, *, resume: Path | str = "", advice: str = "") -> Iterator[None]:
     """What the disk refuses as one line: what is still whole, and what to do.
 
     Args:
         path: what is written, where the error itself names no file.
         resume: the run folder that `ctrkit train --resume` goes on with, where it is known.
+        advice: what to do instead, where there is nothing to go on with.
 
     Raises:
         UsageError: the disk is full, read-only, broken, or what is written to is gone from it.
@@ -61,9 +62,9 @@ def plain_disk_errors(path: Path, *, resume: Path | str = "") -> Iterator[None]:
         if error.errno not in _DISK_ERRORS and not gone:
             raise
         command = f"ctrkit train --resume {resume}".rstrip()
+        advice = advice or (f"what was saved before is whole: make room, then go on with {command}")
         raise UsageError(
-            f"{named}: cannot be written: {error.strerror or error}; what was "
-            f"saved before is whole: make room, then go on with {command}"
+            f"{named}: cannot be written: {error.strerror or error}; {advice}"
         ) from error
 
 

@@ -242,13 +242,28 @@ def read_ranks(folder: str | os.PathLike[str]) -> list[WorkerProgress]:
 
 def _read_numbered(folder: str | os.PathLike[str], pattern: str) -> list[WorkerProgress]:
     workers = []
-    for path in Path(folder).glob(pattern):
-        if (found := _read(path, _WORKER_LAYOUT)) is not None:
+    for path in _found(Path(folder), pattern):
+        if (found := _read_whole(path)) is not None:
             writes, (pid, _, stage, worker, batches, written_s) = found
             workers.append(
                 WorkerProgress(pid, worker, WorkerStage(stage), batches, writes, written_s)
             )
     return sorted(workers, key=lambda one: (one.worker, one.written_s))
+
+
+def _found(folder: Path, pattern: str) -> list[Path]:
+    try:
+        return list(folder.glob(pattern))
+    except OSError:
+        return []
+
+
+def _read_whole(path: Path) -> tuple[int, tuple[Any, ...]] | None:
+    """One of many: what cannot be read is left out."""
+    try:
+        return _read(path, _WORKER_LAYOUT)
+    except OSError:
+        return None
 
 
 def _read(

@@ -40,7 +40,8 @@ class RunContents:
     `progress` is the loop's last sign of life, `silent_s` how long ago that was (None where it
     cannot be known), `alive` whether its process still runs; `info.status` is DIED where it
     should and does not, ELSEWHERE where that cannot be known. `missing` has a sentence for
-    everything that should be there and is not, or cannot be read. `odd` is what there is in `epochs.csv` that is no number.
+    everything that should be there and is not, or cannot be read. `odd` is what there is in
+    `epochs.csv` that is no number.
     """
 
     path: Path

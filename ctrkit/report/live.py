@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -51,8 +52,9 @@ class Display:
 
     def __enter__(self) -> Self:
         self._began_s = self._clock()
-        if self._live is not None:
-            self._live.start()
+        with self._while_it_is_there():
+            if self._live is not None:
+                self._live.start()
         return self
 
     def __exit__(
@@ -61,26 +63,40 @@ class Display:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        with self._while_it_is_there():
+            if self._live is not None:
+                self._live.stop()
 
     def message(self, text: str) -> None:
         """A line that stays."""
         if not self._quiet:
-            self._follow_resize()
-            self._console.print(Text(clean(text, 2000)), soft_wrap=self._live is None)
+            with self._while_it_is_there():
+                self._follow_resize()
+                self._console.print(Text(clean(text, 2000)), soft_wrap=self._live is None)
+
+    @contextmanager
+    def _while_it_is_there(self) -> Iterator[None]:
+        """Inside it is written; a terminal that was closed, or a full disk, ends the display only.
+
+        The run that is shown goes on without a word.
+        """
+        try:
+            yield
+        except OSError:
+            self._quiet, self._live = True, None
 
     def _redraw(self, *, now: bool = False) -> None:
         if self._live is None or (not now and self._clock() - self._drawn_s < _REDRAW_S):
             return
         self._drawn_s = self._clock()
-        self._follow_resize()
-        shown = self._renderable()
-        self._lengths = [
-            sum(segment.cell_length for segment in line)
-            for line in self._console.render_lines(shown, pad=False)
-        ]
-        self._live.update(shown, refresh=True)
+        with self._while_it_is_there():
+            self._follow_resize()
+            shown = self._renderable()
+            self._lengths = [
+                sum(segment.cell_length for segment in line)
+                for line in self._console.render_lines(shown, pad=False)
+            ]
+            self._live.update(shown, refresh=True)
 
     def _follow_resize(self) -> None:
         """Erase what a terminal that became narrower has wrapped: rich does not know of it."""

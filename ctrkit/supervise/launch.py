@@ -120,10 +120,11 @@ class Child:
         """Drop output that has grown too large; the files are open for appending, so it goes on."""
         for name in ("stdout.txt", "stderr.txt"):
             path = self.folder / name
-            if path.stat().st_size > MAX_OUTPUT_BYTES:
-                os.truncate(path, 0)
-                with open(path, "ab") as file:
-                    file.write(_DROPPED)
+            with suppress(OSError):  # it may have been removed, and that is no reason to end a run
+                if path.stat().st_size > MAX_OUTPUT_BYTES:
+                    os.truncate(path, 0)
+                    with open(path, "ab") as file:
+                        file.write(_DROPPED)
 
     def end(self) -> Ended:
         """End and reap it with its whole family, and dismiss the guard."""

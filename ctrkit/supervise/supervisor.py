@@ -115,7 +115,8 @@ def run_child(
     result = read_result(child.folder, completion)
     outcome = _outcome(finding, watch, result, wall_s, host_slept_s() - slept_s, ended)
     if finding.evidence is not None:
-        _save_verdict(finding.evidence, outcome, ended)
+        with watch.bystander.doing("to keep the verdict beside its evidence"):
+            _save_verdict(finding.evidence, outcome, ended)
     return outcome
 
 
@@ -141,8 +142,8 @@ def _find(
     verdict, end = judge_end(end, result, watch.stage, stderr, kills, is_run=is_run)
     if verdict.verdict in ("ok", "skipped"):
         return _Finding(end=end, verdict=verdict)
-    scene = _scene(verdict, watch, spec, None if result is None else result.error)
-    verdict, cause = _explain(verdict, end, watch, folder, stop, scene)
+    error = None if result is None else result.error
+    verdict, cause = _explain(verdict, end, watch, folder, stop, spec, error)
     return _Finding(end=end, verdict=verdict, evidence=folder, cause=cause)
 
 
@@ -178,20 +179,26 @@ def _outcome(
 
 
 def _explain(
-    verdict: Verdict, end: End, watch: Watch, folder: Path, stop: StopRequest, known: Scene
+    verdict: Verdict,
+    end: End,
+    watch: Watch,
+    folder: Path,
+    stop: StopRequest,
+    spec: ChildSpec,
+    error: ChildError | None,
 ) -> tuple[Verdict, Cause | None]:
     """Save the evidence; the verdict's reason with what it shows, and the cause."""
-    child = watch.child
-    save_tails(folder, child.folder)
-    parts = [verdict.reason]
+    child, parts = watch.child, [verdict.reason]
     try:
+        known = _scene(verdict, watch, spec, error)
+        save_tails(folder, child.folder)
         if end.exit_code is not None:
             found = examine_ended(folder, child.folder, known)
         else:
             read = partial(read_progress, child.progress_path)
             found = examine(folder, child.folder, child.pid, read, lambda: stop.end_now, known)
-    except Exception as error:  # the verdict stands all the same, and the family must be ended
-        parts.append(f"the evidence is incomplete: {type(error).__name__}: {error}")
+    except Exception as problem:  # the verdict stands all the same, and the family must be ended
+        parts.append(f"the evidence is incomplete: {type(problem).__name__}: {problem}")
         return Verdict(verdict.verdict, "; ".join(parts)), None
     if found.cause is not None and end.exit_code is not None:
         parts = [f"{found.cause.sentence} (in stage '{known.stage}')", found.cause.fix]

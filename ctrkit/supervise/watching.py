@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ctrkit.core.bystander import Bystander
 from ctrkit.core.progress import (
     Progress,
     Stage,
@@ -62,6 +63,7 @@ class Watch:
     steps_s: list[float] = field(default_factory=list)
     next_sample_s: float = 0.0
     stopped_s: float = 0.0
+    bystander: Bystander = field(default_factory=Bystander)
 
     @classmethod
     def begin(cls, child: Child, time_limits: TimeLimits, slept_s: float) -> Watch:
@@ -135,8 +137,15 @@ class Watch:
         self.silence = Silence.begin(now_s)
 
     def _read(self, now_s: float) -> None:
-        progress = read_progress(self.child.progress_path)
         before = self.progress
+        try:
+            progress = read_progress(self.child.progress_path)
+        except (OSError, ValueError) as error:
+            self.bystander.tell("the look for hangs, which reads the run's progress,", error)
+            self._begin_silence(now_s)  # who sees nothing judges nothing
+            return
+        if progress is None and before is not None:  # somebody has removed the file
+            self._begin_silence(now_s)
         if progress is None or (before is not None and before.writes == progress.writes):
             return
         step_s = step_seconds(before, progress, self.time_limits.workers)
@@ -191,7 +200,8 @@ def watch_until_end(
     while True:
         exit_code = watch.child.wait(_POLL_S)
         now_s = time.monotonic()
-        watch.update(now_s)
+        with watch.bystander.doing("a look at the run's processes"):
+            watch.update(now_s)
         is_asked = stopping.stop.finish
         if exit_code is not None:
             return End(exit_code=exit_code, interrupted=is_asked)
@@ -205,4 +215,5 @@ def watch_until_end(
         if overdue and not is_quiet(watch.silence, now_s, watch.steps_s):
             return End(cut=True)
         if on_tick is not None:
-            on_tick(watch.tick(now_s))
+            with watch.bystander.doing("what tells of the run"):
+                on_tick(watch.tick(now_s))

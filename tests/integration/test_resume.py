@@ -280,6 +280,39 @@ def test_a_file_system_that_became_read_only(
     assert seen(run) == SEEN[:20]
 
 
+@pytest.mark.parametrize("command", ["probe", "train"])
+@pytest.mark.parametrize("room", ["size=4k", "size=40k"])
+def test_a_disk_that_is_full_from_the_start_is_one_line(
+    disk: Callable[[str], Path], tmp_path: Path, command: str, room: str
+) -> None:
+    run = disk(room) / "run"
+    options = own("Growing", run)[1:5]
+    options += ["--budget", "8s", "--workers", "0"] if command == "probe" else []
+    done = ctrkit(tmp_path, command, *options, "--quiet")
+    assert (done.returncode, done.stderr.count("Traceback")) == (2, 0), done.stderr
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("ctrkit: ")
+    assert "cannot be written: No space left on device" in said
+    if command == "probe":
+        assert done.stderr.count("\n") == 1
+        assert "make room, or name a folder on another disk with --out" in said
+    else:
+        assert "what was saved before" not in said
+
+
+def test_a_log_that_cannot_be_written_ends_no_run(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [COMMAND, *own("Growing", tmp_path / "run"), "--max-steps", "20"],
+            cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=full, stderr=full, timeout=120,
+            env=os.environ | {"CTRKIT_HOME": str(tmp_path / "home")},
+        )  # fmt: skip
+    assert done.returncode == 0
+    assert seen(tmp_path / "run") == SEEN[:20]
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     """A file system of one's own in memory; called with the options of `mount`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -291,6 +292,52 @@ def test_what_does_not_stop_within_the_grace_is_ended(tmp_path: Path) -> None:
     threading.Timer(1.5, stop.request, (signal.SIGTERM,)).start()
     outcome = supervise(tmp_path, "ignores_sigint", stop=stop, kind="train", grace_s=2.0)
     assert (outcome.verdict, outcome.cut_by_grace) == ("skipped", True)
+
+
+def test_what_only_watches_fails_and_the_run_goes_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Output and progress are removed under it, /proc cannot be read, the display is gone."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def remove(tick: Tick) -> None:
+        for name in ("stdout.txt", "stderr.txt", "progress.bin"):
+            (tmp_path / "child" / name).unlink(missing_ok=True)
+        fails()
+
+    monkeypatch.setattr("ctrkit.supervise.sampler.TreeSampler.sample", fails)
+    outcome = supervise(tmp_path, "slow", time_limits=SHORT, on_tick=remove)
+    assert outcome.verdict == "ok"
+    said = capfd.readouterr().err
+    assert said.count("what tells of the run failed (OSError") == 1
+    assert said.count("a look at the run's processes failed (OSError") == 1
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "I/O"), OSError(errno.ESTALE, "stale")])
+def test_who_cannot_read_the_progress_judges_nothing(
+    tmp_path: Path, error: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(path: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ctrkit.supervise.watching.read_progress", unreadable)
+    assert supervise(tmp_path, "slow", time_limits=SHORT).verdict == "ok"
+
+
+def test_a_verdict_stands_where_its_evidence_cannot_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "evidence").mkdir()  # what `supervise` looks for
+    monkeypatch.setattr("ctrkit.supervise.supervisor.save_tails", full)
+    monkeypatch.setattr("ctrkit.supervise.supervisor.write_json", full)
+    outcome = supervise(tmp_path, "waiting", time_limits=SHORT)
+    assert outcome.verdict == "deadlock"
+    assert "the evidence is incomplete" in outcome.reason
 
 
 def test_endless_output_is_dropped(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -463,19 +463,25 @@ class _Loop:
                 "epoch_rng": self.epoch_rng,
                 "rng_of_ranks": rngs[1:],
             }
-            with plain_disk_errors(self.last_path):
+            with self._plain_disk_errors(self.last_path):
                 save_checkpoint(self.last_path, state)
         self.saved, self.saved_at = self._place(), self.clock()
         self.progress.enter(Stage.STEP if self.position.batch else Stage.EPOCH_BOUNDARY)
 
+    def _plain_disk_errors(self, path: Path) -> AbstractContextManager[None]:
+        folder = self.plan.run_folder
+        begin = f"nothing was saved yet: make room, then begin with ctrkit train --resume {folder}"
+        advice = "" if self.last_path.is_file() else begin
+        return plain_disk_errors(path, resume=folder, advice=advice)
+
     def _keep_best(self) -> None:
         if self.ranks.rank == 0:
-            with plain_disk_errors(self.last_path):
+            with self._plain_disk_errors(self.last_path):
                 keep_as(self.last_path, "best.pt")
 
     def _write_epochs(self) -> None:
         if self.ranks.rank == 0:
-            with plain_disk_errors(self.epochs_path):
+            with self._plain_disk_errors(self.epochs_path):
                 write_epochs(self.epochs_path, self.position.history, self.workload.epoch_columns)
 
     def _restore_rng(self) -> None:

@@ -1,0 +1,43 @@
+"""What only watches a run, or tells of it, may fail without ending it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+
+def say(text: str) -> None:
+    """A line on stderr, where that is still there: a terminal may have been closed."""
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
+class Bystander:
+    """Lets a failure pass, and says each kind of it once.
+
+    Args:
+        tell: is told what has failed.
+    """
+
+    def __init__(self, tell: Callable[[str], None] = say) -> None:
+        self._tell, self._told = tell, set[str]()
+
+    @contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Inside is what only watches; `what` it is, as the subject of a sentence."""
+        try:
+            yield
+        except Exception as error:
+            self.tell(what, error)
+
+    def tell(self, what: str, error: Exception) -> None:
+        """Say that it failed, the first time."""
+        if what in self._told:
+            return
+        self._told.add(what)
+        said = " ".join(str(error).split())[:200]
+        with suppress(Exception):
+            self._tell(
+                f"{what} failed ({type(error).__name__}: {said}); nothing else depends on it"
+            )
