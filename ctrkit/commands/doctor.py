@@ -31,6 +31,7 @@ from ctrkit.supervise.stop import StopRequest, handle_interrupts
 from ctrkit.supervise.supervisor import run_child
 from ctrkit.supervise.time_limits import StageLimit, TimeLimits
 
+_LOADER_AXES = ("start_method", "prefetch", "persistent", "pin", "batch_size")
 #: a loader that takes longer to make is not looked at; a probe allows it its own time limits
 LOOK_S = 120.0
 
@@ -78,7 +79,7 @@ def examine(
         InterruptedRunError: stopped meanwhile.
     """
     device = next((d for d in axes.get("device", ()) if d not in ("auto", "cpu")), "cpu")
-    cell = make_cell(device=device)
+    cell = make_cell(device=device, **_asked(axes))
     with tempfile.TemporaryDirectory(prefix="ctrkit-doctor-") as temporary:
         folder = Path(temporary)
         outcome = run_child(
@@ -104,6 +105,13 @@ def examine(
         problem = failed.error.message
     inspection = inspection or _unknown(workload, axes)
     return inspection, found or Examination(problem=problem, needs=inspection.needs)
+
+
+def _asked(axes: Axes) -> dict[str, Any]:
+    """The first value of each axis that says how a loader is made; of workers the fewest but 0."""
+    named = {axis: axes[axis][0] for axis in _LOADER_AXES if axis in axes}
+    workers = min((count for count in axes.get("workers", (1,)) if count), default=0)
+    return named | {"workers": workers} if workers else named
 
 
 def _unknown(workload: WorkloadSpec, axes: Axes) -> Inspection:

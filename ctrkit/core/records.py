@@ -197,6 +197,9 @@ class Examination:
     loader without a DataLoader. `start_method` is what a DataLoader that names none would use;
     `default_device` and `generator_device` are where torch makes tensors and where the loader draws
     its random numbers. `threaded_libraries` are loaded ones that bring threads of their own.
+    `is_no_loader`: the problem is what `make_loader` returned, and a DataLoader in that was looked
+    at. `needs_workers` is why the loader cannot be made without them, empty where it can. `batches`
+    is the loader's `len()` at this `batch_size`, None where it has none.
     """
 
     problem: str = ""
@@ -209,6 +212,10 @@ class Examination:
     generator_device: str = "cpu"
     shuffles: bool = False
     pins: bool = False
+    is_no_loader: bool = False
+    needs_workers: str = ""
+    batches: int | None = None
+    batch_size: int = 1
     threaded_libraries: list[str] = field(default_factory=list)
 
 

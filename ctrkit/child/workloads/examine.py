@@ -1,25 +1,30 @@
-"""A look at a workload: its loader is made without workers and what workers would get is pickled.
+"""A look at a workload: its loader is made, and what workers would get is pickled.
 
-No batch is taken, no worker started, no model made. An exception in the user's `make_loader` is a
-finding; a hang is the supervisor's to find.
+It is made without workers, and where that fails with those asked for: it starts them only when it
+is iterated. No batch is taken, no worker started, no model made. An exception in the user's
+`make_loader` is a finding; a hang is the supervisor's to find.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import sys
 import traceback
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 import torch.multiprocessing
-from torch.utils.data import DataLoader, RandomSampler, TensorDataset
+from torch.utils.data import RandomSampler, TensorDataset
 
 from ctrkit.child.training.devices import available_devices
+from ctrkit.child.workloads.loader_parts import find_dataloader
 from ctrkit.child.workloads.pickling import pickled_part
 from ctrkit.child.workloads.protocol import Workload
+from ctrkit.child.workloads.returned import NotBatchesError
 from ctrkit.core.cell import WITHOUT_WORKERS
 from ctrkit.core.config import Cell, ChildSpec, make_cell
 from ctrkit.core.records import Examination, LoaderNeeds
@@ -27,7 +32,6 @@ from ctrkit.core.records import Examination, LoaderNeeds
 #: libraries whose own threads or locks are known not to survive a fork, by the name to import
 THREADED_LIBRARIES = ("cv2", "h5py", "tokenizers")
 _PARTS = ("dataset", "collate_fn", "worker_init_fn")
-_DEEPEST = 3
 
 
 def examine_workload(spec: ChildSpec, workload: Workload) -> Examination:
@@ -40,14 +44,33 @@ def examine_workload(spec: ChildSpec, workload: Workload) -> Examination:
         workload: as it was loaded.
     """
     needs = known_needs(workload)
+    cell = _cell(spec, workload)
+    loader, problem = _made(workload, cell.without_workers)
+    needs_workers = ""
+    if loader is None and cell.workers:
+        loader, with_workers = _made(workload, cell)
+        problem, needs_workers = with_workers, problem if loader is not None else ""
+    if loader is None:
+        return replace(_surroundings(), needs=needs, problem=problem)
     try:
-        loader = workload.train_loader(_cell(spec, workload))
-    except (Exception, SystemExit) as error:
-        return replace(_surroundings(), needs=needs, problem=_problem(error))
-    try:
-        return _look(loader, needs)
+        found = _look(loader, needs)
     finally:
-        loader.close()
+        if not problem:
+            loader.close()
+    return replace(
+        found, problem=problem, is_no_loader=bool(problem), needs_workers=needs_workers,
+        batch_size=cell.batch_size,
+    )  # fmt: skip
+
+
+def _made(workload: Workload, cell: Cell) -> tuple[Any, str]:
+    """The loader, or None, and why; what is no loader, but may hold one, comes with the reason."""
+    try:
+        return workload.train_loader(cell), ""
+    except NotBatchesError as error:
+        return error.value, str(error)
+    except (Exception, SystemExit) as error:
+        return None, _problem(error, cell.workers)
 
 
 def known_needs(workload: Workload) -> LoaderNeeds:
@@ -60,6 +83,10 @@ def known_needs(workload: Workload) -> LoaderNeeds:
 
 
 def _private_bytes() -> int | None:
+    """Memory that is not a file's; also what is shared with processes that were forked from it."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
     try:
         return int(psutil.Process().memory_full_info().uss)
     except (psutil.Error, AttributeError):
@@ -67,20 +94,28 @@ def _private_bytes() -> int | None:
 
 
 def _cell(spec: ChildSpec, workload: Workload) -> Cell:
-    """The cell without workers whose loader is most like one with them."""
+    """The cell that was asked for, of the loader that is most like one with workers."""
     kinds = [kind for kind in workload.loaders if kind not in WITHOUT_WORKERS]
     device = spec.cell.device if spec.cell.device != "cpu" else available_devices()[-1]
     return make_cell(
         "examination",
         device=device if "device" in workload.axes else "cpu",
         loader=(kinds or workload.loaders)[0],
-        batch_size=workload.default_batch_size(),
+        batch_size=spec.cell.batch_size
+        if spec.cell.batch_size != Cell.batch_size
+        else workload.default_batch_size(),
+        workers=spec.cell.workers,
+        start_method=spec.cell.start_method,
+        prefetch=spec.cell.prefetch,
+        persistent=spec.cell.persistent,
+        pin=spec.cell.pin,
     )
 
 
 def _look(loader: Any, needs: LoaderNeeds) -> Examination:
     found = _surroundings()
-    stock = _find_dataloader(loader)
+    stock = find_dataloader(getattr(loader, "iterable", loader))
+    found = replace(found, batches=_length(loader))
     if stock is None:
         made = getattr(loader, "iterable", loader)
         return replace(found, needs=needs, loader=type(made).__qualname__)
@@ -103,6 +138,13 @@ def _look(loader: Any, needs: LoaderNeeds) -> Examination:
     )
 
 
+def _length(loader: Any) -> int | None:
+    try:
+        return len(loader)
+    except Exception:  # also a user's own `__len__`, which may need what is made later
+        return None
+
+
 def _surroundings() -> Examination:
     """What making the loader left behind in this process, beside the loader."""
     return Examination(
@@ -123,24 +165,7 @@ def _tensor_needs(dataset: TensorDataset, needs: LoaderNeeds) -> LoaderNeeds:
     return replace(needs, row_bytes=row_bytes, tensors_per_batch=len(dataset.tensors))
 
 
-def _find_dataloader(value: Any, depth: int = 0) -> DataLoader[Any] | None:
-    """The DataLoader that the loader is, or holds in an attribute."""
-    if isinstance(value, DataLoader):
-        return value
-    if depth == _DEEPEST or not hasattr(value, "__dict__"):
-        return None
-    for held in vars(value).values():
-        if isinstance(held, DataLoader):
-            return held
-    for held in vars(value).values():
-        if type(held).__module__ != "builtins" and not isinstance(held, type):
-            found = _find_dataloader(held, depth + 1)
-            if found is not None:
-                return found
-    return None
-
-
-def _problem(error: BaseException) -> str:
+def _problem(error: BaseException, workers: int) -> str:
     """The error, and the last line of the user's own that it came through."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
     own = [
@@ -148,4 +173,5 @@ def _problem(error: BaseException) -> str:
         if "site-packages" not in frame.filename and "ctrkit/child/workloads" not in frame.filename
     ]  # fmt: skip
     place = f" ({own[-1].filename.rpartition('/')[2]}, line {own[-1].lineno})" if own else ""
-    return f"making the loader without workers raised {text}{place}"[:500]
+    how = f"with {workers} worker{'s' * (workers > 1)}" if workers else "without workers"
+    return f"making the loader {how} raised {text}{place}"[:500]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ctrkit.core.checkup import Hazard
 from ctrkit.core.config import Cell
+from ctrkit.core.units import format_count
 from ctrkit.probe.hazards.facts import HazardFacts
 
 _PYTORCH = "https://github.com/pytorch/pytorch/issues"
@@ -75,14 +76,54 @@ def _default_device(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
 
 
 def _not_examined(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
-    if facts.examination is not None and facts.examination.problem:
+    look = facts.examination
+    if look is not None and look.problem and not look.is_no_loader:
         yield Hazard(
             name="loader not examined",
-            text=facts.examination.problem,
+            text=look.problem,
             advice="without the loader nothing can be said of what its workers would receive",
         )
 
 
+def _no_loader(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
+    look = facts.examination
+    if look is not None and look.is_no_loader:
+        what, _, advice = look.problem.partition(": ")
+        yield Hazard(
+            name="make_loader returns no batches",
+            level="refusal",
+            text=what,
+            advice=advice or "return an iterable of batches",
+        )
+
+
+def _needs_workers(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
+    look = facts.examination
+    if not cell.workers and look is not None and look.needs_workers:
+        yield Hazard(
+            name="not without workers",
+            text=look.needs_workers,
+            advice="leave out --workers 0, or leave out what only workers take (prefetch_factor, "
+            "persistent_workers) where there are none",
+        )
+
+
+def _idle_workers(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
+    look = facts.examination
+    if look is None or look.batches is None:
+        return
+    batches = -(-look.batches * look.batch_size // cell.batch_size)
+    if cell.workers > max(1, batches):
+        yield Hazard(
+            name="more workers than batches",
+            text=f"an epoch has {format_count(batches)} batches by the loader's len(), so that "
+            f"{format_count(cell.workers - batches)} of {format_count(cell.workers)} workers make "
+            "none: each costs its start and its memory",
+            advice=f"use {format_count(max(1, batches // 2))} workers or fewer",
+        )
+
+
 SYSTEM_RULES = (
+    _no_loader, _needs_workers, _idle_workers,
     _not_examined, _macos_start, _macos_sharing, _macos_exit, _pinned_for_mps, _default_device,
 )  # fmt: skip

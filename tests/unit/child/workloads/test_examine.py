@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,8 @@ from ctrkit.core.config import ChildSpec, WorkloadSpec, make_cell
 from ctrkit.ctr.data.synthetic import generate_store
 from ctrkit.ctr.phase import Phase
 from ctrkit.ctr.workload import MdafWorkload
+from ctrkit.probe.hazards.facts import HazardFacts
+from ctrkit.probe.hazards.rules import hazards_of
 
 SPEC = ChildSpec(kind="examine", folder="", workload=WorkloadSpec(), cell=make_cell())
 
@@ -35,6 +40,11 @@ class Rows(Dataset[Any]):
 
 def start(worker):
     raise AssertionError("a worker was started")
+
+
+def rules_on(examination, cell, name):
+    facts = HazardFacts(examination=examination)
+    return [hazard for hazard in hazards_of(cell, facts) if hazard.name == name]
 
 
 def look(make_loader):
@@ -80,6 +90,73 @@ def test_a_loader_that_cannot_be_made_is_a_finding(error):
     assert "test_examine.py, line" in found.problem
     assert "\n" not in found.problem
     assert found.parts == []
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_a_loader_that_needs_workers_is_made_with_those_asked_for():
+    def make_loader(*, workers, prefetch):
+        return DataLoader(Rows(), 2, num_workers=workers, prefetch_factor=prefetch or 4)
+
+    cell = make_cell(workers=3, prefetch=5)
+    found = examine_workload(replace(SPEC, cell=cell), CustomWorkload(make_loader, "own"))
+    assert (found.problem, found.loader) == ("", "DataLoader")
+    assert found.needs_workers.startswith("making the loader without workers raised ValueError")
+    assert found.batches == 2
+    (warning,) = rules_on(found, make_cell(workers=0), "not without workers")
+    assert "prefetch_factor" in warning.advice
+    assert rules_on(found, cell, "not without workers") == []
+
+
+def test_a_loader_that_cannot_be_made_either_way_says_so_of_what_was_asked():
+    def make_loader(*, workers):
+        raise ValueError(f"{workers} is wrong")
+
+    cell = make_cell(workers=3)
+    found = examine_workload(replace(SPEC, cell=cell), CustomWorkload(make_loader, "own"))
+    assert "making the loader with 3 workers raised ValueError: 3 is wrong" in found.problem
+
+
+@pytest.mark.parametrize("kind", [tuple, dict])
+def test_the_loader_in_a_tuple_or_dict_is_looked_at_and_refused(kind):
+    loaders = [DataLoader(Rows(transform=lambda x: x), 2), DataLoader(Rows())]
+    made = dict(zip(("train", "test"), loaders, strict=True)) if kind is dict else tuple(loaders)
+    found = look(lambda *, workers: made)
+    assert found.is_no_loader
+    assert "return one alone" in found.problem
+    assert [part.place for part in found.parts if part.error] == ["dataset.transform"]
+    (refusal,) = rules_on(found, make_cell(), "make_loader returns no batches")
+    assert refusal.refuses
+    assert rules_on(found, make_cell(), "loader not examined") == []
+
+
+def test_more_workers_than_batches_are_warned_of():
+    found = look(lambda *, workers, batch_size: DataLoader(Rows(), 2))
+    found = replace(found, batches=10, batch_size=64)
+    (warning,) = rules_on(found, make_cell(workers=64, batch_size=64), "more workers than batches")
+    assert "54 of 64 workers make none" in warning.text
+    assert rules_on(found, make_cell(workers=10, batch_size=64), "more workers than batches") == []
+    (halved,) = rules_on(found, make_cell(workers=8, batch_size=128), "more workers than batches")
+    assert "3 of 8" in halved.text
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks")
+def test_a_worker_weighs_what_it_holds_although_the_module_has_forked(tmp_path):
+    code = (
+        "import os, signal, sys\n"
+        "import torch\n"
+        "from ctrkit.child.workloads.examine import _private_bytes\n"
+        "held = bytearray(os.urandom(1000)) * 200_000\n"
+        "before = _private_bytes()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    signal.pause()\n"
+        "print(before, _private_bytes())\n"
+        "os.kill(child, signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    before, after = map(int, done.stdout.split())
+    assert before > 200_000_000
+    assert after > 200_000_000
 
 
 def test_a_loader_that_is_no_dataloader_has_no_parts():
