@@ -179,7 +179,7 @@ def inspect_here(workload: Workload, spec: ChildSpec) -> Inspection:
 
     from ctrkit.child.training.devices import available_devices, device_name, free_device_bytes
     from ctrkit.child.training.own_metrics import check_watch
-    from ctrkit.child.workloads.examine import known_needs
+    from ctrkit.child.workloads.examine import known_needs, running_threads, threaded_libraries
     from ctrkit.child.workloads.protocol import Workload
 
     devices = available_devices()
@@ -199,6 +199,8 @@ def inspect_here(workload: Workload, spec: ChildSpec) -> Inspection:
         has_task=type(workload).make_task is not Workload.make_task,
         sizes=workload.sizes(workload.default_batch_size()),
         watch=check_watch(workload.watch),
+        threads=running_threads(),
+        threaded_libraries=threaded_libraries(),
         needs=known_needs(workload),
     )
 

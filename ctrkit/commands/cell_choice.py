@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,33 +90,68 @@ def _override(choice: CellChoice, axes: Mapping[str, Any]) -> CellChoice:
 
 
 def newest_fitting(
-    runs: Iterable[Path], machine_fingerprint: str, inspection: Inspection, axes: Mapping[str, Any]
+    runs: Iterable[Path],
+    machine_fingerprint: str,
+    inspection: Inspection,
+    axes: Mapping[str, Any],
+    cells: Collection[Cell] = (),
 ) -> CellChoice | None:
     """The newest recommendation for this machine, workload and data that has the axes asked for.
 
     Batch size and numerics must be the phase's unless others were asked for: they change the
-    experiment.
+    experiment. A probe that searched all of `cells`, which one would search now, goes before a
+    narrower one; of a single cell, or interrupted, it chose nothing.
     """
     wanted = {"batch_size": inspection.default_batch_size, **NUMERICS} | dict(axes)
+    narrower: CellChoice | None = None
+    for run, recommendation in _finished_probes(runs, machine_fingerprint, inspection):
+        fits = recommendation.cell.device in inspection.devices and all(
+            getattr(recommendation.cell, axis) == value for axis, value in wanted.items()
+        )
+        searched = {record.cell for record in run.trials()}
+        missing = len(set(cells) - searched)
+        if not fits or (missing and len(searched) < 2):
+            continue
+        why = f"recommended by the probe of {run.info.created} ({recommendation.reason})"
+        if missing:
+            why += f"; it left out {missing} of the {len(cells)} cells that a probe searches now"
+        choice = CellChoice(cell=recommendation.cell, why=why, projection=recommendation)
+        if not missing:
+            return choice
+        narrower = narrower or choice
+    return narrower
+
+
+def with_projection(
+    choice: CellChoice, runs: Iterable[Path], machine_fingerprint: str, inspection: Inspection
+) -> CellChoice:
+    """The choice with what the newest probe projected for that very cell, if one did."""
+    for run, recommendation in _finished_probes(runs, machine_fingerprint, inspection):
+        if recommendation.cell == choice.cell:
+            why = f"{choice.why}; projected by the probe of {run.info.created}"
+            return CellChoice(cell=choice.cell, why=why, projection=recommendation)
+    return choice
+
+
+def _finished_probes(
+    runs: Iterable[Path], machine_fingerprint: str, inspection: Inspection
+) -> Iterator[tuple[RunFolder, Recommendation]]:
+    """Probes of this machine, workload and data that came to their end, the newest first."""
     for path in runs:
         try:
             run = RunFolder.open(path)
             recommendation = run.recommendation() if run.info.command == "probe" else None
+            run.trials()
         except UsageError:
             continue  # damaged, or of another version
-        if recommendation is None:
-            continue
-        fits = (
-            run.info.machine_fingerprint == machine_fingerprint
+        if (
+            recommendation is not None
+            and run.info.status == "done"
+            and run.info.machine_fingerprint == machine_fingerprint
             and run.info.workload_fingerprint == inspection.workload_fingerprint
             and run.info.data_fingerprint == inspection.data_fingerprint
-            and recommendation.cell.device in inspection.devices
-            and all(getattr(recommendation.cell, axis) == v for axis, v in wanted.items())
-        )
-        if fits:
-            why = f"recommended by the probe of {run.info.created} ({recommendation.reason})"
-            return CellChoice(cell=recommendation.cell, why=why, projection=recommendation)
-    return None
+        ):
+            yield run, recommendation
 
 
 def check_cell(choice: CellChoice, inspection: Inspection) -> CellChoice:

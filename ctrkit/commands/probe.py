@@ -36,6 +36,7 @@ from ctrkit.supervise.conditions import (
     folder_bytes,
     host_findings,
     look_at_host,
+    other_cores,
     read_power,
     unknowns,
 )
@@ -228,10 +229,12 @@ def search_and_recommend(
             launcher.clean_up()
     run.save_trials(result.records)
     slept = any("host slept" in trial.result.flags for trial in result.trials)
+    looked_again = look_at_host()
     on_host = host_findings(
-        looked, look_at_host(), read_power(), slept=slept, data_bytes=_data_bytes(workload)
+        looked, looked_again, read_power(), slept=slept, data_bytes=_data_bytes(workload)
     )
-    return _conclude(run, inspection, result, options, began_s, on_host, finish)
+    others = other_cores(looked, looked_again)
+    return _conclude(run, inspection, result, options, began_s, on_host, finish, others)
 
 
 def _data_bytes(workload: WorkloadSpec) -> int | None:
@@ -247,13 +250,15 @@ def _conclude(
     began_s: float,
     on_host: Sequence[Finding] = (),
     finish: Finish = lambda recommendation, _: recommendation,
+    others: float = 0.0,
 ) -> Recommendation:
     """Recommend, or say why that is not possible; either way the run folder says how it ended."""
     wall_s = time.monotonic() - began_s
     try:
         recommendation = recommend(
-            result, inspection, deadline_s=options.deadline_s, host_findings=on_host
-        )
+            result, inspection, deadline_s=options.deadline_s, host_findings=on_host,
+            other_cores=others,
+        )  # fmt: skip
     except (NoViableCellError, InconclusiveError) as error:
         if not result.interrupted:
             # a machine that is busy with something else is the likeliest reason for having no time

@@ -53,7 +53,7 @@ def conclude_run(
             run.update(status=status, status_reason=reason, wall_s=wall_s)
 
     if result.get("finished"):
-        keep("done")
+        keep("done", _max_steps_words(run, result))
         is_new = result.get("steps_run") or incidents
         return "" if is_new else f"{run.path} is finished already: nothing was left to do"
     how = _how_to_go_on(run.path)
@@ -76,6 +76,18 @@ def conclude_run(
     keep("ended", ended)
     after = f" after {plural(len(incidents) - 1, 'restart')}" if len(incidents) > 1 else ""
     raise RunEndedError(f"the run was ended{after}: {ended}; evidence in {outcome.evidence}; {how}")
+
+
+def _max_steps_words(run: RunFolder, result: dict[str, Any]) -> str:
+    """That `--max-steps` ended the run before its last epoch; empty where it did not."""
+    if not result.get("by_max_steps"):
+        return ""
+    planned = f" of {run.info.sizes.epochs}" if run.info.sizes is not None else ""
+    epochs = plural(int(result.get("epochs_done") or 0), "epoch")
+    return (
+        f"--max-steps ended it after {plural(int(result.get('steps_done') or 0), 'step')}: "
+        f"{epochs}{planned} finished"
+    )
 
 
 def _how_to_go_on(path: Path) -> str:

@@ -15,7 +15,7 @@ from ctrkit.core.progress import Progress
 from ctrkit.core.run_time import projected_time
 from ctrkit.core.runs import Incident, RunFolder
 from ctrkit.core.units import format_duration
-from ctrkit.report.ledger_view import end_words, moment_words, spending_words
+from ctrkit.report.ledger_view import ExpectedEnd, moment_words, spending_words
 from ctrkit.supervise.awake import Awake
 from ctrkit.supervise.host import HostFigures, read_host
 from ctrkit.supervise.lateness import (
@@ -41,7 +41,7 @@ class Teller(Protocol):
 
     def message(self, text: str) -> None: ...
 
-    def expect(self, words: str) -> None: ...
+    def expect(self, end: ExpectedEnd) -> None: ...
 
     def spend(self, words: str) -> None: ...
 
@@ -129,9 +129,15 @@ class Timekeeper:
         expected = forecast(standing, self._projected)
         if expected is not None and self.keeper.wall_s - self._told_s >= _TELL_S:
             self._told_s = self.keeper.wall_s
-            left = [s - standing.elapsed_s
-                    for s in (expected.total_s, expected.low_s, expected.high_s)]  # fmt: skip
-            self._display.expect(end_words(self._clocks.unix_s(), *left))
+            passed_s = standing.elapsed_s
+            self._display.expect(
+                ExpectedEnd(
+                    at_unix_s=self._clocks.unix_s(),
+                    left_s=expected.total_s - passed_s,
+                    low_s=expected.low_s - passed_s,
+                    high_s=expected.high_s - passed_s,
+                )
+            )
         if len(self.keeper.rows) > self._rows_judged:
             self._rows_judged = len(self.keeper.rows)
             self._warn_if_late(standing, expected)

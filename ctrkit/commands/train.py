@@ -16,6 +16,7 @@ from ctrkit.commands.cell_choice import (
     default_choice,
     newest_fitting,
     unmeasured_choice,
+    with_projection,
 )
 from ctrkit.commands.epoch_watch import EpochWatch
 from ctrkit.commands.options import Axes, CommonOptions, duration_s, single_axes
@@ -31,7 +32,7 @@ from ctrkit.commands.resuming import (
 from ctrkit.commands.run_end import conclude_run
 from ctrkit.commands.timekeeping import Timekeeper, TimeRules
 from ctrkit.commands.torchrun import axes_of_launch, launch_of_environment
-from ctrkit.commands.workload import find_workload, inspect_first, inspect_workload
+from ctrkit.commands.workload import find_workload, gather_facts, inspect_first, inspect_workload
 from ctrkit.core.bystander import Bystander, say
 from ctrkit.core.calibration import note_calibration, row_of_run
 from ctrkit.core.config import ChildSpec, TrainPlan, WorkloadSpec, encode
@@ -46,6 +47,7 @@ from ctrkit.core.registry import plugin_of
 from ctrkit.core.run_time import projected_time
 from ctrkit.core.runs import RunFolder, known_runs
 from ctrkit.core.units import format_duration
+from ctrkit.probe.matrix import build_matrix
 from ctrkit.report.epoch_figures import watch_of
 from ctrkit.report.incidents import live_line
 from ctrkit.report.live_train import TrainDisplay
@@ -212,8 +214,12 @@ def _choose(
     if options.config is not None:
         return check_cell(choice_from_file(options.config, inspection, wanted), inspection)
     if not options.auto_device:
-        return check_cell(default_choice(inspection, wanted), inspection)
-    found = newest_fitting(known_runs(), machine_fingerprint(), inspection, wanted)
+        choice = check_cell(default_choice(inspection, wanted), inspection)
+        return with_projection(choice, known_runs(), machine_fingerprint(), inspection)
+    plan = build_matrix(inspection, axes, facts=gather_facts(workload, inspection))
+    found = newest_fitting(
+        known_runs(), machine_fingerprint(), inspection, wanted, cells=plan.cells
+    )
     if found is not None:
         return check_cell(found, inspection)
     say("no fitting recommendation yet: probing briefly first")

@@ -196,7 +196,8 @@ class Examination:
     `problem` is why there was nothing to look at, empty where there was. `parts` is empty for a
     loader without a DataLoader. `start_method` is what a DataLoader that names none would use;
     `default_device` and `generator_device` are where torch makes tensors and where the loader draws
-    its random numbers. `threaded_libraries` are loaded ones that bring threads of their own.
+    its random numbers. `threaded_libraries` are loaded ones that bring threads of their own,
+    `threads` the names of those that run beside the main one.
     `is_no_loader`: the problem is what `make_loader` returned, and a DataLoader in that was looked
     at. `needs_workers` is why the loader cannot be made without them, empty where it can. `batches`
     is the loader's `len()` at this `batch_size`, None where it has none.
@@ -217,6 +218,7 @@ class Examination:
     batches: int | None = None
     batch_size: int = 1
     threaded_libraries: list[str] = field(default_factory=list)
+    threads: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +226,8 @@ class Inspection:
     """What a child found out about torch, the devices and the workload before the first trial.
 
     `watch`: the metric that decides on best.pt and patience, and its direction; None for none.
-    `device_memory_bytes` is what is free on a device, for those that tell it.
+    `device_memory_bytes` is what is free on a device, for those that tell it. `threads` run, and
+    `threaded_libraries` are loaded, once the workload is imported.
     """
 
     devices: list[str]
@@ -241,6 +244,8 @@ class Inspection:
     watch: Watch | None = None
     parameters: int | None = None
     device_memory_bytes: dict[str, int] = field(default_factory=dict)
+    threads: list[str] = field(default_factory=list)
+    threaded_libraries: list[str] = field(default_factory=list)
     needs: LoaderNeeds = field(default_factory=LoaderNeeds)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ctrkit.core.cell import WITHOUT_WORKERS
 from ctrkit.core.config import Cell
 from ctrkit.core.records import Finding, Measurement
+from ctrkit.measure.leeway import ANYTHING, Leeway
 from ctrkit.measure.steps import cpu_per_step_s, data_wait_share, mean_step_s
 
 #: The step limits where no more than this share of it waits for data.
@@ -52,17 +53,26 @@ def core_findings(cell: Cell, launches: Sequence[Measurement], cores: int) -> li
     return []
 
 
-def waiting_finding(cell: Cell, launches: Sequence[Measurement], cores: int) -> Finding | None:
-    """That the loop waits for a loader that waits itself: workers beyond the cores then help.
+def waiting_finding(
+    cell: Cell, launches: Sequence[Measurement], cores: int, leeway: Leeway = ANYTHING
+) -> Finding | None:
+    """That the loop waits for a loader that waits itself: workers beyond the cores may then help.
+
+    Nothing is said where something that is known speaks against it: where cells with more workers
+    failed or are no faster, where workers repeat rows, and where other processes hold the cores,
+    which leaves a loader as idle as a disk does.
 
     Args:
         cell: the configuration; one whose loader has no workers is left out.
         launches: of it.
         cores: physical ones that it may use.
+        leeway: what is known of other configurations.
     """
     used = used_cores(launches)
     waits = [share for share in map(data_wait_share, launches) if share is not None]
     if cell.loader in WITHOUT_WORKERS or not waits or used is None:
+        return None
+    if not leeway.may_gain_by_workers(cell) or leeway.other_cores >= _IDLE_CORES:
         return None
     if sum(waits) / len(waits) < _WAITING or not waits_itself(cell, launches, cores):
         return None
@@ -73,7 +83,8 @@ def waiting_finding(cell: Cell, launches: Sequence[Measurement], cores: int) -> 
         worth_x=None,
         text=(
             f"the loop waits for data while {used:.1f} of {cores} cores are busy: the loader waits "
-            "itself, for a disk, a network or a lock; workers beyond the cores may then help: "
+            "itself, for a disk, a network, a sleep or a lock. Unless all workers share that lock, "
+            "workers beyond the cores help: "
             f"--workers {cell.workers},{2 * more},{4 * more} would tell"
         ),
         confidence="medium",

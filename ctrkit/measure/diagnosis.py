@@ -9,6 +9,7 @@ from ctrkit.core.config import Cell
 from ctrkit.core.records import Finding, Measurement
 from ctrkit.core.units import format_duration, format_factor, format_percent
 from ctrkit.measure.elasticity import FETCHING, STARTUP, STEPPING, EpochModel, epoch_model
+from ctrkit.measure.leeway import ANYTHING, Leeway
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.steps import data_wait_share, steps_measured
 
@@ -44,6 +45,7 @@ class _Case:
     has_task: bool
     confidence: str
     projection: Projection | None
+    leeway: Leeway
 
 
 def diagnose(
@@ -54,6 +56,7 @@ def diagnose(
     also: Sequence[Measurement] = (),
     has_task: bool = True,
     projection: Projection | None = None,
+    leeway: Leeway = ANYTHING,
 ) -> list[Finding]:
     """Findings on a cell that was really run, what limits it first.
 
@@ -66,6 +69,7 @@ def diagnose(
         has_task: False where a step is only taking a batch.
         projection: of the cell; it tells how long an epoch is, so that a slow start of each can be
             seen, and what the real run would gain.
+        leeway: what can be changed about the loader; by default everything.
 
     Returns:
         An empty list where nothing was measured.
@@ -86,6 +90,7 @@ def diagnose(
         has_task=has_task,
         confidence=_confidence(launches, _confirmed(model, ceilings)),
         projection=projection,
+        leeway=leeway,
     )
     found = [_limit(case)]
     if has_task and (slowed := _slowed(case)):
@@ -200,44 +205,65 @@ def _saved_words(case: _Case, whole_s: float, left_s: float) -> str:
 def _advice(case: _Case, stage: str) -> str:
     if stage in _IN_STEP:
         return _compute_advice(case, stage)
-    return _startup_advice(case.cell) if stage == STARTUP else _loader_advice(case, stage)
+    return _startup_advice(case) if stage == STARTUP else _loader_advice(case, stage)
 
 
-def _startup_advice(cell: Cell) -> str:
+def _startup_advice(case: _Case) -> str:
+    cell = case.cell
     if not cell.workers:
         return "the loader is slow to begin an epoch: keep open what it opens each time"
-    kept = "" if cell.persistent else "keep the workers between epochs (--persistent true), or "
+    keeps = case.leeway.heeds("persistent") and not cell.persistent
+    kept = "keep the workers between epochs (--persistent true), or " if keeps else ""
     start = " and a lighter start" if cell.start_method == "spawn" else ""
     return f"{kept}take fewer than {cell.workers} workers{start}: import and load less in each"
 
 
 def _loader_advice(case: _Case, stage: str) -> str:
     """What to do about a slow loader, in terms of the configuration at hand."""
-    cell = case.cell
+    cell, leeway = case.cell, case.leeway
     if cell.loader == "resident":
         return "the gather on the device takes most of the step; smaller histories help"
+    whole = [name for name in ("batches", "thread") if leeway.has(name) and name != cell.loader]
     if stage == "ipc":
+        ways = ["--workers 0"] if leeway.heeds("workers") else []
+        ways += ["--loader thread"] if leeway.has("thread") else []
+        without = f", or read without processes ({', or '.join(ways)})" if ways else ""
         return (
             "the main process takes the workers' batches apart: send fewer and smaller tensors "
-            "(no copies, no Python objects), or read without processes (--workers 0, or "
-            "--loader thread)"
+            f"(no copies, no Python objects){without}"
         )
     if stage == "collate" and cell.loader in ("rows", "custom"):
-        return "make whole batches at once (--loader batches, or a vectorised collate_fn)"
-    if cell.workers == 0 and cell.loader == "rows":
-        return "read whole batches (--loader batches or thread) or use workers"
+        batches = "--loader batches, or " if leeway.has("batches") else ""
+        return f"make whole batches at once ({batches}a vectorised collate_fn)"
+    more = leeway.workers_words(cell)
     if cell.loader == "thread":
-        return "one thread does not keep up: read with --loader batches and workers"
+        batches = "read with --loader batches and workers" if leeway.has("batches") else ""
+        return f"one thread does not keep up: {more or batches or 'make reading cheaper'}"
     if cell.workers == 0:
-        return "let workers read ahead (--workers) or keep the data on the device"
+        if cell.loader == "rows" and whole:
+            return f"read whole batches (--loader {' or '.join(whole)})" + (
+                f"; {more}" if more else " or use workers"
+            )
+        kept = " or keep the data on the device" if leeway.has("resident") else ""
+        return (
+            f"make reading cheaper; {more}" if more else f"let workers read ahead (--workers){kept}"
+        )
     few = "1 worker does" if cell.workers == 1 else f"{cell.workers} workers do"
-    return f"{few} not keep up: make reading cheaper, or use more workers"
+    return f"{few} not keep up: make reading cheaper" + (
+        f"; {more}" if more else ", or use more workers"
+    )
 
 
-_STAGE_ADVICE = {
-    "transfer": "less data per batch, or pinned memory (--pin true), makes the copy cheaper",
-    "optimizer": "sparse or fused updates, or fewer parameters, make it cheaper",
-}
+def _stage_advice(case: _Case, stage: str) -> str:
+    if stage == "optimizer":
+        return "sparse or fused updates, or fewer parameters, make it cheaper"
+    if stage != "transfer":
+        return ""
+    cell = case.cell
+    pins = cell.device == "cuda" and not cell.pin and case.leeway.heeds("pin")
+    if pins:
+        return "less data per batch, or pinned memory (--pin true), makes the copy cheaper"
+    return "less data per batch makes the copy cheaper"
 
 
 def _compute_advice(case: _Case, stage: str = "") -> str:
@@ -251,7 +277,8 @@ def _compute_advice(case: _Case, stage: str = "") -> str:
     if case.ceilings.loader_step_s:
         ratio = case.model.measured_step_s / case.ceilings.loader_step_s
         text += f" (the loader alone delivers {format_factor(ratio)} as fast)"
-    return f"{text}; {_STAGE_ADVICE[stage]}" if stage in _STAGE_ADVICE else text
+    advice = _stage_advice(case, stage)
+    return f"{text}; {advice}" if advice else text
 
 
 def _slowed(case: _Case) -> Finding | None:
@@ -272,8 +299,8 @@ def _slowed(case: _Case) -> Finding | None:
             worth_x=None,
             text=(
                 f"unexplained: {format_percent(share)} of a step; between batches that were just "
-                f"read the training step takes {times}, and nothing runs beside it: caches, memory "
-                "or other processes"
+                f"read the training step takes {times}, and no part of this run is at work beside "
+                f"it: {_beside_words(case.leeway)}"
             ),
             confidence="low",
         )
@@ -288,6 +315,16 @@ def _slowed(case: _Case) -> Finding | None:
         ),
         confidence="low" if case.confidence == "low" else "medium",
     )
+
+
+def _beside_words(leeway: Leeway) -> str:
+    """What may slow the step down from outside of it, as far as the host was watched."""
+    if leeway.other_cores >= 0.5:
+        return (
+            f"other processes took {leeway.other_cores:.1f} cores meanwhile; caches and memory "
+            "bandwidth may be behind it, too"
+        )
+    return "caches or memory bandwidth, which were not measured"
 
 
 def _unexplained(case: _Case) -> Finding | None:

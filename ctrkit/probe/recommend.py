@@ -14,6 +14,7 @@ from ctrkit.core.records import Finding, Inspection, Option, Recommendation
 from ctrkit.core.units import format_duration
 from ctrkit.measure.cores import core_findings, waiting_finding
 from ctrkit.measure.diagnosis import Ceilings, diagnose
+from ctrkit.measure.leeway import Leeway
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.steps import mean_step_s
 from ctrkit.probe.candidates import Candidate, candidates_of, differ, prefer
@@ -21,6 +22,7 @@ from ctrkit.probe.cell_results import failure_of, full_trials
 from ctrkit.probe.epoch_findings import epoch_findings
 from ctrkit.probe.memory_needs import batch_memory_finding
 from ctrkit.probe.numerics import comparable, numerics_options
+from ctrkit.probe.same_epoch import other_epochs
 from ctrkit.probe.search import SearchResult
 from ctrkit.probe.trials import projected_columns
 
@@ -34,6 +36,7 @@ def recommend(
     *,
     deadline_s: float | None = None,
     host_findings: Sequence[Finding] = (),
+    other_cores: float = 0.0,
 ) -> Recommendation:
     """Choose among the cells that were really run.
 
@@ -42,6 +45,7 @@ def recommend(
         inspection: of the workload.
         deadline_s: time for the whole run; an option says how many epochs fit into it.
         host_findings: what is known of the machine's state, appended to the findings.
+        other_cores: that other processes took while it was measured.
 
     Raises:
         NoViableCellError: every cell failed or was refused; the message has the reasons.
@@ -71,7 +75,7 @@ def recommend(
         tied=[c.cell for c in tied],
         runner_up=others[0] if others else None,
         launches=_launches_projected(chosen.cell, search),
-        findings=[*findings(chosen, search, inspection), *host_findings],
+        findings=[*findings(chosen, search, inspection, other_cores), *host_findings],
         options=[
             *options(chosen, ranked, search, deadline_s),
             *numerics_options(chosen, candidates, search.trials),
@@ -129,13 +133,16 @@ def _as_written_reason(cells: int, tied: Sequence[Candidate]) -> str:
     return f"as written, the fastest of {cells} configurations"
 
 
-def findings(chosen: Candidate, search: SearchResult, inspection: Inspection) -> list[Finding]:
+def findings(
+    chosen: Candidate, search: SearchResult, inspection: Inspection, other_cores: float = 0.0
+) -> list[Finding]:
     """What limits the chosen cell's step, and what is to be known of the projection."""
     alone, loader = search.compute(chosen.cell), search.loader(chosen.cell)
     ceilings = Ceilings(
         compute_step_s=mean_step_s(alone) if alone else None,
         loader_step_s=mean_step_s(loader) if loader else None,
     )
+    leeway = _leeway(chosen.cell, search, inspection, other_cores)
     found = diagnose(
         chosen.cell,
         search.launches(chosen.cell),
@@ -143,13 +150,12 @@ def findings(chosen: Candidate, search: SearchResult, inspection: Inspection) ->
         also=[alone] if alone else [],
         has_task=inspection.has_task,
         projection=chosen.projection,
+        leeway=leeway,
     )
     if inspection.has_task:
         found += core_findings(chosen.cell, search.launches(chosen.cell), physical_cores())
-    waiting = waiting_finding(chosen.cell, search.launches(chosen.cell), physical_cores())
-    # more were tried, or predicted, where the search had found out by itself
-    more = any(c.workers > max(chosen.cell.workers, physical_cores()) for c in search.plan.cells)
-    if waiting is not None and "workers" in inspection.axes and not more:
+    launches = search.launches(chosen.cell)
+    if waiting := waiting_finding(chosen.cell, launches, physical_cores(), leeway):
         found.append(waiting)
     if any(t.ok and t.result.verdict == "shutdown-hang" for t in search.full_trials(chosen.cell)):
         found.append(_never_ends())
@@ -165,6 +171,26 @@ def findings(chosen: Candidate, search: SearchResult, inspection: Inspection) ->
         costs = batch_memory_finding(chosen.cell, trials, inspection, plan.limits)
         found += [costs] if costs else []
     return found
+
+
+def _leeway(cell: Cell, search: SearchResult, inspection: Inspection, other_cores: float) -> Leeway:
+    """What is known of cells that are like this one but for their workers."""
+    like = [
+        c
+        for c in search.plan.cells
+        if c.loader == cell.loader and c.batch_size == cell.batch_size and c.workers != cell.workers
+    ]
+    failures = {c.workers: failure_of(c, search.trials) for c in like}
+    predicted = {p.cell for p in search.predictions}
+    tried = {c.workers for c in like if search.launches(c) or c in predicted}
+    return Leeway(
+        axes=inspection.axes,
+        loaders=inspection.loaders,
+        tried=tried,
+        failed={n: why.partition(":")[0] for n, why in failures.items() if why and n not in tried},
+        repeats=any(c.workers for c in other_epochs(search.trials)),
+        other_cores=other_cores,
+    )
 
 
 def _never_ends() -> Finding:

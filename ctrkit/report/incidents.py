@@ -46,12 +46,18 @@ def live_line(incident: Json) -> str:
 
 
 def summary_words(incidents: Sequence[Json]) -> str:
-    """`1 restart (deadlock in epoch 1, step 23)`: what a finished run has behind it, or nothing."""
+    """`1 restart (deadlock in epoch 1, step 23), 73 s lost`: what a run has behind it, or nothing.
+
+    The seconds of all its restarts add up.
+    """
     parts = []
-    restarts = [_what(i) for i in incidents if i.get("action") == "restarted"]
+    restarted = [i for i in incidents if i.get("action") == "restarted"]
+    restarts = [_what(incident) for incident in restarted]
     if restarts:
         named = restarts[:_NAMED] + ["..."] * (len(restarts) > _NAMED)
-        parts.append(f"{plural(len(restarts), 'restart')} ({'; '.join(named)})")
+        lost_s = sum(s for i in restarted if isinstance(s := i.get("lost_s"), int | float))
+        lost = f", {format_duration(lost_s)} lost" if lost_s else ""
+        parts.append(f"{plural(len(restarts), 'restart')} ({'; '.join(named)}){lost}")
     if any(incident.get("action") == "finished" for incident in incidents):
         parts.append("its process did not end by itself")
     return "; ".join(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from ctrkit.core.units import format_bytes, format_duration
 from ctrkit.report.blocks import Block, Column, Facts, Paragraph, Section, Table
@@ -107,6 +108,21 @@ def moment_words(unix_s: float, beside_unix_s: float | None = None) -> str:
         if (then.tm_year, then.tm_yday) == (other.tm_year, other.tm_yday):
             return time.strftime("%H:%M", then)
     return time.strftime("%a %d %b %H:%M", then)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpectedEnd:
+    """When a run is expected to end: seconds to go from a moment, and their interval."""
+
+    at_unix_s: float
+    left_s: float
+    low_s: float
+    high_s: float
+
+    def words(self, least_s: float = 0.0) -> str:
+        """In words; a run is never over before its epoch, which has `least_s` to go."""
+        left = (max(least_s, seconds) for seconds in (self.left_s, self.low_s, self.high_s))
+        return end_words(self.at_unix_s, *left)
 
 
 def end_words(now_unix_s: float, left_s: float, low_s: float, high_s: float) -> str:

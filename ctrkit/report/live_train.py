@@ -18,6 +18,7 @@ from ctrkit.core.progress import Progress, Stage
 from ctrkit.core.records import Recommendation
 from ctrkit.core.run_time import measured_time, projected_time
 from ctrkit.core.units import format_count, format_duration
+from ctrkit.report.ledger_view import ExpectedEnd
 from ctrkit.report.live import Clock, Display
 from ctrkit.report.words import clean, deviation_words, percent, range_words, rate_words
 
@@ -103,11 +104,12 @@ class TrainDisplay(Display):
         self._changed_s = self._began_s
         self._lined_s = -float("inf")
         self._line = ""
-        self._end_words = self._spent_words = ""
+        self._end: ExpectedEnd | None = None
+        self._spent_words = ""
 
-    def expect(self, words: str) -> None:
+    def expect(self, end: ExpectedEnd) -> None:
         """When the run is expected to end, from what keeps its time."""
-        self._end_words = words
+        self._end = end
 
     def spend(self, words: str) -> None:
         """Where the time goes now, from what keeps its time."""
@@ -193,8 +195,8 @@ class TrainDisplay(Display):
         if left_s is not None:
             words.append(f"epoch left {format_duration(left_s)}")
         run_left_s = self._run_seconds_left(progress, left_s)
-        if self._end_words:
-            words.append(self._end_words)
+        if self._end is not None:
+            words.append(self._end.words(left_s or 0.0))
         elif run_left_s is not None:
             words.append(f"run left {format_duration(run_left_s)}")
         return words

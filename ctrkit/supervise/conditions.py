@@ -150,7 +150,7 @@ def host_findings(
     wall_s = max(1e-9, end.at_s - begin.at_s)
     total_bytes = memory_bytes or int(psutil.virtual_memory().total)
     found = [
-        _others(begin, end, wall_s),
+        _others(begin, end),
         _stolen(begin.host, end.host, wall_s),
         _swapping(begin.host, end.host, wall_s),
         _scarce(begin.host, end.host, power, wall_s, total_bytes),
@@ -167,11 +167,16 @@ def _note(stage: str, text: str, confidence: str = "high") -> Finding:
     return Finding(stage=stage, share=None, worth_x=None, text=text, confidence=confidence)
 
 
-def _others(begin: HostLook, end: HostLook, wall_s: float) -> Finding | None:
-    """CPU that neither this process nor its trials used."""
+def other_cores(begin: HostLook, end: HostLook) -> float:
+    """Cores that neither this process nor its trials used, a mean between two looks."""
     stolen_s = (end.host.stolen_s or 0.0) - (begin.host.stolen_s or 0.0)
     busy_s = end.host.busy_s - begin.host.busy_s - stolen_s
-    cores = (busy_s - (end.own_cpu_s - begin.own_cpu_s)) / wall_s
+    own_s = end.own_cpu_s - begin.own_cpu_s
+    return max(0.0, (busy_s - own_s) / max(1e-9, end.at_s - begin.at_s))
+
+
+def _others(begin: HostLook, end: HostLook) -> Finding | None:
+    cores = other_cores(begin, end)
     if cores < _OTHER_CORES:
         return None
     return _note(

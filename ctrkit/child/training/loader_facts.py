@@ -88,7 +88,7 @@ def no_batch_words(loader: Any, batch_size: int, heeds_batch_size: bool) -> str:
     if facts.drop_last:
         return f"{words}: drop_last leaves out an incomplete batch; give a smaller --batch-size"
     if facts.claimed_batches:
-        return f"{words}, and none came: look why its data set yields no row"
+        return f"{words}, and none came: it must hold data and start anew each time it is iterated"
     return f"{words}; it must hold data and start anew each time it is iterated"
 
 

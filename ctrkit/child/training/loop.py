@@ -16,6 +16,7 @@ from ctrkit.child.training.checkpoint import (
     save_checkpoint,
 )
 from ctrkit.child.training.distributed import ALONE, Ranks
+from ctrkit.child.training.loader_facts import length_of, no_batch_words
 from ctrkit.child.training.own_metrics import check_watch, own_metrics
 from ctrkit.child.training.plain_state import to_plain
 from ctrkit.child.training.position import Position, identity, read_state
@@ -43,7 +44,8 @@ class TrainOutcome:
 
     `finished`: all that the plan asked for is done, by the last epoch, early stopping or
     `max_steps`. `interrupted`: it was asked to stop, and `last.pt` continues it. `epochs_done`
-    counts whole epochs, validated and in `epochs.csv`, from the very start of the run; `steps_run`
+    counts whole epochs, validated and in `epochs.csv`, from the very start of the run, and
+    `steps_done` all of its steps; `by_max_steps`: it ended before its last epoch; `steps_run`
     the steps of this process: 0 where a resumed run had nothing left to do.
     """
 
@@ -53,6 +55,8 @@ class TrainOutcome:
     epochs_done: int
     best_epoch: int | None
     steps_run: int
+    steps_done: int = 0
+    by_max_steps: bool = False
 
 
 class _LoaderTask(Task):
@@ -185,13 +189,15 @@ class _Loop:
             epochs_done=self.position.epoch - 1,
             best_epoch=self.position.best_epoch,
             steps_run=self.steps_run,
+            steps_done=self.position.steps,
+            by_max_steps=self._is_cut_by_max_steps(),
         )
 
     def _open(self, stack: ExitStack, state: Mapping[str, Any] | None) -> None:
         self.train_loader = self.workload.train_loader(self.cell)
         stack.callback(self.train_loader.close)
         self.rows = row_counter(self.workload, self.cell, self.train_loader)
-        self.batches = self.batches or _length(self.train_loader)
+        self.batches = self.batches or length_of(self.train_loader)
         self.validation_loader = self.workload.validation_loader(self.cell)
         if self.validation_loader is not None:
             stack.callback(self.validation_loader.close)
@@ -217,6 +223,10 @@ class _Loop:
     def _is_finished(self) -> bool:
         trained = self.position.epoch > self.plan.epochs or self._is_stopped_early()
         return trained or (self._are_steps_used_up() and not self.position.trained)
+
+    def _is_cut_by_max_steps(self) -> bool:
+        is_last = self.position.epoch > self.plan.epochs or self._is_stopped_early()
+        return self._are_steps_used_up() and not is_last
 
     def _are_steps_used_up(self) -> bool:
         return self.plan.max_steps is not None and self.position.steps >= self.plan.max_steps
@@ -286,10 +296,9 @@ class _Loop:
             self._step(batch, wait_s=self.clock() - asked_at)
         self.progress.enter(Stage.EPOCH_BOUNDARY)
         if position.batch == 0:
-            raise UsageError(
-                f"the training loader yielded no batch in epoch {position.epoch}; "
-                "it must hold data and start anew each time it is iterated"
-            )
+            heeds = "batch_size" in self.workload.axes
+            words = no_batch_words(self.train_loader, self.cell.batch_size, heeds)
+            raise UsageError(f"epoch {position.epoch}: {words}")
         position.end_training()
         self.batches = position.counted  # what was counted overrides what `len()` says
 
@@ -497,11 +506,3 @@ class _Loop:
         if self.position.batch == 0 and self.position.best_epoch == self.position.epoch - 1:
             self._keep_best()  # in case it ended between the two
         return state
-
-
-def _length(loader: object) -> int | None:
-    """`len()` where the loader has one; a loader of unknown length is counted as it goes."""
-    try:
-        return len(loader)  # type: ignore[arg-type]
-    except (TypeError, NotImplementedError):
-        return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import sys
+import threading
 import traceback
 from dataclasses import replace
 from pathlib import Path
@@ -151,8 +152,20 @@ def _surroundings() -> Examination:
         start_method=multiprocessing.get_start_method(),
         sharing_strategy=_sharing_strategy(),
         default_device=str(torch.get_default_device().type),
-        threaded_libraries=[name for name in THREADED_LIBRARIES if name in sys.modules],
+        threaded_libraries=threaded_libraries(),
+        threads=running_threads(),
     )
+
+
+def threaded_libraries() -> list[str]:
+    """Loaded libraries that bring threads of their own."""
+    return [name for name in THREADED_LIBRARIES if name in sys.modules]
+
+
+def running_threads() -> list[str]:
+    """Names of the threads that Python knows of, beside the main one."""
+    main = threading.main_thread()
+    return [thread.name for thread in threading.enumerate() if thread is not main]
 
 
 def _sharing_strategy() -> str:

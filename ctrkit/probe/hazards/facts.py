@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ctrkit.core.checkup import MachineLimits
@@ -17,6 +18,7 @@ class HazardFacts:
     `has_task`: ctrkit runs a training step on the cell's device; else there is only a loader.
     `uses_start_method`: the workload starts its workers as the cell says, not as the system does.
     `examination` is None where nobody looked; `source` are the notes on the workload's file.
+    `threads` run in the process that starts the workers, and `threaded_libraries` are loaded there.
     """
 
     limits: MachineLimits = field(default_factory=MachineLimits)
@@ -25,6 +27,8 @@ class HazardFacts:
     uses_start_method: bool = True
     examination: Examination | None = None
     source: tuple[SourceNote, ...] = ()
+    threads: tuple[str, ...] = ()
+    threaded_libraries: tuple[str, ...] = ()
 
     def start_method(self, cell: Cell) -> str | None:
         """How the cell's workers are really started, None without workers."""
@@ -45,6 +49,7 @@ def known_facts(
     examination: Examination | None = None,
 ) -> HazardFacts:
     """The facts of an inspected workload; an examination knows the needs better."""
+    looked = examination or Examination()
     return HazardFacts(
         limits=limits,
         needs=inspection.needs if examination is None else examination.needs,
@@ -52,4 +57,10 @@ def known_facts(
         uses_start_method="start_method" in inspection.axes,
         examination=examination,
         source=source,
+        threads=_all_of(inspection.threads, looked.threads),
+        threaded_libraries=_all_of(inspection.threaded_libraries, looked.threaded_libraries),
     )
+
+
+def _all_of(*lists: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for names in lists for name in names))

@@ -8,6 +8,7 @@ from ctrkit.core.checkup import Hazard
 from ctrkit.core.config import Cell
 from ctrkit.probe.hazards.facts import HazardFacts
 
+_MOST_THREADS = 3
 _PYTORCH = "https://github.com/pytorch/pytorch/issues"
 _LIBRARY_REFERENCES = {
     "cv2": f"{_PYTORCH}/1355",
@@ -53,16 +54,20 @@ def _on_macos(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
 
 
 def _with_threads(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
+    """Only where there are threads: a fork of a process without them is safe from this."""
     if not _forks(cell, facts) or facts.limits.system == "Darwin":
         return
-    libraries = facts.examination.threaded_libraries if facts.examination else []
-    loaded = f"; loaded here: {', '.join(libraries)}" if libraries else ""
+    libraries, threads = facts.threaded_libraries, facts.threads
+    if not libraries and not threads:
+        return
+    seen = [f"running here: {', '.join(threads[:_MOST_THREADS])}"] if threads else []
+    seen += [f"loaded here: {', '.join(libraries)}"] if libraries else []
     known = tuple(_LIBRARY_REFERENCES[library] for library in libraries)
     yield Hazard(
         name="fork with threads",
-        text="a lock that another thread holds while forking stays locked in the worker for ever"
-        + loaded,
-        advice="prefer spawn where the loader's libraries start threads",
+        text="a lock that another thread holds while forking stays locked in the worker for ever; "
+        + "; ".join(seen),
+        advice="prefer spawn, or start no threads before the workers",
         references=known or (_LIBRARY_REFERENCES["cv2"], _LIBRARY_REFERENCES["h5py"]),
     )
 

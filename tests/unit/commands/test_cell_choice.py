@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from ctrkit.commands.cell_choice import (
     default_choice,
     newest_fitting,
     unmeasured_choice,
+    with_projection,
 )
-from ctrkit.core.config import LOADERS, WorkloadSpec, make_cell
+from ctrkit.core.config import LOADERS, Cell, WorkloadSpec, make_cell
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import write_json
-from ctrkit.core.records import Inspection, Recommendation
+from ctrkit.core.records import Inspection, Recommendation, TrialRecord
 from ctrkit.core.runs import RunFolder
 
 INSPECTION = Inspection(
@@ -29,9 +31,22 @@ INSPECTION = Inspection(
 )  # fmt: skip
 
 
-def probe_run(path: Path, *, workload: str = "w", data: str = "d", **axes: Any) -> Path:
+def probe_run(
+    path: Path,
+    *,
+    workload: str = "w",
+    data: str = "d",
+    status: str = "done",
+    searched: Sequence[Cell] = (),
+    **axes: Any,
+) -> Path:
     run = RunFolder.create("probe", [], WorkloadSpec(), path)
-    run.update(machine_fingerprint="m", workload_fingerprint=workload, data_fingerprint=data)
+    run.update(machine_fingerprint="m", workload_fingerprint=workload, data_fingerprint=data,
+               status=status)  # fmt: skip
+    run.save_trials([
+        TrialRecord(cell_id=cell.cell_id, launch=1, kind="full", cell=cell, verdict="ok")
+        for cell in searched
+    ])  # fmt: skip
     run.save_recommendation(
         Recommendation(cell=make_cell(**axes), reason="fastest", projected_epoch_s=10.0)
     )
@@ -74,6 +89,41 @@ def test_the_newest_fitting_recommendation_is_taken(tmp_path: Path) -> None:
     lazy = newest_fitting(runs, "m", INSPECTION, {"optimizer": "sparse-adam"})
     assert lazy is not None
     assert lazy.cell.optimizer == "sparse-adam"
+
+
+def test_a_probe_that_searched_what_would_be_searched_now_goes_before_a_newer_narrow_one(
+    tmp_path: Path,
+) -> None:
+    cells = [make_cell(loader=loader) for loader in ("thread", "rows", "batches")]
+    gate = probe_run(tmp_path / "gate", searched=cells[:1], loader="thread")
+    stopped = probe_run(tmp_path / "stopped", searched=cells, status="interrupted", loader="rows")
+    narrow = probe_run(tmp_path / "narrow", searched=cells[:2], loader="rows")
+    wide = probe_run(tmp_path / "wide", searched=cells, loader="batches")
+
+    def taken(*runs: Path) -> CellChoice | None:
+        return newest_fitting(runs, "m", INSPECTION, {}, cells)
+
+    found = taken(gate, stopped, narrow, wide)
+    assert found is not None
+    assert found.cell.loader == "batches"
+    assert taken(gate, stopped) is None  # neither has chosen among cells
+    left = taken(gate, narrow)
+    assert left is not None
+    assert left.cell.loader == "rows"
+    assert "left out 1 of the 3 cells" in left.why
+
+
+def test_a_cell_that_was_named_has_the_projection_of_the_newest_probe_of_it(
+    tmp_path: Path,
+) -> None:
+    runs = [probe_run(tmp_path / "rows", loader="rows"), probe_run(tmp_path / "thread")]
+    choice = with_projection(default_choice(INSPECTION, {}), runs, "m", INSPECTION)
+    assert choice.cell == make_cell(batch_size=2048)
+    assert choice.projection is not None
+    assert "projected by the probe of" in choice.why
+    other = default_choice(INSPECTION, {"workers": 3})
+    assert with_projection(other, runs, "m", INSPECTION) == other
+    assert with_projection(choice, runs, "another machine", INSPECTION) == choice
 
 
 def test_damaged_runs_are_passed_over(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ctrkit.core.config import ChildSpec, TrainPlan, WorkloadSpec, make_cell
 from ctrkit.core.progress import Spending, SpentWriter
 from ctrkit.core.records import Recommendation
 from ctrkit.core.runs import RunFolder
-from ctrkit.report.ledger_view import ledger_section
+from ctrkit.report.ledger_view import ExpectedEnd, ledger_section
 from ctrkit.report.run_reader import read_contents
 from ctrkit.supervise.awake import Awake
 from ctrkit.supervise.ledger import read_ledger, totals
@@ -37,8 +37,8 @@ class Display:
     def message(self, text: str) -> None:
         self.messages.append(text)
 
-    def expect(self, words: str) -> None:
-        self.words = words
+    def expect(self, end: ExpectedEnd) -> None:
+        self.words = end.words()
 
     def spend(self, words: str) -> None:
         self.spent = words

@@ -174,8 +174,9 @@ def test_no_cell_is_invalid_or_there_twice(inspection, workers, prefetch, pin, d
 
 def test_the_memory_rule_refuses_here_and_other_hazards_are_warnings_in_a_line(inspection):
     facts = HazardFacts(
-        limits=MachineLimits(memory_bytes=1000), needs=LoaderNeeds(worker_bytes=300)
-    )
+        limits=MachineLimits(memory_bytes=1000), needs=LoaderNeeds(worker_bytes=300),
+        threads=("reader",),
+    )  # fmt: skip
     asked = {"workers": [0, 2, 3], "loader": ["rows"], "start_method": ["spawn", "fork"]}
     plan = build_matrix(inspection(), asked, cores=4, facts=facts)
     refused = {(cell.workers, cell.start_method) for cell, _ in plan.refused}

@@ -94,10 +94,11 @@ def test_a_line_for_the_display_and_one_for_the_status() -> None:
         "batch 2,048; evidence in evidence/train-1"
     )
     assert summary_words([]) == ""
-    assert summary_words([one]) == "1 restart (deadlock in epoch 2, step 130)"
+    assert summary_words([one]) == "1 restart (deadlock in epoch 2, step 130), 1 min 32 s lost"
+    assert summary_words([one, one]).endswith(", 3 min 05 s lost")  # seconds add up
     many = summary_words([one] * 5 + [{"action": "stopped"}, {"what": "host slept"}])
     assert many.startswith("5 restarts (deadlock")
-    assert many.endswith("; ...)")
+    assert "; ...), " in many
     assert summary_words([{"action": "finished"}]) == "its process did not end by itself"
 
 

@@ -10,6 +10,7 @@ from ctrkit.core.plugins import Plugin
 from ctrkit.core.progress import Progress, Stage
 from ctrkit.core.records import Recommendation
 from ctrkit.ctr.plugin import MdafPlugin
+from ctrkit.report.ledger_view import ExpectedEnd
 from ctrkit.report.live_probe import ProbeDisplay
 from ctrkit.report.live_train import TrainDisplay, epoch_line, speed_of
 from tests.unit.report.conftest import (
@@ -233,13 +234,26 @@ def test_the_expected_end_takes_the_place_of_its_own_reckoning() -> None:
     made, output = console(terminal=False, width=200)
     projection = Recommendation(cell=THREAD, reason="", projected_epoch_s=6000.0)
     with TrainDisplay(epochs=15, projection=projection, console=made, clock=clock) as display:
-        display.expect("run left 2 h 00 min, until 15:40 (15:30 .. 16:10)")
+        display.expect(ExpectedEnd(at_unix_s=0.0, left_s=7200, low_s=7000, high_s=9000))
         for step in range(2):
             clock.now_s += 10
             display.tick(progress(step * 10, clock.now_s))
     last = " ".join(output.getvalue().splitlines()[-1].split())
-    assert last.endswith("run left 2 h 00 min, until 15:40 (15:30 .. 16:10)")
+    assert "run left 2 h 00 min, until" in last
     assert last.count("run left") == 1
+
+
+def test_a_run_is_never_over_before_its_epoch() -> None:
+    clock = Clock()
+    made, output = console(terminal=False, width=200)
+    with TrainDisplay(epochs=1, console=made, clock=clock) as display:
+        display.expect(ExpectedEnd(at_unix_s=0.0, left_s=40, low_s=30, high_s=50))
+        for step in range(2):
+            clock.now_s += 10
+            display.tick(progress(step * 10, clock.now_s))
+    last = " ".join(output.getvalue().splitlines()[-1].split())
+    epoch_left, run_left = re.findall(r"(?:epoch|run) left ([^·,]+)", last)
+    assert epoch_left.strip() == run_left.strip()
 
 
 def test_a_resumed_or_new_epoch_starts_its_speed_anew() -> None:

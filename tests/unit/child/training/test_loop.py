@@ -152,6 +152,7 @@ def test_a_whole_run(tmp_path):
     assert dataclasses.asdict(outcome) == {
         "finished": True, "stopped_early": False, "interrupted": False,
         "epochs_done": 3, "best_epoch": 2, "steps_run": 3 * BATCHES,
+        "steps_done": 3 * BATCHES, "by_max_steps": False,
     }  # fmt: skip
     rows = read_epochs(tmp_path / "epochs.csv")
     assert [row["epoch"] for row in rows] == [1, 2, 3]
@@ -370,6 +371,8 @@ def test_without_an_auc_there_is_no_best_and_no_early_stop(tmp_path):
 @pytest.mark.parametrize("known", [True, False])
 def test_max_steps_cuts_an_epoch_which_resuming_ends(tmp_path, known):
     outcome = train(tmp_path, Work(known=known), max_steps=BATCHES + 2)
+    assert outcome.by_max_steps
+    assert outcome.steps_done == BATCHES + 2
     assert outcome.finished
     assert not outcome.interrupted
     assert (outcome.steps_run, outcome.epochs_done) == (BATCHES + 2, 1)
@@ -411,7 +414,7 @@ def test_a_loader_that_can_be_iterated_once_only_is_named(tmp_path):
             batches = list(super().__iter__())
             return iter(batches if self.epoch == 1 else [])
 
-    with pytest.raises(UsageError, match="no batch in epoch 2"):
+    with pytest.raises(UsageError, match="epoch 2: .* no batch .* start anew"):
         train(tmp_path, Work(known=False, task=False, loader=Once()))
 
 

@@ -66,13 +66,17 @@ def test_refusals_come_first_and_notes_last():
     assert [h.level for h in found] == ["refusal", "warning", "note", "note"]
 
 
-def test_fork_is_warned_of_on_any_system_and_a_clean_spawn_is_not():
-    assert names(cell_with()) == ["fork with threads"]
-    assert names(spawned()) == []
+def test_fork_is_warned_of_only_where_threads_are_there():
+    assert names(cell_with()) == []
+    assert names(cell_with(), threads=("reader",)) == ["fork with threads"]
+    assert (
+        "running here: reader" in named("fork with threads", cell_with(), threads=("reader",)).text
+    )
+    assert names(spawned(), threads=("reader",), threaded_libraries=("cv2",)) == []
 
 
 def test_a_loader_that_is_not_told_how_starts_its_workers_as_the_system_does():
-    facts = {"uses_start_method": False}
+    facts = {"uses_start_method": False, "threads": ("reader",)}
     assert names(spawned(), **facts) == ["fork with threads"]
     assert names(cell_with(), limits=MachineLimits(start_method="spawn"), **facts) == []
     forkserver = Examination(start_method="forkserver")
@@ -80,8 +84,7 @@ def test_a_loader_that_is_not_told_how_starts_its_workers_as_the_system_does():
 
 
 def test_loaded_libraries_with_threads_are_named_with_their_own_reference():
-    look = Examination(threaded_libraries=["tokenizers"])
-    hazard = named("fork with threads", cell_with(), examination=look)
+    hazard = named("fork with threads", cell_with(), threaded_libraries=("tokenizers",))
     assert "loaded here: tokenizers" in hazard.text
     assert hazard.references == ("https://github.com/huggingface/transformers/issues/5486",)
 
@@ -236,7 +239,9 @@ def test_a_look_that_failed_says_why():
 def test_findings_name_each_hazard_once_with_its_cells_and_the_heaviest_ones_words():
     cells = [make_cell(), spawned(workers=4), spawned(workers=2), cell_with()]
     part = LoaderPart(name="dataset", kind="Rows", pickled_bytes=100_000)
-    found = findings_of(cells, HazardFacts(examination=Examination(parts=[part])))
+    found = findings_of(
+        cells, HazardFacts(examination=Examination(parts=[part]), threads=("reader",))
+    )
     assert [(f.hazard.name, len(f.cells)) for f in found] == [
         ("fork with threads", 1), ("data set larger than a pipe", 2),
     ]  # fmt: skip
@@ -246,7 +251,8 @@ def test_findings_name_each_hazard_once_with_its_cells_and_the_heaviest_ones_wor
 def test_a_probe_shows_warnings_in_a_line_each_and_no_notes():
     cells = [cell_with(), cell_with(workers=1), spawned()]
     part = LoaderPart(name="dataset", kind="Rows", pickled_bytes=100_000)
-    (line,) = warning_lines(cells, HazardFacts(examination=Examination(parts=[part])))
+    facts = HazardFacts(examination=Examination(parts=[part]), threads=("reader",))
+    (line,) = warning_lines(cells, facts)
     assert line.startswith("warning, fork with threads: ")
 
 

@@ -1,0 +1,64 @@
+"""What can still be changed about a loader, so that advice names no option that cannot help."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from ctrkit.core.config import Cell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leeway:
+    """What the probe knows of other configurations.
+
+    Args:
+        axes: that the workload heeds; None: all of them.
+        loaders: that it has; None: all of them.
+        tried: worker counts whose cells were really run.
+        failed: worker counts whose cells failed, with the verdict.
+        repeats: whether cells with workers do not train on the same epoch.
+        other_cores: that other processes took meanwhile; 0 where that is not known.
+    """
+
+    axes: Collection[str] | None = None
+    loaders: Collection[str] | None = None
+    tried: Collection[int] = ()
+    failed: Mapping[int, str] = field(default_factory=dict)
+    repeats: bool = False
+    other_cores: float = 0.0
+
+    def heeds(self, axis: str) -> bool:
+        """Whether the workload heeds an axis."""
+        return self.axes is None or axis in self.axes
+
+    def has(self, loader: str) -> bool:
+        """Whether the workload has a loader."""
+        return self.loaders is None or loader in self.loaders
+
+    def may_gain_by_workers(self, cell: Cell) -> bool:
+        """Whether more workers than the cell's may help: nothing that is known speaks against."""
+        return self.heeds("workers") and not self.repeats and not self._more(cell)
+
+    def _more(self, cell: Cell) -> list[int]:
+        """Worker counts above the cell's of which the outcome is known."""
+        return sorted({n for n in (*self.tried, *self.failed) if n > cell.workers})
+
+    def workers_words(self, cell: Cell) -> str:
+        """Why more workers are no advice; empty where they are one."""
+        if not self.heeds("workers"):
+            return "it takes no number of workers: have it take `workers` for its DataLoader"
+        if self.repeats:
+            return "workers are no way out, as long as each of them reads the same rows"
+        failed = [n for n in self._more(cell) if n in self.failed]
+        if failed:
+            count = "1 worker" if failed[0] == 1 else f"{failed[0]} workers"
+            verdict = self.failed[failed[0]]
+            return f"workers are no way out before it is known why {count} failed ({verdict})"
+        if more := self._more(cell):
+            return f"more workers ({', '.join(map(str, more))}) were tried and are no faster"
+        return ""
+
+
+#: Of a workload of which nothing is known: everything can be changed.
+ANYTHING = Leeway()
