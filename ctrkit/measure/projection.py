@@ -8,48 +8,28 @@ below only. An epoch is what `wall_s` of `epochs.csv` measures: the loader's res
 training, validation and checkpoint, but not the start-up. Not covered: what changes later in the
 run (throttling, a host that sleeps, memory that grows): unknowable in a short probe. The batches
 that workers have ready at the begin of an epoch count only where it is replayed (`loads`).
+
+The story is `project`, from a launch's stamps to the terms of a run: `steps` reads times from them,
+`loads` what replay needs, `replay` delivers a whole epoch of it, `statistics` makes intervals,
+`trends` and `later_epochs` say where equal steps would be wrong. `training_time` puts these
+together; `terms` has what a run takes beside its training.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ctrkit.core.config import RunSizes
 from ctrkit.core.records import Measurement
-from ctrkit.measure.later_epochs import later_epochs
 from ctrkit.measure.replay import Load
-from ctrkit.measure.statistics import (
-    FASTER,
-    PROVISIONAL,
-    SLOWER,
-    ZERO,
-    Interval,
-    Sample,
-    event_interval,
-    interval,
-    prediction_interval,
-    sample_of,
-    total,
-)
-from ctrkit.measure.steps import (
-    first_throughput_step,
-    mean_wait_s,
-    sample_of_load,
-    samples_of,
-    sizes_of,
-    stage_means_s,
-    trends_of,
-)
-from ctrkit.measure.trends import Trend, trending_epoch
+from ctrkit.measure.statistics import Interval, Sample, interval, total
+from ctrkit.measure.steps import sizes_of
+from ctrkit.measure.terms import terms_beside
+from ctrkit.measure.training_time import TrainingTime, training_time
+from ctrkit.measure.trends import Trend
 
-LEAST_STEPS = 3
-LEAST_VALIDATION_BATCHES = 20
-LEAST_CHECKPOINTS = 2
-#: A validation batch that was never timed: a forward pass without its backward pass, so about a
-#: third of a step, give or take as much again.
-_VALIDATION_SHARE_OF_STEP = 1 / 3
 LOW_CONFIDENCE = "low confidence"
 #: Beyond this relative half-width a projection is called `low confidence`.
 _WIDE = 0.25
@@ -112,123 +92,64 @@ def project(
     Returns:
         None for an endless or unsized loader, and where no step was measured.
     """
-    samples = samples_of(launches, cycle)
     sizes = sizes_of(launches, sizes)
-    if not samples or sizes is None or not sizes.train_batches:
+    if sizes is None or not sizes.train_batches:
         return None
-    batches = sizes.train_batches
-    timed_s = _whole_epochs_s(launches, batches)
-    found = trends_of(launches)
-    # of steps that get slower one whole epoch says more than all windows that saw its beginning
-    is_whole = bool(timed_s) and (len(timed_s) == len(launches) or bool(found))
-    whole_s = sum(timed_s) / len(timed_s) if is_whole else None
-    trends = [] if is_whole else found
-    replayed = bool(loads) and not trends
-    if replayed:
-        samples = [sample_of_load(load, batches) for load in loads]
-    flags = [flag for sample in samples for flag in sample.flags]
-    if whole_s is not None:  # the whole epoch was seen: there is nothing to go on as it began
-        flags = [flag for flag in flags if flag not in (SLOWER, FASTER)]
-    if len(samples) + len(earlier) < 2 or sum(s.n for s in samples) < LEAST_STEPS:
-        flags.append(PROVISIONAL)
-    groups = [samples_of(earlier, cycle), *peers]
-    per_epoch = prediction_interval(samples, batches, groups)
-    per_run = prediction_interval(samples, batches * sizes.epochs, groups)
-    if trends:
-        before = min(first_throughput_step(m) for m in launches)
-        per_epoch, per_run = (_trending(trends, before, batches, i) for i in (per_epoch, per_run))
-    # a replayed epoch begins with its first batch; one of equal steps has to leave that wait out
-    waits = [] if replayed else [w for w in map(mean_wait_s, launches) if w is not None]
-    later = later_epochs([*launches, *earlier], cycle) if sizes.epochs > 1 else None
-    projection = project_steps(
-        per_epoch=per_epoch,
-        per_run=per_run,
-        wait_s=sum(waits) / len(waits) if waits else 0.0,
-        whole_s=whole_s,
-        later=later.factor if later is not None else None,
-        measurements=[*launches, *earlier, *also],
-        sizes=sizes,
-        flags=flags,
+    training = training_time(
+        launches, sizes, loads=loads, cycle=cycle, earlier=earlier, peers=peers
     )
-    return replace(projection, trends=trends)
+    if training is None:
+        return None
+    return project_training(training, [*launches, *earlier, *also], sizes)
 
 
-def _trending(trends: Sequence[Trend], before: int, batches: int, step: Interval) -> Interval:
-    """The mean step of an epoch whose steps follow the trends, as uncertain as `step` besides."""
-    epochs = [trending_epoch(trend, before, batches) for trend in trends]
-    count, unsure = len(epochs), step.mean or 1.0
-    return Interval(
-        mean=sum(e.mean_s for e in epochs) / count,
-        low=sum(e.low_s for e in epochs) / count * step.low / unsure,
-        high=sum(e.high_s for e in epochs) / count * step.high / unsure,
-    )
-
-
-def _whole_epochs_s(launches: Sequence[Measurement], batches: int) -> list[float]:
-    """Seconds of each whole epoch after its first batch, of launches that ran one to its end."""
-    return [
-        m.epoch_s - (m.first_batch_s or 0.0)
-        for m in launches
-        if m.epoch_complete and m.epoch_batches == batches and m.epoch_s is not None
-    ]
-
-
-def project_steps(
-    *,
-    per_epoch: Interval,
-    per_run: Interval,
-    wait_s: float,
-    measurements: Sequence[Measurement],
-    sizes: RunSizes,
-    flags: Sequence[str] = (),
-    whole_s: float | None = None,
-    later: Interval | None = None,
+def project_training(
+    training: TrainingTime, measurements: Sequence[Measurement], sizes: RunSizes
 ) -> Projection:
-    """Project from a mean step that is known or predicted.
+    """Project from training times that are known or predicted.
 
     Args:
-        per_epoch: seconds per step over one epoch.
-        per_run: the same over the whole run.
-        wait_s: how long a step waits for its batch. The first batch's is inside the restart.
+        training: of an epoch and of the run.
         measurements: trials that timed the rest, the most fitting ones first.
         sizes: `train_batches` must be known.
-        flags: of the step; those of the other terms are added.
-        whole_s: an epoch's training after its first batch, where whole epochs were timed: better
-            than steps, since it has the pre-filled batches too.
-        later: the training time of later epochs as a factor of the first one's; None: all alike.
     """
-    batches, epochs = sizes.train_batches, sizes.epochs
-    if batches is None:
-        raise ValueError("the number of batches of an epoch is not known")
-    raised = list(flags)
-    restart = _restart(measurements, raised)
-    if whole_s is None:
-        whole_s = per_epoch.mean * batches - (min(wait_s, per_epoch.mean) if restart.mean else 0.0)
-    teardown = _events([m.teardown_s for m in measurements]) or ZERO
-    startup = _startup(measurements, restart)
-    rest = {"restart": restart, "teardown": teardown}
-    rest["validation"] = _validation(measurements, sizes, per_epoch, raised)
-    rest["checkpoint"] = _checkpoint(measurements, raised)
-    first, each = (_about(whole_s, step) for step in (per_epoch, per_run))
-    training, epoch = each.scaled(epochs), total([first, *rest.values()])
-    first_epoch = None
-    if later is not None and epochs > 1:
-        first_epoch, following = epoch, _times(first, later)
-        training = total([first, _times(each, later).scaled(epochs - 1)])
-        epoch = total([following, *rest.values()])
+    flags, epochs = list(training.flags), sizes.epochs
+    startup, each_epoch = terms_beside(measurements, sizes, training.per_epoch, flags)
+    epoch_s = _training_s(training, sizes, restart_s=each_epoch["restart"].mean)
+    first, each = (_about(epoch_s, step) for step in (training.per_epoch, training.per_run))
+    trained, epoch, first_epoch = each.scaled(epochs), total([first, *each_epoch.values()]), None
+    if training.later is not None and epochs > 1:
+        following = _times(first, training.later)
+        trained = total([first, _times(each, training.later).scaled(epochs - 1)])
+        first_epoch, epoch = epoch, total([following, *each_epoch.values()])
     terms = {
         "startup": startup,
-        "training": training,
-        **{name: term.scaled(epochs) for name, term in rest.items()},
+        "training": trained,
+        **{name: term.scaled(epochs) for name, term in each_epoch.items()},
     }
     whole = total(list(terms.values()))
     if whole.relative_half > _WIDE:
-        raised.append(LOW_CONFIDENCE)
-    unique = list(dict.fromkeys(raised))
+        flags.append(LOW_CONFIDENCE)
     return Projection(
-        step=per_run, epoch=epoch, total=whole, terms=terms, sizes=sizes, flags=unique,
+        step=training.per_run,
+        epoch=epoch,
+        total=whole,
+        terms=terms,
+        sizes=sizes,
+        flags=list(dict.fromkeys(flags)),
         first_epoch=first_epoch,
-    )  # fmt: skip
+        trends=list(training.trends),
+    )
+
+
+def _training_s(training: TrainingTime, sizes: RunSizes, *, restart_s: float) -> float:
+    """Seconds of an epoch after its first batch, whose wait is in the restart."""
+    if training.whole_s is not None:
+        return training.whole_s
+    if sizes.train_batches is None:
+        raise ValueError("the number of batches of an epoch is not known")
+    step_s = training.per_epoch.mean
+    return step_s * sizes.train_batches - (min(training.wait_s, step_s) if restart_s else 0.0)
 
 
 def _about(whole_s: float, step: Interval) -> Interval:
@@ -245,67 +166,3 @@ def _times(training: Interval, factor: Interval) -> Interval:
     low = math.hypot(1 - training.low / training.mean, 1 - factor.low / factor.mean)
     high = math.hypot(training.relative_half, factor.relative_half)
     return Interval(mean=mean, low=mean * max(0.1, 1 - low), high=mean * (1 + high))
-
-
-def _events(values: Sequence[float | None]) -> Interval | None:
-    known = [v for v in values if v is not None]
-    return event_interval(known) if known else None
-
-
-def _startup(measurements: Sequence[Measurement], restart: Interval) -> Interval:
-    """Until the first step, once a run: what its first batch takes longer than a restart, too.
-
-    Workers that persist start then and never again.
-    """
-    startup = _events([m.startup_s for m in measurements]) or ZERO
-    first = [m.first_batch_s for m in measurements if m.first_batch_s is not None]
-    longer = _events([max(0.0, first_batch_s - restart.mean) for first_batch_s in first])
-    return total([startup, longer]) if longer else startup
-
-
-def _restart(measurements: Sequence[Measurement], flags: list[str]) -> Interval:
-    """A real epoch boundary; the first batch of a launch stands in where none was reached."""
-    restart = _events([m.restart_s for m in measurements])
-    if restart is None:
-        flags.append(PROVISIONAL)
-        restart = _events([m.first_batch_s for m in measurements])
-    return restart or ZERO
-
-
-def _validation(
-    measurements: Sequence[Measurement], sizes: RunSizes, step: Interval, flags: list[str]
-) -> Interval:
-    """Seconds of one validation: the loader's start and its batches."""
-    batches = sizes.validation_batches
-    if not batches:
-        return ZERO
-    samples, timed = [], 0
-    for measurement in measurements:
-        if measurement.validation_batch_s and timed < LEAST_VALIDATION_BATCHES:
-            samples.append(sample_of(measurement.validation_batch_s))
-            timed += samples[-1].n
-    if timed < min(batches, LEAST_VALIDATION_BATCHES):
-        flags.append(PROVISIONAL)
-    if samples:
-        # Trials differ by more than steps do: a cached batch waits for no loader. Pooled by size.
-        mean = sum(s.mean * s.n for s in samples) / timed
-        half = prediction_interval(samples, batches).half
-        per_batch = interval(mean, half)
-    else:
-        forward = stage_means_s(measurements).get("forward")
-        mean = forward if forward is not None else step.mean * _VALIDATION_SHARE_OF_STEP
-        per_batch = interval(mean, mean)
-    start = _events([m.validation_restart_s for m in measurements]) or ZERO
-    return total([start, per_batch.scaled(batches)])
-
-
-def _checkpoint(measurements: Sequence[Measurement], flags: list[str]) -> Interval:
-    """One checkpoint an epoch; none where trials came to their end and had nothing to write."""
-    writes = [seconds for m in measurements for seconds in m.checkpoint_s]
-    if not writes:
-        if not all(m.complete for m in measurements):
-            flags.append(PROVISIONAL)
-        return ZERO
-    if len(writes) < LEAST_CHECKPOINTS:
-        flags.append(PROVISIONAL)
-    return event_interval(writes)

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from ctrkit.core.config import Cell, RunSizes
 from ctrkit.core.records import Inspection, Measurement
-from ctrkit.measure.projection import LOW_CONFIDENCE, Projection, project_steps
+from ctrkit.measure.projection import LOW_CONFIDENCE, Projection, project_training
 from ctrkit.measure.replay import (
     THREAD_QUEUE,
     Contention,
@@ -19,6 +19,7 @@ from ctrkit.measure.replay import (
 )
 from ctrkit.measure.statistics import PROVISIONAL, Interval, interval
 from ctrkit.measure.steps import cpu_per_step_s, mean_step_s, sizes_of, step_times_s
+from ctrkit.measure.training_time import TrainingTime
 from ctrkit.probe.trials import Trial, compute_key, loader_key
 from ctrkit.probe.windows import ASSUMED_LAUNCH_S, workers_start_s
 
@@ -335,14 +336,13 @@ def _project(
         checkpoint_s=step_alone.checkpoint_s,
         stages=step_alone.stages,
     )
-    return project_steps(
+    training = TrainingTime(
         per_epoch=step,
         per_run=step,
         wait_s=max(0.0, wait_s),
-        measurements=[rest],
-        sizes=sizes,
-        flags=[PROVISIONAL, LOW_CONFIDENCE],
+        flags=(PROVISIONAL, LOW_CONFIDENCE),
     )
+    return project_training(training, [rest], sizes)
 
 
 def _starts_s(cell: Cell, parts: _Parts) -> tuple[float | None, float | None]:

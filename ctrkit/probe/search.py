@@ -7,6 +7,17 @@ whether they differ. The winner is launched again, to be projected from these la
 first cell last, to see whether the machine has changed its pace. What takes little memory comes
 first, and what would not fit is refused. Every cell gets a row. Nothing here starts a process or
 reads a clock: both are handed in.
+
+The story is `_Search.run`. The parts that it asks, in turn:
+
+- `matrix`: which cells there are; `cell_order`: which of them come first.
+- `windows`: how much a trial measures, so that it fits into the time there is.
+- `memory_needs`, `same_epoch`: which cells must not be tried, or cannot be compared.
+- `predict`: what a cell would take that was not run, by replay of its parts.
+- `cell_results`, `candidates`: what the trials so far say of the cells that were run.
+- `finalists`: which cell is really run next; `numerics`: which only for its loss.
+
+`state` keeps what was launched and asks these anew after each trial.
 """
 
 from __future__ import annotations
