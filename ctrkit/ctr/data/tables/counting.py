@@ -10,7 +10,7 @@ from ctrkit.core.errors import UsageError
 from ctrkit.core.units import format_count, format_percent, format_value
 from ctrkit.ctr.data.tables import ids, times
 from ctrkit.ctr.data.tables.meaning import Meaning
-from ctrkit.ctr.data.tables.reading import BLANK, FLAWS, Source
+from ctrkit.ctr.data.tables.reading import BLANK, Source
 from ctrkit.ctr.data.workspace import Workspace
 
 #: more is refused unless the user accepts it
@@ -130,7 +130,7 @@ def _reasons(source: Source, meaning: Meaning) -> list[Reason]:
     """In their order: the first that holds is counted."""
     names = {field: format_value(name)[1:-1] for field, name in source.asked.items()}
     rule = meaning.time
-    found = [Reason(f"flaw = {flaw}", words, "line") for flaw, words in FLAWS.items()]
+    found = [Reason(f"flaw = {flaw}", words, "line") for flaw, words in source.flaws.items()]
     for field, cell in (("user", "user_text"), ("item", "item_text")):
         found += [
             Reason(f"coalesce({cell}, '') = ''", f"{names[field]} is empty", "NULL"),

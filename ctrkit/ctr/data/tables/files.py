@@ -38,7 +38,7 @@ _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (b"7z\xbc\xaf", "a 7z archive", "unpack it first"),
     (b"Rar!", "a RAR archive", "unpack it first"),
     (b"%PDF", "a PDF file", _CONVERT),
-    (b"version https://git-lfs", "a pointer of Git LFS, not the data", "run 'git lfs pull'"),
+    (b"version https://git-lfs", "a pointer of Git LFS", "run 'git lfs pull'"),
 )
 #: of tables whose folder alone does not say which of its files count
 _LAKES = {"_delta_log": "a Delta table", ".hoodie": "a Hudi table", "metadata": "an Iceberg table"}
@@ -83,7 +83,8 @@ def find_files(named: Path) -> TableFiles:
         files = _listed(named)
         kinds = {file: _is_parquet(file) for file in files}
     except FileNotFoundError:
-        raise UsageError(f"{named}: no such file") from None
+        why = "; standard input is not read, so write it to a file" if str(named) == "-" else ""
+        raise UsageError(f"{named}: no such file{why}") from None
     except OSError as error:
         raise UsageError(f"{named}: cannot be read: {error.strerror or error}") from None
     if len(set(kinds.values())) > 1:

@@ -79,6 +79,7 @@ def choose_rule(
 def _check_known(where: str, column: str, values: Sequence[tuple[str, int]]) -> None:
     """Check that a column holds zeros and ones, or words for them, but for a few others."""
     unknown = [(text, count) for text, count in values if not _is_known(text)]
+    known = [pair for pair in values if pair not in unknown]
     numbers = [text for text, _ in unknown if _number(text) is not None]
     share = sum(count for _, count in unknown) / max(1, sum(count for _, count in values))
     if numbers:
@@ -91,7 +92,7 @@ def _check_known(where: str, column: str, values: Sequence[tuple[str, int]]) -> 
     else:
         return
     raise UsageError(
-        f"{where}: column {format_value(column)} holds {_shown(unknown or values)}, but a label is"
+        f"{where}: column {format_value(column)} holds {_shown([*unknown, *known])}, but a label is"
         f" 0 or 1, true or false, yes or no, on or off; {advice}"
     )
 

@@ -183,9 +183,8 @@ def _no_header(
 def _way_out(dialect: Dialect, fields: int) -> str:
     names = ",".join(f"NAME{number + 1}" for number in range(min(fields, 8)))
     more = ",..." if fields > 8 else ""
-    return (
-        f"name its {fields} columns in their order: --header {names}{more}"
-        f" --delimiter '{_spelled(dialect.delimiter)}'"
+    return f"name its {fields} columns in their order: --header {names}{more}" + (
+        f" --delimiter '{_spelled(dialect.delimiter)}'" if dialect.delimiter != "," else ""
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ctrkit.core.errors import UsageError
-from ctrkit.core.units import format_value
+from ctrkit.core.units import format_count, format_value
 from ctrkit.ctr.data.tables import ids, labels, times
 from ctrkit.ctr.data.tables.labels import LabelRule
 from ctrkit.ctr.data.tables.parquet import exact_limit
@@ -18,6 +18,7 @@ from ctrkit.ctr.data.workspace import Workspace
 _SAMPLE_ROWS = 20_000
 _QUANTILE_ROWS = 1_000_000
 _MOST_LABELS = 1000
+_ANY = "any form"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +108,7 @@ def _time_rule(space: Workspace, source: Source, now_s: float) -> TimeRule:
         source.asked["time"],
         fitting,
         cells=cells,
+        fitting_any=fitting.pop(_ANY),
         distinct=int(space.value(distinct)),
         sample=space.value(f"SELECT arg_min(time_text, (file, place)) FROM {there}"),
         now_s=now_s,
@@ -116,10 +118,12 @@ def _time_rule(space: Workspace, source: Source, now_s: float) -> TimeRule:
 def _fitting(
     space: Workspace, forms: Sequence[times.Form], latest_s: float, cells: str
 ) -> dict[str, int]:
-    """How many cells fit each form."""
-    counts = ", ".join(f"count(*) FILTER ({times.fit_sql(form, latest_s)})" for form in forms)
+    """How many cells fit each form, and how many fit one or more."""
+    tests = {form.name: times.fit_sql(form, latest_s) for form in forms}
+    tests[_ANY] = " OR ".join(tests.values())
+    counts = ", ".join(f"count(*) FILTER ({test})" for test in tests.values())
     found = space.rows(f"SELECT {counts} FROM {cells}")[0]
-    return {form.name: int(count) for form, count in zip(forms, found, strict=True)}
+    return dict(zip(tests, map(int, found), strict=True))
 
 
 def _check_said(space: Workspace, source: Source, rule: TimeRule) -> None:
@@ -163,7 +167,7 @@ def _label_rule(space: Workspace, source: Source, options: MeaningOptions) -> La
 
 
 def _warnings(space: Workspace, source: Source) -> list[str]:
-    """What may be wrong with ids although they can be read."""
+    """What may be wrong with ids and times although they can be read."""
     found = []
     for name in FIELDS[:3]:
         if name not in source.asked:
@@ -177,4 +181,52 @@ def _warnings(space: Workspace, source: Source) -> list[str]:
         profile = ids.profile_sql(f"{name}_text", limit)
         counts = space.rows(f"SELECT {profile} FROM cells WHERE flaw = 0")[0]
         found += ids.id_warnings(source.asked[name], limit, ids.IdProfile(*counts))
+        found += _zeros(space, source, name)
+    found += _rounded_times(space, source) + _open_quotes(space, source)
     return found
+
+
+def _zeros(space: Workspace, source: Source, name: str) -> list[str]:
+    """Ids that differ by zeros before them only, such as 007 and 7."""
+    cell = f"{name}_text"
+    if not space.value(f"SELECT count(*) FROM cells WHERE regexp_full_match({cell}, '0[0-9]+')"):
+        return []
+    count, first, last = space.rows(
+        "SELECT count(*), min(first), arg_min(last, first) FROM"
+        f" (SELECT min({cell}) AS first, max({cell}) AS last FROM cells"
+        f" WHERE regexp_full_match({cell}, '[0-9]+') GROUP BY ltrim({cell}, '0')"
+        f" HAVING min({cell}) <> max({cell}))"
+    )[0]
+    if not count:
+        return []
+    return [
+        f"column {format_value(source.asked[name])} has {format_count(count)} numbers with and"
+        f" without zeros before them, such as {format_value(first)} and {format_value(last)}:"
+        " they are different ids here"
+    ]
+
+
+def _rounded_times(space: Workspace, source: Source) -> list[str]:
+    rounded, sample = space.rows(
+        f"SELECT count(*), min(time_text) FROM cells WHERE flaw = 0 AND {times.rounded_sql()}"
+    )[0]
+    if not rounded:
+        return []
+    return [
+        f"column {format_value(source.asked['time'])} has {format_count(rounded)} values such"
+        f" as {format_value(sample)}, which are rounded: times are right to"
+        " their last digit only; export them in full"
+    ]
+
+
+def _open_quotes(space: Workspace, source: Source) -> list[str]:
+    count, file, place = space.rows(
+        "SELECT count(*), arg_min(file, (file, place)), arg_min(place, (file, place)) FROM cells"
+        " WHERE open_quote"
+    )[0]
+    if not count:
+        return []
+    return [
+        f"{format_count(count)} line{'s' * (count > 1)} with a quote that is never closed, first"
+        f" {source.files.place(file, place)}: the quote is read as a character of its value"
+    ]

@@ -21,20 +21,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FIELDS = ("user", "item", "category", "time", "label")
-#: why a line has no cells, by its `flaw`; 0 is none
+#: why a line has no cells, beside the flaws of `records`
 BLANK, TOO_FEW, TOO_MANY = 3, 4, 5
-FLAWS = {
-    NO_UTF8: "line is not UTF-8",
-    WITH_NUL: "line with a NUL byte",
-    TOO_FEW: "line with missing columns",
-    TOO_MANY: "line with too many columns",
-}
 
 _HEAD_BYTES = 1 << 20
 _HEAD_LINES = 50
 _BLOCK_BYTES = 32 << 20
 _SAMPLE_LENGTH = 200
-_BLANKS = "' \t\r\n'"
+_BLANKS = "' \t\r\n\u00a0'"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +74,18 @@ class Source:
     asked: Mapping[str, str]
 
     @property
+    def flaws(self) -> dict[int, str]:
+        """Why a line has no cells, in words."""
+        named = {len(part.layout.names) for part in self.parts if isinstance(part, TextPart)}
+        columns = f"the {named.pop()} columns" if len(named) == 1 else "the columns"
+        return {
+            NO_UTF8: "line is not UTF-8",
+            WITH_NUL: "line has a NUL byte",
+            TOO_FEW: f"line has fewer than {columns} of the header",
+            TOO_MANY: f"line has more than {columns} of the header",
+        }
+
+    @property
     def notes(self) -> list[str]:
         """What the user should know of how the files are read."""
         notes: dict[str, None] = {}
@@ -89,7 +95,7 @@ class Source:
                     notes[f"{part.file.name}: {part.form.note}"] = None
                 if part.layout.before > 1:
                     above = part.layout.before - 1
-                    notes[f"{part.file.name}: {above} lines above the header are left out"] = None
+                    notes[f"{part.file.name}: line {above + 1} is the header"] = None
         return list(notes)
 
 
@@ -113,14 +119,27 @@ def open_source(path: Path, asked: Mapping[str, str], options: TextOptions) -> S
 
 def _text_part(file: Path, asked: Mapping[str, str], options: TextOptions) -> TextPart:
     head = next(read_blocks(file, _HEAD_BYTES), b"")
-    form = find_form(head, options.encoding)
+    try:
+        form = find_form(head, options.encoding)
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from None
     text = head[len(form.mark) :].decode(form.encoding, "replace")
     lines = text.split(form.line_end)
     if len(head) == _HEAD_BYTES and len(lines) > 1:
         lines.pop()  # it may be cut
     first = [line.rstrip("\r") for line in lines[:_HEAD_LINES]]
-    layout = find_layout(file, first, asked, header=options.header, delimiter=options.delimiter)
-    return TextPart(file, form, layout)
+    return TextPart(file, form, _layout(file, form, first, asked, options))
+
+
+def _layout(
+    file: Path, form: TextForm, lines: list[str], asked: Mapping[str, str], options: TextOptions
+) -> Layout:
+    try:
+        return find_layout(file, lines, asked, header=options.header, delimiter=options.delimiter)
+    except UsageError as error:
+        if form.note:
+            raise UsageError(f"{error}; the file is {form.note}") from None
+        raise
 
 
 def _parquet_part(file: Path, asked: Mapping[str, str]) -> ParquetPart:
@@ -145,11 +164,12 @@ def read_cells(space: Workspace, source: Source) -> None:
     """Make the table `cells`: file, place, flaw, line, and `user_text`, `item_text`, ...
 
     `place` is the line in a text file (the first of a record) or the row in a Parquet file. A line
-    with a flaw has no fields; `line` is its text.
+    with a flaw has no fields; `line` is its text. `open_quote` is as in `record_blocks`.
     """
     texts = ", ".join(f"{field}_text VARCHAR" for field in FIELDS)
     space.run(
-        f"CREATE TABLE cells (file INTEGER, place BIGINT, {texts}, flaw UTINYINT, line VARCHAR)"
+        f"CREATE TABLE cells (file INTEGER, place BIGINT, {texts},"
+        " flaw UTINYINT, open_quote BOOLEAN, line VARCHAR)"
     )
     total = sum(part.file.stat().st_size for part in source.parts)
     read = rows = 0
@@ -190,14 +210,14 @@ def _text_sql(layout: Layout, number: int) -> str:
         return f"regexp_extract_all(text || {delimiter}, {literal(pattern)}, 1)"
 
     split = (
-        "SELECT line AS place, text, flaw, CASE WHEN flaw <> 0 THEN NULL"
+        "SELECT line AS place, text, flaw, open_quote, CASE WHEN flaw <> 0 THEN NULL"
         f" WHEN contains(text, {quote}) THEN {fields(dialect.pattern)}"
         f" ELSE string_split(text, {delimiter}) END AS f FROM block"
     )
     escaped = f"len(f) <> {count} AND contains(text, {literal(chr(92) + dialect.quote)})"
     again = (
-        f"SELECT place, text, flaw, CASE WHEN {escaped} THEN {fields(dialect.escaping_pattern)}"
-        f" ELSE f END AS f FROM ({split})"
+        f"SELECT place, text, flaw, open_quote, CASE WHEN {escaped}"
+        f" THEN {fields(dialect.escaping_pattern)} ELSE f END AS f FROM ({split})"
     )
     # a delimiter at the end of each line makes empty fields that the header does not name
     surplus = f"trim(array_to_string(f[{count + 1}:], ''), {_BLANKS}) <> ''"
@@ -206,7 +226,7 @@ def _text_sql(layout: Layout, number: int) -> str:
         f" WHEN len(f) < {count} THEN {TOO_FEW}"
         f" WHEN len(f) > {count} AND {surplus} THEN {TOO_MANY} ELSE 0 END"
     )
-    flawed = f"SELECT place, text, f, {flaw} AS flaw FROM ({again})"
+    flawed = f"SELECT place, text, f, open_quote, {flaw} AS flaw FROM ({again})"
     cells = ", ".join(
         _value_sql(f"f[{layout.columns[field] + 1}]", dialect.quote)
         if field in layout.columns
@@ -214,7 +234,7 @@ def _text_sql(layout: Layout, number: int) -> str:
         for field in FIELDS
     )
     return (
-        f"SELECT {number}, place, {cells}, flaw::UTINYINT,"
+        f"SELECT {number}, place, {cells}, flaw::UTINYINT, open_quote,"
         f" CASE WHEN flaw <> 0 THEN left(text, {_SAMPLE_LENGTH}) END FROM ({flawed})"
     )
 
@@ -236,6 +256,6 @@ def _parquet_sql(part: ParquetPart, number: int) -> str:
     cells = ", ".join(part.sql.get(field, "NULL") for field in FIELDS)
     options = "file_row_number = true, hive_partitioning = false"
     return (
-        f"SELECT {number}, place + 1, {cells}, 0, NULL"
+        f"SELECT {number}, place + 1, {cells}, 0, false, NULL"
         f" FROM read_parquet({literal(glob.escape(str(part.file)))}, {options}) AS t({names})"
     )

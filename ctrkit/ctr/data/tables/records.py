@@ -68,6 +68,11 @@ class Dialect:
     def _is_quoted(self, field: str) -> bool:
         return len(field) > 1 and field[0] == self.quote == field[-1]
 
+    def has_open_quote(self, record: str) -> bool:
+        """True if a field begins with a quote that is never closed."""
+        fields = (field.strip() for field in self.split(record))
+        return any(f.startswith(self.quote) and not self._is_quoted(f) for f in fields)
+
     def is_whole(self, record: str, columns: int) -> bool:
         """True for a record of so many columns whose line ends all lie within quotes."""
         fields = self.split(record)
@@ -135,8 +140,9 @@ def record_blocks(blocks: Iterable[bytes], dialect: Dialect, columns: int) -> It
         columns: how many each record has.
 
     Returns:
-        Tables of `line` (int64, of the record's first line, from 1), `text` (without line end) and
-        `flaw` (uint8: WHOLE, NO_UTF8 or WITH_NUL).
+        Tables of `line` (int64, of the record's first line, from 1), `text` (without line end),
+        `flaw` (uint8: WHOLE, NO_UTF8 or WITH_NUL), and `open_quote` (bool: a value begins with a
+        quote that is never closed).
     """
     line, waiting = 1, b""
     following = iter(blocks)
@@ -161,6 +167,7 @@ def _records(
     text, flaw = _texts(block, ends)
     lines = np.arange(line, line + len(ends))
     count = len(ends)
+    open_quote = np.zeros(count, bool)
     odd = _odd_lines(text, flaw, dialect)
     if len(odd):
         strings = text.to_pylist()
@@ -172,9 +179,10 @@ def _records(
             strings[begin] = "\n".join(strings[begin : end + 1])
             kept[begin + 1 : end + 1] = False
         kept[count:] = False
+        open_quote[odd] = [dialect.has_open_quote(strings[number]) for number in odd]
         text = pa.array(strings, pa.string()).filter(pa.array(kept))
-        flaw, lines = flaw[kept], lines[kept]
-    table = pa.table({"line": lines, "text": text, "flaw": flaw})
+        flaw, lines, open_quote = flaw[kept], lines[kept], open_quote[kept]
+    table = pa.table({"line": lines, "text": text, "flaw": flaw, "open_quote": open_quote})
     chunked = pa.Table.from_batches(table.to_batches(_CHUNK_ROWS), table.schema)
     return chunked, int(ends[count - 1]) if count else 0
 

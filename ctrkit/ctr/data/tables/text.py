@@ -22,6 +22,9 @@ _UTF8 = "utf-8"
 _LATIN1 = "latin-1"
 #: of every other byte, where a file of mostly Western text is UTF-16
 _NUL_SHARE = 0.3
+_NEVER_IN_TEXT: Final = frozenset(map(chr, range(2, 32))) - set("\t\n\r\f\x1a\x1b")
+_BINARY_SHARE = 0.02
+_LOOKED_AT = 1 << 16  # characters
 _LONGEST_LINE_BYTES = 64 << 20
 
 
@@ -54,19 +57,24 @@ def find_form(head: bytes, named: str | None = None) -> TextForm:
         named: the encoding that the user says.
 
     Raises:
-        UsageError: Python does not know the encoding.
+        UsageError: Python does not know the encoding, or the bytes are no text.
     """
     mark, encoding = next(
         ((mark, name) for mark, name in _MARKS if head.startswith(mark)), (b"", "")
     )
     note = ""
     if named is not None:
-        encoding, mark = _known(named), mark if encoding else b""
+        said = _known(named)
+        # a mark says more than `utf-16`, which may have either order of bytes
+        encoding = encoding if encoding.startswith(said.removesuffix("-sig")) else said
     elif not encoding:
         encoding = _guess(head)
         if encoding == _LATIN1:
             note = f"not UTF-8 ({_odd_bytes(head)}), so read as Latin-1; --encoding names another"
     text = head[len(mark) :].decode(encoding, "ignore")
+    begin = text[:_LOOKED_AT]
+    if sum(char in _NEVER_IN_TEXT for char in begin) > _BINARY_SHARE * len(begin):
+        raise UsageError("is not text: it is full of control characters")
     line_end = "\r" if "\r" in text and "\n" not in text else "\n"
     return TextForm(encoding, mark, line_end, note)
 

@@ -25,13 +25,16 @@ LATEST_TIME_S = 2**31 - 1  # times are kept as int32
 _LEAST_FITTING_SHARE = 0.5
 #: forms that fit almost as many cells as the best are as good
 _AS_GOOD_SHARE = 0.99
+#: more cells that fit another form only make a mixture, where a cell that fits both may be misread
+_MOST_OF_OTHERS_SHARE = 0.01
 _LEAST_DISTINCT = 3
 #: a time is far from the rest beyond so many times the span of the middle 90 %, and a year at least
 _FAR_SPANS = 10
 _FAR_LEAST_S = 365 * DAY_S
 _EXCEL_EPOCH_DAYS = 25_569  # of 1970-01-01, counted from 1899-12-30
 
-_CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", "T%H:%M:%S")
+_CLOCKS: tuple[str, ...] = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %H:%M:%S,%f")
+_CLOCKS += (" %I:%M %p", " %I:%M:%S %p", "T%H:%M:%S", ", %H:%M", ", %H:%M:%S", ", %I:%M:%S %p")
 _NUMBER = r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?"
 _IS_NUMBER = f"regexp_full_match(time_text, '{_NUMBER}')"
 
@@ -111,12 +114,18 @@ TEXTS = (
         "a log's or a mail's date",
         (
             "%d/%b/%Y:%H:%M:%S %z",
+            "[%d/%b/%Y:%H:%M:%S %z]",
             "%a %b %d %H:%M:%S %z %Y",
             "%a %b %d %H:%M:%S %Y",
             "%a, %d %b %Y %H:%M:%S %z",
             "%a, %d %b %Y %H:%M:%S %Z",
             "%Y%m%dT%H%M%S",
             "%Y%m%dT%H%M%SZ",
+            "%Y%m%d-%H%M%S",
+            "%Y%m%d_%H%M%S",
+            "%a, %d %b %Y",
+            "%A, %d %B %Y",
+            "%A, %B %d, %Y",
         ),
         ("",),
     ),
@@ -182,7 +191,10 @@ def said_rule(*, format: str | None = None, unit: str | None = None) -> TimeRule
             f"--time-format {format}: unknown; for example '%d/%m/%Y %H:%M', or one of"
             f" {', '.join(form.name for form in CALENDARS)}"
         )
-    return _said(f"epoch(try_strptime(time_text, {literal(format)}))", f"--time-format {format}")
+    # a date alone finds the times of day after it, too
+    clocks = _CLOCKS if not re.search("%[HIcXT]", format) else ("",)
+    formats = ", ".join(literal(format + clock) for clock in clocks)
+    return _said(f"epoch(try_strptime(time_text, [{formats}]))", f"--time-format {format}")
 
 
 def _said(sql: str, words: str) -> TimeRule:
@@ -194,6 +206,16 @@ def missing_sql() -> str:
     begins = ("1970-01-01", "0000-00-00", "0001-01-01", "1899-12-3", "1900-01-0", "9999-12-31")
     starts = " OR ".join(f"starts_with(time_text, '{text}')" for text in begins)
     return f"(coalesce(try_cast(time_text AS DOUBLE) IN (0, -1), false) OR {starts})"
+
+
+def rounded_sql() -> str:
+    """SQL: a cell `time_text` whose last digits were left out, such as 1.494e+09."""
+    digits = r"length(regexp_extract(time_text, '\.([0-9]*)[eE]', 1))"
+    power = r"try_cast(regexp_extract(time_text, '[eE]\+?([0-9]+)$', 1) AS INTEGER)"
+    return (
+        rf"contains(lower(time_text), 'e') AND {_IS_NUMBER}"
+        f" AND coalesce({digits} < {power}, false) AND {digits} < 9"
+    )
 
 
 def latest_plausible_s(now_s: float) -> float:
@@ -212,6 +234,7 @@ def choose_rule(
     fitting: Mapping[str, int],
     *,
     cells: int,
+    fitting_any: int,
     distinct: int,
     sample: str,
     now_s: float,
@@ -223,12 +246,14 @@ def choose_rule(
         column: its name.
         fitting: cells per name of a form; a form without any may be left out.
         cells: those that are not missing.
+        fitting_any: those that fit one form or more.
         distinct: different texts among them.
         sample: the commonest or any other of them.
         now_s: Unix time.
 
     Raises:
-        UsageError: no form fits, or two do that mean different times; with a sample.
+        UsageError: no form fits, or two do that mean different times, or the column mixes forms
+            that can be taken for one another; with a sample.
     """
     mixed = {form.name: fitting.get(form.name, 0) for form in MIXABLE}
     others = {
@@ -244,19 +269,35 @@ def choose_rule(
         by_chance = mixed[ISO.name] == 0 and good and distinct >= _LEAST_DISTINCT
         if not by_chance:
             return _mixed_rule(mixed, latest_s)
+    if fitting_any - best > _MOST_OF_OTHERS_SHARE * cells:
+        raise UsageError(_mixture(where, column, others, cells))
     if best == cells:  # what fits all is right where another form does not
         good = [form for form in good if others[form] == best] or good
     if len(good) > 1:
         raise UsageError(
             f"{where}: column {format_value(column)}: {format_value(sample)} may be"
             f" {' or '.join(form.name for form in good)}, and no value decides it; say"
-            f" {' or '.join(f'--time-format {_option(form)}' for form in good)}"
+            f" {' or '.join(f'--time-format {_option(form, sample)}' for form in good)}"
         )
     return _plausible(good[0].sql, good[0].name, latest_s)
 
 
-def _option(form: Form) -> str:
-    return form.name if form in CALENDARS else f"'{form.format}'"
+def _mixture(where: str, column: str, fitting: Mapping[Form, int], cells: int) -> str:
+    most = sorted(fitting.items(), key=lambda pair: -pair[1])[:2]
+    forms = " and ".join(f"{format_count(count)} as {form.name}" for form, count in most)
+    return (
+        f"{where}: column {format_value(column)} mixes forms: of {format_count(cells)} cells"
+        f" {forms} can be read; write them in one form first, or say with --time-format which"
+        " ones to use"
+    )
+
+
+def _option(form: Form, sample: str) -> str:
+    """What `--time-format` takes for a form, with the delimiter of a sample."""
+    if form in CALENDARS:
+        return form.name
+    delimiter = re.search(r"[^0-9]", sample)
+    return f"'{form.format.replace('/', delimiter[0] if delimiter else '/')}'"
 
 
 def _mixed_rule(mixed: Mapping[str, int], latest_s: float) -> TimeRule:
@@ -290,8 +331,8 @@ def _refusal(where: str, column: str, sample: str, now_s: float) -> str:
     latest = as_date(latest_plausible_s(now_s))
     return (
         f"{where}: column {format_value(column)} holds {format_value(sample)}{as_unix}, which is no"
-        f" time between 1990 and {latest} in any form we know: {ACCEPTED}; say the form with"
-        " --time-format '%d/%m/%Y %H:%M', or --time-unit s for numbers of another epoch"
+        f" time between 1990 and {latest} in any form we know: {ACCEPTED}; say the form outright"
+        " with --time-format, or with --time-unit what numbers count"
     )
 
 

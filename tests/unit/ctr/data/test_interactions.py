@@ -154,13 +154,16 @@ def test_unusable_rows_are_counted_by_reason(tmp_path: Path) -> None:
         "log.csv: y is empty": 1,
         "log.csv: y is missing": 1,
         "log.csv: y is not 0 or 1": 1,
-        "log.csv: line with missing columns": 1,
-        "log.csv: line with too many columns": 1,
+        "log.csv: line has fewer than the 4 columns of the header": 1,
+        "log.csv: line has more than the 4 columns of the header": 1,
     }
     assert meta.reading is not None
     assert meta.reading.rows == 3 + sum(meta.bad_rows.values())
     assert meta.reading.first_bad["log.csv: t is no time"] == "line 9: 'soon'"
-    assert meta.reading.first_bad["log.csv: line with too many columns"] == "line 17: 'b,1,5,1,1'"
+    assert (
+        meta.reading.first_bad["log.csv: line has more than the 4 columns of the header"]
+        == "line 17: 'b,1,5,1,1'"
+    )
 
 
 def test_time_split_takes_the_latest_15_percent(tmp_path: Path) -> None:
