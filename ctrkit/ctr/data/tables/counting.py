@@ -91,10 +91,11 @@ def count_rows(space: Workspace, source: Source, meaning: Meaning) -> Account:
         f"{ids.id_sql(f'{field}_text')} AS raw_{field}" for field in ("user", "item", "category")
     )
     space.run(
-        "CREATE TABLE judged AS"
-        f" SELECT *, (CASE WHEN flaw = {BLANK} THEN -1 {cases} END)::TINYINT AS bad FROM ("
+        "CREATE TABLE judged AS SELECT raw_user, raw_item, raw_category, time_s, label, bad,"
+        f" file, place, CASE bad {samples} END AS sample FROM ("
+        f"SELECT *, (CASE WHEN flaw = {BLANK} THEN -1 {cases} END)::TINYINT AS bad FROM ("
         f"SELECT *, {ids_of}, floor({meaning.time.sql}) AS time_s, {meaning.label.sql} AS label"
-        f" FROM (SELECT *, {ids.id_sql('label_text')} AS label_value FROM cells))"
+        f" FROM (SELECT *, {ids.id_sql('label_text')} AS label_value FROM cells)))"
     )
     space.run("DROP TABLE cells")
     space.run(
@@ -102,21 +103,20 @@ def count_rows(space: Workspace, source: Source, meaning: Meaning) -> Account:
         " label FROM judged WHERE bad IS NULL"
     )
     counted = space.rows(
-        f"SELECT bad, count(*), min((file, place)), arg_min(CASE bad {samples} END, (file, place))"
-        " FROM judged GROUP BY bad ORDER BY bad"
+        "SELECT bad, count(*), min((file, place)), arg_min(sample, (file, place))"
+        " FROM judged WHERE bad IS NOT NULL GROUP BY bad ORDER BY bad"
     )
-    return _account(source, reasons, counted)
+    used = space.value("SELECT count(*) FROM judged WHERE bad IS NULL")
+    return _account(source, reasons, used, counted)
 
 
 def _account(
-    source: Source, reasons: Sequence[Reason], counted: Sequence[tuple[Any, ...]]
+    source: Source, reasons: Sequence[Reason], used: int, counted: Sequence[tuple[Any, ...]]
 ) -> Account:
-    used = blank = 0
+    blank = 0
     dropped = []
     for bad, rows, first, sample in counted:
-        if bad is None:
-            used = rows
-        elif bad < 0:
+        if bad < 0:
             blank = rows
         else:
             file, place = first

@@ -16,28 +16,30 @@ _ROUNDED = r"[+-]?[0-9]\.[0-9]{4,}[eE]\+[0-9]+"
 
 
 class IdProfile(NamedTuple):
-    """Counts of a column of ids, whole.
+    """Counts of a column of ids.
 
     Attributes:
-        whole: cells such as 57.
         pointed: cells such as 57.0.
+        others: cells of another kind, such as 57.
         beyond: floating-point cells so large that whole numbers are not all apart.
         largest: of the floating-point cells.
         rounded: a cell such as 1.23457E+12, None where there is none.
+        padded: cells with zeros before a number, such as 007.
     """
 
-    whole: int
     pointed: int
+    others: int
     beyond: int
     largest: float | None
     rounded: str | None
+    padded: int
 
 
 def missing_sql(cell: str) -> str:
     """SQL: a cell that is there, but stands for nothing."""
     texts = ", ".join(f"'{text}'" for text in _MISSING)
     lower = ", ".join(f"'{text}'" for text in _MISSING_LOWER)
-    return f"({cell} IN ({texts}) OR lower({cell}) IN ({lower}))"
+    return f"(strlen({cell}) <= 4 AND ({cell} IN ({texts}) OR lower({cell}) IN ({lower})))"
 
 
 def id_sql(cell: str) -> str:
@@ -55,14 +57,17 @@ def id_sql(cell: str) -> str:
 
 def profile_sql(cell: str, exact_limit: int) -> str:
     """SELECT list of the fields of an `IdProfile` of a text column."""
-    number = f"abs(try_cast({cell} AS DOUBLE))"
-    inexact = f"(contains({cell}, '.') OR contains(lower({cell}), 'e+')) AND isfinite({number})"
+    # cheap tests first: few tables have such cells
+    inexact = f"contains({cell}, '.') OR contains({cell}, '+')"
+    number = f"CASE WHEN {inexact} THEN abs(try_cast({cell} AS DOUBLE)) END"
+    finite = f"CASE WHEN isfinite({number}) THEN {number} END"
+    pointed = f"contains({cell}, '.') AND regexp_full_match({cell}, '{_POINT}')"
+    rounded = f"contains({cell}, '+') AND regexp_full_match({cell}, '{_ROUNDED}')"
+    padded = f"starts_with({cell}, '0') AND regexp_full_match({cell}, '0[0-9]+')"
     return (
-        f"count(*) FILTER (regexp_full_match({cell}, '[+-]?[0-9]+')),"
-        f" count(*) FILTER (regexp_full_match({cell}, '{_POINT}')),"
-        f" count(*) FILTER ({inexact} AND {number} > {exact_limit}),"
-        f" max({number}) FILTER ({inexact}),"
-        f" min({cell}) FILTER (regexp_full_match({cell}, '{_ROUNDED}'))"
+        f"count(*) FILTER ({pointed}), count(*) FILTER (NOT ({pointed})),"
+        f" count(*) FILTER ({finite} > {exact_limit}), max({finite}),"
+        f" min(CASE WHEN {rounded} THEN {cell} END), count(*) FILTER ({padded})"
     )
 
 
@@ -87,9 +92,9 @@ def id_warnings(name: str, exact_limit: int, profile: IdProfile) -> list[str]:
             f"{column} has values such as {format_value(profile.rounded)}, which are rounded:"
             " different ids may have become one; export them in full"
         )
-    if profile.whole and profile.pointed:
+    if profile.pointed and profile.others:
         found.append(
-            f"{column} is written in two ways, {format_count(profile.whole)} times like 57 and"
+            f"{column} is written in two ways, {format_count(profile.others)} times like 57 and"
             f" {format_count(profile.pointed)} times like 57.0; both are read as 57"
         )
     return found

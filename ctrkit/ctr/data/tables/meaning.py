@@ -99,7 +99,12 @@ def _time_rule(space: Workspace, source: Source, now_s: float) -> TimeRule:
         return times.said_rule(unit="s") or times.TimeRule("NULL", "", 0, 0, "", False)
     latest_s = times.latest_plausible_s(now_s)
     every = max(1, cells // _SAMPLE_ROWS)
-    sampled = _fitting(space, times.FORMS, latest_s, f"{there} AND hash(file, place) % {every} = 0")
+    sampled = _fitting(
+        space,
+        times.FORMS,
+        latest_s,
+        f"(FROM cells WHERE hash(file, place) % {every} = 0) {there[6:]}",
+    )
     likely = [form for form in times.FORMS if form in times.MIXABLE or sampled[form.name]]
     fitting = _fitting(space, likely, latest_s, there)
     distinct = f"SELECT count(*) FROM (SELECT DISTINCT time_text FROM {there} LIMIT 3)"
@@ -178,10 +183,11 @@ def _warnings(space: Workspace, source: Source) -> list[str]:
             if isinstance(part, ParquetPart) and name in part.kinds
         ]
         limit = min((limit for limit in limits if limit), default=ids.EXACT_LIMIT)
-        profile = ids.profile_sql(f"{name}_text", limit)
-        counts = space.rows(f"SELECT {profile} FROM cells WHERE flaw = 0")[0]
-        found += ids.id_warnings(source.asked[name], limit, ids.IdProfile(*counts))
-        found += _zeros(space, source, name)
+        columns = ids.profile_sql(f"{name}_text", limit)
+        counts = space.rows(f"SELECT {columns} FROM cells WHERE flaw = 0")[0]
+        profile = ids.IdProfile(*counts)
+        found += ids.id_warnings(source.asked[name], limit, profile)
+        found += _zeros(space, source, name) if profile.padded else []
     found += _rounded_times(space, source) + _open_quotes(space, source)
     return found
 
@@ -189,8 +195,6 @@ def _warnings(space: Workspace, source: Source) -> list[str]:
 def _zeros(space: Workspace, source: Source, name: str) -> list[str]:
     """Ids that differ by zeros before them only, such as 007 and 7."""
     cell = f"{name}_text"
-    if not space.value(f"SELECT count(*) FROM cells WHERE regexp_full_match({cell}, '0[0-9]+')"):
-        return []
     count, first, last = space.rows(
         "SELECT count(*), min(first), arg_min(last, first) FROM"
         f" (SELECT min({cell}) AS first, max({cell}) AS last FROM cells"

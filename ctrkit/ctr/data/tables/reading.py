@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ _HEAD_BYTES = 1 << 20
 _HEAD_LINES = 50
 _BLOCK_BYTES = 32 << 20
 _SAMPLE_LENGTH = 200
-_BLANKS = "' \t\r\n\u00a0'"
+_ODD_BLANKS = "\t\r\n\u00a0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +172,7 @@ def read_cells(space: Workspace, source: Source) -> None:
         f"CREATE TABLE cells (file INTEGER, place BIGINT, {texts},"
         " flaw UTINYINT, open_quote BOOLEAN, line VARCHAR)"
     )
+    space.run("SET force_compression = 'uncompressed'")  # what is soon dropped is not worth it
     total = sum(part.file.stat().st_size for part in source.parts)
     read = rows = 0
     for number, part in enumerate(source.parts):
@@ -180,7 +182,7 @@ def read_cells(space: Workspace, source: Source) -> None:
             rows = int(space.value("SELECT count(*) FROM cells"))
             space.advance(rows, round(rows * total / max(1, read)))
             continue
-        for records in _records(part):
+        for records in _ahead(_records(part)):
             space.insert(f"INSERT INTO cells {_text_sql(part.layout, number)}", records)
             read += records.nbytes
             rows += records.num_rows
@@ -201,6 +203,15 @@ def _records(part: TextPart) -> Iterator[pa.Table]:
         yield records
 
 
+def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same tables, each made while the one before it is taken in."""
+    with ThreadPoolExecutor(1, "lines") as pool:
+        following = pool.submit(next, tables, None)
+        while (table := following.result()) is not None:
+            following = pool.submit(next, tables, None)
+            yield table
+
+
 def _text_sql(layout: Layout, number: int) -> str:
     """SELECT of the cells of records, the table `block`."""
     dialect, count = layout.dialect, len(layout.names)
@@ -209,24 +220,28 @@ def _text_sql(layout: Layout, number: int) -> str:
     def fields(pattern: str) -> str:
         return f"regexp_extract_all(text || {delimiter}, {literal(pattern)}, 1)"
 
+    # most lines have nothing but delimiters and blanks to look at
+    marks = dialect.quote + _ODD_BLANKS.replace(dialect.delimiter, "")
+    special = " OR ".join(f"contains(text, {literal(mark)})" for mark in marks)
     split = (
-        "SELECT line AS place, text, flaw, open_quote, CASE WHEN flaw <> 0 THEN NULL"
-        f" WHEN contains(text, {quote}) THEN {fields(dialect.pattern)}"
-        f" ELSE string_split(text, {delimiter}) END AS f FROM block"
+        f"SELECT *, CASE WHEN flaw <> 0 THEN NULL WHEN contains(text, {quote})"
+        f" THEN {fields(dialect.pattern)} ELSE string_split(text, {delimiter}) END AS f,"
+        f" ({special}) AS special FROM block"
     )
-    escaped = f"len(f) <> {count} AND contains(text, {literal(chr(92) + dialect.quote)})"
+    escaped = (
+        f"special AND len(f) <> {count} AND contains(text, {literal(chr(92) + dialect.quote)})"
+    )
     again = (
-        f"SELECT place, text, flaw, open_quote, CASE WHEN {escaped}"
-        f" THEN {fields(dialect.escaping_pattern)} ELSE f END AS f FROM ({split})"
+        f"SELECT * REPLACE (CASE WHEN {escaped} THEN {fields(dialect.escaping_pattern)} ELSE f END"
+        f" AS f) FROM ({split})"
     )
     # a delimiter at the end of each line makes empty fields that the header does not name
-    surplus = f"trim(array_to_string(f[{count + 1}:], ''), {_BLANKS}) <> ''"
+    surplus = f"{_trim(f'array_to_string(f[{count + 1}:], {chr(39) * 2})')} <> ''"
     flaw = (
-        f"CASE WHEN flaw <> 0 THEN flaw WHEN trim(text, {_BLANKS}) = '' THEN {BLANK}"
-        f" WHEN len(f) < {count} THEN {TOO_FEW}"
-        f" WHEN len(f) > {count} AND {surplus} THEN {TOO_MANY} ELSE 0 END"
+        f"CASE WHEN flaw <> 0 THEN flaw WHEN len(f) = {count} THEN 0"
+        f" WHEN {_trim('text')} = '' THEN {BLANK} WHEN len(f) < {count} THEN {TOO_FEW}"
+        f" WHEN {surplus} THEN {TOO_MANY} ELSE 0 END::UTINYINT"
     )
-    flawed = f"SELECT place, text, f, open_quote, {flaw} AS flaw FROM ({again})"
     cells = ", ".join(
         _value_sql(f"f[{layout.columns[field] + 1}]", dialect.quote)
         if field in layout.columns
@@ -234,19 +249,26 @@ def _text_sql(layout: Layout, number: int) -> str:
         for field in FIELDS
     )
     return (
-        f"SELECT {number}, place, {cells}, flaw::UTINYINT, open_quote,"
-        f" CASE WHEN flaw <> 0 THEN left(text, {_SAMPLE_LENGTH}) END FROM ({flawed})"
+        f"SELECT {number}, line, {cells}, flaw, open_quote,"
+        f" CASE WHEN flaw <> 0 THEN left(text, {_SAMPLE_LENGTH}) END"
+        f" FROM (SELECT * REPLACE ({flaw} AS flaw) FROM ({again}))"
     )
+
+
+def _trim(text: str) -> str:
+    """SQL of a text without blanks of any kind around it."""
+    return f"trim({text}, {literal(' ' + _ODD_BLANKS)})"
 
 
 def _value_sql(field: str, quote: str) -> str:
     """SQL of a field's text, without quotes and blanks around it, where its line has no flaw."""
-    text = f"trim({field}, {_BLANKS})"
+    text = _trim(field)
     mark, twice, escaped = literal(quote), literal(quote * 2), literal("\\" + quote)
     quoted = f"starts_with({text}, {mark}) AND ends_with({text}, {mark}) AND length({text}) > 1"
     inner = f"replace(replace({text}[2:-2], {twice}, {mark}), {escaped}, {mark})"
     return (
-        f"CASE WHEN flaw <> 0 THEN NULL WHEN {quoted} THEN trim({inner}, {_BLANKS}) ELSE {text} END"
+        f"CASE WHEN flaw <> 0 THEN NULL WHEN NOT special THEN trim({field})"
+        f" WHEN {quoted} THEN {_trim(inner)} ELSE {text} END"
     )
 
 

@@ -35,6 +35,16 @@ _EXCEL_EPOCH_DAYS = 25_569  # of 1970-01-01, counted from 1899-12-30
 
 _CLOCKS: tuple[str, ...] = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %H:%M:%S,%f")
 _CLOCKS += (" %I:%M %p", " %I:%M:%S %p", "T%H:%M:%S", ", %H:%M", ", %H:%M:%S", ", %I:%M:%S %p")
+_ZEROS: tuple[str, ...] = ("0", "-1", "0.0", "-1.0", "0.000000", "00000000", "0000000000")
+_NO_DAYS: tuple[str, ...] = (
+    "1970-01-01",
+    "0000-00-00",
+    "0001-01-01",
+    "1900-01-00",
+    "1900-01-01",
+    "9999-12-31",
+)
+_NO_DAYS += ("1899-12-30", "1899-12-31", "1970/01/01", "01/01/1970", "01.01.1970")
 _NUMBER = r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?"
 _IS_NUMBER = f"regexp_full_match(time_text, '{_NUMBER}')"
 
@@ -203,9 +213,9 @@ def _said(sql: str, words: str) -> TimeRule:
 
 def missing_sql() -> str:
     """SQL: a cell `time_text` that stands for no time, such as 0 or 1970-01-01."""
-    begins = ("1970-01-01", "0000-00-00", "0001-01-01", "1899-12-3", "1900-01-0", "9999-12-31")
-    starts = " OR ".join(f"starts_with(time_text, '{text}')" for text in begins)
-    return f"(coalesce(try_cast(time_text AS DOUBLE) IN (0, -1), false) OR {starts})"
+    zeros = ", ".join(literal(text) for text in _ZEROS)
+    days = ", ".join(literal(text) for text in _NO_DAYS)
+    return f"(time_text IN ({zeros}) OR left(time_text, 10) IN ({days}))"
 
 
 def rounded_sql() -> str:
@@ -213,8 +223,8 @@ def rounded_sql() -> str:
     digits = r"length(regexp_extract(time_text, '\.([0-9]*)[eE]', 1))"
     power = r"try_cast(regexp_extract(time_text, '[eE]\+?([0-9]+)$', 1) AS INTEGER)"
     return (
-        rf"contains(lower(time_text), 'e') AND {_IS_NUMBER}"
-        f" AND coalesce({digits} < {power}, false) AND {digits} < 9"
+        f"CASE WHEN contains(time_text, 'e') OR contains(time_text, 'E') THEN {_IS_NUMBER}"
+        f" AND coalesce({digits} < {power}, false) AND {digits} < 9 ELSE false END"
     )
 
 
