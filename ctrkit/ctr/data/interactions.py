@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ctrkit.core.errors import UsageError
-from ctrkit.core.units import format_time
+from ctrkit.core.units import format_time, format_value
 from ctrkit.ctr.data.ingest import (
     check_split,
     hash_sql,
@@ -197,9 +197,18 @@ def _judge(space: Workspace, source: Source, options: TableOptions) -> tuple[dic
         "blank_lines": account.blank_lines,
         "first_bad": {reason: each.first for reason, each in reasons.items()},
         "notes": [*source.notes, *meaning.notes(source.asked)],
-        "warnings": list(meaning.warnings),
+        "warnings": [*meaning.warnings, *_one_sided(space, options.columns.label)],
     }
     return reading, meaning.label.words
+
+
+def _one_sided(space: Workspace, column: str) -> list[str]:
+    """A warning where all rows have the same label."""
+    least, most = space.rows("SELECT min(label), max(label) FROM usable")[0]
+    if least != most:
+        return []
+    which = "every row is positive" if least else "no row is positive"
+    return [f"{which}: a model learns nothing from column {format_value(column)}"]
 
 
 def _raw(column: str) -> str:

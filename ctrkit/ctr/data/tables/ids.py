@@ -20,7 +20,6 @@ class IdProfile(NamedTuple):
 
     Attributes:
         pointed: cells such as 57.0.
-        others: cells of another kind, such as 57.
         beyond: floating-point cells so large that whole numbers are not all apart.
         largest: of the floating-point cells.
         rounded: a cell such as 1.23457E+12, None where there is none.
@@ -28,7 +27,6 @@ class IdProfile(NamedTuple):
     """
 
     pointed: int
-    others: int
     beyond: int
     largest: float | None
     rounded: str | None
@@ -65,8 +63,7 @@ def profile_sql(cell: str, exact_limit: int) -> str:
     rounded = f"contains({cell}, '+') AND regexp_full_match({cell}, '{_ROUNDED}')"
     padded = f"starts_with({cell}, '0') AND regexp_full_match({cell}, '0[0-9]+')"
     return (
-        f"count(*) FILTER ({pointed}), count(*) FILTER (NOT ({pointed})),"
-        f" count(*) FILTER ({finite} > {exact_limit}), max({finite}),"
+        f"count(*) FILTER ({pointed}), count(*) FILTER ({finite} > {exact_limit}), max({finite}),"
         f" min(CASE WHEN {rounded} THEN {cell} END), count(*) FILTER ({padded})"
     )
 
@@ -91,10 +88,5 @@ def id_warnings(name: str, exact_limit: int, profile: IdProfile) -> list[str]:
         found.append(
             f"{column} has values such as {format_value(profile.rounded)}, which are rounded:"
             " different ids may have become one; export them in full"
-        )
-    if profile.pointed and profile.others:
-        found.append(
-            f"{column} is written in two ways, {format_count(profile.others)} times like 57 and"
-            f" {format_count(profile.pointed)} times like 57.0; both are read as 57"
         )
     return found

@@ -187,9 +187,24 @@ def _warnings(space: Workspace, source: Source) -> list[str]:
         counts = space.rows(f"SELECT {columns} FROM cells WHERE flaw = 0")[0]
         profile = ids.IdProfile(*counts)
         found += ids.id_warnings(source.asked[name], limit, profile)
+        found += _points(space, source, name, profile.pointed) if profile.pointed else []
         found += _zeros(space, source, name) if profile.padded else []
     found += _rounded_times(space, source) + _open_quotes(space, source)
     return found
+
+
+def _points(space: Workspace, source: Source, name: str, pointed: int) -> list[str]:
+    """Ids that are numbers with a point, such as 57.0, where others have none."""
+    whole = space.value(
+        f"SELECT count(*) FROM cells WHERE regexp_full_match({name}_text, '[+-]?[0-9]+')"
+    )
+    if not whole:
+        return []
+    return [
+        f"column {format_value(source.asked[name])} is written in two ways,"
+        f" {format_count(whole)} times like 57 and {format_count(pointed)} times like 57.0;"
+        " both are read as 57"
+    ]
 
 
 def _zeros(space: Workspace, source: Source, name: str) -> list[str]:

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from logs import log_rows, log_text, prepared
+
+from ctrkit.core.errors import UsageError
+
+ROWS = log_rows()
+USERS = len({row[0] for row in ROWS})
+POSITIVES = sum(row[3] for row in ROWS)
+OF_USER_7 = sum(row[0] == 7 for row in ROWS)
+
+
+def _csv(tmp_path: Path, **written: object) -> Path:
+    (tmp_path / "log.csv").write_text(log_text(ROWS, **written))  # type: ignore[arg-type]
+    return tmp_path / "log.csv"
+
+
+def _parquet(tmp_path: Path, user: pa.Array) -> Path:
+    columns = [list(column) for column in zip(*ROWS, strict=True)]
+    table = {"user": user, "item": columns[1], "ts": columns[2], "label": columns[3]}
+    pq.write_table(pa.table(table), tmp_path / "log.parquet")
+    return tmp_path / "log.parquet"
+
+
+@pytest.mark.parametrize(
+    "text", ["NaN", "nan", "NULL", "null", "None", r"\N", "NA", "<NA>", "N/A", '"NULL"', "NaT"]
+)
+def test_texts_that_stand_for_no_id(tmp_path: Path, text: str) -> None:
+    path = _csv(tmp_path, user=lambda user: text if user == 7 else str(user))
+    result = prepared(path, tmp_path / "store", accept_loss=True)
+    assert result.meta.bad_rows == {"log.csv: user is missing": OF_USER_7}
+    shown = text.strip('"').replace("\\", "\\")
+    assert result.reading.first_bad["log.csv: user is missing"].endswith(f"'{shown}'")
+    assert result.users == USERS - 1
+
+
+@pytest.mark.parametrize("text", ["", '""', "  ", "\u00a0"])
+def test_empty_ids(tmp_path: Path, text: str) -> None:
+    path = _csv(tmp_path, user=lambda user: text if user == 7 else str(user))
+    result = prepared(path, tmp_path / "store", accept_loss=True)
+    assert result.meta.bad_rows == {"log.csv: user is empty": OF_USER_7}
+
+
+def test_a_number_in_two_spellings_is_one_id(tmp_path: Path) -> None:
+    spelled = iter(range(len(ROWS)))
+    path = _csv(tmp_path, user=lambda user: f"{user}.0" if next(spelled) % 2 else str(user))
+    result = prepared(path, tmp_path / "store")
+    assert result.users == USERS
+    assert (
+        "written in two ways, 60 times like 57 and 60 times like 57.0"
+        in (result.reading.warnings[0])
+    )
+
+
+def test_the_powers_that_r_writes_are_the_numbers_but_not_hexadecimal_ids(tmp_path: Path) -> None:
+    names = {7: "1e+05", 8: "100000", 9: "1e5"}
+    path = _csv(tmp_path, user=lambda user: names.get(user, str(user)))
+    assert prepared(path, tmp_path / "store").users == USERS - 1
+
+
+def test_ids_that_differ_by_zeros_before_them_are_warned_of(tmp_path: Path) -> None:
+    spelled = iter(range(len(ROWS)))
+    path = _csv(tmp_path, user=lambda user: f"00{user}" if next(spelled) % 2 else str(user))
+    warnings = prepared(path, tmp_path / "store").reading.warnings
+    assert "numbers with and without zeros before them, such as '" in warnings[0]
+    alone = _csv(tmp_path, user=lambda user: f"{user:08}")
+    assert prepared(alone, tmp_path / "alone").reading.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("user", "message"),
+    [
+        (lambda user: f"{1234567890123 + user:.5E}", "such as '1.23457E+12', which are rounded"),
+        (lambda user: repr(float(2**60 + user)), "120 floating-point values above 9,007,199,254"),
+    ],
+)
+def test_ids_that_lost_digits_are_warned_of(tmp_path: Path, user: object, message: str) -> None:
+    warnings = prepared(_csv(tmp_path, user=user), tmp_path / "store").reading.warnings
+    assert message in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "base", "limit"),
+    [
+        (pa.float64(), 2**60, "9,007,199,254,740,992"),
+        (pa.float32(), 2**25, "16,777,216"),
+        (pa.float64(), 2**30, None),
+        (pa.float32(), 0, None),
+    ],
+)
+def test_floating_point_columns(
+    tmp_path: Path, kind: pa.DataType, base: int, limit: str | None
+) -> None:
+    users = [float(base + row[0]) if row[0] != 7 else float("nan") for row in ROWS]
+    path = _parquet(tmp_path, pa.array(users, kind))
+    result = prepared(path, tmp_path / "store", accept_loss=True)
+    assert result.meta.bad_rows == {"log.parquet: user is missing": OF_USER_7}
+    assert [str(limit) in warning for warning in result.reading.warnings] == [True] * bool(limit)
+    if limit is None:
+        assert result.users == USERS - 1
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        pa.array([2**63 + row[0] for row in ROWS], pa.uint64()),
+        pa.array([str(row[0]) for row in ROWS]).dictionary_encode(),
+        pa.array([row[0] for row in ROWS]).cast(pa.decimal128(24, 2)),
+        pa.array([str(row[0]) for row in ROWS], pa.large_string()),
+    ],
+)
+def test_types_that_hold_ids_whole(tmp_path: Path, user: pa.Array) -> None:
+    result = prepared(_parquet(tmp_path, user), tmp_path / "store")
+    assert result.users == USERS
+    assert result.reading.warnings == []
+
+
+WORDS = [("0", "1"), ("0.0", "1.0"), ("no", "yes"), ("No", "YES"), ("off", "on"), ("F", "T"),
+         ("False", "true"), ("n", "Y")]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_words_for_labels(tmp_path: Path, words: tuple[str, str]) -> None:
+    path = _csv(tmp_path, label=lambda label: words[label])
+    assert prepared(path, tmp_path / "store").positives == POSITIVES
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("view", "click"), ("click",)),
+        (("-1", "1"), ("1",)),
+        (("1.0", "2.0"), ("2",)),
+        (("pv", "buy"), ("buy",)),
+        (("it's", 'a "b"'), ('a "b"',)),
+    ],
+)
+def test_labels_that_are_said(
+    tmp_path: Path, words: tuple[str, str], said: tuple[str, ...]
+) -> None:
+    path = _csv(tmp_path, label=lambda label: words[label])
+    result = prepared(path, tmp_path / "store", positive=said)
+    assert result.positives == POSITIVES
+    assert result.reading.notes[-1] == f"a row is positive where label is {said[0]}"
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "message"),
+    [
+        (("view", "click"), {}, r"holds 'view' \(\d+ rows\), 'click' \(\d+ rows\), but a label is 0"
+         " or 1, true or false, yes or no, on or off; say which are positive: --positive click"),
+        (("-1", "1"), {}, "holds '-1' .*--label-threshold .*--positive"),
+        (("1", "2"), {}, "holds '2' .*'1' .*--label-threshold"),
+        (("view", "click"), {"positive": ("buy",)}, "has no value 'buy', .*it holds 'view'"),
+        (("\x1b[31mv", "\x1b[0mc"), {}, r"holds '\\x1b\[31mv'"),
+        (("0", "1"), {"positive": ("1",), "label_threshold": 1.0}, "exclude each other"),
+        (("no", "yes"), {"label_threshold": 1.0}, "no usable row: 120 x label is not a number,"
+         " first in line 2: '(no|yes)'"),
+    ],
+)  # fmt: skip
+def test_labels_that_are_refused_with_samples(
+    tmp_path: Path, words: tuple[str, str], said: dict[str, object], message: str
+) -> None:
+    path = _csv(tmp_path, label=lambda label: words[label])
+    with pytest.raises(UsageError, match=message):
+        prepared(path, tmp_path / "store", **said)
+
+
+def test_a_few_labels_of_another_kind_are_counted(tmp_path: Path) -> None:
+    text = log_text(ROWS) + "1,1,1494000000,?\n1,1,1494000000,NULL\n1,1,1494000000,\n"
+    (tmp_path / "log.csv").write_text(text)
+    assert prepared(tmp_path / "log.csv", tmp_path / "store").reading.first_bad == {
+        "log.csv: label is not 0 or 1": "line 122: '?'",
+        "log.csv: label is missing": "line 123: 'NULL'",
+        "log.csv: label is empty": "line 124",
+    }
+
+
+@pytest.mark.parametrize("label", ["0", "1"])
+def test_labels_that_are_all_the_same_are_warned_of(tmp_path: Path, label: str) -> None:
+    result = prepared(_csv(tmp_path, label=lambda _: label), tmp_path / "store")
+    which = "every row is positive" if label == "1" else "no row is positive"
+    assert result.reading.warnings == [f"{which}: a model learns nothing from column 'label'"]
+
+
+def test_many_dropped_rows_are_an_error_unless_accepted(tmp_path: Path) -> None:
+    rows = log_text(ROWS).splitlines()
+    broken = [f"{row},more" if number % 4 == 1 else row for number, row in enumerate(rows)]
+    (tmp_path / "log.csv").write_text("\n".join(broken) + "\n")
+    with pytest.raises(
+        UsageError,
+        match=r"30 of 120 rows \(25 %\) cannot be used: 30 x line has more than the 4 columns of"
+        r" the header, first in line 2: '.*,more'; --accept-loss goes on",
+    ):
+        prepared(tmp_path / "log.csv", tmp_path / "store")
+    result = prepared(tmp_path / "log.csv", tmp_path / "store", accept_loss=True)
+    assert (result.reading.rows, result.reading.used) == (120, 90)

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from logs import BEGIN_S, log_rows, log_text, prepared, utc
+
+from ctrkit.core.errors import UsageError
+from ctrkit.ctr.data.tables import times
+
+DAY_S = 86_400
+#: 4 times a day over 40 days, so that days, months and hours vary
+ROWS = [(user, item, BEGIN_S + n * 6 * 3600, y) for n, (user, item, _, y) in
+        enumerate(log_rows(160))]  # fmt: skip
+NOW_S = 1_790_000_000.0
+
+
+def _prepare(tmp_path: Path, time: Callable[[int], str], **said: object):  # type: ignore[no-untyped-def]
+    text = log_text(ROWS, time=lambda time_s: f'"{time(time_s)}"')
+    (tmp_path / "log.csv").write_text(text)
+    return prepared(tmp_path / "log.csv", tmp_path / "store", **said)
+
+
+def _form(format: str) -> Callable[[int], str]:
+    return lambda time_s: utc(time_s).strftime(format)
+
+
+@pytest.mark.parametrize(
+    ("time", "unit_s", "name"),
+    [
+        (_form("%y%m%d"), DAY_S, "YYMMDD"),
+        (_form("%y%m%d%H"), 3600, "YYMMDDHH"),
+        (_form("%y%m%d%H%M"), 60, "YYMMDDHHMM"),
+        (_form("%y%m%d%H%M%S"), 1, "YYMMDDHHMMSS"),
+        (_form("%Y%m%d"), DAY_S, "YYYYMMDD"),
+        (_form("%Y%m%d%H"), 3600, "YYYYMMDDHH"),
+        (_form("%Y%m%d%H%M"), 60, "YYYYMMDDHHMM"),
+        (_form("%Y%m%d%H%M%S"), 1, "YYYYMMDDHHMMSS"),
+        (_form("%Y%m%d.0"), DAY_S, "YYYYMMDD"),
+        (_form("%d/%m/%Y %H:%M"), 60, "day/month/year"),
+        (_form("%d.%m.%Y, %H:%M:%S"), 1, "day/month/year"),
+        (_form("%m/%d/%Y %I:%M:%S %p"), 1, "month/day/year"),
+        (_form("%m/%d/%y %H:%M"), 60, "month/day/year of two digits"),
+        (_form("%Y/%m/%d %H:%M"), 60, "ISO 8601"),
+        (_form("%Y-%m-%d %H:%M:%S,000"), 1, "year/month/day"),
+        (_form("%Y年%m月%d日 %H:%M"), 60, "year/month/day"),
+        (_form("%d %b %Y %H:%M"), 60, "day, month's name, year"),
+        (_form("%B %d, %Y"), DAY_S, "month's name, day, year"),
+        (_form("%d/%b/%Y:%H:%M:%S +0000"), 1, "a log's or a mail's date"),
+        (_form("%a, %d %b %Y %H:%M:%S GMT"), 1, "a log's or a mail's date"),
+        (lambda s: f"{s / DAY_S + 25_569:.6f}", 1, "days as Excel counts them"),
+        (lambda s: str(s // DAY_S + 25_569), DAY_S, "days as Excel counts them"),
+        (lambda s: f"{s}.000000", 1, "Unix seconds"),
+        (lambda s: str(s * 1000), 1, "Unix milliseconds"),
+        (lambda s: str(s * 10**9), 1, "Unix nanoseconds"),
+        (lambda s: utc(s).isoformat() if s % 7 else str(s), 1, "mixed: "),
+    ],
+)
+def test_forms_are_found(
+    tmp_path: Path, time: Callable[[int], str], unit_s: int, name: str
+) -> None:
+    result = _prepare(tmp_path, time)
+    expected = [row[2] // unit_s * unit_s for row in ROWS]
+    # Excel's fractions of a day are not exact
+    assert all(abs(a - b) <= 1 for a, b in zip(result.times, expected, strict=True))
+    assert f"column 'ts' is read as {name}" in result.reading.notes[0] or "mixed" in name
+    assert result.meta.bad_rows == {}
+
+
+def test_seconds_and_milliseconds_in_one_column(tmp_path: Path) -> None:
+    result = _prepare(tmp_path, lambda s: str(s * 1000 if s // 21600 % 2 else s))
+    assert result.times == [row[2] for row in ROWS]
+    assert "mixed: 80 as Unix seconds, 80 as Unix milliseconds" in result.reading.notes[0]
+
+
+def test_numbers_that_lost_a_leading_zero(tmp_path: Path) -> None:
+    user, item, ts, label = (list(column) for column in zip(*ROWS, strict=True))
+    begin_s = BEGIN_S - 12 * 365 * DAY_S  # 2005
+    numbers = [int(utc(begin_s + n * 6 * 3600).strftime("%y%m%d%H")) for n in range(len(ts))]
+    table = {"user": user, "item": item, "ts": numbers, "label": label}
+    pq.write_table(pa.table(table), tmp_path / "log.parquet")
+    result = prepared(tmp_path / "log.parquet", tmp_path / "store")
+    assert utc(result.times[0]).year == 2005
+
+
+@pytest.mark.parametrize(
+    "missing", ["0", "-1", "NULL", "NaN", "", "1970-01-01 00:00:00", "0000-00-00 00:00:00"]
+)
+def test_what_stands_for_no_time(tmp_path: Path, missing: str) -> None:
+    lost = {row[2] for row in ROWS[::20]}
+    result = _prepare(tmp_path, lambda s: missing if s in lost else _form("%Y-%m-%d %H:%M:%S")(s))
+    word = "missing" if missing else "empty"
+    assert result.meta.bad_rows == {f"log.csv: ts is {word}": len(lost)}
+    assert utc(result.times[0]).year == 2017
+
+
+@pytest.mark.parametrize("other_s", [820_454_400, 1_690_000_000])
+def test_times_far_from_the_rest_are_counted(tmp_path: Path, other_s: int) -> None:
+    far = {row[2] for row in ROWS[5:8]}
+    result = _prepare(tmp_path, lambda s: str(other_s if s in far else s))
+    ((reason, count),) = result.meta.bad_rows.items()
+    assert reason.startswith("log.csv: ts is far from the rest, before 201")
+    assert count == 3
+    assert result.reading.first_bad[reason] == f"line 7: '{other_s}'"
+
+
+@pytest.mark.parametrize(
+    ("time", "message"),
+    [
+        (lambda s: str(s - BEGIN_S + 977), r"holds '977' \(as Unix seconds it would be 1970-01-01"),
+        (lambda s: str(s + 10**9), r"holds '2494000000' .*no time between 1990 and"),
+        (lambda s: "2017", "holds '2017' .*forms? we know: Unix seconds"),
+        (lambda s: "soon\x1b[2J", r"holds 'soon\\x1b\[2J', which is no time"),
+        (lambda s: f"0{s % 9 + 1}/0{s % 7 + 1}/2017", "'0./0./2017' may be day/month/year or"
+         " month/day/year, .*--time-format '%d/%m/%Y' or --time-format '%m/%d/%Y'"),
+        (lambda s: f"0{s % 9 + 1}-0{s % 7 + 1}-17", "two digits.*--time-format '%d-%m-%y'"),
+        (lambda s: _form("%d/%m/%Y" if s // 21600 % 2 else "%m/%d/%Y")(s), "mixes forms"),
+        (lambda s: f"2010{s // 21600 % 12 + 1:02}{s // 21600 % 20 + 1:02}",
+         "may be YYYYMMDD or YYMMDDHH.*--time-format YYYYMMDD or --time-format YYMMDDHH"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_told_is_refused_with_a_sample(
+    tmp_path: Path, time: Callable[[int], str], message: str
+) -> None:
+    with pytest.raises(UsageError, match=rf"log\.csv: column 'ts'.*{message}"):
+        _prepare(tmp_path, time)
+
+
+@pytest.mark.parametrize(
+    ("time", "said", "first_s"),
+    [
+        (lambda s: str(s - BEGIN_S), {"time_unit": "s"}, 0),
+        (lambda s: str((s - BEGIN_S) // 3600), {"time_unit": "h"}, 0),
+        (lambda s: str(s // DAY_S), {"time_unit": "d"}, BEGIN_S // DAY_S * DAY_S),
+        (_form("%d/%m/%Y %H:%M"), {"time_format": "%d/%m/%Y"}, BEGIN_S),
+        (_form("%H:%M:%S %d.%m.%Y"), {"time_format": "%H:%M:%S %d.%m.%Y"}, BEGIN_S),
+        (_form("%y%m%d%H"), {"time_format": "yymmddhh"}, BEGIN_S // 3600 * 3600),
+    ],
+)
+def test_what_is_said_is_done(
+    tmp_path: Path, time: Callable[[int], str], said: dict[str, str], first_s: int
+) -> None:
+    assert _prepare(tmp_path, time, **said).times[0] == first_s
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"time_unit": "fortnight"}, "--time-unit fortnight: unknown; choose s, ms"),
+        ({"time_format": "DDMMYY"}, "--time-format DDMMYY: unknown; for example '%d/%m/%Y"),
+        ({"time_format": "%d", "time_unit": "s"}, "exclude each other"),
+        ({"time_format": "%d/%m/%Y"}, r"%d/%m/%Y does not fit column 'ts', which holds '\d+'"),
+    ],
+)
+def test_what_is_said_wrongly(tmp_path: Path, said: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        _prepare(tmp_path, str, **said)
+
+
+def test_rounded_times_are_warned_of(tmp_path: Path) -> None:
+    result = _prepare(tmp_path, lambda s: f"{s:.5e}")
+    assert "values such as '1.49400e+09', which are rounded" in result.reading.warnings[0]
+
+
+def _rule(fitting: dict[str, int], *, cells: int = 100, distinct: int = 100) -> times.TimeRule:
+    return times.choose_rule(
+        "log.csv", "ts", fitting, cells=cells, fitting_any=max(fitting.values()),
+        distinct=distinct, sample="1410210000", now_s=NOW_S,
+    )  # fmt: skip
+
+
+def test_a_calendar_beats_a_unix_time_where_nearly_all_cells_fit_it() -> None:
+    assert _rule({"Unix seconds": 100, "YYMMDDHHMM": 100}).words == "YYMMDDHHMM"
+    assert _rule({"Unix seconds": 100, "YYMMDDHHMM": 1}).words == "Unix seconds"
+    # of a single value nothing can be said
+    assert _rule({"Unix seconds": 100, "YYMMDDHHMM": 100}, distinct=1).words == "Unix seconds"
+
+
+def test_one_cell_decides_between_day_and_month_first_if_all_others_fit_both() -> None:
+    assert _rule({"day/month/year": 100, "month/day/year": 99}).words == "day/month/year"
+    with pytest.raises(UsageError, match="no value decides it"):
+        _rule({"day/month/year": 99, "month/day/year": 99})
+
+
+def test_what_fits_less_than_half_of_the_cells_is_no_form() -> None:
+    with pytest.raises(UsageError, match="'1410210000' .as Unix seconds it would be 2014-09-08"):
+        _rule({"YYYYMMDD": 49})
