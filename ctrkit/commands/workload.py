@@ -21,7 +21,7 @@ from ctrkit.core.registry import plugin_of
 from ctrkit.core.runs import RunFolder, load_inspection
 from ctrkit.probe.hazards.facts import HazardFacts, known_facts
 from ctrkit.probe.hazards.limits import read_limits
-from ctrkit.probe.hazards.source import look_at_source
+from ctrkit.probe.hazards.source import look_at_files
 from ctrkit.report.building import build_display
 from ctrkit.supervise.stop import StopRequest
 from ctrkit.supervise.supervisor import run_child
@@ -145,5 +145,5 @@ def gather_facts(
 ) -> HazardFacts:
     """What the hazard rules decide on: this machine's limits now, the workload and its source."""
     file, _, name = workload.target.rpartition(":")
-    text = Path(file).read_text("utf-8", errors="replace") if file else ""
-    return known_facts(inspection, read_limits(), look_at_source(text, name), examination)
+    source = look_at_files(Path(file), name) if file else ()
+    return known_facts(inspection, read_limits(), source, examination)

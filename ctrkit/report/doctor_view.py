@@ -71,7 +71,7 @@ def _which_cells(concerned: tuple[Cell, ...], cells: tuple[Cell, ...]) -> str:
             dict.fromkeys(v for v in (getattr(c, axis) for c in some) if v is not None)
             for some in (concerned, cells)
         )
-        if here != all_:
+        if here and here != all_:
             words.append(f"{axis.replace('_', ' ')} {', '.join(map(str, here))}")
     return "; ".join(words) or ", ".join(cell.cell_id for cell in concerned)
 

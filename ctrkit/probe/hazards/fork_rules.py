@@ -75,7 +75,7 @@ def _with_threads(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
 def _with_openmp(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     raised = facts.noted("threads")
     if _forks(cell, facts) and raised:
-        where = ", ".join(f"{note.text} (line {note.line})" for note in raised)
+        where = ", ".join(f"{note.text} ({note.where})" for note in raised)
         yield Hazard(
             name="OpenMP threads over fork",
             text=f"a forked worker that uses more than the one thread torch gives it waits for "

@@ -1,15 +1,18 @@
 """A look at the text of a workload's file: what would go wrong in workers, without running it.
 
-It reads what is written, not what happens: a name that is bound elsewhere, or a loader that is made
-in another file, is not seen. What a look at the living loader says outranks it.
+It reads what is written, not what happens: a name that is bound elsewhere is not seen. Imports are
+followed in the user's own folder. What a look at the living loader says outranks it.
 """
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
+
+from ctrkit.probe.hazards.imports import files_of
 
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -21,12 +24,40 @@ _PARTS = ("dataset", "collate_fn", "worker_init_fn")
 
 @dataclass(frozen=True)
 class SourceNote:
-    """What was seen in a line of the file; `part` is the DataLoader's argument, where it is one."""
+    """What was seen in a line of a file; `part` is the DataLoader's argument, where it is one.
+
+    `file` is the name of another file than the workload's, which imports it.
+    """
 
     kind: Literal["unguarded", "threads", "unpicklable"]
     line: int
     text: str
     part: str = ""
+    file: str = ""
+
+    @property
+    def where(self) -> str:
+        """`line 3`, or `rows.py, line 3`."""
+        return f"{self.file}, line {self.line}" if self.file else f"line {self.line}"
+
+
+def look_at_files(path: Path, name: str) -> tuple[SourceNote, ...]:
+    """What is seen in the workload's file, then in those of its folder that it imports.
+
+    Args:
+        path: of the workload's file.
+        name: the function in it that makes the loader.
+    """
+    notes: list[SourceNote] = []
+    for file in files_of(path):
+        if file.path == path:
+            notes += look_at_source(file.text, name)
+            continue
+        seen = look_at_source(file.text)
+        # what is imported only when a function is called does not run in a worker that starts
+        wanted = (note for note in seen if file.runs or note.kind != "unguarded")
+        notes += (replace(note, file=file.path.name) for note in wanted)
+    return tuple(notes)
 
 
 def look_at_source(text: str, name: str = "") -> tuple[SourceNote, ...]:

@@ -35,7 +35,7 @@ def _not_picklable(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     whys = [f"{part.place}: {part.error}" for part in tried.values() if part.error]
     # what was really pickled outranks what is only written
     whys += [
-        f"{note.part} is {note.text} (line {note.line})"
+        f"{note.part} is {note.text} ({note.where})"
         for note in facts.noted("unpicklable")
         if note.part not in tried
     ]
@@ -52,9 +52,10 @@ def _main_guard(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     unguarded = facts.noted("unguarded")
     if _starts_anew(cell, facts) and unguarded:
         first = unguarded[0]
+        owner = first.file or "the workload's file"
         yield Hazard(
             name="no main guard",
-            text=f"line {first.line} of the workload's file {first.text} outside any function: "
+            text=f"line {first.line} of {owner} {first.text} outside any function: "
             "every worker imports the file and does so again, and may die while it starts",
             advice="put it under if __name__ == '__main__':",
             references=(_GUIDELINES,),

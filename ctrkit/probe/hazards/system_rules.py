@@ -88,11 +88,11 @@ def _not_examined(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
 def _no_loader(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
     look = facts.examination
     if look is not None and look.is_no_loader:
-        what, _, advice = look.problem.partition(": ")
+        what, _, advice = look.problem.partition(" returned ")[2].partition(": ")
         yield Hazard(
             name="make_loader returns no batches",
             level="refusal",
-            text=what,
+            text=f"it returned {what}",
             advice=advice or "return an iterable of batches",
         )
 

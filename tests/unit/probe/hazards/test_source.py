@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 
 import pytest
 
-from ctrkit.probe.hazards.source import look_at_source
+from ctrkit.probe.hazards.source import look_at_files, look_at_source
 
 
 def notes(text, kind, name="make_loader"):
@@ -125,3 +126,54 @@ def test_text_that_is_no_python_has_no_notes():
     assert look_at_source("def (") == ()
     assert look_at_source("") == ()
     assert look_at_source("\0") == ()
+
+
+def write(folder: Path, **texts: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (folder / f"{name}.py").write_text(text)
+
+
+def seen(path: Path) -> set[tuple[str, str, int]]:
+    return {(note.kind, note.file, note.line) for note in look_at_files(path, "make_loader")}
+
+
+POOL = "pool = multiprocessing.Pool(4)\n"
+LAMBDA = "def load(rows):\n    return DataLoader(rows, collate_fn=lambda x: x)\n"
+
+
+def test_imports_in_the_users_own_folder_are_followed(tmp_path: Path) -> None:
+    write(tmp_path, train="import helpers\nfrom data.rows import load\n", helpers=POOL)
+    write(tmp_path / "data", __init__="from . import more\n", rows=LAMBDA, more=POOL)
+    assert seen(tmp_path / "train.py") == {
+        ("unguarded", "helpers.py", 1),
+        ("unguarded", "more.py", 1),
+        ("unpicklable", "rows.py", 2),
+    }
+
+
+def test_relative_imports_and_rings_of_them_are_followed(tmp_path: Path) -> None:
+    inner = tmp_path / "pack" / "inner"
+    write(tmp_path / "pack", __init__="", outer="from .inner import train\n" + POOL)
+    write(inner, __init__="", train="from ..outer import x\nimport pack.other\n")
+    write(tmp_path / "pack", other=POOL)
+    assert seen(inner / "train.py") == {
+        ("unguarded", "outer.py", 2), ("unguarded", "other.py", 1),
+    }  # fmt: skip
+
+
+def test_what_a_worker_does_not_import_starts_nothing_there(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        train="def main():\n    import later\nif __name__ == '__main__':\n    import guarded\n",
+        later=POOL + LAMBDA,
+        guarded=POOL,
+        other=POOL,
+    )
+    assert seen(tmp_path / "train.py") == {("unpicklable", "later.py", 3)}
+
+
+def test_libraries_and_files_that_are_none_are_not_followed(tmp_path: Path) -> None:
+    write(tmp_path, train="import torch, random, missing\nfrom . import gone\n", random=POOL)
+    assert seen(tmp_path / "train.py") == set()
+    assert seen(tmp_path / "absent.py") == set()

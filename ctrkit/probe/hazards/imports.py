@@ -1,0 +1,107 @@
+"""The files of a user's own folder that a file imports: what a look at its source must read, too.
+
+Names are looked up as they would be at run time: beside the file, in the package that it lies in,
+and relative to it. What lies elsewhere (a library) is not followed.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_MOST_FILES, _MOST_BYTES = 200, 1_000_000
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file that is imported; `runs`: when the main file is, and so in each worker, too."""
+
+    path: Path
+    text: str
+    runs: bool = True
+
+
+def files_of(path: Path) -> list[SourceFile]:
+    """The file itself, then those of its folder that it imports, and that those import."""
+    roots = [path.parent]
+    while (roots[-1] / "__init__.py").is_file() and roots[-1].parent != roots[-1]:
+        roots.append(roots[-1].parent)
+    waiting, seen = [(path, True)], {path}
+    found: list[SourceFile] = []
+    while waiting and len(found) < _MOST_FILES:
+        file, runs = waiting.pop(0)
+        text = _read(file)
+        if text is None:
+            continue
+        found.append(SourceFile(file, text, runs))
+        for name, level, at_import in _imports(_parsed(text)):
+            for target in _targets(name, level, file, roots):
+                if target not in seen:
+                    seen.add(target)
+                    waiting.append((target, runs and at_import))
+    return found
+
+
+def _read(path: Path) -> str | None:
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            return None
+        return path.read_text("utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def _parsed(text: str) -> ast.Module:
+    try:
+        return ast.parse(text)
+    except (SyntaxError, ValueError):
+        return ast.Module(body=[], type_ignores=[])
+
+
+def _imports(node: ast.AST, at_import: bool = True) -> Iterator[tuple[str, int, bool]]:
+    """Dotted name, level, and whether importing the file imports it; of `from a import b` both."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from ((alias.name, 0, at_import) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            module = child.module or ""
+            yield module, child.level, at_import
+            for alias in child.names:
+                yield f"{module}.{alias.name}".lstrip("."), child.level, at_import
+        else:
+            yield from _imports(child, at_import and not _runs_later(child))
+
+
+def _runs_later(node: ast.AST) -> bool:
+    """Whether what is inside does not run when the file is imported."""
+    if isinstance(node, ast.If):
+        names = {part.id for part in ast.walk(node.test) if isinstance(part, ast.Name)}
+        return bool(names & {"__name__", "TYPE_CHECKING"})
+    return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+
+
+def _targets(name: str, level: int, importer: Path, roots: list[Path]) -> Iterator[Path]:
+    """The files that importing this name runs: each package's `__init__.py`, and the module."""
+    parts = [part for part in name.split(".") if part]
+    if level == 0 and parts and parts[0] in sys.stdlib_module_names:
+        return
+    bases = roots if level == 0 else [importer.parents[min(level, len(importer.parents)) - 1]]
+    for base in bases:
+        files = [
+            file
+            for count in range(1, len(parts) + 1)
+            for file in _module_files(base.joinpath(*parts[:count]))
+        ]
+        if files:
+            yield from files
+            return
+
+
+def _module_files(place: Path) -> Iterator[Path]:
+    for file in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
+        if file.is_file():
+            yield file
+            return
