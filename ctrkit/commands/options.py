@@ -120,7 +120,11 @@ def duration_s(option: str, text: str | None) -> float | None:
 
 
 def read_time_limits(
-    stall_timeout: str | None = None, max_step: str | None = None, file: Path | None = None
+    stall_timeout: str | None = None,
+    max_step: str | None = None,
+    file: Path | None = None,
+    *,
+    defaults: TimeLimits | None = None,
 ) -> TimeLimits:
     """How long each stage may be silent: the defaults, `--time-limits FILE` and the two options.
 
@@ -134,7 +138,7 @@ def read_time_limits(
     ):
         if text is not None:
             changes[name] = duration_s(option, text)
-    return dataclasses.replace(TimeLimits(), **changes)
+    return dataclasses.replace(defaults or TimeLimits(), **changes)
 
 
 def _time_limits_file(path: Path) -> dict[str, float]:

@@ -64,6 +64,7 @@ class Timekeeper:
         display: shows the expected end.
         stop: asked to end the run where it would end too late.
         awake: what holds the machine awake, told of once where it cannot.
+        epochs: how many the run has, as far as that is known by now; those of the plan if None.
         clocks: of the ledger.
         host: reads the host's figures.
     """
@@ -77,6 +78,7 @@ class Timekeeper:
         stop: StopRequest,
         *,
         awake: Awake | None = None,
+        epochs: Callable[[], int | None] | None = None,
         clocks: Clocks | None = None,
         host: Callable[[], HostFigures] = read_host,
     ) -> None:
@@ -96,6 +98,9 @@ class Timekeeper:
         self._told_s = -_TELL_S
         self._spent: deque[tuple[float, dict[str, float]]] = deque()
         self._rows_judged = 0
+        self._epochs = epochs or (lambda: self._plan.epochs)
+        #: when the run is expected to end, in Unix seconds; None while nothing tells
+        self.end_unix_s: float | None = None
         #: why the run was asked to end, empty where it was not
         self.aborted = ""
 
@@ -126,7 +131,9 @@ class Timekeeper:
             return
         self._follow(tick.progress)
         standing = self.standing(tick.progress)
-        expected = forecast(standing, self._projected)
+        known = self._epochs() is not None
+        expected = forecast(standing, self._projected) if known else None
+        self._note_end(standing, expected)
         if expected is not None and self.keeper.wall_s - self._told_s >= _TELL_S:
             self._told_s = self.keeper.wall_s
             passed_s = standing.elapsed_s
@@ -142,6 +149,12 @@ class Timekeeper:
             self._rows_judged = len(self.keeper.rows)
             self._warn_if_late(standing, expected)
         self._abort_if_too_late(standing, expected)
+
+    def _note_end(self, standing: SessionProgress, expected: Forecast | None) -> None:
+        self.end_unix_s = None
+        if expected is not None:
+            left_s = expected.total_s - standing.elapsed_s
+            self.end_unix_s = self._clocks.unix_s() + left_s
 
     def _tell_awake(self) -> None:
         if self._awake is None or self._told_awake:
@@ -170,7 +183,7 @@ class Timekeeper:
 
     def standing(self, progress: Progress) -> SessionProgress:
         """Where the session stands."""
-        epochs = float(self._plan.epochs)
+        epochs = float(self._epochs() or 0)
         if self._plan.max_steps is not None and progress.steps:
             epochs = min(epochs, self._plan.max_steps / progress.steps)
         began = self._done if self._began is None else self._began

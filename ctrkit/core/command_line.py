@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
-from ctrkit.core.config import Cell
+from ctrkit.core.config import Cell, ScriptSpec
 
 #: Axes that a command can name as `{workers}`, so that a script's own flag gets the value.
 PLACEHOLDERS = ("workers", "batch_size", "device", "prefetch", "start_method", "nproc")
@@ -39,16 +40,22 @@ def filled(command: Sequence[str], cell: Cell) -> list[str]:
 
 
 def without_secrets(words: Sequence[str]) -> list[str]:
-    """The words with the values of options such as `--api-key` and `TOKEN=...` left out."""
+    """The words; hidden are the values of `--api-key` and its like, `TOKEN=...`, `--env K=...`."""
     shown: list[str] = []
     hide_next = False
     for word in words:
         name, equals, _ = word.partition("=")
         if hide_next and not word.startswith("-"):
             shown.append(HIDDEN)
-        elif equals and _SECRET.search(name):
+        elif equals and (_SECRET.search(name) or (shown and shown[-1] == "--env")):
             shown.append(f"{name}={HIDDEN}")
         else:
             shown.append(word)
         hide_next = not equals and word.startswith("-") and bool(_SECRET.search(word))
     return shown
+
+
+def shown_script(script: ScriptSpec) -> ScriptSpec:
+    """The script as it may be written down: without secrets in its command or its environment."""
+    environment = dict.fromkeys(script.environment, HIDDEN)
+    return replace(script, command=without_secrets(script.command), environment=environment)

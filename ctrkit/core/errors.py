@@ -46,3 +46,11 @@ class InterruptedRunError(CtrkitError):
     """Ctrl-C or SIGTERM: everything measured so far is saved."""
 
     exit_code = 130
+
+
+class ScriptEndedError(CtrkitError):
+    """A script ended by itself with an exit code other than 0, which is ctrkit's own, too."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ctrkit.core.command_line import shown_script, without_secrets
 from ctrkit.core.config import Cell, WorkloadSpec, decode, encode
 from ctrkit.core.environment import (
     began_unix_s,
@@ -112,9 +113,11 @@ class RunFolder:
         """
         created = datetime.now(UTC)
         path = _named_folder(out) if out is not None else _new_folder(created, command)
+        if workload.script is not None:
+            workload = dataclasses.replace(workload, script=shown_script(workload.script))
         info = RunInfo(
             command=command,
-            argv=list(argv),
+            argv=without_secrets(argv),
             created=created.isoformat(timespec="seconds"),
             environment=describe_environment(),
             machine_fingerprint=machine_fingerprint(),

@@ -43,8 +43,8 @@ def train_sections(contents: RunContents) -> list[Section]:
     """The sections of a real run's report."""
     sections = [_status(contents)]
     if contents.epochs:
-        sections.append(_epochs(contents))
-    sections.append(_projection(contents))
+        sections.append(epochs_section(contents))
+    sections.append(projection_section(contents))
     if contents.ledger:
         cell = contents.info.cell
         sections.append(ledger_section(contents.ledger, cell.device if cell else "cpu"))
@@ -61,7 +61,7 @@ def _status(contents: RunContents) -> Section:
     rows = [("status", status_words(info))]
     planned = info.sizes.epochs if info.sizes else None
     rows.append(("epochs", f"{len(epochs)} finished" + (f" of {planned}" if planned else "")))
-    rows += [(label, words) for label, words in _progress_rows(contents)]
+    rows += [(label, words) for label, words in progress_rows(contents)]
     if info.cell is not None:
         rows.append(("cell", cell_words(info.cell)))
     if best := contents.best:
@@ -82,7 +82,7 @@ def _status(contents: RunContents) -> Section:
     return Section("Run", tuple(blocks))
 
 
-def _progress_rows(contents: RunContents) -> list[tuple[str, str]]:
+def progress_rows(contents: RunContents) -> list[tuple[str, str]]:
     """Where the loop is, or was when it ended."""
     progress = contents.progress
     if progress is None or contents.info.status == "done":
@@ -99,7 +99,8 @@ def _progress_rows(contents: RunContents) -> list[tuple[str, str]]:
     return rows
 
 
-def _epochs(contents: RunContents) -> Section:
+def epochs_section(contents: RunContents) -> Section:
+    """A row for each epoch, and those of known runs below."""
     plugin, info = contents.plugin, contents.info
     known, metrics = plugin.known_epochs, shown_metrics(plugin, contents.epochs)
     columns = [Column("epoch", right=False)]
@@ -146,7 +147,8 @@ def _known_cells(epoch: KnownEpoch, metrics: Sequence[Metric]) -> tuple[str, ...
     return (f"{epoch.run}, {epoch.epoch}", *figures, "", "")
 
 
-def _projection(contents: RunContents) -> Section:
+def projection_section(contents: RunContents) -> Section:
+    """What each epoch took beside what was projected."""
     projection, info = contents.info.projection, contents.info
     if projection is None or projection.projected_epoch_s is None:
         text = "This run was started without a projection; `ctrkit probe` makes one."

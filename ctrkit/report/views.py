@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ctrkit.core.command_line import without_secrets
 from ctrkit.core.registry import title_of
 from ctrkit.core.units import format_bytes, format_count, format_duration
 from ctrkit.report.blocks import Block, Bullets, Facts, Report, Section
 from ctrkit.report.contents import RunContents
 from ctrkit.report.probe_view import probe_sections
+from ctrkit.report.script_run_view import script_run_sections
 from ctrkit.report.shell_lines import short_target
 from ctrkit.report.status import judgement_sections
 from ctrkit.report.train_view import train_sections
@@ -19,9 +21,12 @@ from ctrkit.report.words import clean, plural
 def report_view(contents: RunContents) -> Report:
     """The report on a run folder, of a probe or of a real run."""
     info = contents.info
-    is_probe = info.command == "probe"
-    sections = probe_sections(contents) if is_probe else train_sections(contents)
-    sections += judgement_sections(contents)
+    if info.command == "probe":
+        sections = probe_sections(contents)
+    elif info.workload.script is not None:
+        sections = script_run_sections(contents)
+    else:
+        sections = [*train_sections(contents), *judgement_sections(contents)]
     if contents.missing:
         lines = Bullets(tuple(clean(line) for line in dict.fromkeys(contents.missing)), "bad")
         sections = [*sections, Section("Not readable", (lines,))]
@@ -39,7 +44,7 @@ def report_name(contents: RunContents) -> str:
 def _workload_name(contents: RunContents) -> str:
     workload = contents.info.workload
     if workload.script is not None:
-        return " ".join(workload.script.command)
+        return " ".join(without_secrets(workload.script.command))
     return f"{short_target(workload.target)} {title_of(workload)}".strip()
 
 
@@ -67,8 +72,7 @@ def _header(contents: RunContents) -> Section:
 
 def _data_words(contents: RunContents) -> str:
     workload, sizes = contents.info.workload, contents.info.sizes
-    is_own = ".py:" in workload.target
-    is_own = is_own or workload.script is not None
+    is_own = ".py:" in workload.target or workload.script is not None
     parts = [workload.data or ("" if is_own else "the default generated store")]
     if sizes is not None:
         if sizes.train_rows is not None:

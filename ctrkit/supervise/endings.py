@@ -92,6 +92,20 @@ def classify_error(message: str, details: str = "", otherwise: str = "crashed") 
     return otherwise
 
 
+def judge_script_end(end: End, stage: Stage, stderr: str, kills: int) -> Verdict:
+    """What the end of watching means of a script: it leaves no result but its exit code.
+
+    One that was asked to end decides itself what its exit code is then.
+    """
+    if end.hang is not None:
+        return end.hang
+    if end.exit_code is None or end.interrupted:
+        return Verdict("skipped", "interrupted")
+    if end.exit_code == 0:
+        return Verdict("ok", "")
+    return judge_exit(end.exit_code, None, stage, stderr, kills)
+
+
 def judge_end(
     end: End, result: Result | None, stage: Stage, stderr: str, kills: int, *, is_run: bool
 ) -> tuple[Verdict, End]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import os
 import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 import uuid
 from collections.abc import Sequence
@@ -15,7 +17,9 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from ctrkit.core import stops
+from ctrkit.core.command_line import shown_script
 from ctrkit.core.config import ChildSpec
+from ctrkit.core.errors import UsageError
 from ctrkit.core.files import write_json
 from ctrkit.core.lifeline import (
     FIRST_FOLDER,
@@ -25,25 +29,43 @@ from ctrkit.core.lifeline import (
     make_sockets_folder,
 )
 from ctrkit.core.progress import read_ranks
-from ctrkit.supervise.cleanup import Ended, Family, end_family, reap_orphans, remove_sockets
+from ctrkit.supervise.cleanup import (
+    Ended,
+    Family,
+    end_family,
+    find_family,
+    reap_orphans,
+    remove_sockets,
+)
+from ctrkit.supervise.explain.training_family import python_below
 from ctrkit.supervise.guard import Guard
+from ctrkit.supervise.relay import Relay
 from ctrkit.supervise.script_launch import Invocation, script_invocation
 
 MAX_OUTPUT_BYTES = 64_000_000
+_LEFTOVERS_S = 10.0
 _DROPPED = b"[ctrkit dropped what was here: the output had grown beyond 64 MB]\n"
 
 
 class Child:
     """A started child process. `end` must be called once, whatever happens."""
 
-    def __init__(self, spec: ChildSpec, completion: str, argv: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        spec: ChildSpec,
+        completion: str,
+        argv: Sequence[str] | None = None,
+        relay: Relay | None = None,
+    ) -> None:
         """Write `spec.json` into the spec's folder and start the child.
 
         Args:
             spec: `spawned_at_s` is set here.
             completion: name of the result file; one of an earlier launch is removed.
             argv: instead of `python -m ctrkit.child SPEC` (for tests).
+            relay: connects it to our own streams; None: its output goes to files alone.
         """
+        self._relay = relay
         self.folder = Path(spec.folder).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         for old in (
@@ -54,6 +76,7 @@ class Child:
             *self.folder.glob("stacks-*.txt"),
             *self.folder.glob("worker-*.bin"),
             *self.folder.glob("rank-*.bin"),
+            *self.folder.glob("**/*.pid"),
         ):
             old.unlink(missing_ok=True)
         run_id = uuid.uuid4().hex
@@ -63,14 +86,14 @@ class Child:
             env |= make_sockets_folder(run_id)
             self.spawned_at_s = time.monotonic()
             path = self.folder / "spec.json"
-            write_json(path, dataclasses.replace(spec, spawned_at_s=self.spawned_at_s))
+            write_json(path, _shown(dataclasses.replace(spec, spawned_at_s=self.spawned_at_s)))
             start = _invocation(spec, self.folder, env)
             if argv is not None:
                 start = dataclasses.replace(start, argv=list(argv))
             # our own child unblocks them once it can note them; a script has them as always
             is_ours = argv is None and spec.workload.script is None
             with stops.blocked() if is_ours else nullcontext():
-                self._process = _start(start, self.folder, run_id)
+                self._process = _start(start, self.folder, run_id, relay)
         except BaseException:
             remove_sockets(run_id)
             self._guard.dismiss()
@@ -116,8 +139,31 @@ class Child:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGINT)
 
+    def pass_on(self, number: int) -> None:
+        """Hand a signal to a script as it would have come without us; nothing if it has ended.
+
+        Ctrl-C in a terminal reaches the whole group. Others reach the process that was started,
+        and where that is a shell or another launcher, the Python process below it: not its
+        workers, of whose death the training would die.
+        """
+        if self._process.poll() is not None:
+            return
+        with suppress(ProcessLookupError, PermissionError):
+            if number == signal.SIGINT and self._relay is not None and self._relay.has_terminal:
+                os.killpg(self.pid, number)
+                return
+            for pid in (self.pid, *python_below(self.pid)):
+                os.kill(pid, number)
+
+    def to_group(self, number: int) -> None:
+        """Hand a signal to all processes of the script's group."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
     def bound_output(self) -> None:
         """Drop output that has grown too large; the files are open for appending, so it goes on."""
+        if self._relay is not None:
+            return  # which bounds them itself
         for name in ("stdout.txt", "stderr.txt"):
             path = self.folder / name
             with suppress(OSError):  # it may have been removed, and that is no reason to end a run
@@ -126,9 +172,18 @@ class Child:
                     with open(path, "ab") as file:
                         file.write(_DROPPED)
 
+    def _let_leftovers_end(self) -> None:
+        """What a script left running when it ended has a moment to end by itself: an upload."""
+        if self._relay is None or self._process.poll() is None:
+            return
+        deadline_s = time.monotonic() + _LEFTOVERS_S
+        while time.monotonic() < deadline_s and find_family(self._family):
+            time.sleep(0.1)
+
     def end(self) -> Ended:
         """End and reap it with its whole family, and dismiss the guard."""
         try:
+            self._let_leftovers_end()
             ended = end_family(self._family)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=5)
@@ -144,6 +199,14 @@ class Child:
         return ended
 
 
+def _shown(spec: ChildSpec) -> ChildSpec:
+    """The spec as it is written down: the observer needs no secret of a script's command."""
+    if spec.workload.script is None:
+        return spec
+    workload = dataclasses.replace(spec.workload, script=shown_script(spec.workload.script))
+    return dataclasses.replace(spec, workload=workload)
+
+
 def _invocation(spec: ChildSpec, folder: Path, env: dict[str, str]) -> Invocation:
     if spec.workload.script is not None:
         return script_invocation(spec, folder, env, trial=spec.kind != "train")
@@ -156,13 +219,17 @@ def _invocation(spec: ChildSpec, folder: Path, env: dict[str, str]) -> Invocatio
     )
 
 
-def _start(start: Invocation, folder: Path, run_id: str) -> subprocess.Popen[bytes]:
+def _start(
+    start: Invocation, folder: Path, run_id: str, relay: Relay | None
+) -> subprocess.Popen[bytes]:
     env = start.environment | {
         RUN_ID_VARIABLE: run_id,
         SUPERVISOR_VARIABLE: str(os.getpid()),
         FOLDER_VARIABLE: str(folder),
         "PYTHONFAULTHANDLER": "1",  # a segmentation fault leaves its stack in stderr
     }
+    if relay is not None:
+        return _start_connected(start, env, relay)
     for name in ("stdout.txt", "stderr.txt"):
         (folder / name).unlink(missing_ok=True)
     with open(folder / "stdout.txt", "ab") as out, open(folder / "stderr.txt", "ab") as err:
@@ -170,6 +237,30 @@ def _start(start: Invocation, folder: Path, run_id: str) -> subprocess.Popen[byt
             start.argv, cwd=start.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
             env=env, start_new_session=True,
         )  # fmt: skip
+
+
+def _start_connected(
+    start: Invocation, env: dict[str, str], relay: Relay
+) -> subprocess.Popen[bytes]:
+    stdin, stdout, stderr = relay.streams
+    terminal = relay.terminal
+
+    def take_terminal() -> None:
+        # a session leader has no terminal until it asks for one
+        if terminal is not None:
+            fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+
+    try:
+        process = subprocess.Popen(
+            start.argv, cwd=start.folder, stdin=subprocess.DEVNULL if stdin is None else stdin,
+            stdout=stdout, stderr=stderr, env=env, start_new_session=True,
+            preexec_fn=take_terminal,
+        )  # fmt: skip
+    except OSError as error:
+        why = error.strerror or error
+        raise UsageError(f"-- {start.argv[0]}: cannot be started: {why}") from None
+    relay.started()
+    return process
 
 
 def _exit_fd(pid: int) -> int | None:

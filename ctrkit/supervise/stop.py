@@ -56,6 +56,10 @@ class StopRequest:
         self._newest_s = now_s
         self.requests += 1
 
+    def take(self) -> list[int]:
+        """Signals that are to be passed on to the child as they came; none but for a script."""
+        return []
+
     @property
     def finish(self) -> bool:
         """Whether to finish and save."""

@@ -18,16 +18,18 @@ from ctrkit.core.files import write_json
 from ctrkit.core.progress import Progress, read_progress, read_ranks
 from ctrkit.core.records import ChildError
 from ctrkit.supervise.cleanup import Ended, subreaper
-from ctrkit.supervise.endings import End, Result, judge_end, read_result
+from ctrkit.supervise.endings import End, Result, judge_end, judge_script_end, read_result
 from ctrkit.supervise.explain.causes import Cause
 from ctrkit.supervise.explain.evidence import examine, examine_ended, save_tails, tail
+from ctrkit.supervise.explain.hangs import AT_THE_END
 from ctrkit.supervise.explain.scene import Scene
 from ctrkit.supervise.launch import Child
+from ctrkit.supervise.relay import Relay
 from ctrkit.supervise.sampler import host_slept_s
 from ctrkit.supervise.stop import GRACE_S, StopRequest
 from ctrkit.supervise.time_limits import TimeLimits
 from ctrkit.supervise.watchdog import Verdict
-from ctrkit.supervise.watching import Stopping, Tick, Watch, watch_until_end
+from ctrkit.supervise.watching import PassingOn, Stopping, Tick, Watch, watch_until_end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,7 @@ def run_child(
     stop: StopRequest | None = None,
     grace_s: float = GRACE_S,
     argv: Sequence[str] | None = None,
+    relay: Relay | None = None,
 ) -> Outcome:
     """Start a child and see it to its end; afterwards nothing of its family is left.
 
@@ -100,18 +103,26 @@ def run_child(
         stop: the user's wish to end.
         grace_s: how long a real run may take to save after SIGTERM or SIGHUP.
         argv: instead of `python -m ctrkit.child SPEC` (for tests).
+        relay: of the real run of a script, which has our own streams. Its exit code is its result.
     """
     stop, slept_s = stop or StopRequest(), host_slept_s()
     with subreaper():
-        child = Child(spec, completion, argv)
+        child = Child(spec, completion, argv, relay)
         try:
-            watch = Watch.begin(child, time_limits, slept_s)
-            stopping = Stopping(child, stop, grace_s, is_run=spec.kind == "train")
+            watch = Watch.begin(child, time_limits, slept_s, is_script=relay is not None)
+            stopping: Stopping | PassingOn
+            if relay is not None:
+                relay.to_group = child.to_group
+                stopping = PassingOn(child, stop, grace_s)
+            else:
+                stopping = Stopping(child, stop, grace_s, is_run=spec.kind == "train")
             end = watch_until_end(watch, deadline_s, on_tick, stopping)
             wall_s = time.monotonic() - child.spawned_at_s
             finding = _find(spec, end, watch, completion, evidence_folder, stop)
         finally:
             ended = child.end()
+            if relay is not None:
+                relay.close()
     result = read_result(child.folder, completion)
     outcome = _outcome(finding, watch, result, wall_s, host_slept_s() - slept_s, ended)
     if finding.evidence is not None:
@@ -139,11 +150,16 @@ def _find(
         watch.kills.read()
     result, stderr = read_result(child.folder, completion), tail(child.stderr_path)
     kills, is_run = watch.kills.kills(), spec.kind == "train"
-    verdict, end = judge_end(end, result, watch.stage, stderr, kills, is_run=is_run)
+    if watch.is_script:
+        verdict = judge_script_end(end, watch.stage, stderr, kills)
+    else:
+        verdict, end = judge_end(end, result, watch.stage, stderr, kills, is_run=is_run)
     if verdict.verdict in ("ok", "skipped"):
         return _Finding(end=end, verdict=verdict)
     error = None if result is None else result.error
     verdict, cause = _explain(verdict, end, watch, folder, stop, spec, error)
+    if watch.is_script and cause is not None and cause.name in AT_THE_END:
+        verdict = Verdict("shutdown-hang", verdict.reason)
     return _Finding(end=end, verdict=verdict, evidence=folder, cause=cause)
 
 

@@ -142,3 +142,18 @@ class TimeLimits:
         if scaled_s > self.steady_least_s:
             return scaled_s, f"{self.steady_factor:g} x the median step of {median_s:.3g} s"
         return self.steady_least_s, f"the least for a step; the median is {median_s:.3g} s"
+
+
+#: For the real run of a script, of which less is known: what it does before its first batch and
+#: between its epochs may wait for a network, and to end it by mistake is dear.
+SCRIPT_LIMITS = TimeLimits(
+    startup_s=1800.0,
+    first_batch_s=600.0,
+    steady_least_s=300.0,
+    validation_s=1800.0,
+    checkpoint_s=900.0,
+    shutdown_least_s=900.0,
+    exit_s=300.0,
+    max_step_s=3600.0,
+    unseen_device_s=900.0,
+)

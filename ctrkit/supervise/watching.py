@@ -64,12 +64,26 @@ class Watch:
     next_sample_s: float = 0.0
     stopped_s: float = 0.0
     bystander: Bystander = field(default_factory=Bystander)
+    is_script: bool = False
 
     @classmethod
-    def begin(cls, child: Child, time_limits: TimeLimits, slept_s: float) -> Watch:
+    def begin(
+        cls, child: Child, time_limits: TimeLimits, slept_s: float, *, is_script: bool = False
+    ) -> Watch:
         """Of a child that was just launched, on a host that had slept for so long before."""
         silence = Silence.begin(child.spawned_at_s)
-        return cls(child, time_limits, slept_s, TreeSampler(child.pid), silence)
+        sampler = TreeSampler(child.pid)
+        return cls(child, time_limits, slept_s, sampler, silence, is_script=is_script)
+
+    @property
+    def may_judge(self) -> bool:
+        """Whether silence means something: of a script, while what was seen to train lives."""
+        if not self.is_script:
+            return True
+        if self.progress is None or self.progress.stage is Stage.IMPORT:
+            return False
+        processes = self.sample.processes if self.sample is not None else ()
+        return any(one.pid == self.progress.pid for one in processes)
 
     @property
     def stage(self) -> Stage:
@@ -190,11 +204,34 @@ class Stopping:
         self.child.interrupt(None if progress is None else progress.pid)
 
 
+@dataclass
+class PassingOn:
+    """Hands signals on to a script as they come, and ends it where it takes too long to end."""
+
+    child: Child
+    stop: StopRequest
+    grace_s: float
+    asked_s: float | None = None
+
+    def look(self, progress: Progress | None, stage: Stage, now_s: float) -> End | None:
+        """Pass on what has come; how the script ends where that is to be now."""
+        for number in self.stop.take():
+            self.child.pass_on(number)
+        if not self.stop.finish:
+            return None
+        self.asked_s = now_s if self.asked_s is None else self.asked_s
+        if self.stop.end_now:
+            return End(interrupted=True)
+        if now_s - self.asked_s >= self.grace_s:
+            return End(interrupted=True, cut_by_grace=True)
+        return None
+
+
 def watch_until_end(
     watch: Watch,
     deadline_s: float | None,
     on_tick: Callable[[Tick], None] | None,
-    stopping: Stopping,
+    stopping: Stopping | PassingOn,
 ) -> End:
     """Watch until the child ends, hangs, is cut or interrupted."""
     while True:
@@ -208,7 +245,7 @@ def watch_until_end(
         if (end := stopping.look(watch.progress, watch.stage, now_s)) is not None:
             return end
         decision = judge(watch.silence, now_s, watch.stage, watch.limit, watch.awaited)
-        if isinstance(decision, Verdict):
+        if isinstance(decision, Verdict) and watch.may_judge:
             silent_s = watch.silence.length_s(now_s)
             return End(hang=decision, interrupted=is_asked, silent_s=silent_s)
         overdue = deadline_s is not None and now_s >= deadline_s

@@ -48,6 +48,8 @@ _OPENMP = re.compile(r"lib(gomp|iomp5?|omp)\b")
 _REGEX = re.compile(r"\bre\.|\bregex\.|\.(full)?match\(|\.search\(|\.sub\(|\.find(all|iter)\(")
 _TENSOR = re.compile(r"\btorch\.|\bnp\.|\bnumpy\.|\bcv2\.|\.(sum|mean|matmul|mm|bmm|to|cpu)\(|@")
 _C_CALL = re.compile(r"ctypes|CDLL|PyDLL|pythonapi|\blib\w*\.", re.IGNORECASE)
+#: Names of causes that only a program has whose work is done: its interpreter ends.
+AT_THE_END = ("non-daemon thread",)
 _LOOK_THERE = "look at that line: give what it waits for a timeout, or keep it out of the loader"
 
 

@@ -21,7 +21,7 @@ from ctrkit.supervise.explain.kernel_waits import cause_of_waits
 from ctrkit.supervise.explain.macos import with_native_waits
 from ctrkit.supervise.explain.movement import Look, Movement, State, judge_movement
 from ctrkit.supervise.explain.permissions import Missing, missing, read_access
-from ctrkit.supervise.explain.scene import Process, Role, Scene
+from ctrkit.supervise.explain.scene import Process, Role, Scene, start_method_of
 from ctrkit.supervise.explain.stack_readers import by_py_spy, by_remote_exec, py_spy_program
 from ctrkit.supervise.explain.stacks import Thread
 from ctrkit.supervise.explain.training_family import (
@@ -280,17 +280,8 @@ def _scene(main_pid: int, family: TrainingFamily, seen: Sequence[Process]) -> Sc
         if one.is_dead and one.exit_code is not None
     )
     return replace(
-        scene, workers=len(workers), dead=dead, start_method=_start_method(workers, processes)
+        scene, workers=len(workers), dead=dead, start_method=start_method_of(workers, processes)
     )
-
-
-def _start_method(workers: Sequence[Process], processes: Sequence[Process]) -> str | None:
-    if not workers:
-        return None
-    if any("multiprocessing.spawn" in " ".join(one.command) for one in workers):
-        return "spawn"
-    servers = {p.pid for p in processes if "multiprocessing.forkserver" in " ".join(p.command)}
-    return "forkserver" if any(one.parent_pid in servers for one in workers) else "fork"
 
 
 def _guilty_rank(family: TrainingFamily, seen: Sequence[Process]) -> tuple[int, bool]:

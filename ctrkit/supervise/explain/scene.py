@@ -218,6 +218,16 @@ class Scene:
         return self.sources.get(frame, "") if frame is not None else ""
 
 
+def start_method_of(workers: Sequence[Process], processes: Sequence[Process]) -> str | None:
+    """How these workers of the family were started, by their commands; None without workers."""
+    if not workers:
+        return None
+    if any("multiprocessing.spawn" in " ".join(one.command) for one in workers):
+        return "spawn"
+    servers = {p.pid for p in processes if "multiprocessing.forkserver" in " ".join(p.command)}
+    return "forkserver" if any(one.parent_pid in servers for one in workers) else "fork"
+
+
 def waits_for_loader(process: Process) -> bool:
     """Whether the main thread takes a batch from workers."""
     takes = ("_next_data", "_get_data", "_try_get_data")

@@ -226,3 +226,17 @@ def _rank(process: psutil.Process) -> int | None:
         if "WORLD_SIZE" in environment:
             return int(environment["RANK"])
     return None
+
+
+def python_below(pid: int) -> list[int]:
+    """The topmost Python processes below a shell or another program; none below a Python one."""
+    with suppress(psutil.Error, OSError):
+        root = psutil.Process(pid)
+        family = [root, *root.children(recursive=True)]
+        listed = {}
+        for one in family:
+            with suppress(psutil.Error, OSError):
+                listed[one.pid] = _listed(one)
+        if pid in listed and not listed[pid].python:
+            return _topmost_python(pid, listed)
+    return []

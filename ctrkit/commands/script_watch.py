@@ -1,0 +1,195 @@
+"""Follows the real run of a script: its epochs, what the observer sees, the time that is left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ctrkit.core.config import ChildSpec, RunSizes, decode
+from ctrkit.core.epochs import EPOCHS, write_epochs
+from ctrkit.core.errors import UsageError
+from ctrkit.core.files import read_json
+from ctrkit.core.plugins import Plugin
+from ctrkit.core.progress import Progress, Stage
+from ctrkit.core.records import ScriptSeen
+from ctrkit.core.runs import Incident, RunFolder
+from ctrkit.core.script_epochs import EPOCHS_FILE, epoch_rows, read_script_epochs
+from ctrkit.core.units import format_duration
+from ctrkit.report.ledger_view import moment_words
+from ctrkit.report.live_script import ScriptDisplay
+from ctrkit.report.live_train import epoch_line
+from ctrkit.report.silence import SilenceNotice
+from ctrkit.supervise.stop import StopRequest
+from ctrkit.supervise.walltime import Deadline
+from ctrkit.supervise.watching import Tick
+
+_LOOK_S = 2.0
+_UNOBSERVED_S = 60.0
+_SLACK_S = 30.0
+#: Options of Python that keep it from reading PYTHONPATH or from importing `sitecustomize`.
+_DEAF_OPTIONS = ("-I", "-E", "-S", "-P")
+
+
+class ScriptWatch:
+    """Tells of what happens in the run, a line for each thing that is worth one.
+
+    Args:
+        run: receives `epochs.csv`, and an incident where the run will not end in time.
+        spec: of the script.
+        display: shows the lines.
+        stop: the wish to end.
+        deadline: when it must be over, None where nothing says so.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        spec: ChildSpec,
+        display: ScriptDisplay,
+        stop: StopRequest,
+        deadline: Deadline | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._run, self._spec, self._display = run, spec, display
+        self._stop, self._deadline, self._clock = stop, deadline, clock
+        self._folder = Path(spec.folder)
+        self._progress: Progress | None = None
+        self._seen: ScriptSeen | None = None
+        self._looked_s = -_LOOK_S
+        self._epochs_shown = 0
+        self._told: set[str] = set()
+        self._silence = SilenceNotice()
+        #: whether the observer has been heard of
+        self.is_observed = False
+
+    def launched(self) -> None:
+        """The command is about to be started."""
+        (self._folder / EPOCHS_FILE).unlink(missing_ok=True)
+        self._seen, self._epochs_shown = None, 0
+
+    def epochs(self) -> int | None:
+        """How many epochs the run has: as the user says, else as the observer has found out."""
+        script = self._spec.workload.script
+        if script is not None and script.epochs is not None:
+            return script.epochs
+        return self._seen.epochs if self._seen is not None else None
+
+    def tick(self, tick: Tick) -> None:
+        """Some times a second."""
+        self._progress = tick.progress
+        if tick.progress is not None and tick.progress.stage is not Stage.IMPORT:
+            self.is_observed = True
+        self._display.epochs = self.epochs()
+        self._display.tick(tick.progress)
+        if self._stop.finish:
+            self._once("stop", f"{self._stop.by} is passed on to the script")
+        if not self.is_observed and tick.wall_s > _UNOBSERVED_S:
+            self._once("observer", self._unobserved_words())
+        if self.is_observed and (line := self._silence(tick)):
+            self._display.message(line)
+        if self._clock() - self._looked_s >= _LOOK_S:
+            self.look()
+
+    def look(self) -> None:
+        """Read what the observer has written meanwhile."""
+        self._looked_s = self._clock()
+        path = self._folder / "script.json"
+        if path.is_file():
+            with suppress(UsageError):
+                self._seen = decode(ScriptSeen, read_json(path), str(path))
+        if self._seen is not None:
+            self.is_observed = True
+            for note in filter(None, (self._seen.problem, *self._seen.notes)):
+                self._once(note, note)
+        self._keep_sizes()
+        self._show_epochs()
+
+    def _keep_sizes(self) -> None:
+        """How long the run is, for who reads its folder, as soon as that is known."""
+        epochs, seen = self.epochs(), self._seen
+        if epochs is None:
+            return
+        batches = seen.epoch_batches if seen is not None else None
+        sizes = RunSizes(epochs=epochs, train_batches=batches)
+        if sizes != self._run.info.sizes:
+            with suppress(OSError):
+                self._run.update(sizes=sizes)
+
+    def _show_epochs(self) -> None:
+        lines = read_script_epochs(self._folder / EPOCHS_FILE)
+        if len(lines) <= self._epochs_shown:
+            return
+        rows = epoch_rows(lines)
+        for row in rows[self._epochs_shown :]:
+            self._display.message(epoch_line(row, self._run.info.projection, Plugin()))
+        self._epochs_shown = len(rows)
+        with suppress(OSError):  # it was shown, and is read again at the end
+            write_epochs(self._run.path / EPOCHS, rows)
+
+    def _unobserved_words(self) -> str:
+        """Why the observer was not heard of, as far as the command tells."""
+        script = self._spec.workload.script
+        words = script.command if script is not None else []
+        is_python = bool(words) and Path(words[0]).name.startswith(("python", "pypy"))
+        deaf = [word for word in words[1:] if word in _DEAF_OPTIONS] if is_python else []
+        if deaf and deaf[0] != "-P":
+            why = f"python {deaf[0]} does not let the observer in"
+        elif (self._folder / "observer-trouble.txt").is_file():
+            why = f"the observer failed: see {self._folder / 'observer-trouble.txt'}"
+        else:
+            why = "no Python process of it has imported torch so far"
+        return (
+            f"the script is watched from outside only: {why}; so a hang is not ended, and steps, "
+            "epochs and data wait are not known"
+        )
+
+    def tell_unobserved(self) -> None:
+        """At the end of a run that was never observed."""
+        if not self.is_observed:
+            self._once("observer", self._unobserved_words())
+
+    # ---- the time that is left -------------------------------------------------------------------
+
+    def compare_with_deadline(self, end_unix_s: float | None) -> None:
+        """One warning, once the run will not end before it must be over."""
+        if self._deadline is None or end_unix_s is None or "deadline" in self._told:
+            return
+        late_s = end_unix_s - self._deadline.at_unix_s
+        if late_s <= _SLACK_S:
+            return
+        words = (
+            f"the run will not end in time: it is expected to end at {moment_words(end_unix_s)}, "
+            f"{format_duration(late_s)} after {self._deadline.said_by} "
+            f"({moment_words(self._deadline.at_unix_s)})"
+        )
+        self._once("deadline", words)
+        self._note(words, late_s)
+
+    def _note(self, words: str, late_s: float) -> None:
+        progress, cell = self._progress, self._run.info.cell
+        assert cell is not None, "a run of a script has a cell"
+        incident = Incident(
+            number=self._run.next_incident(),
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            verdict="late",
+            reason=words,
+            fix="ask for a longer job, or train fewer epochs; ctrkit probe finds a faster cell",
+            epoch=progress.epoch if progress is not None else 0,
+            step=progress.step if progress is not None else 0,
+            stage=progress.stage.label if progress is not None else "",
+            cell_before=cell,
+            cell_after=cell,
+            action="noted",
+            lost_s=late_s,
+        )
+        with suppress(OSError):  # it was said
+            self._run.append_incident(incident)
+
+    def _once(self, key: str, words: str) -> None:
+        if key not in self._told:
+            self._told.add(key)
+            self._display.message(words)

@@ -1,0 +1,78 @@
+"""Signals that come while a script trains for real: they are passed on to it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from ctrkit.supervise.stop import StopRequest
+
+#: A script is asked to end by these; by the others, what it makes of them.
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+#: Schedulers send these before a job's end; scripts save then, or ask to be queued again.
+TELLING = (signal.SIGUSR1, signal.SIGUSR2)
+_ONE_SIGNAL_S = 0.5  # `timeout`, for one, sends each of them twice
+_MOST_REQUESTS = 3  # at the third wish to end, the script is ended at once
+
+
+class PassedOn(StopRequest):
+    """A stop request that only passes signals on: the script decides what it does about them."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(graceful=True, clock=clock)
+        self._waiting: list[int] = []
+        self._came_s: dict[int, float] = {}
+        #: the first signal that asked for the end; 0 while there was none
+        self.first = 0
+
+    def receive(self, number: int) -> None:
+        """A signal has come. Safe in a signal handler."""
+        now_s = self._clock()
+        is_second = now_s - self._came_s.get(number, -_ONE_SIGNAL_S) < _ONE_SIGNAL_S
+        self._came_s[number] = now_s
+        if is_second:
+            return
+        self._waiting.append(number)
+        if number in ENDING:
+            self.first = self.first or number
+            self.by = self.by or signal.Signals(number).name
+            self.requests += 1
+
+    def request(self, number: int | None = None) -> None:
+        """Something here, not a signal, wants the run to end: it is asked as a scheduler asks."""
+        self.receive(number or signal.SIGTERM)
+
+    def take(self) -> list[int]:
+        """The signals that are to be passed on now, in their order."""
+        taken, self._waiting = self._waiting, []
+        return taken
+
+    @property
+    def end_now(self) -> bool:
+        """Whether the user insists: a script may use one or two Ctrl-C for itself."""
+        return self.requests >= _MOST_REQUESTS
+
+
+@contextmanager
+def pass_signals_on() -> Iterator[PassedOn]:
+    """Inside, signals are received for the script; afterwards the old handlers are back.
+
+    A signal that was ignored before (`nohup`) stays ignored. Must be entered in the main thread.
+    """
+    stop = PassedOn()
+
+    def receive(number: int, _: FrameType | None) -> None:
+        stop.receive(number)
+
+    before = {}
+    for number in (*ENDING, *TELLING):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, receive)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

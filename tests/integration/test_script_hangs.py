@@ -1,0 +1,96 @@
+"""Real failures as plain scripts under `ctrkit train --`: verdict, guilty line, exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from hang_corpus import load_corpus
+from support import COMMAND
+
+SCRIPT = Path(__file__).parent / "children" / "train_on.py"
+CORPUS = {scenario.name: scenario for scenario in load_corpus()}
+
+# name: workers, start method, exit code
+CASES = {
+    "hang_in_collate": (2, "fork", 6),
+    "hang_in_worker_init": (1, "spawn", 6),
+    "main_deadlock": (0, "-", 6),
+    "thread_at_shutdown": (0, "-", 6),
+    "stopped": (1, "fork", 6),
+    "killed": (1, "fork", 1),
+    "error_in_getitem": (2, "fork", 1),
+    "grandchildren": (1, "fork", 0),
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How a run of a scenario went."""
+
+    exit_code: int
+    stderr: str
+    info: dict[str, Any]
+    incidents: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Seen]:
+    """Each case, a few at a time: what hangs leaves the machine to the others."""
+
+    def train(name: str) -> Seen:
+        workers, method, _ = CASES[name]
+        folder = tmp_path_factory.mktemp(name)
+        command = [sys.executable, SCRIPT, CORPUS[name].path, str(workers), method]
+        done = subprocess.run(
+            [COMMAND, "train", "--stall-timeout", "6s", "--out", "run", "--", *command],
+            cwd=folder, capture_output=True, text=True, timeout=180, stdin=subprocess.DEVNULL,
+            check=False,
+        )  # fmt: skip
+        path = folder / "run" / "incidents.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return Seen(
+            exit_code=done.returncode,
+            stderr=done.stderr,
+            info=json.loads((folder / "run" / "run.json").read_text()),
+            incidents=[json.loads(line) for line in lines],
+        )
+
+    with ThreadPoolExecutor(3) as pool:
+        seen = dict(zip(CASES, pool.map(train, CASES), strict=True))
+    return seen.__getitem__
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="some cases need Linux")
+@pytest.mark.parametrize("name", CASES)
+def test_a_script_is_judged_as_a_workload_is(trained: Callable[[str], Seen], name: str) -> None:
+    workers, method, exit_code = CASES[name]
+    scenario, seen = CORPUS[name], trained(name)
+    assert seen.exit_code == exit_code, seen.stderr
+    expected = scenario.expected(workers, method)
+    if expected == ("ok",):
+        assert seen.info["status"] == "done"
+        assert seen.incidents == []
+        return
+    (incident,) = seen.incidents
+    assert incident["verdict"] in expected
+    if scenario.guilty_lines:
+        told = f"{incident['reason']} {incident['cause']}"
+        assert any(line in told for line in scenario.guilty_lines), told
+    left = [p.pid for p in psutil.process_iter() if str(SCRIPT) in " ".join(_command(p))]
+    assert left == []
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
