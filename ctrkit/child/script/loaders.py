@@ -117,12 +117,13 @@ class Loaders:
     def __init__(self) -> None:
         self.all: list[Seen] = []
         self._by_id: dict[int, Seen] = {}
-        self._sites: dict[int, tuple[str, int, int]] = {}
+        #: by the identity of a loader: where it was made, and of what
+        self._sites: dict[int, tuple[tuple[str, int], tuple[int, int | None]]] = {}
 
     def made(self, loader: Any, site: tuple[str, int]) -> None:
         """A loader is being made at this place of the script's own files."""
         if site[0] and len(self._sites) < 10_000:
-            self._sites[id(loader)] = (*site, id(loader.dataset))
+            self._sites[id(loader)] = site, _made_of(loader)
 
     def of(self, loader: Any) -> Seen:
         """What is known of a loader that is asked for an iterator."""
@@ -141,11 +142,22 @@ class Loaders:
 
     def _site_of(self, loader: Any) -> tuple[str, int]:
         """Where the script made it, or made the one of which a framework made this one."""
-        own = self._sites.get(id(loader))
-        if own is not None and own[2] == id(loader.dataset):
-            return own[:2]
-        same = [site for site in self._sites.values() if site[2] == id(loader.dataset)]
-        return same[0][:2] if same else ("", 0)
+        own, parts = self._sites.get(id(loader)), _made_of(loader)
+        if own is not None and own[1] == parts:
+            return own[0]
+        same = [site for site, made_of in self._sites.values() if made_of == parts]
+        return same[0] if same else ("", 0)
+
+
+def _made_of(loader: Any) -> tuple[int, int | None]:
+    """The data set, and the batch size, of a loader or of one that was made of it."""
+    return id(loader.dataset), batch_size_of(loader)
+
+
+def batch_size_of(loader: Any) -> int | None:
+    """Rows of a batch, also where a batch sampler has the say."""
+    size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
+    return size if isinstance(size, int) else None
 
 
 def _reference(value: Any) -> Any:
@@ -184,11 +196,10 @@ def facts_of(loader: Any) -> dict[str, Any]:
     """The fields of a `records.ScriptLoader` that can be read from the loader itself."""
     context = getattr(loader, "multiprocessing_context", None)
     method = context if isinstance(context, str) or context is None else context.get_start_method()
-    batches = getattr(loader, "batch_sampler", None)
     iterable = is_iterable(loader)
     return {
         "dataset": type(loader.dataset).__qualname__,
-        "batch_size": loader.batch_size or getattr(batches, "batch_size", None),
+        "batch_size": batch_size_of(loader),
         "workers": int(loader.num_workers),
         "start_method": method,
         "prefetch": getattr(loader, "prefetch_factor", None) if loader.num_workers else None,
@@ -281,11 +292,14 @@ def is_script_file(name: str) -> bool:
 
 
 def calling_site(loader: Any) -> tuple[str, int]:
-    """File and line of the script that call the constructor of a loader which is under way."""
+    """File and line of the script that call the constructor of a loader which is under way.
+
+    Empty where a library calls it: then no line of the script has the loader's settings.
+    """
     frame = sys._getframe(2)
     own = {getattr(vars(kind).get("__init__"), "__code__", None) for kind in type(loader).__mro__}
-    while frame is not None:
-        if frame.f_code not in own and is_script_file(frame.f_code.co_filename):
-            return os.path.abspath(frame.f_code.co_filename), frame.f_lineno
+    while frame is not None and frame.f_code in own:
         frame = frame.f_back  # type: ignore[assignment]
-    return "", 0
+    if frame is None or not is_script_file(frame.f_code.co_filename):
+        return "", 0
+    return os.path.abspath(frame.f_code.co_filename), frame.f_lineno

@@ -54,6 +54,7 @@ class Observer:
         self.folder, self.spec = folder, spec
         self.kind: str = spec["kind"]
         self.is_trial = self.kind != "train"
+        self.serves = self.kind in ("compute", "loader")
         self.axes: list[str] = list(spec.get("put_in") or ())
         self.train_number: int | None = spec["workload"]["script"].get("train_loader")
         self.clock = time.monotonic
@@ -217,7 +218,7 @@ class Observer:
                 self._asked()
             elif self.driver is not None:
                 self._other_asked(seen)
-            if self.driver is not None or self.kind == "loader":
+            if self.serves and (self.driver is not None or self.kind == "loader"):
                 served = self._served(seen, iterator, original)
                 if served is not None:
                     return served[0]
@@ -273,7 +274,8 @@ class Observer:
                 seen.pending.append((asked_s, delivered_s, rows))
             if self.driver is not None:
                 self.driver.other_delivered(seen, delivered_s)
-        self._hash(seen, batch)
+        if self.is_trial:
+            self._hash(seen, batch)
 
     def _settle(self, seen: Seen, batch: Any) -> None:
         """At its first batch a loader can be asked for its length, and tells its batch size."""

@@ -44,12 +44,20 @@ class RunWatch(LoopWatch):
     def batch_taken(self, asked_s: float, delivered_s: float, rows: int) -> None:
         self._wait_s = delivered_s - asked_s
         self._steps_in_last, self._steps_in_batch = self._steps_in_batch, 0
-        self.spent.enter(Spending.COMPUTE)
-        self.progress.enter(Stage.STEP)
+        self._turn_to(Spending.COMPUTE)
+        if self.progress.stage is not Stage.STEP:
+            self.progress.enter(Stage.STEP)
+
+    def _turn_to(self, doing: Spending) -> None:
+        if doing is not self._doing:
+            self._doing = doing
+            self.spent.enter(doing)
+
+    _doing = Spending.STARTUP
 
     def asked(self, now_s: float) -> None:
         super().asked(now_s)
-        self.spent.enter(Spending.DATA_WAIT)
+        self._turn_to(Spending.DATA_WAIT)
 
     def step_over(self, done_s: float, rows: int) -> None:
         self._steps += 1
@@ -70,26 +78,26 @@ class RunWatch(LoopWatch):
 
     def backward_begins(self, now_s: float, tensors: Any) -> None:
         super().backward_begins(now_s, tensors)
-        self.spent.enter(Spending.COMPUTE)
+        self._turn_to(Spending.COMPUTE)
 
     def step_begins(self, now_s: float) -> None:
-        self.spent.enter(Spending.OPTIMIZER)
+        self._turn_to(Spending.OPTIMIZER)
 
     def step_ends(self, now_s: float) -> None:
         """After as many optimizer steps as the batch before had, what follows is no computing."""
         self._steps_in_batch += 1
         last = self._steps_in_batch >= max(1, self._steps_in_last)
-        self.spent.enter(Spending.LOGGING if last else Spending.COMPUTE)
+        self._turn_to(Spending.LOGGING if last else Spending.COMPUTE)
 
     def epoch_over(self, asked_s: float, ended_s: float) -> None:
         self.progress.enter(Stage.EPOCH_BOUNDARY)
-        self.spent.enter(Spending.LOGGING)
+        self._turn_to(Spending.LOGGING)
         self._epoch["ended_s"] = ended_s
         self.observer.write_seen(self.owner.folder)
 
     def validation_begins(self, at_s: float) -> None:
         self.progress.enter(Stage.VALIDATION)
-        self.spent.enter(Spending.VALIDATION)
+        self._turn_to(Spending.VALIDATION)
 
     def validation_batch(self, number: int, seconds: float) -> None:
         self.progress.enter(Stage.VALIDATION)
@@ -98,19 +106,19 @@ class RunWatch(LoopWatch):
         if self._epoch:
             self._epoch["validation_s"] += at_s - began_s
         self.progress.enter(Stage.STEP)
-        self.spent.enter(Spending.DATA_WAIT)
+        self._turn_to(Spending.DATA_WAIT)
 
     def checkpoint_begins(self, at_s: float) -> None:
         self._before, self._saved_s = self.progress.stage, at_s
         self.progress.enter(Stage.CHECKPOINT)
-        self.spent.enter(Spending.CHECKPOINT)
+        self._turn_to(Spending.CHECKPOINT)
 
     def checkpoint_ends(self, at_s: float) -> None:
         if self._epoch:
             self._epoch["checkpoint_s"] += at_s - self._saved_s
         self.progress.enter(self._before)
         validating = self._before is Stage.VALIDATION
-        self.spent.enter(Spending.VALIDATION if validating else Spending.LOGGING)
+        self._turn_to(Spending.VALIDATION if validating else Spending.LOGGING)
 
     _before = Stage.STEP
 
@@ -128,7 +136,7 @@ class RunWatch(LoopWatch):
             if self._epoch.get("ended_s") is None and self._epoch:
                 self._end_epoch(now_s, now_s)
         self._write_epoch()
-        self.spent.enter(Spending.SHUTDOWN)
+        self._turn_to(Spending.SHUTDOWN)
         if not crashed:
             self.progress.enter(Stage.SHUTDOWN)
         self.observer.write_seen(self.owner.folder)

@@ -105,9 +105,11 @@ class LoopWatch:
         """The loop asks for its next batch."""
         self._end_step(now_s)
         self._end_others(now_s)
-        for other in self.observer.loaders.all:
-            other.companion = other.companion + 1 if other.since_train == 1 else 0
-            other.since_train = 0
+        loaders = self.observer.loaders.all
+        if len(loaders) > 1:
+            for other in loaders:
+                other.companion = other.companion + 1 if other.since_train == 1 else 0
+                other.since_train = 0
 
     def delivered(self, asked_s: float, delivered_s: float, rows: int) -> None:
         """The loop has its next batch."""
