@@ -201,6 +201,7 @@ def inspect_here(workload: Workload, spec: ChildSpec) -> Inspection:
         watch=check_watch(workload.watch),
         threads=running_threads(),
         threaded_libraries=threaded_libraries(),
+        own_defaults=dict(workload.own_defaults),
         needs=known_needs(workload),
     )
 

@@ -135,7 +135,13 @@ def probe(
     from ctrkit.commands.script_probe import probe_script
 
     common = read_common(
-        data, phase, workload, set_, read_time_limits(stall_timeout, max_step, time_limits), out
+        data,
+        phase,
+        workload,
+        set_,
+        read_time_limits(stall_timeout, max_step, time_limits),
+        out,
+        epochs=epochs,
     )
     asked: dict[str, Any] = {
         "common": common, "axes": cell_axes(axes), "budget": budget, "thorough": thorough,

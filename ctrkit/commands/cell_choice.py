@@ -13,6 +13,7 @@ from ctrkit.core.errors import UsageError
 from ctrkit.core.files import read_json
 from ctrkit.core.records import Inspection, Recommendation
 from ctrkit.core.runs import RunFolder
+from ctrkit.probe.matrix import own_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +27,19 @@ class CellChoice:
 
 def default_choice(inspection: Inspection, axes: Mapping[str, Any]) -> CellChoice:
     """The defaults of `ctrkit train`, with the axes that were given."""
-    values: dict[str, Any] = {"batch_size": inspection.default_batch_size} | dict(axes)
+    own = {axis: value[0] for axis, value in own_values(inspection).items() if axis not in axes}
+    values: dict[str, Any] = {"batch_size": inspection.default_batch_size} | own | dict(axes)
+    if not values.get("workers"):
+        values |= {axis: value for axis, value in WITHOUT_ANY_WORKERS.items() if axis in own}
     if "loader" not in inspection.axes:
         values["loader"] = inspection.loaders[0]
     elif values.get("workers"):
         values.setdefault("loader", "batches")
     named = ", ".join(f"{axis}={value}" for axis, value in axes.items())
     why = f"the default cell with {named}" if named else "the default cell"
+    if own:
+        kept = ", ".join(f"{axis}={value}" for axis, value in own.items())
+        why += f", {inspection.workload_name}'s own defaults kept: {kept}"
     return CellChoice(
         cell=make_cell("options", **values), why=f"{why} (ctrkit probe finds a better one)"
     )
@@ -68,6 +75,7 @@ def choice_from_file(path: Path, inspection: Inspection, axes: Mapping[str, Any]
             if key not in CELL_AXES:
                 raise UsageError(f"{path}: unknown axis '{key}'; known are {', '.join(CELL_AXES)}")
         base: dict[str, Any] = {"batch_size": inspection.default_batch_size}
+        base |= {axis: value[0] for axis, value in own_values(inspection).items()}
         if "loader" not in inspection.axes:
             base["loader"] = inspection.loaders[0]
         return CellChoice(

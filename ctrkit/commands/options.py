@@ -38,6 +38,7 @@ class CommonOptions:
         settings: the plug-in's, as plain values.
         time_limits: how long each stage may be silent.
         out: the run folder asked for.
+        epochs: how many the run has, where the user says it.
     """
 
     data: Path | None
@@ -45,6 +46,7 @@ class CommonOptions:
     settings: dict[str, Any]
     time_limits: TimeLimits
     out: Path | None
+    epochs: int | None = None
 
 
 def read_common(
@@ -55,6 +57,7 @@ def read_common(
     time_limits: TimeLimits,
     out: Path | None,
     resume: Path | None = None,
+    epochs: int | None = None,
 ) -> CommonOptions:
     """The checked options; without `--workload` a run that is resumed says which one is meant.
 
@@ -63,6 +66,8 @@ def read_common(
     """
     if out is not None:
         check_out_folder(out)
+    if epochs is not None and epochs < 1:
+        raise UsageError(f"--epochs: is {epochs}, but must be at least 1")
     if workload is None and resume is not None:
         target = RunFolder.open(resume).info.workload.target
     else:
@@ -81,6 +86,7 @@ def read_common(
         settings=settings,
         time_limits=time_limits,
         out=out,
+        epochs=epochs,
     )
 
 

@@ -12,7 +12,13 @@ from typing import Any
 
 from ctrkit.commands.options import Axes, CommonOptions, duration_s
 from ctrkit.commands.trial_launcher import TrialLauncher
-from ctrkit.commands.workload import find_workload, gather_facts, inspect_first
+from ctrkit.commands.workload import (
+    find_workload,
+    gather_facts,
+    inspect_first,
+    of_epochs,
+    with_epochs,
+)
 from ctrkit.core.config import WorkloadSpec, encode
 from ctrkit.core.errors import (
     CtrkitError,
@@ -85,12 +91,13 @@ def probe(
     options = read_probe_options(
         common, budget or DEFAULT_BUDGET, thorough, deadline, run_refused=run_refused, quiet=quiet
     )
-    workload = find_workload(common, quiet=quiet)
+    workload = with_epochs(find_workload(common, quiet=quiet), common.epochs)
     began_s = time.monotonic()
     folder = common.out or Path("results/runs")
     with handle_interrupts(graceful=False) as stop:
         with plain_disk_errors(folder, advice=_MAKE_ROOM):
             inspection = inspect_first("probe", argv, workload, common, stop)
+            inspection = of_epochs(inspection, common.epochs)
             facts = gather_facts(workload, inspection)
             plan = build_matrix(inspection, axes, run_refused=run_refused, facts=facts)
             run = _create_run(argv, workload, inspection, options, common.out)

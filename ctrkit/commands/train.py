@@ -32,7 +32,14 @@ from ctrkit.commands.resuming import (
 from ctrkit.commands.run_end import conclude_run
 from ctrkit.commands.timekeeping import Timekeeper, TimeRules
 from ctrkit.commands.torchrun import axes_of_launch, launch_of_environment
-from ctrkit.commands.workload import find_workload, gather_facts, inspect_first, inspect_workload
+from ctrkit.commands.workload import (
+    find_workload,
+    gather_facts,
+    inspect_first,
+    inspect_workload,
+    of_epochs,
+    with_epochs,
+)
 from ctrkit.core.bystander import Bystander, say
 from ctrkit.core.calibration import note_calibration, row_of_run
 from ctrkit.core.config import ChildSpec, TrainPlan, WorkloadSpec, encode
@@ -131,7 +138,7 @@ def train(
     single_axes(axes)
     if config is not None and not config.is_file():
         raise UsageError(f"--config {config}: no such file")
-    workload = None if resume else _with_horizon(find_workload(common, quiet=quiet), epochs)
+    workload = None if resume else with_epochs(find_workload(common, quiet=quiet), epochs)
     with handle_interrupts(graceful=True) as stop, ExitStack() as held:
         if workload is not None:
             with plain_disk_errors(common.out or Path("results/runs"), advice=_BEGIN_ELSEWHERE):
@@ -149,15 +156,6 @@ def train(
             _train(run, spec, options, common.time_limits, stop)
 
 
-def _with_horizon(workload: WorkloadSpec, epochs: int | None) -> WorkloadSpec:
-    """The spec of a run of so many epochs: a schedule may end later for them."""
-    if epochs is None:
-        return workload
-    plugin = plugin_of(workload.target)
-    settings = plugin.with_epochs(plugin.typed(workload.settings), epochs)
-    return dataclasses.replace(workload, settings=encode(settings))
-
-
 def _new_run(
     common: CommonOptions,
     axes: Axes,
@@ -169,9 +167,12 @@ def _new_run(
     inspection = inspect_first(
         "train", argv, workload, common, stop, deadline_s=_abort_at_s(options.time_rules)
     )
+    inspection = of_epochs(inspection, options.epochs)
     choice = _choose(common, axes, options, workload, inspection, stop)
-    own = inspection.sizes.epochs if inspection.sizes else 1
-    epochs = options.epochs or own
+    epochs = inspection.sizes.epochs if inspection.sizes else None
+    if epochs is None and options.max_steps is None:
+        epochs = 1
+        say("how many epochs it has is not known: it makes one; --epochs N for more")
     run = RunFolder.create("train", argv, workload, common.out)
     run.update(
         cell=choice.cell,
@@ -184,7 +185,8 @@ def _new_run(
     )  # fmt: skip
     plan = TrainPlan(
         run_folder=str(run.path),
-        epochs=epochs,
+        # an epoch has a step at least
+        epochs=epochs or options.max_steps or 1,
         max_steps=options.max_steps,
         checkpoint_every_s=options.checkpoint_every_s,
         allow_sleep=options.time_rules.allow_sleep,
@@ -311,7 +313,7 @@ def _train(
     run.update(status="running", status_reason="")
     before = len(read_epochs(run.path / EPOCHS))
     shown = TrainDisplay(
-        epochs=spec.train.epochs, plugin=plugin_of(spec.workload.target),
+        epochs=run.info.planned_epochs, plugin=plugin_of(spec.workload.target),
         projection=run.info.projection, quiet=options.quiet,
     )  # fmt: skip
     bystander = Bystander()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ctrkit.commands.options import CommonOptions
-from ctrkit.core.config import ChildSpec, WorkloadSpec, make_cell
+from ctrkit.core.config import ChildSpec, RunSizes, WorkloadSpec, encode, make_cell
 from ctrkit.core.errors import (
     InterruptedRunError,
     NoViableCellError,
@@ -17,7 +18,7 @@ from ctrkit.core.errors import (
     UsageError,
 )
 from ctrkit.core.records import Examination, Inspection
-from ctrkit.core.registry import plugin_of
+from ctrkit.core.registry import is_file_target, plugin_of
 from ctrkit.core.runs import RunFolder, load_inspection
 from ctrkit.probe.hazards.facts import HazardFacts, known_facts
 from ctrkit.probe.hazards.limits import read_limits
@@ -76,6 +77,23 @@ def inspect_first(
         if command == "train":
             raise RunEndedError(str(error)) from None
         raise
+
+
+def with_epochs(workload: WorkloadSpec, epochs: int | None) -> WorkloadSpec:
+    """The spec of a run of so many epochs: a schedule may end later for them."""
+    if epochs is None or is_file_target(workload.target):
+        return workload
+    plugin = plugin_of(workload.target)
+    settings = plugin.with_epochs(plugin.typed(workload.settings), epochs)
+    return dataclasses.replace(workload, settings=encode(settings))
+
+
+def of_epochs(inspection: Inspection, epochs: int | None) -> Inspection:
+    """The inspection of a run of so many epochs."""
+    if epochs is None:
+        return inspection
+    sizes = dataclasses.replace(inspection.sizes or RunSizes(), epochs=epochs)
+    return dataclasses.replace(inspection, sizes=sizes)
 
 
 def inspect_workload(

@@ -67,12 +67,12 @@ Watch = tuple[str, Literal["max", "min"]]
 
 @dataclass(frozen=True, kw_only=True)
 class RunSizes:
-    """Sizes of the real run. What is not known before (an endless or unsized loader) is None.
+    """Sizes of the real run. What is not known before (an unsized loader, epochs) is None.
 
     Batches are for the batch size the sizes were asked for. `patience` is in epochs, 0 is never.
     """
 
-    epochs: int
+    epochs: int | None = None
     train_rows: int | None = None
     train_batches: int | None = None
     validation_rows: int | None = None

@@ -106,6 +106,8 @@ class Plugin:
     free_settings: tuple[str, ...] = ("name", "epochs", "patience")
     #: whether it takes `--data DIR`
     takes_data: bool = False
+    #: what reports call the data that it takes without `--data`
+    default_data: str = ""
     #: the metrics it is known to have, as reports show them; others are shown by their names
     metrics: Sequence[Metric] = ()
     #: the metric that decides on best.pt and patience, where the `Workload` says nothing of it

@@ -242,6 +242,7 @@ class Inspection:
     has_task: bool
     sizes: RunSizes | None
     watch: Watch | None = None
+    own_defaults: dict[str, Any] = field(default_factory=dict)
     parameters: int | None = None
     device_memory_bytes: dict[str, int] = field(default_factory=dict)
     threads: list[str] = field(default_factory=list)

@@ -41,6 +41,7 @@ class MdafPlugin(Plugin):
     default_phase = "phase3"
     free_settings = ("name", "epochs", "patience", "criteria")
     takes_data = True
+    default_data = "the default generated store"
     watch = WATCH
     metrics = (
         _metric("train_loss", "train loss", panel="Loss, as optimised", live="loss"),

@@ -195,11 +195,12 @@ def _saved_words(case: _Case, whole_s: float, left_s: float) -> str:
     terms = projection.terms
     looping_s = sum(terms[name].mean for name in ("restart", "training", "teardown"))
     saved_s = looping_s * (1 - left_s / whole_s)
-    total_s = projection.total.mean
+    run = projection.run
+    whose, total_s = ("the run's", run.mean) if run else ("an epoch's", projection.epoch.mean)
     if saved_s < 1 or saved_s < 0.01 * total_s:
         return ""
     saved, total = format_duration(saved_s), format_duration(total_s)
-    return f"at most {saved} of the run's {total} can be saved there"
+    return f"at most {saved} of {whose} {total} can be saved there"
 
 
 def _advice(case: _Case, stage: str) -> str:

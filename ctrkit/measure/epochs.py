@@ -106,7 +106,7 @@ def with_length(sizes: RunSizes | None, length: EpochLength) -> RunSizes | None:
     if sizes is None:
         if length.batches is None:
             return None
-        sizes = RunSizes(epochs=1)
+        sizes = RunSizes()
     if length.basis == "counted":
         return replace(
             sizes, train_batches=length.batches, train_rows=length.rows or sizes.train_rows

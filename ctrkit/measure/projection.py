@@ -39,9 +39,10 @@ _WIDE = 0.25
 class Projection:
     """Seconds of one future run. `terms` are of the whole run and add up to `total`.
 
-    Terms: `startup`, `restart`, `training`, `teardown`, `validation`, `checkpoint`. `epoch` is any
-    but the first, `first_epoch` that one where it differs from the others, else None. `trends` are
-    those of the launches whose steps get slower or faster through an epoch.
+    Terms: `startup`, `restart`, `training`, `teardown`, `validation`, `checkpoint`. Where the
+    number of epochs is not known, they are of a run of one epoch. `epoch` is any but the first,
+    `first_epoch` that one where it differs from the others, else None. `trends` are those of the
+    launches whose steps get slower or faster through an epoch.
     """
 
     step: Interval
@@ -57,6 +58,16 @@ class Projection:
     def startup(self) -> Interval:
         """What comes once a run; not part of any epoch but the first, which takes that longer."""
         return self.terms["startup"]
+
+    @property
+    def run(self) -> Interval | None:
+        """The whole run; None where nothing says how many epochs it has: `total` is then of one."""
+        return None if self.sizes.epochs is None else self.total
+
+    @property
+    def objective_s(self) -> float:
+        """What cells are ranked by: the run, or an epoch where its epochs are not known."""
+        return self.epoch.mean if self.run is None else self.run.mean
 
     def total_of(self, epochs: int) -> Interval:
         """The same run with another number of epochs."""
@@ -113,12 +124,12 @@ def project_training(
         measurements: trials that timed the rest, the most fitting ones first.
         sizes: `train_batches` must be known.
     """
-    flags, epochs = list(training.flags), sizes.epochs
+    flags, epochs = list(training.flags), sizes.epochs or 1
     startup, each_epoch = terms_beside(measurements, sizes, training.per_epoch, flags)
     epoch_s = _training_s(training, sizes, restart_s=each_epoch["restart"].mean)
     first, each = (_about(epoch_s, step) for step in (training.per_epoch, training.per_run))
     trained, epoch, first_epoch = each.scaled(epochs), total([first, *each_epoch.values()]), None
-    if training.later is not None and epochs > 1:
+    if training.later is not None and sizes.epochs != 1:
         following = _times(first, training.later)
         trained = total([first, _times(each, training.later).scaled(epochs - 1)])
         first_epoch, epoch = epoch, total([following, *each_epoch.values()])

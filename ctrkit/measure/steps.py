@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from ctrkit.core.config import RunSizes
@@ -202,5 +203,7 @@ def sizes_of(measurements: Sequence[Measurement], otherwise: RunSizes | None) ->
     An epoch that was counted overrides what `len()` or the workload promises (see `epochs`).
     """
     sizes = next((m.sizes for m in measurements if m.sizes is not None), otherwise)
+    if sizes is not None and otherwise is not None:  # which run it is says nobody but the run
+        sizes = replace(sizes, epochs=otherwise.epochs)
     claimed = sizes.train_batches if sizes is not None else None
     return with_length(sizes, epoch_length(measurements, claimed))

@@ -81,10 +81,10 @@ def training_time(
     groups = [samples_of(earlier, cycle), *peers]
     # a replayed epoch begins with its first batch; one of equal steps has to leave that wait out
     waits = [] if replayed else [w for w in map(mean_wait_s, launches) if w is not None]
-    later = later_epochs([*launches, *earlier], cycle) if sizes.epochs > 1 else None
+    later = later_epochs([*launches, *earlier], cycle) if sizes.epochs != 1 else None
     found = TrainingTime(
         per_epoch=prediction_interval(samples, batches, groups),
-        per_run=prediction_interval(samples, batches * sizes.epochs, groups),
+        per_run=prediction_interval(samples, batches * (sizes.epochs or 1), groups),
         wait_s=sum(waits) / len(waits) if waits else 0.0,
         whole_s=whole_s,
         later=later.factor if later is not None else None,

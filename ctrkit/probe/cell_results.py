@@ -90,7 +90,7 @@ def objective(cell: Cell, trials: Sequence[Trial], inspection: Inspection) -> fl
     """What cells that were run are ranked by: the projected total, else seconds per row."""
     projection = project_cell(cell, trials, inspection, ranking=True)
     if projection is not None:
-        return projection.total.mean
+        return projection.objective_s
     steps = [s for s in map(mean_step_s, full_launches(cell, trials)) if s is not None]
     return sum(steps) / len(steps) / cell.batch_size if steps else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -36,7 +36,8 @@ class MatrixPlan:
     their loader is found to wait, for a disk or a network, instead of computing. `notes` are on
     what was asked for, `warnings` on the hazards of the cells; a line each. `limits` are what is
     free of the machine, None where what would not fit is to be tried all the same. `baseline` is
-    what the others are compared with: a script as written.
+    what the others are compared with: a script as written. `own` says which defaults of the user's
+    function were kept.
     """
 
     cells: tuple[Cell, ...]
@@ -46,6 +47,7 @@ class MatrixPlan:
     warnings: tuple[str, ...] = ()
     limits: MachineLimits | None = None
     baseline: Cell | None = None
+    own: str = ""
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
@@ -79,19 +81,23 @@ def build_matrix(
         UsageError: an unknown value, one out of range, or a device that is not available here.
     """
     asked = {axis: tuple(values) for axis, values in (axes or {}).items() if values}
+    own = own_values(inspection)
     if asked.get("device") == ("auto",):
         del asked["device"]
+        own.pop("device", None)
     _check(asked, inspection)
     applied, notes = _applied(asked, inspection)
     cores = cores or physical_cores()
-    values = _defaults(inspection, cores) | dict(defaults or {}) | applied
-    if "workers" in applied and "persistent" not in applied:
+    kept = own_note(inspection, own.keys() - applied.keys())
+    said = own | applied
+    values = _defaults(inspection, cores) | dict(defaults or {}) | said
+    if "workers" in said and "persistent" not in said:
         values["persistent"] = (False,)  # named counts of workers are cells of one kind
-    cells, invalid = _combined(values, applied)
+    cells, invalid = _combined(values, said)
     beyond: Sequence[Cell] = ()
     # what a quota below one core holds back looks like a loader that waits
-    if "workers" in inspection.axes and "workers" not in applied and usable_cores() >= 1:
-        beyond = list(_combined(values | {"workers": waiting_workers(cores)}, applied)[0])
+    if "workers" in inspection.axes and "workers" not in said and usable_cores() >= 1:
+        beyond = list(_combined(values | {"workers": waiting_workers(cores)}, said)[0])
     refused = _unmet(applied, cells, invalid)
     known = facts or known_facts(inspection, MachineLimits(system=system or platform.system()))
     if not run_refused:
@@ -105,21 +111,22 @@ def build_matrix(
         cells=tuple(cells),
         if_waiting=tuple(beyond),
         refused=tuple(refused.items()),
-        notes=tuple(notes),
+        notes=(*notes, *([kept] if kept else ())),
+        own=kept,
         warnings=warning_lines(tuple(cells), known),
         limits=None if run_refused else known.limits,
     )
 
 
 def _combined(
-    values: Mapping[str, tuple[Any, ...]], applied: Mapping[str, tuple[Any, ...]]
+    values: Mapping[str, tuple[Any, ...]], said: Mapping[str, tuple[Any, ...]]
 ) -> tuple[dict[Cell, None], dict[Cell, str]]:
     """All valid cells of these values, and the invalid ones with their reasons."""
     cells: dict[Cell, None] = {}
     invalid: dict[Cell, str] = {}
     for combination in product(*(values[axis] for axis in CELL_AXES)):
         chosen = dict(zip(CELL_AXES, combination, strict=True))
-        if "threads" not in applied:  # the cores are shared out among the processes
+        if "threads" not in said:  # the cores are shared out among the processes
             chosen["threads"] = max(1, chosen["threads"] // chosen["nproc"])
         reason = _invalid(chosen)
         if reason is None:
@@ -149,6 +156,26 @@ def _defaults(inspection: Inspection, cores: int) -> dict[str, tuple[Any, ...]]:
         name: row.tried(around) if name in varies else row.tried(around)[:1]
         for name, row in AXES.items()
     }
+
+
+def own_values(inspection: Inspection) -> dict[str, tuple[Any, ...]]:
+    """The defaults of a user's own function, which stand where nobody names an axis."""
+    own = {axis: (value,) for axis, value in inspection.own_defaults.items()}
+    if "device" in own and own["device"][0] not in inspection.devices:
+        del own["device"]
+    return own
+
+
+def own_note(inspection: Inspection, kept: Collection[str]) -> str:
+    """A line on the axes that were kept as the user's function has them; empty without any."""
+    own = inspection.own_defaults
+    words = [f"{AXES[axis].option} {str(own[axis]).lower()}" for axis in own if axis in kept]
+    if not words:
+        return ""
+    return (
+        f"{inspection.workload_name} is called with its own defaults ({', '.join(words)}); name "
+        "an axis to try other values, e.g. --workers 0,2,4"
+    )
 
 
 def _varying_axes(inspection: Inspection) -> set[str]:

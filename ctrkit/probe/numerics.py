@@ -63,7 +63,8 @@ def numerics_options(
             f"the speed of {base.cell.cell_id}; "
             f"{_loss_words(candidate.cell, base.cell, trials)}"
         )
-        total_s = candidate.projection.total.mean if candidate.projection else None
+        run = candidate.projection.run if candidate.projection else None
+        total_s = run.mean if run is not None else None
         options.append(Option(text=words, projected_total_s=total_s))
     return options
 

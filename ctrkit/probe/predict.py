@@ -45,7 +45,7 @@ class Prediction:
     def objective(self) -> float:
         """What cells are ranked by: the projected total, else seconds per row."""
         if self.projection is not None:
-            return self.projection.total.mean
+            return self.projection.objective_s
         return self.step.mean / self.cell.batch_size
 
 

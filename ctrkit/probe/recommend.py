@@ -100,7 +100,9 @@ def _reason(
     inspection: Inspection,
 ) -> str:
     """One sentence: why this cell."""
-    what = "projected time" if chosen.projection else "time per row"
+    what = "time per row"
+    if chosen.projection is not None:
+        what = "projected time" if chosen.projection.run else "projected time of an epoch"
     if chosen.cell == search.plan.baseline:
         text = _as_written_reason(len(search.plan.cells), tied)
     elif len(ranked) == 1:
@@ -164,7 +166,13 @@ def findings(
     )
     if chosen.projection is None and not about:
         about = [_unknown_length()]
+    if chosen.projection is not None and chosen.projection.run is None:
+        about = [_unknown_epochs(), *about]
     found += about
+    if search.plan.own:
+        found.append(
+            Finding(stage="axes", share=None, worth_x=None, text=search.plan.own, confidence="high")
+        )
     if len(search.plan.batch_sizes) > 1:
         found.append(_several_batch_sizes())
         plan, trials = search.plan, search.trials
@@ -206,6 +214,17 @@ def _never_ends() -> Finding:
     )
 
 
+def _unknown_epochs() -> Finding:
+    return Finding(
+        stage="run",
+        share=None,
+        worth_x=None,
+        text="how many epochs the run has is not known: an epoch is projected, the whole run is "
+        "not; say it with --epochs N",
+        confidence="high",
+    )
+
+
 def _unknown_length() -> Finding:
     return Finding(
         stage="epoch",
@@ -242,8 +261,8 @@ def options(
     listed = []
     if deadline_s is not None:
         listed.append(_within(projection, deadline_s))
-    for count in dict.fromkeys((epochs // 2, epochs // 3)):
-        if 0 < count < epochs:
+    for count in dict.fromkeys((epochs // 2, epochs // 3)) if epochs else ():
+        if 0 < count < (epochs or 0):
             text = f"{count} of {epochs} epochs (--epochs {count})"
             listed.append(Option(text=text, projected_total_s=projection.total_of(count).mean))
     return listed + _other_devices(chosen, ranked, search)
@@ -258,7 +277,7 @@ def _within(projection: Projection, deadline_s: float) -> Option:
         )
     fitting = fitting_epochs(projection, deadline_s)
     limit = format_duration(deadline_s)
-    if fitting >= epochs:
+    if epochs is not None and fitting >= epochs:
         text = f"all {epochs} epochs fit into {limit}"
     elif fitting == 0:
         low = format_duration(projection.total_of(1).mean)
@@ -266,8 +285,9 @@ def _within(projection: Projection, deadline_s: float) -> Option:
             text=f"not one epoch fits into {limit}: the first takes {low}", projected_total_s=None
         )
     else:
-        text = f"{fitting} of {epochs} epochs fit into {limit} (--epochs {fitting})"
-    total_s = projection.total_of(min(fitting, epochs)).mean
+        of = "" if epochs is None else f" of {epochs}"
+        text = f"{fitting}{of} epochs fit into {limit} (--epochs {fitting})"
+    total_s = projection.total_of(fitting if epochs is None else min(fitting, epochs)).mean
     return Option(text=text, projected_total_s=total_s)
 
 
@@ -282,6 +302,8 @@ def _other_devices(
     chosen: Candidate, ranked: Sequence[Candidate], search: SearchResult
 ) -> list[Option]:
     """The best cell of each other device, measured or else predicted."""
+    if chosen.projection is None or chosen.projection.run is None:
+        return []  # without a number of epochs there is no time of a run to give
     totals: dict[str, tuple[float, str]] = {}
     for prediction in search.predictions:
         if prediction.projection is not None:

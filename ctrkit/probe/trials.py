@@ -188,7 +188,9 @@ def projected_columns(projection: Projection | None) -> dict[str, Any]:
     """The `projected_...` fields of a record or a recommendation; none where there is none."""
     columns: dict[str, float | None] = {}
     if projection is not None:
-        for name, value in (("epoch", projection.epoch), ("total", projection.total)):
+        for name, value in (("epoch", projection.epoch), ("total", projection.run)):
+            if value is None:
+                continue
             columns[f"projected_{name}_s"] = value.mean
             columns[f"projected_{name}_s_low"] = value.low
             columns[f"projected_{name}_s_high"] = value.high if math.isfinite(value.high) else None

@@ -123,7 +123,8 @@ def _workload_name(info: RunInfo) -> str:
 
 
 def _data_words(info: RunInfo) -> str:
-    own = "the script's own" if info.workload.script else "the default generated store"
+    own = "the script's own" if info.workload.script else ""
+    own = own or plugin_of(info.workload.target).default_data
     where = clean(info.workload.data or own, 200)
     rows = info.sizes.train_rows if info.sizes else None
     return where if rows is None else f"{where}, {format_count(rows)} training rows"

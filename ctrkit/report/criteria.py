@@ -139,7 +139,7 @@ def _incomplete(info: RunInfo, epochs: Sequence[EpochRow], partial: bool) -> str
     """Why the run has not come to the end that its phase has; empty where it has."""
     planned = info.planned_epochs or 0
     of_phase = int(info.workload.settings.get("epochs") or planned)
-    done = f"{len(epochs)} of {plural(of_phase, 'epoch')}"
+    done = f"{len(epochs)} of {plural(of_phase, 'epoch')}" if of_phase else f"{len(epochs)} epochs"
     if info.status != "done":
         verb = "has" if info.status == DIED else "is"
         return f"{done} finished, the run {verb} {clean(info.status, 30)}"

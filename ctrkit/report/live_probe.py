@@ -144,7 +144,12 @@ def best_line(results: Sequence[CellResult]) -> str:
     total = projection_words(
         best.projected_total_s, best.projected_total_s_low, best.projected_total_s_high
     )
-    words = "" if best.projected_total_s is None else f"whole run {total}, "
+    words = f"whole run {total}, "
+    if best.projected_total_s is None:
+        epoch = projection_words(
+            best.projected_epoch_s, best.projected_epoch_s_low, best.projected_epoch_s_high
+        )
+        words = "" if best.projected_epoch_s is None else f"epoch {epoch}, "
     return f"best {words}{clean(best.cell_id, 60)}"
 
 
@@ -190,4 +195,6 @@ def trial_line(record: TrialRecord) -> str:
         parts.append(f"data wait {percent(record.data_wait_share)}")
     if record.projected_total_s is not None:
         parts.append(f"whole run {format_duration(record.projected_total_s)}")
+    elif record.projected_epoch_s is not None:
+        parts.append(f"an epoch {format_duration(record.projected_epoch_s)}")
     return clean(", ".join(parts))

@@ -90,7 +90,7 @@ def _rank(result: CellResult) -> tuple[int, float, str]:
     )
     if group == 2:
         group = 4 if result.verdict == "skipped" else 3
-    time_s = record.projected_total_s
+    time_s = record.projected_total_s or record.projected_epoch_s
     if time_s is None and record.rows_per_s:
         time_s = 1 / record.rows_per_s
     return group, math.inf if time_s is None else time_s, record.cell_id
@@ -138,6 +138,7 @@ def matrix_table(
         Column("a step"),
         Column("rows/s", optional=2),
         Column("data wait", optional=1),
+        Column("an epoch"),
         Column("whole run"),
     ]
     best = recommendation.cell.cell_id if recommendation else None
@@ -151,7 +152,7 @@ def matrix_table(
             step_words(record.step_s, record.step_s_low, record.step_s_high),
             rate_words(record.rows_per_s),
             percent(record.data_wait_share),
-            _total_words(record, recommendation),
+            *_time_words(record, recommendation),
         )
         rows.append(
             (
@@ -164,12 +165,18 @@ def matrix_table(
     return Table(tuple(columns), tuple(rows), tuple(tones)).without_empty_columns()
 
 
-def _total_words(record: TrialRecord, recommendation: Recommendation | None) -> str:
-    """The whole run in this cell; of the recommended one, what the recommendation says."""
-    total_s = record.projected_total_s
+def _time_words(record: TrialRecord, recommendation: Recommendation | None) -> tuple[str, str]:
+    """An epoch in this cell, or where it is known the whole run.
+
+    Of the recommended cell it is what the recommendation says.
+    """
+    said: TrialRecord | Recommendation = record
     if recommendation and recommendation.cell.cell_id == record.cell_id:
-        total_s = recommendation.projected_total_s
-    return "" if total_s is None else format_duration(total_s)
+        said = recommendation
+    epoch_s, total_s = said.projected_epoch_s, said.projected_total_s
+    if total_s is not None:
+        return "", format_duration(total_s)
+    return "" if epoch_s is None else format_duration(epoch_s), ""
 
 
 def _tone(result: CellResult, is_best: bool) -> Tone:

@@ -31,6 +31,7 @@ from ctrkit.report.words import (
     cell_words,
     clean,
     flag_words,
+    no_total_words,
     percent,
     plural,
     projection_words,
@@ -79,7 +80,7 @@ def _answer(info: RunInfo, recommendation: Recommendation) -> Section:
             ))
         )  # fmt: skip
     else:
-        rows.append(("whole run", "not projected: the length of an epoch is not known"))
+        rows.append(("whole run", f"not projected: {no_total_words(best)}"))
     rows += [("caution", words) for words in flag_words(best.flags)]
     if info.status != "done":
         rows.append(("status", status_words(info)))
@@ -132,6 +133,8 @@ def _no_answer(contents: RunContents) -> Section:
         best = measured[0].record
         step = step_words(best.step_s, best.step_s_low, best.step_s_high) or "not measured"
         rows.append(("best so far", f"{cell_words(best.cell)}: {step} a step"))
+        if best.projected_total_s is None and best.projected_epoch_s is not None:
+            rows.append(("projected", f"{format_duration(best.projected_epoch_s)} for an epoch"))
         if best.projected_total_s is not None:
             rows.append(
                 ("projected", projection_words(

@@ -28,6 +28,7 @@ from ctrkit.report.words import (
     cell_words,
     clean,
     deviation_words,
+    no_total_words,
     plural,
     projection_words,
     sentence,
@@ -78,27 +79,30 @@ def _options(contents: RunContents) -> Section:
     planned = _planned(info)
     time = contents.measured_time or projected_time(info.projection)
     spent_s = sum(row["wall_s"] or 0.0 for row in contents.epochs)
-    rows = [_option(f"continue as is: {plural(planned, 'epoch')}", done, planned, time, spent_s)]
+    known = plural(planned, "epoch") if planned else "how many epochs is not known"
+    rows = [_option(f"continue as is: {known}", done, planned or None, time, spent_s)]
     fewer = sorted({math.ceil(planned / 2), math.ceil(planned / 3)}, reverse=True)
     rows += [
         _option(f"reduce the epochs: stop after {count}", done, count, time, spent_s)
         for count in fewer
         if done < count < planned
     ]
-    rows.append(_other_cell(contents, done, planned, spent_s))
+    rows.append(_other_cell(contents, done, planned or None, spent_s))
     rows.append(_option(f"stop and report {plural(done, 'epoch')}", done, done, time, spent_s))
     columns = (Column("option", right=False), Column("to go"), Column("whole run"))
     blocks: list[Block] = [Table(columns, tuple(rows))]
     if contents.measured_time is None:
-        known = "no pace is known" if time is None else "at the projected pace"
-        blocks.append(Paragraph(f"No whole epoch is finished: {known}.", "dim"))
+        pace = "no pace is known" if time is None else "at the projected pace"
+        blocks.append(Paragraph(f"No whole epoch is finished: {pace}.", "dim"))
     return Section("Options", tuple(blocks))
 
 
 def _option(
-    text: str, done: int, epochs: int, time: RunTime | None, spent_s: float
+    text: str, done: int, epochs: int | None, time: RunTime | None, spent_s: float
 ) -> tuple[str, str, str]:
     """A row: what is still to do until `epochs` are done, and what the whole run takes then."""
+    if epochs is None:
+        return text, "not known", "not known"
     if epochs <= done:
         return text, "none", format_duration(spent_s)
     if time is None:
@@ -108,7 +112,7 @@ def _option(
 
 
 def _other_cell(
-    contents: RunContents, done: int, planned: int, spent_s: float
+    contents: RunContents, done: int, planned: int | None, spent_s: float
 ) -> tuple[str, str, str]:
     """Another device or cell; only what a probe recommended has a projected time."""
     info = contents.info
@@ -209,9 +213,12 @@ def _summary(contents: RunContents) -> Iterator[str]:
             yield "The whole run is projected to take " + projection_words(
                 best.projected_total_s, best.projected_total_s_low, best.projected_total_s_high
             ) + "."  # fmt: skip
+        else:
+            yield sentence(f"The whole run is not projected: {no_total_words(best)}")
         return
     status = "has died" if info.status == DIED else f"is {clean(info.status, 40)}"
-    yield f"The run {status}: {len(contents.epochs)} of {plural(_planned(info), 'epoch')} finished."
+    of = f" of {plural(_planned(info), 'epoch')}" if _planned(info) else " epochs"
+    yield f"The run {status}: {len(contents.epochs)}{of} finished."
     time, projected = contents.measured_time, projected_time(info.projection)
     if time is not None:
         words = deviation_words(time.epoch_s, projected.epoch_s) if projected else ""

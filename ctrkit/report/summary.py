@@ -23,6 +23,7 @@ from ctrkit.report.words import (
     clean,
     deviation_words,
     flag_words,
+    no_total_words,
     percent,
     plural,
     range_words,
@@ -99,7 +100,10 @@ def _duration(info: RunInfo, best: Recommendation) -> Card:
     epochs = info.planned_epochs or 0
     low_s, high_s = best.projected_total_s_low, best.projected_total_s_high
     if best.projected_total_s is None:
-        return Card("How long", "not projected", ("The length of an epoch is not known.",), "dim")
+        if best.projected_epoch_s is None:
+            return Card("How long", "not projected", (sentence(no_total_words(best)),), "dim")
+        value = f"{format_duration(best.projected_epoch_s)} an epoch"
+        return Card("How long", value, (sentence(no_total_words(best)),))
     details = []
     if low_s is not None and high_s is not None:
         details.append(f"{range_words(low_s, high_s)} for {plural(epochs, 'epoch')}")

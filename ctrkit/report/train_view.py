@@ -174,7 +174,7 @@ def _projected_run(projection: Recommendation, epochs: int | None) -> str:
     """The projected run; where this one has another number of epochs, that of its own number."""
     time, total_s = projected_time(projection), projection.projected_total_s
     if total_s is None:
-        return "-"
+        return "-" if epochs is None or time is None else format_duration(time.total_s(epochs))
     if epochs is not None and time is not None and time.epochs_in(total_s) != epochs:
         return format_duration(time.total_s(epochs))
     return projection_words(

@@ -72,8 +72,7 @@ def _header(contents: RunContents) -> Section:
 
 def _data_words(contents: RunContents) -> str:
     workload, sizes = contents.info.workload, contents.info.sizes
-    is_own = ".py:" in workload.target or workload.script is not None
-    parts = [workload.data or ("" if is_own else "the default generated store")]
+    parts = [workload.data or contents.plugin.default_data]
     if sizes is not None:
         if sizes.train_rows is not None:
             parts.append(
@@ -83,7 +82,8 @@ def _data_words(contents: RunContents) -> str:
             parts.append(f"{format_count(sizes.train_batches)} batches an epoch")
         if sizes.validation_rows:
             parts.append(f"{format_count(sizes.validation_rows)} validation rows")
-        parts.append(plural(sizes.epochs, "epoch"))
+        known = sizes.epochs is not None
+        parts.append(plural(sizes.epochs or 0, "epoch") if known else "number of epochs not known")
     return clean(", ".join(part for part in parts if part))
 
 

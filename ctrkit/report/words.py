@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from ctrkit.core.cell import Cell, axes_of
+from ctrkit.core.records import Recommendation
 from ctrkit.core.units import format_count, format_duration, format_percent
 
 # What a flag of a record or a recommendation means; a flag that is not here is shown as it is.
@@ -138,6 +139,13 @@ def cell_words(cell: Cell) -> str:
             words += f" ({', '.join(filter(None, how))})"
         parts.append(words)
     return clean(", ".join(filter(None, parts)))
+
+
+def no_total_words(best: Recommendation) -> str:
+    """Why a recommendation has no time for the whole run."""
+    if best.projected_epoch_s is None:
+        return "the length of an epoch is not known"
+    return "how many epochs it has is not known; say it with --epochs N"
 
 
 def axis_label(name: str, value: object) -> str:

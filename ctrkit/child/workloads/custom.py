@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import inspect
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from ctrkit.child.workloads.loader_parts import tell_epoch
 from ctrkit.child.workloads.protocol import Batch, EpochLoader, Workload
 from ctrkit.child.workloads.returned import NotBatchesError, checked_batches, is_iterator
-from ctrkit.core.config import CELL_AXES, Cell, RunSizes
+from ctrkit.core.cell import AXES, CELL_AXES, Axis
+from ctrkit.core.config import Cell, RunSizes
 
 MakeLoader = Callable[..., Iterable[Batch]]
 
@@ -23,20 +26,64 @@ def axes_of_signature(make_loader: MakeLoader) -> tuple[str, ...]:
     return tuple(axis for axis in CELL_AXES if axis in {p.name for p in parameters})
 
 
+def own_defaults(make_loader: MakeLoader) -> tuple[dict[str, Any], set[str]]:
+    """The defaults of a function for axes of a cell, and the axes whose default is none of a cell.
+
+    None stands for what a DataLoader makes of it.
+    """
+    known: dict[str, Any] = {}
+    unknown = set()
+    for parameter in inspect.signature(make_loader).parameters.values():
+        if parameter.name not in AXES or parameter.default is parameter.empty:
+            continue
+        value = _value_in_cell(AXES[parameter.name], parameter.default)
+        if value is None:
+            unknown.add(parameter.name)
+        else:
+            known[parameter.name] = value
+    return known, unknown
+
+
+def _value_in_cell(row: Axis, default: Any) -> Any:
+    """What a default is in a cell, None if it is nothing there."""
+    if default is None:
+        of_dataloader = {"start_method": multiprocessing.get_start_method(), "prefetch": 2}
+        return of_dataloader.get(row.name, False if row.kind is bool else None)
+    if row.name == "device":
+        default = str(default).partition(":")[0]
+    fits = type(default) is row.kind and not row.problem(default, row.name)
+    return default if fits else None
+
+
 class CustomWorkload(Workload):
     """Loaders by `make_loader(**axes)`, called once per trial, `iter()` once per epoch.
 
+    An axis that the function defaults keeps that default where nobody names another value.
     What can be iterated once only (a generator) is made anew for each further epoch.
     """
 
     loaders = ("custom",)
 
     def __init__(
-        self, make_loader: MakeLoader, name: str, *, epochs: int = 15, batch_size: int = 2048
+        self,
+        make_loader: MakeLoader,
+        name: str,
+        *,
+        epochs: int | None = None,
+        batch_size: int | None = None,
     ) -> None:
         self.make_loader, self.name = make_loader, name
-        self.axes = axes_of_signature(make_loader)
-        self._epochs, self._batch_size = epochs, batch_size
+        known, unknown = own_defaults(make_loader)
+        self.axes = tuple(axis for axis in axes_of_signature(make_loader) if axis not in unknown)
+        self._own, self._epochs = known, epochs
+        self._batch_size = batch_size or known.get("batch_size") or super().default_batch_size()
+
+    @property
+    def own_defaults(self) -> Mapping[str, Any]:
+        own = dict(self._own)
+        if "batch_size" in own:
+            own["batch_size"] = self._batch_size
+        return own
 
     def default_batch_size(self) -> int:
         return self._batch_size
@@ -45,7 +92,12 @@ class CustomWorkload(Workload):
         return RunSizes(epochs=self._epochs)
 
     def train_loader(self, cell: Cell) -> EpochLoader:
-        arguments = {axis: getattr(cell, axis) for axis in self.axes}
+        values = {axis: getattr(cell, axis) for axis in self.axes}
+        arguments = {
+            axis: value
+            for axis, value in values.items()
+            if axis not in self._own or (value is not None and value != self._own[axis])
+        }
 
         def make() -> Iterable[Batch]:
             return checked_batches(self.make_loader(**arguments), self.name)

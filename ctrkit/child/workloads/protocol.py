@@ -115,6 +115,11 @@ class Workload(ABC):
     #: the first columns of `epochs.csv` where their order is fixed; other metrics follow
     epoch_columns: tuple[str, ...] = ()
 
+    @property
+    def own_defaults(self) -> Mapping[str, Any]:
+        """The values of axes that it takes where nobody names another."""
+        return {}
+
     def fingerprint(self) -> str:
         """Equal as long as model and phase are the same; data has a fingerprint of its own."""
         return self.name

@@ -93,7 +93,7 @@ def script_sizes(seen: ScriptSeen, measured: Measurement | None) -> RunSizes | N
         return measured.sizes
     loader = train_loader_of(seen)
     batches = seen.epoch_batches or (loader.length if loader is not None else None)
-    return RunSizes(epochs=seen.epochs or 1, train_batches=batches)
+    return RunSizes(epochs=seen.epochs, train_batches=batches)
 
 
 def script_name(script: ScriptSpec) -> str:

@@ -190,3 +190,13 @@ def test_other_cells_tell_how_far_launches_differ(measured):
     uneven = project(own, SIZES, peers=peers(0.3)).epoch
     assert steady.mean == alone.mean == uneven.mean
     assert steady.half < alone.half < uneven.half
+
+
+def test_without_a_number_of_epochs_an_epoch_is_projected_and_no_run(measured):
+    launches = [full(measured), full(measured)]
+    known = project(launches, SIZES)
+    unknown = project(launches, RunSizes(train_batches=100, validation_batches=20))
+    assert unknown.epoch.mean == pytest.approx(known.epoch.mean)
+    assert (known.run, unknown.run) == (known.total, None)
+    assert unknown.objective_s == unknown.epoch.mean
+    assert unknown.total_of(10).mean == pytest.approx(known.total.mean)

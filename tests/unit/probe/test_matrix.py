@@ -217,3 +217,22 @@ def test_numerics_are_axes_with_one_value_unless_asked_for(inspection):
     assert any("--precision is left out" in note for note in plan.notes)
     with pytest.raises(UsageError, match="--optimizer: unknown 'sgd'; known are adam, sparse-adam"):
         build_matrix(seen, {"optimizer": ("sgd",)})
+
+
+def test_defaults_of_the_users_own_function_stand_where_nobody_names_an_axis(inspection):
+    given = {"axes": ["workers", "start_method", "prefetch", "batch_size"], "loaders": ["custom"],
+             "own_defaults": {"workers": 3, "start_method": "fork", "batch_size": 50}}  # fmt: skip
+    (cell,) = build(inspection, **given).cells
+    assert (cell.workers, cell.start_method, cell.batch_size) == (3, "fork", 50)
+    plan = build(inspection, {"workers": (0, 2)}, **given)
+    assert [(c.workers, c.batch_size) for c in plan.cells] == [(0, 50), (2, 50)]
+    assert "own defaults (--start-method fork, --batch-size 50)" in plan.own
+    assert plan.own in plan.notes
+
+
+def test_a_default_device_that_is_not_here_does_not_stand(inspection):
+    given = {"axes": ["device"], "loaders": ["custom"], "own_defaults": {"device": "cuda"}}
+    (cell,) = build(inspection, devices=["cpu"], **given).cells
+    assert cell.device == "cpu"
+    both = build(inspection, {"device": ("auto",)}, devices=["cpu", "cuda"], **given)
+    assert [cell.device for cell in both.cells] == ["cpu", "cuda"]

@@ -130,6 +130,23 @@ def test_fewer_epochs_and_a_deadline_are_options_with_their_times(inspection):
     ]
 
 
+def test_without_a_number_of_epochs_no_run_is_projected_and_it_is_said_why(inspection):
+    sizes = RunSizes(train_batches=100)
+    slow, fast = make_cell(loader="rows"), make_cell()
+    trials = [trial(cell, s, launch=n, sizes=sizes)
+              for cell, s in ((slow, 0.2), (fast, 0.1)) for n in (1, 2)]  # fmt: skip
+    found = recommend(searched(*trials), inspection(sizes=sizes), deadline_s=600)
+    assert found.cell == fast
+    assert found.projected_epoch_s == pytest.approx(100 * 0.1 + 2, rel=0.1)
+    assert (found.projected_total_s, found.projected_total_s_low) == (None, None)
+    assert "projected time of an epoch" in found.reason
+    (why,) = [f.text for f in found.findings if f.stage == "run"]
+    assert "how many epochs the run has is not known" in why
+    assert "--epochs N" in why
+    (option,) = found.options
+    assert "epochs fit into 10 min 00 s (--epochs" in option.text
+
+
 @pytest.mark.parametrize(
     ("deadline_s", "words"), [(1e6, "all 15 epochs fit"), (30.0, "not one epoch fits")]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -24,7 +25,50 @@ def test_it_gets_the_axes_that_its_signature_names() -> None:
     loader = workload.train_loader(make_cell(loader="custom", workers=2, batch_size=64))
     assert seen == {"workers": 2, "batch_size": 64, "note": "own"}
     assert list(loader) == [1, 2, 3]
-    assert workload.sizes(64).epochs == 15
+    assert workload.sizes(64).epochs is None
+    assert CustomWorkload(make_loader, "mine", epochs=3).sizes(64).epochs == 3
+
+
+def test_its_own_defaults_stand_where_nobody_names_an_axis() -> None:
+    seen: dict[str, Any] = {}
+
+    def make_loader(
+        *, workers: int = 2, start_method: Any = None, batch_size: int = 50, prefetch: Any = None,
+        persistent: bool = False, device: Any = "cuda:1", **other: Any,
+    ) -> list[int]:  # fmt: skip
+        seen.clear()
+        seen.update(
+            workers=workers, start_method=start_method, batch_size=batch_size, prefetch=prefetch,
+            persistent=persistent, device=device,
+        )  # fmt: skip
+        return [1]
+
+    workload = CustomWorkload(make_loader, "mine")
+    method = multiprocessing.get_start_method()
+    own = {
+        "workers": 2, "start_method": method, "batch_size": 50, "prefetch": 2, "persistent": False,
+        "device": "cuda",
+    }  # fmt: skip
+    assert workload.own_defaults == own
+    assert workload.default_batch_size() == 50
+    raw = {
+        "workers": 2, "start_method": None, "batch_size": 50, "prefetch": None,
+        "persistent": False, "device": "cuda:1",
+    }  # fmt: skip
+    workload.train_loader(make_cell(**own))
+    assert seen == raw
+    workload.train_loader(make_cell(**own | {"workers": 3, "prefetch": 4}))
+    assert seen == raw | {"workers": 3, "prefetch": 4}
+    workload.train_loader(make_cell(**own | {"workers": 0, "prefetch": None, "start_method": None}))
+    assert seen == raw | {"workers": 0}
+
+
+def test_a_default_that_is_no_value_of_a_cell_is_left_alone() -> None:
+    def make_loader(*, workers: Any = "4", batch_size: Any = None, threads: int = 0) -> list[int]:
+        return [1]
+
+    workload = CustomWorkload(make_loader, "mine")
+    assert (workload.axes, workload.own_defaults) == ((), {})
 
 
 def test_keywords_take_every_axis() -> None:
