@@ -12,7 +12,7 @@ from typing import Any
 
 from loader_peers import Contender, Machine
 
-from ctrkit.child.training.batches import batch_rows
+from ctrkit.child.training.batches import RowCounter
 
 
 class Running:
@@ -23,6 +23,7 @@ class Running:
         self.source: Any = None
         self.iterator: Iterator[Any] | None = None
         self.rates: list[float] = []
+        self.counter = RowCounter(None, batch_size)
 
     def start(self) -> None:
         self.source = self.contender.make(self.machine, self.batch_size)
@@ -56,7 +57,7 @@ class Running:
                 self.skip_ahead()
                 continue
             spent_s += took_s
-            rows += batch if isinstance(batch, int) else batch_rows(batch)
+            rows += batch if isinstance(batch, int) else self.counter.count(batch) or 0
             del batch
         self.rates.append(rows / spent_s)
 
