@@ -36,10 +36,10 @@ import psutil
 from ctrkit.core.environment import describe_environment, usable_cpus
 from ctrkit.core.files import write_atomically, write_json
 from ctrkit.core.units import format_bytes, format_duration, parse_bytes
+from ctrkit.ctr.data.stage_progress import StageProgress, Watcher
 from ctrkit.ctr.data.store import read_meta
 from ctrkit.ctr.data.taobao import prepare_tianchi
 from ctrkit.ctr.data.tianchi import generate_tianchi
-from ctrkit.ctr.data.workspace import StageProgress, Watcher
 
 GROWING = {"rows": 26_557_961, "behaviors": 100_000_000}
 FIXED = {"users": 1_061_768, "items": 846_811}

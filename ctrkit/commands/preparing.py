@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ctrkit.core.units import format_count, format_duration, format_percent
-from ctrkit.ctr.data.workspace import StageProgress, Watcher
+from ctrkit.ctr.data.stage_progress import StageProgress, Watcher
 from ctrkit.report.live import Clock, Display
 
 _LOG_EVERY_S = 60.0

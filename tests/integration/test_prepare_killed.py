@@ -18,7 +18,7 @@ CHILD = """
 import os, signal, sys
 from pathlib import Path
 from ctrkit.ctr.data.taobao import prepare_tianchi
-from ctrkit.ctr.data.workspace import Watcher
+from ctrkit.ctr.data.stage_progress import Watcher
 
 class Killer(Watcher):
     def __init__(self, left):

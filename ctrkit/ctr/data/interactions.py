@@ -29,12 +29,13 @@ from ctrkit.ctr.data.ingest import (
     write_store,
 )
 from ctrkit.ctr.data.preparation import Preparation, preparing
+from ctrkit.ctr.data.stage_progress import Watcher
 from ctrkit.ctr.data.store import FIRST_REAL_ID, Reading, StoreMeta
 from ctrkit.ctr.data.tables.columns import TableColumns
 from ctrkit.ctr.data.tables.counting import count_rows
 from ctrkit.ctr.data.tables.meaning import MeaningOptions, find_meaning
 from ctrkit.ctr.data.tables.reading import Source, TextOptions, open_source, read_cells
-from ctrkit.ctr.data.workspace import Watcher, Workspace
+from ctrkit.ctr.data.workspace import Workspace
 
 SPLITS = ("time", "random")
 VALIDATION_SHARE = 0.15

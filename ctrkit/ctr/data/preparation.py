@@ -15,8 +15,9 @@ from ctrkit.core.files import read_json, write_json
 from ctrkit.core.locks import LOCK, only_writer
 from ctrkit.core.units import format_bytes, format_duration
 from ctrkit.ctr.data.builder import StoreBuilder
+from ctrkit.ctr.data.stage_progress import Watcher
 from ctrkit.ctr.data.store import META_FILE, STORE_SCHEMA_VERSION, StoreMeta, read_meta
-from ctrkit.ctr.data.workspace import LimitError, Watcher, Workspace, workspace
+from ctrkit.ctr.data.workspace import LimitError, Workspace, workspace
 
 #: grows with every change of what a stage makes of the same input
 STAGES_VERSION = 2

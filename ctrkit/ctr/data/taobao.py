@@ -31,6 +31,7 @@ from ctrkit.ctr.data.ingest import (
     write_store,
 )
 from ctrkit.ctr.data.preparation import Preparation, preparing
+from ctrkit.ctr.data.stage_progress import Watcher
 from ctrkit.ctr.data.store import StoreMeta
 from ctrkit.ctr.data.tianchi_files import (
     AD_FEATURE,
@@ -41,7 +42,7 @@ from ctrkit.ctr.data.tianchi_files import (
     TianchiFiles,
     read_headers,
 )
-from ctrkit.ctr.data.workspace import Watcher, Workspace
+from ctrkit.ctr.data.workspace import Workspace
 
 BEIJING_UTC_OFFSET_S = 8 * 3600
 VALIDATION_BEGIN_S = 1494604800  # 2017-05-13 00:00 in Beijing, day 8

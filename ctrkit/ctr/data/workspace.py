@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ctrkit.core.errors import UsageError
 from ctrkit.core.units import format_bytes
+from ctrkit.ctr.data.stage_progress import StageClock, StageProgress, Watcher
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,49 +28,6 @@ _LOOK_S = 0.2
 SORTED_SHARE = 0.7
 #: they take a CSV file for tiny and hash all of it; every join here names the smaller side last
 _DISABLED_OPTIMIZERS = "join_order,build_side_probe_side"
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageProgress:
-    """How far a stage is.
-
-    Attributes:
-        name: what is done, such as `reading raw_sample.csv`.
-        state: `running`, `done`, or `skipped` for one that an earlier process finished.
-        share: of the stage, 0 .. 1.
-        rows: done so far; while a query runs it is estimated from the share.
-        elapsed_s: wall-clock seconds of the stage.
-        cpu_s: CPU seconds of the process meanwhile, all threads.
-    """
-
-    name: str
-    state: str = "running"
-    share: float = 0.0
-    rows: int = 0
-    elapsed_s: float = 0.0
-    cpu_s: float = 0.0
-
-    @property
-    def rows_per_s(self) -> float | None:
-        """Rows per second so far, None where there are none."""
-        return self.rows / self.elapsed_s if self.rows and self.elapsed_s > 0 else None
-
-    @property
-    def remaining_s(self) -> float | None:
-        """Seconds that are left at the pace so far, None too early or too late to say."""
-        if not 0.01 <= self.share < 0.995:
-            return None
-        return self.elapsed_s * (1 - self.share) / self.share
-
-
-class Watcher:
-    """Is told how a preparation goes on; this one does not listen."""
-
-    def note(self, text: str) -> None:
-        """Something that happens once, in a sentence."""
-
-    def stage(self, progress: StageProgress) -> None:
-        """A stage began, went on, ended or was skipped."""
 
 
 class Workspace:
@@ -94,10 +51,8 @@ class Workspace:
         self.saved: dict[str, int] = {}
         self.save: Callable[[], Mapping[str, int]] = dict
         self._thread = ThreadPoolExecutor(1, "duckdb")
-        self._now = StageProgress(name="", state="done")
-        self._of_rows = 0
+        self._clock = StageClock()
         self._query_share = 1.0  # of the stage that the query is which runs
-        self._began_s, self._cpu_began_s = time.monotonic(), time.process_time()
         self._finished: dict[str, tuple[Any, StageProgress]] = {}
         self._read_finished()
 
@@ -143,14 +98,11 @@ class Workspace:
             value, progress = self._finished[name]
             self.watcher.stage(progress)
             return value
-        self._now, self._of_rows = StageProgress(name=name), 0
-        self._began_s, self._cpu_began_s = time.monotonic(), time.process_time()
-        self.watcher.stage(self._now)
+        self.watcher.stage(self._clock.begin(name))
         self.run("BEGIN")
         value = work()
         self.saved = dict(self.save())
-        self._update(state="done", share=1.0, rows=self._now.rows)
-        done = self._now
+        done = self._clock.end()
         texts = [json.dumps(entry) for entry in (value, self.bad_rows, self.saved)]
         self._await(
             lambda: self.connection.execute(
@@ -168,18 +120,7 @@ class Workspace:
 
         `begin` is the share of the stage that was done before the first row.
         """
-        self._of_rows = of_rows
-        share = begin + (1 - begin) * min(1.0, rows / of_rows) if of_rows else begin
-        self._update(rows=rows, share=max(share, self._now.share))
-        self.watcher.stage(self._now)
-
-    def _update(self, **changes: Any) -> None:
-        self._now = replace(
-            self._now,
-            elapsed_s=time.monotonic() - self._began_s,
-            cpu_s=time.process_time() - self._cpu_began_s,
-            **changes,
-        )
+        self.watcher.stage(self._clock.advance(rows, of_rows, begin=begin))
 
     def _await(self, call: Callable[[], T]) -> T:
         """The result of a call in the database's thread; tells of its progress meanwhile."""
@@ -195,12 +136,9 @@ class Workspace:
 
     def _look(self) -> None:
         """Tell how far the query is, if it knows; never less than before."""
-        percent = self.connection.query_progress()
-        if self._now.state == "running":
-            share = max(self._now.share, percent / 100 * self._query_share)
-            rows = round(share * self._of_rows) if self._query_share == 1 else 0
-            self._update(share=share, rows=max(self._now.rows, rows))
-            self.watcher.stage(self._now)
+        progress = self._clock.query(self.connection.query_progress(), self._query_share)
+        if progress is not None:
+            self.watcher.stage(progress)
 
     def run(self, sql: str) -> None:
         """Execute a statement."""

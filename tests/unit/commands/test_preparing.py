@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from ctrkit.commands.preparing import StageDisplay, ended_line, running_line
-from ctrkit.ctr.data.workspace import StageProgress
+from ctrkit.ctr.data.stage_progress import StageProgress
 
 HALF = StageProgress(
     name="reading a.csv", share=0.5, rows=5_000_000, elapsed_s=4.0, cpu_s=7.0

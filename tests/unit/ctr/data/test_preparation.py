@@ -14,8 +14,9 @@ import pytest
 
 from ctrkit.core.errors import UsageError
 from ctrkit.ctr.data.preparation import Preparation, difference, preparing
+from ctrkit.ctr.data.stage_progress import StageProgress, Watcher
 from ctrkit.ctr.data.store import Store, StoreMeta
-from ctrkit.ctr.data.workspace import LimitError, StageProgress, Watcher
+from ctrkit.ctr.data.workspace import LimitError
 
 
 class Heard(Watcher):

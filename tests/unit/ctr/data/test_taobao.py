@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from ctrkit.core.errors import UsageError
+from ctrkit.ctr.data.stage_progress import StageProgress, Watcher
 from ctrkit.ctr.data.store import Store, StoreMeta
 from ctrkit.ctr.data.taobao import VALIDATION_BEGIN_S, prepare_tianchi
 from ctrkit.ctr.data.tianchi import generate_tianchi
 from ctrkit.ctr.data.tianchi_files import COLUMNS, LOG_BEGIN_S, LOG_END_S
-from ctrkit.ctr.data.workspace import StageProgress, Watcher
 
 REAL_SAMPLE = Path(__file__).parents[5] / "shared" / "data" / "taobao_real_sample"
 DAY_1 = 1494000000  # 2017-05-06 00:00 in Beijing, a Saturday

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ctrkit.core.errors import UsageError
-from ctrkit.ctr.data.workspace import LimitError, StageProgress, Watcher, Workspace, workspace
+from ctrkit.ctr.data.stage_progress import StageProgress, Watcher
+from ctrkit.ctr.data.workspace import LimitError, Workspace, workspace
 
 
 class Notes(Watcher):

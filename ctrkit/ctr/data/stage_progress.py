@@ -1,0 +1,103 @@
+"""How far a stage of a preparation is, for those who watch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageProgress:
+    """How far a stage is.
+
+    Attributes:
+        name: what is done, such as `reading raw_sample.csv`.
+        state: `running`, `done`, or `skipped` for one that an earlier process finished.
+        share: of the stage, 0 .. 1.
+        rows: done so far; while a query runs it is estimated from the share.
+        elapsed_s: wall-clock seconds of the stage.
+        cpu_s: CPU seconds of the process meanwhile, all threads.
+    """
+
+    name: str
+    state: str = "running"
+    share: float = 0.0
+    rows: int = 0
+    elapsed_s: float = 0.0
+    cpu_s: float = 0.0
+
+    @property
+    def rows_per_s(self) -> float | None:
+        """Rows per second so far, None where there are none."""
+        return self.rows / self.elapsed_s if self.rows and self.elapsed_s > 0 else None
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Seconds that are left at the pace so far, None too early or too late to say."""
+        if not 0.01 <= self.share < 0.995:
+            return None
+        return self.elapsed_s * (1 - self.share) / self.share
+
+
+class Watcher:
+    """Is told how a preparation goes on; this one does not listen."""
+
+    def note(self, text: str) -> None:
+        """Something that happens once, in a sentence."""
+
+    def stage(self, progress: StageProgress) -> None:
+        """A stage began, went on, ended or was skipped."""
+
+
+class StageClock:
+    """The progress of the stage that runs: its rows, its share, and the time it has taken.
+
+    The share never goes back: rows that were told and what a query says of itself are estimates.
+
+    Args:
+        wall_s: seconds, monotonic.
+        cpu_s: CPU seconds of this process.
+    """
+
+    def __init__(
+        self,
+        wall_s: Callable[[], float] = time.monotonic,
+        cpu_s: Callable[[], float] = time.process_time,
+    ) -> None:
+        self._wall_s, self._cpu_s = wall_s, cpu_s
+        self._began = wall_s(), cpu_s()
+        self._of_rows = 0
+        self.now = StageProgress(name="", state="done")
+
+    def begin(self, name: str) -> StageProgress:
+        """Another stage begins."""
+        self._began, self._of_rows = (self._wall_s(), self._cpu_s()), 0
+        self.now = StageProgress(name=name)
+        return self.now
+
+    def advance(self, rows: int, of_rows: int, *, begin: float = 0.0) -> StageProgress:
+        """So many rows are done, of so many; the share `begin` was done before that."""
+        self._of_rows = of_rows
+        share = begin + (1 - begin) * min(1.0, rows / of_rows) if of_rows else begin
+        return self._update(rows=rows, share=max(share, self.now.share))
+
+    def query(self, percent: float, share_of_stage: float) -> StageProgress | None:
+        """A query is so far, which is that share of the stage; None while no stage runs."""
+        if self.now.state != "running":
+            return None
+        share = max(self.now.share, percent / 100 * share_of_stage)
+        rows = round(share * self._of_rows) if share_of_stage == 1 else 0
+        return self._update(share=share, rows=max(self.now.rows, rows))
+
+    def end(self) -> StageProgress:
+        """The stage is done."""
+        return self._update(state="done", share=1.0)
+
+    def _update(self, **changes: Any) -> StageProgress:
+        wall_s, cpu_s = self._began
+        self.now = replace(
+            self.now, elapsed_s=self._wall_s() - wall_s, cpu_s=self._cpu_s() - cpu_s, **changes
+        )
+        return self.now
