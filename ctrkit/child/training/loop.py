@@ -23,6 +23,7 @@ from ctrkit.child.training.position import Position, identity, read_state
 from ctrkit.child.training.seeding import kept_rng, rng_of_rank, rng_state, seed_rank, set_rng_state
 from ctrkit.child.training.time_spent import TimeLedger
 from ctrkit.child.workloads.protocol import Batch, EpochLoader, Mark, Task, Workload
+from ctrkit.child.workloads.returned import check_batch
 from ctrkit.core import stops
 from ctrkit.core.config import Cell, RunSizes, TrainPlan
 from ctrkit.core.epochs import EPOCHS, write_epochs
@@ -353,6 +354,7 @@ class _Loop:
         return batches
 
     def _step(self, batch: Batch, wait_s: float) -> None:
+        check_batch(batch)
         self.ledger.enter(Spending.TRANSFER)
         moved = self.task.transfer(batch)
         self.ledger.enter(Spending.COMPUTE)

@@ -29,6 +29,7 @@ from ctrkit.child.training.stages import StageTimer, stage_timer
 from ctrkit.child.training.stamps import BatchClock
 from ctrkit.child.training.torch_warnings import TorchWarnings
 from ctrkit.child.workloads.protocol import Batch, EpochLoader, Task, Workload
+from ctrkit.child.workloads.returned import check_batch
 from ctrkit.core.config import ChildSpec, RunSizes
 from ctrkit.core.errors import UsageError
 from ctrkit.core.progress import ProgressWriter, Stage
@@ -194,6 +195,7 @@ def _take_steps(trial: RunningTrial, iterator: Iterator[Batch], makes: bool) -> 
             asked_s, delivered_s, batch = taken
             made = trial.batches.taken(asked_s, delivered_s) if makes else {}
             recorder.delivered(asked_s, delivered_s, made)
+            check_batch(batch)
             if makes and recorder.wants_hash:
                 recorder.hashed(batch_hash(batch))
             _train_step(trial, batch, timers.get(recorder.window))

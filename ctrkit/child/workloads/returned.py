@@ -7,19 +7,22 @@ the loaders. Their number and speed would look like those of batches.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+import io
+from collections import deque
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from ctrkit.child.workloads.loader_parts import find_dataloader
 from ctrkit.child.workloads.protocol import Batch
 from ctrkit.core.errors import UsageError
 
 _WRAP = "DataLoader({}, batch_size=batch_size, num_workers=workers)"
+_COLLECTIONS = (tuple, list, set, frozenset, deque, KeysView, ValuesView, ItemsView)
 _TRAIN_WORDS = ("train", "fit")
 _MOST_NAMED = 6
 
@@ -45,6 +48,20 @@ def checked_batches(value: Any, name: str = "make_loader") -> Iterable[Batch]:
     return found
 
 
+def check_batch(batch: Any) -> None:
+    """What an iterator gives can be looked at only once it is there.
+
+    Raises:
+        NotBatchesError: it is a loader or a data set.
+    """
+    if isinstance(batch, (DataLoader, Dataset)):
+        raise NotBatchesError(
+            f"the loader's first batch is a {type(batch).__name__}: return one loader, "
+            "not an iterable of them",
+            batch,
+        )
+
+
 def is_iterator(value: Any) -> bool:
     """Whether it can be iterated once only: a generator, a zip, what `iter()` returns."""
     return isinstance(value, Iterator) and iter(value) is value
@@ -52,7 +69,7 @@ def is_iterator(value: Any) -> bool:
 
 def _problem(value: Any) -> str:
     """What it is and what to return, empty for batches."""
-    for look in (_plain, _of_several, _data_set, _table, _by_index, _other):
+    for look in (_plain, _of_torch, _of_several, _data_set, _table, _by_index, _other):
         if problem := look(value):
             return problem
     return ""
@@ -75,20 +92,33 @@ def _plain(value: Any) -> str:
     return ""
 
 
+def _of_torch(value: Any) -> str:
+    """A sampler, a model, an open file: their parts are no batches."""
+    name = type(value).__name__
+    if isinstance(value, Sampler) and not _holds_loader(value):
+        return (f"a Sampler ('{name}'), which gives indices: hand it to a DataLoader, "
+                "`return DataLoader(dataset, sampler=...)` or `batch_sampler=...`")  # fmt: skip
+    if isinstance(value, torch.nn.Module):
+        return f"a model ('{name}'): return the loader that it is trained with"
+    if isinstance(value, io.IOBase):
+        return f"an open file ('{name}'), which gives lines: return a loader that reads it"
+    return ""
+
+
 def _of_several(value: Any) -> str:
     """A tuple, list or dict of loaders, data sets or tensors."""
     if isinstance(value, Mapping):
         names = [f"[{key!r}]" for key in value]
         held = list(value.values())
-    elif isinstance(value, (tuple, list)):
-        fields = getattr(value, "_fields", ())
-        names = [f".{field}" for field in fields] or [f"[{index}]" for index in range(len(value))]
+    elif isinstance(value, _COLLECTIONS):
         held = list(value)
+        fields = getattr(value, "_fields", ())
+        names = [f".{field}" for field in fields] or [f"[{index}]" for index in range(len(held))]
     else:
         return ""
     kinds = [_kind(one) for one in held]
     what = f"{_a(type(value).__name__)} of {_counted(kinds)}" if held else "nothing in it"
-    loaders = [name for name, kind in zip(names, kinds, strict=True) if kind == "DataLoader"]
+    loaders = [n for n, kind in zip(names, kinds, strict=True) if kind.endswith("DataLoader")]
     if loaders:
         return f"{what}: return one alone, the loader to train with ({_to_train_with(loaders)})"
     if any(kind.startswith("Dataset") for kind in kinds):
@@ -107,20 +137,20 @@ def _of_several(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    """What one of several is: `DataLoader` also for what holds one, `Dataset` for data sets."""
+    """What one of several is, in a word or two."""
     if isinstance(value, DataLoader):
         return "DataLoader"
     if _is_data_set(value):
         return f"Dataset ({type(value).__name__})"
-    if hasattr(value, "__iter__") and hasattr(value, "__dict__") and _holds_loader(value):
-        return "DataLoader"
-    return type(value).__name__
+    name = type(value).__name__
+    return f"{name} with a DataLoader" if _holds_loader(value) else name
 
 
 def _counted(kinds: list[str]) -> str:
     if len(set(kinds)) == 1:
-        plural = "" if len(kinds) == 1 else "s"
-        return f"{len(kinds)} {kinds[0]}{plural}"
+        if " " in kinds[0]:
+            return f"{len(kinds)} parts, each {_a(kinds[0])}"
+        return f"{len(kinds)} {kinds[0]}{'s' * (len(kinds) > 1)}"
     more = f" and {len(kinds) - _MOST_NAMED} more" if len(kinds) > _MOST_NAMED else ""
     return ", ".join(kinds[:_MOST_NAMED]) + more
 

@@ -24,6 +24,7 @@ from ctrkit.core.user_modules import UserModules, install
 #: what a name that no import statement can spell, or that is taken, is imported as
 _ALIAS = "ctrkit_file_"
 _MOST_SAID = 300
+_GUARD_IT = 'put that under `if __name__ == "__main__":`'
 
 
 def import_user_file(path: Path) -> ModuleType:
@@ -158,11 +159,13 @@ def _told(error: BaseException, path: Path, said: str, modules: UserModules) -> 
     first = str(error).splitlines()[0] if str(error) else ""
     if not isinstance(error, SystemExit):
         text = f"{type(error).__name__}: {first}".rstrip(": ")
+        if line and "argv" in linecache.getline(str(path), line):
+            return f"{text}{where}; it reads the command line there, which is empty: {_GUARD_IT}"
         return f"{text}{where}{_shadowed(error, modules)}"
     text = f"it ends itself while it is imported, SystemExit: {first}".rstrip(": ")
     said = said.strip() or (first if isinstance(error.code, str) else "")
     said = f", having said: {said}" if said and said != first else ""
-    way_out = 'put that under `if __name__ == "__main__":`'
+    way_out = _GUARD_IT
     if _reads_the_command_line(error.__traceback__):
         way_out = ("it reads the command line there, which is empty: give its arguments defaults, "
                    "call parse_args([...]) with them, or "

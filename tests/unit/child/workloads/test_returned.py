@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import itertools
 from collections import namedtuple
 from typing import Any
@@ -10,9 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+)
 
-from ctrkit.child.workloads.returned import NotBatchesError, checked_batches, is_iterator
+from ctrkit.child.workloads.returned import (
+    NotBatchesError,
+    check_batch,
+    checked_batches,
+    is_iterator,
+)
 
 TABLE = TensorDataset(torch.arange(8.0))
 LOADER: DataLoader[Any] = DataLoader(TABLE, 2)
@@ -74,12 +87,18 @@ async def later() -> Any:
         (Stream(), ("a Dataset ('Stream'), which gives rows", "batch_size=None")),
         (ByIndex(), ("a ByIndex, which gives single items by index", "batch_size=None")),
         ((LOADER, LOADER), ("a tuple of 2 DataLoaders", "train with (its [0])")),
-        ((Wrapped(LOADER), 10), ("a tuple of DataLoader, int", "its [0]")),
+        ((Wrapped(LOADER), 10), ("a tuple of Wrapped with a DataLoader, int", "its [0]")),
         ([LOADER], ("a list of 1 DataLoader", "its [0]")),
         (Split(LOADER, LOADER), ("a Split of 2 DataLoaders", "its .train")),
         ((DataLoader(Stream()), 1), ("a tuple of DataLoader, int",)),
+        (((LOADER, LOADER), (LOADER, LOADER)), ("a tuple of 2 parts, each a tuple with a DataLoader",)),
+        ({LOADER}, ("a set of 1 DataLoader",)),
+        ({"a": LOADER}.values(), ("a dict_values of 1 DataLoader",)),
+        (BatchSampler(range(9), 3, False), ("a Sampler ('BatchSampler'), which gives indices",)),
+        (torch.nn.Sequential(), ("a model ('Sequential')",)),
+        (io.StringIO("1,2"), ("an open file ('StringIO')",)),
         ({"val": LOADER, "train": LOADER}, ("a dict of 2 DataLoaders", "its ['train']")),
-        ((TABLE, TABLE), ("a tuple of 2 Dataset (TensorDataset)s", "its [0]")),
+        ((TABLE, TABLE), ("a tuple of 2 parts, each a Dataset (TensorDataset)", "its [0]")),
         ({"x": torch.zeros(3)}, ("a dict of 1 Tensor", "one batch at most")),
         ((torch.zeros(9, 2), torch.zeros(9)), ("a tuple of 2 Tensors", "whole columns")),
         ((torch.zeros(9, 2), torch.zeros(3, 2)), ("whole columns",)),
@@ -131,3 +150,9 @@ def test_what_can_be_iterated_once_only() -> None:
     assert is_iterator(number for number in [1])
     assert not is_iterator([1])
     assert not is_iterator(LOADER)
+
+
+def test_loaders_that_an_iterator_gives_are_no_batches() -> None:
+    check_batch({"x": torch.zeros(3)})
+    with pytest.raises(NotBatchesError, match="first batch is a DataLoader: return one loader"):
+        check_batch(next(iter([LOADER])))

@@ -133,6 +133,10 @@ def test_relative_imports_work(tmp_path: Path, folder: str, has_init: bool, impo
              "give its arguments defaults", "__main__"),
         ),
         ("import sys\nsys.exit('no GPU here')", ("SystemExit: no GPU here (line 2)", "__main__")),
+        (
+            "import sys\nfolder = sys.argv[1]\n",
+            ("IndexError: list index out of range (line 2)", "command line", "__main__"),
+        ),
         ("print(1 / 0)", ("ZeroDivisionError: division by zero (line 1)",)),
         ("from calendar import days", ("cannot import name 'days'", "rename it")),
     ],
