@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import importlib
 import keyword
+import linecache
 import os
 import re
 import sys

@@ -91,7 +91,7 @@ async def later() -> Any:
         ([LOADER], ("a list of 1 DataLoader", "its [0]")),
         (Split(LOADER, LOADER), ("a Split of 2 DataLoaders", "its .train")),
         ((DataLoader(Stream()), 1), ("a tuple of DataLoader, int",)),
-        (((LOADER, LOADER), (LOADER, LOADER)), ("a tuple of 2 parts, each a tuple with a DataLoader",)),
+        (((LOADER, LOADER), (LOADER, LOADER)), ("2 parts, each a tuple with a DataLoader",)),
         ({LOADER}, ("a set of 1 DataLoader",)),
         ({"a": LOADER}.values(), ("a dict_values of 1 DataLoader",)),
         (BatchSampler(range(9), 3, False), ("a Sampler ('BatchSampler'), which gives indices",)),
