@@ -33,11 +33,12 @@ from ctrkit.core.runs import RunFolder
 from ctrkit.core.units import format_duration
 from ctrkit.probe.hazards.facts import known_facts
 from ctrkit.probe.hazards.limits import read_limits
-from ctrkit.probe.scripts.answer import experiment_finding, script_answer
+from ctrkit.probe.scripts.answer import clock_finding, experiment_finding, script_answer
 from ctrkit.probe.scripts.as_written import (
     SCRIPT_LOADER,
     as_written_cell,
     first_values,
+    heeded_axes,
     put_in_axes,
     script_inspection,
     script_name,
@@ -167,13 +168,14 @@ def _probe(
         script, first.seen, first.cell, first.inspection, axes,
         run_refused=options.run_refused, facts=facts,
     )  # fmt: skip
+    inspection = replace(first.inspection, axes=list(heeded_axes(script, first.seen)))
     run.update(
         workload_fingerprint=first.inspection.workload_fingerprint,
         sizes=first.inspection.sizes,
         budget_s=options.budget_s,
     )
     return search_and_recommend(
-        run, workload, first.inspection, plan, options, stop, began_s,
+        run, workload, inspection, plan, options, stop, began_s,
         launcher=launcher, known=[first.trial],
         finish=partial(_with_answer, script, first, before, run.path),
     )  # fmt: skip
@@ -193,8 +195,8 @@ def _with_answer(
         script, first.seen, recommendation.cell, result, first.inspection,
         changes_between(before, after),
     )  # fmt: skip
-    found = experiment_finding(answer)
-    findings = [*([found] if found else []), *recommendation.findings]
+    about = [experiment_finding(answer), clock_finding(first.seen)]
+    findings = [*filter(None, about), *recommendation.findings]
     return replace(recommendation, script=answer, findings=findings)
 
 

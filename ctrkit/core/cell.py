@@ -184,12 +184,21 @@ def _switched(on: str) -> Callable[[bool], str]:
     return lambda value: on if value else ""
 
 
+#: Loaders that ctrkit does not make: a user's own `make_loader`, a script's, or none at all.
+_OWN_LOADERS = {
+    "custom": "own loader",
+    "script": "the script's loader",
+    "none": "no DataLoader",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """One configuration of the matrix. Make one with `make_cell`, which fills in the defaults.
 
     `start_method` and `prefetch` are None without workers. `threads` are torch's intra-op threads.
-    `loader` is one of LOADERS, or `custom` for a user's own `make_loader`.
+    `loader` is one of LOADERS, `custom` for a user's own `make_loader`, `script` for a script's own
+    DataLoader, or `none` for a script without one.
     """
 
     device: str = axis("cpu", Axis(
@@ -199,9 +208,9 @@ class Cell:
     ))  # fmt: skip
     loader: str = axis("thread", Axis(
         help="rows, batches, thread, resident.",
-        choices=LOADERS, also_in_cells=("custom",), loading=True, always_said=True,
-        words=lambda name: "own loader" if name == "custom" else f"{name} loader",
-        label=lambda name: "own loader" if name == "custom" else str(name),
+        choices=LOADERS, also_in_cells=tuple(_OWN_LOADERS), loading=True, always_said=True,
+        words=lambda name: _OWN_LOADERS.get(name, f"{name} loader"),
+        label=lambda name: _OWN_LOADERS.get(name, str(name)),
         tries=lambda around: around.loaders,
     ))  # fmt: skip
     workers: int = axis(0, Axis(

@@ -233,7 +233,7 @@ def _loader_advice(case: _Case, stage: str) -> str:
             "the main process takes the workers' batches apart: send fewer and smaller tensors "
             f"(no copies, no Python objects){without}"
         )
-    if stage == "collate" and cell.loader in ("rows", "custom"):
+    if stage == "collate" and cell.loader in ("rows", "custom", "script"):
         batches = "--loader batches, or " if leeway.has("batches") else ""
         return f"make whole batches at once ({batches}a vectorised collate_fn)"
     more = leeway.workers_words(cell)

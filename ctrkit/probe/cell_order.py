@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ctrkit.core.config import Cell
 from ctrkit.probe.trials import loader_key
 
-_LOADER_ORDER = ("custom", "thread", "batches", "resident", "rows")
+_LOADER_ORDER = ("custom", "script", "thread", "batches", "resident", "rows")
 _START_ORDER = (None, "spawn", "forkserver", "fork")
 
 

@@ -38,6 +38,8 @@ def epoch_findings(
     """
     others = other_epochs(trials)
     claimed = inspection.sizes.train_batches if inspection.sizes is not None else None
+    if cell.loader == "none":  # a script without a DataLoader has no epochs to speak of
+        return [_warning(text) for text in _warnings(launches)]
     found = [
         other_epochs_finding(list(others.values()), all_of_them=cell in others),
         length_finding(epoch_length(launches, claimed)),

@@ -164,7 +164,7 @@ def findings(
     about = epoch_findings(
         chosen.cell, search.launches(chosen.cell), chosen.projection, search.trials, inspection
     )
-    if chosen.projection is None and not about:
+    if chosen.projection is None and not about and chosen.cell.loader != "none":
         about = [_unknown_length()]
     if chosen.projection is not None and chosen.projection.run is None:
         about = [_unknown_epochs(), *about]

@@ -113,7 +113,7 @@ def axis_words(cell: Cell, axis: str) -> str:
     value = getattr(cell, axis)
     if value is None or (not cell.workers and axis == "persistent"):
         return ""
-    if axis == "loader" and value == "custom":
+    if axis == "loader" and value in ("custom", "script"):
         return "own"
     if isinstance(value, bool):
         return "yes" if value else "no"

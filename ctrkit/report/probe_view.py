@@ -41,6 +41,8 @@ from ctrkit.report.words import (
 )
 
 _BAR_WIDTH = 24
+#: Above this share of data wait a step is only taking a batch.
+_ALL_WAITING = 0.99
 
 
 def probe_sections(contents: RunContents) -> list[Section]:
@@ -209,7 +211,7 @@ def _stage_sections(trials: Sequence[TrialRecord], recommendation: Recommendatio
     record = next((r for r in reversed(ran) if r.stage_s), ran[-1])
     blocks: list[Block] = []
     if record.stage_s:
-        blocks.append(_stage_table(record.stage_s))
+        blocks.append(_stage_table(_with_compute(record)))
         if record.cell.loads_ahead:
             waited = percent(record.data_wait_share) or "?"
             ahead = (
@@ -235,8 +237,17 @@ def _stage_sections(trials: Sequence[TrialRecord], recommendation: Recommendatio
     return [Section("A step of the recommended cell", tuple(blocks))] if blocks else []
 
 
+def _with_compute(record: TrialRecord) -> Mapping[str, float]:
+    """The stages, with the rest of the step as one where nothing told its parts."""
+    stage_s, step_s, wait = record.stage_s, record.step_s, record.data_wait_share
+    told = any(stage in stage_s for stage in ("forward", "backward", "optimizer"))
+    if told or step_s is None or wait is None or wait > _ALL_WAITING:
+        return stage_s
+    return {**stage_s, "compute": step_s * (1 - wait)}
+
+
 def _stage_table(stage_s: Mapping[str, float]) -> Table:
-    known = [(stage, stage_s[stage]) for stage in STAGES if stage in stage_s]
+    known = [(stage, stage_s[stage]) for stage in (*STAGES, "compute") if stage in stage_s]
     whole_s = sum(value for _, value in known)
     rows = []
     for stage, value in known:

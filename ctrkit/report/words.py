@@ -19,6 +19,8 @@ FLAG_WORDS = {
     "not steady": "not steady: steps were still getting faster or slower when the trial ended",
     "slower and slower": "slower and slower: steps get slower all through the epoch",
     "faster and faster": "faster and faster: steps get faster all through the epoch",
+    "drift": "drift: the machine changed its pace during the probe: the first configuration took "
+    "another time when it ran again last",
     "other epoch": "other epoch: it does not train on the same epoch as without workers",
     "host slept": "host slept: the host slept during the trial; its times cannot be relied on",
     "was stopped": "was stopped: a process of the trial was stopped for a while from outside",

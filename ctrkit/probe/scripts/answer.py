@@ -136,6 +136,20 @@ def _diff(script: ScriptSpec, loader: ScriptLoader, settings: dict[str, object])
     return unified_diff(text, after, path.relative_to(folder).as_posix())
 
 
+def clock_finding(seen: ScriptSeen) -> Finding | None:
+    """Said where a step could only be told by the optimizer; None where a loader tells it."""
+    if seen.clock != "optimizer":
+        return None
+    return Finding(
+        stage="step",
+        share=None,
+        worth_x=None,
+        text="the script has no torch DataLoader: a step is from one optimizer step to the next, "
+        "and only what a placeholder in the command names can be varied",
+        confidence="high",
+    )
+
+
 def experiment_finding(answer: ScriptAnswer) -> Finding | None:
     """Said where the recommended cell may train something else; None where it is the same."""
     if answer.experiment in ("", "same batches"):

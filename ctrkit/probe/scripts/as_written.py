@@ -11,8 +11,8 @@ from ctrkit.core.config import Cell, RunSizes, ScriptSpec, make_cell
 from ctrkit.core.environment import fingerprint
 from ctrkit.core.records import Inspection, Measurement, ScriptLoader, ScriptSeen
 
-#: The loader of a script's cells: the one that the script makes itself.
-SCRIPT_LOADER = "custom"
+#: The loader of a script's cells: the one that the script makes itself, or none.
+SCRIPT_LOADER, NO_LOADER = "script", "none"
 
 
 def train_loader_of(seen: ScriptSeen) -> ScriptLoader | None:
@@ -40,7 +40,8 @@ def as_written_cell(script: ScriptSpec, seen: ScriptSeen, values: Mapping[str, A
         values: of `first_values`.
     """
     loader = train_loader_of(seen)
-    axes: dict[str, Any] = {"device": seen.device, "loader": SCRIPT_LOADER}
+    name = SCRIPT_LOADER if loader is not None else NO_LOADER
+    axes: dict[str, Any] = {"device": seen.device, "loader": name}
     if loader is not None:
         axes |= {"workers": loader.workers, "pin": loader.pin, "batch_size": loader.batch_size or 1}
     if loader is not None and loader.workers:
@@ -62,6 +63,18 @@ def variable_axes(script: ScriptSpec, seen: ScriptSeen) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*named, *inside)))
 
 
+def heeded_axes(script: ScriptSpec, seen: ScriptSeen) -> tuple[str, ...]:
+    """Axes that advice may name: those that can be varied and that the loader can take.
+
+    An iterable data set that does not share itself out can have one worker at most.
+    """
+    loader, named = train_loader_of(seen), placeholders_of(script.command)
+    axes = variable_axes(script, seen)
+    if loader is not None and loader.iterable and loader.shares_out is not True:
+        return tuple(axis for axis in axes if axis in named or axis not in PUT_IN)
+    return axes
+
+
 def put_in_axes(script: ScriptSpec) -> list[str]:
     """Axes that the observer puts in from inside: the command names none of these."""
     named = placeholders_of(script.command)
@@ -80,7 +93,7 @@ def script_inspection(
         workload_fingerprint=script_fingerprint(script),
         data_fingerprint="",
         axes=list(variable_axes(script, seen)),
-        loaders=[SCRIPT_LOADER],
+        loaders=[cell.loader],
         default_batch_size=cell.batch_size,
         has_task=True,
         sizes=script_sizes(seen, measured),
