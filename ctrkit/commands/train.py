@@ -58,6 +58,7 @@ from ctrkit.probe.matrix import build_matrix
 from ctrkit.report.epoch_figures import watch_of
 from ctrkit.report.incidents import live_line
 from ctrkit.report.live_train import TrainDisplay
+from ctrkit.report.words import between_words
 from ctrkit.supervise.awake import Awake
 from ctrkit.supervise.sampler import host_slept_s
 from ctrkit.supervise.stop import GRACE_S, StopRequest, handle_interrupts
@@ -241,12 +242,14 @@ def _announce(choice: CellChoice, plan: TrainPlan, run: RunFolder, options: Trai
     if projection is not None and projected is not None:
         total_s = projected.total_s(plan.epochs)
         end = time.strftime("%a %d %b %H:%M", time.localtime(time.time() + total_s))
-        low = format_duration(projection.projected_epoch_s_low)
-        high = format_duration(projection.projected_epoch_s_high)
+        between = between_words(projection.projected_epoch_s_low, projection.projected_epoch_s_high)
+        first_s = projected.first_epoch_s
+        first = f"the first epoch {format_duration(first_s)}, " if first_s is not None else ""
         say(
             f"projected: {plan.epochs} epoch{'s' if plan.epochs > 1 else ''} in "
             f"{format_duration(total_s)}, until {end}; "
-            f"an epoch {format_duration(projected.epoch_s)} ({low} .. {high})"
+            f"{first}{'each later one' if first else 'an epoch'} "
+            f"{format_duration(projected.epoch_s)}{between}"
         )
     else:
         say("projected: nothing for this cell; ctrkit probe would tell")

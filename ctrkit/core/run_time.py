@@ -72,6 +72,20 @@ def projected_time(projection: Recommendation | None) -> RunTime | None:
     )
 
 
+def projected_epoch(
+    projection: Recommendation, epoch: float | None
+) -> tuple[float | None, float | None, float | None]:
+    """What was projected for the epoch of this number, from 1 on: mean, low and high end."""
+    first_s = projection.projected_first_epoch_s
+    if epoch == 1 and first_s is not None:
+        return first_s, None, None
+    return (
+        projection.projected_epoch_s,
+        projection.projected_epoch_s_low,
+        projection.projected_epoch_s_high,
+    )
+
+
 def measured_time(epochs_s: Sequence[float]) -> RunTime | None:
     """A run at the mean pace of epochs that were run; None without any."""
     return RunTime(epoch_s=sum(epochs_s) / len(epochs_s)) if epochs_s else None

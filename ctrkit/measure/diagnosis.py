@@ -95,7 +95,9 @@ def diagnose(
     found = [_limit(case)]
     if has_task and (slowed := _slowed(case)):
         found.append(slowed)
-    if unexplained := _unexplained(case):
+    # of steps that get slower all the time a replay of their mean explains nothing
+    is_steady = projection is None or not projection.trends
+    if is_steady and (unexplained := _unexplained(case)):
         # what nobody can explain is no reason to believe what is named beside it
         at = 0 if (unexplained.share or 0.0) >= DOMINANT_SHARE else len(found)
         found.insert(at, unexplained)

@@ -44,6 +44,11 @@ class EpochLength:
     rows_a_batch: float | None = None
     facts: LoaderFacts | None = None
 
+    @property
+    def is_sure(self) -> bool:
+        """Whether it was counted, or follows from what is asked for."""
+        return self.basis in ("counted", "exact")
+
 
 def epoch_length(measurements: Sequence[Measurement], claimed: int | None = None) -> EpochLength:
     """The length of an epoch from the launches of one cell.
@@ -78,6 +83,24 @@ def epoch_length(measurements: Sequence[Measurement], claimed: int | None = None
     if in_rows := _batches_of_rows(known):
         return replace(known, batches=in_rows, basis="rows")
     return replace(known, batches=known.claimed, basis="claimed")
+
+
+def length_in(
+    measurements: Sequence[Measurement],
+    elsewhere: Sequence[Measurement] = (),
+    claimed: int | None = None,
+) -> EpochLength:
+    """The length of an epoch in a cell; where it was not counted there, as in another cell.
+
+    Args:
+        measurements: of the cell.
+        elsewhere: of one that has the same epoch.
+        claimed: by the workload.
+    """
+    own, other = epoch_length(measurements, claimed), epoch_length(elsewhere)
+    if own.is_sure or not other.is_sure or own.seen > (other.batches or 0):
+        return own
+    return replace(other, seen=max(own.seen, other.seen))
 
 
 def claim_of(measurement: Measurement) -> int | None:
@@ -122,9 +145,8 @@ def length_finding(length: EpochLength) -> Finding | None:
     if length.basis == "beyond":
         return _finding(
             f"len() promises {_batches(claimed)}, and the loader went on beyond that: "
-            f"{_batches(seen)} came without an end in sight, so an epoch is not projected; cells "
-            "are ranked by rows per second. A Dataset that wraps around, or a loader without an "
-            "end, does that",
+            f"{_batches(seen)} came without an end in sight. It is taken for endless, so nothing "
+            "can be projected; cells are ranked by rows per second",
             "high",
         )
     if length.basis == "unknown":

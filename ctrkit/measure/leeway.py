@@ -49,7 +49,7 @@ class Leeway:
         if not self.heeds("workers"):
             return "it takes no number of workers: have it take `workers` for its DataLoader"
         if self.repeats:
-            return "workers are no way out, as long as each of them reads the same rows"
+            return "workers are no way out, as long as an epoch is another one with them"
         failed = [n for n in self._more(cell) if n in self.failed]
         if failed:
             count = "1 worker" if failed[0] == 1 else f"{failed[0]} workers"

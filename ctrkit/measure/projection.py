@@ -85,6 +85,7 @@ def project(
     cycle: int = 1,
     earlier: Sequence[Measurement] = (),
     peers: Sequence[Sequence[Sample]] = (),
+    elsewhere: Sequence[Measurement] = (),
 ) -> Projection | None:
     """Project the real run from the launches of one cell.
 
@@ -99,11 +100,12 @@ def project(
         earlier: launches of the cell for which it was chosen: chosen for being fast, they tell its
             spread and time its events, but not its mean.
         peers: launches of other cells, a group for each, for the spread between launches.
+        elsewhere: launches of a cell that has the same epoch, which may have counted it.
 
     Returns:
         None for an endless or unsized loader, and where no step was measured.
     """
-    sizes = sizes_of(launches, sizes)
+    sizes = sizes_of([*launches, *earlier], sizes, elsewhere)
     if sizes is None or not sizes.train_batches:
         return None
     training = training_time(

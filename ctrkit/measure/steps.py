@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from ctrkit.core.config import RunSizes
 from ctrkit.core.records import STAGES, Measurement, Stamps
-from ctrkit.measure.epochs import epoch_length, with_length
+from ctrkit.measure.epochs import length_in, with_length
 from ctrkit.measure.replay import Load, replay_epoch
 from ctrkit.measure.statistics import Sample, sample_of
 from ctrkit.measure.trends import Trend, common_trend, trend_of
@@ -197,13 +197,18 @@ def making_stages_s(stamps: Stamps) -> dict[str, list[float]]:
     return {stage: seconds for stage, seconds in found.items() if sum(seconds) > 0}
 
 
-def sizes_of(measurements: Sequence[Measurement], otherwise: RunSizes | None) -> RunSizes | None:
+def sizes_of(
+    measurements: Sequence[Measurement],
+    otherwise: RunSizes | None,
+    elsewhere: Sequence[Measurement] = (),
+) -> RunSizes | None:
     """Sizes of the real run at this cell's batch size, as its own trials know them.
 
-    An epoch that was counted overrides what `len()` or the workload promises (see `epochs`).
+    An epoch that was counted overrides what `len()` or the workload promises (see `epochs`), also
+    one of `elsewhere`: launches of a cell that has the same epoch.
     """
     sizes = next((m.sizes for m in measurements if m.sizes is not None), otherwise)
     if sizes is not None and otherwise is not None:  # which run it is says nobody but the run
         sizes = replace(sizes, epochs=otherwise.epochs)
     claimed = sizes.train_batches if sizes is not None else None
-    return with_length(sizes, epoch_length(measurements, claimed))
+    return with_length(sizes, length_in(measurements, elsewhere, claimed))

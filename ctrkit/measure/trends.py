@@ -21,8 +21,9 @@ _MOST_STRETCHES, _LEAST_STRETCHES = 24, 8
 #: Beyond this normal deviate the ranks are no chance (about 1 in 1,000) ...
 _SURE = 3.0
 _LEAST_TAU = 0.5
-#: ... and the trend matters where it changes the pace by this share of the mean.
-_LEAST_CHANGE = 0.25
+#: ... and the trend matters where it changes the pace by this share of the mean; one that hardly a
+#: stretch disobeys by less, since the window may be but the beginning of the epoch.
+_LEAST_CHANGE, _STRICT_TAU, _LEAST_STRICT_CHANGE = 0.25, 0.8, 0.08
 #: In each half of the window the slope is at least this share of the whole: a jump is no trend.
 _LEAST_OF_HALF = 0.3
 
@@ -79,7 +80,8 @@ def trend_of(values_s: Sequence[float] | np.ndarray) -> Trend | None:
     if any(half * np.sign(slope) < _LEAST_OF_HALF * abs(slope) for half in halves):
         return None
     slope_s = slope / stretch
-    if abs(slope_s) * values.size < _LEAST_CHANGE * float(values.mean()):
+    least = _LEAST_STRICT_CHANGE if abs(tau) >= _STRICT_TAU else _LEAST_CHANGE
+    if abs(slope_s) * values.size < least * float(values.mean()):
         return None
     return Trend(steps=values.size, middle_s=float(values.mean()), slope_s=slope_s, tau=tau)
 

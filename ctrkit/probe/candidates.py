@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ctrkit.core.config import Cell
 from ctrkit.core.records import Inspection
@@ -62,6 +62,9 @@ def candidates_of(trials: Sequence[Trial], inspection: Inspection) -> list[Candi
                 step=step,
             )
         )
+    if len({candidate.projection is None for candidate in candidates}) > 1:
+        # a time of the whole run is no rival of a time per row
+        return [replace(c, objective=c.step.mean / c.cell.batch_size) for c in candidates]
     return candidates
 
 

@@ -11,6 +11,7 @@ from ctrkit.measure.projection import Projection, project
 from ctrkit.measure.statistics import DRIFT, Sample, drifted
 from ctrkit.measure.steps import mean_step_s, sample_of_measurement, samples_of
 from ctrkit.probe.predict import compute_trial, nearest_loader, predict, sizes_for
+from ctrkit.probe.same_epoch import launches_of_the_same_epoch
 from ctrkit.probe.trials import Trial, compute_key, loader_key
 from ctrkit.probe.windows import Costs, workers_start_s
 
@@ -57,6 +58,7 @@ def project_cell(
         cycle=turn_of(cell),
         earlier=_measurements(earlier),
         peers=_peers(cell, trials),
+        elsewhere=launches_of_the_same_epoch(cell, trials),
     )
     if projection is not None and has_drifted(trials):
         projection = replace(projection, flags=[*projection.flags, DRIFT])

@@ -8,13 +8,18 @@ from collections.abc import Sequence
 from ctrkit.core.config import Cell
 from ctrkit.core.records import Finding, Inspection, Measurement
 from ctrkit.core.units import format_count, format_duration
-from ctrkit.measure.epochs import epoch_length, length_finding
+from ctrkit.measure.epochs import length_finding, length_in
 from ctrkit.measure.later_epochs import later_epochs, later_finding
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.steps import first_throughput_step
 from ctrkit.measure.trends import Trend, falls_back
 from ctrkit.probe.cell_results import turn_of
-from ctrkit.probe.same_epoch import other_content_finding, other_epochs, other_epochs_finding
+from ctrkit.probe.same_epoch import (
+    launches_of_the_same_epoch,
+    other_content_finding,
+    other_epochs,
+    other_epochs_finding,
+)
 from ctrkit.probe.trials import Trial
 
 _MOST_WARNINGS = 3
@@ -42,7 +47,7 @@ def epoch_findings(
         return [_warning(text) for text in _warnings(launches)]
     found = [
         other_epochs_finding(list(others.values()), all_of_them=cell in others),
-        length_finding(epoch_length(launches, claimed)),
+        length_finding(length_in(launches, launches_of_the_same_epoch(cell, trials), claimed)),
         _second_is_empty(launches),
     ]
     if projection is not None and projection.trends:

@@ -49,6 +49,24 @@ def other_epochs(trials: Sequence[Trial]) -> dict[Cell, OtherEpoch]:
     return found
 
 
+def launches_of_the_same_epoch(cell: Cell, trials: Sequence[Trial]) -> list[Measurement]:
+    """Launches of the other cells of its batch size that are not known to have another epoch.
+
+    The plainest cell's come first.
+    """
+    others = other_epochs(trials)
+    if cell in others:
+        return []
+    like = [
+        t
+        for t in trials
+        if t.request.kind != "compute" and t.usable and t.cell != cell and t.cell not in others
+        and t.cell.batch_size == cell.batch_size and t.result.measurement is not None
+    ]  # fmt: skip
+    like.sort(key=lambda t: (t.cell.workers, t.cell.loader != cell.loader))
+    return [t.result.measurement for t in like if t.result.measurement is not None]
+
+
 def _plainest(cell: Cell, others: Sequence[Cell]) -> Cell | None:
     """The cell to hold this one against: with fewer workers, of its own loader if there is one."""
     like = [c for c in others if c.batch_size == cell.batch_size and c.workers < cell.workers]

@@ -290,8 +290,10 @@ class _Search(SearchState):
 
     def _loader_only(self, cell: Cell, costs: Costs, target_s: float) -> tuple[WindowPlan, float]:
         """Windows of a user's loader; a cell's first launch counts what is only promised."""
-        first = not any(self._is_full(t, cell) for t in self.trials)
-        return loader_only_windows(cell, costs, target_s, counts=first)
+        launched = any(self._is_full(t, cell) for t in self.trials)
+        facts = [t.result.measurement.loader for t in self.trials if t.result.measurement]
+        exact = any(f is not None and f.length_is_exact for f in facts)
+        return loader_only_windows(cell, costs, target_s, counts=not launched and not exact)
 
     def _final_windows(self, cell: Cell, launches: int | None = None) -> tuple[WindowPlan, float]:
         """Windows that leave time for so many `launches`, this one included."""

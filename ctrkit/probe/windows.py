@@ -161,7 +161,8 @@ def loader_only_windows(
     `counts`: an epoch whose length is only promised is counted on for half as long again.
     """
     fixed_s = costs.launch_s + 2 * costs.workers_s + _ENDING_S
-    window_s = min(_WINDOW_S, max(_LEAST_WINDOW_S, target_s - fixed_s))
+    room_s = (target_s - fixed_s) / (1 + _COUNT_SHARE if counts else 1)
+    window_s = min(_WINDOW_S, max(_LEAST_WINDOW_S, room_s))
     windows = WindowPlan(
         window_s=window_s,
         min_steps=2,
@@ -170,4 +171,4 @@ def loader_only_windows(
         validation_batches=0,
         checkpoints=0,
     )
-    return windows, fixed_s + windows.window_s
+    return windows, fixed_s + windows.window_s + windows.count_s

@@ -107,7 +107,9 @@ def held_of(row: CalibrationRow, what: str = "epoch") -> bool | None:
     """Whether the interval held what it took; None without an interval or an end."""
     low, high = getattr(row, f"projected_{what}_s_low"), getattr(row, f"projected_{what}_s_high")
     actual = getattr(row, f"actual_{what}_s")
-    return None if low is None or high is None or actual is None else low <= actual <= high
+    if low is None or actual is None:
+        return None
+    return low <= actual and (high is None or actual <= high)
 
 
 def calibration_json(rows: Sequence[CalibrationRow], summary: CalibrationSummary) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from rich.text import Text
 from ctrkit.core.plugins import Plugin
 from ctrkit.core.progress import Progress, Stage
 from ctrkit.core.records import Recommendation
-from ctrkit.core.run_time import measured_time, projected_time
+from ctrkit.core.run_time import measured_time, projected_epoch, projected_time
 from ctrkit.core.units import format_count, format_duration
 from ctrkit.report.ledger_view import ExpectedEnd
 from ctrkit.report.live import Clock, Display
-from ctrkit.report.words import clean, deviation_words, percent, range_words, rate_words
+from ctrkit.report.words import clean, deviation_words, percent, projection_words, rate_words
 
 _LINE_S = 10.0
 _LATER_LINE_S = 60.0  # after two minutes: a run of a day should not fill its log with lines
@@ -58,12 +58,11 @@ def epoch_line(row: Mapping[str, Any], projection: Recommendation | None, plugin
     """`epoch 1: 31 min 02 s, projected 29 min 40 s (28 .. 31 min): +4.6 %`, then its metrics."""
     took_s = row.get("wall_s")
     words = f"epoch {row.get('epoch')}: {format_duration(took_s)}"
-    projected_s = projection.projected_epoch_s if projection else None
-    if projection is not None and projected_s is not None and took_s is not None:
-        low, high = projection.projected_epoch_s_low, projection.projected_epoch_s_high
-        between = f" ({range_words(low, high)})" if low is not None and high is not None else ""
-        words += f", projected {format_duration(projected_s)}{between}"
-        words += f": {deviation_words(took_s, projected_s)}"
+    if projection is not None and took_s is not None:
+        projected_s, low_s, high_s = projected_epoch(projection, row.get("epoch"))
+        if projected_s is not None:
+            words += f", projected {projection_words(projected_s, low_s, high_s)}"
+            words += f": {deviation_words(took_s, projected_s)}"
     metrics = [
         f"{clean(metric.live, 40)} {value if isinstance(value, str) else metric.text(value)}"
         for metric in plugin.metrics_of(row)

@@ -69,9 +69,11 @@ def _answer(info: RunInfo, recommendation: Recommendation) -> Section:
     rows = [("use", cell_words(best.cell)), ("because", clean(best.reason))]
     if best.script is not None:
         rows += script_rows(best.script, best)
+    if best.projected_first_epoch_s is not None:
+        rows.append(("first epoch", format_duration(best.projected_first_epoch_s)))
     if best.projected_epoch_s is not None:
         rows.append(
-            ("an epoch", projection_words(
+            ("an epoch" if best.projected_first_epoch_s is None else "later ones", projection_words(
                 best.projected_epoch_s, best.projected_epoch_s_low, best.projected_epoch_s_high
             ))
         )  # fmt: skip

@@ -107,6 +107,8 @@ def _duration(info: RunInfo, best: Recommendation) -> Card:
     details = []
     if low_s is not None and high_s is not None:
         details.append(f"{range_words(low_s, high_s)} for {plural(epochs, 'epoch')}")
+    elif low_s is not None:
+        details.append(f"at least {format_duration(low_s)} for {plural(epochs, 'epoch')}")
     else:
         details.append(f"for {plural(epochs, 'epoch')}")
     if best.projected_epoch_s is not None:

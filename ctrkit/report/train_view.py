@@ -9,7 +9,7 @@ from ctrkit.core.epochs import EpochRow
 from ctrkit.core.plugins import KnownEpoch, Metric
 from ctrkit.core.progress import Stage
 from ctrkit.core.records import Recommendation
-from ctrkit.core.run_time import projected_time
+from ctrkit.core.run_time import projected_epoch, projected_time
 from ctrkit.core.units import format_count, format_duration
 from ctrkit.report.blocks import (
     Block,
@@ -187,22 +187,25 @@ def _against_table(whole: Sequence[EpochRow], projection: Recommendation) -> Tab
                Column("interval", right=False))  # fmt: skip
     rows = []
     for row in whole:
-        took_s, projected_s = row["wall_s"] or 0.0, projection.projected_epoch_s or 0.0
+        took_s = row["wall_s"] or 0.0
+        projected_s = projected_epoch(projection, row["epoch"])[0] or 0.0
         rows.append(
             (
                 f"{row['epoch']}", format_duration(took_s), deviation_words(took_s, projected_s),
-                interval_words(took_s, projection),
+                interval_words(took_s, projection, row["epoch"]),
             )
         )  # fmt: skip
     return Table(columns, tuple(rows)).without_empty_columns()
 
 
-def interval_words(took_s: float, projection: Recommendation) -> str:
+def interval_words(took_s: float, projection: Recommendation, epoch: float | None = None) -> str:
     """`inside`, `longer` or `shorter` than the projected interval of an epoch."""
-    low, high = projection.projected_epoch_s_low, projection.projected_epoch_s_high
-    if low is None or high is None:
+    _, low, high = projected_epoch(projection, epoch)
+    if low is None:
         return ""
-    return "longer" if took_s > high else "shorter" if took_s < low else "inside"
+    if high is not None and took_s > high:
+        return "longer"
+    return "shorter" if took_s < low else "inside"
 
 
 def _pace_rows(contents: RunContents) -> list[tuple[str, str]]:

@@ -75,16 +75,22 @@ def range_words(low_s: float, high_s: float) -> str:
     return f"{low:.{decimals}f} .. {high:.{decimals}f} {unit}"
 
 
+def between_words(low_s: float | None, high_s: float | None) -> str:
+    """An interval in brackets: ` (25.1 .. 29.4 h)`, ` (at least 75 s)`; empty without one."""
+    if low_s is None:
+        return ""
+    return f" (at least {format_duration(low_s)})" if high_s is None else (
+        f" ({range_words(low_s, high_s)})"
+    )  # fmt: skip
+
+
 def projection_words(value_s: float | None, low_s: float | None, high_s: float | None) -> str:
     """`1 d 3 h (25.1 .. 29.4 h)`; the interval is left out where there is none.
 
     Where it has no upper end: `3 min 05 s (at least 75 s)`.
     """
-    if value_s is None or low_s is None:
-        return format_duration(value_s)
-    if high_s is None:
-        return f"{format_duration(value_s)} (at least {format_duration(low_s)})"
-    return f"{format_duration(value_s)} ({range_words(low_s, high_s)})"
+    between = "" if value_s is None else between_words(low_s, high_s)
+    return format_duration(value_s) + between
 
 
 def step_words(value_s: float | None, low_s: float | None, high_s: float | None) -> str:

@@ -30,6 +30,9 @@ class StoreLoader(ABC):
     With `block_rows` the rows are not shuffled all together, but as `block_order` does it.
     """
 
+    #: `len()` is the number of batches that the order has, each of which comes
+    length_is_exact = True
+
     def __init__(
         self,
         store: Store,

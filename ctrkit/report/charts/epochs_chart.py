@@ -15,7 +15,7 @@ from ctrkit.report.charts.scales import time_ticks, time_unit
 from ctrkit.report.charts.svg import FONT_PX, TOKENS, Canvas, Chart, Key, draw
 from ctrkit.report.contents import is_partial
 from ctrkit.report.train_view import interval_words
-from ctrkit.report.words import clean, range_words
+from ctrkit.report.words import clean, projection_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -209,8 +209,8 @@ def _times_words(timed: Sequence[EpochRow], projection: Recommendation | None) -
     if projection is None or projection.projected_epoch_s is None:
         return f"Took: {took}. Nothing was projected."
     low_s, high_s = projection.projected_epoch_s_low, projection.projected_epoch_s_high
-    between = "" if low_s is None or high_s is None else f" ({range_words(low_s, high_s)})"
-    return f"Took: {took}. Projected: {format_duration(projection.projected_epoch_s)}{between}."
+    projected = projection_words(projection.projected_epoch_s, low_s, high_s)
+    return f"Took: {took}. Projected: {projected}."
 
 
 def _paint_times(

@@ -2,7 +2,7 @@ import pytest
 
 from ctrkit.core.config import RunSizes
 from ctrkit.core.records import LoaderFacts, Measurement
-from ctrkit.measure.epochs import epoch_length, length_finding, with_length
+from ctrkit.measure.epochs import epoch_length, length_finding, length_in, with_length
 
 SHUFFLED = LoaderFacts(claimed_batches=100, dataset="Rows", dataset_rows=6400, batch_size=64,
                        workers=0, length_is_exact=True)  # fmt: skip
@@ -76,3 +76,13 @@ def test_what_agrees_is_no_finding(measurement):
 )
 def test_what_nobody_checked_is_said(measurement, words):
     assert words in length_finding(epoch_length([measurement])).text
+
+
+def test_an_epoch_that_another_cell_has_counted_is_the_length_of_this_one():
+    counted = launch(LoaderFacts(), 63, 4000, whole=True)
+    cut = launch(LoaderFacts(), 40, 2560)
+    assert length_in([cut], [counted]).batches == 63
+    assert length_in([cut], []).batches is None
+    beyond = launch(LoaderFacts(), 90, 5760)  # then it is not the same epoch
+    assert length_in([beyond], [counted]).batches is None
+    assert length_in([counted], [launch(LoaderFacts(), 70, 4480, whole=True)]).batches == 63

@@ -22,7 +22,7 @@ def slow(measured, **fields) -> Measurement:
         (Leeway(failed={2: "deadlock"}), "2 workers failed (deadlock)"),
         (Leeway(failed={1: "crashed"}), "1 worker failed (crashed)"),
         (Leeway(tried=[2, 4]), "more workers (2, 4) were tried and are no faster"),
-        (Leeway(repeats=True), "each of them reads the same rows"),
+        (Leeway(repeats=True), "an epoch is another one with them"),
     ],
 )
 def test_workers_are_proposed_only_where_nothing_speaks_against_them(measured, leeway, words):

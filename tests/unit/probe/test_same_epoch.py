@@ -2,7 +2,12 @@ import pytest
 
 from ctrkit.core.config import make_cell
 from ctrkit.core.records import LoaderFacts, Measurement
-from ctrkit.probe.same_epoch import other_content_finding, other_epochs, other_epochs_finding
+from ctrkit.probe.same_epoch import (
+    launches_of_the_same_epoch,
+    other_content_finding,
+    other_epochs,
+    other_epochs_finding,
+)
 from ctrkit.probe.trials import Trial, TrialRequest, TrialResult
 
 
@@ -72,3 +77,10 @@ def test_other_content_is_said_only_of_loaders_that_do_not_shuffle():
     assert other_content_finding(cell(2), [PLAIN, steady[2], steady[3]]) is None
     same = [PLAIN, PLAIN, trial(2, 100, 6400, hashes="abc"), trial(2, 100, 6400, hashes="abc")]
     assert other_content_finding(cell(2), same) is None
+
+
+def test_only_cells_with_the_same_epoch_tell_each_other_its_length():
+    same, other = trial(1, 101, 6400), trial(2, 200, 12_800)
+    trials = [other, same, PLAIN, trial(0, 9, 9, batch_size=32)]
+    assert launches_of_the_same_epoch(cell(1), trials) == [PLAIN.result.measurement]
+    assert launches_of_the_same_epoch(other.cell, trials) == []
