@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ctrkit.commands.learned_times import by_label
 from ctrkit.commands.options import Axes, CommonOptions, duration_s
 from ctrkit.commands.trial_launcher import TrialLauncher
 from ctrkit.commands.workload import (
@@ -240,8 +241,12 @@ def search_and_recommend(
     on_host = host_findings(
         looked, looked_again, read_power(), slept=slept, data_bytes=_data_bytes(workload)
     )
-    others = other_cores(looked, looked_again)
-    return _conclude(run, inspection, result, options, began_s, on_host, finish, others)
+    others, stage_s = other_cores(looked, looked_again), by_label(launcher.times)
+
+    def complete(found: Recommendation, of: SearchResult) -> Recommendation:
+        return replace(finish(found, of), stage_s=stage_s)
+
+    return _conclude(run, inspection, result, options, began_s, on_host, complete, others)
 
 
 def _data_bytes(workload: WorkloadSpec) -> int | None:

@@ -44,6 +44,7 @@ class Supervision:
         look: what the workload is, asked for only when it is needed.
         announce: called with each incident, before the run goes on.
         stop: the user's wish to end.
+        learn: raises a limit after a verdict of a hang, and says so in words.
         clock: seconds, monotonic.
     """
 
@@ -51,6 +52,7 @@ class Supervision:
     look: Callable[[], Inspection]
     announce: Callable[[Incident], None]
     stop: StopRequest
+    learn: Callable[[Outcome], str] = lambda outcome: ""
     clock: Callable[[], float] = time.monotonic
 
 
@@ -87,7 +89,9 @@ def run_over_restarts(
                 _note_pauses(run, spec, outcome)
             return outcome, incidents
         choice = _choose(run, spec, outcome, rules, len(incidents), supervision)
-        incident = _incident(run, spec, outcome, choice, place, supervision.clock() - launched_s)
+        learned = supervision.learn(outcome) if choice.cell is not None else ""
+        wall_s = supervision.clock() - launched_s
+        incident = _incident(run, spec, outcome, choice, place, wall_s, learned)
         with bystander.doing("to write the incident down"):
             run.append_incident(incident)
         incidents.append(incident)
@@ -148,13 +152,14 @@ def _incident(
     choice: _Choice,
     evidence: Path,
     wall_s: float,
+    learned: str,
 ) -> Incident:
     """The line for `incidents.jsonl`; a damaged checkpoint is replaced where the run goes on."""
     folder = run.path / "checkpoints"
     goes_on = choice.cell is not None
     saved = usable_checkpoint(folder) if goes_on else inspect_checkpoint(folder / "last.pt")
     position, progress = (saved.position if saved else BEGINNING), outcome.progress
-    notes = [saved.problem if saved else "", order_note(choice.cell, position)]
+    notes = [saved.problem if saved else "", order_note(choice.cell, position), learned]
     cause: Cause | None = outcome.cause
     return Incident(
         number=run.next_incident(),

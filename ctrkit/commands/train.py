@@ -19,6 +19,7 @@ from ctrkit.commands.cell_choice import (
     with_projection,
 )
 from ctrkit.commands.epoch_watch import EpochWatch
+from ctrkit.commands.learned_times import LearnedTimes
 from ctrkit.commands.options import Axes, CommonOptions, duration_s, single_axes
 from ctrkit.commands.probe import brief_probe
 from ctrkit.commands.restarts import RestartRules, Supervision, run_over_restarts
@@ -321,7 +322,8 @@ def _train(
     )  # fmt: skip
     bystander = Bystander()
     with awake or nullcontext(), shown as display:
-        display.message(time_limits.in_words())
+        learned = LearnedTimes(run)
+        display.message(time_limits.in_words(learned.times))
         watch = EpochWatch(
             run.path / EPOCHS, display, before if spec.train.resume else 0, stop, options.grace_s,
             watch_of(run.info),
@@ -345,7 +347,10 @@ def _train(
                 on_tick=follow,
                 stop=stop,
                 grace_s=options.grace_s,
+                times=learned.times,
             )
+            with bystander.doing("to note how long its stages took"):
+                learned.ended(outcome)
             with bystander.doing("to show the epochs"):
                 watch.look()
             with bystander.doing("to keep the time"):
@@ -363,6 +368,7 @@ def _train(
             ),
             announce=lambda incident: display.restarted(live_line(encode(incident))),
             stop=stop,
+            learn=learned.raised,
         )
         try:
             outcome, incidents = run_over_restarts(run, spec, options.rules, supervision)

@@ -17,7 +17,7 @@ from ctrkit.report.live_probe import ProbeDisplay
 from ctrkit.report.silence import SilenceNotice
 from ctrkit.supervise.stop import StopRequest
 from ctrkit.supervise.supervisor import Outcome, run_child
-from ctrkit.supervise.time_limits import TimeLimits
+from ctrkit.supervise.time_limits import StageTimes, TimeLimits
 from ctrkit.supervise.watching import Tick
 
 _PAUSE_S = 1.0
@@ -37,6 +37,8 @@ class TrialLauncher:
         self.run, self.workload, self.time_limits = run, workload, time_limits
         self.stop, self.display = stop, display
         self.launches = 0
+        #: how long the stages of the trials so far were silent
+        self.times = StageTimes()
         #: axes of a cell that are put into a script from inside
         self.put_in: Callable[[Cell], list[str]] = lambda cell: []
         self._silence = SilenceNotice()
@@ -62,7 +64,9 @@ class TrialLauncher:
             deadline_s=deadline_s,
             on_tick=self._tick,
             stop=self.stop,
+            times=self.times,
         )
+        self.times = self.times.seen(outcome.longest_s)
         measurement = load_measurement(folder / "measurement.json")
         if measurement is not None:
             self._keep_stamps(name, request, measurement)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ctrkit.commands.options import CommonOptions
+from ctrkit.core.bystander import say
 from ctrkit.core.config import ChildSpec, RunSizes, WorkloadSpec, encode, make_cell
 from ctrkit.core.errors import (
     InterruptedRunError,
@@ -24,9 +25,10 @@ from ctrkit.probe.hazards.facts import HazardFacts, known_facts
 from ctrkit.probe.hazards.limits import read_limits
 from ctrkit.probe.hazards.source import look_at_files
 from ctrkit.report.building import build_display
+from ctrkit.report.silence import SilenceNotice
 from ctrkit.supervise.stop import StopRequest
 from ctrkit.supervise.supervisor import run_child
-from ctrkit.supervise.time_limits import TimeLimits
+from ctrkit.supervise.time_limits import StageTimes, TimeLimits
 from ctrkit.supervise.watching import Tick
 
 
@@ -129,8 +131,9 @@ def inspect_workload(
             evidence_folder=folder / "evidence",
             completion="inspection.json",
             deadline_s=deadline_s,
-            on_tick=on_tick,
+            on_tick=on_tick or _tell_of_silence(),
             stop=stop,
+            times=StageTimes(is_run=True),  # what it imports may take long, and nobody knows
         )
         inspection = load_inspection(folder / "inspection.json")
         if outcome.interrupted or stop.finish:
@@ -148,6 +151,16 @@ def inspect_workload(
         f"{workload.target} cannot be inspected, so nothing was begun: "
         f"{outcome.verdict}: {outcome.reason}{kept}"
     )
+
+
+def _tell_of_silence() -> Callable[[Tick], None]:
+    notice = SilenceNotice()
+
+    def tell(tick: Tick) -> None:
+        if line := notice(tick):
+            say(f"looking at the workload: {line}")
+
+    return tell
 
 
 def _keep_evidence(found: Path, run: RunFolder) -> str:

@@ -433,6 +433,7 @@ class Recommendation:
     `launches` of its cell were made by the probe with the run folder of this name. A `_high` is
     None where nothing bounds it from above. `projected_first_epoch_s` stands only where the first
     epoch takes another time than the others; `projected_epoch_s` is then that of the others.
+    `stage_s` is the longest silence of each stage of its trials, by the stage's label.
     """
 
     cell: Cell
@@ -454,6 +455,7 @@ class Recommendation:
     flags: list[str] = field(default_factory=list)
     dataloader_kwargs: dict[str, Any] = field(default_factory=dict)
     script: ScriptAnswer | None = None
+    stage_s: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -462,7 +464,8 @@ class RunInfo:
 
     `watch`: the metric that decides on best.pt and patience, with its direction. `pid` is the
     process that runs it, or ran it last, `pid_began_unix_s` when that was started, and `place`
-    where (`this_place`): elsewhere the id means nothing.
+    where (`this_place`): elsewhere the id means nothing. `stage_s` is the longest silence of each
+    stage of a real run that ended by itself, by the stage's label.
     """
 
     command: str
@@ -485,6 +488,7 @@ class RunInfo:
     pid: int | None = None
     pid_began_unix_s: float | None = None
     place: dict[str, str] = field(default_factory=dict)
+    stage_s: dict[str, float] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctrkit.core.units import format_duration
 from ctrkit.supervise.watching import Tick
 
-_SAID_FROM = 0.5  # of the limit
+_SAID_FROM, _SAID_LATEST_S = 0.5, 60.0  # of the limit
 
 
 class SilenceNotice:
@@ -15,8 +15,8 @@ class SilenceNotice:
         self._said = False
 
     def __call__(self, tick: Tick) -> str | None:
-        """The line, at the moment when half of the limit is over; else None."""
-        if tick.silent_s < _SAID_FROM * tick.limit.idle_s:
+        """The line, at the moment when half of the limit is over, or a minute; else None."""
+        if tick.silent_s < min(_SAID_FROM * tick.limit.idle_s, _SAID_LATEST_S):
             self._said = False
             return None
         if self._said:

@@ -25,8 +25,8 @@ class ProcessSample:
     """One process: its state in psutil's words, CPU seconds so far, resident bytes.
 
     `queued_s` is the time for which its threads were ready to run but had no core (Linux; else 0).
-    `on_timer`: its main thread sleeps until a set time; looked at only where it was asked for, and
-    told only by Linux.
+    `on_timer`: its main thread sleeps until a set time (told only by Linux), `on_network`: it
+    sleeps and is connected with another host; both are looked at only where it was asked for.
     """
 
     pid: int
@@ -37,6 +37,7 @@ class ProcessSample:
     queued_s: float
     rss_bytes: int
     on_timer: bool = False
+    on_network: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +112,7 @@ class TreeSampler:
                     queued_s=_queued_s(process.pid),
                     rss_bytes=int(process.memory_info().rss),
                     on_timer=waits and _is_on_timer(process.pid),
+                    on_network=waits and _is_on_network(process),
                 )
                 self._newest[(process.pid, process.create_time())] = sample
                 return sample
@@ -127,6 +129,23 @@ def _is_on_timer(pid: int) -> bool:
     with suppress(OSError, ValueError):
         return int(Path(f"/proc/{pid}/syscall").read_text().split()[0]) in _SLEEP_CALLS
     return False
+
+
+def _is_on_network(process: psutil.Process) -> bool:
+    """Whether it sleeps and holds a connection with another host. False if that is not told."""
+    if process.status() != psutil.STATUS_SLEEPING:
+        return False
+    look = getattr(process, "net_connections", None) or process.connections
+    with suppress(psutil.Error, OSError):
+        return any(
+            one.raddr and one.status == psutil.CONN_ESTABLISHED and not _is_loopback(one.raddr.ip)
+            for one in look(kind="tcp")
+        )
+    return False
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith(("127.", "::ffff:127.")) or address == "::1"
 
 
 def _queued_s(pid: int) -> float:

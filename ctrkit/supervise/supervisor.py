@@ -8,14 +8,14 @@ family still lives, `cleanup` ends all of it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from ctrkit.core.config import ChildSpec
 from ctrkit.core.files import write_json
-from ctrkit.core.progress import Progress, read_progress, read_ranks
+from ctrkit.core.progress import Progress, Stage, read_progress, read_ranks
 from ctrkit.core.records import ChildError
 from ctrkit.supervise.cleanup import Ended, subreaper
 from ctrkit.supervise.endings import End, Result, judge_end, judge_script_end, read_result
@@ -27,7 +27,7 @@ from ctrkit.supervise.launch import Child
 from ctrkit.supervise.relay import Relay
 from ctrkit.supervise.sampler import host_slept_s
 from ctrkit.supervise.stop import GRACE_S, StopRequest
-from ctrkit.supervise.time_limits import TimeLimits
+from ctrkit.supervise.time_limits import StageTimes, TimeLimits
 from ctrkit.supervise.watchdog import Verdict
 from ctrkit.supervise.watching import PassingOn, Stopping, Tick, Watch, watch_until_end
 
@@ -56,6 +56,7 @@ class Outcome:
         host_slept_s: how long the host slept meanwhile.
         stopped_s: for how long a process of it was stopped, and went on again.
         left: pids of the family that could not be ended.
+        longest_s: of each stage the longest silence that ended by itself.
     """
 
     verdict: str
@@ -76,6 +77,7 @@ class Outcome:
     host_slept_s: float = 0.0
     stopped_s: float = 0.0
     left: tuple[int, ...] = ()
+    longest_s: Mapping[Stage, float] = field(default_factory=dict)
 
 
 def run_child(
@@ -88,6 +90,7 @@ def run_child(
     on_tick: Callable[[Tick], None] | None = None,
     stop: StopRequest | None = None,
     grace_s: float = GRACE_S,
+    times: StageTimes | None = None,
     argv: Sequence[str] | None = None,
     relay: Relay | None = None,
 ) -> Outcome:
@@ -102,6 +105,7 @@ def run_child(
         on_tick: called some times a second; must be quick.
         stop: the user's wish to end.
         grace_s: how long a real run may take to save after SIGTERM or SIGHUP.
+        times: what is known of the stages from before.
         argv: instead of `python -m ctrkit.child SPEC` (for tests).
         relay: of the real run of a script, which has our own streams. Its exit code is its result.
     """
@@ -109,7 +113,9 @@ def run_child(
     with subreaper():
         child = Child(spec, completion, argv, relay)
         try:
-            watch = Watch.begin(child, time_limits, slept_s, is_script=relay is not None)
+            watch = Watch.begin(
+                child, time_limits, slept_s, times or StageTimes(), is_script=relay is not None
+            )
             stopping: Stopping | PassingOn
             if relay is not None:
                 relay.to_group = child.to_group
@@ -191,6 +197,7 @@ def _outcome(
         host_slept_s=max(0.0, slept_s),
         stopped_s=watch.stopped_s,
         left=ended.left,
+        longest_s=dict(watch.longest_s),
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ctrkit.core.config import Cell
 from ctrkit.core.progress import Stage
@@ -15,7 +15,14 @@ from ctrkit.core.units import format_duration
 _UNKNOWN_STARTUP_S, _UNKNOWN_BATCH_S = 600.0, 300.0
 #: Another launch may take so many times what the first one took: workers import it anew.
 _UNSURE = 10.0
-COMPUTE_STAGES = (Stage.DATA, Stage.MODEL, Stage.FIRST_BATCH, Stage.STEP, Stage.VALIDATION)
+COMPUTE_STAGES = (
+    Stage.DATA, Stage.MODEL, Stage.FIRST_BATCH, Stage.STEP, Stage.VALIDATION, Stage.METRICS,
+)  # fmt: skip
+#: A stage may take so many times what it has taken before.
+_LEARNED = 5.0
+#: After a verdict a stage may be silent so many times as long as it was, up to RAISED_MOST_S.
+_RAISED, RAISED_MOST_S = 3.0, 1800.0
+_UNMEASURED = "nobody has measured yet how long this stage takes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,14 +35,42 @@ class StageLimit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StageTimes:
+    """What is known of the stages of a run or a probe, so that what is slow is not taken for dead.
+
+    Args:
+        longest_s: the longest silence of a stage that ended by itself, in any launch so far.
+        raised_s: the limit of a stage after a verdict on it.
+        is_run: a real run, which is worth to wait for where nothing is known of a stage; a probe
+            goes on with its next cell.
+    """
+
+    longest_s: Mapping[Stage, float] = field(default_factory=dict)
+    raised_s: Mapping[Stage, float] = field(default_factory=dict)
+    is_run: bool = False
+
+    def seen(self, longest_s: Mapping[Stage, float]) -> StageTimes:
+        """With what another launch has shown."""
+        stages = {*self.longest_s, *longest_s}
+        both = {one: max(self.longest_s.get(one, 0.0), longest_s.get(one, 0.0)) for one in stages}
+        return dataclasses.replace(self, longest_s=both)
+
+    def after_verdict(self, stage: Stage, silent_s: float) -> StageTimes:
+        """With a higher limit for a stage that was judged after so long a silence."""
+        raised_s = max(silent_s, min(_RAISED * silent_s, RAISED_MOST_S))
+        return dataclasses.replace(self, raised_s={**self.raised_s, stage: raised_s})
+
+
+@dataclass(frozen=True, kw_only=True)
 class TimeLimits:
     """The rules that give every stage its limit; all figures in seconds can be set.
 
     `steady_factor` times the median step, at least `steady_least_s`, is the limit of a step once
     `enough_steps` were seen. torch waits 5 s for each worker that will not end, at shutdown and
     inside the last `next()` of an epoch: `per_worker_s` leaves room for it. `unseen_device_s` is
-    for first steps on a device whose work cannot be seen from outside. `stall_timeout_s`, where it
-    is set, is the limit of every stage.
+    for first steps on a device whose work cannot be seen from outside. `unmeasured_s` is for a
+    stage of a real run of which nothing is known yet: metrics, a slow disk, a remote store.
+    `stall_timeout_s`, where it is set, is the limit of every stage.
     """
 
     workers: int = 0
@@ -52,6 +87,7 @@ class TimeLimits:
     exit_s: float = 10.0
     max_step_s: float = 600.0
     unseen_device_s: float = 300.0
+    unmeasured_s: float = 600.0
     stall_timeout_s: float | None = None
 
     def with_stall_timeout(self, stall_timeout_s: float) -> TimeLimits:
@@ -79,34 +115,73 @@ class TimeLimits:
         """The same rules for this cell's workers and device."""
         return dataclasses.replace(self, workers=cell.workers, device=cell.device)
 
-    def in_words(self) -> str:
+    def in_words(self, times: StageTimes | None = None) -> str:
         """One line of what is allowed, before anything is measured."""
+        times = times or StageTimes()
         if self.stall_timeout_s is not None:
             every = format_duration(self.stall_timeout_s)
             return f"silence of {every} counts as a hang, twice that while CPU burns"
         stages = (
-            ("start-up", self.startup_s), ("a first batch", self.first_batch_s),
-            ("validation", self.validation_s), ("a checkpoint", self.checkpoint_s),
+            ("start-up", Stage.IMPORT), ("a first batch", Stage.FIRST_BATCH),
+            ("validation", Stage.VALIDATION), ("metrics", Stage.METRICS),
+            ("a checkpoint", Stage.CHECKPOINT),
         )  # fmt: skip
-        listed = ", ".join(f"{format_duration(allowed_s)} in {what}" for what, allowed_s in stages)
+        listed = ", ".join(
+            f"{format_duration(self.for_stage(stage, (), times).idle_s)} in {what}"
+            for what, stage in stages
+        )
+        learns = (
+            f"; once measured, a stage may take {_LEARNED:g} x the longest" if times.is_run else ""
+        )
         return (
             f"silence counts as a hang after {listed}, and in a step after "
             f"{self.steady_factor:g} x the median (at least {format_duration(self.steady_least_s)})"
+            f"{learns}"
         )
 
-    def for_stage(self, stage: Stage, steps_s: Sequence[float] = ()) -> StageLimit:
-        """The limit of a stage, given the seconds of the steady steps seen so far."""
-        if self.stall_timeout_s is not None:
-            allowed_s = self.stall_timeout_s
-            return StageLimit(
-                idle_s=allowed_s, burning_s=2 * allowed_s, reason="the stall timeout that was given"
-            )
-        idle_s, reason = self._idle(stage, steps_s)
-        burning_s = 2 * idle_s
+    def for_stage(
+        self, stage: Stage, steps_s: Sequence[float] = (), times: StageTimes | None = None
+    ) -> StageLimit:
+        """The limit of a stage.
+
+        Args:
+            stage: where the child is.
+            steps_s: seconds of the steady steps seen so far.
+            times: what is known of its stages.
+        """
+        times = times or StageTimes()
+        raised_s = times.raised_s.get(stage, 0.0)
+        idle_s, reason = self.stall_timeout_s, "the stall timeout that was given"
+        if idle_s is None:
+            idle_s, reason = self._learned(stage, steps_s, times)
+        if raised_s > idle_s:
+            idle_s, reason = raised_s, "raised after the last verdict on this stage"
+        burning_s = (1.5 if reason is _UNMEASURED else 2) * idle_s
         compares = stage in (Stage.STEP, Stage.VALIDATION) and len(steps_s) >= self.enough_steps
-        if stage in COMPUTE_STAGES and not compares:
+        if stage in COMPUTE_STAGES and not compares and self.stall_timeout_s is None:
             burning_s = max(burning_s, self.max_step_s)
         return StageLimit(idle_s=idle_s, burning_s=burning_s, reason=reason)
+
+    def _learned(
+        self, stage: Stage, steps_s: Sequence[float], times: StageTimes
+    ) -> tuple[float, str]:
+        """The rule's limit, or what is known from before where that is more."""
+        idle_s, reason = self._idle(stage, steps_s)
+        if stage in (Stage.SHUTDOWN, Stage.DONE):
+            return idle_s, reason
+        longest_s = times.longest_s.get(stage, 0.0)
+        if _LEARNED * longest_s > idle_s:
+            took = format_duration(longest_s)
+            return _LEARNED * longest_s, f"{_LEARNED:g} x the longest of this stage, {took}"
+        is_known = longest_s > 0 or (stage is Stage.STEP and len(steps_s) >= self.enough_steps)
+        if times.is_run and not is_known and self._is_default(stage) and self.unmeasured_s > idle_s:
+            return self.unmeasured_s, _UNMEASURED
+        return idle_s, reason
+
+    def _is_default(self, stage: Stage) -> bool:
+        """Whether nobody has set the limit of this stage."""
+        name = _SETTINGS.get(stage)
+        return name is None or getattr(self, name) == _DEFAULTS[name]
 
     def _idle(self, stage: Stage, steps_s: Sequence[float]) -> tuple[float, str]:
         shutdown_s = self.per_worker_s * self.workers + self.shutdown_least_s
@@ -157,3 +232,11 @@ SCRIPT_LIMITS = TimeLimits(
     max_step_s=3600.0,
     unseen_device_s=900.0,
 )
+
+_SETTINGS = {
+    Stage.IMPORT: "startup_s", Stage.DATA: "startup_s", Stage.MODEL: "startup_s",
+    Stage.FIRST_BATCH: "first_batch_s", Stage.STEP: "first_batch_s",
+    Stage.EPOCH_BOUNDARY: "startup_s", Stage.VALIDATION: "validation_s",
+    Stage.METRICS: "validation_s", Stage.CHECKPOINT: "checkpoint_s",
+}  # fmt: skip
+_DEFAULTS = {f.name: f.default for f in dataclasses.fields(TimeLimits)}

@@ -16,7 +16,9 @@ from ctrkit.supervise.time_limits import StageLimit
 
 LOOK_AGAIN_S = 1.5
 BURNING_CORES = 0.75
-GRACE = 3  # times the limit, for what may go on by itself: a disk, a timer
+# times the limit, for what may go on by itself (a disk, a timer, another host), but no longer than
+# so, where the limit itself is not
+GRACE, GRACE_MOST_S = 3, 900.0
 QUIET_S = 5.0
 _MAX_GAP_S = 4.0  # between two samples; a longer one means that the supervisor itself did not run
 
@@ -104,8 +106,8 @@ def judge(
     A stopped process or a spinning tree is `stalled`, so is one in uninterruptible I/O after
     GRACE limits; a tree that burns CPU gets `burning_s`, up to GRACE times that where other jobs
     kept it from the cores; one that burned and has just become
-    idle gets a quarter of its limit more; where a process of `awaited` sleeps on a timer, it has
-    GRACE limits; what remains is `deadlock`.
+    idle gets a quarter of its limit more; where a process of `awaited` sleeps on a timer, or is
+    connected with another host, it has GRACE limits; what remains is `deadlock`.
 
     Args:
         silence: since the last progress.
@@ -134,16 +136,24 @@ def judge(
             return Keep()
         return Verdict("stalled", f"{what}; its processes burn {cores:.1f} cores all the while")
     if waiting := _in_states(first, last, (psutil.STATUS_DISK_SLEEP,)):
-        if silent_s < GRACE * limit.idle_s:
+        if silent_s < _grace_s(limit):
             return Keep()
         return Verdict("stalled", f"{what}; process {waiting[0]} is in uninterruptible I/O")
     if now_s - silence.burned_until_s < max(LOOK_AGAIN_S, limit.idle_s / 4):
         return Keep()
-    if sleeping := _on_timer(first, last, awaited):
-        if silent_s < GRACE * limit.idle_s:
+    if sleeping := _both_times(first, last, awaited, "on_timer"):
+        if silent_s < _grace_s(limit):
             return Keep()
         return Verdict("deadlock", f"{what}; process {sleeping[0]} only sleeps, again or still")
+    if connected := _both_times(first, last, awaited, "on_network"):
+        if silent_s < _grace_s(limit):
+            return Keep()
+        what += f"; process {connected[0]} is connected with another host"
     return Verdict("deadlock", f"{what}; its processes burn {cores:.2f} cores")
+
+
+def _grace_s(limit: StageLimit) -> float:
+    return max(limit.idle_s, min(GRACE * limit.idle_s, GRACE_MOST_S))
 
 
 def is_quiet(silence: Silence, now_s: float, steps_s: Sequence[float]) -> bool:
@@ -187,11 +197,13 @@ def _in_states(first: TreeSample, last: TreeSample, states: Sequence[str]) -> li
     return [p.pid for p in last.processes if p.pid in before and p.status in states]
 
 
-def _on_timer(first: TreeSample, last: TreeSample, awaited: Collection[int]) -> list[int]:
-    """Awaited processes that slept on a timer both times."""
-    before = {process.pid for process in first.processes if process.on_timer}
+def _both_times(
+    first: TreeSample, last: TreeSample, awaited: Collection[int], what: str
+) -> list[int]:
+    """Awaited processes of which it was true both times."""
+    before = {process.pid for process in first.processes if getattr(process, what)}
     return [
         process.pid
         for process in last.processes
-        if process.on_timer and process.pid in before and process.pid in awaited
+        if getattr(process, what) and process.pid in before and process.pid in awaited
     ]

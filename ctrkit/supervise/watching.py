@@ -24,7 +24,7 @@ from ctrkit.supervise.launch import Child
 from ctrkit.supervise.memory_kills import KillCounters
 from ctrkit.supervise.sampler import TreeSample, TreeSampler, host_slept_s
 from ctrkit.supervise.stop import StopRequest, is_out_of_patience
-from ctrkit.supervise.time_limits import StageLimit, TimeLimits
+from ctrkit.supervise.time_limits import StageLimit, StageTimes, TimeLimits
 from ctrkit.supervise.watchdog import Silence, Verdict, add_look, is_quiet, judge, step_seconds
 
 _POLL_S = 0.2
@@ -65,15 +65,23 @@ class Watch:
     stopped_s: float = 0.0
     bystander: Bystander = field(default_factory=Bystander)
     is_script: bool = False
+    times: StageTimes = field(default_factory=StageTimes)
+    longest_s: dict[Stage, float] = field(default_factory=dict)  # silences of this launch
 
     @classmethod
     def begin(
-        cls, child: Child, time_limits: TimeLimits, slept_s: float, *, is_script: bool = False
+        cls,
+        child: Child,
+        time_limits: TimeLimits,
+        slept_s: float,
+        times: StageTimes,
+        *,
+        is_script: bool = False,
     ) -> Watch:
         """Of a child that was just launched, on a host that had slept for so long before."""
         silence = Silence.begin(child.spawned_at_s)
         sampler = TreeSampler(child.pid)
-        return cls(child, time_limits, slept_s, sampler, silence, is_script=is_script)
+        return cls(child, time_limits, slept_s, sampler, silence, is_script=is_script, times=times)
 
     @property
     def may_judge(self) -> bool:
@@ -91,7 +99,8 @@ class Watch:
 
     @property
     def limit(self) -> StageLimit:
-        return self.time_limits.for_stage(self.stage, self.steps_s)
+        times = self.times.seen(self.longest_s)
+        return self.time_limits.for_stage(self.stage, self.steps_s, times)
 
     @property
     def awaited(self) -> set[int]:
@@ -143,6 +152,7 @@ class Watch:
         if {(one.pid, one.writes) for one in workers} - {
             (one.pid, one.writes) for one in self.workers
         }:
+            self._learn(now_s)
             self._begin_silence(now_s)
         self.workers = workers
 
@@ -165,8 +175,14 @@ class Watch:
         step_s = step_seconds(before, progress, self.time_limits.workers)
         if step_s is not None:
             self.steps_s = [*self.steps_s[1 - _STEPS_KEPT :], step_s]
+        self._learn(now_s)
         self.progress = progress
         self._begin_silence(now_s)
+
+    def _learn(self, now_s: float) -> None:
+        """Progress was made: so long may a silence of this stage be."""
+        length_s, stage = self.silence.length_s(now_s), self.stage
+        self.longest_s[stage] = max(self.longest_s.get(stage, 0.0), length_s)
 
 
 @dataclass

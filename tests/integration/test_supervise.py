@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from ctrkit.core.lifeline import RUN_ID_VARIABLE, sockets_folder
 from ctrkit.core.progress import read_progress
 from ctrkit.supervise.stop import GRACE_S, StopRequest, handle_interrupts
 from ctrkit.supervise.supervisor import Outcome, run_child
-from ctrkit.supervise.time_limits import TimeLimits
+from ctrkit.supervise.time_limits import StageTimes, TimeLimits
 from ctrkit.supervise.watching import Tick
 
 CHILDREN = Path(__file__).parent / "children" / "supervised.py"
@@ -43,6 +44,7 @@ def supervise(
     stop: StopRequest | None = None,
     kind: TrialKind = "full",
     grace_s: float = GRACE_S,
+    times: StageTimes | None = None,
 ) -> Outcome:
     """Run a behaviour, and check what must hold after every one of them."""
     folder = tmp_path / "child"
@@ -55,6 +57,7 @@ def supervise(
         on_tick=on_tick,
         stop=stop,
         grace_s=grace_s,
+        times=times,
         argv=command(folder, behaviour),
     )
     assert outcome.left == ()
@@ -294,6 +297,22 @@ def test_what_does_not_stop_within_the_grace_is_ended(tmp_path: Path) -> None:
     assert (outcome.verdict, outcome.cut_by_grace) == ("skipped", True)
 
 
+@pytest.mark.parametrize("behaviour", ["computes_metrics", "writes_slowly"])
+def test_a_healthy_stage_that_was_judged_once_is_not_judged_again(
+    tmp_path: Path, behaviour: str
+) -> None:
+    limits = TimeLimits(validation_s=1.0, checkpoint_s=1.0, max_step_s=1.0)
+    times = StageTimes(is_run=True)
+    first = supervise(tmp_path, behaviour, time_limits=limits, times=times)
+    assert first.verdict in ("deadlock", "stalled")
+    assert first.progress is not None
+    times = times.seen(first.longest_s).after_verdict(first.progress.stage, first.silent_s)
+    shutil.rmtree(tmp_path / "evidence")
+    second = supervise(tmp_path, behaviour, time_limits=limits, times=times)
+    assert second.verdict == "ok"
+    assert second.longest_s[first.progress.stage] > 3
+
+
 def test_what_only_watches_fails_and_the_run_goes_on(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -373,7 +392,7 @@ SUPERVISOR = """
 import sys
 from pathlib import Path
 from ctrkit.core.config import Cell, ChildSpec, WorkloadSpec
-from ctrkit.supervise.time_limits import TimeLimits
+from ctrkit.supervise.time_limits import StageTimes, TimeLimits
 from ctrkit.supervise.supervisor import run_child
 folder = Path(sys.argv[1])
 spec = ChildSpec(kind="full", folder=str(folder), workload=WorkloadSpec(), cell=Cell())

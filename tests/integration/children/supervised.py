@@ -130,6 +130,24 @@ def finishes_on_sigint(folder: Path, progress: ProgressWriter) -> None:
     save(folder, complete=False)
 
 
+def computes_metrics(folder: Path, progress: ProgressWriter) -> None:
+    """On one core, for longer than its limit."""
+    steps(progress, 3, 0.01)
+    progress.enter(Stage.METRICS)
+    until_s = time.monotonic() + 5
+    while time.monotonic() < until_s:
+        pass
+    finish(folder, progress)
+
+
+def writes_slowly(folder: Path, progress: ProgressWriter) -> None:
+    """As a checkpoint on a slow disk: it sleeps in the write."""
+    steps(progress, 3, 0.01)
+    progress.enter(Stage.CHECKPOINT)
+    threading.Event().wait(5)
+    finish(folder, progress)
+
+
 def fails_on_sigint(folder: Path, progress: ProgressWriter) -> None:
     finishes_on_sigint(folder, progress)
     progress.enter(Stage.CHECKPOINT)

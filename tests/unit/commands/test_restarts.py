@@ -67,6 +67,7 @@ class Fake:
     folders: list[str] = dataclasses.field(default_factory=list)
     announced: list[Incident] = dataclasses.field(default_factory=list)
     looks: int = 0
+    learn: Callable[[Outcome], str] = lambda outcome: ""
 
     def launch(self, spec: ChildSpec, evidence: Path) -> Outcome:
         self.specs.append(spec)
@@ -89,8 +90,9 @@ class Fake:
             train=TrainPlan(run_folder=str(self.run.path), epochs=3),
         )  # fmt: skip
         supervision = Supervision(
-            launch=self.launch, look=self.look, announce=self.announced.append, stop=self.stop
-        )
+            launch=self.launch, look=self.look, announce=self.announced.append, stop=self.stop,
+            learn=self.learn,
+        )  # fmt: skip
         return restarts.run_over_restarts(self.run, spec, RestartRules(**rules), supervision)
 
 
@@ -291,3 +293,10 @@ def test_the_order_of_a_users_loader_is_the_users() -> None:
     assert "some rows of that epoch may come twice" in (
         order_note(custom, SavedPosition(2, 30)) or ""
     )
+
+
+def test_what_was_learned_of_a_verdict_is_told_where_the_run_goes_on(run: RunFolder) -> None:
+    fake = Fake(run, [outcome("stalled")], learn=lambda end: f"learned of a {end.verdict}")
+    _, incidents = fake.go(max_restarts=1)
+    notes = [incident.note or "" for incident in incidents]
+    assert ["learned of a stalled" in note for note in notes] == [True, False]

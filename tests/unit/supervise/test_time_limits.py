@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctrkit.core.progress import Stage
-from ctrkit.supervise.time_limits import TimeLimits
+from ctrkit.supervise.time_limits import RAISED_MOST_S, StageTimes, TimeLimits
 
 STEPS = st.lists(st.floats(1e-4, 1e4), max_size=20)
 
@@ -53,3 +53,46 @@ def test_workers_get_time_to_unwind(stage: Stage) -> None:
 def test_slow_steps_make_room_for_validation() -> None:
     assert TimeLimits().for_stage(Stage.VALIDATION, [0.1] * 3).idle_s == 60
     assert TimeLimits().for_stage(Stage.VALIDATION, [10.0] * 3).idle_s == 200
+
+
+LEARNING = (Stage.FIRST_BATCH, Stage.VALIDATION, Stage.METRICS, Stage.CHECKPOINT, Stage.DATA)
+
+
+@pytest.mark.parametrize("stage", LEARNING)
+def test_a_run_waits_longer_for_what_nobody_has_measured_and_says_so(stage: Stage) -> None:
+    limits = TimeLimits()
+    assert limits.for_stage(stage).idle_s == 60
+    limit = limits.for_stage(stage, (), StageTimes(is_run=True))
+    assert (limit.idle_s, limit.burning_s) == (600, 900)
+    assert "nobody has measured" in limit.reason
+    assert "10 min" in limits.in_words(StageTimes(is_run=True))
+
+
+@pytest.mark.parametrize("stage", LEARNING)
+def test_a_limit_grows_with_what_was_measured(stage: Stage) -> None:
+    slow = StageTimes(is_run=True, longest_s={stage: 100.0})
+    limit = TimeLimits().for_stage(stage, (), slow)
+    assert limit.idle_s == 500
+    assert "5 x the longest of this stage, 1 min 40 s" in limit.reason
+    fast = StageTimes(is_run=True, longest_s={stage: 0.5})
+    assert TimeLimits().for_stage(stage, (), fast).idle_s == 60
+    assert fast.seen({stage: 2.0, Stage.STEP: 1.0}).longest_s == {stage: 2.0, Stage.STEP: 1.0}
+
+
+@pytest.mark.parametrize("limits", [TimeLimits(), TimeLimits().with_stall_timeout(20.0)])
+def test_after_a_verdict_the_next_is_not_given_at_the_same_limit(limits: TimeLimits) -> None:
+    times, before_s = StageTimes(is_run=True, longest_s={Stage.METRICS: 1.0}), 0.0
+    for _ in range(5):
+        limit = limits.for_stage(Stage.METRICS, (), times)
+        assert before_s < limit.idle_s <= max(RAISED_MOST_S, before_s + 2)
+        before_s = limit.idle_s
+        times = times.after_verdict(Stage.METRICS, limit.idle_s + 2)
+    assert "raised after the last verdict" in limits.for_stage(Stage.METRICS, (), times).reason
+    assert limits.for_stage(Stage.DONE, (), times).idle_s < 60
+
+
+def test_a_limit_that_was_set_is_kept_until_it_is_known_to_be_too_short() -> None:
+    limits = TimeLimits(first_batch_s=20.0)
+    assert limits.for_stage(Stage.FIRST_BATCH, (), StageTimes(is_run=True)).idle_s == 20
+    known = StageTimes(is_run=True, longest_s={Stage.FIRST_BATCH: 10.0})
+    assert limits.for_stage(Stage.FIRST_BATCH, (), known).idle_s == 50

@@ -193,3 +193,28 @@ def test_step_seconds_are_a_mean_over_the_steps_between_two_readings() -> None:
     assert step_seconds(PROGRESS, dataclasses.replace(later, epoch=2), workers=0) is None
     validating = dataclasses.replace(later, stage=Stage.VALIDATION)
     assert step_seconds(PROGRESS, validating, workers=0) is None
+
+
+def test_who_waits_for_another_host_has_longer() -> None:
+    def samples(until_s: int, on_network: bool) -> list[TreeSample]:
+        return [
+            dataclasses.replace(
+                one,
+                processes=tuple(
+                    dataclasses.replace(process, on_network=on_network) for process in one.processes
+                ),
+            )
+            for one in idle(until_s)
+        ]
+
+    def judged(until_s: int, awaited: set[int], *, on_network: bool = True) -> Decision:
+        looks = samples(until_s, on_network)
+        return judge(silence(looks), looks[-1].taken_s, Stage.FIRST_BATCH, LIMIT, awaited)
+
+    assert judged(100, {100}) == Keep()
+    assert isinstance(judged(100, {100}, on_network=False), Verdict)
+    assert isinstance(judged(100, {999}), Verdict)  # the loop waits for another one
+    late = judged(182, {100})
+    assert isinstance(late, Verdict)
+    assert late.verdict == "deadlock"
+    assert "process 100 is connected with another host" in late.reason
