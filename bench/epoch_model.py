@@ -20,9 +20,9 @@ from epoch_settings import (
 )
 from torch import Tensor, nn
 
+from ctrkit.child.training.embedding_tables import EmbeddingTable
 from ctrkit.child.workloads.protocol import Mark, Task
 from ctrkit.ctr.data.gather import ID_COLUMNS
-from ctrkit.ctr.models.embedding_tables import EmbeddingTable
 from ctrkit.ctr.plugin import load_phase
 from ctrkit.ctr.training.metrics import Scores
 from ctrkit.ctr.training.optimizers import clip_gradients, make_adam

@@ -17,16 +17,17 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ctrkit.core import lifeline, stops
-from ctrkit.core.config import ChildSpec, decode, encode
+from ctrkit.core.config import ChildSpec, WorkloadSpec, decode, encode
 from ctrkit.core.environment import code_versions, fingerprint
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import read_json, write_json
+from ctrkit.core.imported_files import files_of
 from ctrkit.core.progress import ProgressWriter, Stage, rank_folder
 from ctrkit.core.records import ChildError, Inspection, Measurement, WorkerExit
-from ctrkit.core.registry import is_file_target
+from ctrkit.core.registry import is_file_target, plugin_of, source_of, source_version
 from ctrkit.core.runs import load_measurement, save_measurement
 from ctrkit.core.stacks_signal import arm_stacks
 
@@ -191,7 +192,7 @@ def inspect_here(workload: Workload, spec: ChildSpec) -> Inspection:
         },
         torch_version=str(torch.__version__),
         workload_name=workload.name,
-        workload_fingerprint=_fingerprint(workload, spec.workload.target),
+        workload_fingerprint=_fingerprint(workload, spec.workload),
         data_fingerprint=workload.data_fingerprint(),
         axes=list(workload.axes),
         loaders=list(workload.loaders),
@@ -206,12 +207,26 @@ def inspect_here(workload: Workload, spec: ChildSpec) -> Inspection:
     )
 
 
-def _fingerprint(workload: Workload, target: str) -> str:
-    """The workload's own fingerprint; of a user's file its text as well."""
-    if not is_file_target(target):
+def _fingerprint(workload: Workload, spec: WorkloadSpec) -> str:
+    """The workload's own fingerprint, with its source and settings unless a plug-in has said it."""
+    from ctrkit.child.workloads.protocol import Workload
+
+    source = source_of(spec.target)
+    if source is None or not source.is_file():
         return workload.fingerprint()
-    text = Path(target.rpartition(":")[0]).read_text("utf-8", errors="replace")
-    return fingerprint({"workload": workload.fingerprint(), "target": target, "text": text})
+    own: dict[str, Any] = {"workload": workload.fingerprint()}
+    if is_file_target(spec.target):
+        own["target"] = spec.target
+    elif type(workload).fingerprint is not Workload.fingerprint:
+        return workload.fingerprint()
+    else:
+        free = plugin_of(spec.target).free_settings
+        own["settings"] = {k: v for k, v in spec.settings.items() if k not in free}
+    files = files_of(source)
+    own["text"] = files[0].text if files else ""
+    if files[1:]:
+        own["imports"] = {os.path.relpath(f.path, source.parent): f.text for f in files[1:]}
+    return fingerprint(own)
 
 
 @contextmanager
@@ -245,6 +260,6 @@ def _train(spec: ChildSpec, workload: Workload, progress: ProgressWriter, ranks:
     stops.catch_again(signal.SIGINT)  # the supervisor's own word
     outcome = run_training(
         workload, spec.cell, spec.train, progress, stop_requested=stops.noted,
-        code=code_versions(spec.workload.target), ranks=ranks,
+        code=code_versions(source_version(spec.workload.target)), ranks=ranks,
     )  # fmt: skip
     write_json(Path(spec.folder) / "outcome.json", outcome)

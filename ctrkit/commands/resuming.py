@@ -16,7 +16,7 @@ from ctrkit.core.environment import code_versions
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import read_json, write_json
 from ctrkit.core.plugins import setting_differences
-from ctrkit.core.registry import plugin_of, settings_of
+from ctrkit.core.registry import plugin_of, settings_of, source_version
 from ctrkit.core.runs import RunFolder, named_settings
 
 
@@ -95,7 +95,7 @@ def starting_point(run: RunFolder, workload: WorkloadSpec) -> bool:
         return False
     if saved.problem:
         say(f"warning: {saved.problem}, epoch {saved.position.epoch}, batch {saved.position.batch}")
-    if words := code_differences(saved, code_versions(workload.target)):
+    if words := code_differences(saved, code_versions(source_version(workload.target))):
         say(f"warning: {words}; the rest may differ from an uninterrupted run's in the last digits")
     return True
 

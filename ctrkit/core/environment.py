@@ -91,15 +91,18 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def code_versions(target: str) -> dict[str, str]:
-    """What computes a step of the workload `target`: equal where the same numbers are promised."""
+def code_versions(source: str | None = None) -> dict[str, str]:
+    """What computes a step: equal where the same numbers are promised.
+
+    Args:
+        source: fingerprint of the workload's own source, None where a version says it.
+    """
     known = _versions()
     found: dict[str, str] = {
         name: known[name] for name in ("ctrkit", "python", "torch", "numpy") if name in known
     }
-    file = Path(target.rpartition(":")[0])
-    if file.is_file():
-        found["workload file"] = fingerprint(file.read_text("utf-8", errors="replace"))
+    if source is not None:
+        found["workload file"] = source
     return found
 
 

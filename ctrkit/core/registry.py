@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from ctrkit.core.config import DEFAULT_WORKLOAD, WorkloadSpec, encode
 from ctrkit.core.epochs import FIXED_COLUMNS
 from ctrkit.core.errors import UsageError
+from ctrkit.core.imported_files import source_fingerprint
 from ctrkit.core.plugins import NoSettings, Plugin
 
 GROUP = "ctrkit.workloads"
@@ -54,6 +57,22 @@ def find_plugin(name: str) -> Plugin:
         )
     plugin.name = name
     return plugin
+
+
+def source_of(target: str) -> Path | None:
+    """The file that a workload begins in: a user's own, or a plug-in's; None for ctrkit's own."""
+    if is_file_target(target):
+        return Path(target.rpartition(":")[0])
+    module = type(plugin_of(target)).__module__
+    file = getattr(sys.modules.get(module), "__file__", None)
+    is_own = module.partition(".")[0] == __name__.partition(".")[0]
+    return None if is_own or file is None else Path(file)
+
+
+def source_version(target: str) -> str | None:
+    """Fingerprint of a workload's own source, None where there is none to read."""
+    source = source_of(target)
+    return None if source is None or not source.is_file() else source_fingerprint(source)
 
 
 def plugin_of(target: str) -> Plugin:

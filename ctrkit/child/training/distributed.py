@@ -20,10 +20,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ctrkit.child.training.embedding_tables import EmbeddingTable
 from ctrkit.child.training.rendezvous import RankGroup
 from ctrkit.core.errors import UsageError
 from ctrkit.core.progress import RankWriter, WorkerStage
-from ctrkit.ctr.models.embedding_tables import EmbeddingTable
 
 T = TypeVar("T")
 

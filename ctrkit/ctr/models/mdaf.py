@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ctrkit.child.training.embedding_tables import EmbeddingTable
 from ctrkit.ctr.models import mamba
 from ctrkit.ctr.models.bst import BSTBranch
 from ctrkit.ctr.models.compiling import compile_parts
 from ctrkit.ctr.models.dcnv3 import DCNv3
-from ctrkit.ctr.models.embedding_tables import EmbeddingTable
 from ctrkit.ctr.models.mamba import MambaBranch
 from ctrkit.ctr.models.packing import Packing, pack_histories
 

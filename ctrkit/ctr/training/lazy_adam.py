@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ctrkit.ctr.models.embedding_tables import EmbeddingTable
+from ctrkit.child.training.embedding_tables import EmbeddingTable
 
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8

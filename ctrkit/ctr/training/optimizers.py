@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Adam, Optimizer
 
-from ctrkit.ctr.models.embedding_tables import EmbeddingTable
+from ctrkit.child.training.embedding_tables import EmbeddingTable
 from ctrkit.ctr.phase import Phase
 from ctrkit.ctr.training.lazy_adam import LazyAdam, Together
 

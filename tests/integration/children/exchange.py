@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from ctrkit.child.training.distributed import ALONE, SummedModel, checksum, joined
+from ctrkit.child.training.embedding_tables import EmbeddingTable
 from ctrkit.child.training.rendezvous import find_ranks
 from ctrkit.core.errors import UsageError
-from ctrkit.ctr.models.embedding_tables import EmbeddingTable
 
 ROWS, SIZE, WIDTH = 7, 50, 4  # 4 rows and 3
 

@@ -24,6 +24,7 @@ from ctrkit.core.environment import code_versions
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import read_json, write_json
 from ctrkit.core.plugins import setting_differences
+from ctrkit.core.registry import source_version
 from ctrkit.core.runs import RunFolder
 from ctrkit.ctr.phase import Phase
 from ctrkit.ctr.plugin import MdafPlugin
@@ -160,15 +161,15 @@ def test_before_the_first_checkpoint_it_begins_at_its_first_step(
 
 
 def test_the_same_code_is_not_spoken_of(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    save(run, code_versions(OWN.target))
+    save(run, code_versions())
     assert starting_point(run, OWN) is True
     assert capsys.readouterr().err == ""
 
 
 def test_other_code_is_warned_of(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    save(run, {**code_versions(OWN.target), "torch": "1.0"})
+    save(run, {**code_versions(), "torch": "1.0"})
     assert starting_point(run, OWN) is True
-    now = code_versions(OWN.target)["torch"]
+    now = code_versions()["torch"]
     assert f"warning: the checkpoint is of torch 1.0, this is {now}" in capsys.readouterr().err
 
 
@@ -188,9 +189,11 @@ def test_a_damaged_checkpoint_is_told_of(
 def test_a_changed_workload_file_is_other_code(tmp_path: Path) -> None:
     file = tmp_path / "loop.py"
     file.write_text("x = 1\n")
-    saved = SavedCheckpoint(position=SavedPosition(1, 0), code=code_versions(f"{file}:Work"))
+    saved = SavedCheckpoint(
+        position=SavedPosition(1, 0), code=code_versions(source_version(f"{file}:Work"))
+    )
     file.write_text("x = 2\n")
-    words = code_differences(saved, code_versions(f"{file}:Work"))
+    words = code_differences(saved, code_versions(source_version(f"{file}:Work")))
     assert words == "the workload's file has changed since the checkpoint"
 
 

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ctrkit.ctr.models.embedding_tables import EmbeddingTable
+from ctrkit.child.training.embedding_tables import EmbeddingTable
 from ctrkit.ctr.training.lazy_adam import LazyAdam, Together
 
 SIZE, WIDTH, LR = 6, 2, 0.05

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctrkit.ctr.models.embedding_tables import EmbeddingTable
+from ctrkit.child.training.embedding_tables import EmbeddingTable
 from ctrkit.ctr.phase import Phase
 from ctrkit.ctr.plugin import load_phase
 from ctrkit.ctr.training.optimizers import clip_gradients, lr_at, make_adam, make_optimizer, set_lr

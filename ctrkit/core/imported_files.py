@@ -1,4 +1,6 @@
-"""The files of a user's own folder that a file imports: what a look at its source must read, too.
+"""The files of a user's own folder that a file imports, and those that they import.
+
+A look at its source must read them, too, and a fingerprint must cover them.
 
 Names are looked up as they would be at run time: beside the file, in the package that it lies in,
 and relative to it. What lies elsewhere (a library) is not followed.
@@ -7,11 +9,15 @@ and relative to it. What lies elsewhere (a library) is not followed.
 from __future__ import annotations
 
 import ast
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctrkit.core.environment import fingerprint
+
+_LIBRARIES = ("site-packages", "dist-packages")
 _MOST_FILES, _MOST_BYTES = 200, 1_000_000
 
 
@@ -29,6 +35,7 @@ def files_of(path: Path) -> list[SourceFile]:
     roots = [path.parent]
     while (roots[-1] / "__init__.py").is_file() and roots[-1].parent != roots[-1]:
         roots.append(roots[-1].parent)
+    own = _installed_in(path)
     waiting, seen = [(path, True)], {path}
     found: list[SourceFile] = []
     while waiting and len(found) < _MOST_FILES:
@@ -39,10 +46,26 @@ def files_of(path: Path) -> list[SourceFile]:
         found.append(SourceFile(file, text, runs))
         for name, level, at_import in _imports(_parsed(text)):
             for target in _targets(name, level, file, roots):
-                if target not in seen:
+                if target not in seen and (own is None or target.is_relative_to(own)):
                     seen.add(target)
                     waiting.append((target, runs and at_import))
     return found
+
+
+def _installed_in(path: Path) -> Path | None:
+    """The file's package, or itself, where it is installed among others; else None."""
+    for folder in path.parents:
+        if folder.name in _LIBRARIES:
+            return folder / path.relative_to(folder).parts[0]
+    return None
+
+
+def source_fingerprint(path: Path) -> str:
+    """Equal as long as the file, and what it imports of its own folder, have the same text."""
+    files = files_of(path)
+    if len(files) < 2:
+        return fingerprint(files[0].text if files else "")
+    return fingerprint({os.path.relpath(file.path, path.parent): file.text for file in files})
 
 
 def _read(path: Path) -> str | None:

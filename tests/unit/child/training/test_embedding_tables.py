@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ctrkit.ctr.models.embedding_tables import EmbeddingTable
+from ctrkit.child.training.embedding_tables import EmbeddingTable
 
 SIZE, WIDTH = 9, 3
 IDS = st.lists(st.integers(0, SIZE - 1), min_size=1, max_size=12)
