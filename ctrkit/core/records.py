@@ -298,7 +298,8 @@ class ScriptSeen:
         fetched_ahead: batches that the script takes before it trains on the first.
         steps_per_batch: optimizer steps a batch.
         epochs: of the whole run, where something tells.
-        steps: of the whole run, by `clock`, where a loop over steps tells instead of epochs.
+        steps: of the whole run, where a loop over steps tells instead of epochs: batches, or
+            optimizer steps where `steps_by_optimizer`.
         epochs_from: what tells, in words: `--epochs`, `train.py:42: range(args.epochs)`, ...
         epochs_at_most: whether early stopping may end it sooner.
         epoch_batches: batches of the training loader's epoch, counted; None before its end.
@@ -327,6 +328,7 @@ class ScriptSeen:
     steps_per_batch: float | None = None
     epochs: int | None = None
     steps: int | None = None
+    steps_by_optimizer: bool = False
     epochs_from: str = ""
     epochs_at_most: bool = False
     epoch_batches: int | None = None

@@ -150,16 +150,25 @@ def _script(seen: ScriptSeen) -> Facts:
     ]
     if not seen.loaders:
         rows.append(("loader", "no torch DataLoader: only placeholders in the command can vary"))
-    epochs = "not known: give --epochs" if seen.epochs is None else f"{seen.epochs}"
-    if seen.epochs is not None and seen.epochs_at_most:
-        epochs = f"at most {epochs}"
-    rows.append(("epochs", epochs + (f" ({clean(seen.epochs_from)})" if seen.epochs_from else "")))
+    rows.append(("its length", _length_words(seen)))
     if seen.batches_per_group > 1:
         rows.append(("accumulation", f"{seen.batches_per_group} batches an optimizer step"))
     if seen.fetched_ahead:
         rows.append(("fetched ahead", plural(seen.fetched_ahead, "batch")))
     rows += [("note", sentence(note)) for note in seen.notes]
     return Facts(tuple(rows))
+
+
+def _length_words(seen: ScriptSeen) -> str:
+    """`at most 5 epochs (train.py:23: for epoch in range(args.epochs))`."""
+    if seen.epochs is not None:
+        words = plural(seen.epochs, "epoch")
+    elif seen.steps is not None:
+        words = plural(seen.steps, "optimizer step" if seen.steps_by_optimizer else "step")
+    else:
+        return "not known: give --epochs"
+    told_by = f" ({clean(seen.epochs_from)})" if seen.epochs_from else ""
+    return ("at most " if seen.epochs_at_most else "") + words + told_by
 
 
 def _loader_words(one: ScriptLoader) -> str:

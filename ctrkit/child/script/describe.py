@@ -33,6 +33,7 @@ def script_seen(observer: Observer) -> dict[str, Any]:
         "steps_per_batch": pattern.steps_per_batch if train is not None else None,
         "epochs": getattr(length, "epochs", None),
         "steps": getattr(length, "steps", None),
+        "steps_by_optimizer": getattr(length, "by_optimizer", False),
         "epochs_from": getattr(length, "told_by", ""),
         "epochs_at_most": getattr(length, "at_most", False),
         "epoch_batches": getattr(driver, "epoch_batches", None),

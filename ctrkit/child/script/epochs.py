@@ -40,13 +40,15 @@ class Frame(NamedTuple):
 class Length(NamedTuple):
     """The length of a run: `epochs`, or `steps` of a loop that counts batches or optimizer steps.
 
-    `told_by` says what tells it, in words; `at_most`: early stopping may end it sooner.
+    `told_by` says what tells it, in words; `at_most`: early stopping may end it sooner;
+    `by_optimizer`: each of the steps is one of the optimizer, of which a batch may be a part.
     """
 
     epochs: int | None = None
     steps: int | None = None
     told_by: str = ""
     at_most: bool = False
+    by_optimizer: bool = False
 
 
 class _Loop(NamedTuple):
@@ -115,7 +117,8 @@ def _length_of_loops(
         inner = next(unclear, None)
     if inner is not None:
         alone = Length(epochs=1, told_by="no loop around the one over the batches")
-        return _length_outside(loops[inner + 1 :]) or (None if inner + 1 < len(loops) else alone)
+        outside = _length_outside(loops[inner + 1 :])
+        return outside or (None if inner + 1 < len(loops) else alone)
     return _length_in_steps(loops, counts, backwards)
 
 
@@ -138,6 +141,7 @@ def _length_in_steps(
 
 
 def _length_outside(loops: Sequence[_Loop]) -> Length | None:
+    """Loops around that over the batches count epochs, but where their counter moves inside it."""
     epochs, at_most = 1, False
     places: list[str] = []
     for loop in loops:
@@ -146,6 +150,12 @@ def _length_outside(loops: Sequence[_Loop]) -> Length | None:
             if isinstance(loop.node, ast.While) and not places:
                 return _named_length([loop.frame])
             continue
+        moved = _moved_by(loop)
+        if moved is not None:
+            return Length(
+                steps=count, told_by=_place(loop), at_most=_may_stop(loop),
+                by_optimizer=moved == "step",
+            )  # fmt: skip
         epochs *= count
         places.append(_place(loop))
         at_most = at_most or _may_stop(loop)
@@ -299,6 +309,30 @@ def _end_of_while(loop: _Loop) -> tuple[int, Any] | None:
             if limit is not None:
                 return limit, compare
     return None
+
+
+def _moved_by(loop: _Loop) -> str | None:
+    """What moves the counter of a `while` inside the loop over the batches: `batch` or `step`.
+
+    None where it moves once a round of the `while` itself: then it counts epochs.
+    """
+    found = _end_of_while(loop) if isinstance(loop.node, ast.While) else None
+    if found is None:
+        return None
+    read = {ast.dump(part) for part in (found[1].left, found[1].comparators[0])}
+    for inner in _own_nodes(loop.node):
+        if not isinstance(inner, (ast.For, ast.AsyncFor, ast.While)) or not read & _counters(inner):
+            continue
+        for node in _own_nodes(inner):
+            if isinstance(node, ast.If) and read & _counters(node) and _makes_a_step(node):
+                return "step"  # counted beside the optimizer's own
+        return "batch"
+    return None
+
+
+def _makes_a_step(node: ast.AST) -> bool:
+    return any(isinstance(part, ast.Call) and _called_name(part) == "step"
+               for part in ast.walk(node))  # fmt: skip
 
 
 def _counters(node: ast.AST) -> set:  # type: ignore[type-arg]

@@ -11,6 +11,7 @@ from ctrkit.child.recorder import OVER, THROUGHPUT, Recorder, Surroundings
 from ctrkit.child.script import files
 from ctrkit.child.script.cpu import family_cpu_s
 from ctrkit.child.script.ending import CommonEnd, leave
+from ctrkit.child.script.epochs import Length
 from ctrkit.child.script.hashes import cloned
 from ctrkit.child.script.loaders import HASHED_BATCHES, Seen
 from ctrkit.child.script.presence import claim_owner
@@ -290,8 +291,8 @@ class TrialWatch(LoopWatch, Surroundings):
         if observer.problem:
             self._say_error("setup-failed", observer.problem)
         sizes = self._sizes()
-        if self.length is not None and self.length.epochs:
-            sizes["epochs"] = self.length.epochs
+        if self.length is not None:
+            sizes.update(_run_sizes(self.length, self.batches, self.observer.pattern.group))
         self.recorder.note(
             sizes=sizes, notes=list(observer.notes), complete=complete,
             peak_device_bytes=self._peak_bytes(),
@@ -336,3 +337,21 @@ def end_refused(observer: Observer, reason: str) -> None:
     error = error_of("refused", Stage.FIRST_BATCH, reason)
     files.write_json(path, {"kind": observer.kind, "error": error})
     leave(1)
+
+
+def _run_sizes(length: Length, batches: int | None, group: int) -> dict[str, Any]:
+    """`epochs` and `train_batches` of the run: a run told in steps is as many epochs as they fill.
+
+    Args:
+        length: of the run.
+        batches: of an epoch, where that is known.
+        group: batches from one optimizer step to the next.
+    """
+    if length.epochs:
+        return {"epochs": length.epochs}
+    if not length.steps:
+        return {}
+    steps = length.steps * (group if length.by_optimizer else 1)
+    if not batches or steps <= batches:
+        return {"epochs": 1, "train_batches": steps}
+    return {"epochs": -(-steps // batches)}

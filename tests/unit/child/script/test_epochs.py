@@ -1,0 +1,71 @@
+"""How long a run is, read from the loops around a line and the names in its frame."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.utils.data import DataLoader
+
+from ctrkit.child.script.epochs import Frame, run_length
+
+LOADER = DataLoader(range(80), batch_size=8)
+
+
+def length(tmp_path: Path, text: str, **names: Any) -> Any:
+    """What is read where the line with `# here` runs."""
+    path = tmp_path / "train.py"
+    path.write_text(textwrap.dedent(text))
+    line = next(i for i, one in enumerate(path.read_text().splitlines(), 1) if "# here" in one)
+    return run_length(
+        [Frame(str(path), line, "<module>", {"loader": LOADER, **names}, {})], LOADER, 10
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "epochs"),
+    [  # a line of the inner loop runs
+        ("for e in range(a, n):\n  for x in loader:\n    x  # here", {"a": 1, "n": 4}, 3),
+        ("for e in range(2):\n  for s in range(3):\n    for x in loader:\n      x  # here", {}, 6),
+        ("while e < n:\n  for x in loader:\n    x  # here\n  e += 1", {"n": 7, "e": 2}, 7),
+        ("for x in loader:\n    x  # here", {}, 1),
+    ],
+)  # fmt: skip
+def test_loops_around_the_batches_are_epochs(
+    tmp_path: Path, text: str, names: dict[str, Any], epochs: int
+) -> None:
+    found = length(tmp_path, text, **names)
+    assert (found.epochs, found.steps) == (epochs, None)
+
+
+def test_a_while_whose_counter_moves_with_the_optimizer_counts_its_steps(tmp_path: Path) -> None:
+    text = """
+        while step < most:
+            for i, x in enumerate(loader):
+                x  # here
+                if i % 4 == 3:
+                    optimizer.step()
+                    step += 1
+        """
+    found = length(tmp_path, text, most=300, step=3)
+    assert (found.epochs, found.steps, found.by_optimizer) == (None, 300, True)
+
+
+def test_a_while_whose_counter_moves_with_each_batch_counts_batches(tmp_path: Path) -> None:
+    text = """
+        while True:
+            for x in loader:
+                x  # here
+                step += 1
+                if step >= most:
+                    break
+        """
+    found = length(tmp_path, text, most=300, step=3)
+    assert (found.epochs, found.steps, found.by_optimizer) == (None, 300, False)
+
+
+def test_what_cannot_be_read_stays_unknown(tmp_path: Path) -> None:
+    found = length(tmp_path, "while not done():\n    for x in loader:\n        x  # here")
+    assert (found.epochs, found.steps) == (None, None)
