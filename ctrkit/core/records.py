@@ -200,7 +200,8 @@ class Examination:
     `threads` the names of those that run beside the main one.
     `is_no_loader`: the problem is what `make_loader` returned, and a DataLoader in that was looked
     at. `needs_workers` is why the loader cannot be made without them, empty where it can. `batches`
-    is the loader's `len()` at this `batch_size`, None where it has none.
+    is the loader's `len()` at this `batch_size`, None where it has none. `told_data_set` is a data
+    set with `set_epoch`, `persistent` whether its workers are kept between epochs.
     """
 
     problem: str = ""
@@ -217,8 +218,19 @@ class Examination:
     needs_workers: str = ""
     batches: int | None = None
     batch_size: int = 1
+    told_data_set: str = ""
+    persistent: bool = False
     threaded_libraries: list[str] = field(default_factory=list)
     threads: list[str] = field(default_factory=list)
+
+
+def untold_words(data_set: str) -> str:
+    """What it means that a data set is told the epoch in the training process only."""
+    return (
+        f"set_epoch of the data set ({data_set}) does not reach workers that are kept between "
+        "epochs, unless it keeps the epoch in shared memory: they have copies of their own, which "
+        "stay in the first epoch; leave persistent workers off"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

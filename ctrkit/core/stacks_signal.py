@@ -114,7 +114,8 @@ def _free_signals() -> Iterator[int]:
     """Signals that nobody handles, ignores or waits for, the one to be taken first."""
     first, last = getattr(signal, "SIGRTMIN", 0), getattr(signal, "SIGRTMAX", 0)
     # the last ones are used by tools such as valgrind, the first ones by some C libraries
-    wanted = range(last - 3, first, -1) if last else [getattr(signal, "SIGINFO", _NONE)]
+    wanted = [*range(last - 3, first, -1)] if last else [getattr(signal, "SIGINFO", _NONE)]
+    wanted.append(getattr(signal, "SIGSTKFLT", _NONE))  # which Linux has, and nothing sends
     taken = _handled_in_c()
     for number in wanted:
         if number and not taken >> (number - 1) & 1 and _signal.getsignal(number) == 0:

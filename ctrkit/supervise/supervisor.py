@@ -229,6 +229,8 @@ def _explain(
         parts += [found.cause.sentence, found.cause.fix]
     elif found.place:
         parts.append(found.place)
+    elif end.exit_code is None and not any(one.threads for one in found.scene.processes):
+        parts.append("no stacks could be had: install py-spy, which reads them from outside")
     if found.woken:
         parts.append("the evidence signal woke it")
     return Verdict(verdict.verdict, "; ".join(filter(None, parts))), found.cause

@@ -28,12 +28,13 @@ from ctrkit.child.training.loader_facts import facts_of, length_of, no_batch_wor
 from ctrkit.child.training.stages import StageTimer, stage_timer
 from ctrkit.child.training.stamps import BatchClock
 from ctrkit.child.training.torch_warnings import TorchWarnings
+from ctrkit.child.workloads.loader_parts import untold_data_set
 from ctrkit.child.workloads.protocol import Batch, EpochLoader, Task, Workload
 from ctrkit.child.workloads.returned import check_batch
 from ctrkit.core.config import ChildSpec, RunSizes
 from ctrkit.core.errors import UsageError
 from ctrkit.core.progress import ProgressWriter, Stage
-from ctrkit.core.records import Measurement, Stamps
+from ctrkit.core.records import Measurement, Stamps, untold_words
 
 CACHED_BATCHES = 10
 #: Batches at the beginning of an epoch by which configurations are compared.
@@ -53,6 +54,7 @@ class RunningTrial(Surroundings):
         self.task: Task | None = None
         self.ranks = current_ranks()
         self.rows = row_counter(workload, spec.cell, None)
+        self.untold: str | None = None
         self.batches = BatchClock(spec.folder, spec.cell, spec.spawned_at_s)
         self.warnings = TorchWarnings()
         self.recorder = Recorder(
@@ -81,6 +83,8 @@ class RunningTrial(Surroundings):
 
     def at_window_end(self) -> Mapping[str, Any]:
         notes = [ROWS_UNKNOWN] if self.rows.is_unknown else []
+        if self.untold is not None:
+            notes.append(untold_words(self.untold))
         if self.task is None or self.spec.kind != "full":
             return {"notes": notes}
         return {"losses": self.task.losses(), "notes": [*notes, *self.task.notes()]}
@@ -112,6 +116,7 @@ def _measure_loop(trial: RunningTrial) -> None:
     trial.progress.enter(Stage.DATA)
     loader = trial.workload.train_loader(trial.cell)
     trial.rows = row_counter(trial.workload, trial.cell, loader)
+    trial.untold = untold_data_set(loader)
     try:
         if trial.spec.kind == "full":
             trial.progress.enter(Stage.MODEL)

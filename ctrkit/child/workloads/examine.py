@@ -22,7 +22,7 @@ import torch.multiprocessing
 from torch.utils.data import RandomSampler, TensorDataset
 
 from ctrkit.child.training.devices import available_devices
-from ctrkit.child.workloads.loader_parts import find_dataloader
+from ctrkit.child.workloads.loader_parts import find_dataloader, told_data_set
 from ctrkit.child.workloads.pickling import pickled_part
 from ctrkit.child.workloads.protocol import Workload
 from ctrkit.child.workloads.returned import NotBatchesError
@@ -136,6 +136,8 @@ def _look(loader: Any, needs: LoaderNeeds) -> Examination:
         generator_device="cpu" if generator is None else str(generator.device.type),
         shuffles=isinstance(stock.sampler, RandomSampler),
         pins=bool(stock.pin_memory),
+        told_data_set=told_data_set(stock),
+        persistent=bool(stock.persistent_workers),
     )
 
 

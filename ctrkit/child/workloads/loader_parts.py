@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -20,9 +19,11 @@ _DEEPEST = 8
 _MOST_ITEMS, _MOST_OBJECTS = 16, 500
 _DATALOADER_PARTS = ("sampler", "batch_sampler", "dataset")
 _OPAQUE = (
-    type, ModuleType, FunctionType, MethodType, torch.Tensor, torch.nn.Module, np.ndarray,
-    np.generic, str, bytes, int, float, complex, range,
+    type, ModuleType, FunctionType, MethodType, torch.Tensor, torch.nn.Module, str, bytes, int,
+    float, complex, range, type(None),
 )  # fmt: skip
+#: packages whose objects are data
+_DATA_PACKAGES = ("numpy", "pandas", "pyarrow", "polars")
 
 
 def find_dataloader(value: Any) -> DataLoader[Any] | None:
@@ -36,13 +37,32 @@ def tell_epoch(loader: Any, epoch: int) -> None:
     The outermost comes first. One that hands the epoch on is not doubled: whom it told is not told
     again.
     """
-    owners = [one for one in _walk(loader) if callable(getattr(one, "set_epoch", None))]
+    owners = [one for one in _walk(loader) if _takes_epoch(one)]
     told: set[int] = set()
     for index, owner in enumerate(owners):
         if id(owner) in told:
             continue
         with _noted(owners[index + 1 :], told):
             owner.set_epoch(epoch)
+
+
+def untold_data_set(loader: Any) -> str | None:
+    """The kind of a data set whose `set_epoch` does not reach its copies in kept workers."""
+    stock = find_dataloader(loader)
+    if stock is None or not stock.num_workers or not stock.persistent_workers:
+        return None
+    return told_data_set(stock) or None
+
+
+def told_data_set(stock: DataLoader[Any]) -> str:
+    """The kind of the data set, or of one in it, that has a `set_epoch`; empty if none has."""
+    return next((type(one).__name__ for one in _walk(stock.dataset) if _takes_epoch(one)), "")
+
+
+def _takes_epoch(value: Any) -> bool:
+    # not by getattr: a `__getattr__` that hands on to what it wraps would be told twice
+    own = getattr(value, "__dict__", None) or {}
+    return callable(own.get("set_epoch", getattr(type(value), "set_epoch", None)))
 
 
 @contextmanager
@@ -75,9 +95,14 @@ def _walk(value: Any) -> Iterator[Any]:
         yield one
         if depth < _DEEPEST:
             for held in _held(one):
-                if id(held) not in seen and not isinstance(held, _OPAQUE) and held is not None:
+                if id(held) not in seen and not _is_opaque(held):
                     seen.add(id(held))
                     waiting.append((held, depth + 1))
+
+
+def _is_opaque(value: Any) -> bool:
+    package = type(value).__module__.partition(".")[0]
+    return isinstance(value, _OPAQUE) or package in _DATA_PACKAGES
 
 
 def _held(value: Any) -> list[Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ctrkit.core.checkup import Hazard
 from ctrkit.core.config import Cell
+from ctrkit.core.records import untold_words
 from ctrkit.core.units import format_count
 from ctrkit.probe.hazards.facts import HazardFacts
 
@@ -123,7 +124,16 @@ def _idle_workers(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
         )
 
 
+def _untold_workers(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
+    look = facts.examination
+    if look is None or not look.told_data_set or not cell.workers:
+        return
+    if cell.persistent or look.persistent:
+        what, _, advice = untold_words(look.told_data_set).partition("; ")
+        yield Hazard(name="epoch not told to kept workers", text=what, advice=advice)
+
+
 SYSTEM_RULES = (
-    _no_loader, _needs_workers, _idle_workers,
+    _no_loader, _untold_workers, _needs_workers, _idle_workers,
     _not_examined, _macos_start, _macos_sharing, _macos_exit, _pinned_for_mps, _default_device,
 )  # fmt: skip

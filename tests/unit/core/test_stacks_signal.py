@@ -104,6 +104,7 @@ LISTENED = LISTENED.replace("PID", "os.getpid()")
         ("[signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM]", True),
         (f"[{LISTENED}]", LINUX),  # it takes another one
         (f"[{LISTENED}, {LISTENED}, {LISTENED}]", LINUX),
+        ("range(signal.SIGRTMIN, signal.SIGRTMAX + 1)" if LINUX else "[]", True),
         ("signal.valid_signals()", False),
         ("sorted(signal.valid_signals(), reverse=True)", False),
     ],

@@ -139,6 +139,20 @@ def test_more_workers_than_batches_are_warned_of():
     assert "3 of 8" in halved.text
 
 
+def test_kept_workers_that_are_not_told_the_epoch_are_warned_of():
+    class Told(Rows):
+        def set_epoch(self, epoch):
+            raise AssertionError("a look tells nothing")
+
+    name = "epoch not told to kept workers"
+    found = look(lambda *, workers: DataLoader(Told(), 2))
+    kept = make_cell(workers=2, persistent=True)
+    assert "(Told)" in rules_on(found, kept, name)[0].text
+    assert rules_on(found, make_cell(workers=2), name) == []
+    assert rules_on(replace(found, persistent=True), make_cell(workers=2), name) != []
+    assert rules_on(look(lambda *, workers: DataLoader(Rows(), 2)), kept, name) == []
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks")
 def test_a_worker_weighs_what_it_holds_although_the_module_has_forked(tmp_path):
     code = (

@@ -8,7 +8,11 @@ from typing import Any
 import torch
 from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, Dataset, Sampler, Subset
 
-from ctrkit.child.workloads.loader_parts import find_dataloader, tell_epoch
+from ctrkit.child.workloads.loader_parts import (
+    find_dataloader,
+    tell_epoch,
+    untold_data_set,
+)
 
 
 class Told:
@@ -74,6 +78,34 @@ def test_whom_a_wrapper_tells_is_not_told_again() -> None:
     wrapper = Handing(DataLoader(rows, 2, sampler=order))
     tell_epoch(wrapper, 2)
     assert (wrapper.epochs, order.epochs, rows.epochs) == ([2], [2], [2])
+
+
+def test_a_data_set_in_kept_workers_is_not_told() -> None:
+    def made(rows: Any, workers: int, kept: bool) -> DataLoader[Any]:
+        return DataLoader(rows, 2, num_workers=workers, persistent_workers=kept)
+
+    nested = Subset(Rows(), [0])
+    assert untold_data_set([made(nested, 1, True)]) == "Rows"
+    assert untold_data_set(made(nested, 1, False)) is None
+    assert untold_data_set(made(nested, 0, False)) is None
+    assert untold_data_set(made([1, 2], 1, True)) is None
+    assert untold_data_set(range(3)) is None
+
+
+class HandsOn:
+    """As wrappers do that look like what they wrap."""
+
+    def __init__(self, loader: Any) -> None:
+        self.wrapped = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["wrapped"], name)
+
+
+def test_a_wrapper_that_hands_attributes_on_tells_nobody_twice() -> None:
+    rows = Rows()
+    tell_epoch(HandsOn(HandsOn(rows)), 5)
+    assert rows.epochs == [5]
 
 
 def test_a_loader_without_anybody_to_tell_is_left_alone() -> None:
