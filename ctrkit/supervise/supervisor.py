@@ -242,8 +242,14 @@ def _scene(verdict: Verdict, watch: Watch, spec: ChildSpec, error: ChildError | 
     ranks = {one.pid: one.worker for one in read_ranks(watch.child.folder)}
     late = min(watch.late_ranks(), default=None)
     rank = late if error is None else error.rank
+    root_pid = next((pid for pid, number in ranks.items() if number == rank), watch.child.pid)
+    if watch.is_script:
+        ranks = watch.script_ranks()
+        root_pid = watch.child.pid if progress is None else progress.pid
+        ranks = ranks if len(ranks) > 1 else {}
     return Scene(
-        root_pid=next((pid for pid, number in ranks.items() if number == rank), watch.child.pid),
+        root_pid=root_pid,
+        is_script=watch.is_script,
         ranks=ranks,
         main_name="the main process" if rank is None else f"rank {rank}",
         verdict=verdict.verdict,

@@ -106,13 +106,23 @@ class Watch:
     def awaited(self) -> set[int]:
         """Pids of those that the loop waits for: busy workers, else late ranks, else itself."""
         busy = {one.pid for one in self.workers if one.stage is not WorkerStage.IDLE}
-        return busy or set(self.late_ranks().values()) or {self.child.pid}
+        trainers = self.script_ranks() if self.is_script else {}
+        return busy or set(trainers or self.late_ranks().values()) or {self.child.pid}
 
     def late_ranks(self) -> dict[int, int]:
         """Ranks and their pids that others wait for in a collective; all of them if nobody does."""
         ranks = read_ranks(self.child.folder)
         late = [one for one in ranks if one.stage is not WorkerStage.IDLE]
         return {one.worker: one.pid for one in late or ranks}
+
+    def script_ranks(self) -> dict[int, int]:
+        """Pids of a script's processes that train, and their ranks: each writes its progress."""
+        found = {} if self.progress is None else {self.progress.pid: 0}
+        for path in self.child.folder.glob("rank-*/progress.bin"):
+            progress = read_progress(path)
+            if progress is not None:
+                found[progress.pid] = int(path.parent.name.partition("-")[2])
+        return found
 
     def tick(self, now_s: float) -> Tick:
         """What it comes to at this moment."""

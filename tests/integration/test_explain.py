@@ -157,6 +157,25 @@ def test_a_worker_or_a_shell_leads_to_the_training(tmp_path: Path) -> None:
         process.wait(timeout=20)
 
 
+@pytest.mark.skipif(py_spy_program() is None, reason="needs py-spy")
+def test_of_ranks_the_one_that_the_others_wait_for_is_explained(tmp_path: Path) -> None:
+    ranks = SCRIPT.with_name("train_ranks.py")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    with script(tmp_path, *launcher, str(ranks), "hang") as process:
+        deadline_s = time.monotonic() + 90
+        while "begins" not in (tmp_path / "out.txt").read_text() and time.monotonic() < deadline_s:
+            time.sleep(0.2)
+        time.sleep(3)
+        found = explain_process(process.pid, wait_s=2.0)
+    assert sorted(found.family.ranks.values()) == [0, 1]
+    assert found.movement is not None
+    assert found.movement.state is State.WAITING
+    assert found.cause is not None
+    assert found.cause.sentence.startswith("rank 1 (pid ")
+    assert "in wait_for " in found.cause.sentence
+    assert found.cause.sentence.endswith("the other ranks wait for it")
+
+
 WATCHES_ITSELF = """
 import os, signal, time
 fd = os.open("signals.txt", os.O_CREAT | os.O_WRONLY | os.O_APPEND)

@@ -94,3 +94,27 @@ def _command(process: psutil.Process) -> list[str]:
         return list(process.cmdline())
     except psutil.Error:
         return []
+
+
+RANKS = Path(__file__).parent / "children" / "train_ranks.py"
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads stacks of both ranks")
+def test_of_ranks_the_late_one_is_named_with_its_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [COMMAND, "train", "--stall-timeout", "6s", "--out", "run", "--", *TORCHRUN, RANKS, "hang"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=180, stdin=subprocess.DEVNULL,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 6, done.stderr
+    (incident,) = [
+        json.loads(line) for line in (tmp_path / "run" / "incidents.jsonl").read_text().splitlines()
+    ]
+    lines = RANKS.read_text().splitlines()
+    guilty = next(number for number, line in enumerate(lines, 1) if line.endswith("# guilty"))
+    assert incident["verdict"] == "deadlock"
+    assert incident["cause"].startswith("rank 1 (pid ")
+    assert f"train_ranks.py:{guilty} in wait_for" in incident["cause"]
+    assert "GIL" not in incident["cause"]
+    assert [p.pid for p in psutil.process_iter() if str(RANKS) in " ".join(_command(p))] == []

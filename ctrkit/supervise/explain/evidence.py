@@ -20,7 +20,7 @@ from ctrkit.core.records import WorkerExit
 from ctrkit.core.stacks_signal import listened_signal, stacks_path
 from ctrkit.supervise.explain import passive
 from ctrkit.supervise.explain.causes import Cause, explain
-from ctrkit.supervise.explain.scene import Process, Role, Scene, place_of, start_method_of
+from ctrkit.supervise.explain.scene import Process, Role, Scene, narrowed, place_of, start_method_of
 from ctrkit.supervise.explain.stack_readers import by_py_spy, py_spy_program
 from ctrkit.supervise.explain.stacks import Frame, Thread, is_users, parse_dump, user_frame
 
@@ -174,9 +174,11 @@ def _fill(
         child_folder,
     )
     in_io = any(one.status == psutil.STATUS_DISK_SLEEP for one in processes)
+    scene = replace(known, processes=tuple(processes))
+    if known.is_script:
+        scene = _with_workers(narrowed(scene))
     return replace(
-        _with_workers(known, processes),
-        processes=tuple(processes),
+        scene,
         dead=tuple(dead.values()),
         stderr=known.stderr or tail(child_folder / "stderr.txt"),
         crashes=_crashes(dead, child_folder),
@@ -184,14 +186,11 @@ def _fill(
     )
 
 
-def _with_workers(known: Scene, processes: Sequence[Process]) -> Scene:
+def _with_workers(scene: Scene) -> Scene:
     """A script's loader is not known from a cell: how many workers it has, its processes tell."""
-    if known.workers or known.start_method is not None:
-        return known
-    seen = replace(known, processes=tuple(processes))
-    workers = [one for one in processes if seen.role(one) is Role.WORKER]
-    method = start_method_of(workers, processes)
-    return replace(known, workers=len(workers), start_method=method)
+    workers = [one for one in scene.processes if scene.role(one) is Role.WORKER]
+    method = start_method_of(workers, scene.processes)
+    return replace(scene, workers=len(workers), start_method=method)
 
 
 def _crashes(pids: Iterable[int], child_folder: Path) -> dict[int, str]:

@@ -21,7 +21,14 @@ from ctrkit.supervise.explain.kernel_waits import cause_of_waits
 from ctrkit.supervise.explain.macos import with_native_waits
 from ctrkit.supervise.explain.movement import Look, Movement, State, judge_movement
 from ctrkit.supervise.explain.permissions import Missing, missing, read_access
-from ctrkit.supervise.explain.scene import Process, Role, Scene, start_method_of
+from ctrkit.supervise.explain.scene import (
+    Process,
+    Role,
+    Scene,
+    descendants,
+    late_rank,
+    start_method_of,
+)
 from ctrkit.supervise.explain.stack_readers import by_py_spy, by_remote_exec, py_spy_program
 from ctrkit.supervise.explain.stacks import Thread
 from ctrkit.supervise.explain.training_family import (
@@ -260,12 +267,7 @@ def _sample(
 
 def _scene(main_pid: int, family: TrainingFamily, seen: Sequence[Process]) -> Scene:
     """The process that trains, and what is below it."""
-    pids, grown = {main_pid}, True
-    while grown:
-        more = {one.pid for one in seen if one.parent_pid in pids} - pids
-        pids |= more
-        grown = bool(more)
-    processes = sorted((one for one in seen if one.pid in pids), key=lambda p: p.pid != main_pid)
+    processes = descendants(main_pid, seen)
     rank = family.ranks.get(main_pid)
     scene = Scene(
         root_pid=main_pid,
@@ -284,24 +286,6 @@ def _scene(main_pid: int, family: TrainingFamily, seen: Sequence[Process]) -> Sc
     )
 
 
-def _guilty_rank(family: TrainingFamily, seen: Sequence[Process]) -> tuple[int, bool]:
-    """The rank for which others wait, and whether they do; the first where nothing tells."""
-    ranks = [one for one in seen if one.pid in family.ranks and one.stack]
-    late = [one for one in ranks if not _in_collective(one)]
-    if not late or len(late) == len(ranks):
-        stopped = [one for one in seen if one.pid in family.ranks and one.is_stopped]
-        return (stopped[0].pid, False) if stopped else (family.main_pid, False)
-    return min(late, key=lambda one: family.ranks[one.pid]).pid, True
-
-
-def _in_collective(process: Process) -> bool:
-    """Whether it waits for other ranks: in a collective, or in backward, where DDP does."""
-    return any(
-        "/torch/distributed/" in frame.file or "/torch/autograd/" in frame.file
-        for frame in process.stack
-    )
-
-
 def _explanation(
     pid: int, family: TrainingFamily, listed: Mapping[int, Listed], seen: _Seen,
     movement: Movement | None, reader: _Reader,
@@ -314,7 +298,8 @@ def _explanation(
         )  # fmt: skip
     main_pid, waited_for = family.main_pid, False
     if family.ranks:
-        main_pid, waited_for = _guilty_rank(family, seen.processes)
+        late = late_rank(seen.processes, family.ranks)
+        main_pid, waited_for = late or main_pid, late is not None
     scene = _scene(main_pid, family, seen.processes)
     in_io = any(one.status == psutil.STATUS_DISK_SLEEP for one in seen.processes)
     scene = replace(scene, sources={} if in_io else sources_of(scene.processes))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import psutil
@@ -115,8 +115,15 @@ class Process:
 
     @property
     def holds_gil(self) -> bool:
-        """Whether its main thread keeps the GIL from another one that wakes to ask for it."""
-        others = [w.wakes_per_s or 0.0 for w in self.waits if w.thread != self.pid]
+        """Whether its main thread keeps the GIL from another one that wakes to ask for it.
+
+        Who asks for it waits in a futex. Threads of libraries that poll a socket wake as often.
+        """
+        others = [
+            wait.wakes_per_s or 0.0
+            for wait in self.waits
+            if wait.thread != self.pid and wait.syscall in ("futex", None)
+        ]
         own = self.wait
         asks_itself = own is not None and (own.wakes_per_s or 0.0) >= _GIL_WAKES_PER_S
         return not asks_itself and any(rate >= _GIL_WAKES_PER_S for rate in others)
@@ -144,6 +151,7 @@ class Scene:
         sources: the lines of code at which user code stands, stripped.
         ranks: where several processes train together, their numbers by pid.
         main_name: how a sentence names the main process.
+        is_script: what was started is a script's launcher or shell, perhaps; see `narrowed`.
     """
 
     root_pid: int
@@ -163,6 +171,7 @@ class Scene:
     sources: Mapping[Frame, str] = field(default_factory=dict)
     ranks: Mapping[int, int] = field(default_factory=dict)
     main_name: str = "the main process"
+    is_script: bool = False
 
     @property
     def main(self) -> Process:
@@ -226,6 +235,46 @@ def start_method_of(workers: Sequence[Process], processes: Sequence[Process]) ->
         return "spawn"
     servers = {p.pid for p in processes if "multiprocessing.forkserver" in " ".join(p.command)}
     return "forkserver" if any(one.parent_pid in servers for one in workers) else "fork"
+
+
+def narrowed(scene: Scene) -> Scene:
+    """The scene without what is above the process that trains; of ranks, of the late one.
+
+    It is late if its stack does not stand where ranks wait for each other, and another's does.
+    """
+    late = late_rank(scene.processes, scene.ranks)
+    root = scene.root_pid if late is None else late
+    name = scene.main_name
+    if root in scene.ranks and len(scene.ranks) > 1:
+        name = f"rank {scene.ranks[root]} (pid {root})"
+    return replace(
+        scene, root_pid=root, main_name=name, processes=tuple(descendants(root, scene.processes))
+    )
+
+
+def descendants(root_pid: int, processes: Sequence[Process]) -> list[Process]:
+    """The root and all that is below it, the root first."""
+    pids, grown = {root_pid}, True
+    while grown:
+        more = {one.pid for one in processes if one.parent_pid in pids} - pids
+        pids |= more
+        grown = bool(more)
+    return sorted((one for one in processes if one.pid in pids), key=lambda p: p.pid != root_pid)
+
+
+def late_rank(processes: Sequence[Process], ranks: Mapping[int, int]) -> int | None:
+    """The pid of the rank for which the others wait; None where that cannot be told."""
+    seen = [one for one in processes if one.pid in ranks and one.stack]
+    late = [one for one in seen if not _waits_for_ranks(one)]
+    if not late or len(late) == len(seen):
+        return next((one.pid for one in processes if one.pid in ranks and one.is_stopped), None)
+    return min(late, key=lambda one: ranks[one.pid]).pid
+
+
+def _waits_for_ranks(process: Process) -> bool:
+    """Whether it is in a collective, or in backward, in which DDP waits for the other ranks."""
+    waits = ("/torch/distributed/", "/torch/autograd/", "/torch/_tensor.py")
+    return any(part in frame.file for frame in process.stack for part in waits)
 
 
 def waits_for_loader(process: Process) -> bool:

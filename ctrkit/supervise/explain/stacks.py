@@ -11,6 +11,7 @@ _THREAD = re.compile(r"^(Thread|Current thread) 0x[0-9a-f]+.*\(most recent call 
 _FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$')
 _CALL = re.compile(r'^ *File "(.+)", line (\d+), in (.+)$')
 _PACKAGE = f"{Path(__file__).parents[2]}/"
+_OBSERVER = "/observer/ctrkit/"  # the link by which a script's interpreter finds it
 _LIBRARIES = tuple(sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib"))
 # Also those of another interpreter: what is read may come from another machine.
 _LIBRARY = re.compile(r"/lib/python3\.\d+t?/|/(site|dist)-packages/|^<")
@@ -82,7 +83,7 @@ def find_frame(thread: Thread, end_of_path: str, *functions: str) -> Frame | Non
 
 
 def _is_ours(frame: Frame) -> bool:
-    return frame.file.startswith(_PACKAGE)
+    return frame.file.startswith(_PACKAGE) or _OBSERVER in frame.file
 
 
 def _is_library(frame: Frame) -> bool:
