@@ -238,10 +238,13 @@ def search_and_recommend(
     run.save_trials(result.records)
     slept = any("host slept" in trial.result.flags for trial in result.trials)
     looked_again = look_at_host()
+    failed = any(trial.failed for trial in result.trials)
     on_host = host_findings(
-        looked, looked_again, read_power(), slept=slept, data_bytes=_data_bytes(workload)
-    )
-    others, stage_s = other_cores(looked, looked_again), by_label(launcher.times)
+        looked, looked_again, read_power(), slept=slept, data_bytes=_data_bytes(workload),
+        failed=failed,
+    )  # fmt: skip
+    others = 0.0 if failed else other_cores(looked, looked_again)
+    stage_s = by_label(launcher.times)
 
     def complete(found: Recommendation, of: SearchResult) -> Recommendation:
         return replace(finish(found, of), stage_s=stage_s)
@@ -273,8 +276,9 @@ def _conclude(
         )  # fmt: skip
     except (NoViableCellError, InconclusiveError) as error:
         if not result.interrupted:
-            # a machine that is busy with something else is the likeliest reason for having no time
-            more = on_host[:1] if isinstance(error, InconclusiveError) else ()
+            # a busy machine is a reason for having no time; where trials failed, that is the reason
+            failed = any(trial.failed for trial in result.trials)
+            more = on_host[:1] if isinstance(error, InconclusiveError) and not failed else ()
             reason = "; ".join([str(error), *(f.text.partition(";")[0] for f in more)])
             run.update(status="done", status_reason=reason, wall_s=wall_s)
             raise type(error)(reason) from None

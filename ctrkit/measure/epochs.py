@@ -134,6 +134,8 @@ def with_length(sizes: RunSizes | None, length: EpochLength) -> RunSizes | None:
         return replace(
             sizes, train_batches=length.batches, train_rows=length.rows or sizes.train_rows
         )
+    if length.basis in ("exact", "claimed"):  # a run may be told to take less than an epoch
+        return replace(sizes, train_batches=sizes.train_batches or length.batches)
     return replace(sizes, train_batches=length.batches)
 
 

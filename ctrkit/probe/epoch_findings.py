@@ -44,7 +44,7 @@ def epoch_findings(
     others = other_epochs(trials)
     claimed = inspection.sizes.train_batches if inspection.sizes is not None else None
     if cell.loader == "none":  # a script without a DataLoader has no epochs to speak of
-        return [_warning(text) for text in _warnings(launches)]
+        return _warnings(cell, trials)
     found = [
         other_epochs_finding(list(others.values()), all_of_them=cell in others),
         length_finding(length_in(launches, launches_of_the_same_epoch(cell, trials), claimed)),
@@ -57,7 +57,7 @@ def epoch_findings(
         found.append(later_finding(later, cell.persistent, cell.workers))
     if cell not in others:
         found.append(other_content_finding(cell, trials))
-    found += [_warning(text) for text in _warnings(launches)]
+    found += _warnings(cell, trials)
     return [finding for finding in found if finding is not None]
 
 
@@ -122,10 +122,12 @@ def _trend_bound(projection: Projection, trend: Trend) -> str:
     )
 
 
-def _warnings(launches: Sequence[Measurement]) -> list[str]:
-    texts = dict.fromkeys(text for m in launches for text in m.warnings)
-    return list(texts)[:_MOST_WARNINGS]
-
-
-def _warning(text: str) -> Finding:
-    return _note("warning", f"a warning of torch's own: {text}")
+def _warnings(cell: Cell, trials: Sequence[Trial]) -> list[Finding]:
+    """Torch's own warnings, those of the recommended cell first; of another one with its name."""
+    texts: dict[str, str] = {}
+    for trial in sorted(trials, key=lambda t: t.cell != cell):
+        measured = trial.result.measurement
+        for text in measured.warnings if measured is not None else ():
+            where = "" if trial.cell == cell else f" in {trial.cell.cell_id}"
+            texts.setdefault(text, f"a warning of torch's own{where}: {text}")
+    return [_note("warning", words) for words in list(texts.values())[:_MOST_WARNINGS]]

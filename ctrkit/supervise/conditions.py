@@ -136,6 +136,7 @@ def host_findings(
     slept: bool = False,
     data_bytes: int | None = None,
     memory_bytes: int | None = None,
+    failed: bool = False,
 ) -> list[Finding]:
     """What the host did between two looks that the projection cannot be relied on for.
 
@@ -146,11 +147,12 @@ def host_findings(
         slept: whether a trial has the flag that the host slept.
         data_bytes: size of the data on disk, None where it is not known.
         memory_bytes: of the machine; read if left out.
+        failed: whether a trial was ended: what its processes used may count as others'.
     """
     wall_s = max(1e-9, end.at_s - begin.at_s)
     total_bytes = memory_bytes or int(psutil.virtual_memory().total)
     found = [
-        _others(begin, end),
+        _others(begin, end, failed),
         _stolen(begin.host, end.host, wall_s),
         _swapping(begin.host, end.host, wall_s),
         _scarce(begin.host, end.host, power, wall_s, total_bytes),
@@ -175,10 +177,17 @@ def other_cores(begin: HostLook, end: HostLook) -> float:
     return max(0.0, (busy_s - own_s) / max(1e-9, end.at_s - begin.at_s))
 
 
-def _others(begin: HostLook, end: HostLook) -> Finding | None:
+def _others(begin: HostLook, end: HostLook, failed: bool) -> Finding | None:
     cores = other_cores(begin, end)
     if cores < _OTHER_CORES:
         return None
+    if failed:
+        return _note(
+            "other processes",
+            f"other processes, or those of trials that failed, took {cores:.1f} of "
+            f"{usable_cpus()} cores while this was measured: which of the two is not known",
+            "low",
+        )
     return _note(
         "other processes",
         f"other processes took {cores:.1f} of {usable_cpus()} cores while this was measured; the "

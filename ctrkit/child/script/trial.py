@@ -13,7 +13,7 @@ from ctrkit.child.script.cpu import family_cpu_s
 from ctrkit.child.script.ending import CommonEnd, leave
 from ctrkit.child.script.epochs import Length
 from ctrkit.child.script.hashes import cloned
-from ctrkit.child.script.loaders import HASHED_BATCHES, Seen
+from ctrkit.child.script.loaders import HASHED_BATCHES, Seen, is_iterable
 from ctrkit.child.script.presence import claim_owner
 from ctrkit.child.script.watch import LoopWatch
 from ctrkit.core.progress import ProgressWriter, Stage
@@ -95,7 +95,9 @@ class TrialWatch(LoopWatch, Surroundings):
             if train is not None:
                 train.first_pass_s = at_s
             recorder.warmup_steps = self._warmup_steps(train)
-            recorder.note(startup_s=began_s, sizes=self._sizes())
+            loader = train.loader() if train is not None else None
+            facts = None if loader is None else _loader_facts(loader, self.batches)
+            recorder.note(startup_s=began_s, sizes=self._sizes(), loader=facts)
         if self.epoch <= 2:
             recorder.begin_epoch(self.epoch, self.batches, began_s)
 
@@ -355,3 +357,23 @@ def _run_sizes(length: Length, batches: int | None, group: int) -> dict[str, Any
     if not batches or steps <= batches:
         return {"epochs": 1, "train_batches": steps}
     return {"epochs": -(-steps // batches)}
+
+
+def _loader_facts(loader: Any, claimed: int | None) -> dict[str, Any]:
+    """A `LoaderFacts` of the script's training DataLoader.
+
+    Its length is exact where it follows from the indices that a sampler of torch's own gives.
+    """
+    batches = loader.batch_sampler
+    sampler = getattr(batches, "sampler", loader.sampler)
+    iterable = is_iterable(loader)
+    own = [type(one).__module__ for one in (batches, sampler) if one is not None]
+    return {
+        "claimed_batches": claimed,
+        "dataset": type(loader.dataset).__name__,
+        "iterable": iterable,
+        "batch_size": loader.batch_size,
+        "drop_last": bool(loader.drop_last),
+        "workers": int(loader.num_workers),
+        "length_is_exact": not iterable and all(name.startswith("torch.utils.") for name in own),
+    }

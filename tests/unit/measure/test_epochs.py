@@ -37,7 +37,9 @@ def launch(facts=None, batches=0, rows=0, *, whole=False, sizes=None):
 def test_what_was_counted_overrides_what_is_promised(measurement, batches, basis):
     length = epoch_length([measurement])
     assert (length.batches, length.basis) == (batches, basis)
-    assert with_length(RunSizes(epochs=3, train_batches=5), length).train_batches == batches
+    assert with_length(RunSizes(epochs=3), length).train_batches == batches
+    told = with_length(RunSizes(epochs=1, train_batches=5), length)  # less than an epoch
+    assert told.train_batches == (5 if basis in ("exact", "claimed") else batches)
 
 
 def test_a_counted_epoch_of_another_length_is_a_finding_with_both_numbers_and_the_reason():
