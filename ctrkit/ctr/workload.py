@@ -215,7 +215,7 @@ class MdafTask(Task):
         computed = batch if rows else _blank_row(batch)  # whose loss does not count
         with self.autocast:
             logits, _ = self.summed.forward(computed)
-        logits = logits.float()
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         loss = objective(logits, computed["label"], self.phase.label_smoothing)
         weighted = loss if rows == all_rows else loss * (rows / all_rows)
         logits = logits[:rows]

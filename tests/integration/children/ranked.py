@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ctrkit.child.training.distributed import current_ranks
 from ctrkit.core.config import Cell
 from ctrkit.ctr.plugin import load_phase
@@ -47,6 +49,16 @@ def hang_once(path: str | None) -> None:
 
 
 class Recorded(MdafWorkload):
+    """With parameters of double precision, so that Adam's root of next to nothing stays that.
+
+    Where a gradient is zero but for rounding, Adam divides that rounding by its own root: in single
+    precision by about its epsilon, so that the update is whatever the processor's sums come to.
+    """
+
+    def make_task(self, cell: Cell) -> Any:
+        torch.set_default_dtype(torch.float64)
+        return super().make_task(cell)
+
     def train_loader(self, cell: Cell) -> Any:
         return Recording(super().train_loader(cell), Path(os.environ["RANKED_ROWS"]))
 
