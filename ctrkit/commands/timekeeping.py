@@ -104,6 +104,11 @@ class Timekeeper:
         #: why the run was asked to end, empty where it was not
         self.aborted = ""
 
+    @property
+    def wall_s(self) -> float:
+        """Wall-clock seconds of this session, those of its host's sleep too."""
+        return self.keeper.wall_s
+
     def launched(self) -> None:
         """A child is about to be started."""
         self.keeper.launched()

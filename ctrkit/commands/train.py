@@ -61,7 +61,6 @@ from ctrkit.report.incidents import live_line
 from ctrkit.report.live_train import TrainDisplay
 from ctrkit.report.words import between_words
 from ctrkit.supervise.awake import Awake
-from ctrkit.supervise.sampler import host_slept_s
 from ctrkit.supervise.stop import GRACE_S, StopRequest, handle_interrupts
 from ctrkit.supervise.supervisor import Outcome, run_child
 from ctrkit.supervise.time_limits import TimeLimits
@@ -309,7 +308,6 @@ def _train(
     stop: StopRequest,
 ) -> None:
     assert spec.train is not None, "a train spec has a train plan"
-    began_s = time.monotonic() + host_slept_s()
     time_rules = TimeRules(
         allow_sleep=spec.train.allow_sleep, abort_after_s=spec.train.abort_after_s
     )
@@ -375,7 +373,7 @@ def _train(
         finally:
             with bystander.doing("to keep the time"):
                 times.close()
-    wall_s = (run.info.wall_s or 0.0) + time.monotonic() + host_slept_s() - began_s
+    wall_s = (run.info.wall_s or 0.0) + times.wall_s
     try:
         said = conclude_run(run, outcome, incidents, wall_s, stop, times.aborted)
     finally:

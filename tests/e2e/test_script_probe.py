@@ -41,7 +41,7 @@ def test_workers_are_put_into_a_script_and_the_change_to_it_works(
     run = json.loads((tmp_path / "probe" / "run.json").read_text())
     assert run["sizes"] == {**run["sizes"], "epochs": 3, "train_batches": 25}
 
-    subprocess.run(["patch", "-p1", "-i", "change.diff"], cwd=tmp_path, check=True, timeout=30)
+    subprocess.run(["patch", "-p1", "-i", "change.diff"], cwd=tmp_path, check=True, timeout=60)
     assert "num_workers=4" in (tmp_path / script).read_text()
 
     done = ctrkit("report", "probe")

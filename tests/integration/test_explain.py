@@ -56,7 +56,7 @@ def script(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
             family = [process, *psutil.Process(process.pid).children(recursive=True)]
             for one in family:
                 one.kill()
-            process.wait(timeout=20)
+            process.wait(timeout=60)
 
 
 def wait_until_silent(out: Path, silent_s: float = 4.0) -> None:
@@ -154,7 +154,7 @@ def test_a_worker_or_a_shell_leads_to_the_training(tmp_path: Path) -> None:
     finally:
         for one in [*psutil.Process(process.pid).children(recursive=True), process]:
             one.kill()
-        process.wait(timeout=20)
+        process.wait(timeout=60)
 
 
 @pytest.mark.skipif(py_spy_program() is None, reason="needs py-spy")
@@ -214,13 +214,13 @@ def test_nothing_is_signalled_and_nothing_is_written(tmp_path: Path) -> None:
 
 def test_who_cannot_be_looked_at_is_one_clear_line() -> None:
     ended = subprocess.Popen([sys.executable, "-c", "pass"])
-    ended.wait(timeout=20)
+    ended.wait(timeout=60)
     with pytest.raises(UsageError, match="there is no process"):
         explain_process(ended.pid)
     with pytest.raises(UsageError, match="this command itself"):
         explain_process(os.getpid())
     zombie = subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"])
-    deadline_s = time.monotonic() + 20
+    deadline_s = time.monotonic() + 60
     while psutil.Process(zombie.pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline_s
         time.sleep(0.05)
@@ -228,7 +228,7 @@ def test_who_cannot_be_looked_at_is_one_clear_line() -> None:
         with pytest.raises(UsageError, match=rf"is a zombie.*explain {os.getpid()}$"):
             explain_process(zombie.pid)
     finally:
-        zombie.wait(timeout=20)
+        zombie.wait(timeout=60)
 
 
 def test_a_process_that_is_not_python_is_shown_all_the_same() -> None:

@@ -181,7 +181,7 @@ def test_the_ledger_sums_to_the_wall_clock(runs: dict[str, Run]) -> None:
         run = runs[name]
         spent, wall_s = run.seconds, run.info["wall_s"]
         print(f"{name}: {sum(spent.values()):.3f} s of {wall_s:.3f} s")
-        assert sum(spent.values()) == pytest.approx(wall_s, rel=0.01, abs=0.15)
+        assert sum(spent.values()) == pytest.approx(wall_s, rel=1e-6)
         assert abs(spent["unexplained"]) <= 0.02 * wall_s
         assert all(seconds > -0.05 for seconds in spent.values())
         assert wall_s <= run.clock_s

@@ -86,8 +86,8 @@ def kill_family(process: subprocess.Popen[str]) -> None:
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for member in family:
         member.kill()
-    process.communicate(timeout=30)
-    psutil.wait_procs(family[1:], timeout=30)
+    process.communicate(timeout=60)
+    psutil.wait_procs(family[1:], timeout=60)
 
 
 def state(path: Path) -> dict[str, Any]:
@@ -322,7 +322,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     def mount(options: str) -> Path:
         done = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", options, "ctrkit-test", place],
-            capture_output=True, text=True, timeout=20,
+            capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         if done.returncode:
             pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
@@ -331,7 +331,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         pytest.skip("only root on Linux can mount a small file system")
     yield mount
-    subprocess.run(["umount", "-l", place], capture_output=True, timeout=20)
+    subprocess.run(["umount", "-l", place], capture_output=True, timeout=60)
 
 
 def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:

@@ -111,8 +111,8 @@ def test_the_family_ends_when_the_probe_is_killed(start, way: str, start_method:
     assert len(family) >= 4  # guard, child, two workers
     shared = shared_files(family)
     probe.kill()
-    wait_until(lambda: not any(is_alive(process) for process in family), timeout_s=30)
-    wait_until(lambda: not any(Path(path).exists() for path in shared), timeout_s=10)
+    wait_until(lambda: not any(is_alive(process) for process in family), timeout_s=60)
+    wait_until(lambda: not any(Path(path).exists() for path in shared), timeout_s=60)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_an_interrupt_ends_it_with_everything_saved(
     probe, family = start(way, start_method)
     shared = shared_files(family)
     probe.send_signal(number)
-    out, _ = probe.communicate(timeout=30)
+    out, _ = probe.communicate(timeout=60)
     assert probe.returncode == 130
     assert not any(is_alive(process) for process in family)
     assert not any(Path(path).exists() for path in shared)

@@ -415,7 +415,7 @@ def test_the_family_ends_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     assert not sockets_folder(run_id).exists()
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline_s, "waited in vain"

@@ -68,7 +68,7 @@ def test_a_child_whose_supervisor_is_gone_already_ends() -> None:
     here = os.environ | {SUPERVISOR_VARIABLE: str(os.getpid())}
     for env, output in ((gone, ""), (here, "alive\n")):
         done = subprocess.run(
-            [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=30
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60
         )
         assert done.stdout == output
 

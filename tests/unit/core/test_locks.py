@@ -63,7 +63,7 @@ def test_neither_a_file_nor_a_forked_process_holds_it(tmp_path: Path) -> None:
     try:
         done = subprocess.run(
             [sys.executable, "-c", HOLDER.replace("time.sleep(60)", ""), str(tmp_path)],
-            capture_output=True, text=True, timeout=30,
+            capture_output=True, text=True, timeout=60,
         )  # fmt: skip
     finally:
         sleeper.kill()

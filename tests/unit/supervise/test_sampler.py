@@ -55,7 +55,7 @@ def test_a_timer_is_told_from_a_pipe() -> None:
     for code, on_timer in (("import time; time.sleep(60)", True), ("input()", False)):
         process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
         try:
-            sampler, deadline_s = TreeSampler(process.pid), time.monotonic() + 20
+            sampler, deadline_s = TreeSampler(process.pid), time.monotonic() + 60
             while True:
                 (found,) = sampler.sample(time.monotonic(), weigh=False, waits=True).processes
                 waits = found.on_timer or "pipe" in wchan(process.pid)

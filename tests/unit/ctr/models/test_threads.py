@@ -25,7 +25,7 @@ def _three_threads() -> Iterator[None]:
 def test_each_item_is_worked_on_once_by_threads_that_compute_alone() -> None:
     done: list[int] = []
     seen: set[tuple[str, int, bool]] = set()
-    meet = threading.Barrier(3, timeout=30)
+    meet = threading.Barrier(3, timeout=60)
 
     def work(share: Iterator[int]) -> None:
         meet.wait()  # all three are alive at once

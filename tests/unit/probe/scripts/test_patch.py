@@ -82,7 +82,7 @@ def test_the_diff_can_be_applied(tmp_path: Path, end: str) -> None:
     (tmp_path / "train.py").write_text(before)
     done = subprocess.run(
         ["patch", "-p1"], input=unified_diff(before, after, "train.py"), text=True, cwd=tmp_path,
-        capture_output=True, timeout=30,
+        capture_output=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert (tmp_path / "train.py").read_text() == after

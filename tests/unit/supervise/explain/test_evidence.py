@@ -90,20 +90,20 @@ def running(folder: Path, code: str) -> Iterator[subprocess.Popen[bytes]]:
         [sys.executable, str(script), str(folder)], env=env, stdin=subprocess.PIPE
     )
     try:
-        deadline_s = time.monotonic() + 30
+        deadline_s = time.monotonic() + 60
         while not (folder / "ready").exists() and time.monotonic() < deadline_s:
             time.sleep(0.02)
         time.sleep(0.2)  # what follows the mark takes a moment
         yield process
     finally:
         process.kill()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 def test_only_armed_processes_get_the_signal(tmp_path: Path) -> None:
     with running(tmp_path, UNARMED_CHILD) as process:
         found = examine(tmp_path / "evidence", tmp_path, process.pid, lambda: None)
-        process.communicate(b"\n", timeout=20)
+        process.communicate(b"\n", timeout=60)
     assert process.returncode == 0, "the child that had not armed anything died of the signal"
     assert found.place == "the main process is at user.py:8 in wait_here"
     assert not found.woken
@@ -142,7 +142,7 @@ def test_a_stopped_process_shows_where_it_stands_and_stays_stopped(tmp_path: Pat
         time.sleep(0.2)
         assert psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
         process.send_signal(signal.SIGCONT)
-        process.communicate(b"\n", timeout=20)
+        process.communicate(b"\n", timeout=60)
     assert process.returncode == 0
     assert found.cause is not None
     assert (found.cause.name, found.cause.place) == ("stopped process", "user.py:6 in stop_here")

@@ -32,7 +32,7 @@ def running(code: str) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.kill()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 def look(process: subprocess.Popen[bytes]) -> Process:
@@ -101,7 +101,7 @@ def test_limits_that_are_set_are_told() -> None:
 
 def test_who_is_gone_is_no_error() -> None:
     process = subprocess.Popen([sys.executable, "-c", "pass"])
-    process.wait(timeout=20)
+    process.wait(timeout=60)
     assert not psutil.pid_exists(process.pid)
     assert passive.look(process.pid, lambda: False) == []
     assert passive.limits_of(process.pid) == {}
