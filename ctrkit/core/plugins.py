@@ -21,6 +21,8 @@ from ctrkit.core.errors import UsageError
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
+_ALWAYS_SHOWN = 3
+
 OnProgress = Callable[[str, float], None]
 """Called with (what is done, share of the whole) while data are made."""
 
@@ -166,11 +168,18 @@ class Plugin:
         return found or Metric(name=name, label=name, live=name)
 
     def metrics_of(self, columns: Iterable[str]) -> list[Metric]:
-        """How to show those columns that are metrics: the known ones first, in their order."""
+        """How to show those columns that are metrics: the known ones first, in their order.
+
+        Where there are many that it does not know, a narrow table keeps the first ones.
+        """
         there = [name for name in columns if name not in FIXED_COLUMNS]
         known = [metric for metric in self.metrics if metric.name in there]
         names = {metric.name for metric in known}
-        return known + [self.metric(name) for name in there if name not in names]
+        own = [self.metric(name) for name in there if name not in names]
+        return known + [
+            dataclasses.replace(metric, left_out=max(0, place - _ALWAYS_SHOWN + 1))
+            for place, metric in enumerate(own)
+        ]
 
     # ---- the child's part ------------------------------------------------------------------------
 

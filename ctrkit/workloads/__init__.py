@@ -1,7 +1,41 @@
-"""What the author of a workload imports; the code lives in `ctrkit.child.workloads`."""
+"""What the author of a workload imports; nothing here brings torch before it is needed."""
 
-from ctrkit.child.workloads.custom import IterableLoader
-from ctrkit.child.workloads.protocol import EpochLoader, Task, Workload
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from ctrkit.core.config import Cell, RunSizes
+from ctrkit.core.plugins import DataFacts, KnownEpoch, Metric, Plugin
 
-__all__ = ["Cell", "EpochLoader", "IterableLoader", "RunSizes", "Task", "Workload"]
+if TYPE_CHECKING:
+    from ctrkit.child.workloads.custom import IterableLoader
+    from ctrkit.child.workloads.protocol import EpochLoader, Task, Workload
+
+__all__ = [
+    "Cell",
+    "DataFacts",
+    "EpochLoader",
+    "IterableLoader",
+    "KnownEpoch",
+    "Metric",
+    "Plugin",
+    "RunSizes",
+    "Task",
+    "Workload",
+]
+
+#: the child's parts, and where they are
+_OF_CHILD = {
+    "IterableLoader": "ctrkit.child.workloads.custom",
+    "EpochLoader": "ctrkit.child.workloads.protocol",
+    "Task": "ctrkit.child.workloads.protocol",
+    "Workload": "ctrkit.child.workloads.protocol",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The child's parts, imported when they are first used."""
+    if name not in _OF_CHILD:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(importlib.import_module(_OF_CHILD[name]), name)

@@ -439,7 +439,9 @@ class _Loop:
             with kept_rng(self.cell.device):
                 return own_metrics(self.task.metrics())
         except Exception:
-            self._save()
+            if self.ranks.count == 1:  # the others may have theirs, and would not save with it
+                self._save()
+            self.progress.enter(Stage.METRICS)
             raise
 
     # ---- checkpoints -----------------------------------------------------------------------------

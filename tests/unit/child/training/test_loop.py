@@ -617,3 +617,27 @@ def test_a_state_that_cannot_be_saved_is_refused_before_the_first_step(tmp_path)
     with pytest.raises(UsageError, match=r"task\['schedule'\]\['decay'\]: is a builtins.function"):
         train(tmp_path, work)
     assert work.train.begun == []
+
+
+def test_metrics_that_cannot_be_told_cost_no_step_of_the_epoch(tmp_path):
+    work = Work(val_aucs=(0.6, 0.7))
+
+    class Fails(Net):
+        def metrics(self):
+            if self.epoch == 2:
+                raise ValueError("no metric today")
+            return super().metrics()
+
+    class Broken(Work):
+        def make_task(self, cell):
+            self.made.append(Fails(self.val_aucs))
+            return self.made[-1]
+
+    with pytest.raises(ValueError, match="no metric today"):
+        train(tmp_path, Broken(val_aucs=(0.6, 0.7)), epochs=2)
+    assert read_progress(tmp_path / "progress").stage is Stage.METRICS
+    position = load_checkpoint(tmp_path / "checkpoints/last.pt")["position"]
+    assert (position["epoch"], position["batch"]) == (2, BATCHES)
+    again = train(tmp_path, work, epochs=2, resume=True)
+    assert (again.finished, again.steps_run, again.best_epoch) == (True, 0, 2)
+    assert [row["val_auc"] for row in read_epochs(tmp_path / "epochs.csv")] == [0.6, 0.7]

@@ -1,0 +1,1 @@
+"""Which points lie in a circle: a small workload for ctrkit."""
