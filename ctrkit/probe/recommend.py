@@ -104,7 +104,7 @@ def _reason(
     if chosen.projection is not None:
         what = "projected time" if chosen.projection.run else "projected time of an epoch"
     if chosen.cell == search.plan.baseline:
-        text = _as_written_reason(len(search.plan.cells), tied)
+        text = _as_written_reason(chosen, ranked, tied, search)
     elif len(ranked) == 1:
         text = f"the most promising of {len(search.plan.cells)} cells, and it held when really run"
         if len(search.plan.cells) == 1:
@@ -126,13 +126,27 @@ def _reason(
     return text
 
 
-def _as_written_reason(cells: int, tied: Sequence[Candidate]) -> str:
+def _as_written_reason(
+    chosen: Candidate, ranked: Sequence[Candidate], tied: Sequence[Candidate], search: SearchResult
+) -> str:
+    """Why a script is best left as it is, or why nothing better is known."""
     if tied:
         names = ", ".join(c.cell.cell_id for c in tied)
         return f"as written: no proven gain, {names} cannot be told from it"
+    cells = len(search.plan.cells)
     if cells == 1:
         return "as written, the only configuration there is to try"
-    return f"as written, the fastest of {cells} configurations"
+    if len(ranked) > 1:
+        return f"as written, the fastest of {len(ranked)} configurations really run"
+    predicted = [p for p in search.predictions if p.cell != chosen.cell]
+    best = min(predicted, key=lambda p: p.objective, default=None)
+    if best is None or best.objective >= chosen.objective:
+        return "as written: none of the other configurations is predicted to be faster"
+    gain = chosen.objective / best.objective
+    return (
+        f"as written: {best.cell.cell_id} is predicted to be {gain:.1f}x faster, but there was no "
+        "time to run it; give a longer --budget"
+    )
 
 
 def findings(

@@ -10,6 +10,7 @@ from ctrkit.measure.projection import project
 from ctrkit.measure.statistics import interval
 from ctrkit.probe.candidates import Candidate, differ, prefer
 from ctrkit.probe.matrix import MatrixPlan, build_matrix
+from ctrkit.probe.predict import Prediction
 from ctrkit.probe.recommend import dataloader_kwargs, fitting_epochs, recommend
 from ctrkit.probe.search import SearchResult
 from ctrkit.probe.trials import Trial, TrialRequest, TrialResult, not_run_record, record_of
@@ -241,3 +242,43 @@ def test_dataloader_kwargs_match_the_cell(axes, kwargs):
 def test_an_interrupt_before_anything_was_measured_says_so(inspection):
     with pytest.raises(InconclusiveError, match="interrupted"):
         recommend(dataclasses.replace(searched(), interrupted=True), inspection())
+
+
+OWN = make_cell(loader="script", batch_size=8)
+FORKED = make_cell(loader="script", batch_size=8, workers=2, start_method="fork")
+
+
+def of_a_script(inspection, *trials, cells=(OWN, FORKED), predictions=()):
+    plan = MatrixPlan(cells=cells, baseline=OWN)
+    return recommend(replace(searched(*trials, plan=plan), predictions=predictions), inspection())
+
+
+def test_a_script_is_left_as_it_is_where_no_gain_is_proven(inspection):
+    trials = [trial(OWN, 1.0, launch=k) for k in (1, 2, 3)]
+    trials += [trial(FORKED, 0.99, launch=k) for k in (1, 2, 3)]
+    found = of_a_script(inspection, *trials)
+    assert found.cell == OWN
+    assert "no proven gain" in found.reason
+
+
+def test_a_script_is_changed_for_a_proven_gain(inspection):
+    trials = [trial(OWN, 1.0, launch=k) for k in (1, 2, 3)]
+    trials += [trial(FORKED, 0.5, launch=k) for k in (1, 2, 3)]
+    assert of_a_script(inspection, *trials).cell == FORKED
+
+
+def test_what_was_only_predicted_is_not_called_slower(inspection):
+    step = interval(0.5, 0.01)
+    faster = Prediction(
+        cell=FORKED,
+        step=step,
+        compute_step_s=0.5,
+        loader_step_s=0.1,
+        projection=project([trial(FORKED, 0.5).result.measurement], SIZES),
+    )
+    found = of_a_script(inspection, trial(OWN, 1.0), predictions=(faster,))
+    assert found.cell == OWN
+    assert "is predicted to be" in found.reason
+    assert "longer --budget" in found.reason
+    found = of_a_script(inspection, trial(OWN, 1.0))
+    assert "predicted to be faster" in found.reason
