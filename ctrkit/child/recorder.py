@@ -33,7 +33,7 @@ _LOOK_STEPS, _OTHER_PACE = 6, 0.2
 _HASHING_S = 0.25
 
 
-class Surroundings:
+class LoopProcess:
     """What a recorder asks of the process it runs in; these are the plainest answers.
 
     A loop overrides what it can tell better.
@@ -78,7 +78,7 @@ class Recorder:
         progress: ProgressWriter,
         now_s: Callable[[], float],
         save: Callable[[Recorder], None],
-        surroundings: Surroundings,
+        surroundings: LoopProcess,
     ) -> None:
         self.plan, self.progress, self.now_s = plan, progress, now_s
         self._save, self._around = save, surroundings

@@ -39,7 +39,7 @@ from ctrkit.report.live_probe import ProbeDisplay
 from ctrkit.report.run_reader import read_contents
 from ctrkit.report.terminal import print_report
 from ctrkit.report.views import report_view
-from ctrkit.supervise.conditions import (
+from ctrkit.supervise.host_conditions import (
     folder_bytes,
     host_findings,
     look_at_host,

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from ctrkit.core.config import RunSizes
 from ctrkit.core.records import STAGES, Measurement, Stamps
-from ctrkit.measure.epochs import length_in, with_length
+from ctrkit.measure.epoch_length import length_in, with_length
 from ctrkit.measure.replay import Load, replay_epoch
 from ctrkit.measure.statistics import Sample, sample_of
 from ctrkit.measure.trends import Trend, common_trend, trend_of
@@ -204,7 +204,7 @@ def sizes_of(
 ) -> RunSizes | None:
     """Sizes of the real run at this cell's batch size, as its own trials know them.
 
-    An epoch that was counted overrides what `len()` or the workload promises (see `epochs`), also
+    An epoch that was counted overrides what `len()` or the workload promises (`epoch_length`), also
     one of `elsewhere`: launches of a cell that has the same epoch.
     """
     sizes = next((m.sizes for m in measurements if m.sizes is not None), otherwise)

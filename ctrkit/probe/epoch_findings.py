@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ctrkit.core.config import Cell
 from ctrkit.core.records import Finding, Inspection, Measurement
 from ctrkit.core.units import format_count, format_duration
-from ctrkit.measure.epochs import length_finding, length_in
+from ctrkit.measure.epoch_length import length_finding, length_in
 from ctrkit.measure.later_epochs import later_epochs, later_finding
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.steps import first_throughput_step

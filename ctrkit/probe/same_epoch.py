@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ctrkit.core.config import Cell
 from ctrkit.core.records import Finding, Measurement
 from ctrkit.core.units import format_count, format_percent
-from ctrkit.measure.epochs import EpochLength, epoch_length
+from ctrkit.measure.epoch_length import EpochLength, epoch_length
 from ctrkit.probe.trials import Trial
 
 OTHER_EPOCH = "other epoch"

@@ -128,7 +128,7 @@ def _schema() -> pa.Schema:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class SessionReading:
     """The counters of a session at one moment: what lies between two of them makes a row.
 
     `cpu_s` are the tree's CPU seconds over all launches, `own_cpu_s` those of the supervisor.
@@ -149,8 +149,8 @@ class Reading:
 
 
 def row_between(
-    before: Reading,
-    now: Reading,
+    before: SessionReading,
+    now: SessionReading,
     *,
     session: int,
     launch: int,

@@ -15,9 +15,9 @@ import psutil
 
 from ctrkit.core.progress import SPENT_FILE, read_spent
 from ctrkit.supervise.host import HostFigures, read_host
-from ctrkit.supervise.ledger import LedgerFile, LedgerRow, Reading, row_between
+from ctrkit.supervise.ledger import LedgerFile, LedgerRow, SessionReading, row_between
 from ctrkit.supervise.sampler import STOPPED_STATES, TreeSample, host_slept_s
-from ctrkit.supervise.time_account import Look, TimeAccount
+from ctrkit.supervise.time_account import SessionLook, TimeAccount
 from ctrkit.supervise.watching import Tick
 
 _ROW_S = 60.0
@@ -130,12 +130,12 @@ class LedgerKeeper:
         self.account.look(self._look)
         self._add_row()
 
-    def _look_now(self, tick: Tick | None, *, over: bool = False) -> Look:
+    def _look_now(self, tick: Tick | None, *, over: bool = False) -> SessionLook:
         progress = tick.progress if tick is not None else None
         sample = tick.sample if tick is not None else None
         loop_pid = progress.pid if progress is not None else None
         stopped, loop_cpu_s = (False, 0.0) if loop_pid is None or over else loop_state(loop_pid)
-        return Look(
+        return SessionLook(
             spent=read_spent(self._spent_path) if self._runs else None,
             awake_s=self._clocks.awake_s(),
             slept_s=self._clocks.slept_s(),
@@ -154,9 +154,9 @@ class LedgerKeeper:
         self._reading = now
         self._file.add(self.rows[-1])
 
-    def _read_now(self) -> Reading:
+    def _read_now(self) -> SessionReading:
         look = self._look
-        return Reading(
+        return SessionReading(
             unix_s=self._clocks.unix_s(),
             wall_s=self.wall_s,
             awake_s=look.awake_s,
@@ -170,7 +170,7 @@ class LedgerKeeper:
             device_bytes=look.spent.device_bytes if look.spent else None,
         )
 
-    def _row_until(self, now: Reading) -> LedgerRow:
+    def _row_until(self, now: SessionReading) -> LedgerRow:
         sample = self._tick.sample if self._tick is not None else None
         return row_between(
             self._reading,

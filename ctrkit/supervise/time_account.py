@@ -29,7 +29,7 @@ EpochStep = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class SessionLook:
     """All that is known at one moment.
 
     Args:
@@ -61,17 +61,17 @@ class TimeAccount:
     `stopped` and `restart`. What nobody counted is `unexplained`.
     """
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, look: SessionLook) -> None:
         self.seconds = dict.fromkeys(CATEGORIES, 0.0)
         self._last = look
         self._rest = "startup"  # where time goes in which no child counts
         self._lost_to: EpochStep | None = None
 
-    def look(self, look: Look) -> None:
+    def look(self, look: SessionLook) -> None:
         """Account for the time since the last look."""
         self._add(look, look.awake_s)
 
-    def ended(self, look: Look, *, lost: bool) -> None:
+    def ended(self, look: SessionLook, *, lost: bool) -> None:
         """The child is over: what it had not counted by the last look belongs to what comes next.
 
         `lost`: it was an incident; until a step is done that is new, time is that of a restart.
@@ -81,9 +81,9 @@ class TimeAccount:
         if lost:
             # the loss lasts until the furthest step that was ever done is done again
             self._lost_to = max(look.position, self._lost_to or (0, 0))
-        self._last = Look(awake_s=look.awake_s, slept_s=look.slept_s)
+        self._last = SessionLook(awake_s=look.awake_s, slept_s=look.slept_s)
 
-    def _add(self, look: Look, until_s: float) -> None:
+    def _add(self, look: SessionLook, until_s: float) -> None:
         before, self._last = self._last, look
         gap_s = look.awake_s - before.awake_s
         self.seconds["asleep"] += max(0.0, look.slept_s - before.slept_s)
@@ -113,7 +113,7 @@ def _is_same(before: Spent | None, now: Spent | None) -> bool:
     return before is not None and now is not None and before.pid == now.pid
 
 
-def _own_seconds(before: Look, look: Look, until_s: float) -> dict[str, float]:
+def _own_seconds(before: SessionLook, look: SessionLook, until_s: float) -> dict[str, float]:
     """What the loop has counted since, the open part up to `until_s`."""
     if look.spent is None:
         return dict.fromkeys(OWN, 0.0)
@@ -126,7 +126,7 @@ def _own_seconds(before: Look, look: Look, until_s: float) -> dict[str, float]:
     return {name: b - a for name, a, b in zip(OWN, then, now, strict=True)}
 
 
-def _stopped(before: Look, look: Look) -> tuple[float, Spending | None]:
+def _stopped(before: SessionLook, look: SessionLook) -> tuple[float, Spending | None]:
     """Seconds for which the loop stood still as something was stopped, and what it was doing.
 
     Where a stop began or ended in between, that was, on average, in the middle.
@@ -143,7 +143,7 @@ def _stopped(before: Look, look: Look) -> tuple[float, Spending | None]:
     return seconds, None if midst is None else midst.doing
 
 
-def _is_idle(before: Look, look: Look) -> bool:
+def _is_idle(before: SessionLook, look: SessionLook) -> bool:
     """Whether nobody looked for a while, and the family burned nothing meanwhile."""
     gap_s = look.awake_s - before.awake_s
     little_s = _FROZEN_CORES * gap_s
@@ -154,7 +154,7 @@ def _is_idle(before: Look, look: Look) -> bool:
     )
 
 
-def _stuck(before: Spent, look: Look, gap_s: float) -> tuple[float, Spending] | None:
+def _stuck(before: Spent, look: SessionLook, gap_s: float) -> tuple[float, Spending] | None:
     """The stretch in which the loop did only one thing, if that is nearly all of the gap."""
     assert look.spent is not None
     if before.writes == look.spent.writes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ctrkit.child.script.loaders import Seen
 from ctrkit.child.script.presence import claim_owner
-from ctrkit.child.script.trial import TrialWatch
+from ctrkit.child.script.seen_loaders import Seen
+from ctrkit.child.script.trial_watch import TrialWatch
 from ctrkit.child.script.trouble import note_trouble
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _take_all(watch: TrialWatch, seen: Seen, iterator: Any, original: Any) -> No
 
 def seen_length(observer: Observer) -> Any:
     """The loader's own length, which may be asked for now that it has delivered."""
-    from ctrkit.child.script.loaders import honest_length
+    from ctrkit.child.script.seen_loaders import honest_length
 
     train = observer.train
     loader = train.loader() if train is not None else None

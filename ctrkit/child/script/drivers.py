@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ctrkit.child.script.inspecting import InspectWatch
 from ctrkit.child.script.running import RunWatch
-from ctrkit.child.script.trial import TrialWatch
+from ctrkit.child.script.trial_watch import TrialWatch
 from ctrkit.child.script.watch import LoopWatch
 
 if TYPE_CHECKING:

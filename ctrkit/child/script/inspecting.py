@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from ctrkit.child.script import describe
 from ctrkit.child.script.ending import CommonEnd, leave
-from ctrkit.child.script.loaders import HASHED_BATCHES
 from ctrkit.child.script.presence import others_that_train
 from ctrkit.child.script.put_in import unpicklable
+from ctrkit.child.script.seen_loaders import HASHED_BATCHES
 from ctrkit.child.script.trouble import note_trouble
 from ctrkit.child.script.watch import LoopWatch
 from ctrkit.core.progress import ProgressWriter, Stage

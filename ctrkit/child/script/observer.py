@@ -15,11 +15,17 @@ import time
 from _thread import get_ident
 from typing import Any, Callable
 
-from ctrkit.child.script import describe, files, hashes
-from ctrkit.child.script.loaders import HASHED_BATCHES, MOST_PENDING, Loaders, Seen, honest_length
+from ctrkit.child.script import describe, hashes, json_files
 from ctrkit.child.script.pattern import Pattern
 from ctrkit.child.script.presence import Presence, claim_owner
 from ctrkit.child.script.put_in import Refused, put_in
+from ctrkit.child.script.seen_loaders import (
+    HASHED_BATCHES,
+    MOST_PENDING,
+    Loaders,
+    Seen,
+    honest_length,
+)
 from ctrkit.child.script.trouble import note_trouble
 from ctrkit.core.lifeline import FOLDER_VARIABLE
 from ctrkit.core.progress import Stage
@@ -176,7 +182,7 @@ class Observer:
         if not self.is_trial:
             self.note(f"left as written, since {reason}")
             return
-        from ctrkit.child.script.trial import end_refused
+        from ctrkit.child.script.trial_watch import end_refused
 
         end_refused(self, reason)
 
@@ -445,7 +451,7 @@ class Observer:
     def write_seen(self, folder: str | None = None) -> None:
         """Write `script.json`."""
         path = os.path.join(folder or self.folder, "script.json")
-        files.write_json(path, describe.script_seen(self))
+        json_files.write_json(path, describe.script_seen(self))
 
 
 def _may_train(torch: Any, loader: Any) -> bool:
@@ -464,7 +470,7 @@ def the_observer() -> Observer | None:
     """The observer of this process; None where there is nothing to observe for."""
     if not _observers:
         folder = os.environ.get(FOLDER_VARIABLE, "")
-        spec = files.read_json(os.path.join(folder, "spec.json"))
+        spec = json_files.read_json(os.path.join(folder, "spec.json"))
         known = isinstance(spec, dict) and isinstance(spec.get("workload", {}).get("script"), dict)
         _observers[0] = Observer(folder, spec) if known else None  # type: ignore[arg-type]
         if known and hasattr(os, "register_at_fork"):

@@ -12,8 +12,8 @@ import sys
 from _thread import get_ident
 from typing import Any
 
-from ctrkit.child.script.loaders import calling_site
 from ctrkit.child.script.observer import Observer, the_observer
+from ctrkit.child.script.seen_loaders import calling_site
 
 #: The attribute of an iterator that says which loader it is of.
 _SEEN = "_ctrkit_seen"

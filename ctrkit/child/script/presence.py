@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from ctrkit.child.script import files
+from ctrkit.child.script import json_files
 from ctrkit.core import lifeline
 from ctrkit.core.progress import ProgressWriter, Stage, rank_folder
 
@@ -38,7 +38,7 @@ class Presence:
     def __init__(self, folder: str, launch: str) -> None:
         self.launch = launch
         self._writer: ProgressWriter | None = None
-        if files.is_first(os.path.join(folder, f"root-{launch}.pid")):
+        if json_files.is_first(os.path.join(folder, f"root-{launch}.pid")):
             self._writer = ProgressWriter(os.path.join(folder, "progress.bin"))
 
     def enter(self, stage: Stage) -> None:
@@ -56,7 +56,7 @@ def claim_owner(folder: str, launch: str) -> Owner:
     rank, world = _rank()
     own = str(rank_folder(Path(folder), rank or 0))
     os.makedirs(own, exist_ok=True)
-    first = files.is_first(os.path.join(own, f"owner-{launch}.pid"))
+    first = json_files.is_first(os.path.join(own, f"owner-{launch}.pid"))
     if not first:
         own = os.path.join(folder, f"other-{launch}-{os.getpid()}")
         os.makedirs(own, exist_ok=True)

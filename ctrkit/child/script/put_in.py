@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ctrkit.child.script.loaders import is_iterable, shares_out
+from ctrkit.child.script.seen_loaders import is_iterable, shares_out
 
 
 class Refused(Exception):

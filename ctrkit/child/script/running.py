@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from ctrkit.child.script import files
+from ctrkit.child.script import json_files
 from ctrkit.child.script.watch import LoopWatch
 from ctrkit.core.progress import SPENT_FILE, ProgressWriter, Spending, SpentWriter, Stage
 
@@ -125,7 +125,7 @@ class RunWatch(LoopWatch):
     def _write_epoch(self) -> None:
         """The line of an epoch is written once its validation and its checkpoint are over."""
         if self._epoch and self._epoch["batches"]:
-            files.append_line(os.path.join(self.owner.folder, EPOCHS_FILE), self._epoch)
+            json_files.append_line(os.path.join(self.owner.folder, EPOCHS_FILE), self._epoch)
         self._epoch = {}
 
     def script_ends(self, crashed: bool) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ctrkit.child.script.epochs import Length, frames_from, run_length
-from ctrkit.child.script.loaders import Seen, is_iterable
 from ctrkit.child.script.put_in import has_main_guard
+from ctrkit.child.script.run_length import Length, frames_from, run_length
+from ctrkit.child.script.seen_loaders import Seen, is_iterable
 from ctrkit.child.script.trouble import note_trouble
 
 if TYPE_CHECKING:

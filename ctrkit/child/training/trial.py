@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from ctrkit.child.recorder import ATTRIBUTION, THROUGHPUT, Recorder, Surroundings
+from ctrkit.child.recorder import ATTRIBUTION, THROUGHPUT, LoopProcess, Recorder
 from ctrkit.child.training.batch_hash import batch_hash
 from ctrkit.child.training.batches import ROWS_UNKNOWN, known_rows, row_counter
 from ctrkit.child.training.checkpoint import save_checkpoint
@@ -43,7 +43,7 @@ _END = object()
 Save = Callable[[Measurement], None]
 
 
-class RunningTrial(Surroundings):
+class RunningTrial(LoopProcess):
     """A launch in progress: what it drives, and the recorder of what it measures."""
 
     def __init__(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ctrkit.child.recorder import Recorder, Surroundings
+from ctrkit.child.recorder import LoopProcess, Recorder
 from ctrkit.core.config import WindowPlan
 from ctrkit.core.progress import ProgressWriter, Stage
 
@@ -26,7 +26,7 @@ class Loop:
             self.progress,
             lambda: self.now_s,
             self._save,
-            Surroundings(),
+            LoopProcess(),
         )
 
     def _save(self, recorder: Recorder) -> None:

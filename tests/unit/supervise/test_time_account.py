@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctrkit.core.progress import Spending, Spent
-from ctrkit.supervise.time_account import CATEGORIES, OWN, Look, TimeAccount
+from ctrkit.supervise.time_account import CATEGORIES, OWN, SessionLook, TimeAccount
 
 
 def spent(
@@ -20,8 +20,8 @@ def spent(
     return Spent(pid=pid, doing=doing, since_s=since_s, seconds=figures, writes=writes)
 
 
-def look(awake_s: float, counted: Spent | None = None, **values: Any) -> Look:
-    return Look(**({"awake_s": awake_s, "slept_s": 0.0, "spent": counted} | values))
+def look(awake_s: float, counted: Spent | None = None, **values: Any) -> SessionLook:
+    return SessionLook(**({"awake_s": awake_s, "slept_s": 0.0, "spent": counted} | values))
 
 
 def some(account: TimeAccount) -> dict[str, float]:

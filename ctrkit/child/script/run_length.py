@@ -27,7 +27,7 @@ _PATIENCE = ("patience", "early_stop", "earlystop", "stopping_step")
 _THROUGH = ("tqdm", "trange", "enumerate", "track", "progress", "iter", "list", "reversed", "wrap")
 
 
-class Frame(NamedTuple):
+class RunningFrame(NamedTuple):
     """A running function: its file, the line that runs, and its names."""
 
     file: str
@@ -51,12 +51,12 @@ class Length(NamedTuple):
     by_optimizer: bool = False
 
 
-class _Loop(NamedTuple):
+class _ForLoop(NamedTuple):
     node: Any
-    frame: Frame
+    frame: RunningFrame
 
 
-def frames_from(frame: Any) -> list[Frame]:
+def frames_from(frame: Any) -> list[RunningFrame]:
     """The running frames from this one outwards."""
     found = []
     while frame is not None:
@@ -64,7 +64,7 @@ def frames_from(frame: Any) -> list[Frame]:
         if not code.co_filename.startswith(_OWN_FOLDER):
             names = _names_of(frame)
             found.append(
-                Frame(code.co_filename, frame.f_lineno, code.co_name, names, frame.f_globals)
+                RunningFrame(code.co_filename, frame.f_lineno, code.co_name, names, frame.f_globals)
             )
         frame = frame.f_back
     return found
@@ -85,7 +85,10 @@ def _names_of(frame: Any) -> dict[str, Any]:
 
 
 def run_length(
-    frames: Sequence[Frame], loader: Any = None, length: int | None = None, backwards: int = 1
+    frames: Sequence[RunningFrame],
+    loader: Any = None,
+    length: int | None = None,
+    backwards: int = 1,
 ) -> Length:
     """How long the run is whose training step is under way in these frames, innermost first.
 
@@ -106,7 +109,7 @@ def run_length(
 
 
 def _length_of_loops(
-    loops: Sequence[_Loop], loader: Any, length: int | None, backwards: int
+    loops: Sequence[_ForLoop], loader: Any, length: int | None, backwards: int
 ) -> Length | None:
     """Of the loops from the innermost outwards: those outside of the batches' one are epochs."""
     inner = next((i for i, loop in enumerate(loops) if _iterates(loop, loader)), None)
@@ -123,7 +126,7 @@ def _length_of_loops(
 
 
 def _length_in_steps(
-    loops: Sequence[_Loop], counts: Sequence[int | None], backwards: int
+    loops: Sequence[_ForLoop], counts: Sequence[int | None], backwards: int
 ) -> Length | None:
     """Of loops that all count: together they make the steps, but for that of an accumulation."""
     steps, at_most = 1, False
@@ -140,7 +143,7 @@ def _length_in_steps(
     return Length(steps=steps, told_by="; ".join(reversed(places)), at_most=at_most)
 
 
-def _length_outside(loops: Sequence[_Loop]) -> Length | None:
+def _length_outside(loops: Sequence[_ForLoop]) -> Length | None:
     """Loops around that over the batches count epochs, but where their counter moves inside it."""
     epochs, at_most = 1, False
     places: list[str] = []
@@ -164,16 +167,16 @@ def _length_outside(loops: Sequence[_Loop]) -> Length | None:
     return Length(epochs=epochs, told_by="; ".join(places), at_most=at_most)
 
 
-def _enclosing_loops(frame: Frame) -> list[_Loop]:
+def _enclosing_loops(frame: RunningFrame) -> list[_ForLoop]:
     """The loops of the frame's function around the line that runs, innermost first."""
     tree = _tree_of(frame.file)
     if tree is None:
         return []
     scope = _function_at(tree, frame)
-    found: list[_Loop] = []
+    found: list[_ForLoop] = []
     for node in _own_nodes(scope):
         if isinstance(node, (ast.For, ast.AsyncFor, ast.While)) and _in_body(node, frame.line):
-            found.append(_Loop(node, frame))
+            found.append(_ForLoop(node, frame))
     return sorted(found, key=lambda loop: loop.node.lineno, reverse=True)
 
 
@@ -196,7 +199,7 @@ def _tree_of(file: str) -> ast.AST | None:
     return _trees[file]
 
 
-def _function_at(tree: ast.AST, frame: Frame) -> ast.AST:
+def _function_at(tree: ast.AST, frame: RunningFrame) -> ast.AST:
     """The innermost function of the frame's name around its line, or the module."""
     best: ast.AST = tree
     for node in ast.walk(tree):
@@ -219,7 +222,7 @@ def _own_nodes(scope: ast.AST) -> Iterator[ast.AST]:
             waiting += list(ast.iter_child_nodes(node))
 
 
-def _iterates(loop: _Loop, loader: Any) -> bool:
+def _iterates(loop: _ForLoop, loader: Any) -> bool:
     """Whether the loop goes over the loader, or over something that holds it."""
     if loader is None or isinstance(loop.node, ast.While):
         return False
@@ -255,13 +258,13 @@ def _dataset_of(value: Any) -> Any:
 # ---- how often a loop goes round ----
 
 
-def _count(loop: _Loop) -> int | None:
+def _count(loop: _ForLoop) -> int | None:
     if isinstance(loop.node, ast.While):
         return _while_count(loop)
     return _iterable_count(loop.node.iter, loop.frame)
 
 
-def _iterable_count(node: ast.AST, frame: Frame) -> int | None:
+def _iterable_count(node: ast.AST, frame: RunningFrame) -> int | None:
     """How many items an iterable has, where a range or a sized value tells."""
     if isinstance(node, ast.Call):
         name = _called_name(node)
@@ -291,12 +294,12 @@ def _called_name(node: ast.Call) -> str:
     return called.id if isinstance(called, ast.Name) else ""
 
 
-def _while_count(loop: _Loop) -> int | None:
+def _while_count(loop: _ForLoop) -> int | None:
     found = _end_of_while(loop)
     return found[0] if found is not None else None
 
 
-def _end_of_while(loop: _Loop) -> tuple[int, Any] | None:
+def _end_of_while(loop: _ForLoop) -> tuple[int, Any] | None:
     """The end of `while step < limit`, or of `while True` with `if step >= limit: break`."""
     tests = [loop.node.test]
     for node in _own_nodes(loop.node):
@@ -311,7 +314,7 @@ def _end_of_while(loop: _Loop) -> tuple[int, Any] | None:
     return None
 
 
-def _moved_by(loop: _Loop) -> str | None:
+def _moved_by(loop: _ForLoop) -> str | None:
     """What moves the counter of a `while` inside the loop over the batches: `batch` or `step`.
 
     None where it moves once a round of the `while` itself: then it counts epochs.
@@ -358,7 +361,7 @@ def _as_read(node: Any) -> ast.AST:
     return node  # type: ignore[no-any-return]
 
 
-def _limit(compare: ast.Compare, counters: set, frame: Frame) -> int | None:  # type: ignore[type-arg]
+def _limit(compare: ast.Compare, counters: set, frame: RunningFrame) -> int | None:  # type: ignore[type-arg]
     if len(compare.ops) != 1:
         return None
     left, right = compare.left, compare.comparators[0]
@@ -369,7 +372,7 @@ def _limit(compare: ast.Compare, counters: set, frame: Frame) -> int | None:  # 
     return None
 
 
-def _number(node: ast.AST, frame: Frame) -> int | None:
+def _number(node: ast.AST, frame: RunningFrame) -> int | None:
     """A whole number that a name, an attribute, a constant or a sum of such stands for."""
     if isinstance(node, ast.BinOp) and isinstance(
         node.op, (ast.Add, ast.Sub, ast.Mult, ast.FloorDiv)
@@ -397,7 +400,7 @@ def _number(node: ast.AST, frame: Frame) -> int | None:
 _NAMESPACES = ("Namespace", "SimpleNamespace", "DictConfig", "CfgNode", "EasyDict", "Config")
 
 
-def _value(node: ast.AST, frame: Frame) -> tuple[bool, Any]:
+def _value(node: ast.AST, frame: RunningFrame) -> tuple[bool, Any]:
     """What a name, a constant, an attribute or an item stands for; no code of the script is run."""
     if isinstance(node, ast.Constant):
         return True, node.value
@@ -440,7 +443,7 @@ def _attribute(owner: Any, name: str) -> tuple[bool, Any]:
     return False, None
 
 
-def _may_stop(loop: _Loop) -> bool:
+def _may_stop(loop: _ForLoop) -> bool:
     """Whether something in the loop's body may end it before its count."""
     for node in ast.walk(loop.node):
         text = node.id if isinstance(node, ast.Name) else getattr(node, "attr", None)
@@ -465,7 +468,7 @@ def _breaks(loop: ast.AST) -> bool:
     return False
 
 
-def _place(loop: _Loop) -> str:
+def _place(loop: _ForLoop) -> str:
     lines = linecache.getlines(loop.frame.file)
     node = loop.node
     test = _end_of_while(loop) if isinstance(node, ast.While) else None
@@ -477,7 +480,7 @@ def _place(loop: _Loop) -> str:
 # ---- names and frameworks ----
 
 
-def _named_length(frames: Sequence[Frame]) -> Length | None:
+def _named_length(frames: Sequence[RunningFrame]) -> Length | None:
     """A variable, or an attribute of `self`, that is called the number of epochs."""
     for frame in frames:
         owners = [("", frame.names)]
@@ -498,7 +501,7 @@ def _names_patience(names: dict[str, Any]) -> bool:
     return any(part in str(name).lower() for name in names for part in _PATIENCE)
 
 
-def _framework_length(frames: Sequence[Frame]) -> Length | None:
+def _framework_length(frames: Sequence[RunningFrame]) -> Length | None:
     for frame in frames:
         owner = frame.names.get("self")
         for read in (_trainer_length, _lightning_length):

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ctrkit.child.recorder import OVER, THROUGHPUT, Recorder, Surroundings
-from ctrkit.child.script import files
+from ctrkit.child.recorder import OVER, THROUGHPUT, LoopProcess, Recorder
+from ctrkit.child.script import json_files
 from ctrkit.child.script.cpu import family_cpu_s
 from ctrkit.child.script.ending import CommonEnd, leave
-from ctrkit.child.script.epochs import Length
 from ctrkit.child.script.hashes import cloned
-from ctrkit.child.script.loaders import HASHED_BATCHES, Seen, is_iterable
 from ctrkit.child.script.presence import claim_owner
+from ctrkit.child.script.run_length import Length
+from ctrkit.child.script.seen_loaders import HASHED_BATCHES, Seen, is_iterable
 from ctrkit.child.script.watch import LoopWatch
 from ctrkit.core.progress import ProgressWriter, Stage
 
@@ -39,7 +39,7 @@ class _Plan:
     validation_batches, checkpoints = 20, 2
 
 
-class TrialWatch(LoopWatch, Surroundings):
+class TrialWatch(LoopWatch, LoopProcess):
     """Measures a window of steps, and what follows it if that is near; then ends the script."""
 
     def __init__(self, observer: Observer, owner: Owner) -> None:
@@ -66,7 +66,7 @@ class TrialWatch(LoopWatch, Surroundings):
 
     def _save(self, recorder: Recorder) -> None:
         path = os.path.join(self.owner.folder, "measurement.json")
-        files.write_json(path, recorder.measurement())
+        json_files.write_json(path, recorder.measurement())
 
     # ---- what the recorder asks ----
 
@@ -337,7 +337,7 @@ def end_refused(observer: Observer, reason: str) -> None:
     owner = claim_owner(observer.folder, observer.presence.launch)
     path = os.path.join(owner.folder, "measurement.json")
     error = error_of("refused", Stage.FIRST_BATCH, reason)
-    files.write_json(path, {"kind": observer.kind, "error": error})
+    json_files.write_json(path, {"kind": observer.kind, "error": error})
     leave(1)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader
 
-from ctrkit.child.script.epochs import Frame, run_length
+from ctrkit.child.script.run_length import RunningFrame, run_length
 
 LOADER = DataLoader(range(80), batch_size=8)
 
@@ -20,7 +20,7 @@ def length(tmp_path: Path, text: str, **names: Any) -> Any:
     path.write_text(textwrap.dedent(text))
     line = next(i for i, one in enumerate(path.read_text().splitlines(), 1) if "# here" in one)
     return run_length(
-        [Frame(str(path), line, "<module>", {"loader": LOADER, **names}, {})], LOADER, 10
+        [RunningFrame(str(path), line, "<module>", {"loader": LOADER, **names}, {})], LOADER, 10
     )
 
 

@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from ctrkit.core.environment import usable_cpus
-from ctrkit.supervise.conditions import (
+from ctrkit.supervise.host import HostFigures, starved_s
+from ctrkit.supervise.host_conditions import (
     HostLook,
     Power,
     folder_bytes,
@@ -19,7 +20,6 @@ from ctrkit.supervise.conditions import (
     read_power,
     unknowns,
 )
-from ctrkit.supervise.host import HostFigures, starved_s
 
 FIGURES = HostFigures(
     busy_s=100.0, available_bytes=8 * 10**9, swap_used_bytes=0, swapped_in_bytes=0,
