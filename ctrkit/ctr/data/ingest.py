@@ -148,17 +148,15 @@ def check_columns(path: Path, columns: Sequence[str], required: Sequence[str]) -
         raise UsageError(f"{path}: two columns are called '{twice}'; rename one")
 
 
-def csv_relation(
-    path: Path, columns: Sequence[str], rejected: str, *, delimiter: str = ",", quote: str = ""
-) -> str:
-    """SQL that reads a CSV file with a header line, every column as text, nothing guessed.
+def csv_relation(path: Path, columns: Sequence[str], rejected: str) -> str:
+    """SQL that reads a CSV file with a header line and no quotes, every column as text.
 
     Lines that do not split into the columns go to the table `{rejected}_rejected_errors`.
     """
     types = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in columns)
     return (
         f"read_csv({literal(str(path))}, columns = {{{types}}}, header = true,"
-        f" delim = {literal(delimiter)}, quote = {literal(quote)}, escape = {literal(quote)},"
+        " delim = ',', quote = '', escape = '',"
         f" auto_detect = false, store_rejects = true, rejects_limit = 0,"
         f" rejects_scan = '{rejected}_rejected_scans',"
         f" rejects_table = '{rejected}_rejected_errors')"

@@ -146,11 +146,14 @@ def _manifest(inputs: Sequence[Path], options: Mapping[str, object]) -> dict[str
 
 def _looks(path: Path) -> dict[str, Any]:
     """What tells a file from another one without reading all of it."""
-    with path.open("rb") as file:
-        status = os.fstat(file.fileno())
-        ends = hashlib.sha256(file.read(_END_BYTES))
-        file.seek(max(0, status.st_size - _END_BYTES))
-        ends.update(file.read(_END_BYTES))
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            ends = hashlib.sha256(file.read(_END_BYTES))
+            file.seek(max(0, status.st_size - _END_BYTES))
+            ends.update(file.read(_END_BYTES))
+    except OSError as error:  # not to be taken for one of `out`
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
     return {
         "size_bytes": status.st_size,
         "changed_ns": status.st_mtime_ns,

@@ -83,6 +83,35 @@ def test_prepare_a_table(table: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "label 1" in capsys.readouterr().out
 
 
+def test_a_loss_and_what_is_odd_stand_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = "".join(f"{number}.0,{number},{1_500_000_000 + number},1\n" for number in range(90))
+    bad = "7,1,soon\x1b[2J,1\n" * 3
+    (tmp_path / "log.csv").write_text("u,i,t,y\n" + rows + bad)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    prepare(out=tmp_path / "store", table=tmp_path / "log.csv", **COLUMNS)
+    shown = capsys.readouterr().out
+    yellow = "\x1b[33m"
+    assert f"{yellow}93 rows = 90 used + 3 dropped (3.2 %)" in shown
+    assert f"{yellow}every row is positive" in shown
+    assert r"line 92: 'soon\x1b[2J'" in shown
+    assert "\x1b[2J" not in shown
+
+
+def test_info_says_when_the_impressions_were(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(out=tmp_path / "store", table=table, **COLUMNS)
+    capsys.readouterr()
+    info(tmp_path / "store")
+    assert "2017-07-14 02:40:00 UTC to 2017-07-14 02:40:19 UTC" in capsys.readouterr().out
+    info(tmp_path / "store", as_json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert (document["first_time_s"], document["last_time_s"]) == (1_500_000_000, 1_500_000_019)
+    assert document["reading"]["rows"] == document["reading"]["used"] == 20
+
+
 def test_synth_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     synth(out=tmp_path / "store", **SIZES, seed=3)
     meta = read_meta(tmp_path / "store")
@@ -130,6 +159,8 @@ def test_info_of_no_store(tmp_path: Path) -> None:
         ({"table": Path("b"), "user": "u", "item": "i", "time": "t"}, "--table needs --label"),
         ({"table": Path("b"), **COLUMNS, "sample_users": 0.5}, "--sample-users belongs to"),
         ({"source": Path("a"), "user": "u"}, "--user belongs to --table"),
+        ({"source": Path("a"), "time_unit": "s"}, "--time-unit belongs to --table"),
+        ({"source": Path("a"), "accept_loss": True}, "--accept-loss belongs to --table"),
         ({"source": Path("a"), "label_threshold": 0.0}, "--label-threshold belongs to --table"),
         ({"source": Path("a"), "memory_limit": "lots"}, "--memory-limit: 'lots' is no size"),
         ({"source": Path("a"), "memory_limit": "1MB"}, "--memory-limit 1MB: must be at least"),

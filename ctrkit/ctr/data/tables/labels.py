@@ -13,6 +13,8 @@ POSITIVE_WORDS = ("1", "true", "t", "yes", "y", "on")
 NEGATIVE_WORDS = ("0", "false", "f", "no", "n", "off")
 #: of the labels; with fewer that we know the column is something else
 LEAST_KNOWN_SHARE = 0.8
+#: so many distinct texts are looked at, the commonest
+MOST_VALUES = 1000
 _SHOWN = 5
 
 
@@ -56,7 +58,7 @@ def choose_rule(
     if positive is not None:
         there = {text for text, _ in values}
         absent = next((text for text in positive if text not in there), None)
-        if absent is not None and values:
+        if absent is not None and 0 < len(values) < MOST_VALUES:
             raise UsageError(
                 f"{where}: column {format_value(column)} has no value {format_value(absent)}, which"
                 f" --positive names; it holds {_shown(values)}"

@@ -21,6 +21,7 @@ DELIMITERS = (",", "\t", ";", "|", "::", "\x01", " ")
 _SPELLED = {"\\t": "\t", "tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 _SPELLED |= {"\\x01": "\x01", "\\001": "\x01"}
 _LONGEST_PREAMBLE = 20
+_MOST_LONGER_SHARE = 0.9
 _COMMENTS = ("#", "%", "//", "--")
 _DATA = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*")
 
@@ -69,6 +70,8 @@ def find_layout(
         layout: Layout | None = _named_layout(path, lines, asked, header, delimiters)
     else:
         layout = _header_layout(lines, asked, delimiters)
+        if layout is not None:
+            _check_width(path, layout, lines)
     if layout is None:
         raise _no_header(path, lines, asked, delimiters)
     check_unique(path, layout.columns, layout.names)
@@ -123,6 +126,24 @@ def _header_layout(
     return None
 
 
+def _check_width(path: Path, layout: Layout, lines: Sequence[str]) -> None:
+    """Check that the lines do not all have more fields than the header names.
+
+    Raises:
+        UsageError: they have, as where R wrote the names of rows without a name for their column.
+    """
+    rows = [layout.dialect.values(line) for line in lines[layout.before :] if line.strip()]
+    named = len(layout.names)
+    longer = [row for row in rows if any(row[named:])]
+    if len(longer) > _MOST_LONGER_SHARE * len(rows):
+        fields = len(longer[0])
+        raise UsageError(
+            f"{path}: its header names {named} columns, but the lines have {fields} fields, such as"
+            f" {format_value(layout.dialect.delimiter.join(longer[0]), 60)};"
+            f" {_way_out(layout.dialect, fields)} (the line that names them is dropped then)"
+        )
+
+
 def _quote(line: str) -> str:
     """The quote of a file that has this line: single where its first value is in such."""
     return "'" if re.match(r"\s*'[^']*'\s*\W", line) else '"'
@@ -137,6 +158,21 @@ def _are_data(asked: Iterable[str], names: Sequence[str]) -> bool:
 
 def _is_data(field: str) -> bool:
     return _DATA.fullmatch(field) is not None
+
+
+def _is_like(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """True if a first line is made as the others are: a value comes again, or all codes are alike.
+
+    A code is a text with digits, such as `u12`; alike are `u12` and `u7`, not `u12` and `user1`.
+    """
+    for place, value in enumerate(first):
+        others = [row[place] for row in rows if len(row) > place]
+        if value and value in others:
+            return True
+        made = {re.sub(r"\d+", "0", other) for other in others}
+        if len(others) > 1 and "0" in str(made) and made == {re.sub(r"\d+", "0", value)}:
+            return True
+    return False
 
 
 def _likely(lines: Sequence[str], delimiters: Sequence[str]) -> Dialect:
@@ -171,7 +207,7 @@ def _no_header(
             f" comma, tab, semicolon, |, :: or blank delimits it, say --delimiter; columns without"
             " a line of names are named by --header NAME,NAME,..."
         )
-    if any(map(_is_data, names)):
+    if any(map(_is_data, names)) or _is_like(names, [dialect.values(line) for line in filled[1:]]):
         delimited = f", delimited by {format_value(dialect.delimiter)}"
         return UsageError(
             f"{path}: its first line is data, not names of columns: {shown}{delimited};"

@@ -17,7 +17,6 @@ from ctrkit.ctr.data.workspace import Workspace
 
 _SAMPLE_ROWS = 20_000
 _QUANTILE_ROWS = 1_000_000
-_MOST_LABELS = 1000
 _ANY = "any form"
 
 
@@ -160,7 +159,8 @@ def _near(space: Workspace, rule: TimeRule) -> tuple[float, float]:
 def _label_rule(space: Workspace, source: Source, options: MeaningOptions) -> LabelRule:
     values = space.rows(
         f"SELECT {ids.id_sql('label_text')} AS text, count(*) FROM cells WHERE flaw = 0"
-        f" GROUP BY text HAVING text IS NOT NULL ORDER BY count(*) DESC, text LIMIT {_MOST_LABELS}"
+        " GROUP BY text HAVING text IS NOT NULL ORDER BY count(*) DESC, text"
+        f" LIMIT {labels.MOST_VALUES}"
     )
     return labels.choose_rule(
         str(source.files.named),

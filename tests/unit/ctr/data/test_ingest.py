@@ -87,9 +87,9 @@ def test_columns_that_lack_or_stand_twice_are_named() -> None:
         check_columns(Path("a.csv"), ["a", "a"], ["a"])
 
 
-def _read(space: Workspace, path: Path, quote: str = "") -> list[tuple[object, ...]]:
+def _read(space: Workspace, path: Path) -> list[tuple[object, ...]]:
     columns = {"a": f"try_cast({cell('a')} AS BIGINT)", "b": cell("b")}
-    relation = csv_relation(path, ["a", "b"], "t", quote=quote)
+    relation = csv_relation(path, ["a", "b"], "t")
     read_rows(space, "t", path.name, relation, columns, [("a IS NULL", "a is no number")])
     count_rejected(space, "t", path.name)
     return space.rows("SELECT a, b FROM t ORDER BY ALL")

@@ -89,11 +89,15 @@ def test_names_with_commas_and_quotes_are_asked_for_as_they_read(tmp_path: Path)
          ".*--header NAME1,NAME2,NAME3,NAME4 --delimiter '::'"),
         (["1,7,pv,1511500000"] * 3, "first line is data.*4 columns.*--header NAME1"),
         (["a,b,2017-05-06 10:00,yes"] * 3, "first line is data"),
+        (["u12,i7,May 6 2017,click", "u7,i9,May 6 2017,view"] * 2, "first line is data"),
+        (["user,item,ts,label", "1,9,8,1494000000,1", "2,9,8,1494000001,0"], "header names 4"
+         " columns, but the lines have 5 fields, such as '1,9,8,1494000000,1'.*--header NAME1"),
         (["# old log", "1,7,0,1511500000"], "first line is a comment, '# old log', and no line"),
         (["user~item~ts~label", "1~2~3~4"], "a single column.*--delimiter"),
         (["user,item,ts,lable", "1,2,3,4"], "no column 'label' for --label; its columns are user,"
          " item, ts, lable; is it 'lable'"),
         (["user,item,ts,Label", "1,2,3,4"], "is it 'Label'"),
+        (["user,item,ts,label1", "1,2,3,4"], "no column 'label' .* is it 'label1'"),
         (["user,item,ts,la\x1b[31mbel", "1,2,3,4"], r"ts, la\\x1b\[31mbel"),
         (["user,label,item,ts,label", "1,2,3,4"], "columns 2 and 5 are both called 'label'"),
         (["", "  "], "is empty; its first line must name the columns"),

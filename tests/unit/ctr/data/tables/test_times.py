@@ -46,6 +46,7 @@ def _form(format: str) -> Callable[[int], str]:
         (_form("%m/%d/%y %H:%M"), 60, "month/day/year of two digits"),
         (_form("%Y/%m/%d %H:%M"), 60, "ISO 8601"),
         (_form("%Y-%m-%d %H:%M:%S,000"), 1, "year/month/day"),
+        (_form("%Y-%m-%d %H"), 3600, "year/month/day"),
         (_form("%Y年%m月%d日 %H:%M"), 60, "year/month/day"),
         (_form("%d %b %Y %H:%M"), 60, "day, month's name, year"),
         (_form("%B %d, %Y"), DAY_S, "month's name, day, year"),
