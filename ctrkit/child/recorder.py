@@ -83,7 +83,7 @@ class Recorder:
         self.plan, self.progress, self.now_s = plan, progress, now_s
         self._save, self._around = save, surroundings
         #: the measurement's fields, but for the stamps and the lists below
-        self.fields: dict[str, Any] = {"kind": kind}
+        self.fields: dict[str, Any] = {"kind": kind, "complete": False}
         self.stamps = SimpleNamespace(**{column: [] for column in STAMP_COLUMNS})
         self.stages: dict[str, list[float]] = {}
         self.validation_batch_s: list[float] = []

@@ -208,7 +208,7 @@ class TrialWatch(LoopWatch, LoopProcess):
         self.progress.enter(Stage.EPOCH_BOUNDARY)
         if self.epoch == 1:
             self._complete_stamps()
-            self.recorder.note(teardown_s=ended_s - asked_s, complete=True)
+            self.recorder.note(teardown_s=ended_s - asked_s)
         if self.epoch == 2 or not self.plan.boundary or self.observer.kind != "full":
             self.finish()
 
