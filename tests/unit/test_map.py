@@ -1,11 +1,14 @@
-"""The README's map of the folders is true: every room is in it, and everything in it exists."""
+"""README and architecture are true of the code: what they name exists, and no room lacks."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 
 
 def mapped() -> str:
@@ -27,3 +30,19 @@ def test_every_room_is_in_the_map() -> None:
     rooms = {path.parent.name for path in (ROOT / "ctrkit").rglob("*.py")} - {"charts"}
     named = set(re.findall(r"([\w-]+)/", mapped()))
     assert rooms - named == set()
+
+
+def test_the_architecture_names_files_and_folders_that_exist() -> None:
+    named = re.findall(r"`(ctrkit/[\w/.]+)`", ARCHITECTURE)
+    assert len(named) > 40
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    re.findall(r"`([\w.]+)(?:\(\))?` (?:in|of) `(ctrkit/[\w/]+\.py)`", ARCHITECTURE),
+)
+def test_the_architecture_names_what_its_files_define(name: str, file: str) -> None:
+    """`judge_end` in `ctrkit/supervise/endings.py`, say."""
+    last = name.rpartition(".")[2]
+    assert re.search(rf"^ *(def|class) {last}\b", (ROOT / file).read_text(), re.MULTILINE)
