@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ctrkit.core.run_time import RunTime
 from ctrkit.core.units import format_bytes, format_duration, format_percent
@@ -18,6 +19,7 @@ _WAIT_MATTERS, _WAIT_ROSE = 0.3, 0.1
 _CORES_MATTER = 0.5
 _SWAPPING_PER_S, _SWAPPED_MATTERS = 5e5, 1e8
 _THROTTLED_SHARE = 0.3
+_LEAST_RISING, _RISEN = 3, 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +160,10 @@ def _slow_cause(
         )
     now, before = _share(recent, "data_wait"), _share(early, "data_wait")
     advice = "end the other work, or give it other cores" if others else (
-        "the loader does not keep up: ctrkit probe finds a cell that does"
+        "the loader does not keep up: ctrkit probe tells whether it does in another cell"
     )  # fmt: skip
+    if rising := _rising_words(stepping):
+        return LateCause(rising + beside, _RISING_ADVICE)
     if now >= before + _WAIT_ROSE and now >= _WAIT_ROSE:
         rose = f"data wait rose from {format_percent(before)} to {format_percent(now)}"
         return LateCause(rose + beside, advice)
@@ -181,6 +185,24 @@ def _slow_cause(
         f"{slower}{most} takes {share} of the time, and no figure of the machine explains it",
         "ctrkit probe measures what this machine can do now",
     )
+
+
+_RISING_ADVICE = (
+    "data sorted by length do that, and the next epoch then begins as fast as this one did; memory "
+    "that grows does it, too, and then it does not"
+)
+
+
+def _rising_words(stepping: Sequence[LedgerRow]) -> str:
+    """That each stretch of this epoch had slower steps than the one before, or nothing."""
+    own = [row for row in stepping if row.steps and row.epoch == stepping[-1].epoch]
+    paces_s = [row.productive_s / row.steps for row in own]
+    if len(paces_s) < _LEAST_RISING or paces_s[0] <= 0 or paces_s[-1] < _RISEN * paces_s[0]:
+        return ""
+    if any(later <= earlier for earlier, later in pairwise(paces_s)):
+        return ""
+    first, last = (format_duration(pace) for pace in (paces_s[0], paces_s[-1]))
+    return f"steps get slower all through epoch {own[-1].epoch}: {first} at first, {last} now"
 
 
 def _share(rows: Sequence[LedgerRow], category: str) -> float:

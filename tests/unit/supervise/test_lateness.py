@@ -158,3 +158,12 @@ def test_where_nothing_explains_it_that_is_said() -> None:
         "and no figure of the machine explains it"
     )
     assert late_cause([], standing(), None, 0).words
+
+
+def test_steps_that_get_slower_all_through_an_epoch_are_named_as_that() -> None:
+    rising = [row(minute, steps=600 // (minute + 1)) for minute in range(6)]
+    cause = late_cause(rising, standing(done=0.01), PROJECTED, 0)
+    assert "steps get slower all through epoch 1: 100 ms at first, 600 ms now" in cause.words
+    assert "sorted by length" in cause.advice
+    for others in (rising[::-1], [*rising[:3], row(4, steps=600), *rising[3:]], rising[:2]):
+        assert "get slower" not in late_cause(others, standing(done=0.01), PROJECTED, 0).words
