@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,12 +13,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ctrkit.child.training.trial import run_trial
+from ctrkit.child.training.trial import family_cpu_s, run_trial
 from ctrkit.child.workloads.protocol import Batch, EpochLoader, Mark, Task, Workload
 from ctrkit.core.config import Cell, ChildSpec, RunSizes, WindowPlan, WorkloadSpec, make_cell
 from ctrkit.core.errors import UsageError
 from ctrkit.core.progress import ProgressWriter, Stage, read_progress
 from ctrkit.core.records import Measurement
+from ctrkit.core.runs import load_measurement, save_measurement
 from ctrkit.measure.steps import stage_means_s
 
 ROWS = 4
@@ -409,3 +412,25 @@ def test_more_of_a_second_epoch_is_measured_where_its_pace_differs(tmp_path: Pat
     (tmp_path / "alike").mkdir()
     slow = run(tmp_path / "alike", CountingWorkload(400), window_s=0.5, max_steps=100)
     assert 0 < seconds(slow) < 60
+
+
+def test_cpu_seconds_of_a_child_that_has_ended_count_on() -> None:
+    before_s = family_cpu_s()
+    burn = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+    subprocess.run([sys.executable, "-c", burn], check=True, timeout=60)
+    assert family_cpu_s() - before_s >= 0.3
+
+
+def test_a_loss_that_is_no_number_leaves_the_trial_be(tmp_path: Path) -> None:
+    class Broken(CountingWorkload):
+        def make_task(self, cell: Cell) -> Task | None:
+            task = SleepyTask(self.log)
+            task.losses = lambda: [0.5, float("nan"), float("inf")]  # type: ignore[method-assign]
+            return task
+
+    measured = run(tmp_path, Broken())
+    save_measurement(tmp_path / "measurement.json", measured)
+    read = load_measurement(tmp_path / "measurement.json")
+    assert read is not None
+    assert read.losses == [0.5, None, None]
+    assert read.throughput_steps == measured.throughput_steps

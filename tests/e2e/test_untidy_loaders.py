@@ -1,0 +1,99 @@
+"""Loaders as people have them: lengths that lie, repeated rows, epochs without a batch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Run
+
+UNTIDY = """
+import itertools, time
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+class Stream(IterableDataset):
+    # every worker reads all of it
+    def __iter__(self):
+        for row in range(1600):
+            if row % 32 == 0:
+                time.sleep(0.004)
+            yield torch.full((4,), float(row))
+
+def repeats(*, workers, start_method, batch_size):
+    return DataLoader(Stream(), batch_size, num_workers=workers,
+                      multiprocessing_context=start_method if workers else None)
+
+class Lies:
+    # its length is in rows
+    def __len__(self):
+        return 6400
+    def __iter__(self):
+        for number in range(100):
+            time.sleep(0.003)
+            yield torch.full((64, 4), float(number))
+
+def lies():
+    return Lies()
+
+class Few(Dataset):
+    def __len__(self):
+        return 90
+    def __getitem__(self, index):
+        return torch.tensor(float(index))
+
+def few(*, workers, batch_size):
+    return DataLoader(Few(), batch_size, drop_last=True, num_workers=workers)
+"""
+
+
+@pytest.fixture
+def untidy(tmp_path: Path) -> Path:
+    path = tmp_path / "untidy.py"
+    path.write_text(UNTIDY)
+    return path
+
+
+def findings(document: dict[str, Any]) -> str:
+    return " ".join(finding["text"] for finding in document["findings"])
+
+
+@pytest.mark.usefixtures("untidy")
+def test_a_cell_whose_workers_repeat_rows_is_named_and_not_recommended(ctrkit: Run) -> None:
+    done = ctrkit(
+        "probe", "--workload", "untidy.py:repeats", "--workers", "0,2", "--start-method", "fork",
+        "--batch-size", "32", "--set", "epochs=2", "--budget", "40s", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["cell"]["workers"] == 0
+    assert "100 batches (3,200 rows) where it yields 50 batches (1,600 rows)" in findings(found)
+    flagged = [t["cell"]["workers"] for t in found["trials"] if "other epoch" in t["flags"]]
+    assert set(flagged) == {2}
+
+
+@pytest.mark.usefixtures("untidy")
+def test_a_counted_epoch_overrides_a_length_in_rows(ctrkit: Run) -> None:
+    done = ctrkit(
+        "probe", "--workload", "untidy.py:lies", "--set", "epochs=3", "--budget", "15s", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["projected_epoch_s"] < 20
+    assert "100 batches (6,400 rows), counted to its end" in findings(found)
+    assert "6,400 batches: len() counts rows" in findings(found)
+
+
+@pytest.mark.usefixtures("untidy")
+@pytest.mark.parametrize(("command", "code"), [("probe", 4), ("train", 2)])
+def test_without_a_batch_the_largest_batch_size_is_named(
+    ctrkit: Run, command: str, code: int
+) -> None:
+    done = ctrkit(command, "--workload", "untidy.py:few", "--workers", "0", "--batch-size", "256")
+    assert done.returncode == code, done.stderr
+    assert "drop_last leaves out an incomplete batch, and there are 90 rows" in done.stderr
+    assert "give --batch-size 90 or less" in done.stderr
+    assert "longer --budget" not in done.stderr
+    assert "Traceback" not in done.stderr
