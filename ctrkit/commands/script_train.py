@@ -26,6 +26,7 @@ from ctrkit.core.units import format_duration, signal_name
 from ctrkit.report.incidents import summary_words
 from ctrkit.report.ledger_view import moment_words
 from ctrkit.report.live_script import ScriptDisplay
+from ctrkit.report.script_run_view import put_in_words
 from ctrkit.report.words import plural
 from ctrkit.supervise.awake import Awake
 from ctrkit.supervise.endings import last_line
@@ -183,10 +184,7 @@ class _ScriptRun:
         """What is run, how long it should take, and whether that fits."""
         lines = [self.choice.why]
         if self.choice.put_in:
-            listed = ", ".join(
-                f"{axis.replace('_', ' ')} {getattr(self.choice.cell, axis)}"
-                for axis in self.choice.put_in
-            )
+            listed = put_in_words(self.choice.cell, self.choice.put_in)
             lines.append(f"put in: {listed}")
         lines += self._projected_words()
         lines.append(f"run folder {self.run.path}")

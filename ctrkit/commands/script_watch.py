@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +30,7 @@ _LOOK_S = 2.0
 _UNOBSERVED_S = 60.0
 _SLACK_S = 30.0
 #: Options of Python that keep it from reading PYTHONPATH or from importing `sitecustomize`.
-_DEAF_OPTIONS = ("-I", "-E", "-S", "-P")
+_DEAF = "IES"
 
 
 class ScriptWatch:
@@ -43,6 +43,7 @@ class ScriptWatch:
         stop: the wish to end.
         deadline: when it must be over, None where nothing says so.
         clock: monotonic seconds.
+        unix_s: seconds of the wall clock.
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class ScriptWatch:
         stop: StopRequest,
         deadline: Deadline | None,
         clock: Callable[[], float] = time.monotonic,
+        unix_s: Callable[[], float] = time.time,
     ) -> None:
+        self._unix_s = unix_s
         self._run, self._spec, self._display = run, spec, display
         self._stop, self._deadline, self._clock = stop, deadline, clock
         self._folder = Path(spec.folder)
@@ -134,10 +137,8 @@ class ScriptWatch:
         """Why the observer was not heard of, as far as the command tells."""
         script = self._spec.workload.script
         words = script.command if script is not None else []
-        is_python = bool(words) and Path(words[0]).name.startswith(("python", "pypy"))
-        deaf = [word for word in words[1:] if word in _DEAF_OPTIONS] if is_python else []
-        if deaf and deaf[0] != "-P":
-            why = f"python {deaf[0]} does not let the observer in"
+        if option := deaf_option(words):
+            why = f"python {option} does not let the observer in"
         elif (self._folder / "observer-trouble.txt").is_file():
             why = f"the observer failed: see {self._folder / 'observer-trouble.txt'}"
         else:
@@ -156,16 +157,21 @@ class ScriptWatch:
 
     def compare_with_deadline(self, end_unix_s: float | None) -> None:
         """One warning, once the run will not end before it must be over."""
-        if self._deadline is None or end_unix_s is None or "deadline" in self._told:
+        if self._deadline is None or "deadline" in self._told:
             return
-        late_s = end_unix_s - self._deadline.at_unix_s
-        if late_s <= _SLACK_S:
+        now_s, until_s = self._unix_s(), self._deadline.at_unix_s
+        late_s = (now_s if end_unix_s is None else max(now_s, end_unix_s)) - until_s
+        if late_s <= (0.0 if now_s > until_s else _SLACK_S):
             return
-        words = (
-            f"the run will not end in time: it is expected to end at {moment_words(end_unix_s)}, "
-            f"{format_duration(late_s)} after {self._deadline.said_by} "
-            f"({moment_words(self._deadline.at_unix_s)})"
-        )
+        until = f"{self._deadline.said_by} ({moment_words(until_s)})"
+        if now_s > until_s:
+            words = f"the run goes on after {until}"
+        else:
+            words = (
+                f"the run will not end in time: it is expected to end at "
+                f"{moment_words(end_unix_s or now_s)}, "
+                f"{format_duration(late_s)} after {until}"
+            )
         self._once("deadline", words)
         self._note(words, late_s)
 
@@ -193,3 +199,21 @@ class ScriptWatch:
         if key not in self._told:
             self._told.add(key)
             self._display.message(words)
+
+
+def deaf_option(command: Sequence[str]) -> str | None:
+    """The option by which a Python command keeps out whatever PYTHONPATH brings; None without.
+
+    What stands after the script, or after `-m` and `-c`, is the script's own.
+    """
+    if not command or not Path(command[0]).name.startswith(("python", "pypy")):
+        return None
+    words = iter(command[1:])
+    for word in words:
+        if not word.startswith("-") or word.startswith(("-m", "-c", "--")):
+            return None
+        if word in ("-X", "-W"):
+            next(words, None)
+        elif letter := next((one for one in word[1:] if one in _DEAF), None):
+            return f"-{letter}"
+    return None

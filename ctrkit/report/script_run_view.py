@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ctrkit.core.command_line import without_secrets
+from ctrkit.core.config import Cell
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import read_json
 from ctrkit.report.blocks import Block, Bullets, Code, Facts, Paragraph, Section
@@ -14,7 +16,7 @@ from ctrkit.report.ledger_view import ledger_section
 from ctrkit.report.probe_view import status_words
 from ctrkit.report.shell_lines import command_lines, short_path
 from ctrkit.report.train_view import epochs_section, progress_rows, projection_section
-from ctrkit.report.words import clean
+from ctrkit.report.words import axis_label, clean, plural
 
 
 def script_run_sections(contents: RunContents) -> list[Section]:
@@ -41,7 +43,7 @@ def _status(contents: RunContents, seen: dict[str, Any]) -> Section:
     info = contents.info
     rows = [("status", status_words(info)), ("epochs", _epochs_words(contents, seen))]
     rows += progress_rows(contents)
-    rows.append(("configuration", _configuration_words(contents)))
+    rows.append(("configuration", configuration_words(contents)))
     if loader := _loader_words(seen):
         rows.append(("train loader", loader))
     rows.append(("output", short_path(contents.path / "child" / "stdout.txt")))
@@ -65,19 +67,22 @@ def _epochs_words(contents: RunContents, seen: dict[str, Any]) -> str:
     return f"{done} of {most}{planned} ({source})"
 
 
-def _configuration_words(contents: RunContents) -> str:
+def put_in_words(cell: Cell, axes: Sequence[str]) -> str:
+    """`workers 4, fork, prefetch 2, persistent, no pin`."""
+    return ", ".join(axis_label(axis, getattr(cell, axis, None)) for axis in axes)
+
+
+def configuration_words(contents: RunContents) -> str:
     """What was put in; nothing else of the cell is known of a script."""
     put_in = _json(contents, "spec.json").get("put_in") or []
     cell = contents.info.cell
     if not put_in or cell is None:
         return "as written"
-    return "put in: " + ", ".join(
-        f"{axis.replace('_', ' ')} {getattr(cell, axis, None)}" for axis in put_in
-    )
+    return f"put in: {put_in_words(cell, put_in)}"
 
 
 def _loader_words(seen: dict[str, Any]) -> str:
-    """`train.py:42, 4 workers (fork, prefetch 2), batch 64`."""
+    """`train.py:42, as written 4 workers (fork, prefetch 2), batch 64`."""
     number = seen.get("train_loader")
     loaders = [one for one in seen.get("loaders") or () if isinstance(one, dict)]
     found = next((one for one in loaders if number is not None and one.get("number") == number), {})
@@ -95,7 +100,8 @@ def _loader_words(seen: dict[str, Any]) -> str:
         )
         if value
     )
-    parts.append(f"{workers} workers ({how})" if workers and how else f"{workers} workers")
+    written = plural(workers, "worker") if workers else "no workers"
+    parts.append(f"as written {written}" + (f" ({how})" if workers and how else ""))
     if found.get("batch_size"):
         parts.append(f"batch {found['batch_size']}")
     return clean(", ".join(parts), 160)

@@ -16,6 +16,7 @@ from ctrkit.report.incidents import summary_words
 from ctrkit.report.ledger_view import LOST, WORDS
 from ctrkit.report.matrix_view import NOT_RUN, cell_results, has_figures
 from ctrkit.report.probe_view import finding_words, status_words
+from ctrkit.report.script_run_view import configuration_words
 from ctrkit.report.shell_lines import command_lines, kept_options, short_path
 from ctrkit.report.train_view import interval_words
 from ctrkit.report.words import (
@@ -193,7 +194,9 @@ def _without_answer(contents: RunContents) -> Summary:
 def _train(contents: RunContents) -> Summary:
     info = contents.info
     cards = [_train_status(contents)]
-    if info.cell is not None:
+    if info.workload.script is not None:
+        cards.append(Card("Configuration", configuration_words(contents)))
+    elif info.cell is not None:
         cards.append(_configuration(info.cell))
     whole = contents.whole_epochs
     cards.append(_train_time(info, whole))

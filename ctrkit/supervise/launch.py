@@ -160,6 +160,11 @@ class Child:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
+    @property
+    def output_is_blocked(self) -> bool:
+        """Whether it may stand still only because nobody takes its output."""
+        return self._relay is not None and self._relay.is_blocked
+
     def bound_output(self) -> None:
         """Drop output that has grown too large; the files are open for appending, so it goes on."""
         if self._relay is not None:

@@ -26,6 +26,7 @@ MAX_COPY_BYTES = 64_000_000
 DROPPED = b"[ctrkit dropped what was here: the output had grown beyond 64 MB]\n"
 _CHUNK = 65_536
 _DRAIN_S, _DRAIN_QUIET_S = 2.0, 0.2
+_BLOCKED_S, _READER_S = 1.0, 3600.0
 _NAMES = ("stdin", "stdout", "stderr")
 # The beginning of an escape sequence at the end of what was written.
 _CUT_SEQUENCE = re.compile(rb"\x1b(\[[0-9;:?<>=]*|\][^\x07\x1b]*|[()])?$")
@@ -74,6 +75,7 @@ class Relay:
         self._last = b""
         self._lock = threading.Lock()
         self._done = threading.Event()
+        self._writing_since_s: float | None = None
         self._wake = os.pipe()
         self._thread = threading.Thread(target=self._run, daemon=True, name="ctrkit relay")
         self._saved_mode: list[Any] | None = None
@@ -138,6 +140,12 @@ class Relay:
         """Whether the script has a terminal of its own."""
         return self._master is not None
 
+    @property
+    def is_blocked(self) -> bool:
+        """Whether nobody takes our output, as while a pager waits: then the script stands still."""
+        since_s = self._writing_since_s
+        return since_s is not None and time.monotonic() - since_s > _BLOCKED_S
+
     def started(self) -> None:
         """The script runs: from now on its output is passed on."""
         for descriptor in self._to_close:
@@ -182,10 +190,14 @@ class Relay:
         shown = self._ours[self._shown_on]
         if shown is None:
             return
-        with self._lock:
+        if not self._lock.acquire(timeout=_BLOCKED_S):
+            return  # nobody reads: neither would this be
+        try:
             if not _CUT_SEQUENCE.search(self._last[-200:]):
                 with suppress(OSError):
                     _write_all(shown, data)
+        finally:
+            self._lock.release()
 
     # ---- the thread that passes on ---------------------------------------------------------------
 
@@ -228,6 +240,7 @@ class Relay:
             return True
         with self._lock:
             self._last = data
+            self._writing_since_s = time.monotonic()
             try:
                 _write_all(own, data)
             except OSError:  # whoever read our output has gone: the script learns of it as usual
@@ -235,6 +248,8 @@ class Relay:
                     os.close(source)
                     self._sources.pop(source, None)
                     return False
+            finally:
+                self._writing_since_s = None
         return True
 
     def _pass_keys(self, own: int) -> None:
@@ -305,8 +320,11 @@ class Relay:
             return
         self._done.set()
         os.write(self._wake[1], b"x")
+        until_s = time.monotonic() + _READER_S
         if self._thread.is_alive():
             self._thread.join(_DRAIN_S + 1)
+        while self._thread.is_alive() and self.is_blocked and time.monotonic() < until_s:
+            self._thread.join(1.0)  # a pager has not asked for the rest yet
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._give_keys_back()

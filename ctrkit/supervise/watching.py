@@ -140,7 +140,7 @@ class Watch:
         self._read(now_s)
         self.child.bound_output()
         slept_s = host_slept_s()
-        if slept_s > self.slept_s + 1:
+        if slept_s > self.slept_s + 1 or self.child.output_is_blocked:
             self._begin_silence(now_s)
             self.slept_s = slept_s
         if now_s < self.next_sample_s:

@@ -95,6 +95,17 @@ def test_who_stops_reading_ends_the_script_as_usual(tmp_path: Path) -> None:
     assert info(tmp_path)["status"] == "ended"
 
 
+def test_a_reader_that_takes_its_time_gets_all(tmp_path: Path) -> None:
+    command = (
+        f"{COMMAND} train -q --out run -- {PYTHON} -c \"print('x' * 300000)\" | (sleep 5; wc -c)"
+    )
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, timeout=60, capture_output=True, check=False
+    )
+    assert done.stdout.split() == [b"300001"]
+    assert info(tmp_path)["status"] == "done"
+
+
 NOTES_SIGNALS = """
 import os, signal, sys, time
 def note(number, frame):
@@ -231,11 +242,14 @@ except KeyboardInterrupt:
 class Terminal:
     """A terminal of 30 x 100 in which the command runs, and what it has shown so far."""
 
-    def __init__(self, folder: Path, *arguments: str | Path) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str | Path, command: list[str] | None = None
+    ) -> None:
+        argv = command or [str(COMMAND), "train", "--out", "run", *map(str, arguments)]
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir(folder)
-            os.execv(COMMAND, [str(COMMAND), "train", "--out", "run", *map(str, arguments)])
+            os.execv(argv[0], argv)
         self.resize(30, 100)
         self.mode = termios.tcgetattr(self.fd)
         self.shown = ""
@@ -288,6 +302,24 @@ def test_its_terminal_is_its_own(tmp_path: Path) -> None:
     kept = (tmp_path / "run" / "child" / "stdout.txt").read_text()
     assert "hello Bob" in kept
     assert "ctrkit:" not in kept
+
+
+def test_ctrl_z_stops_the_script_with_us(tmp_path: Path) -> None:
+    path = script(tmp_path, "import time\nfor i in range(20):\n"
+                            "    print('tick', i, flush=True); time.sleep(0.2)\n")  # fmt: skip
+    line = (
+        f"set -m; {COMMAND} train -q --out run -- {PYTHON} {path}; echo stopped; sleep 2;"
+        " fg > /dev/null; echo ended $?"
+    )
+    terminal = Terminal(tmp_path, command=["/bin/bash", "-c", line])
+    terminal.read_until("tick 3")
+    terminal.type("\x1a")
+    assert terminal.exit_code() == 0
+    before, _, after = terminal.shown.partition("stopped")
+    last = before.count("tick")
+    assert 4 <= last < 20
+    assert after.split()[:2] == ["tick", str(last)]  # nothing came while it was stopped
+    assert "ended 0" in after
 
 
 def test_our_terminal_is_given_back_as_it_was(tmp_path: Path) -> None:

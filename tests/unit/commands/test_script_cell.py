@@ -1,0 +1,104 @@
+"""Which settings a script is run with, and what cannot be changed in one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ctrkit.commands.script_cell import choose_script_cell
+from ctrkit.core.config import Cell, ScriptSpec, make_cell
+from ctrkit.core.errors import UsageError
+from ctrkit.core.files import write_json
+from ctrkit.core.records import Recommendation, ScriptAnswer
+
+PLAIN = ScriptSpec(command=["python", "train.py"], folder="/u")
+FLAGS = ScriptSpec(command=["python", "train.py", "-j", "{workers}"], folder="/u")
+FAST = make_cell(loader="custom", workers=4, start_method="fork", prefetch=2)
+WRITTEN = make_cell(loader="custom")
+
+
+def recommendation(cell: Cell, as_written: Cell = WRITTEN) -> Recommendation:
+    return Recommendation(
+        cell=cell, reason="fastest", tied=[], runner_up=None, projected_epoch_s=10.0,
+        projected_epoch_s_low=9.0, projected_epoch_s_high=11.0, projected_total_s=30.0,
+        projected_total_s_low=27.0, projected_total_s_high=33.0,
+        script=ScriptAnswer(as_written=as_written),
+    )  # fmt: skip
+
+
+def choose(script: ScriptSpec = PLAIN, wanted: dict[str, Any] | None = None, **more: Any) -> Any:
+    values = {"config": None, "recommended": None} | more
+    return choose_script_cell(script, wanted or {}, values["config"], values["recommended"])
+
+
+def test_without_axes_nothing_is_put_in() -> None:
+    choice = choose()
+    assert choice.put_in == []
+    assert choice.why.startswith("as written")
+
+
+def test_an_axis_that_is_named_is_put_in_and_nothing_else() -> None:
+    choice = choose(wanted={"workers": 3})
+    assert choice.put_in == ["workers"]
+    assert choice.cell.workers == 3
+
+
+def test_an_axis_with_a_placeholder_goes_through_the_command_only() -> None:
+    choice = choose(FLAGS, {"workers": 3, "persistent": True})
+    assert choice.put_in == ["persistent"]
+    assert choice.cell.workers == 3
+    with pytest.raises(UsageError, match=r"\{workers\}.*--workers"):
+        choose(FLAGS)
+
+
+@pytest.mark.parametrize("axis", ["loader", "threads", "optimizer", "precision", "compile"])
+def test_what_a_script_cannot_be_made_to_do_is_refused(axis: str) -> None:
+    with pytest.raises(UsageError, match=f"--{axis}: cannot be changed"):
+        choose(wanted={axis: "x"})
+
+
+@pytest.mark.parametrize("axis", ["device", "batch_size", "nproc"])
+def test_what_needs_a_flag_of_the_script_says_so(axis: str) -> None:
+    with pytest.raises(UsageError, match=rf"write \{{{axis}\}} in the command"):
+        choose(wanted={axis: "cpu" if axis == "device" else 2})
+
+
+def test_a_recommendation_is_put_in_with_its_projection(tmp_path: Path) -> None:
+    found = recommendation(FAST)
+    write_json(tmp_path / "recommendation.json", found)
+    for more in ({"recommended": found}, {"config": tmp_path / "recommendation.json"}):
+        choice = choose(**more)
+        assert choice.cell.workers == 4
+        assert set(choice.put_in) >= {"workers", "start_method", "prefetch"}
+        assert choice.projection == found
+        other = choose(wanted={"workers": 2}, **more)
+        assert other.cell.workers == 2
+        assert other.projection is None
+
+
+def test_where_as_written_is_best_nothing_is_put_in() -> None:
+    choice = choose(recommended=recommendation(WRITTEN))
+    assert choice.put_in == []
+    assert choice.projection is not None
+
+
+def test_a_config_of_axes(tmp_path: Path) -> None:
+    path = tmp_path / "cell.json"
+    path.write_text(json.dumps({"workers": 2, "start_method": "spawn"}))
+    assert choose(config=path).put_in == ["workers", "start_method"]
+    path.write_text(json.dumps({"worker": 2}))
+    with pytest.raises(UsageError, match="unknown axis 'worker'"):
+        choose(config=path)
+    path.write_text(json.dumps({"device": "cuda"}))
+    with pytest.raises(UsageError, match="device"):
+        choose(config=path)
+
+
+def test_no_workers_need_no_start_method() -> None:
+    choice = choose(wanted={"workers": 0, "prefetch": 4})
+    assert choice.cell.prefetch is None
+    assert dataclasses.asdict(choice.cell)["workers"] == 0
