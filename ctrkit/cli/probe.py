@@ -1,0 +1,118 @@
+"""`ctrkit probe`: its options."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ctrkit.cli.options import (
+    RUN,
+    SCRIPT,
+    Command,
+    Data,
+    Environment,
+    Epochs,
+    MaxStep,
+    Out,
+    PhaseName,
+    Quiet,
+    Set,
+    StallTimeout,
+    TimeLimitsFile,
+    TrainLoader,
+    WorkloadName,
+    takes_axes,
+)
+
+
+@takes_axes
+def probe(
+    *,
+    command: Command = None,
+    data: Data = None,
+    phase: PhaseName = None,
+    workload: WorkloadName = None,
+    set_: Set = None,
+    axes: dict[str, str | None],
+    env: Environment = None,
+    train_loader: TrainLoader = None,
+    scratch: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", rich_help_panel=SCRIPT,
+                     help="Run the trials in a copy of the working folder, made here."),
+    ] = None,
+    write_patch: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", rich_help_panel=SCRIPT,
+                     help="Write the recommended change to the script here, as a diff."),
+    ] = None,
+    epochs: Epochs = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="T", rich_help_panel=RUN,
+                     help="Time for the whole probe. Default: 2m; for a script what a useful "
+                          "answer needs, at least 2m."),
+    ] = None,
+    thorough: Annotated[
+        bool,
+        typer.Option("--thorough", help="Really run every cell.", rich_help_panel=RUN),
+    ] = False,
+    deadline: Annotated[
+        str | None,
+        typer.Option(metavar="T", rich_help_panel=RUN,
+                     help="Say how many epochs fit into this time, e.g. 6h."),
+    ] = None,
+    stall_timeout: StallTimeout = None,
+    max_step: MaxStep = None,
+    time_limits: TimeLimitsFile = None,
+    run_refused: Annotated[
+        bool,
+        typer.Option("--run-refused", rich_help_panel=RUN,
+                     help="Run cells too that a hazard rule refuses."),
+    ] = False,
+    out: Out = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=RUN)
+    ] = False,
+    quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Find the configuration that trains fastest, and how long the run will take.
+
+    Runs the real training loop in short trials, each in a process of its own that is ended if it
+    hangs, and recommends a configuration. Everything is kept in the run folder; `ctrkit report`
+    shows it.
+
+    Any training script, unchanged: `ctrkit probe -- python train.py --lr 3e-4`.
+
+    Exit codes: 0 done, 2 bad input, 3 nothing could be projected, 4 no cell can run, 130 stopped.
+    """
+    from ctrkit.commands.options import cell_axes, read_common, read_time_limits
+    from ctrkit.commands.probe import probe as run
+    from ctrkit.commands.script import read_script
+    from ctrkit.commands.script_probe import probe_script
+
+    common = read_common(
+        data,
+        phase,
+        workload,
+        set_,
+        read_time_limits(stall_timeout, max_step, time_limits),
+        out,
+        epochs=epochs,
+    )
+    asked: dict[str, Any] = {
+        "common": common, "axes": cell_axes(axes), "budget": budget, "thorough": thorough,
+        "deadline": deadline, "run_refused": run_refused, "as_json": as_json, "quiet": quiet,
+        "argv": sys.argv[1:],
+    }  # fmt: skip
+    script = read_script(
+        command or [], sys.argv[1:], asked["axes"], environment=env or [], epochs=epochs,
+        train_loader=train_loader, other={"--data": data, "--workload": workload, "--set": set_},
+    )  # fmt: skip
+    if script is None:
+        run(**asked)
+    else:
+        probe_script(script, scratch=scratch, write_patch=write_patch, **asked)

@@ -1,0 +1,60 @@
+"""`ctrkit report`: its options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it as Markdown.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it as one HTML file with charts.")
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="BASE NEW", help="Compare two probes, or two training runs."),
+    ] = None,
+    threshold: Annotated[
+        str, typer.Option(metavar="SHARE", help="How much slower is a regression, for --compare.")
+    ] = "5%",
+    list_runs: Annotated[
+        bool, typer.Option("--list", help="All runs, the newest first, a line each.")
+    ] = False,
+    calibration: Annotated[
+        bool,
+        typer.Option("--calibration", help="How right projections have been on this machine."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Show what a probe found or how a training run went: the newest one, or those you name.
+
+    With `--compare`, say whether NEW is faster or slower than BASE, and how sure that is.
+
+    Exit codes: 0 done, 2 bad input or runs that are not comparable; of `--compare` also 3 if it
+    cannot tell whether NEW is slower by more than the threshold, 5 if it is.
+    """
+    if calibration:
+        from ctrkit.commands.report import report_calibration
+
+        report_calibration(
+            other=bool(runs or compare or list_runs), as_json=as_json, markdown=markdown, html=html
+        )
+    elif compare is not None:
+        from ctrkit.commands.compare import compare as run_compare
+
+        run_compare(
+            *compare, threshold=threshold, other_runs=runs or [], list_runs=list_runs,
+            as_json=as_json, markdown=markdown, html=html,
+        )  # fmt: skip
+    else:
+        from ctrkit.commands.report import report as run
+
+        run(runs or [], as_json=as_json, markdown=markdown, html=html, list_runs=list_runs)

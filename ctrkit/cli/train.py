@@ -1,0 +1,169 @@
+"""`ctrkit train`: its options."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ctrkit.cli.options import (
+    RUN,
+    SCRIPT,
+    Command,
+    Data,
+    Environment,
+    MaxStep,
+    Out,
+    PhaseName,
+    Quiet,
+    Set,
+    StallTimeout,
+    TimeLimitsFile,
+    TrainLoader,
+    WorkloadName,
+    takes_axes,
+)
+from ctrkit.core.errors import UsageError
+
+
+@takes_axes
+def train(
+    *,
+    command: Command = None,
+    auto_device: Annotated[
+        bool,
+        typer.Option("--auto-device", rich_help_panel=RUN,
+                     help="Take the newest fitting recommendation, or probe briefly first."),
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", rich_help_panel=RUN,
+                     help="A recommendation.json, or a JSON object of a cell's axes."),
+    ] = None,
+    data: Data = None,
+    phase: PhaseName = None,
+    workload: WorkloadName = None,
+    set_: Set = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(metavar="N", rich_help_panel=RUN,
+                     help="Stop after N epochs; of a script, how many it has, where it does not "
+                          "say so itself."),
+    ] = None,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Stop after N steps.", rich_help_panel=RUN),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", rich_help_panel=RUN,
+                     help="Go on with this run at the exact row; needs no other option."),
+    ] = None,
+    checkpoint_every: Annotated[
+        str,
+        typer.Option(metavar="T", help="Also save within an epoch.", rich_help_panel=RUN),
+    ] = "10m",
+    no_fallback: Annotated[
+        bool,
+        typer.Option("--no-fallback", rich_help_panel=RUN,
+                     help="Stop at the first hang or death instead of restarting safely."),
+    ] = False,
+    max_restarts: Annotated[
+        int | None,
+        typer.Option("--max-restarts", metavar="N", rich_help_panel=RUN, show_default=False,
+                     help="How often at most to go on after a hang or death. Default: 3; a script "
+                          "is run again from its start, and only if this is given."),
+    ] = None,
+    allow_sleep: Annotated[
+        bool,
+        typer.Option("--allow-sleep/--no-allow-sleep", rich_help_panel=RUN,
+                     help="Do not hold the machine awake meanwhile."),
+    ] = False,
+    abort_if_later_than: Annotated[
+        str | None,
+        typer.Option(metavar="T", rich_help_panel=RUN,
+                     help="Save and stop once it would end later than T after its launch."),
+    ] = None,
+    grace: Annotated[
+        str,
+        typer.Option(metavar="T", rich_help_panel=RUN,
+                     help="After SIGTERM or SIGHUP, how long the run may take to finish its step "
+                          "and save, before it is ended by force."),
+    ] = "25s",
+    ends_by: Annotated[
+        str | None,
+        typer.Option("--ends-by", metavar="T", rich_help_panel=SCRIPT,
+                     help="When the run must be over: 6h, 07:30 or 2027-01-31T07:30. Default: the "
+                          "end of the Slurm or PBS job. Says whether it fits."),
+    ] = None,
+    env: Environment = None,
+    train_loader: TrainLoader = None,
+    axes: dict[str, str | None],
+    stall_timeout: StallTimeout = None,
+    max_step: MaxStep = None,
+    time_limits: TimeLimitsFile = None,
+    out: Out = None,
+    quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Train for real, in the recommended configuration or in one you name.
+
+    A run that hangs or loses a process goes on by itself from its last checkpoint, without worker
+    processes. Ctrl-C, SIGTERM or SIGHUP finish the step and save; `ctrkit train --resume DIR` goes
+    on there. Under `nohup` SIGHUP is ignored.
+
+    Any training script, unchanged: `ctrkit train -- python train.py --lr 3e-4`. Without axes
+    nothing of it is changed: it is watched, its terminal is its own, and signals are passed on.
+
+    Exit codes: 0 done, 2 bad input, 6 ended by the supervisor, 130 stopped by you; of a script
+    that was not ended by the supervisor, its own.
+    """
+    from ctrkit.commands.options import cell_axes, duration_s, read_common, read_time_limits
+    from ctrkit.commands.script import read_script
+
+    named = cell_axes(axes)
+    script = read_script(
+        command or [], sys.argv[1:], named, environment=env or [], epochs=epochs,
+        train_loader=train_loader,
+        other={
+            "--data": data, "--phase": phase, "--workload": workload, "--set": set_,
+            "--max-steps": max_steps, "--resume": resume, "--no-fallback": no_fallback,
+        },
+    )  # fmt: skip
+    if script is not None:
+        from ctrkit.commands.script_train import ScriptRunOptions, train_script
+        from ctrkit.commands.timekeeping import TimeRules
+        from ctrkit.supervise.time_limits import SCRIPT_LIMITS
+
+        train_script(
+            script, axes=named, argv=sys.argv[1:],
+            time_limits=read_time_limits(
+                stall_timeout, max_step, time_limits, defaults=SCRIPT_LIMITS
+            ),
+            options=ScriptRunOptions(
+                auto_device=auto_device, config=config, max_restarts=max_restarts or 0,
+                grace_s=duration_s("--grace", grace) or 0.0, ends_by=ends_by, out=out, quiet=quiet,
+                time_rules=TimeRules(
+                    allow_sleep=allow_sleep,
+                    abort_after_s=duration_s("--abort-if-later-than", abort_if_later_than),
+                ),
+            ),
+        )  # fmt: skip
+        return
+    if ends_by is not None:
+        raise UsageError("--ends-by is for a script: write its command after --")
+    from ctrkit.commands.train import train as run
+
+    run(
+        common=read_common(
+            data, phase, workload, set_,
+            read_time_limits(stall_timeout, max_step, time_limits), out,
+            resume,
+        ),
+        axes=named,
+        auto_device=auto_device, config=config, epochs=epochs, max_steps=max_steps,
+        resume=resume, checkpoint_every=checkpoint_every, fallback=not no_fallback,
+        max_restarts=3 if max_restarts is None else max_restarts, allow_sleep=allow_sleep,
+        abort_if_later_than=abort_if_later_than, grace=grace, quiet=quiet, argv=sys.argv[1:],
+    )  # fmt: skip
