@@ -153,11 +153,11 @@ def test_the_examples_of_the_readme(ctrkit: Run, tmp_path: Path, name: str, text
     assert entry
     done = ctrkit(
         "probe", "--workload", f"{name}:{entry[0]}", "--workers", "0,1", "--batch-size", "64",
-        "--budget", "40s", "--json",
+        "--budget", "40s", "--epochs", "3", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["projected_total_s"] > 0
+    assert found["projected_total_s"] > found["projected_epoch_s"] > 0
     assert sum(trial["verdict"] == "ok" for trial in found["trials"]) >= 2
 
 

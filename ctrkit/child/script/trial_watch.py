@@ -111,7 +111,7 @@ class TrialWatch(LoopWatch, LoopProcess):
 
     def _sizes(self) -> dict[str, Any]:
         """A `RunSizes`: what is known before a batch; epochs are told by what was seen."""
-        return {"epochs": 1, "train_batches": self.batches}
+        return {"train_batches": self.batches}
 
     def batch_taken(self, asked_s: float, delivered_s: float, rows: int) -> None:
         if self.epoch > 2:
