@@ -31,7 +31,7 @@ def test_a_look_finds_the_loader_the_step_and_the_epochs(tmp_path: Path) -> None
 
 
 def test_a_trial_measures_what_a_workloads_trial_does(tmp_path: Path) -> None:
-    found = observe(tmp_path, "full", "plain.py", train_loader=0)
+    found = observe(tmp_path, "full", "plain.py", train_loader=0, window_s=60)
     seen, measured = found.needed()
     assert found.code == 0
     assert measured.complete
@@ -119,7 +119,7 @@ def test_a_look_at(script: str, told: dict[str, Any], tmp_path: Path) -> None:
 def test_an_epoch_ends_in_more_than_one_way(
     script: str, batches: int, validation: int, tmp_path: Path
 ) -> None:
-    seen, measured = observe(tmp_path, "full", script).needed()
+    seen, measured = observe(tmp_path, "full", script, window_s=60).needed()
     assert measured.complete
     assert seen.epoch_batches == measured.epoch_batches == batches
     assert measured.restart_s is not None
@@ -181,7 +181,7 @@ def test_what_a_loader_cannot_take_is_refused(script: str, why: str, tmp_path: P
 
 def test_a_stream_that_shares_itself_out_takes_workers(tmp_path: Path) -> None:
     _, measured = observe(
-        tmp_path, "full", "stream.py", "shared", train_loader=0, put_in=AXES, cell=FORK
+        tmp_path, "full", "stream.py", "shared", train_loader=0, put_in=AXES, cell=FORK, window_s=60
     ).needed()
     assert measured.epoch_batches == 20
 
