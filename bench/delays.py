@@ -14,7 +14,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ctrkit.child.workloads.custom import IterableLoader
+from ctrkit.child.workloads.iterable_loader import IterableLoader
 from ctrkit.child.workloads.protocol import Mark, Task, Workload
 from ctrkit.core.config import Cell, RunSizes
 

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from common import BATCH_SIZE, BATCHES, Rows, case, make_model, make_optimizer
 
-from ctrkit.child.workloads.custom import IterableLoader
+from ctrkit.child.workloads.iterable_loader import IterableLoader
 from ctrkit.child.workloads.protocol import Mark, Task, Workload
 from ctrkit.core.config import Cell, RunSizes
 

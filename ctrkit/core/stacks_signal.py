@@ -27,7 +27,6 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +35,11 @@ _MARKED = re.compile(rf"^{_MARK}(\d+)$", re.MULTILINE)
 _NONE = 0
 
 
-@dataclass
 class _Armed:
     """Where this process writes its stacks, and on which signal (0: on none)."""
 
-    pid: int
-    folder: str
-    fd: int
-    signal: int
+    def __init__(self, pid: int, folder: str, fd: int, number: int) -> None:
+        self.pid, self.folder, self.fd, self.signal = pid, folder, fd, number
 
 
 # of this process; a forked one finds its parent's

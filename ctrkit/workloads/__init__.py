@@ -9,7 +9,7 @@ from ctrkit.core.config import Cell, RunSizes
 from ctrkit.core.plugins import DataFacts, KnownEpoch, Metric, Plugin
 
 if TYPE_CHECKING:
-    from ctrkit.child.workloads.custom import IterableLoader
+    from ctrkit.child.workloads.iterable_loader import IterableLoader
     from ctrkit.child.workloads.protocol import EpochLoader, Task, Workload
 
 __all__ = [

@@ -22,6 +22,7 @@ from ctrkit.child.training.plain_state import to_plain
 from ctrkit.child.training.position import Position, identity, read_state
 from ctrkit.child.training.seeding import kept_rng, rng_of_rank, rng_state, seed_rank, set_rng_state
 from ctrkit.child.training.time_spent import TimeLedger
+from ctrkit.child.workloads.iterable_loader import as_epoch_loader
 from ctrkit.child.workloads.protocol import Batch, EpochLoader, Mark, Task, Workload
 from ctrkit.child.workloads.returned import check_batch
 from ctrkit.core import stops
@@ -195,11 +196,12 @@ class _Loop:
         )
 
     def _open(self, stack: ExitStack, state: Mapping[str, Any] | None) -> None:
-        self.train_loader = self.workload.train_loader(self.cell)
+        self.train_loader = as_epoch_loader(self.workload.train_loader(self.cell))
         stack.callback(self.train_loader.close)
         self.rows = row_counter(self.workload, self.cell, self.train_loader)
         self.batches = self.batches or length_of(self.train_loader)
-        self.validation_loader = self.workload.validation_loader(self.cell)
+        made = self.workload.validation_loader(self.cell)
+        self.validation_loader = None if made is None else as_epoch_loader(made)
         if self.validation_loader is not None:
             stack.callback(self.validation_loader.close)
         self.progress.enter(Stage.MODEL)

@@ -28,6 +28,7 @@ from ctrkit.child.training.loader_facts import facts_of, length_of, no_batch_wor
 from ctrkit.child.training.stages import StageTimer, stage_timer
 from ctrkit.child.training.stamps import BatchClock
 from ctrkit.child.training.torch_warnings import TorchWarnings
+from ctrkit.child.workloads.iterable_loader import as_epoch_loader
 from ctrkit.child.workloads.loader_parts import untold_data_set
 from ctrkit.child.workloads.protocol import Batch, EpochLoader, Task, Workload
 from ctrkit.child.workloads.returned import check_batch
@@ -114,7 +115,7 @@ def run_trial(
 def _measure_loop(trial: RunningTrial) -> None:
     """The loader with the step (`full`) or on its own (`loader`), over an epoch boundary."""
     trial.progress.enter(Stage.DATA)
-    loader = trial.workload.train_loader(trial.cell)
+    loader = as_epoch_loader(trial.workload.train_loader(trial.cell))
     trial.rows = row_counter(trial.workload, trial.cell, loader)
     trial.untold = untold_data_set(loader)
     try:
@@ -275,11 +276,11 @@ def _measure_compute(trial: RunningTrial) -> None:
 def _loader_of_few(trial: RunningTrial) -> EpochLoader:
     """A loader of a few batches: without workers, unless it cannot be made so."""
     try:
-        return trial.workload.train_loader(trial.cell.without_workers)
+        return as_epoch_loader(trial.workload.train_loader(trial.cell.without_workers))
     except Exception:
         if not trial.cell.workers:
             raise
-        return trial.workload.train_loader(trial.cell)
+        return as_epoch_loader(trial.workload.train_loader(trial.cell))
 
 
 class CachedLoader:
@@ -300,9 +301,10 @@ class CachedLoader:
 
 def _measure_validation(trial: RunningTrial) -> None:
     """Some validation batches, through the cell's own validation loader."""
-    loader = trial.workload.validation_loader(trial.cell)
-    if loader is None or trial.task is None or trial.spec.windows.validation_batches == 0:
+    made = trial.workload.validation_loader(trial.cell)
+    if made is None or trial.task is None or trial.spec.windows.validation_batches == 0:
         return
+    loader = as_epoch_loader(made)
     trial.progress.enter(Stage.VALIDATION)
     try:
         loader.set_epoch(1)

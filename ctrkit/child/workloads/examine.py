@@ -22,6 +22,7 @@ import torch.multiprocessing
 from torch.utils.data import RandomSampler, TensorDataset
 
 from ctrkit.child.training.devices import available_devices
+from ctrkit.child.workloads.iterable_loader import as_epoch_loader
 from ctrkit.child.workloads.loader_parts import find_dataloader, told_data_set
 from ctrkit.child.workloads.pickling import pickled_part
 from ctrkit.child.workloads.protocol import Workload
@@ -67,7 +68,7 @@ def examine_workload(spec: ChildSpec, workload: Workload) -> Examination:
 def _made(workload: Workload, cell: Cell) -> tuple[Any, str]:
     """The loader, or None, and why; what is no loader, but may hold one, comes with the reason."""
     try:
-        return workload.train_loader(cell), ""
+        return as_epoch_loader(workload.train_loader(cell)), ""
     except NotBatchesError as error:
         return error.value, str(error)
     except (Exception, SystemExit) as error:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from ctrkit.child.workloads.custom import IterableLoader
+from ctrkit.child.workloads.iterable_loader import IterableLoader
 from ctrkit.child.workloads.protocol import Task, Workload
 from ctrkit.core.config import Cell, RunSizes
 

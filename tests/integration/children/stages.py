@@ -11,7 +11,7 @@ import time
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ctrkit.child.workloads.custom import IterableLoader
+from ctrkit.child.workloads.iterable_loader import IterableLoader
 from ctrkit.child.workloads.protocol import Task, Workload
 from ctrkit.core.config import RunSizes
 

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
 from ctrkit.child.training.batches import RowCounter
-from ctrkit.child.workloads.custom import IterableLoader
+from ctrkit.child.workloads.iterable_loader import IterableLoader
 
 ROWS = 150
 Pair = namedtuple("Pair", "history label")

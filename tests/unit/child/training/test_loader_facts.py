@@ -3,7 +3,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler, TensorDataset
 
 from ctrkit.child.training.loader_facts import facts_of, no_batch_words
-from ctrkit.child.workloads.custom import IterableLoader
+from ctrkit.child.workloads.iterable_loader import IterableLoader
 
 ROWS = TensorDataset(torch.arange(500))
 

@@ -11,7 +11,7 @@ import torch
 from ctrkit.child.training.checkpoint import load_checkpoint, save_checkpoint
 from ctrkit.child.training.loop import run_training
 from ctrkit.child.training.seeding import seed_everything
-from ctrkit.child.workloads.custom import IterableLoader
+from ctrkit.child.workloads.iterable_loader import IterableLoader
 from ctrkit.child.workloads.protocol import Task, Workload
 from ctrkit.core.config import RunSizes, TrainPlan, make_cell
 from ctrkit.core.epochs import read_epochs

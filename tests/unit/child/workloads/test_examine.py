@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from ctrkit.child.workloads.custom import CustomWorkload, IterableLoader
+from ctrkit.child.workloads.custom import CustomWorkload
 from ctrkit.child.workloads.examine import examine_workload, known_needs
+from ctrkit.child.workloads.iterable_loader import IterableLoader
 from ctrkit.core.config import ChildSpec, WorkloadSpec, make_cell
 from ctrkit.ctr.data.synthetic import generate_store
 from ctrkit.ctr.phase import Phase
