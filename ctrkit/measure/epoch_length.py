@@ -34,11 +34,13 @@ class EpochLength:
         rows: of a counted epoch.
         rows_a_batch: of the batches that were taken.
         facts: what the loader says of itself.
+        told: what the workload says.
     """
 
     batches: int | None
     basis: Basis
     claimed: int | None = None
+    told: int | None = None
     seen: int = 0
     rows: int | None = None
     rows_a_batch: float | None = None
@@ -65,6 +67,7 @@ def epoch_length(measurements: Sequence[Measurement], claimed: int | None = None
         batches=None,
         basis="unknown",
         claimed=said[0] if said else claimed,
+        told=next((m.sizes.train_batches for m in measurements if m.sizes is not None), claimed),
         seen=most.epoch_batches if most else 0,
         rows_a_batch=most.epoch_rows / most.epoch_batches if most and most.epoch_rows else None,
         facts=facts,
@@ -134,9 +137,12 @@ def with_length(sizes: RunSizes | None, length: EpochLength) -> RunSizes | None:
         return replace(
             sizes, train_batches=length.batches, train_rows=length.rows or sizes.train_rows
         )
-    if length.basis in ("exact", "claimed"):  # a run may be told to take less than an epoch
-        return replace(sizes, train_batches=sizes.train_batches or length.batches)
-    return replace(sizes, train_batches=length.batches)
+    told = sizes.train_batches
+    if told is None or length.basis not in ("exact", "claimed"):
+        return replace(sizes, train_batches=length.batches)
+    # a run may be told to take less than an epoch, and never gets more than is asked for
+    known = length.batches if length.basis == "exact" else None
+    return replace(sizes, train_batches=min(told, known or told))
 
 
 def length_finding(length: EpochLength) -> Finding | None:
@@ -164,6 +170,12 @@ def length_finding(length: EpochLength) -> Finding | None:
             f"{format_count(claimed or 0)}, too: it seems to count rows. Projected are "
             f"{_batches(length.batches)}; unchecked: no epoch came to its end",
             "low",
+        )
+    if length.basis == "exact" and (length.told or 0) > (length.batches or 0):
+        return _finding(
+            f"the workload says that an epoch has {_batches(length.told)}, and its DataLoader asks "
+            f"for {_batches(length.batches)}: projected is what it asks for",
+            "high",
         )
     if length.basis == "claimed":
         return _finding(

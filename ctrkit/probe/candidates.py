@@ -13,7 +13,7 @@ from ctrkit.measure.statistics import Interval, mean_interval
 from ctrkit.measure.steps import samples_of
 from ctrkit.probe.cell_results import full_launches, objective, project_cell, turn_of
 from ctrkit.probe.finalists import Relation, relation
-from ctrkit.probe.same_epoch import other_epochs
+from ctrkit.probe.same_epoch import has_other_epoch, other_epochs
 from ctrkit.probe.trials import Trial
 
 #: A tie is no licence for a likely loss: of tied cells one with fewer workers is only preferred if
@@ -48,7 +48,7 @@ def candidates_of(trials: Sequence[Trial], inspection: Inspection) -> list[Candi
     ran = clean or complete or {t.cell: None for t in full if t.usable}
     others = other_epochs(trials)
     candidates = []
-    for cell in [cell for cell in ran if cell not in others] or ran:
+    for cell in [cell for cell in ran if not has_other_epoch(cell, others)] or ran:
         step = mean_interval(samples_of(full_launches(cell, trials), turn_of(cell)))
         ranked_by = objective(cell, trials, inspection)
         peaks = [t.result.peak_rss_bytes or 0 for t in trials if t.cell == cell]

@@ -15,6 +15,7 @@ from ctrkit.measure.steps import first_throughput_step
 from ctrkit.measure.trends import Trend, falls_back
 from ctrkit.probe.cell_results import turn_of
 from ctrkit.probe.same_epoch import (
+    has_other_epoch,
     launches_of_the_same_epoch,
     other_content_finding,
     other_epochs,
@@ -46,7 +47,7 @@ def epoch_findings(
     if cell.loader == "none":  # a script without a DataLoader has no epochs to speak of
         return _warnings(cell, trials)
     found = [
-        other_epochs_finding(list(others.values()), all_of_them=cell in others),
+        other_epochs_finding(list(others.values()), all_of_them=has_other_epoch(cell, others)),
         length_finding(length_in(launches, launches_of_the_same_epoch(cell, trials), claimed)),
         _second_is_empty(launches),
     ]
@@ -55,7 +56,7 @@ def epoch_findings(
     later = later_epochs(launches, turn_of(cell))
     if later is not None:
         found.append(later_finding(later, cell.persistent, cell.workers))
-    if cell not in others:
+    if not has_other_epoch(cell, others):
         found.append(other_content_finding(cell, trials))
     found += _warnings(cell, trials)
     return [finding for finding in found if finding is not None]

@@ -7,7 +7,7 @@ one without workers, or with the fewest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ctrkit.core.config import Cell
@@ -49,13 +49,22 @@ def other_epochs(trials: Sequence[Trial]) -> dict[Cell, OtherEpoch]:
     return found
 
 
+def has_other_epoch(cell: Cell, others: Iterable[Cell]) -> bool:
+    """Whether a cell is one of these, or has the same loader with as many workers as one."""
+    return any(
+        (cell.loader, cell.workers, cell.batch_size, cell.nproc)
+        == (other.loader, other.workers, other.batch_size, other.nproc)
+        for other in others
+    )
+
+
 def launches_of_the_same_epoch(cell: Cell, trials: Sequence[Trial]) -> list[Measurement]:
     """Launches of the other cells of its batch size that are not known to have another epoch.
 
     The plainest cell's come first.
     """
     others = other_epochs(trials)
-    if cell in others:
+    if has_other_epoch(cell, others):
         return []
     like = [
         t

@@ -18,7 +18,7 @@ from ctrkit.probe.matrix import MatrixPlan
 from ctrkit.probe.memory_needs import memory_refusal
 from ctrkit.probe.numerics import comparable
 from ctrkit.probe.predict import Prediction, compute_trial, predict
-from ctrkit.probe.same_epoch import OTHER_EPOCH, OtherEpoch, other_epochs
+from ctrkit.probe.same_epoch import OTHER_EPOCH, OtherEpoch, has_other_epoch, other_epochs
 from ctrkit.probe.trials import (
     Launch,
     Trial,
@@ -188,7 +188,11 @@ class SearchState:
         """
         cut = any(self._is_full(t, cell) and not t.usable for t in self.trials)
         failed = cut or failure_of(cell, self.trials) is not None
-        return not failed and cell not in self.refused and cell not in self._other_epochs()
+        return (
+            not failed
+            and cell not in self.refused
+            and not has_other_epoch(cell, self._other_epochs())
+        )
 
     def _other_epochs(self) -> dict[Cell, OtherEpoch]:
         if self._compared_from != len(self.trials):

@@ -42,6 +42,15 @@ def test_what_was_counted_overrides_what_is_promised(measurement, batches, basis
     assert told.train_batches == (5 if basis in ("exact", "claimed") else batches)
 
 
+def test_a_workload_that_promises_more_than_its_loader_asks_for_is_corrected():
+    sizes = RunSizes(epochs=2, train_batches=1000)
+    length = epoch_length([launch(SHUFFLED, 20, 1280, sizes=sizes)])
+    assert with_length(sizes, length).train_batches == 100
+    text = length_finding(length).text
+    assert "1,000 batches" in text
+    assert "asks for 100 batches" in text
+
+
 def test_a_counted_epoch_of_another_length_is_a_finding_with_both_numbers_and_the_reason():
     found = length_finding(epoch_length([launch(BLOCKS, 500, 32_000, whole=True)]))
     assert "500 batches (32,000 rows)" in found.text

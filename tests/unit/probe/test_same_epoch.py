@@ -3,6 +3,7 @@ import pytest
 from ctrkit.core.config import make_cell
 from ctrkit.core.records import LoaderFacts, Measurement
 from ctrkit.probe.same_epoch import (
+    has_other_epoch,
     launches_of_the_same_epoch,
     other_content_finding,
     other_epochs,
@@ -84,3 +85,11 @@ def test_only_cells_with_the_same_epoch_tell_each_other_its_length():
     trials = [other, same, PLAIN, trial(0, 9, 9, batch_size=32)]
     assert launches_of_the_same_epoch(cell(1), trials) == [PLAIN.result.measurement]
     assert launches_of_the_same_epoch(other.cell, trials) == []
+
+
+def test_a_cell_of_the_same_workers_has_the_same_other_epoch():
+    others = other_epochs([PLAIN, trial(2, 200, 12_800)])
+    twin = make_cell(loader="custom", workers=2, prefetch=4, threads=1, batch_size=64)
+    assert has_other_epoch(twin, others)
+    assert not has_other_epoch(cell(1), others)
+    assert launches_of_the_same_epoch(twin, [PLAIN, trial(2, 200, 12_800)]) == []
