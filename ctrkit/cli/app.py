@@ -57,7 +57,8 @@ def main() -> None:
     """Run the command line and exit: the only place where errors become exit codes."""
     code = run_command()
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # which it is where the caller has closed it
+            sys.stdout.flush()
     except OSError:  # its reader, or the terminal, has gone: Python would make that the exit code
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

@@ -154,7 +154,7 @@ class _ScriptRun:
         times.launched()
         watch.launched()
         Path(self.spec.folder).mkdir(parents=True, exist_ok=True)
-        relay = Relay(Path(self.spec.folder))
+        relay = Relay(Path(self.spec.folder), quiet=self.options.quiet)
         self.display.use(relay)
         try:
             if not self.options.quiet:

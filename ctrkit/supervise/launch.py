@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
+import psutil
+
 from ctrkit.core import stops
 from ctrkit.core.command_line import shown_script
 from ctrkit.core.config import ChildSpec
@@ -43,7 +45,7 @@ from ctrkit.supervise.relay import Relay
 from ctrkit.supervise.script_launch import Invocation, script_invocation
 
 MAX_OUTPUT_BYTES = 64_000_000
-_LEFTOVERS_S = 10.0
+_LEFTOVERS_S, _TELL_LEFTOVERS_S = 10.0, 1.0
 _DROPPED = b"[ctrkit dropped what was here: the output had grown beyond 64 MB]\n"
 
 
@@ -181,8 +183,15 @@ class Child:
         """What a script left running when it ended has a moment to end by itself: an upload."""
         if self._relay is None or self._process.poll() is None:
             return
-        deadline_s = time.monotonic() + _LEFTOVERS_S
-        while time.monotonic() < deadline_s and find_family(self._family):
+        began_s, told = time.monotonic(), False
+        while (left := find_family(self._family)) and time.monotonic() - began_s < _LEFTOVERS_S:
+            if not told and time.monotonic() - began_s > _TELL_LEFTOVERS_S:
+                told = True
+                named = ", ".join(f"pid {one.pid} ({_name(one)})" for one in left[:5])
+                self._relay.tell(
+                    f"the script has ended and left {named} running; what does not end in "
+                    f"{_LEFTOVERS_S:.0f} s is ended"
+                )
             time.sleep(0.1)
 
     def end(self) -> Ended:
@@ -202,6 +211,13 @@ class Child:
             remove_sockets(self._family.run_id)
             self._guard.dismiss()
         return ended
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return str(process.name())
+    except psutil.Error:
+        return "?"
 
 
 def _shown(spec: ChildSpec) -> ChildSpec:

@@ -60,10 +60,17 @@ class Relay:
             one file, since its terminal shows both in their order.
         to_group: is called with a signal for the script's process group, when we are stopped by
             Ctrl-Z and go on.
+        quiet: whether nothing is told of the launch itself.
     """
 
-    def __init__(self, folder: Path, to_group: Callable[[int], None] = lambda _: None) -> None:
-        self.to_group = to_group
+    def __init__(
+        self,
+        folder: Path,
+        to_group: Callable[[int], None] = lambda _: None,
+        *,
+        quiet: bool = False,
+    ) -> None:
+        self.to_group, self._quiet = to_group, quiet
         self._ours = {name: _descriptor(name) for name in _NAMES}
         self._is_terminal = {name: _is_terminal(fd) for name, fd in self._ours.items()}
         self._shown_on = "stdout" if self._is_terminal["stdout"] else "stderr"
@@ -169,6 +176,11 @@ class Relay:
             if own is not None:
                 with suppress(OSError):
                     _write_all(own, words + b"\n")
+
+    def tell(self, words: str) -> None:
+        """A line on the launch itself."""
+        if not self._quiet:
+            self.say(f"ctrkit: {words}")
 
     def title(self, words: str) -> None:
         """The title of the terminal's window; nothing where there is no terminal."""

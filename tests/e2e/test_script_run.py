@@ -106,6 +106,24 @@ def test_a_reader_that_takes_its_time_gets_all(tmp_path: Path) -> None:
     assert info(tmp_path)["status"] == "done"
 
 
+def test_streams_that_the_caller_has_closed_are_no_hindrance(tmp_path: Path) -> None:
+    closed = f"{COMMAND} train -q --out run -- echo hello >&- <&-"
+    done = subprocess.run(
+        ["sh", "-c", closed], cwd=tmp_path, timeout=60, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "run" / "child" / "stdout.txt").read_text() == "hello\n"
+
+
+def test_what_a_script_leaves_running_is_told_and_ended(ctrkit: Run, tmp_path: Path) -> None:
+    code = "sleep 600 & echo $! > left"
+    done = ctrkit("train", "--out", "run", "--", "sh", "-c", code)
+    assert done.returncode == 0, done.stderr
+    pid = int((tmp_path / "left").read_text())
+    assert f"left pid {pid} (sleep) running" in done.stderr
+    assert not psutil.pid_exists(pid)
+
+
 NOTES_SIGNALS = """
 import os, signal, sys, time
 def note(number, frame):
