@@ -60,7 +60,7 @@ class Observer:
         self.folder, self.spec = folder, spec
         self.kind: str = spec["kind"]
         self.is_trial = self.kind != "train"
-        self.serves = self.kind in ("compute", "loader")
+        self.serves = self.kind in ("compute", "loader", "full")
         self.axes: list[str] = list(spec.get("put_in") or ())
         self.train_number: int | None = spec["workload"]["script"].get("train_loader")
         self.clock = time.monotonic
@@ -254,9 +254,11 @@ class Observer:
                 from ctrkit.child.script.drain import drain
 
                 drain(self, seen, iterator, original)
-            is_training = seen is self.train and self.confirmed
-            return self.driver.serve(seen, self.clock()) if is_training else None
+            if seen is self.train and self.confirmed:
+                return self.driver.serve(seen, self.clock())
+            return self.driver.serve_other(seen) if self.driver is not None else None
         except StopIteration:
+            self.confirmed = self.confirmed and seen is not self.train
             raise
         except Exception as error:
             self.give_up("serving a batch failed", error)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _LOSSES = 200
 #: Seconds that a trial goes on, at most, to reach what comes after its window.
 _GO_ON_S = 15.0
+#: The same where the epoch can be ended at once instead.
+_GO_ON_OR_CUT_S = 3.0
 
 
 class _Plan:
@@ -111,7 +113,25 @@ class TrialWatch(LoopWatch, LoopProcess):
 
     def _sizes(self) -> dict[str, Any]:
         """A `RunSizes`: what is known before a batch; epochs are told by what was seen."""
-        return {"train_batches": self.batches}
+        sizes: dict[str, Any] = {
+            "epochs": None,
+            "train_batches": self.batches,
+            "validation_batches": self._validation_batches(),
+        }
+        if self.length is not None:
+            group = self.observer.pattern.group
+            sizes.update(_run_sizes(self.length, self.batches, group))
+        return sizes
+
+    def _validation_batches(self) -> int | None:
+        """Of one validation: counted where it ran to its end, else what the loaders claim."""
+        used = [one for one in self.observer.loaders.all if one.validated]
+        if not used:
+            return None
+        partial = self._cut or self._validating_since is not None
+        lengths = [one.length if partial else one.validated for one in used]
+        known = [length for length in lengths if length is not None]
+        return sum(known) if len(known) == len(lengths) else None
 
     def batch_taken(self, asked_s: float, delivered_s: float, rows: int) -> None:
         if self.epoch > 2:
@@ -141,12 +161,16 @@ class TrialWatch(LoopWatch, LoopProcess):
             if self.recorder.window == THROUGHPUT:
                 self._note_stages(done_s)
             self.recorder.step_done(at_s, rows * self.owner.world)
-        if (self.epoch == 1 and self.recorder.window == OVER and not self._goes_on()) or (
-            self.epoch >= 2 and self.recorder.window == OVER
-        ):
-            self._end.wish(self._steps)
+        if self.recorder.window == OVER and (self.epoch > 1 or not self._goes_on()):
+            self._end_or_cut()
         if self._end.is_reached(self._steps):
             self.finish()
+
+    def _end_or_cut(self) -> None:
+        if self.epoch == 1 and self._may_cut():
+            self._cut = True
+        else:
+            self._end.wish(self._steps)
 
     def _goes_on(self) -> bool:
         """Whether the end of the epoch is near enough to measure what follows it."""
@@ -157,7 +181,17 @@ class TrialWatch(LoopWatch, LoopProcess):
         if not steps:
             return False
         step_s = recorder.fields["throughput_s"] / steps
-        return bool((self.batches - self.step) * step_s <= _GO_ON_S)
+        most_s = _GO_ON_OR_CUT_S if self._may_cut() else _GO_ON_S
+        return bool((self.batches - self.step) * step_s <= most_s)
+
+    def _may_cut(self) -> bool:
+        """Whether the script may be told that its first epoch is over, far from its end.
+
+        Then it goes on to validation, checkpoint and second epoch, which could not be measured
+        otherwise. Not in the last epoch: what follows that is none of a trial's business.
+        """
+        several = (self._sizes()["epochs"] or 1) > 1 and self.plan.boundary
+        return several and self.observer.kind == "full" and self.owner.world == 1
 
     def _note_stages(self, done_s: float) -> None:
         """On the CPU, of a plain step: one backward pass and at most one optimizer step."""
@@ -243,6 +277,9 @@ class TrialWatch(LoopWatch, LoopProcess):
     # ---- the step alone ----
 
     def serve(self, seen: Seen, now_s: float) -> tuple[Any] | None:
+        if self._cut and self.epoch == 1:
+            self._cut_epoch()
+            raise StopIteration
         if self.observer.kind != "compute" or not seen.has_kept_enough:
             return None
         if self.batches is not None and self.step >= self.batches:
@@ -256,6 +293,25 @@ class TrialWatch(LoopWatch, LoopProcess):
         self.observer.newest = seen
         self.delivered(after_s, after_s, seen.rows_of(batch))
         return (batch,)
+
+    def _cut_epoch(self) -> None:
+        """Its window is measured: the script is told that there are no more batches."""
+        self.in_epoch = False
+        self.progress.enter(Stage.EPOCH_BOUNDARY)
+        self._complete_stamps()
+        self.observer.note(
+            f"the first epoch was ended after {self.step} batches, to measure what follows it"
+        )
+        self.recorder.save()
+
+    def serve_other(self, seen: Seen) -> tuple[Any] | None:
+        enough = len(self.recorder.validation_batch_s) >= self.plan.validation_batches
+        if self._cut and enough and self._validating_since is not None:
+            self._end_validation_batch(seen, self.observer.clock())
+            raise StopIteration
+        return None
+
+    _cut = False
 
     # ---- the end ----
 
@@ -272,12 +328,16 @@ class TrialWatch(LoopWatch, LoopProcess):
 
     def script_ends(self, crashed: bool) -> None:
         """A script may be over before the window: then that is all there is to measure."""
-        if crashed:
+        if crashed and not self._cut:
             return
         self._end_others(self.observer.clock())
         if self.recorder.window == THROUGHPUT and self.in_epoch:
             self._end_epoch(self.observer.clock(), self.observer.clock())
+        if crashed:
+            self.observer.note("the script failed once its first epoch had been ended early")
         self._write(complete=bool(self.recorder.fields.get("throughput_steps")))
+        if self._cut:
+            leave()
 
     def finish(self) -> None:
         """All is measured: it is written, and the process ends here."""
@@ -292,11 +352,8 @@ class TrialWatch(LoopWatch, LoopProcess):
         observer = self.observer
         if observer.problem:
             self._say_error("setup-failed", observer.problem)
-        sizes = self._sizes()
-        if self.length is not None:
-            sizes.update(_run_sizes(self.length, self.batches, self.observer.pattern.group))
         self.recorder.note(
-            sizes=sizes, notes=list(observer.notes), complete=complete,
+            sizes=self._sizes(), notes=list(observer.notes), complete=complete,
             peak_device_bytes=self._peak_bytes(),
         )  # fmt: skip
         observer.write_seen(self.owner.folder)

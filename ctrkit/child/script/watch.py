@@ -202,6 +202,8 @@ class LoopWatch:
             self._tell(seen, 0, now_s - self._validating_since)
             self._other_asked_s = now_s  # the first batch's own time begins once it is there
         self._validated += 1
+        if seen is not self.observer.train:
+            seen.validated = max(seen.validated, seen.in_pass)
 
     def other_ended(self, asked_s: float) -> None:
         """It has no more: asking for one more ended its last batch."""
@@ -292,6 +294,10 @@ class LoopWatch:
 
     def serve(self, seen: Seen, now_s: float) -> tuple[Any] | None:
         """A batch in place of the loader's, in a tuple; None to let the loader deliver."""
+        return None
+
+    def serve_other(self, seen: Seen) -> tuple[Any] | None:
+        """The same for a loader that is not trained on."""
         return None
 
     def leave_out(self, seconds: float) -> None:
