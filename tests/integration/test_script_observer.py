@@ -212,3 +212,27 @@ def test_a_process_without_torch_and_a_users_own_sitecustomize(tmp_path: Path) -
         found.out == "mine\n['ctrkit.child', 'ctrkit.child.script', 'ctrkit.child.script.hook']\n"
     )
     assert found.err == ""
+
+
+def test_a_long_first_epoch_is_ended_to_measure_what_follows(tmp_path: Path) -> None:
+    seen, measured = observe(tmp_path, "full", "plain.py", "--rows", "2000000").needed()
+    assert measured.complete
+    assert not measured.epoch_complete
+    assert measured.epoch_batches == 0
+    assert seen.epoch_batches is None
+    assert measured.restart_s is not None
+    assert len(measured.validation_batch_s) == 4
+    assert measured.checkpoint_s
+    assert measured.sizes is not None
+    assert (measured.sizes.train_batches, measured.sizes.validation_batches) == (250_000, 4)
+    assert any("the first epoch was ended after" in note for note in measured.notes)
+
+
+def test_the_last_epoch_is_not_ended_early(tmp_path: Path) -> None:
+    """What a script does after its last epoch (a test, an upload) is none of a trial's business."""
+    found = observe(tmp_path, "full", "plain.py", "--rows", "2000000", "--epochs", "1")
+    _, measured = found.needed()
+    assert measured.complete
+    assert measured.restart_s is None
+    assert found.out == ""
+    assert not (tmp_path / "model.pt").exists()

@@ -278,6 +278,8 @@ def _iterable_count(node: ast.AST, frame: RunningFrame) -> int | None:
         if arguments and any(part in name.lower() for part in _THROUGH):
             return _iterable_count(arguments[0], frame)
         return None
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return None if any(isinstance(one, ast.Starred) for one in node.elts) else len(node.elts)
     known, value = _value(node, frame)
     if not known:
         return None

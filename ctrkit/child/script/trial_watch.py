@@ -352,6 +352,11 @@ class TrialWatch(LoopWatch, LoopProcess):
         observer = self.observer
         if observer.problem:
             self._say_error("setup-failed", observer.problem)
+        if self._cut and not self.recorder.validation_batch_s:
+            observer.note(
+                "no validation followed the epoch that was ended early: whether there is one after "
+                "a whole epoch is not known"
+            )
         self.recorder.note(
             sizes=self._sizes(), notes=list(observer.notes), complete=complete,
             peak_device_bytes=self._peak_bytes(),
