@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ctrkit.commands.restarts import BEGINNING, lost_steps
 from ctrkit.commands.usable_checkpoint import inspect_checkpoint
 from ctrkit.core.bystander import Bystander
-from ctrkit.core.errors import InterruptedRunError, RunEndedError, UsageError
+from ctrkit.core.errors import CtrkitError, InterruptedRunError, RunEndedError, UsageError
 from ctrkit.core.files import read_json
 from ctrkit.core.runs import Incident, RunFolder
 from ctrkit.report.incidents import summary_words
 from ctrkit.report.words import plural
 from ctrkit.supervise.stop import StopRequest
 from ctrkit.supervise.supervisor import Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunEnd:
+    """How a run ended: `status` and `reason` for `run.json`, and what is raised if it is not done.
+
+    `said`: what is to be said of one that is done, beside where its report is.
+    """
+
+    status: str
+    reason: str = ""
+    error: CtrkitError | None = None
+    said: str = ""
 
 
 def conclude_run(
@@ -45,40 +59,70 @@ def conclude_run(
     """
     path = run.path / "child" / "outcome.json"
     result: dict[str, Any] = read_json(path) if outcome.complete and path.is_file() else {}
-    history = summary_words(run.incidents())
-
-    def keep(status: str, *reasons: str) -> None:
-        reason = "; ".join(filter(None, (*reasons, history)))
-        with Bystander().doing("to write down how it ended"):  # it has ended so all the same
-            run.update(status=status, status_reason=reason, wall_s=wall_s)
-
     if result.get("finished"):
-        keep("done", _max_steps_words(run, result))
-        is_new = result.get("steps_run") or incidents
-        return "" if is_new else f"{run.path} is finished already: nothing was left to do"
-    how = _how_to_go_on(run.path)
+        end = _finished(run, result, anew=bool(result.get("steps_run") or incidents))
+    else:
+        lost = _lost_words(run.path, outcome) if outcome.cut_by_grace else ""
+        end = end_of_unfinished(
+            outcome, stop, aborted=aborted, is_saved=bool(result.get("interrupted")), lost=lost,
+            restarts=max(0, len(incidents) - 1), how=_how_to_go_on(run.path),
+        )  # fmt: skip
+    reason = "; ".join(filter(None, (end.reason, summary_words(run.incidents()))))
+    with Bystander().doing("to write down how it ended"):  # it has ended so all the same
+        run.update(status=end.status, status_reason=reason, wall_s=wall_s)
+    if end.error is not None:
+        raise end.error
+    return end.said
+
+
+def _finished(run: RunFolder, result: Mapping[str, Any], *, anew: bool) -> RunEnd:
+    said = "" if anew else f"{run.path} is finished already: nothing was left to do"
+    return RunEnd(status="done", reason=_max_steps_words(run, result), said=said)
+
+
+def end_of_unfinished(
+    outcome: Outcome,
+    stop: StopRequest,
+    *,
+    aborted: str,
+    is_saved: bool,
+    lost: str,
+    restarts: int,
+    how: str,
+) -> RunEnd:
+    """How a run ended that has epochs left.
+
+    Args:
+        outcome: of its last child.
+        stop: the user's wish to end.
+        aborted: why `--abort-if-later-than` ended it; empty where it did not.
+        is_saved: its child saved because it was asked to stop.
+        lost: what it had not saved when its grace was over, in words.
+        restarts: of this session.
+        how: to go on, in words.
+    """
     failed = outcome.verdict not in ("ok", "skipped")
     # a failure after the request to stop: what was done since the last checkpoint is lost
-    is_saved = result.get("interrupted") or not (failed and outcome.interrupted)
-    if aborted and is_saved:
-        keep("ended", f"late: {aborted}")
-        raise RunEndedError(f"the run was stopped: {aborted}; {how} --abort-if-later-than LONGER")
-    if is_saved and (result.get("interrupted") or outcome.interrupted or stop.finish):
-        lost = _lost_words(run.path, outcome) if outcome.cut_by_grace else ""
+    stopped_well = is_saved or not (failed and outcome.interrupted)
+    if aborted and stopped_well:
+        words = f"the run was stopped: {aborted}; {how} --abort-if-later-than LONGER"
+        return RunEnd(status="ended", reason=f"late: {aborted}", error=RunEndedError(words))
+    if stopped_well and (is_saved or outcome.interrupted or stop.finish):
         by = f"by {stop.by}" if stop.by not in ("", "SIGINT") else "by the user"
-        keep("interrupted", f"stopped {by}", lost)
-        raise InterruptedRunError("; ".join(filter(None, ("interrupted", lost, how))))
+        words = "; ".join(filter(None, ("interrupted", lost, how)))
+        reason = "; ".join(filter(None, (f"stopped {by}", lost)))
+        return RunEnd(status="interrupted", reason=reason, error=InterruptedRunError(words))
     while_saving = "while it was stopping, " if failed and outcome.interrupted else ""
     if outcome.error is not None and outcome.error.verdict == "usage":
-        keep("failed", f"{while_saving}{outcome.error.message}")
-        raise UsageError(f"{while_saving}{outcome.error.message}")
+        words = f"{while_saving}{outcome.error.message}"
+        return RunEnd(status="failed", reason=words, error=UsageError(words))
     ended = f"{while_saving}{outcome.verdict}: {outcome.reason}"
-    keep("ended", ended)
-    after = f" after {plural(len(incidents) - 1, 'restart')}" if len(incidents) > 1 else ""
-    raise RunEndedError(f"the run was ended{after}: {ended}; evidence in {outcome.evidence}; {how}")
+    after = f" after {plural(restarts, 'restart')}" if restarts else ""
+    words = f"the run was ended{after}: {ended}; evidence in {outcome.evidence}; {how}"
+    return RunEnd(status="ended", reason=ended, error=RunEndedError(words))
 
 
-def _max_steps_words(run: RunFolder, result: dict[str, Any]) -> str:
+def _max_steps_words(run: RunFolder, result: Mapping[str, Any]) -> str:
     """That `--max-steps` ended the run before its last epoch; empty where it did not."""
     if not result.get("by_max_steps"):
         return ""

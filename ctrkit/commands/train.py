@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 
 from ctrkit.commands.cell_choice import (
@@ -18,11 +17,9 @@ from ctrkit.commands.cell_choice import (
     unmeasured_choice,
     with_projection,
 )
-from ctrkit.commands.epoch_watch import EpochWatch
-from ctrkit.commands.learned_times import LearnedTimes
 from ctrkit.commands.options import Axes, CommonOptions, duration_s, single_axes
 from ctrkit.commands.probe import brief_probe
-from ctrkit.commands.restarts import RestartRules, Supervision, run_over_restarts
+from ctrkit.commands.restarts import RestartRules
 from ctrkit.commands.resuming import (
     kept_plan,
     resumable_spec,
@@ -30,58 +27,32 @@ from ctrkit.commands.resuming import (
     starting_point,
     with_axes,
 )
-from ctrkit.commands.run_end import conclude_run
-from ctrkit.commands.timekeeping import Timekeeper, TimeRules
+from ctrkit.commands.timekeeping import TimeRules
 from ctrkit.commands.torchrun import axes_of_launch, launch_of_environment
+from ctrkit.commands.train_session import TrainOptions, train_over_restarts
 from ctrkit.commands.workload import (
     find_workload,
     gather_facts,
     inspect_first,
-    inspect_workload,
     of_epochs,
     with_epochs,
 )
-from ctrkit.core.bystander import Bystander, say
-from ctrkit.core.calibration import note_calibration, row_of_run
-from ctrkit.core.config import ChildSpec, TrainPlan, WorkloadSpec, encode
+from ctrkit.core.bystander import say
+from ctrkit.core.config import ChildSpec, TrainPlan, WorkloadSpec
 from ctrkit.core.environment import machine_fingerprint
-from ctrkit.core.epochs import EPOCHS, read_epochs
 from ctrkit.core.errors import InconclusiveError, UsageError
 from ctrkit.core.files import plain_disk_errors
 from ctrkit.core.locks import only_writer
 from ctrkit.core.place import Sight, sight_of
 from ctrkit.core.records import Inspection
-from ctrkit.core.registry import plugin_of
 from ctrkit.core.run_time import projected_time
 from ctrkit.core.runs import RunFolder, known_runs
 from ctrkit.core.units import format_duration
 from ctrkit.probe.matrix import build_matrix
-from ctrkit.report.epoch_figures import watch_of
-from ctrkit.report.incidents import live_line
-from ctrkit.report.live_train import TrainDisplay
 from ctrkit.report.words import between_words
-from ctrkit.supervise.awake import Awake
-from ctrkit.supervise.stop import GRACE_S, StopRequest, handle_interrupts
-from ctrkit.supervise.supervisor import Outcome, run_child
-from ctrkit.supervise.time_limits import TimeLimits
-from ctrkit.supervise.watching import Tick
+from ctrkit.supervise.stop import StopRequest, handle_interrupts
 
 _BEGIN_ELSEWHERE = "nothing was begun: make room, or name another folder with --out"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """What a real run is asked to do beside its workload and cell."""
-
-    auto_device: bool
-    config: Path | None
-    epochs: int | None
-    max_steps: int | None
-    checkpoint_every_s: float
-    rules: RestartRules
-    time_rules: TimeRules
-    quiet: bool
-    grace_s: float = GRACE_S
 
 
 def train(
@@ -154,7 +125,7 @@ def train(
         with plain_disk_errors(run.path, resume=run.path):
             if workload is None:
                 save_spec(spec)
-            _train(run, spec, options, common.time_limits, stop)
+            train_over_restarts(run, spec, options, common.time_limits, stop)
 
 
 def _new_run(
@@ -298,108 +269,3 @@ def _resumed(
     say(f"going on with {run.path} in cell {cell.cell_id}")
     folder = str(run.path / "child")
     return run, dataclasses.replace(spec, folder=folder, cell=cell, train=plan)
-
-
-def _train(
-    run: RunFolder,
-    spec: ChildSpec,
-    options: TrainOptions,
-    time_limits: TimeLimits,
-    stop: StopRequest,
-) -> None:
-    assert spec.train is not None, "a train spec has a train plan"
-    time_rules = TimeRules(
-        allow_sleep=spec.train.allow_sleep, abort_after_s=spec.train.abort_after_s
-    )
-    awake = None if time_rules.allow_sleep else Awake()
-    run.update(status="running", status_reason="")
-    before = len(read_epochs(run.path / EPOCHS))
-    shown = TrainDisplay(
-        epochs=run.info.planned_epochs, plugin=plugin_of(spec.workload.target),
-        projection=run.info.projection, quiet=options.quiet,
-    )  # fmt: skip
-    bystander = Bystander()
-    with awake or nullcontext(), shown as display:
-        learned = LearnedTimes(run)
-        display.message(time_limits.in_words(learned.times))
-        watch = EpochWatch(
-            run.path / EPOCHS, display, before if spec.train.resume else 0, stop, options.grace_s,
-            watch_of(run.info),
-        )  # fmt: skip
-        times = Timekeeper(run, spec, time_rules, display, stop, awake=awake)
-
-        def follow(tick: Tick) -> None:
-            watch(tick)
-            times.tick(tick)
-            if stop.finish and run.info.status == "running":
-                _note_stop(run, stop)
-
-        def launch(spec: ChildSpec, evidence_folder: Path) -> Outcome:
-            with bystander.doing("to keep the time"):
-                times.launched()
-            outcome = run_child(
-                spec,
-                time_limits=time_limits.of_cell(spec.cell),
-                evidence_folder=evidence_folder,
-                completion="outcome.json",
-                on_tick=follow,
-                stop=stop,
-                grace_s=options.grace_s,
-                times=learned.times,
-            )
-            with bystander.doing("to note how long its stages took"):
-                learned.ended(outcome)
-            with bystander.doing("to show the epochs"):
-                watch.look()
-            with bystander.doing("to keep the time"):
-                times.ended(lost=outcome.verdict not in ("ok", "skipped"))
-            return outcome
-
-        supervision = Supervision(
-            launch=launch,
-            look=lambda: inspect_workload(
-                spec.workload,
-                stop,
-                limits=time_limits,
-                run=lambda: run,
-                on_tick=lambda _: times.wait(),
-            ),
-            announce=lambda incident: display.restarted(live_line(encode(incident))),
-            stop=stop,
-            learn=learned.raised,
-        )
-        try:
-            outcome, incidents = run_over_restarts(run, spec, options.rules, supervision)
-        finally:
-            with bystander.doing("to keep the time"):
-                times.close()
-    wall_s = (run.info.wall_s or 0.0) + times.wall_s
-    try:
-        said = conclude_run(run, outcome, incidents, wall_s, stop, times.aborted)
-    finally:
-        with bystander.doing("to note what was projected and what it took"):
-            _calibrate(run)
-    if said:
-        say(said)
-    with suppress(OSError):
-        print(f"ctrkit report {run.path}", flush=True)
-
-
-def _note_stop(run: RunFolder, stop: StopRequest) -> None:
-    """At once: whoever asked may kill all of the run before it has ended."""
-    with suppress(OSError):
-        run.update(
-            status="interrupted",
-            status_reason=f"asked to stop{f' by {stop.by}' if stop.by else ''}",
-        )
-
-
-def _calibrate(run: RunFolder) -> None:
-    """Note what was projected for this run and what it took; no reason for a run to fail."""
-    epochs = [row["wall_s"] for row in read_epochs(run.path / EPOCHS) if row["wall_s"] is not None]
-    row = row_of_run(run.path, run.info, epochs, len(run.incidents()))
-    try:
-        if row is not None:
-            note_calibration(row)
-    except (UsageError, OSError) as error:
-        say(f"not noted for ctrkit report --calibration: {error}")

@@ -1,0 +1,172 @@
+"""One session of a real run: its children, its display and its time, until it is over."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctrkit.commands.epoch_watch import EpochWatch
+from ctrkit.commands.learned_times import LearnedTimes
+from ctrkit.commands.restarts import RestartRules, Supervision, run_over_restarts
+from ctrkit.commands.run_end import conclude_run
+from ctrkit.commands.timekeeping import Timekeeper, TimeRules
+from ctrkit.commands.workload import inspect_workload
+from ctrkit.core.bystander import Bystander, say
+from ctrkit.core.calibration import note_calibration, row_of_run
+from ctrkit.core.config import ChildSpec, encode
+from ctrkit.core.epochs import EPOCHS, read_epochs
+from ctrkit.core.errors import UsageError
+from ctrkit.core.registry import plugin_of
+from ctrkit.core.runs import RunFolder
+from ctrkit.report.epoch_figures import watch_of
+from ctrkit.report.incidents import live_line
+from ctrkit.report.live_train import TrainDisplay
+from ctrkit.supervise.awake import Awake
+from ctrkit.supervise.stop import GRACE_S, StopRequest
+from ctrkit.supervise.supervisor import Outcome, run_child
+from ctrkit.supervise.time_limits import TimeLimits
+from ctrkit.supervise.watching import Tick
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What a real run is asked to do beside its workload and cell."""
+
+    auto_device: bool
+    config: Path | None
+    epochs: int | None
+    max_steps: int | None
+    checkpoint_every_s: float
+    rules: RestartRules
+    time_rules: TimeRules
+    quiet: bool
+    grace_s: float = GRACE_S
+
+
+def train_over_restarts(
+    run: RunFolder,
+    spec: ChildSpec,
+    options: TrainOptions,
+    time_limits: TimeLimits,
+    stop: StopRequest,
+) -> None:
+    """Train to the end, however many children that takes, and say how it ended.
+
+    Raises:
+        RunEndedError, InterruptedRunError, UsageError: as `conclude_run`.
+    """
+    assert spec.train is not None, "a train spec has a train plan"
+    rules = TimeRules(allow_sleep=spec.train.allow_sleep, abort_after_s=spec.train.abort_after_s)
+    awake = None if rules.allow_sleep else Awake()
+    run.update(status="running", status_reason="")
+    shown = TrainDisplay(
+        epochs=run.info.planned_epochs, plugin=plugin_of(spec.workload.target),
+        projection=run.info.projection, quiet=options.quiet,
+    )  # fmt: skip
+    bystander = Bystander()
+    with awake or nullcontext(), shown as display:
+        times = Timekeeper(run, spec, rules, display, stop, awake=awake)
+        session = _Session(run, spec, options, time_limits, stop, display, times, bystander)
+        try:
+            outcome, incidents = run_over_restarts(run, spec, options.rules, session.supervision())
+        finally:
+            with bystander.doing("to keep the time"):
+                times.close()
+    wall_s = (run.info.wall_s or 0.0) + times.wall_s
+    try:
+        said = conclude_run(run, outcome, incidents, wall_s, stop, times.aborted)
+    finally:
+        with bystander.doing("to note what was projected and what it took"):
+            _calibrate(run)
+    if said:
+        say(said)
+    with suppress(OSError):
+        print(f"ctrkit report {run.path}", flush=True)
+
+
+class _Session:
+    """Launches the children of a run, and lets those who only watch follow them."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        spec: ChildSpec,
+        options: TrainOptions,
+        time_limits: TimeLimits,
+        stop: StopRequest,
+        display: TrainDisplay,
+        times: Timekeeper,
+        bystander: Bystander,
+    ) -> None:
+        self._run, self._spec, self._options = run, spec, options
+        self._time_limits, self._stop = time_limits, stop
+        self._display, self._times, self._bystander = display, times, bystander
+        self._learned = LearnedTimes(run)
+        display.message(time_limits.in_words(self._learned.times))
+        resumes = spec.train is not None and spec.train.resume
+        shown = len(read_epochs(run.path / EPOCHS)) if resumes else 0
+        self._epochs = EpochWatch(
+            run.path / EPOCHS, display, shown, stop, options.grace_s, watch_of(run.info)
+        )
+
+    def supervision(self) -> Supervision:
+        """What restarts need of the session."""
+        return Supervision(
+            launch=self._launch,
+            look=lambda: inspect_workload(
+                self._spec.workload,
+                self._stop,
+                limits=self._time_limits,
+                run=lambda: self._run,
+                on_tick=lambda _: self._times.wait(),
+            ),
+            announce=lambda incident: self._display.restarted(live_line(encode(incident))),
+            stop=self._stop,
+            learn=self._learned.raised,
+        )
+
+    def _launch(self, spec: ChildSpec, evidence_folder: Path) -> Outcome:
+        doing = self._bystander.doing
+        with doing("to keep the time"):
+            self._times.launched()
+        outcome = run_child(
+            spec,
+            time_limits=self._time_limits.of_cell(spec.cell),
+            evidence_folder=evidence_folder,
+            completion="outcome.json",
+            on_tick=self._follow,
+            stop=self._stop,
+            grace_s=self._options.grace_s,
+            times=self._learned.times,
+        )
+        with doing("to note how long its stages took"):
+            self._learned.ended(outcome)
+        with doing("to show the epochs"):
+            self._epochs.look()
+        with doing("to keep the time"):
+            self._times.ended(lost=outcome.verdict not in ("ok", "skipped"))
+        return outcome
+
+    def _follow(self, tick: Tick) -> None:
+        self._epochs(tick)
+        self._times.tick(tick)
+        if self._stop.finish and self._run.info.status == "running":
+            self._note_stop()
+
+    def _note_stop(self) -> None:
+        """At once: whoever asked may kill all of the run before it has ended."""
+        by = f" by {self._stop.by}" if self._stop.by else ""
+        with suppress(OSError):
+            self._run.update(status="interrupted", status_reason=f"asked to stop{by}")
+
+
+def _calibrate(run: RunFolder) -> None:
+    """Note what was projected for this run and what it took; no reason for a run to fail."""
+    epochs = [row["wall_s"] for row in read_epochs(run.path / EPOCHS) if row["wall_s"] is not None]
+    row = row_of_run(run.path, run.info, epochs, len(run.incidents()))
+    try:
+        if row is not None:
+            note_calibration(row)
+    except (UsageError, OSError) as error:
+        say(f"not noted for ctrkit report --calibration: {error}")
