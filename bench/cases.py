@@ -29,7 +29,7 @@ from case_checks import CHECKS, Ran
 from rich.console import Console
 from rich.table import Table
 
-from ctrkit.core.files import write_json
+from ctrkit.core.files import write_atomically, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 CASES = ROOT.parent / "shared" / "cases"
@@ -65,6 +65,7 @@ def main() -> int:
         kept.setdefault(options.column, {})[name] = vars(results[name])
     if options.keep:
         write_json(KEPT, kept)
+        write_atomically(KEPT.with_suffix(".md"), as_markdown(kept).encode())
     _print_table(names, kept)
     return 0 if all(r.verdict in ("right", "skipped") for r in results.values()) else 1
 
@@ -129,6 +130,24 @@ def run_line(line: str, folder: Path, environment: Mapping[str, str]) -> Ran:
     return Ran(
         line=line, code=code, stdout=stdout, stderr=stderr, wall_s=time.monotonic() - began_s
     )
+
+
+def as_markdown(kept: Mapping[str, Mapping[str, Any]]) -> str:
+    """The table that is kept: case, before, after, and what is not so."""
+    lines = [
+        "# Loaders, data and machines as people have them",
+        "",
+        "By `bench/cases.py`; a case is right if all that is expected of it holds.",
+        "",
+        "| case | before | after | not so before | not so after |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name in sorted({name for column in kept.values() for name in column}):
+        found = [kept.get(column, {}).get(name) for column in ("before", "after")]
+        cells = [result["verdict"] if result else "-" for result in found]
+        cells += ["; ".join(result["missing"]) if result else "" for result in found]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _words(result: Mapping[str, Any]) -> str:

@@ -18,6 +18,8 @@ from ctrkit.core.units import format_count
 Basis = Literal["counted", "exact", "claimed", "rows", "beyond", "unknown"]
 #: A counted epoch and a promised one agree within this share, or a batch of each worker.
 _SAME = 0.01
+#: A loader without a length that gives so many batches is taken for endless.
+_ENDLESS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,9 +160,12 @@ def length_finding(length: EpochLength) -> Finding | None:
             "high",
         )
     if length.basis == "unknown":
+        is_endless = "is taken for endless" if seen >= _ENDLESS else (
+            "may be endless, or a longer --budget may come to its end"
+        )  # fmt: skip
         return _finding(
-            f"the loader has no length and did not end within {_batches(seen)}: it is taken for "
-            "endless, so nothing can be projected; cells are ranked by rows per second",
+            f"the loader has no length and did not end within {_batches(seen)}: it {is_endless}; "
+            "nothing can be projected, and cells are ranked by rows per second",
             "high",
         )
     if length.basis == "rows":
