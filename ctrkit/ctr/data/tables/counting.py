@@ -8,7 +8,7 @@ from typing import Any
 
 from ctrkit.core.errors import UsageError
 from ctrkit.core.units import format_count, format_percent, format_value
-from ctrkit.ctr.data.tables import ids, times
+from ctrkit.ctr.data.tables import ids, time_forms, times
 from ctrkit.ctr.data.tables.meaning import Meaning
 from ctrkit.ctr.data.tables.reading import BLANK, Source
 from ctrkit.ctr.data.workspace import Workspace
@@ -138,7 +138,7 @@ def _reasons(source: Source, meaning: Meaning) -> list[Reason]:
         ]
     found.append(Reason("coalesce(time_text, '') = ''", f"{names['time']} is empty", "NULL"))
     missing = ids.missing_sql("time_text")
-    missing += f" OR {times.missing_sql()}" if rule.zero_is_missing else ""
+    missing += f" OR {time_forms.missing_sql()}" if rule.zero_is_missing else ""
     low, high = meaning.near_s
     usable = f"time_s BETWEEN {rule.earliest_s!r} AND {rule.latest_s!r}"
     far = f"far from the rest, before {times.as_date(low)} or after {times.as_date(high)}"

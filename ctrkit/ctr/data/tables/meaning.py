@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ctrkit.core.errors import UsageError
-from ctrkit.core.units import format_count, format_value
-from ctrkit.ctr.data.tables import ids, labels, times
+from ctrkit.core.units import format_value
+from ctrkit.ctr.data.ingest import LATEST_TIME_S
+from ctrkit.ctr.data.tables import ids, labels, time_forms, times
+from ctrkit.ctr.data.tables.doubts import find_doubts
 from ctrkit.ctr.data.tables.labels import LabelRule
-from ctrkit.ctr.data.tables.parquet import exact_limit
-from ctrkit.ctr.data.tables.reading import FIELDS, ParquetPart, Source
+from ctrkit.ctr.data.tables.reading import Source
 from ctrkit.ctr.data.tables.times import TimeRule
 from ctrkit.ctr.data.workspace import Workspace
 
@@ -81,30 +82,27 @@ def find_meaning(space: Workspace, source: Source, options: MeaningOptions) -> M
         rule,
         _label_rule(space, source, options),
         _near(space, rule),
-        tuple(_warnings(space, source)),
+        tuple(find_doubts(space, source)),
     )
 
 
-def _time_cells(zero_is_missing: bool) -> str:
-    """SQL after FROM: rows whose cell `time_text` stands for a time."""
-    zero = f" OR {times.missing_sql()}" if zero_is_missing else ""
-    return f"cells WHERE flaw = 0 AND NOT coalesce({ids.missing_sql('time_text')}{zero}, true)"
+def _time_cells(zero_is_missing: bool, *, every: int = 1) -> str:
+    """SQL after FROM: of every so many rows, those whose cell `time_text` stands for a time."""
+    missing = ids.missing_sql("time_text")
+    missing += f" OR {time_forms.missing_sql()}" if zero_is_missing else ""
+    chosen = f" AND hash(file, place) % {every} = 0" if every > 1 else ""
+    return f"cells WHERE flaw = 0{chosen} AND NOT coalesce({missing}, true)"
 
 
 def _time_rule(space: Workspace, source: Source, now_s: float) -> TimeRule:
     there = _time_cells(zero_is_missing=True)
     cells = int(space.value(f"SELECT count(*) FROM {there}"))
     if not cells:
-        return times.said_rule(unit="s") or times.TimeRule("NULL", "", 0, 0, "", False)
-    latest_s = times.latest_plausible_s(now_s)
-    every = max(1, cells // _SAMPLE_ROWS)
-    sampled = _fitting(
-        space,
-        times.FORMS,
-        latest_s,
-        f"(FROM cells WHERE hash(file, place) % {every} = 0) {there[6:]}",
-    )
-    likely = [form for form in times.FORMS if form in times.MIXABLE or sampled[form.name]]
+        return times.unit_rule("s")  # any rule will do
+    latest_s = time_forms.latest_plausible_s(now_s)
+    sample = _time_cells(zero_is_missing=True, every=max(1, cells // _SAMPLE_ROWS))
+    sampled = _fitting(space, time_forms.FORMS, latest_s, sample)
+    likely = [form for form in time_forms.FORMS if form in time_forms.MIXABLE or sampled[form.name]]
     fitting = _fitting(space, likely, latest_s, there)
     distinct = f"SELECT count(*) FROM (SELECT DISTINCT time_text FROM {there} LIMIT 3)"
     return times.choose_rule(
@@ -120,10 +118,10 @@ def _time_rule(space: Workspace, source: Source, now_s: float) -> TimeRule:
 
 
 def _fitting(
-    space: Workspace, forms: Sequence[times.Form], latest_s: float, cells: str
+    space: Workspace, forms: Sequence[time_forms.Form], latest_s: float, cells: str
 ) -> dict[str, int]:
     """How many cells fit each form, and how many fit one or more."""
-    tests = {form.name: times.fit_sql(form, latest_s) for form in forms}
+    tests = {form.name: time_forms.fit_sql(form, latest_s) for form in forms}
     tests[_ANY] = " OR ".join(tests.values())
     counts = ", ".join(f"count(*) FILTER ({test})" for test in tests.values())
     found = space.rows(f"SELECT {counts} FROM {cells}")[0]
@@ -146,14 +144,14 @@ def _check_said(space: Workspace, source: Source, rule: TimeRule) -> None:
 def _near(space: Workspace, rule: TimeRule) -> tuple[float, float]:
     """From when until when a time is not far from the rest."""
     usable = f"time_s BETWEEN {rule.earliest_s!r} AND {rule.latest_s!r}"
-    seconds = f"SELECT {rule.sql} AS time_s, file, place FROM {_time_cells(rule.zero_is_missing)}"
+    seconds = f"SELECT {rule.sql} AS time_s FROM {_time_cells(rule.zero_is_missing)}"
     count = int(space.value(f"SELECT count(*) FROM ({seconds}) WHERE {usable}"))
-    every = max(1, count // _QUANTILE_ROWS)
+    cells = _time_cells(rule.zero_is_missing, every=max(1, count // _QUANTILE_ROWS))
     low, high = space.rows(
         "SELECT quantile_disc(time_s, 0.05), quantile_disc(time_s, 0.95)"
-        f" FROM ({seconds}) WHERE {usable} AND hash(file, place) % {every} = 0"
+        f" FROM (SELECT {rule.sql} AS time_s FROM {cells}) WHERE {usable}"
     )[0]
-    return (0.0, float(times.LATEST_TIME_S)) if low is None else times.near_range(low, high)
+    return (0.0, float(LATEST_TIME_S)) if low is None else times.near_range(low, high)
 
 
 def _label_rule(space: Workspace, source: Source, options: MeaningOptions) -> LabelRule:
@@ -169,83 +167,3 @@ def _label_rule(space: Workspace, source: Source, options: MeaningOptions) -> La
         threshold=options.label_threshold,
         positive=options.positive,
     )
-
-
-def _warnings(space: Workspace, source: Source) -> list[str]:
-    """What may be wrong with ids and times although they can be read."""
-    found = []
-    for name in FIELDS[:3]:
-        if name not in source.asked:
-            continue
-        limits = [
-            exact_limit(part.kinds[name])
-            for part in source.parts
-            if isinstance(part, ParquetPart) and name in part.kinds
-        ]
-        limit = min((limit for limit in limits if limit), default=ids.EXACT_LIMIT)
-        columns = ids.profile_sql(f"{name}_text", limit)
-        counts = space.rows(f"SELECT {columns} FROM cells WHERE flaw = 0")[0]
-        profile = ids.IdProfile(*counts)
-        found += ids.id_warnings(source.asked[name], limit, profile)
-        found += _points(space, source, name, profile.pointed) if profile.pointed else []
-        found += _zeros(space, source, name) if profile.padded else []
-    found += _rounded_times(space, source) + _open_quotes(space, source)
-    return found
-
-
-def _points(space: Workspace, source: Source, name: str, pointed: int) -> list[str]:
-    """Ids that are numbers with a point, such as 57.0, where others have none."""
-    whole = space.value(
-        f"SELECT count(*) FROM cells WHERE regexp_full_match({name}_text, '[+-]?[0-9]+')"
-    )
-    if not whole:
-        return []
-    return [
-        f"column {format_value(source.asked[name])} is written in two ways,"
-        f" {format_count(whole)} times like 57 and {format_count(pointed)} times like 57.0;"
-        " both are read as 57"
-    ]
-
-
-def _zeros(space: Workspace, source: Source, name: str) -> list[str]:
-    """Ids that differ by zeros before them only, such as 007 and 7."""
-    cell = f"{name}_text"
-    count, first, last = space.rows(
-        "SELECT count(*), min(first), arg_min(last, first) FROM"
-        f" (SELECT min({cell}) AS first, max({cell}) AS last FROM cells"
-        f" WHERE regexp_full_match({cell}, '[0-9]+') GROUP BY ltrim({cell}, '0')"
-        f" HAVING min({cell}) <> max({cell}))"
-    )[0]
-    if not count:
-        return []
-    return [
-        f"column {format_value(source.asked[name])} has {format_count(count)} numbers with and"
-        f" without zeros before them, such as {format_value(first)} and {format_value(last)}:"
-        " they are different ids here"
-    ]
-
-
-def _rounded_times(space: Workspace, source: Source) -> list[str]:
-    rounded, sample = space.rows(
-        f"SELECT count(*), min(time_text) FROM cells WHERE flaw = 0 AND {times.rounded_sql()}"
-    )[0]
-    if not rounded:
-        return []
-    return [
-        f"column {format_value(source.asked['time'])} has {format_count(rounded)} values such"
-        f" as {format_value(sample)}, which are rounded: times are right to"
-        " their last digit only; export them in full"
-    ]
-
-
-def _open_quotes(space: Workspace, source: Source) -> list[str]:
-    count, file, place = space.rows(
-        "SELECT count(*), arg_min(file, (file, place)), arg_min(place, (file, place)) FROM cells"
-        " WHERE open_quote"
-    )[0]
-    if not count:
-        return []
-    return [
-        f"{format_count(count)} line{'s' * (count > 1)} with a quote that is never closed, first"
-        f" {source.files.place(file, place)}: the quote is read as a character of its value"
-    ]

@@ -16,11 +16,22 @@ from datetime import UTC, datetime
 
 from ctrkit.core.errors import UsageError
 from ctrkit.core.units import format_count, format_value
+from ctrkit.ctr.data.ingest import DAY_S, LATEST_TIME_S
+from ctrkit.ctr.data.tables.time_forms import (
+    CALENDARS,
+    CLOCKS,
+    EARLIEST_S,
+    EXCEL_EPOCH_DAYS,
+    FORMS,
+    ISO,
+    MIXABLE,
+    NUMBER,
+    Form,
+    fit_sql,
+    latest_plausible_s,
+)
 from ctrkit.ctr.data.workspace import literal
 
-DAY_S = 86_400
-EARLIEST_S = 631_152_000  # 1990-01-01
-LATEST_TIME_S = 2**31 - 1  # times are kept as int32
 #: cells that fit no form by as much are counted as no time; with fewer the column is something else
 _LEAST_FITTING_SHARE = 0.5
 #: forms that fit almost as many cells as the best are as good
@@ -31,129 +42,6 @@ _LEAST_DISTINCT = 3
 #: a time is far from the rest beyond so many times the span of the middle 90 %, and a year at least
 _FAR_SPANS = 10
 _FAR_LEAST_S = 365 * DAY_S
-_EXCEL_EPOCH_DAYS = 25_569  # of 1970-01-01, counted from 1899-12-30
-
-_CLOCKS: tuple[str, ...] = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %H:%M:%S,%f")
-_CLOCKS += (" %I:%M %p", " %I:%M:%S %p", "T%H:%M:%S", ", %H:%M", ", %H:%M:%S", ", %I:%M:%S %p")
-_ZEROS: tuple[str, ...] = ("0", "-1", "0.0", "-1.0", "0.000000", "00000000", "0000000000")
-_NO_DAYS: tuple[str, ...] = (
-    "1970-01-01",
-    "0000-00-00",
-    "0001-01-01",
-    "1900-01-00",
-    "1900-01-01",
-    "9999-12-31",
-)
-_NO_DAYS += ("1899-12-30", "1899-12-31", "1970/01/01", "01/01/1970", "01.01.1970")
-_NUMBER = r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?"
-_IS_NUMBER = f"regexp_full_match(time_text, '{_NUMBER}')"
-
-
-@dataclass(frozen=True)
-class Form:
-    """A way to write a time.
-
-    Attributes:
-        name: as users read it.
-        sql: of Unix seconds (DOUBLE) of a text column `time_text`, NULL where it does not fit.
-        format: what `--time-format` takes for it, "" for a number that `--time-unit` names.
-    """
-
-    name: str
-    sql: str
-    format: str = ""
-
-
-def _unit(name: str, per_s: float) -> Form:
-    return Form(f"Unix {name}", f"try_cast(time_text AS DOUBLE) / {per_s!r}")
-
-
-def _digits(name: str, format: str, digits: int) -> Form:
-    """A calendar as a number of so many digits; `.0` at its end is that of a floating number."""
-    text = r"regexp_replace(time_text, '\.0*$', '')"
-    if format.startswith("%y"):  # a number loses the zero of 2005
-        text = f"lpad({text}, {digits}, '0')"
-    least = digits - format.startswith("%y")
-    guard = f"regexp_full_match(time_text, '[0-9]{{{least},{digits}}}(\\.0*)?')"
-    return Form(name, f"CASE WHEN {guard} THEN epoch(try_strptime({text}, '{format}')) END", format)
-
-
-def _texts(name: str, dates: Sequence[str], clocks: Sequence[str] = _CLOCKS) -> Form:
-    formats = ", ".join(literal(date + clock) for date in dates for clock in clocks)
-    parsed = f"epoch(try_strptime(time_text, [{formats}]))"
-    return Form(name, f"CASE WHEN NOT {_IS_NUMBER} THEN {parsed} END", dates[0])
-
-
-UNIX = (
-    _unit("seconds", 1.0),
-    _unit("milliseconds", 1e3),
-    _unit("microseconds", 1e6),
-    _unit("nanoseconds", 1e9),
-)
-ISO = Form(
-    "ISO 8601",
-    f"CASE WHEN NOT {_IS_NUMBER} THEN epoch(try_cast(time_text AS TIMESTAMPTZ)) END",
-    "%Y-%m-%d %H:%M:%S",
-)
-EXCEL = Form(
-    "days as Excel counts them",
-    "CASE WHEN regexp_full_match(time_text, '[0-9]{5}(\\.[0-9]*)?')"
-    f" THEN (try_cast(time_text AS DOUBLE) - {_EXCEL_EPOCH_DAYS}) * {DAY_S} END",
-)
-CALENDARS = (
-    _digits("YYYYMMDD", "%Y%m%d", 8),
-    _digits("YYYYMMDDHH", "%Y%m%d%H", 10),
-    _digits("YYYYMMDDHHMM", "%Y%m%d%H%M", 12),
-    _digits("YYYYMMDDHHMMSS", "%Y%m%d%H%M%S", 14),
-    _digits("YYMMDD", "%y%m%d", 6),
-    _digits("YYMMDDHH", "%y%m%d%H", 8),
-    _digits("YYMMDDHHMM", "%y%m%d%H%M", 10),
-    _digits("YYMMDDHHMMSS", "%y%m%d%H%M%S", 12),
-)
-TEXTS = (
-    _texts("day/month/year", ("%d/%m/%Y", "%d-%m-%Y", "%d.%m.%Y")),
-    _texts("month/day/year", ("%m/%d/%Y", "%m-%d-%Y")),
-    _texts("day/month/year of two digits", ("%d/%m/%y", "%d-%m-%y", "%d.%m.%y")),
-    _texts("month/day/year of two digits", ("%m/%d/%y", "%m-%d-%y")),
-    _texts("year of two digits/month/day", ("%y/%m/%d", "%y-%m-%d", "%y.%m.%d")),
-    _texts(
-        "year/month/day",
-        (
-            "%Y-%m-%d",
-            "%Y/%m/%d",
-            "%Y.%m.%d",
-            "%Y%m%d",
-            "%Y年%m月%d日",
-            "%Y-%m-%d %H",
-            "%Y-%m-%d-%H",
-        ),
-    ),
-    _texts("day, month's name, year", ("%d %b %Y", "%d-%b-%Y", "%d %B %Y", "%d/%b/%Y")),
-    _texts("day, month's name, year of two digits", ("%d %b %y", "%d-%b-%y", "%d/%b/%y")),
-    _texts("month's name, day, year", ("%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y")),
-    _texts(
-        "a log's or a mail's date",
-        (
-            "%d/%b/%Y:%H:%M:%S %z",
-            "[%d/%b/%Y:%H:%M:%S %z]",
-            "%a %b %d %H:%M:%S %z %Y",
-            "%a %b %d %H:%M:%S %Y",
-            "%a, %d %b %Y %H:%M:%S %z",
-            "%a, %d %b %Y %H:%M:%S %Z",
-            "%Y%m%dT%H%M%S",
-            "%Y%m%dT%H%M%SZ",
-            "%Y%m%d-%H%M%S",
-            "%Y%m%d_%H%M%S",
-            "%a, %d %b %Y",
-            "%A, %d %B %Y",
-            "%A, %B %d, %Y",
-        ),
-        ("",),
-    ),
-)
-#: those whose cells never look like one another's: a column may mix them
-MIXABLE = (*UNIX, ISO)
-FORMS = (*MIXABLE, EXCEL, *CALENDARS, *TEXTS)
 
 _PER_S = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9, "min": 1 / 60, "h": 1 / 3600, "d": 1 / DAY_S}
 UNITS = (*_PER_S, "excel")
@@ -195,13 +83,7 @@ def said_rule(*, format: str | None = None, unit: str | None = None) -> TimeRule
     if unit is not None:
         if unit not in UNITS:
             raise UsageError(f"--time-unit {unit}: unknown; choose {', '.join(UNITS)}")
-        number = "try_cast(time_text AS DOUBLE)"
-        sql = (
-            f"({number} - {_EXCEL_EPOCH_DAYS}) * {DAY_S}"
-            if unit == "excel"
-            else f"{number} / {_PER_S[unit]!r}"
-        )
-        return _said(sql, f"--time-unit {unit}")
+        return unit_rule(unit)
     if format is None:
         return None
     named = next((form for form in CALENDARS if form.name == format.upper()), None)
@@ -213,40 +95,21 @@ def said_rule(*, format: str | None = None, unit: str | None = None) -> TimeRule
             f" {', '.join(form.name for form in CALENDARS)}"
         )
     # a date alone finds the times of day after it, too
-    clocks = _CLOCKS if not re.search("%[HIcXT]", format) else ("",)
+    clocks = CLOCKS if not re.search("%[HIcXT]", format) else ("",)
     formats = ", ".join(literal(format + clock) for clock in clocks)
     return _said(f"epoch(try_strptime(time_text, [{formats}]))", f"--time-format {format}")
 
 
+def unit_rule(unit: str) -> TimeRule:
+    """The rule for numbers that count a unit since 1970, or days as Excel does."""
+    number = "try_cast(time_text AS DOUBLE)"
+    if unit == "excel":
+        return _said(f"({number} - {EXCEL_EPOCH_DAYS}) * {DAY_S}", "--time-unit excel")
+    return _said(f"{number} / {_PER_S[unit]!r}", f"--time-unit {unit}")
+
+
 def _said(sql: str, words: str) -> TimeRule:
     return TimeRule(sql, words, 0, LATEST_TIME_S, "is before 1970 or after 2038", False)
-
-
-def missing_sql() -> str:
-    """SQL: a cell `time_text` that stands for no time, such as 0 or 1970-01-01."""
-    zeros = ", ".join(literal(text) for text in _ZEROS)
-    days = ", ".join(literal(text) for text in _NO_DAYS)
-    return f"(time_text IN ({zeros}) OR left(time_text, 10) IN ({days}))"
-
-
-def rounded_sql() -> str:
-    """SQL: a cell `time_text` whose last digits were left out, such as 1.494e+09."""
-    digits = r"length(regexp_extract(time_text, '\.([0-9]*)[eE]', 1))"
-    power = r"try_cast(regexp_extract(time_text, '[eE]\+?([0-9]+)$', 1) AS INTEGER)"
-    return (
-        f"CASE WHEN contains(time_text, 'e') OR contains(time_text, 'E') THEN {_IS_NUMBER}"
-        f" AND coalesce({digits} < {power}, false) AND {digits} < 9 ELSE false END"
-    )
-
-
-def latest_plausible_s(now_s: float) -> float:
-    """Until when a time is plausible: tomorrow."""
-    return now_s + DAY_S
-
-
-def fit_sql(form: Form, latest_s: float) -> str:
-    """SQL: the cell `time_text` fits a form."""
-    return f"coalesce(({form.sql}) BETWEEN {EARLIEST_S} AND {latest_s!r}, false)"
 
 
 def choose_rule(
@@ -295,12 +158,16 @@ def choose_rule(
     if best == cells:  # what fits all is right where another form does not
         good = [form for form in good if others[form] == best] or good
     if len(good) > 1:
-        raise UsageError(
-            f"{where}: column {format_value(column)}: {format_value(sample)} may be"
-            f" {' or '.join(form.name for form in good)}, and no value decides it; say"
-            f" {' or '.join(f'--time-format {_option(form, sample)}' for form in good)}"
-        )
+        raise UsageError(_ambiguity(where, column, good, sample))
     return _plausible(good[0].sql, good[0].name, latest_s)
+
+
+def _ambiguity(where: str, column: str, forms: Sequence[Form], sample: str) -> str:
+    return (
+        f"{where}: column {format_value(column)}: {format_value(sample)} may be"
+        f" {' or '.join(form.name for form in forms)}, and no value decides it; say"
+        f" {' or '.join(f'--time-format {_option(form, sample)}' for form in forms)}"
+    )
 
 
 def _mixture(where: str, column: str, fitting: Mapping[Form, int], cells: int) -> str:
@@ -345,7 +212,7 @@ def _plausible(sql: str, words: str, latest_s: float) -> TimeRule:
 def _refusal(where: str, column: str, sample: str, now_s: float) -> str:
     """Why no form fits, with what the sample would be as a Unix time."""
     as_unix = ""
-    if re.fullmatch(_NUMBER, sample):
+    if re.fullmatch(NUMBER, sample):
         number = float(sample)
         when = as_date(number)
         as_unix = f" (as Unix seconds it would be {when})" if when else ""
