@@ -132,7 +132,9 @@ def _check_width(path: Path, layout: Layout, lines: Sequence[str]) -> None:
     Raises:
         UsageError: they have, as where R wrote the names of rows without a name for their column.
     """
-    rows = [layout.dialect.values(line) for line in lines[layout.before :] if line.strip()]
+    escaped = "\\" + layout.dialect.quote  # those lines are split in another way, too
+    kept = [line for line in lines[layout.before :] if line.strip() and escaped not in line]
+    rows = [layout.dialect.values(line) for line in kept]
     named = len(layout.names)
     longer = [row for row in rows if any(row[named:])]
     if len(longer) > _MOST_LONGER_SHARE * len(rows):
