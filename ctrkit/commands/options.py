@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctrkit.core.bystander import say
 from ctrkit.core.cell import AXES
-from ctrkit.core.config import DEFAULT_WORKLOAD, LOADER_SETTINGS, encode
+from ctrkit.core.config import DEFAULT_WORKLOAD, LOADER_SETTINGS
 from ctrkit.core.errors import UsageError
 from ctrkit.core.registry import find_plugin, is_file_target
 from ctrkit.core.runs import RunFolder, check_out_folder
@@ -79,7 +80,12 @@ def read_common(
         plugin = find_plugin(target)
         if data is not None and not plugin.takes_data:
             raise UsageError(f"--data {data}: workload {target} brings its own data")
-        settings = encode(plugin.read_settings(phase, _overrides(set_ or ())))
+        settings = plugin.plain(plugin.read_settings(phase, _overrides(set_ or ())))
+        if plugin.imports_torch:
+            say(
+                f"workload {target}: its plug-in imports torch, so every command starts seconds "
+                "later; import it inside Plugin.workload"
+            )
     return CommonOptions(
         data=data,
         target=target,

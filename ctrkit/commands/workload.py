@@ -11,8 +11,9 @@ from pathlib import Path
 
 from ctrkit.commands.options import CommonOptions
 from ctrkit.core.bystander import say
-from ctrkit.core.config import ChildSpec, RunSizes, WorkloadSpec, encode, make_cell
+from ctrkit.core.config import ChildSpec, RunSizes, WorkloadSpec, make_cell
 from ctrkit.core.errors import (
+    CtrkitError,
     InterruptedRunError,
     NoViableCellError,
     RunEndedError,
@@ -40,7 +41,15 @@ def find_workload(common: CommonOptions, *, quiet: bool) -> WorkloadSpec:
     """
     data = None if common.data is None else common.data.resolve()
     with build_display(quiet=quiet) as on_progress:
-        data = plugin_of(common.target).prepare_data(data, on_progress)
+        try:
+            data = plugin_of(common.target).prepare_data(data, on_progress)
+        except (CtrkitError, KeyboardInterrupt, OSError):
+            raise
+        except Exception as error:  # whatever a stranger's plug-in raises
+            raise UsageError(
+                f"workload {common.target}: its data cannot be prepared: "
+                f"{type(error).__name__}: {error}"
+            ) from error
     return WorkloadSpec(
         target=common.target,
         data=None if data is None else str(data),
@@ -87,7 +96,7 @@ def with_epochs(workload: WorkloadSpec, epochs: int | None) -> WorkloadSpec:
         return workload
     plugin = plugin_of(workload.target)
     settings = plugin.with_epochs(plugin.typed(workload.settings), epochs)
-    return dataclasses.replace(workload, settings=encode(settings))
+    return dataclasses.replace(workload, settings=plugin.plain(settings))
 
 
 def of_epochs(inspection: Inspection, epochs: int | None) -> Inspection:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctrkit.core.config import Watch, decode
+from ctrkit.core.config import Watch, decode, encode
 from ctrkit.core.epochs import FIXED_COLUMNS
-from ctrkit.core.errors import UsageError
+from ctrkit.core.errors import CtrkitError, UsageError
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -114,6 +114,8 @@ class Plugin:
     metrics: Sequence[Metric] = ()
     #: the metric that decides on best.pt and patience, where the `Workload` says nothing of it
     watch: Watch | None = None
+    #: whether its module brought torch into the parent, which then starts seconds later
+    imports_torch: bool = False
     #: epochs of other runs that its reports put beside a run's own, and a sentence on them
     known_epochs: Sequence[KnownEpoch] = ()
     known_note: str = ""
@@ -200,9 +202,28 @@ class Plugin:
         Raises:
             UsageError: an unknown key, a wrong type, a value out of range.
         """
-        settings = decode(self.settings_type, values, where)
-        self.check_settings(settings, where)
+        try:
+            settings = decode(self.settings_type, values, where)
+            self.check_settings(settings, where)
+        except CtrkitError:
+            raise
+        except Exception as error:  # whatever a stranger's plug-in raises
+            raise UsageError(f"{where}: {type(error).__name__}: {error}") from error
         return settings
+
+    def plain(self, settings: Any) -> dict[str, Any]:
+        """Settings as they are kept in `run.json`.
+
+        Raises:
+            UsageError: they hold something that JSON does not have.
+        """
+        try:
+            return dict(encode(settings))
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"workload {self.name}: its settings cannot be kept in run.json: {error}; give "
+                "them numbers, texts, lists and dicts only"
+            ) from error
 
     def read_settings(self, phase: str | None, overrides: Mapping[str, str]) -> Any:
         """The settings of `--phase` and `--set`.

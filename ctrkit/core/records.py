@@ -238,6 +238,7 @@ class Inspection:
     """What a child found out about torch, the devices and the workload before the first trial.
 
     `watch`: the metric that decides on best.pt and patience, and its direction; None for none.
+    `own_defaults`: the values of axes that a user's function takes where nobody names another.
     `device_memory_bytes` is what is free on a device, for those that tell it. `threads` run, and
     `threaded_libraries` are loaded, once the workload is imported.
     """

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ctrkit.core.config import DEFAULT_WORKLOAD, WorkloadSpec, encode
+from ctrkit.core.config import DEFAULT_WORKLOAD, WorkloadSpec
 from ctrkit.core.epochs import FIXED_COLUMNS
 from ctrkit.core.errors import UsageError
 from ctrkit.core.imported_files import source_fingerprint
@@ -41,7 +41,7 @@ def find_plugin(name: str) -> Plugin:
     if len({point.value for point in found}) > 1:
         packages = ", ".join(sorted(_package(point) for point in found))
         raise UsageError(f"--workload {name}: several packages have it ({packages}); remove one")
-    point = found[0]
+    point, had_torch = found[0], "torch" in sys.modules
     try:
         loaded = point.load()
         plugin = loaded() if isinstance(loaded, type) else loaded
@@ -56,6 +56,7 @@ def find_plugin(name: str) -> Plugin:
             f"{type(plugin).__name__}; it must be a ctrkit.workloads.Plugin"
         )
     plugin.name = name
+    plugin.imports_torch = "torch" in sys.modules and not had_torch
     return plugin
 
 
@@ -111,7 +112,10 @@ def plugin_and_settings(spec: WorkloadSpec) -> tuple[Plugin, Any]:
 def title_of(spec: WorkloadSpec) -> str:
     """What tells a run from others of its workload, such as the name of its phase; may be empty."""
     plugin, settings = plugin_and_settings(spec)
-    return plugin.title(settings)
+    try:
+        return plugin.title(settings)
+    except Exception:  # a report is worth more than a name in it
+        return ""
 
 
 def settings_of(target: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +131,7 @@ def settings_of(target: str, values: Mapping[str, Any]) -> dict[str, Any]:
     if target not in _entry_points():
         return dict(values)
     plugin = find_plugin(target)
-    return dict(encode(plugin.typed(values, f"workload {target}: settings")))
+    return plugin.plain(plugin.typed(values, f"workload {target}: settings"))
 
 
 @cache

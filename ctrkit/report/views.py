@@ -35,7 +35,7 @@ def report_view(contents: RunContents) -> Report:
 
 
 def report_name(contents: RunContents) -> str:
-    """`Probe of mdaf phase3`."""
+    """`Probe of loop.py:Work`, or of a plug-in with its phase."""
     command = contents.info.command
     name = {"probe": "Probe", "train": "Run"}.get(command, clean(command))
     return f"{name} of {clean(_workload_name(contents))}"

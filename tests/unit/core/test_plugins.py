@@ -93,3 +93,14 @@ def test_numbers_show_as_many_digits_as_they_need(
     decimals: int | None, value: float | None, text: str
 ) -> None:
     assert Metric(name="x", decimals=decimals).text(value) == text
+
+
+def test_whatever_a_stranger_raises_is_a_line() -> None:
+    class Strange(Theirs):
+        def check_settings(self, settings: Settings, where: str) -> None:
+            raise KeyError("lr")
+
+    with pytest.raises(UsageError, match="workload theirs: --set: KeyError: 'lr'"):
+        Strange().read_settings(None, {})
+    with pytest.raises(UsageError, match="its settings cannot be kept in run.json"):
+        Theirs().plain(object())
