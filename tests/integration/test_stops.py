@@ -98,8 +98,9 @@ def left(folder: Path) -> list[int]:
     ]
 
 
-# of the training child: the look at the workload before it has reached `import` already
-REACHED = {"import": 2}
+# of the training child: the look at the workload before it has reached `import` already, and the
+# state is looked at before the first step
+REACHED = {"import": 2, "checkpoint": 2}
 # a batch of epoch 1, all of it, or epoch 2: where the run must go on at the latest
 NOTHING, ALL = (1, 0), (1, BATCHES)
 CASES = [
