@@ -47,6 +47,8 @@ def main(arguments: list[str]) -> int:
         return _main_of(arguments)
     except stops.Stopped:
         return stops.EXIT_CODE
+    finally:
+        stops.end()
 
 
 def _main_of(arguments: list[str]) -> int:

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -308,11 +309,15 @@ def _signed(recommendation: Recommendation, run: RunFolder, wall_s: float) -> Re
 
 
 def show_outcome(run: RunFolder, error: CtrkitError | None, *, as_json: bool) -> None:
-    """Print the report or the one JSON document; bad input has no report."""
-    if as_json:
-        _print_json(run, None if error is None else str(error))
-    elif not isinstance(error, UsageError):
-        print_report([report_view(read_contents(run.path))])
+    """Print the report or the one JSON document; bad input has no report.
+
+    A terminal that was closed is the likeliest reason for an interrupted probe: that stays one.
+    """
+    with suppress(OSError) if isinstance(error, InterruptedRunError) else nullcontext():
+        if as_json:
+            _print_json(run, None if error is None else str(error))
+        elif not isinstance(error, UsageError):
+            print_report([report_view(read_contents(run.path))])
 
 
 def _print_json(run: RunFolder, error: str | None) -> None:

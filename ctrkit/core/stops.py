@@ -132,6 +132,15 @@ def are_blocked() -> bool:
     return signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
+def end() -> None:
+    """The process has nothing left to do: a signal that comes now must not change how it ends.
+
+    Python puts the signals back to what they do by default before it is gone.
+    """
+    if _notes:
+        ignore()
+
+
 def ignore() -> None:
     """For a process that somebody else of the run ends when it is time: it ignores the signals."""
     for number in SIGNALS:

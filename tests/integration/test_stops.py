@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import signal
 import subprocess
 import time
@@ -172,4 +174,45 @@ def test_a_step_longer_than_the_grace_is_ended_and_told_of(tmp_path: Path, start
     assert process.returncode == 130, words
     assert "6 steps are lost" in " ".join(words.split())
     assert info(tmp_path)["status"] == "interrupted"
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("command", ["train", "probe"])
+def test_a_closed_terminal_is_a_hangup_and_no_error(tmp_path: Path, command: str) -> None:
+    """The terminal itself is gone: whatever is written to it from then on fails."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        os.environ |= {"CTRKIT_HOME": str(tmp_path / "home"), "STAGES_SEEN": str(tmp_path / "seen"),
+                       "STAGES_SLOW": "step"}  # fmt: skip
+        words = ["--workload", f"{STAGES}:Stages", "--workers", "0", "--out", "run"]
+        os.execv(COMMAND, [str(COMMAND), command, *words])
+    deadline_s = time.monotonic() + 90
+    while not reaches(tmp_path, "step")() and time.monotonic() < deadline_s:
+        if select.select([terminal], [], [], 0.05)[0]:
+            with suppress(OSError):
+                os.read(terminal, 65_536)
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert info(tmp_path)["status"] == "interrupted"
+    assert left(tmp_path) == []
+    if command == "train":
+        assert position(tmp_path)["batch"] == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
+def test_workers_of_every_start_method_outlive_the_signal(
+    tmp_path: Path, start: Start, start_method: str
+) -> None:
+    process = start(
+        *fresh("--workers", "2", "--start-method", start_method, "--epochs", "40"), slow="step"
+    )
+    wait_for(reaches(tmp_path, "step"), process)
+    send(signal.SIGTERM, family(process))
+    words, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, words
+    assert position(tmp_path)["batch"] == 7
+    assert not (tmp_path / "run" / "incidents.jsonl").exists()
     assert left(tmp_path) == []
