@@ -62,6 +62,8 @@ class Observer:
         self.is_trial = self.kind != "train"
         self.serves = self.kind in ("compute", "loader", "full")
         self.axes: list[str] = list(spec.get("put_in") or ())
+        #: of the run, where the user said how many
+        self.epochs_said: int | None = spec["workload"]["script"].get("epochs")
         self.train_number: int | None = spec["workload"]["script"].get("train_loader")
         self.clock = time.monotonic
         self.active = True

@@ -51,6 +51,15 @@ class Length(NamedTuple):
     by_optimizer: bool = False
 
 
+def as_said(epochs: int, read: Length | None) -> Length:
+    """So many epochs as the user said; what the script itself says stands beside it."""
+    told_by = "--epochs"
+    if read is not None and (read.epochs or read.steps) and read.epochs != epochs:
+        own = f"{read.epochs} epochs" if read.epochs else f"{read.steps} steps"
+        told_by += f"; the script says {own}: {read.told_by}"
+    return Length(epochs=epochs, told_by=told_by)
+
+
 class _ForLoop(NamedTuple):
     node: Any
     frame: RunningFrame

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ctrkit.child.script.put_in import has_main_guard
-from ctrkit.child.script.run_length import Length, frames_from, run_length
+from ctrkit.child.script.run_length import Length, as_said, frames_from, run_length
 from ctrkit.child.script.seen_loaders import Seen, is_iterable
 from ctrkit.child.script.trouble import note_trouble
 
@@ -34,7 +34,8 @@ class LoopWatch:
 
     def __init__(self, observer: Observer, owner: Owner) -> None:
         self.observer, self.owner = observer, owner
-        self.length: Length | None = None
+        said = observer.epochs_said
+        self.length: Length | None = None if said is None else as_said(said, None)
         self.main_guard: bool | None = None
         self.epoch_batches: int | None = None
         self.devices: list[str] = []
@@ -289,6 +290,8 @@ class LoopWatch:
             )
         except Exception as error:
             note_trouble("the loops could not be read", error)
+        if self.observer.epochs_said:
+            self.length = as_said(self.observer.epochs_said, self.length)
 
     # ---- for trials and runs ----
 

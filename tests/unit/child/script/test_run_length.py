@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader
 
-from ctrkit.child.script.run_length import RunningFrame, run_length
+from ctrkit.child.script.run_length import Length, RunningFrame, as_said, run_length
 
 LOADER = DataLoader(range(80), batch_size=8)
 
@@ -69,3 +69,11 @@ def test_a_while_whose_counter_moves_with_each_batch_counts_batches(tmp_path: Pa
 def test_what_cannot_be_read_stays_unknown(tmp_path: Path) -> None:
     found = length(tmp_path, "while not done():\n    for x in loader:\n        x  # here")
     assert (found.epochs, found.steps) == (None, None)
+
+
+def test_what_the_user_says_wins_and_the_script_stands_beside_it() -> None:
+    read = Length(epochs=5, told_by="train.py:23: for epoch in range(5)")
+    said = as_said(7, read)
+    assert said.epochs == 7
+    assert said.told_by == "--epochs; the script says 5 epochs: train.py:23: for epoch in range(5)"
+    assert as_said(5, read).told_by == as_said(5, None).told_by == "--epochs"
