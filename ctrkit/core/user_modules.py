@@ -108,5 +108,5 @@ def install_from_environment() -> None:
 
 
 def _is_started_by_multiprocessing() -> bool:
-    """Whether it is a spawned one, a forkserver or a resource tracker."""
-    return any(word.startswith("from multiprocessing.") for word in sys.orig_argv)
+    """Whether it is a spawned process, a forkserver or a tracker, also of multiprocess or loky."""
+    return any("multiprocess" in word or "loky" in word for word in sys.orig_argv)
