@@ -167,6 +167,7 @@ def test_persistent_workers_keep_the_order_of_a_seeded_shuffle(tmp_path: Path) -
         ("stream.py", "Stream is iterated and does not ask get_worker_info"),
         ("gan.py", "outside of `if __name__ == '__main__':`"),
         ("local_function.py", "dataset.transform"),
+        ("under_guard.py", "dataset (Rows is defined under `if __name__ == '__main__':`)"),
     ],
 )
 def test_what_a_loader_cannot_take_is_refused(script: str, why: str, tmp_path: Path) -> None:

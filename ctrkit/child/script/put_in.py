@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import linecache
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ctrkit.child.script.seen_loaders import is_iterable, shares_out
@@ -112,7 +112,56 @@ def unpicklable(loader: Any) -> str:
         problem = pickling_problem(name, getattr(loader, name, None))
         if problem:
             return problem
+    return _unknown_to_workers(loader)
+
+
+def _unknown_to_workers(loader: Any) -> str:
+    """What pickles here, but that a worker cannot find: it imports the script without its guard."""
+    main = sys.modules.get("__main__")
+    lines = linecache.getlines(getattr(main, "__file__", None) or "")
+    if not lines:
+        return ""
+    try:
+        known = _names_without_guard(ast.parse("".join(lines)))
+    except (SyntaxError, ValueError):
+        return ""
+    for name, part in _named_parts(loader):
+        if getattr(part, "__module__", "") == "__main__" and part.__qualname__ not in known:
+            return f"{name} ({part.__qualname__} is defined under `if __name__ == '__main__':`)"
     return ""
+
+
+def _named_parts(loader: Any) -> Iterator[tuple[str, Any]]:
+    """Classes and functions that the loader's parts are pickled by the name of."""
+    for name in ("dataset", "collate_fn", "worker_init_fn"):
+        value = getattr(loader, name, None)
+        stored = getattr(value, "__dict__", None)
+        held = stored if isinstance(stored, dict) and name == "dataset" else {}
+        parts = {name: value, **{f"{name}.{key}": item for key, item in held.items()}}
+        for place, part in parts.items():
+            named = part if hasattr(part, "__qualname__") else type(part)
+            if "." not in named.__qualname__:
+                yield place, named
+
+
+def _names_without_guard(tree: ast.Module) -> set[str]:
+    """Names that a module binds at its top level, but for what is under its main guard."""
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.If) and _asks_for_name(node.test):
+            continue
+        for part in ast.walk(node):
+            if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                names.add(part.name)
+            elif isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+                names.add(part.id)
+            elif isinstance(part, ast.alias):
+                names.add((part.asname or part.name).split(".")[0])
+    return names
+
+
+def _asks_for_name(test: ast.expr) -> bool:
+    return any(isinstance(part, ast.Name) and part.id == "__name__" for part in ast.walk(test))
 
 
 def has_main_guard() -> bool | None:
@@ -142,6 +191,5 @@ def _is_guarded(file: str, line: int) -> bool | None:
         return None
     for node in tree.body:
         if isinstance(node, ast.If) and node.lineno <= line <= (node.end_lineno or line):
-            names = {part.id for part in ast.walk(node.test) if isinstance(part, ast.Name)}
-            return "__name__" in names
+            return _asks_for_name(node.test)
     return False

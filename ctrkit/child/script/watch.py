@@ -111,6 +111,10 @@ class LoopWatch:
             for other in loaders:
                 other.companion = other.companion + 1 if other.since_train == 1 else 0
                 other.since_train = 0
+                if other.companion == _COMPANION:
+                    self.observer.note(
+                        f"loader {other.number} gives each step a batch, too; it stays as written"
+                    )
 
     def delivered(self, asked_s: float, delivered_s: float, rows: int) -> None:
         """The loop has its next batch."""
