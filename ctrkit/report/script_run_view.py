@@ -95,7 +95,7 @@ def _loader_words(seen: dict[str, Any]) -> str:
     how = ", ".join(
         f"{name}{value}"
         for name, value in (
-            ("", found.get("start_method")),
+            ("", found.get("start_method") or seen.get("default_start_method")),
             ("prefetch ", found.get("prefetch")),
         )
         if value

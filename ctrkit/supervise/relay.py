@@ -71,6 +71,7 @@ class Relay:
         quiet: bool = False,
     ) -> None:
         self.to_group, self._quiet = to_group, quiet
+        self._is_dumb = os.environ.get("TERM", "dumb") in ("", "dumb", "linux")
         self._ours = {name: _descriptor(name) for name in _NAMES}
         self._is_terminal = {name: _is_terminal(fd) for name, fd in self._ours.items()}
         self._shown_on = "stdout" if self._is_terminal["stdout"] else "stderr"
@@ -170,7 +171,8 @@ class Relay:
         """A line of ours, at a moment that does not cut the script's own."""
         words = line.encode(errors="replace")
         if self.has_terminal:
-            self._write_between(b"\r\x1b[K" + words + b"\r\n")
+            clears = b"\r" if self._is_dumb else b"\r\x1b[K"
+            self._write_between(clears + words + b"\r\n")
         else:
             own = self._ours["stderr"]
             if own is not None:
@@ -184,18 +186,18 @@ class Relay:
 
     def title(self, words: str) -> None:
         """The title of the terminal's window; nothing where there is no terminal."""
-        if self.has_terminal:
+        if self.has_terminal and not self._is_dumb:
             safe = "".join(c for c in words if c.isprintable())
             self._write_between(b"\x1b]2;" + safe.encode(errors="replace") + b"\x07")
 
     def keep_title(self) -> None:
         """Have the terminal remember the title that it has."""
-        if self.has_terminal:
+        if self.has_terminal and not self._is_dumb:
             self._write_between(b"\x1b[22;2t")
 
     def restore_title(self) -> None:
         """Have the terminal show the title that it remembers."""
-        if self.has_terminal:
+        if self.has_terminal and not self._is_dumb:
             self._write_between(b"\x1b[23;2t")
 
     def _write_between(self, data: bytes) -> None:

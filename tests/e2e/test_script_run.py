@@ -267,6 +267,7 @@ class Terminal:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir(folder)
+            os.environ["TERM"] = "dumb"
             os.execv(argv[0], argv)
         self.resize(30, 100)
         self.mode = termios.tcgetattr(self.fd)
@@ -315,6 +316,7 @@ def test_its_terminal_is_its_own(tmp_path: Path) -> None:
     terminal.type("abcdef\r")
     terminal.read_until("length 6")
     assert "abcdef" not in terminal.shown
+    assert "\x1b" not in terminal.shown  # TERM says that it understands no such thing
     terminal.type("\x03")
     assert terminal.exit_code() == 7, terminal.shown
     kept = (tmp_path / "run" / "child" / "stdout.txt").read_text()
