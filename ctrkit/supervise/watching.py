@@ -20,6 +20,7 @@ from ctrkit.core.progress import (
     read_workers,
 )
 from ctrkit.supervise.endings import End
+from ctrkit.supervise.explain.passive import waits_for_keys
 from ctrkit.supervise.launch import Child
 from ctrkit.supervise.memory_kills import KillCounters
 from ctrkit.supervise.sampler import TreeSample, TreeSampler, host_slept_s
@@ -83,14 +84,19 @@ class Watch:
         sampler = TreeSampler(child.pid)
         return cls(child, time_limits, slept_s, sampler, silence, is_script=is_script, times=times)
 
-    @property
-    def may_judge(self) -> bool:
-        """Whether silence means something: of a script, while what was seen to train lives."""
+    def may_judge(self, now_s: float) -> bool:
+        """Whether silence means something: of a script, while what was seen to train lives.
+
+        One that asks its user something (`input`, a debugger) may wait for the answer for ever.
+        """
         if not self.is_script:
             return True
         if self.progress is None or self.progress.stage is Stage.IMPORT:
             return False
         processes = self.sample.processes if self.sample is not None else ()
+        if any(waits_for_keys(one.pid) for one in processes):
+            self._begin_silence(now_s)
+            return False
         return any(one.pid == self.progress.pid for one in processes)
 
     @property
@@ -271,7 +277,7 @@ def watch_until_end(
         if (end := stopping.look(watch.progress, watch.stage, now_s)) is not None:
             return end
         decision = judge(watch.silence, now_s, watch.stage, watch.limit, watch.awaited)
-        if isinstance(decision, Verdict) and watch.may_judge:
+        if isinstance(decision, Verdict) and watch.may_judge(now_s):
             silent_s = watch.silence.length_s(now_s)
             return End(hang=decision, interrupted=is_asked, silent_s=silent_s)
         overdue = deadline_s is not None and now_s >= deadline_s

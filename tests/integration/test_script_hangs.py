@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import select
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -118,3 +122,45 @@ def test_of_ranks_the_late_one_is_named_with_its_line(tmp_path: Path) -> None:
     assert f"train_ranks.py:{guilty} in wait_for" in incident["cause"]
     assert "GIL" not in incident["cause"]
     assert [p.pid for p in psutil.process_iter() if str(RANKS) in " ".join(_command(p))] == []
+
+
+ASKS = """
+import sys, time, torch
+from torch.utils.data import DataLoader
+model = torch.nn.Linear(1, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for step, batch in enumerate(DataLoader(torch.ones(64, 1), 8)):
+    model(batch).mean().backward()
+    optimizer.step()
+    if step == 3:
+        print("go on?", flush=True)
+        sys.exit(0 if input() == "yes" else 1)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks /proc")
+def test_a_script_that_asks_its_user_does_not_hang(tmp_path: Path) -> None:
+    (tmp_path / "asks.py").write_text(ASKS)
+    argv = [str(COMMAND), "train", "--stall-timeout", "2s", "--out", "run", "--"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        os.execv(argv[0], [*argv, sys.executable, "asks.py"])
+    shown, asked_s = "", None
+    while True:
+        if select.select([terminal], [], [], 0.2)[0]:
+            try:
+                data = os.read(terminal, 4096)
+            except OSError:
+                break
+            if not data:
+                break
+            shown += data.decode(errors="replace")
+        if asked_s is None and "go on?" in shown:
+            asked_s = time.monotonic()
+        if asked_s is not None and time.monotonic() - asked_s > 8:
+            os.write(terminal, b"yes\r")
+            asked_s = float("inf")
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    os.close(terminal)
+    assert code == 0, shown

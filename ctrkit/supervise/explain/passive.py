@@ -58,7 +58,7 @@ _KERNEL_FUNCTIONS = (
     ("unix_stream", "recvmsg"), ("sk_wait", "recvfrom"), ("wait_for_packet", "recvfrom"),
     ("inet_csk_accept", "accept"), ("sigsuspend", "rt_sigsuspend"), ("sys_pause", "pause"),
 )  # fmt: skip
-_POLLFD, _MAX_POLLED = struct.Struct("=ihh"), 8
+_POLLFD, _MAX_POLLED, _MAX_SELECTED = struct.Struct("=ihh"), 8, 1024
 
 
 @dataclass(frozen=True)
@@ -198,10 +198,13 @@ def _target_of(pid: int, name: str | None, values: Sequence[int]) -> str | None:
         return _target(pid, values[0])
     if name in ("select", "pselect6") and values[0] == 0:
         return "a timer"
+    polled: list[int] = []
     if name in ("poll", "ppoll"):
-        found = [_target(pid, one) for one in _polled(pid, values[0], values[1])]
-        return ", ".join(dict.fromkeys(filter(None, found))) or None
-    return None
+        polled = _polled(pid, values[0], values[1])
+    elif name in ("select", "pselect6"):
+        polled = _selected(pid, values[0], values[1])
+    found = [_target(pid, one) for one in polled]
+    return ", ".join(dict.fromkeys(filter(None, found))) or None
 
 
 def _polled(pid: int, address: int, count: int) -> list[int]:
@@ -212,6 +215,23 @@ def _polled(pid: int, address: int, count: int) -> list[int]:
         whole = content[: len(content) // _POLLFD.size * _POLLFD.size]
         return [descriptor for descriptor, _, _ in _POLLFD.iter_unpack(whole)]
     return []
+
+
+def _selected(pid: int, count: int, address: int) -> list[int]:
+    """The descriptors of the `fd_set` that is waited for to be read."""
+    with suppress(OSError, ValueError, OverflowError), open(f"/proc/{pid}/mem", "rb", 0) as memory:
+        memory.seek(address)
+        content = memory.read((min(count, _MAX_SELECTED) + 7) // 8)
+        bits = int.from_bytes(content, "little")
+        return [one for one in range(min(count, _MAX_SELECTED)) if bits >> one & 1][:_MAX_POLLED]
+    return []
+
+
+def waits_for_keys(pid: int) -> bool:
+    """Whether the main thread of a Linux process waits for what somebody types at a terminal."""
+    wait = _wait(pid, pid, _Libraries(0))
+    is_terminal = (wait.target or "").startswith(("/dev/pts/", "/dev/tty", "/dev/console"))
+    return is_terminal and wait.syscall in ("read", "poll", "ppoll", "select", "pselect6")
 
 
 def _target(pid: int, descriptor: int) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -125,3 +126,27 @@ def test_where_the_call_may_not_be_read_the_kernels_function_tells_it() -> None:
     if found is None:
         pytest.skip("the system does not show kernel functions")
     assert found == "clock_nanosleep"
+
+
+@pytest.mark.parametrize(
+    "asks",
+    ["input()", "import readline; input()", "import select; select.select([0], [], [])",
+     "import os; os.read(0, 1)"],
+)  # fmt: skip
+def test_one_that_waits_for_keys_is_told_from_one_that_waits_for_a_pipe(asks: str) -> None:
+    master, slave = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", asks], stdin=slave, stdout=slave)
+    try:
+        deadline_s = time.monotonic() + 10
+        while not passive.waits_for_keys(process.pid) and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        if passive._wait(process.pid, process.pid, passive._Libraries(0)).syscall is None:
+            pytest.skip("the system does not show system calls")
+        assert passive.waits_for_keys(process.pid)
+    finally:
+        process.kill()
+        process.wait(timeout=20)
+        os.close(master)
+        os.close(slave)
+    with running(READY + asks) as piped:
+        assert not passive.waits_for_keys(piped.pid)
