@@ -9,7 +9,7 @@ from pathlib import Path
 from ctrkit.core.config import Watch
 from ctrkit.core.epochs import EpochRow, odd_values, read_epochs
 from ctrkit.core.units import format_duration
-from ctrkit.report.epoch_figures import epoch_notes
+from ctrkit.report.epoch_figures import live_notes
 from ctrkit.report.epoch_length import LengthNotice
 from ctrkit.report.live_train import TrainDisplay
 from ctrkit.report.silence import SilenceNotice
@@ -59,15 +59,16 @@ class EpochWatch:
         self.looked_s = time.monotonic()
         rows = read_epochs(self.path)
         if len(rows) > self.shown:
-            self._show(rows[self.shown :])
+            self._show(rows)
         self.shown = len(rows)  # fewer than before where an older checkpoint was gone on from
 
     def _show(self, rows: Sequence[EpochRow]) -> None:
-        odd = [one for one in odd_values(self.path) if one.epoch in {row["epoch"] for row in rows}]
-        for row in rows:
+        new = rows[self.shown :]
+        odd = [one for one in odd_values(self.path) if one.epoch in {row["epoch"] for row in new}]
+        for row in new:
             texts = {one.column: one.text[:40] for one in odd if one.epoch == row["epoch"]}
             self.display.epoch_done({**row, **texts})
-        for note in epoch_notes(rows, odd, self.watched):
+        for note in live_notes(rows, odd, self.watched):
             if note not in self.noted:
                 self.noted.add(note)
                 self.display.message(note)

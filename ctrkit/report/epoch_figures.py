@@ -58,6 +58,17 @@ def epoch_notes(
     return [*_odd_notes(odd), *_gaps(epochs, odd), *_renamed(epochs), *_unwatched(epochs, watch)]
 
 
+def live_notes(rows: Sequence[EpochRow], odd: Sequence[OddValue], watch: Watch | None) -> list[str]:
+    """What is to be said of epochs as they come: gaps may still be filled.
+
+    Args:
+        rows: of all epochs so far.
+        odd: what there is no number in those that are new.
+        watch: the metric that decides on best.pt and patience.
+    """
+    return [*_odd_notes(odd), *_renamed(rows), *_unwatched(rows, watch)]
+
+
 def _odd_notes(odd: Sequence[OddValue]) -> Iterator[str]:
     by_value: dict[tuple[str, str], list[int]] = {}
     for one in odd:

@@ -14,6 +14,7 @@ from ctrkit.child.workloads.user_file import defined_at, import_user_file
 from ctrkit.core.cell import CELL_AXES
 from ctrkit.core.config import WorkloadSpec
 from ctrkit.core.errors import UsageError
+from ctrkit.core.plugins import Plugin
 from ctrkit.core.registry import find_plugin, is_file_target
 
 
@@ -58,6 +59,11 @@ def _of_plugin(spec: WorkloadSpec) -> Workload:
 
 
 def _as_workload(value: Any, spec: WorkloadSpec, name: str) -> Workload:
+    if isinstance(value, Plugin) or (isinstance(value, type) and issubclass(value, Plugin)):
+        raise UsageError(
+            f"--workload {name}: is a Plugin; register it as an entry point of the group "
+            "ctrkit.workloads and use it by its name (docs/workload.md), or name its Workload"
+        )
     if isinstance(value, type) and issubclass(value, Workload):
         value = value()
     if isinstance(value, Workload):

@@ -110,3 +110,10 @@ def test_what_is_no_workload_says_why(
 def test_mdaf_needs_a_store() -> None:
     with pytest.raises(UsageError, match="needs a store"):
         load_workload(WorkloadSpec())
+
+
+def test_a_plugin_is_used_by_its_name(tmp_path: Path) -> None:
+    text = "from ctrkit.workloads import Plugin\n\n\nclass Mine(Plugin):\n    pass\n"
+    (tmp_path / "plugged.py").write_text(text)
+    with pytest.raises(UsageError, match="Mine: is a Plugin; register it as an entry point"):
+        load_workload(WorkloadSpec(target=f"{tmp_path / 'plugged.py'}:Mine"))
