@@ -34,6 +34,7 @@ from ctrkit.report.blocks import (
     Report,
     Section,
     Table,
+    Tone,
 )
 from ctrkit.report.building import build_display
 from ctrkit.report.terminal import print_report
@@ -303,7 +304,8 @@ def _vocabulary_table(meta: StoreMeta) -> Table:
 
 def _bad_rows_blocks(meta: StoreMeta) -> tuple[Block, ...]:
     reading = meta.reading
-    blocks = [] if reading is None else [_account_block(reading)]
+    tone: Tone = "warning" if reading and _lost_share(reading) > _NOTABLE_LOSS else "plain"
+    blocks = [] if reading is None else [_account_block(reading, tone)]
     if not meta.bad_rows:
         return (*blocks, Paragraph("none"))
     first = reading.first_bad if reading else {}
@@ -313,20 +315,23 @@ def _bad_rows_blocks(meta: StoreMeta) -> tuple[Block, ...]:
         (format_count(count), reason, first.get(reason, ""))[: len(columns)]
         for reason, count in meta.bad_rows.items()
     )
-    return (*blocks, Table(tuple(columns), rows))
+    return (*blocks, Table(tuple(columns), rows, (tone,) * len(rows)))
 
 
-def _account_block(reading: Reading) -> Paragraph:
-    """What became of the rows of a table; a loss that matters is a warning."""
+def _lost_share(reading: Reading) -> float:
+    return 1 - reading.used / reading.rows
+
+
+def _account_block(reading: Reading, tone: Tone) -> Paragraph:
+    """What became of the rows of a table."""
     dropped = reading.rows - reading.used
-    share = dropped / reading.rows
     text = (
         f"{format_count(reading.rows)} rows = {format_count(reading.used)} used"
-        f" + {format_count(dropped)} dropped ({format_percent(share)})"
+        f" + {format_count(dropped)} dropped ({format_percent(_lost_share(reading))})"
     )
     if reading.blank_lines:
         text += f"; {format_count(reading.blank_lines)} blank lines between them"
-    return Paragraph(text, "warning" if share > _NOTABLE_LOSS else "plain")
+    return Paragraph(text, tone)
 
 
 def _size_bytes(path: Path) -> int:

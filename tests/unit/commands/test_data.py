@@ -95,7 +95,7 @@ def test_a_loss_and_what_is_odd_stand_out(
     yellow = "\x1b[33m"
     assert f"{yellow}93 rows = 90 used + 3 dropped (3.2 %)" in shown
     assert f"{yellow}every row is positive" in shown
-    assert r"line 92: 'soon\x1b[2J'" in shown
+    assert f"{yellow}line 92: 'soon\\x1b[2J'" in shown
     assert "\x1b[2J" not in shown
 
 

@@ -84,7 +84,7 @@ SAYS = {
     "dates.csv": "2017-05-05 16:00:00 UTC to 2017-05-10",
     "steps.csv": "1970-01-01 00:00:00 UTC to 1970-01-05",
     "gaps.csv": "120 rows = 108 used + 12 dropped (10 %)",
-    "floats.csv": "floating-point values above 9,007,199,254,740,992",
+    "floats.csv": "floating-point values above 2^53 (9,007,199,254,740,992)",
     "events.csv": "a row is positive where label is buy or cart",
     "broken.csv": "120 rows = 80 used + 40 dropped (33 %)",
 }

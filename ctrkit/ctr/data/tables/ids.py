@@ -81,8 +81,9 @@ def id_warnings(name: str, exact_limit: int, profile: IdProfile) -> list[str]:
     if profile.beyond:
         found.append(
             f"{column} has {format_count(profile.beyond)} floating-point values above"
-            f" {exact_limit:,}, such as {profile.largest:.17g}: from there on different ids may"
-            " have become one; export them as integers or as text"
+            f" 2^{exact_limit.bit_length() - 1} ({exact_limit:,}), such as"
+            f" {profile.largest:.17g}: from there on different ids may have become one; export"
+            " them as integers or as text"
         )
     elif profile.rounded:
         found.append(

@@ -212,7 +212,7 @@ def _no_header(
     if any(map(_is_data, names)) or _is_like(names, [dialect.values(line) for line in filled[1:]]):
         delimited = f", delimited by {format_value(dialect.delimiter)}"
         return UsageError(
-            f"{path}: its first line is data, not names of columns: {shown}{delimited};"
+            f"{path}: has no header, its first line is data: {shown}{delimited};"
             f" {_way_out(dialect, len(names))}"
         )
     return missing_column(path, asked, names)

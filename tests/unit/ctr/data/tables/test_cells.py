@@ -76,7 +76,10 @@ def test_ids_that_differ_by_zeros_before_them_are_warned_of(tmp_path: Path) -> N
     ("user", "message"),
     [
         (lambda user: f"{1234567890123 + user:.5E}", "such as '1.23457E+12', which are rounded"),
-        (lambda user: repr(float(2**60 + user)), "120 floating-point values above 9,007,199,254"),
+        (
+            lambda user: repr(float(2**60 + user)),
+            "120 floating-point values above 2^53 (9,007,199,254",
+        ),
     ],
 )
 def test_ids_that_lost_digits_are_warned_of(tmp_path: Path, user: object, message: str) -> None:

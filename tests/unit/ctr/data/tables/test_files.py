@@ -167,7 +167,7 @@ def test_text_parts_with_a_header_each(tmp_path: Path) -> None:
     result = prepared(tmp_path / "log", tmp_path / "store", accept_loss=True)
     assert result.reading.first_bad == {"log: ts is no time": "line 2 of 1.csv: 'soon'"}
     (tmp_path / "log" / "1.csv").write_text(log_text(ROWS[60:], header=None))
-    with pytest.raises(UsageError, match=r"1\.csv: its first line is data"):
+    with pytest.raises(UsageError, match=r"1\.csv: has no header, its first line is data"):
         prepared(tmp_path / "log", tmp_path / "other")
 
 

@@ -85,11 +85,11 @@ def test_names_with_commas_and_quotes_are_asked_for_as_they_read(tmp_path: Path)
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["1::7::3::978300000"] * 3, "first line is data.*'1::7::3::978300000', delimited by '::'"
-         ".*--header NAME1,NAME2,NAME3,NAME4 --delimiter '::'"),
+        (["1::7::3::978300000"] * 3, "no header, its first line is data.*'1::7::3::978300000',"
+         " delimited by '::'.*--header NAME1,NAME2,NAME3,NAME4 --delimiter '::'"),
         (["1,7,pv,1511500000"] * 3, "first line is data.*4 columns.*--header NAME1"),
-        (["a,b,2017-05-06 10:00,yes"] * 3, "first line is data"),
-        (["u12,i7,May 6 2017,click", "u7,i9,May 6 2017,view"] * 2, "first line is data"),
+        (["a,b,2017-05-06 10:00,yes"] * 3, "no header, its first line is data"),
+        (["u12,i7,May 6 2017,click", "u7,i9,May 6 2017,view"] * 2, "its first line is data"),
         (["user,item,ts,label", "1,9,8,1494000000,1", "2,9,8,1494000001,0"], "header names 4"
          " columns, but the lines have 5 fields, such as '1,9,8,1494000000,1'.*--header NAME1"),
         (["# old log", "1,7,0,1511500000"], "first line is a comment, '# old log', and no line"),
@@ -110,7 +110,7 @@ def test_what_a_file_without_a_header_is_told(lines: list[str], message: str) ->
 
 def test_a_first_row_that_has_the_names_by_chance() -> None:
     asked = {"user": "1", "item": "7", "time": "1511500000", "label": "0"}
-    with pytest.raises(UsageError, match="first line is data"):
+    with pytest.raises(UsageError, match="no header, its first line is data"):
         find_layout(FILE, ["1,7,0,1511500000", "1,8,0,1511500001"], asked)
 
 
