@@ -307,7 +307,7 @@ def test_a_full_disk_ends_the_run_with_the_checkpoint_before(tmp_path, monkeypat
             raise OSError(errno.ENOSPC, "No space left on device")
         save_checkpoint(path, state)
 
-    monkeypatch.setattr("ctrkit.child.training.loop.save_checkpoint", full)
+    monkeypatch.setattr("ctrkit.child.training.epoch_loop.save_checkpoint", full)
     with pytest.raises(UsageError, match=r"last.pt: cannot be written: No space left.*--resume"):
         train(tmp_path, Work(), clock=Clock(), checkpoint_every_s=6)
     monkeypatch.undo()
@@ -435,7 +435,7 @@ def test_checkpoints_within_an_epoch(tmp_path, monkeypatch):
         saved.append((state["position"]["epoch"], state["position"]["batch"]))
         save_checkpoint(path, state)
 
-    monkeypatch.setattr("ctrkit.child.training.loop.save_checkpoint", spy)
+    monkeypatch.setattr("ctrkit.child.training.epoch_loop.save_checkpoint", spy)
     train(tmp_path, Work(), clock=Clock(), checkpoint_every_s=6, epochs=1)
     assert saved[-1] == (2, 0)
     assert [batch for _, batch in saved[:-1]] == [2, 4]
@@ -599,7 +599,7 @@ def test_a_stop_in_the_validation_makes_it_draw_the_same_again(tmp_path):
 
 def test_a_stop_at_a_checkpoint_writes_no_second_one(tmp_path, monkeypatch):
     saved = []
-    keep = "ctrkit.child.training.loop.save_checkpoint"
+    keep = "ctrkit.child.training.epoch_loop.save_checkpoint"
     monkeypatch.setattr(keep, lambda *given: (saved.append(1), save_checkpoint(*given)))
     work = Work()
     outcome = train(tmp_path, work, lambda: len(saved) > 0)
