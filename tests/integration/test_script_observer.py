@@ -237,3 +237,16 @@ def test_the_last_epoch_is_not_ended_early(tmp_path: Path) -> None:
     assert measured.restart_s is None
     assert found.out == ""
     assert not (tmp_path / "model.pt").exists()
+
+
+def test_what_comes_in_between_is_left_out_of_the_window(tmp_path: Path) -> None:
+    """Validations and checkpoints inside an epoch are no steps, and there are several of them."""
+    seen, measured = observe(tmp_path, "full", "every.py", window_s=30.0).needed()
+    assert (seen.epochs, seen.steps) == (None, 400)
+    windows = measured.stamps.window
+    assert windows.count("interrupted") == 4  # the fifth is at the epoch's end
+    assert windows.count("throughput") == measured.throughput_steps
+    assert measured.sizes is not None
+    assert (measured.sizes.epochs, measured.sizes.train_batches) == (4, 100)
+    assert 40 <= (measured.sizes.validation_batches or 0) <= 50
+    assert any("times an epoch" in note for note in measured.notes)

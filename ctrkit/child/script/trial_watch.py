@@ -124,14 +124,29 @@ class TrialWatch(LoopWatch, LoopProcess):
         return sizes
 
     def _validation_batches(self) -> int | None:
-        """Of one validation: counted where it ran to its end, else what the loaders claim."""
+        """Of an epoch: those of a validation, counted where it ran to its end, else as claimed.
+
+        A script that validates every so many batches does it several times an epoch.
+        """
         used = [one for one in self.observer.loaders.all if one.validated]
         if not used:
             return None
         partial = self._cut or self._validating_since is not None
         lengths = [one.length if partial else one.validated for one in used]
         known = [length for length in lengths if length is not None]
-        return sum(known) if len(known) == len(lengths) else None
+        if len(known) < len(lengths):
+            return None
+        return sum(known) * self._times_an_epoch(self._validations_inside)
+
+    def _times_an_epoch(self, seen: int) -> int:
+        """How often in an epoch something happens that was seen so often among its first batches.
+
+        Once, at its end, where it was not seen inside.
+        """
+        if not seen or not self._first_steps:
+            return 1
+        whole = self.batches if self.batches is not None else self._first_steps
+        return max(1, round(seen * whole / self._first_steps))
 
     def batch_taken(self, asked_s: float, delivered_s: float, rows: int) -> None:
         if self.epoch > 2:
@@ -156,6 +171,8 @@ class TrialWatch(LoopWatch, LoopProcess):
 
     def step_over(self, done_s: float, rows: int) -> None:
         self._steps += 1
+        if self.epoch == 1:
+            self._first_steps = self.step
         if self.epoch <= 2:
             at_s = self._time(done_s)
             if self.recorder.window == THROUGHPUT:
@@ -247,6 +264,8 @@ class TrialWatch(LoopWatch, LoopProcess):
             self.finish()
 
     def validation_begins(self, at_s: float) -> None:
+        if self.in_epoch and self.epoch == 1:
+            self._validations_inside += 1
         self.progress.enter(Stage.VALIDATION)
 
     def validation_batch(self, number: int, seconds: float) -> None:
@@ -269,6 +288,8 @@ class TrialWatch(LoopWatch, LoopProcess):
         self.progress.enter(self._stage_before)
 
     def checkpoint_over(self, seconds: float) -> None:
+        if self.in_epoch and self.epoch == 1:
+            self._checkpoints_inside += 1
         if len(self.recorder.checkpoint_s) < self.plan.checkpoints:
             self.recorder.checkpoint_s.append(seconds)
 
@@ -312,6 +333,7 @@ class TrialWatch(LoopWatch, LoopProcess):
         return None
 
     _cut = False
+    _first_steps = _validations_inside = _checkpoints_inside = 0
 
     # ---- the end ----
 
@@ -357,6 +379,9 @@ class TrialWatch(LoopWatch, LoopProcess):
                 "no validation followed the epoch that was ended early: whether there is one after "
                 "a whole epoch is not known"
             )
+        saves = self._times_an_epoch(self._checkpoints_inside)
+        if saves > 1:
+            observer.note(f"it saves {saves} times an epoch; a projection counts one of them")
         self.recorder.note(
             sizes=self._sizes(), notes=list(observer.notes), complete=complete,
             peak_device_bytes=self._peak_bytes(),
