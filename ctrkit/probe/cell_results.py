@@ -8,7 +8,7 @@ from dataclasses import replace
 from ctrkit.core.config import Cell
 from ctrkit.core.records import Inspection, Measurement
 from ctrkit.measure.projection import Projection, project
-from ctrkit.measure.statistics import DRIFT, Sample, drifted
+from ctrkit.measure.statistics import DRIFT, FASTER, SLOWER, Sample, drifted
 from ctrkit.measure.steps import mean_step_s, sample_of_measurement, samples_of
 from ctrkit.probe.predict import compute_trial, nearest_loader, predict, sizes_for
 from ctrkit.probe.same_epoch import launches_of_the_same_epoch
@@ -85,7 +85,11 @@ def has_drifted(trials: Sequence[Trial]) -> bool:
     first, last = (
         sample_of_measurement(m, turn_of(full[0].cell)) for m in _measurements([same[0], same[-1]])
     )
-    return first is not None and last is not None and drifted(first, last)
+    if first is None or last is None:
+        return False
+    # where steps get slower all the time, a longer window has a slower mean
+    follows_a_trend = any(flag in (SLOWER, FASTER) for flag in (*first.flags, *last.flags))
+    return not follows_a_trend and drifted(first, last)
 
 
 def objective(cell: Cell, trials: Sequence[Trial], inspection: Inspection) -> float | None:

@@ -55,6 +55,42 @@ def test_the_first_cell_run_last_shows_whether_the_machine_has_changed(inspectio
         assert ("drift" in project_cell(cell, trials, inspection()).flags) is drifted
 
 
+def rising(cell, steps):
+    """A launch whose steps take a hundredth of a second longer each."""
+    trial, done_s = full(cell, 1.0, steps=steps), [0.0]
+    for i in range(steps):
+        done_s.append(done_s[-1] + 0.1 + 0.01 * i)
+    stamps = dataclasses.replace(
+        trial.result.measurement.stamps, asked_s=done_s[:-1], done_s=done_s[1:]
+    )
+    measured = dataclasses.replace(trial.result.measurement, stamps=stamps, throughput_s=done_s[-1])
+    return dataclasses.replace(
+        trial, result=dataclasses.replace(trial.result, measurement=measured)
+    )
+
+
+def test_a_longer_window_of_steps_that_get_slower_is_no_drift(inspection):
+    trials = [rising(A, 40), rising(A, 80)]
+    assert not has_drifted(trials)
+    assert "slower and slower" in project_cell(A, trials, inspection()).flags
+
+
+def test_a_time_of_the_run_is_no_rival_of_a_time_per_row(inspection):
+    counted, known = full(A, 1.0), inspection(sizes=None)
+    measured = dataclasses.replace(
+        counted.result.measurement, epoch_complete=True, epoch_batches=50, epoch_s=50.0
+    )
+    counted = dataclasses.replace(
+        counted, result=dataclasses.replace(counted.result, measurement=measured)
+    )
+    other = dataclasses.replace(A, batch_size=32)
+    sized, unsized = candidates_of([counted, full(other, 0.9)], known)
+    assert sized.projection is not None
+    assert unsized.projection is None
+    assert sized.objective == pytest.approx(1.0 / A.batch_size)
+    assert unsized.objective == pytest.approx(0.9 / 32)
+
+
 def test_without_a_second_launch_of_the_first_cell_nothing_is_known_of_drift(inspection):
     assert not has_drifted([full(A, 1.0), full(B, 2.0), full(B, 3.0)])
     assert not has_drifted([])
