@@ -153,6 +153,7 @@ def train(
         return
     if ends_by is not None:
         raise UsageError("--ends-by is for a script: write its command after --")
+    from ctrkit.commands.train import read_train_options
     from ctrkit.commands.train import train as run
 
     run(
@@ -162,8 +163,11 @@ def train(
             resume,
         ),
         axes=named,
-        auto_device=auto_device, config=config, epochs=epochs, max_steps=max_steps,
-        resume=resume, checkpoint_every=checkpoint_every, fallback=not no_fallback,
-        max_restarts=3 if max_restarts is None else max_restarts, allow_sleep=allow_sleep,
-        abort_if_later_than=abort_if_later_than, grace=grace, quiet=quiet, argv=sys.argv[1:],
+        options=read_train_options(
+            auto_device=auto_device, config=config, epochs=epochs, max_steps=max_steps,
+            checkpoint_every=checkpoint_every, fallback=not no_fallback,
+            max_restarts=3 if max_restarts is None else max_restarts, allow_sleep=allow_sleep,
+            abort_if_later_than=abort_if_later_than, grace=grace, quiet=quiet,
+        ),
+        resume=resume, argv=sys.argv[1:],
     )  # fmt: skip

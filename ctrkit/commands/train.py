@@ -55,15 +55,12 @@ from ctrkit.supervise.stop import StopRequest, handle_interrupts
 _BEGIN_ELSEWHERE = "nothing was begun: make room, or name another folder with --out"
 
 
-def train(
+def read_train_options(
     *,
-    common: CommonOptions,
-    axes: Axes,
     auto_device: bool,
     config: Path | None,
     epochs: int | None,
     max_steps: int | None,
-    resume: Path | None,
     checkpoint_every: str,
     fallback: bool,
     max_restarts: int,
@@ -71,14 +68,11 @@ def train(
     abort_if_later_than: str | None,
     grace: str,
     quiet: bool,
-    argv: Sequence[str],
-) -> None:
-    """Train, or go on with a run that was stopped.
+) -> TrainOptions:
+    """The checked options of a real run.
 
     Raises:
-        UsageError: options that contradict each other, or bad input of any kind.
-        RunEndedError: the run failed or hung and was ended; the message has the evidence.
-        InterruptedRunError: stopped by the user; the message says how to go on.
+        UsageError: options that contradict each other, no duration, a number out of range, ...
     """
     for option, number in (("--epochs", epochs), ("--max-steps", max_steps)):
         if number is not None and number < 1:
@@ -87,30 +81,48 @@ def train(
         raise UsageError(f"--max-restarts: is {max_restarts}, but must be at least 0")
     if auto_device and config is not None:
         raise UsageError("--auto-device and --config: name one of them")
-    launch = launch_of_environment()
-    if launch is not None:
-        axes = axes_of_launch(axes, launch, auto_device=auto_device)
+    if config is not None and not config.is_file():
+        raise UsageError(f"--config {config}: no such file")
     every_s = duration_s("--checkpoint-every", checkpoint_every)
     grace_s = duration_s("--grace", grace)
+    abort_after_s = duration_s("--abort-if-later-than", abort_if_later_than)
     assert every_s is not None, "it has a default"
     assert grace_s is not None, "it has a default"
-    options = TrainOptions(
+    launched = launch_of_environment() is not None
+    return TrainOptions(
         auto_device=auto_device, config=config, epochs=epochs, max_steps=max_steps,
         checkpoint_every_s=every_s, quiet=quiet, grace_s=grace_s,
         rules=RestartRules(
-            fallback=fallback and launch is None,
+            fallback=fallback and not launched,
             max_restarts=max_restarts,
-            off="torchrun starts all ranks again" if launch else "--no-fallback",
+            off="torchrun starts all ranks again" if launched else "--no-fallback",
         ),
-        time_rules=TimeRules(
-            allow_sleep=allow_sleep,
-            abort_after_s=duration_s("--abort-if-later-than", abort_if_later_than),
-        ),
+        time_rules=TimeRules(allow_sleep=allow_sleep, abort_after_s=abort_after_s),
     )  # fmt: skip
+
+
+def train(
+    *,
+    common: CommonOptions,
+    axes: Axes,
+    options: TrainOptions,
+    resume: Path | None,
+    argv: Sequence[str],
+) -> None:
+    """Train, or go on with a run that was stopped.
+
+    Raises:
+        UsageError: bad input of any kind.
+        RunEndedError: the run failed or hung and was ended; the message has the evidence.
+        InterruptedRunError: stopped by the user; the message says how to go on.
+    """
+    launch = launch_of_environment()
+    if launch is not None:
+        axes = axes_of_launch(axes, launch, auto_device=options.auto_device)
     single_axes(axes)
-    if config is not None and not config.is_file():
-        raise UsageError(f"--config {config}: no such file")
-    workload = None if resume else with_epochs(find_workload(common, quiet=quiet), epochs)
+    workload = None
+    if resume is None:
+        workload = with_epochs(find_workload(common, quiet=options.quiet), options.epochs)
     with handle_interrupts(graceful=True) as stop, ExitStack() as held:
         if workload is not None:
             with plain_disk_errors(common.out or Path("results/runs"), advice=_BEGIN_ELSEWHERE):
