@@ -39,7 +39,7 @@ from ctrkit.supervise.explain.training_family import (
 )
 from ctrkit.supervise.sampler import TreeSampler
 
-_MAX_READ = 24
+_MAX_READ, _MAX_PROCESSES = 24, 1024  # eight ranks with their workers are many
 _SAMPLES_BETWEEN = 4
 
 
@@ -192,7 +192,9 @@ class _Reader:
 def _look(family: TrainingFamily, listed: Mapping[int, Listed], reader: _Reader) -> _Seen:
     """The whole tree, with stacks of its Python processes, the one that trains first."""
     sampler = TreeSampler(family.main_pid)
-    processes = name_targets(with_native_waits(passive.look(family.top_pid, lambda: False)))
+    processes = name_targets(
+        with_native_waits(passive.look(family.top_pid, lambda: False, _MAX_PROCESSES))
+    )
     if not any(one.pid == family.main_pid for one in processes):
         raise UsageError(f"pid {family.main_pid} ended while it was looked at")
     python = [one.pid for one in processes if one.pid in listed and listed[one.pid].python]

@@ -70,12 +70,13 @@ class _Clock:
     wakes: dict[int, int]
 
 
-def look(root_pid: int, hurry: Callable[[], bool]) -> list[Process]:
+def look(root_pid: int, hurry: Callable[[], bool], most: int = _MAX_PROCESSES) -> list[Process]:
     """Look at a family twice, a moment apart; without the second time nothing that grows.
 
-    The root comes first, then its descendants, zombies among them; empty if the root is gone.
+    The root comes first, then its descendants, zombies among them, of all `most` at most; empty if
+    the root is gone.
     """
-    family = _family(root_pid)
+    family = _family(root_pid, most)
     sampler = TreeSampler(root_pid)
     before = _read_clock(family, sampler)
     found = [_describe(process) for process in family]
@@ -86,10 +87,10 @@ def look(root_pid: int, hurry: Callable[[], bool]) -> list[Process]:
     return [_with_rates(one, before, after) for one in found]
 
 
-def _family(root_pid: int) -> list[psutil.Process]:
+def _family(root_pid: int, most: int) -> list[psutil.Process]:
     try:
         root = psutil.Process(root_pid)
-        return [root, *root.children(recursive=True)][:_MAX_PROCESSES]
+        return [root, *root.children(recursive=True)][:most]
     except psutil.Error:
         return []
 
