@@ -18,6 +18,7 @@ from ctrkit.cli.report import report
 from ctrkit.cli.train import train
 from ctrkit.core.bystander import say
 from ctrkit.core.errors import CtrkitError
+from ctrkit.core.units import printable
 
 app = typer.Typer(
     name="ctrkit",
@@ -88,4 +89,4 @@ def run_command() -> int:
 
 def _say(message: str) -> None:
     """One line on stderr, whatever the message holds."""
-    say(f"ctrkit: {' '.join(message.split())}")
+    say(f"ctrkit: {printable(' '.join(message.split()))}")

@@ -95,15 +95,17 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def format_value(value: object, width: int = 40) -> str:
-    """A value of somebody's file, in quotes and safe to print; a long one ends with `...`.
-
-    A character that a terminal could obey or hide is escaped.
-    """
-    text = str(value)
-    shown = "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+def printable(text: str) -> str:
+    """A text without characters that a terminal could obey or hide: they are escaped."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in text
     )
+
+
+def format_value(value: object, width: int = 40) -> str:
+    """A value of somebody's file, in quotes and safe to print; a long one ends with `...`."""
+    shown = printable(str(value))
     return f"'{shown[: width - 3]}...'" if len(shown) > width else f"'{shown}'"
 
 

@@ -12,6 +12,8 @@ from ctrkit.core.units import (
     format_count,
     format_duration,
     format_percent,
+    format_time,
+    format_value,
     parse_bytes,
     parse_duration_s,
 )
@@ -75,3 +77,17 @@ def test_bytes_and_counts() -> None:
 )  # fmt: skip
 def test_percentages(share: float, text: str, aligned: str) -> None:
     assert (format_percent(share), format_percent(share, aligned=True)) == (text, aligned)
+
+
+def test_values_are_shown_without_what_a_terminal_obeys() -> None:
+    assert format_value("caf\xe9 \x1b[2J\n\u202e") == r"'café \x1b[2J\n\u202e'"
+    assert format_value("\ud800") == r"'\ud800'"
+    assert format_value("x" * 50) == f"'{'x' * 37}...'"
+
+
+@pytest.mark.parametrize(
+    ("time_s", "text"),
+    [(1_494_000_005, "2017-05-05 16:00:05 UTC"), (0, "1970-01-01 00:00:00 UTC"), (1e300, "-")],
+)
+def test_times_as_dates(time_s: float, text: str) -> None:
+    assert format_time(time_s) == text

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 from ctrkit.core.errors import UsageError
 from ctrkit.core.units import format_value
@@ -50,13 +51,18 @@ def find_columns(asked: Mapping[str, str], names: Sequence[str]) -> dict[str, in
     """
     found = {}
     for field, name in asked.items():
-        places = [place for place, other in enumerate(names) if other == name] or [
-            place for place, other in enumerate(names) if other.partition(":")[0] == name
+        places = [place for place, other in enumerate(names) if _same(other, name)] or [
+            place for place, other in enumerate(names) if _same(other.partition(":")[0], name)
         ]
         if not places:
             return None
         found[field] = places[0]
     return found
+
+
+def _same(name: str, other: str) -> bool:
+    """True if two names read the same, however an accent is encoded."""
+    return name == other or normalize("NFC", name) == normalize("NFC", other)
 
 
 def check_unique(path: Path, found: Mapping[str, int], names: Sequence[str]) -> None:

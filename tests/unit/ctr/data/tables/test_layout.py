@@ -122,6 +122,11 @@ def test_names_that_do_not_fit_the_lines() -> None:
         find_layout(FILE, lines, ASKED, header=("user", "item", "time", "label"))
 
 
+def test_an_accent_may_be_encoded_in_two_ways(tmp_path: Path) -> None:
+    text = log_text(ROWS, header="use\u0301r,item,ts,label")
+    assert _prepared_rows(tmp_path, text, user="us\u00e9r") == len(ROWS)
+
+
 def test_the_same_column_for_two_options(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text(log_text(ROWS))
     with pytest.raises(UsageError, match="--user and --item both name the column 'user'"):
