@@ -16,6 +16,8 @@ _NEW_HIGH = 1.05
 
 # nanosleep and clock_nanosleep
 _SLEEP_CALLS = {"x86_64": (35, 230), "aarch64": (101, 115)}.get(platform.machine(), ())
+# select and pselect6: with no descriptor that is `time.sleep` of Python 3.10 and older
+_SELECT_CALLS = {"x86_64": (23, 270), "aarch64": (72,)}.get(platform.machine(), ())
 
 STOPPED_STATES = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
 
@@ -121,13 +123,15 @@ class TreeSampler:
 
 
 def _is_on_timer(pid: int) -> bool:
-    """Whether the main thread is in `nanosleep`: it will go on by itself. False if not told."""
+    """Whether the main thread sleeps for a set time: it will go on by itself. False if not told."""
     # neither file is readable, or says anything, on every kernel
     with suppress(OSError):
         if "nanosleep" in Path(f"/proc/{pid}/wchan").read_text():
             return True
-    with suppress(OSError, ValueError):
-        return int(Path(f"/proc/{pid}/syscall").read_text().split()[0]) in _SLEEP_CALLS
+    with suppress(OSError, ValueError, IndexError):
+        words = Path(f"/proc/{pid}/syscall").read_text().split()
+        call = int(words[0])
+        return call in _SLEEP_CALLS or (call in _SELECT_CALLS and int(words[1], 16) == 0)
     return False
 
 
