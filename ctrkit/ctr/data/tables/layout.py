@@ -15,7 +15,7 @@ from ctrkit.ctr.data.tables.columns import (
     missing_column,
     shown_names,
 )
-from ctrkit.ctr.data.tables.records import Dialect
+from ctrkit.ctr.data.tables.text_records import Dialect
 
 DELIMITERS = (",", "\t", ";", "|", "::", "\x01", " ")
 _SPELLED = {"\\t": "\t", "tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}

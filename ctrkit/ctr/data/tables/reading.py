@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 from ctrkit.core.errors import UsageError
 from ctrkit.ctr.data.tables.columns import check_unique, find_columns, missing_column
-from ctrkit.ctr.data.tables.files import TableFiles, find_files, read_blocks
 from ctrkit.ctr.data.tables.layout import Layout, find_layout
 from ctrkit.ctr.data.tables.parquet import partitions, read_types, text_sql
-from ctrkit.ctr.data.tables.records import NO_UTF8, WITH_NUL, record_blocks
+from ctrkit.ctr.data.tables.table_files import TableFiles, find_files, read_blocks
 from ctrkit.ctr.data.tables.text import TextForm, find_form, line_blocks
+from ctrkit.ctr.data.tables.text_records import NO_UTF8, WITH_NUL, record_blocks
 from ctrkit.ctr.data.workspace import Workspace, literal
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FIELDS = ("user", "item", "category", "time", "label")
-#: why a line has no cells, beside the flaws of `records`
+#: why a line has no cells, beside the flaws of `text_records`
 BLANK, TOO_FEW, TOO_MANY = 3, 4, 5
 
 _HEAD_BYTES = 1 << 20

@@ -17,7 +17,7 @@ import pytest
 from logs import log_rows, log_text, prepared
 
 from ctrkit.core.errors import UsageError
-from ctrkit.ctr.data.tables.files import find_files, read_blocks
+from ctrkit.ctr.data.tables.table_files import find_files, read_blocks
 
 ROWS = log_rows()
 TEXT = log_text(ROWS).encode()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from logs import Row, log_rows, prepared
 
-from ctrkit.ctr.data.tables.records import Dialect, joined_spans, record_blocks
+from ctrkit.ctr.data.tables.text_records import Dialect, joined_spans, record_blocks
 
 ROWS = log_rows()
 COMMAS = Dialect()
