@@ -250,3 +250,24 @@ def test_what_comes_in_between_is_left_out_of_the_window(tmp_path: Path) -> None
     assert (measured.sizes.epochs, measured.sizes.train_batches) == (4, 100)
     assert 40 <= (measured.sizes.validation_batches or 0) <= 50
     assert any("times an epoch" in note for note in measured.notes)
+
+
+@pytest.mark.parametrize("kind", ["full", "loader", "inspect", "train"])
+def test_an_error_of_the_script_stays_its_own(kind: str, tmp_path: Path) -> None:
+    found = observe(tmp_path, kind, "failing.py", train_loader=0, min_steps=50, window_s=60.0)
+    assert found.trouble == ""
+    if kind == "inspect":  # it has seen enough before
+        assert found.code == 0
+        return
+    assert found.code == 1
+    assert found.err.rstrip().endswith("ValueError: row 50 is broken")
+    assert found.measured is None or not found.measured.complete
+
+
+def test_the_loader_alone_begins_a_second_epoch_in_the_middle_of_the_first(tmp_path: Path) -> None:
+    found = observe(tmp_path, "loader", "plain.py", "--rows", "400000", train_loader=0)
+    _, measured = found.needed()
+    assert measured.complete
+    assert not measured.epoch_complete
+    assert measured.restart_s is not None
+    assert measured.stamps.window.count("boundary") == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ctrkit.child.script.ending import ScriptFailedError
 from ctrkit.child.script.presence import claim_owner
 from ctrkit.child.script.seen_loaders import Seen
 from ctrkit.child.script.trial_watch import TrialWatch
@@ -19,8 +20,8 @@ class _DrainWatch(TrialWatch):
     def is_warm(self) -> bool:
         return True
 
-    def _goes_on(self) -> bool:
-        return False
+    def _end_or_cut(self) -> None:
+        """The window is over, the trial is not: a second epoch follows."""
 
 
 def drain(observer: Observer, seen: Seen, iterator: Any, original: Any) -> NoReturn:
@@ -35,7 +36,7 @@ def drain(observer: Observer, seen: Seen, iterator: Any, original: Any) -> NoRet
     watch.begin_pass(seen)
     _take_all(watch, seen, iterator, original)
     if watch.plan.boundary and loader is not None:
-        _begin_again(observer, watch, seen, loader, original)
+        _begin_again(observer, watch, seen, loader)
     watch.finish()
     raise AssertionError("a finished trial has left")
 
@@ -54,6 +55,8 @@ def _take_all(watch: TrialWatch, seen: Seen, iterator: Any, original: Any) -> No
             watch.recorder.epoch_ended(watch._time(asked_s), watch._time(ended_s))
             watch.in_epoch = False
             return
+        except Exception as error:  # a worker's death, or the data set's own
+            raise ScriptFailedError(error) from error
         delivered_s = observer.clock()
         seen.in_pass += 1
         watch.delivered(asked_s, delivered_s, seen.rows_of(batch))
@@ -74,17 +77,24 @@ def seen_length(observer: Observer) -> Any:
     return train.length
 
 
-def _begin_again(
-    observer: Observer, watch: TrialWatch, seen: Seen, loader: Any, original: Any
-) -> None:
+def _iterator_of(observer: Observer, loader: Any) -> Any:
+    """Torch's own iterator, also of a loader that makes a generator of it."""
+    data = observer.torch.utils.data
+    iterator = iter(loader)
+    if isinstance(iterator, data.dataloader._BaseDataLoaderIter):
+        return iterator
+    return data.DataLoader.__iter__(loader)
+
+
+def _begin_again(observer: Observer, watch: TrialWatch, seen: Seen, loader: Any) -> None:
     """A second epoch, as far as its first batches; the first may be given up in the middle."""
     watch._complete_stamps()
     observer.active = False  # what follows is not the script's
     try:
         seen.begin_pass(observer.clock())
-        iterator = iter(loader)
+        iterator = _iterator_of(observer, loader)
         watch.begin_pass(seen)
-        _take_all(watch, seen, iterator, original)
+        _take_all(watch, seen, iterator, next)
     except Exception as error:
         observer.note(f"a second epoch could not be begun: {type(error).__name__}: {error}")
         note_trouble("the loader could not be iterated again", error)

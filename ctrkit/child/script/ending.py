@@ -14,6 +14,14 @@ from typing import NoReturn
 _END = "end-at"
 
 
+class ScriptFailedError(Exception):
+    """What the script's own code raised while the observer called it: the script is to see it."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 def leave(code: int = 0) -> NoReturn:
     """End this process now; what it printed is still written."""
     for stream in (sys.stdout, sys.stderr):

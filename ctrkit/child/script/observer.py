@@ -16,6 +16,7 @@ from _thread import get_ident
 from typing import Any, Callable
 
 from ctrkit.child.script import describe, hashes, json_files
+from ctrkit.child.script.ending import ScriptFailedError
 from ctrkit.child.script.pattern import Pattern
 from ctrkit.child.script.presence import Presence, claim_owner
 from ctrkit.child.script.put_in import Refused, put_in
@@ -262,6 +263,8 @@ class Observer:
         except StopIteration:
             self.confirmed = self.confirmed and seen is not self.train
             raise
+        except ScriptFailedError as failed:
+            raise failed.error from None
         except Exception as error:
             self.give_up("serving a batch failed", error)
             return None

@@ -82,6 +82,8 @@ class TrialWatch(LoopWatch, LoopProcess):
 
     def is_warm(self) -> bool:
         self.recorder.group = self.observer.pattern.group
+        if self.observer.kind == "compute" and self._served <= (self.observer.pattern.ahead or 0):
+            return False  # it still trains on batches that the loader made
         return self.observer.pattern.is_known or bool(self.observer.optimizer_clock)
 
     def at_window_end(self) -> Mapping[str, Any]:
