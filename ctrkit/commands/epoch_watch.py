@@ -10,7 +10,7 @@ from ctrkit.core.config import Watch
 from ctrkit.core.epochs import EpochRow, odd_values, read_epochs
 from ctrkit.core.units import format_duration
 from ctrkit.report.epoch_figures import live_notes
-from ctrkit.report.epoch_length import LengthNotice
+from ctrkit.report.length_notice import LengthNotice
 from ctrkit.report.live_train import TrainDisplay
 from ctrkit.report.silence import SilenceNotice
 from ctrkit.supervise.stop import GRACE_S, StopRequest
