@@ -126,7 +126,8 @@ def _max_steps_words(run: RunFolder, result: Mapping[str, Any]) -> str:
     """That `--max-steps` ended the run before its last epoch; empty where it did not."""
     if not result.get("by_max_steps"):
         return ""
-    planned = f" of {run.info.sizes.epochs}" if run.info.sizes is not None else ""
+    known = run.info.planned_epochs
+    planned = "" if known is None else f" of {known}"
     epochs = plural(int(result.get("epochs_done") or 0), "epoch")
     return (
         f"--max-steps ended it after {plural(int(result.get('steps_done') or 0), 'step')}: "

@@ -136,7 +136,7 @@ class Timekeeper:
             return
         self._follow(tick.progress)
         standing = self.standing(tick.progress)
-        known = self._epochs() is not None
+        known = self._known_epochs(tick.progress) is not None
         expected = forecast(standing, self._projected) if known else None
         self._note_end(standing, expected)
         if expected is not None and self.keeper.wall_s - self._told_s >= _TELL_S:
@@ -186,11 +186,17 @@ class Timekeeper:
             self._began = max(0.0, done - steps)
         self._done = max(self._done, done)
 
+    def _known_epochs(self, progress: Progress) -> float | None:
+        """How many epochs the run makes, as far as they or its steps tell."""
+        epochs = self._epochs()
+        if self._plan.max_steps is None or not progress.steps:
+            return epochs
+        by_steps = self._plan.max_steps / progress.steps
+        return by_steps if epochs is None else min(epochs, by_steps)
+
     def standing(self, progress: Progress) -> SessionProgress:
         """Where the session stands."""
-        epochs = float(self._epochs() or 0)
-        if self._plan.max_steps is not None and progress.steps:
-            epochs = min(epochs, self._plan.max_steps / progress.steps)
+        epochs = self._known_epochs(progress) or 0.0
         began = self._done if self._began is None else self._began
         return SessionProgress(
             epochs=epochs,

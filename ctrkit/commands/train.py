@@ -49,7 +49,7 @@ from ctrkit.core.run_time import projected_time
 from ctrkit.core.runs import RunFolder, known_runs
 from ctrkit.core.units import format_duration
 from ctrkit.probe.matrix import build_matrix
-from ctrkit.report.words import between_words
+from ctrkit.report.words import between_words, plural
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
 
 _BEGIN_ELSEWHERE = "nothing was begun: make room, or name another folder with --out"
@@ -169,8 +169,7 @@ def _new_run(
     )  # fmt: skip
     plan = TrainPlan(
         run_folder=str(run.path),
-        # an epoch has a step at least
-        epochs=epochs or options.max_steps or 1,
+        epochs=epochs,
         max_steps=options.max_steps,
         checkpoint_every_s=options.checkpoint_every_s,
         allow_sleep=options.time_rules.allow_sleep,
@@ -223,14 +222,16 @@ def _announce(choice: CellChoice, plan: TrainPlan, run: RunFolder, options: Trai
     say(f"cell {choice.cell.cell_id}: {choice.why}")
     projection, projected = choice.projection, projected_time(choice.projection)
     if projection is not None and projected is not None:
-        total_s = projected.total_s(plan.epochs)
-        end = time.strftime("%a %d %b %H:%M", time.localtime(time.time() + total_s))
         between = between_words(projection.projected_epoch_s_low, projection.projected_epoch_s_high)
         first_s = projected.first_epoch_s
         first = f"the first epoch {format_duration(first_s)}, " if first_s is not None else ""
+        whole = ""
+        if plan.epochs is not None:
+            total_s = projected.total_s(plan.epochs)
+            end = time.strftime("%a %d %b %H:%M", time.localtime(time.time() + total_s))
+            whole = f"{plural(plan.epochs, 'epoch')} in {format_duration(total_s)}, until {end}; "
         say(
-            f"projected: {plan.epochs} epoch{'s' if plan.epochs > 1 else ''} in "
-            f"{format_duration(total_s)}, until {end}; "
+            f"projected: {whole}"
             f"{first}{'each later one' if first else 'an epoch'} "
             f"{format_duration(projected.epoch_s)}{between}"
         )
@@ -278,6 +279,8 @@ def _resumed(
         ),
         run_folder=str(run.path), resume=resumes,
     )  # fmt: skip
+    if options.epochs is not None and run.info.sizes is not None:
+        run.update(sizes=dataclasses.replace(run.info.sizes, epochs=options.epochs))
     say(f"going on with {run.path} in cell {cell.cell_id}")
     folder = str(run.path / "child")
     return run, dataclasses.replace(spec, folder=folder, cell=cell, train=plan)

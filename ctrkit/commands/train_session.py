@@ -61,7 +61,7 @@ def train_over_restarts(
     awake = None if rules.allow_sleep else Awake()
     run.update(status="running", status_reason="")
     shown = TrainDisplay(
-        epochs=run.info.planned_epochs, plugin=plugin_of(spec.workload.target),
+        epochs=spec.train.epochs, plugin=plugin_of(spec.workload.target),
         projection=run.info.projection, quiet=options.quiet,
     )  # fmt: skip
     bystander = Bystander()

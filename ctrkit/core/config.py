@@ -115,11 +115,12 @@ class WindowPlan:
 class TrainPlan:
     """What a real run does beside its phase; `run_folder` receives epochs.csv and checkpoints.
 
-    `allow_sleep` and `abort_after_s` are the supervisor's, kept here for when it is resumed.
+    Without `epochs` only `max_steps` ends it. `allow_sleep` and `abort_after_s` are the
+    supervisor's, kept here for when it is resumed.
     """
 
     run_folder: str
-    epochs: int
+    epochs: int | None
     max_steps: int | None = None
     checkpoint_every_s: float = 600.0
     resume: bool = False

@@ -159,12 +159,15 @@ class EpochLoop:
         return 0 < self.sizes.patience <= self.position.epochs_without_gain
 
     def _is_finished(self) -> bool:
-        trained = self.position.epoch > self.plan.epochs or self._is_stopped_early()
-        return trained or (self._are_steps_used_up() and not self.position.trained)
+        has_ended = self._are_steps_used_up() and not self.position.trained
+        return self._is_past_the_last_epoch() or has_ended
 
     def _is_cut_by_max_steps(self) -> bool:
-        is_last = self.position.epoch > self.plan.epochs or self._is_stopped_early()
-        return self._are_steps_used_up() and not is_last
+        return self._are_steps_used_up() and not self._is_past_the_last_epoch()
+
+    def _is_past_the_last_epoch(self) -> bool:
+        last = self.plan.epochs
+        return (last is not None and self.position.epoch > last) or self._is_stopped_early()
 
     def _are_steps_used_up(self) -> bool:
         return self.plan.max_steps is not None and self.position.steps >= self.plan.max_steps

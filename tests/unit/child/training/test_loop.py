@@ -641,3 +641,8 @@ def test_metrics_that_cannot_be_told_cost_no_step_of_the_epoch(tmp_path):
     again = train(tmp_path, work, epochs=2, resume=True)
     assert (again.finished, again.steps_run, again.best_epoch) == (True, 0, 2)
     assert [row["val_auc"] for row in read_epochs(tmp_path / "epochs.csv")] == [0.6, 0.7]
+
+
+def test_without_a_number_of_epochs_only_the_steps_end_it(tmp_path):
+    outcome = train(tmp_path, Work(), epochs=None, max_steps=2 * BATCHES + 1)
+    assert (outcome.finished, outcome.epochs_done, outcome.steps_run) == (True, 2, 2 * BATCHES + 1)
