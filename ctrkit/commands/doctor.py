@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ctrkit.commands.inspection import find_workload, gather_facts
 from ctrkit.commands.options import Axes, CommonOptions
-from ctrkit.commands.workload import find_workload, gather_facts
 from ctrkit.core.checkup import Checkup, HazardFinding, StageAllowance
 from ctrkit.core.config import Cell, ChildSpec, WorkloadSpec, decode, encode, make_cell
 from ctrkit.core.environment import describe_environment

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ctrkit.commands.learned_times import by_label
-from ctrkit.commands.options import Axes, CommonOptions, duration_s
-from ctrkit.commands.trial_launcher import TrialLauncher
-from ctrkit.commands.workload import (
+from ctrkit.commands.inspection import (
     find_workload,
     gather_facts,
     inspect_first,
     of_epochs,
     with_epochs,
 )
+from ctrkit.commands.learned_times import by_label
+from ctrkit.commands.options import Axes, CommonOptions, duration_s
+from ctrkit.commands.trial_launcher import TrialLauncher
 from ctrkit.core.config import WorkloadSpec, encode
 from ctrkit.core.errors import (
     CtrkitError,

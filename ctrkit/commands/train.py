@@ -17,6 +17,13 @@ from ctrkit.commands.cell_choice import (
     unmeasured_choice,
     with_projection,
 )
+from ctrkit.commands.inspection import (
+    find_workload,
+    gather_facts,
+    inspect_first,
+    of_epochs,
+    with_epochs,
+)
 from ctrkit.commands.options import Axes, CommonOptions, duration_s, single_axes
 from ctrkit.commands.probe import brief_probe
 from ctrkit.commands.restarts import RestartRules
@@ -30,13 +37,6 @@ from ctrkit.commands.resuming import (
 from ctrkit.commands.timekeeping import TimeRules
 from ctrkit.commands.torchrun import axes_of_launch, launch_of_environment
 from ctrkit.commands.train_session import TrainOptions, train_over_restarts
-from ctrkit.commands.workload import (
-    find_workload,
-    gather_facts,
-    inspect_first,
-    of_epochs,
-    with_epochs,
-)
 from ctrkit.core.bystander import say
 from ctrkit.core.config import ChildSpec, TrainPlan, WorkloadSpec
 from ctrkit.core.environment import machine_fingerprint

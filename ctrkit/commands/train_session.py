@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctrkit.commands.epoch_watch import EpochWatch
+from ctrkit.commands.inspection import inspect_workload
 from ctrkit.commands.learned_times import LearnedTimes
 from ctrkit.commands.restarts import RestartRules, Supervision, run_over_restarts
 from ctrkit.commands.run_end import conclude_run
 from ctrkit.commands.timekeeping import Timekeeper, TimeRules
-from ctrkit.commands.workload import inspect_workload
 from ctrkit.core.bystander import Bystander, say
 from ctrkit.core.calibration import note_calibration, row_of_run
 from ctrkit.core.config import ChildSpec, encode
