@@ -17,8 +17,9 @@ import ctrkit
 from ctrkit.core.config import Cell, ChildSpec, ScriptSpec, WindowPlan, WorkloadSpec
 from ctrkit.core.files import write_json
 from ctrkit.core.lifeline import FIRST_FOLDER, FOLDER_VARIABLE
-from ctrkit.core.records import Measurement, ScriptSeen
+from ctrkit.core.records import Measurement
 from ctrkit.core.runs import load_measurement
+from ctrkit.core.script_records import ScriptSeen
 
 SCRIPTS = Path(__file__).parent / "integration" / "scripts"
 

@@ -13,8 +13,9 @@ from ctrkit.core.checkup import Checkup, Hazard, HazardFinding
 from ctrkit.core.config import SCRIPT_TARGET, Cell, ChildSpec, ScriptSpec, WorkloadSpec, make_cell
 from ctrkit.core.environment import describe_environment
 from ctrkit.core.errors import InconclusiveError, InterruptedRunError, NoViableCellError
-from ctrkit.core.records import Examination, ScriptSeen
+from ctrkit.core.records import Examination
 from ctrkit.core.runs import load_seen
+from ctrkit.core.script_records import ScriptSeen
 from ctrkit.probe.hazards.facts import known_facts
 from ctrkit.probe.hazards.limits import read_limits
 from ctrkit.probe.hazards.rules import RULES, findings_of

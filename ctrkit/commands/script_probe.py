@@ -28,8 +28,9 @@ from ctrkit.core.errors import (
     UsageError,
 )
 from ctrkit.core.folder_changes import FolderLook, changes_between, look_at_folder
-from ctrkit.core.records import Inspection, Recommendation, ScriptSeen
+from ctrkit.core.records import Inspection, Recommendation
 from ctrkit.core.runs import RunFolder
+from ctrkit.core.script_records import ScriptSeen
 from ctrkit.core.units import format_duration
 from ctrkit.probe.hazards.facts import known_facts
 from ctrkit.probe.hazards.limits import read_limits

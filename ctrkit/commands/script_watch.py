@@ -14,9 +14,9 @@ from ctrkit.core.errors import UsageError
 from ctrkit.core.files import read_json
 from ctrkit.core.plugins import Plugin
 from ctrkit.core.progress import Progress, Stage
-from ctrkit.core.records import ScriptSeen
 from ctrkit.core.runs import Incident, RunFolder
 from ctrkit.core.script_epochs import EPOCHS_FILE, epoch_rows, read_script_epochs
+from ctrkit.core.script_records import ScriptSeen
 from ctrkit.core.units import format_duration
 from ctrkit.report.ledger_view import moment_words
 from ctrkit.report.live_script import ScriptDisplay

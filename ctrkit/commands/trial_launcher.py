@@ -10,8 +10,9 @@ from typing import Any
 
 from ctrkit.core.config import Cell, ChildSpec, WorkloadSpec
 from ctrkit.core.files import write_table
-from ctrkit.core.records import Measurement, ScriptSeen
+from ctrkit.core.records import Measurement
 from ctrkit.core.runs import RunFolder, load_measurement, load_seen, stamps_table
+from ctrkit.core.script_records import ScriptSeen
 from ctrkit.probe.trials import TrialRequest, TrialResult
 from ctrkit.report.live_probe import ProbeDisplay
 from ctrkit.report.silence import SilenceNotice

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ctrkit.core.config import Cell
-from ctrkit.core.records import Examination, Inspection, ScriptSeen
+from ctrkit.core.records import Examination, Inspection
+from ctrkit.core.script_records import ScriptSeen
 
 #: a refusal is not run; a warning is run and shown; a note is only worth knowing
 Level = Literal["refusal", "warning", "note"]

@@ -38,11 +38,11 @@ from ctrkit.core.records import (
     Measurement,
     Recommendation,
     RunInfo,
-    ScriptSeen,
     Stamps,
     TrialRecord,
 )
 from ctrkit.core.registry import settings_of
+from ctrkit.core.script_records import ScriptSeen
 
 INCIDENTS = "incidents.jsonl"
 

@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from ctrkit.core.config import Cell, TrialKind, WindowPlan
-from ctrkit.core.records import COMPLETE, Measurement, ScriptSeen, TrialRecord
+from ctrkit.core.records import COMPLETE, Measurement, TrialRecord
+from ctrkit.core.script_records import ScriptSeen
 from ctrkit.measure.loads import load_of
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.replay import Load

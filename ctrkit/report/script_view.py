@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ctrkit.core.config import ScriptSpec
-from ctrkit.core.records import Recommendation, ScriptAnswer
+from ctrkit.core.records import Recommendation
+from ctrkit.core.script_records import ScriptAnswer
 from ctrkit.report.blocks import Block, Bullets, Code, Paragraph, Section
 from ctrkit.report.shell_lines import command_lines
 from ctrkit.report.words import cell_words, clean, plural

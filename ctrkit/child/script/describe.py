@@ -1,4 +1,4 @@
-"""What the observer tells of a script: `records.ScriptSeen` as plain JSON values."""
+"""What the observer tells of a script: `script_records.ScriptSeen` as plain JSON values."""
 
 from __future__ import annotations
 

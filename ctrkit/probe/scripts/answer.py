@@ -8,7 +8,8 @@ from pathlib import Path
 from ctrkit.core.command_line import filled, placeholders_of
 from ctrkit.core.config import Cell, ScriptSpec
 from ctrkit.core.folder_changes import FolderChange
-from ctrkit.core.records import Finding, Inspection, ScriptAnswer, ScriptLoader, ScriptSeen
+from ctrkit.core.records import Finding, Inspection
+from ctrkit.core.script_records import ScriptAnswer, ScriptLoader, ScriptSeen
 from ctrkit.probe.candidates import Candidate, candidates_of
 from ctrkit.probe.scripts.as_written import train_loader_of
 from ctrkit.probe.scripts.experiment import SAMENESS_WORDS, compared

@@ -9,7 +9,8 @@ from typing import Any
 from ctrkit.core.command_line import PUT_IN, placeholders_of
 from ctrkit.core.config import Cell, RunSizes, ScriptSpec, make_cell
 from ctrkit.core.environment import fingerprint
-from ctrkit.core.records import Inspection, Measurement, ScriptLoader, ScriptSeen
+from ctrkit.core.records import Inspection, Measurement
+from ctrkit.core.script_records import ScriptLoader, ScriptSeen
 
 #: The loader of a script's cells: the one that the script makes itself, or none.
 SCRIPT_LOADER, NO_LOADER = "script", "none"

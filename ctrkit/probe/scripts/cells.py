@@ -8,7 +8,8 @@ from typing import Any
 
 from ctrkit.core.command_line import placeholders_of
 from ctrkit.core.config import Cell, ScriptSpec
-from ctrkit.core.records import Inspection, ScriptSeen
+from ctrkit.core.records import Inspection
+from ctrkit.core.script_records import ScriptSeen
 from ctrkit.probe.hazards.facts import HazardFacts
 from ctrkit.probe.matrix import MatrixPlan, build_matrix
 from ctrkit.probe.scripts.as_written import train_loader_of

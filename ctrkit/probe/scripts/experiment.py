@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from ctrkit.core.config import Cell
-from ctrkit.core.records import ScriptSeen
+from ctrkit.core.script_records import ScriptSeen
 
 Sameness = Literal["same batches", "same rows, other order", "other content", "cannot tell"]
 

@@ -13,7 +13,8 @@ from ctrkit.commands.script_cell import choose_script_cell
 from ctrkit.core.config import Cell, ScriptSpec, make_cell
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import write_json
-from ctrkit.core.records import Recommendation, ScriptAnswer
+from ctrkit.core.records import Recommendation
+from ctrkit.core.script_records import ScriptAnswer
 
 PLAIN = ScriptSpec(command=["python", "train.py"], folder="/u")
 FLAGS = ScriptSpec(command=["python", "train.py", "-j", "{workers}"], folder="/u")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ctrkit.core.config import Cell, ScriptSpec
-from ctrkit.core.records import ScriptLoader, ScriptSeen
+from ctrkit.core.script_records import ScriptLoader, ScriptSeen
 from ctrkit.probe.scripts.answer import change_of
 from ctrkit.probe.scripts.as_written import as_written_cell
 

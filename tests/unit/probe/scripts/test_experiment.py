@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ctrkit.core.config import make_cell
-from ctrkit.core.records import ScriptSeen
+from ctrkit.core.script_records import ScriptSeen
 from ctrkit.probe.scripts.experiment import compared, sameness
 
 
