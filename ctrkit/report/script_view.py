@@ -55,14 +55,15 @@ def script_sections(
         changed: whether anything else than as written is recommended.
     """
     blocks: list[Block] = []
+    kept = _again(script)
     if changed:
-        supervised = ["ctrkit", "train", "--config", config_file, "--", *script.command]
+        supervised = ["ctrkit", "train", "--config", config_file, *kept, "--", *script.command]
         blocks += [
             Paragraph("Run it so under ctrkit, the script unchanged:"),
             Code(tuple(command_lines(supervised)), "sh"),
         ]
     else:
-        supervised = ["ctrkit", "train", "--", *script.command]
+        supervised = ["ctrkit", "train", *kept, "--", *(answer.command or script.command)]
         blocks += [
             Paragraph("Run it as it is; under ctrkit it is watched and accounted for:"),
             Code(tuple(command_lines(supervised)), "sh"),
@@ -70,7 +71,7 @@ def script_sections(
     if changed and answer.command != script.command:
         blocks += [
             Paragraph("Or with its own flags:"),
-            Code(tuple(command_lines(answer.command)), "sh"),
+            Code(tuple(command_lines([*_environment(script), *answer.command])), "sh"),
         ]
     if answer.change:
         lines = tuple(clean(line, 400) for line in answer.change.splitlines())
@@ -78,6 +79,18 @@ def script_sections(
     elif changed and answer.change_words:
         blocks.append(Paragraph(f"In the script: {clean(answer.change_words)}."))
     return [Section("Use it", tuple(blocks)), *_files(answer)]
+
+
+def _again(script: ScriptSpec) -> list[str]:
+    """The options of the probe that the run needs again, or it would be another one."""
+    words = [word for pair in script.environment.items() for word in ("--env", "=".join(pair))]
+    return words + (["--epochs", str(script.epochs)] if script.epochs is not None else [])
+
+
+def _environment(script: ScriptSpec) -> list[str]:
+    """`env KEY=VALUE` before a command, where variables were given."""
+    words = ["=".join(pair) for pair in script.environment.items()]
+    return ["env", *words] if words else []
 
 
 def _files(answer: ScriptAnswer) -> list[Section]:

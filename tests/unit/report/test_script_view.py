@@ -1,0 +1,44 @@
+"""The lines to paste after a probe of a script run the same script."""
+
+from __future__ import annotations
+
+from ctrkit.core.config import ScriptSpec, make_cell
+from ctrkit.core.script_records import ScriptAnswer
+from ctrkit.report.blocks import Code
+from ctrkit.report.script_view import script_sections
+
+OWN = make_cell(loader="script", batch_size=8)
+
+
+def code(script: ScriptSpec, answer: ScriptAnswer, *, changed: bool) -> list[str]:
+    (section,) = script_sections(script, answer, "r/recommendation.json", changed=changed)
+    return [" ".join(block.lines) for block in section.blocks if isinstance(block, Code)]
+
+
+def test_variables_and_epochs_are_given_again() -> None:
+    script = ScriptSpec(
+        command=["python", "t.py"], folder="/x", environment={"ROOT": "/my data"}, epochs=3
+    )
+    answer = ScriptAnswer(as_written=OWN, command=["python", "t.py"])
+    assert code(script, answer, changed=False) == [
+        "ctrkit train --env 'ROOT=/my data' --epochs 3 -- python t.py"
+    ]
+
+
+def test_placeholders_are_filled_in_where_nothing_puts_them_in() -> None:
+    script = ScriptSpec(command=["python", "t.py", "-j", "{workers}"], folder="/x")
+    answer = ScriptAnswer(as_written=OWN, command=["python", "t.py", "-j", "0"])
+    assert code(script, answer, changed=False) == ["ctrkit train -- python t.py -j 0"]
+
+
+def test_a_changed_script_can_be_run_with_ctrkit_or_with_its_own_flags() -> None:
+    script = ScriptSpec(
+        command=["python", "t.py", "-j", "{workers}"], folder="/x", environment={"A": "1"}
+    )
+    answer = ScriptAnswer(as_written=OWN, command=["python", "t.py", "-j", "4"])
+    with_ctrkit, with_flags = code(script, answer, changed=True)
+    assert with_ctrkit.split() == [
+        "ctrkit", "train", "\\", "--config", "r/recommendation.json", "\\", "--env", "A=1", "\\",
+        "--", "python", "t.py", "-j", "'{workers}'",
+    ]  # fmt: skip
+    assert with_flags == "env A=1 python t.py -j 4"
