@@ -29,8 +29,9 @@ from ctrkit.report.live_script import ScriptDisplay
 from ctrkit.report.script_run_view import put_in_words
 from ctrkit.report.words import plural
 from ctrkit.supervise.awake import Awake
-from ctrkit.supervise.endings import last_line
+from ctrkit.supervise.endings import batches_done
 from ctrkit.supervise.explain.evidence import tail
+from ctrkit.supervise.last_words import last_words
 from ctrkit.supervise.relay import Relay
 from ctrkit.supervise.sampler import host_slept_s
 from ctrkit.supervise.script_signals import PassedOn, pass_signals_on
@@ -291,6 +292,8 @@ class _ScriptRun:
             keep("ended", f"late: {aborted}")
             raise RunEndedError(f"the run was stopped: {aborted}; {report}")
         words = exit_words(code)
+        if code and (done := batches_done(outcome.progress)):
+            words += f" {done}"
         if self.stop.finish:
             keep("interrupted", f"{words} after {self.stop.by}")
         elif code == 0:
@@ -308,7 +311,7 @@ class _ScriptRun:
             return ""
         if outcome.cause is not None:
             return f": {outcome.cause.sentence}"
-        said = last_line(tail(Path(self.spec.folder) / "stderr.txt"))
+        said = last_words(tail(Path(self.spec.folder) / "stderr.txt"))
         return f": {said}" if said else ""
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import msgspec
 
 from ctrkit.core import stops
-from ctrkit.core.progress import Stage
+from ctrkit.core.progress import Progress, Stage
 from ctrkit.core.records import ChildError, WorkerExit
 from ctrkit.core.units import signal_name
+from ctrkit.supervise.last_words import last_words
 from ctrkit.supervise.watchdog import Verdict
 
 _WORKER_DIED = re.compile(
@@ -37,6 +38,9 @@ _OUT_OF_MEMORY = re.compile(
     r"|can't allocate memory|Unable to allocate",
 )
 _SETUP_STAGES = (Stage.IMPORT, Stage.DATA, Stage.MODEL)
+#: Stages of a script that only say that it was not within a step.
+_BETWEEN = (Stage.EPOCH_BOUNDARY, Stage.SHUTDOWN, Stage.DONE)
+_NO_INPUT = "EOFError: EOF when reading a line"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +96,7 @@ def classify_error(message: str, details: str = "", otherwise: str = "crashed") 
     return otherwise
 
 
-def judge_script_end(end: End, stage: Stage, stderr: str, kills: int) -> Verdict:
+def judge_script_end(end: End, stage: Stage, stderr: str, kills: int, done: str = "") -> Verdict:
     """What the end of watching means of a script: it leaves no result but its exit code.
 
     One that was asked to end decides itself what its exit code is then.
@@ -103,11 +107,18 @@ def judge_script_end(end: End, stage: Stage, stderr: str, kills: int) -> Verdict
         return Verdict("skipped", "interrupted")
     if end.exit_code == 0:
         return Verdict("ok", "")
-    return judge_exit(end.exit_code, None, stage, stderr, kills)
+    return judge_exit(end.exit_code, None, stage, stderr, kills, done=done)
 
 
 def judge_end(
-    end: End, result: Result | None, stage: Stage, stderr: str, kills: int, *, is_run: bool
+    end: End,
+    result: Result | None,
+    stage: Stage,
+    stderr: str,
+    kills: int,
+    *,
+    is_run: bool,
+    done: str = "",
 ) -> tuple[Verdict, End]:
     """What the end of watching means, together with what the child wrote.
 
@@ -121,6 +132,7 @@ def judge_end(
         stderr: the end of it.
         kills: how many of its processes the kernel killed for memory.
         is_run: a real run; a trial has nothing to save.
+        done: how far a script got, in words; empty of anything else.
     """
     code = end.exit_code
     if end.hang is not None:
@@ -131,11 +143,21 @@ def judge_end(
         return Verdict("skipped", "interrupted"), end
     if is_run and code == stops.EXIT_CODE:
         return Verdict("skipped", "interrupted"), replace(end, interrupted=True)
-    return judge_exit(code, result, stage, stderr, kills), end
+    verdict = judge_exit(code, result, stage, stderr, kills, done=done)
+    if not is_run and _NO_INPUT in verdict.reason:
+        verdict = replace(verdict, reason=f"{verdict.reason}; a trial has no input: its stdin is "
+                                          "empty, so have the script ask for none")  # fmt: skip
+    return verdict, end
 
 
 def judge_exit(
-    exit_code: int, result: Result | None, stage: Stage, stderr: str = "", kills: int = 0
+    exit_code: int,
+    result: Result | None,
+    stage: Stage,
+    stderr: str = "",
+    kills: int = 0,
+    *,
+    done: str = "",
 ) -> Verdict:
     """The verdict of a child that ended by itself.
 
@@ -143,8 +165,9 @@ def judge_exit(
         exit_code: as `subprocess` gives it, negative for a signal.
         result: what it wrote.
         stage: where it was last.
-        stderr: the end of it; an uncaught exception stands in the last line.
+        stderr: the end of it.
         kills: how many processes of its control groups the kernel killed for memory meanwhile.
+        done: how far a script got, in words.
     """
     if result is not None and result.error is not None:
         return _judge_error(result.error, kills)
@@ -152,16 +175,27 @@ def judge_exit(
     if exit_code == 0 and complete:
         return Verdict("ok", "")
     where = "after its result was complete" if complete else f"in stage '{stage.label}'"
+    if done:
+        where = done if complete or stage in _BETWEEN else f"{where}, {done}"
     if exit_code < 0:
         verdict = "out-of-memory" if _was_for_memory(exit_code, kills) else "crashed"
         return Verdict(verdict, f"the main process {_ended_words(exit_code, kills)} ({where})")
     if exit_code == 0:
         return Verdict("crashed", f"it ended without a complete result ({where})")
     otherwise = "setup-failed" if stage in _SETUP_STAGES and not complete else "crashed"
-    said = last_line(stderr)
+    said = last_words(stderr)
     verdict = classify_error(said, stderr, otherwise=otherwise)
     said = _in_words(verdict, said) or "no words"
     return Verdict(verdict, f"it ended with exit code {exit_code} {where}: {said}")
+
+
+def batches_done(progress: Progress | None) -> str:
+    """`after 31 of 250 batches of epoch 1`; empty before the first batch."""
+    if progress is None or progress.step <= 0:
+        return ""
+    of = f" of {progress.steps}" if progress.steps > progress.step else ""
+    batches = "batch" if (progress.steps if of else progress.step) == 1 else "batches"
+    return f"after {progress.step}{of} {batches} of epoch {progress.epoch}"
 
 
 def was_stopped(exit_code: int, result: Result | None, stderr: str = "") -> bool:
@@ -176,7 +210,7 @@ def was_stopped(exit_code: int, result: Result | None, stderr: str = "") -> bool
         return False
     if exit_code in (0, stops.EXIT_CODE) or -exit_code in stops.SIGNALS:
         return True
-    return exit_code > 0 and last_line(stderr).startswith("KeyboardInterrupt")
+    return exit_code > 0 and last_words(stderr).startswith("KeyboardInterrupt")
 
 
 def _judge_error(error: ChildError, kills: int) -> Verdict:
@@ -228,12 +262,6 @@ def _in_words(verdict: str, said: str) -> str:
     if verdict == "worker-died" and not _WORKER_DIED.search(said):
         return f"a DataLoader worker died while it started or handed over a batch ({said})"
     return said
-
-
-def last_line(text: str) -> str:
-    """The last line that is not blank, shortened."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:500] if lines else ""
 
 
 def judge_hang(hang: Verdict, result: Result | None) -> Verdict:

@@ -18,7 +18,14 @@ from ctrkit.core.files import write_json
 from ctrkit.core.progress import Progress, Stage, read_progress, read_ranks
 from ctrkit.core.records import ChildError
 from ctrkit.supervise.cleanup import Ended, subreaper
-from ctrkit.supervise.endings import End, Result, judge_end, judge_script_end, read_result
+from ctrkit.supervise.endings import (
+    End,
+    Result,
+    batches_done,
+    judge_end,
+    judge_script_end,
+    read_result,
+)
 from ctrkit.supervise.explain.causes import Cause
 from ctrkit.supervise.explain.evidence import examine, examine_ended, save_tails, tail
 from ctrkit.supervise.explain.hangs import AT_THE_END
@@ -157,9 +164,11 @@ def _find(
     result, stderr = read_result(child.folder, completion), tail(child.stderr_path)
     kills, is_run = watch.kills.kills(), spec.kind == "train"
     if watch.is_script:
-        verdict = judge_script_end(end, watch.stage, stderr, kills)
+        done = batches_done(watch.progress)
+        verdict = judge_script_end(end, watch.stage, stderr, kills, done)
     else:
-        verdict, end = judge_end(end, result, watch.stage, stderr, kills, is_run=is_run)
+        done = batches_done(watch.progress) if spec.workload.script is not None else ""
+        verdict, end = judge_end(end, result, watch.stage, stderr, kills, is_run=is_run, done=done)
     if verdict.verdict in ("ok", "skipped"):
         return _Finding(end=end, verdict=verdict)
     error = None if result is None else result.error

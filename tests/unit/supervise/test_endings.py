@@ -5,17 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from ctrkit.core.progress import Stage
+from ctrkit.core.progress import Progress, Stage
 from ctrkit.core.records import VERDICTS, ChildError, Measurement, WorkerExit
 from ctrkit.core.runs import save_measurement
 from ctrkit.core.stops import EXIT_CODE
 from ctrkit.supervise.endings import (
     End,
     Result,
+    batches_done,
     classify_error,
     judge_end,
     judge_exit,
     judge_hang,
+    judge_script_end,
     read_result,
     worker_that_died,
 )
@@ -199,3 +201,43 @@ def test_the_end_of_watching(end: End, is_run: bool, verdict: str) -> None:
     found, kept = judge_end(end, None, Stage.STEP, "boom", 0, is_run=is_run)
     assert found.verdict == verdict
     assert kept.interrupted is ((verdict == "skipped" and not end.cut) or end.interrupted)
+
+
+def progressed(step: int, steps: int) -> Progress:
+    return Progress(pid=1, stage=Stage.STEP, epoch=2, step=step, steps=steps, rows=0, writes=1,
+                    written_s=0.0, wait_s=0.0, loss=0.0)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("step", "steps", "words"),
+    [
+        (0, 250, ""),
+        (31, 250, "after 31 of 250 batches of epoch 2"),
+        (250, 250, "after 250 batches of epoch 2"),
+        (1, 0, "after 1 batch of epoch 2"),
+    ],
+)
+def test_how_far_a_script_got(step: int, steps: int, words: str) -> None:
+    assert batches_done(progressed(step, steps)) == words
+
+
+def test_a_script_that_ends_early_is_said_to_have_ended_after_so_many_batches() -> None:
+    done = batches_done(progressed(31, 250))
+    end, stderr = End(exit_code=3), "loss diverged"
+    trial, _ = judge_end(end, Result(), Stage.STEP, stderr, 0, is_run=False, done=done)
+    assert trial.reason == (
+        "it ended with exit code 3 after 31 of 250 batches of epoch 2: loss diverged"
+    )
+    assert judge_script_end(end, Stage.SHUTDOWN, stderr, 0, done).reason == trial.reason
+    within = judge_script_end(end, Stage.CHECKPOINT, stderr, 0, done).reason
+    assert "in stage 'checkpoint', after 31 of 250 batches" in within
+
+
+def test_a_trial_that_asks_is_told_to_have_no_input() -> None:
+    asked = "EOFError: EOF when reading a line"
+    end = End(exit_code=1)
+    trial, _ = judge_end(end, None, Stage.DATA, asked, 0, is_run=False)
+    assert trial.verdict == "setup-failed"
+    assert "a trial has no input" in trial.reason
+    run, _ = judge_end(end, None, Stage.DATA, asked, 0, is_run=True)
+    assert "a trial" not in run.reason
