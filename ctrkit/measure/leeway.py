@@ -15,7 +15,9 @@ class Leeway:
     Args:
         axes: that the workload heeds; None: all of them.
         loaders: that it has; None: all of them.
-        tried: worker counts whose cells were really run.
+        tried: worker counts whose cells were really run to a good end.
+        predicted: worker counts that were not run, and are predicted to be no faster.
+        promising: worker counts that were not run, and are predicted to be faster.
         failed: worker counts whose cells failed, with the verdict.
         repeats: whether cells with workers do not train on the same epoch.
         other_cores: that other processes took meanwhile; 0 where that is not known.
@@ -24,6 +26,8 @@ class Leeway:
     axes: Collection[str] | None = None
     loaders: Collection[str] | None = None
     tried: Collection[int] = ()
+    predicted: Collection[int] = ()
+    promising: Collection[int] = ()
     failed: Mapping[int, str] = field(default_factory=dict)
     repeats: bool = False
     other_cores: float = 0.0
@@ -41,8 +45,9 @@ class Leeway:
         return self.heeds("workers") and not self.repeats and not self._more(cell)
 
     def _more(self, cell: Cell) -> list[int]:
-        """Worker counts above the cell's of which the outcome is known."""
-        return sorted({n for n in (*self.tried, *self.failed) if n > cell.workers})
+        """Worker counts above the cell's of which something is known."""
+        known = (*self.tried, *self.predicted, *self.promising, *self.failed)
+        return sorted({n for n in known if n > cell.workers})
 
     def workers_words(self, cell: Cell) -> str:
         """Why more workers are no advice; empty where they are one."""
@@ -50,14 +55,38 @@ class Leeway:
             return "it takes no number of workers: have it take `workers` for its DataLoader"
         if self.repeats:
             return "workers are no way out, as long as an epoch is another one with them"
-        failed = [n for n in self._more(cell) if n in self.failed]
+        more = self._more(cell)
+        failed = [n for n in more if n in self.failed]
+        promising = [n for n in more if n in self.promising]
+        if failed and not promising:
+            return f"workers are no way out before it is known why {self._failed_words(failed[0])}"
+        parts = []
+        if tried := [n for n in more if n in self.tried]:
+            parts.append(
+                f"more workers ({_listed(tried)}) were tried and are not measurably faster"
+            )
+        if promising:
+            parts.append(
+                f"{_listed(promising)} workers are predicted to be faster, but were not run to "
+                "their end: give a longer --budget"
+            )
         if failed:
-            count = "1 worker" if failed[0] == 1 else f"{failed[0]} workers"
-            verdict = self.failed[failed[0]]
-            return f"workers are no way out before it is known why {count} failed ({verdict})"
-        if more := self._more(cell):
-            return f"more workers ({', '.join(map(str, more))}) were tried and are no faster"
-        return ""
+            parts.append(self._failed_words(failed[0]))
+        predicted = [n for n in more if n in self.predicted]
+        if predicted and not parts:
+            parts.append(
+                f"more workers ({_listed(predicted)}) were not run, but are predicted to be no "
+                "faster"
+            )
+        return "; ".join(parts)
+
+    def _failed_words(self, workers: int) -> str:
+        count = "1 worker" if workers == 1 else f"{workers} workers"
+        return f"{count} failed ({self.failed[workers]})"
+
+
+def _listed(counts: Collection[int]) -> str:
+    return ", ".join(map(str, counts))
 
 
 #: Of a workload of which nothing is known: everything can be changed.

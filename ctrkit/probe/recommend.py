@@ -14,15 +14,14 @@ from ctrkit.core.records import Finding, Inspection, Option, Recommendation
 from ctrkit.core.units import format_duration
 from ctrkit.measure.cores import core_findings, waiting_finding
 from ctrkit.measure.diagnosis import Ceilings, diagnose
-from ctrkit.measure.leeway import Leeway
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.steps import mean_step_s
 from ctrkit.probe.candidates import Candidate, candidates_of, differ, prefer
 from ctrkit.probe.cell_results import failure_of, full_trials
 from ctrkit.probe.epoch_findings import epoch_findings
+from ctrkit.probe.known_workers import leeway_of
 from ctrkit.probe.memory_needs import batch_memory_finding
 from ctrkit.probe.numerics import comparable, numerics_options
-from ctrkit.probe.same_epoch import other_epochs
 from ctrkit.probe.search import SearchResult
 from ctrkit.probe.trials import projected_columns
 
@@ -141,11 +140,33 @@ def _as_written_reason(
     predicted = [p for p in search.predictions if p.cell != chosen.cell]
     best = min(predicted, key=lambda p: p.objective, default=None)
     if best is None or best.objective >= chosen.objective:
-        return "as written: none of the other configurations is predicted to be faster"
+        return _nothing_else_run(chosen, len(predicted), search)
     gain = chosen.objective / best.objective
     return (
         f"as written: {best.cell.cell_id} is predicted to be {gain:.1f}x faster, but there was no "
         "time to run it; give a longer --budget"
+    )
+
+
+def _nothing_else_run(chosen: Candidate, predicted: int, search: SearchResult) -> str:
+    """Why a script is left as it is where nothing else was run to its end, and what to do."""
+    others = [cell for cell in search.plan.cells if cell != chosen.cell]
+    failed = sum(failure_of(cell, search.trials) is not None for cell in others)
+    if failed == len(others):
+        return "as written: every other configuration failed"
+    what_to_do = "give a longer --budget"
+    why = "there was no time left"
+    if search.interrupted:
+        why, what_to_do = "the probe was interrupted", "probe again, and let it come to its end"
+    if predicted == 0:
+        but = f" ({failed} of {len(others)} failed)" if failed else ""
+        return f"as written: no other configuration was run to its end{but}: {why}; {what_to_do}"
+    which = "the other configurations"
+    if predicted < len(others):
+        which = f"{predicted} of {which} (the rest could not be predicted)"
+    return (
+        f"as written: {which} {'is' if predicted == 1 < len(others) else 'are'} predicted to be "
+        f"no faster; none was run to its end: {why}"
     )
 
 
@@ -158,7 +179,7 @@ def findings(
         compute_step_s=mean_step_s(alone) if alone else None,
         loader_step_s=mean_step_s(loader) if loader else None,
     )
-    leeway = _leeway(chosen.cell, search, inspection, other_cores)
+    leeway = leeway_of(chosen, search, inspection, other_cores)
     found = diagnose(
         chosen.cell,
         search.launches(chosen.cell),
@@ -193,26 +214,6 @@ def findings(
         costs = batch_memory_finding(chosen.cell, trials, inspection, plan.limits)
         found += [costs] if costs else []
     return found
-
-
-def _leeway(cell: Cell, search: SearchResult, inspection: Inspection, other_cores: float) -> Leeway:
-    """What is known of cells that are like this one but for their workers."""
-    like = [
-        c
-        for c in search.plan.cells
-        if c.loader == cell.loader and c.batch_size == cell.batch_size and c.workers != cell.workers
-    ]
-    failures = {c.workers: failure_of(c, search.trials) for c in like}
-    predicted = {p.cell for p in search.predictions}
-    tried = {c.workers for c in like if search.launches(c) or c in predicted}
-    return Leeway(
-        axes=inspection.axes,
-        loaders=inspection.loaders,
-        tried=tried,
-        failed={n: why.partition(":")[0] for n, why in failures.items() if why and n not in tried},
-        repeats=any(c.workers for c in other_epochs(search.trials)),
-        other_cores=other_cores,
-    )
 
 
 def _never_ends() -> Finding:

@@ -21,7 +21,11 @@ def slow(measured, **fields) -> Measurement:
         (Leeway(axes=["batch_size"]), "it takes no number of workers"),
         (Leeway(failed={2: "deadlock"}), "2 workers failed (deadlock)"),
         (Leeway(failed={1: "crashed"}), "1 worker failed (crashed)"),
-        (Leeway(tried=[2, 4]), "more workers (2, 4) were tried and are no faster"),
+        (Leeway(tried=[2, 4]), "more workers (2, 4) were tried and are not measurably faster"),
+        (Leeway(predicted=[2, 4]), "(2, 4) were not run, but are predicted to be no faster"),
+        (Leeway(promising=[2, 4]), "2, 4 workers are predicted to be faster, but were not run"),
+        (Leeway(tried=[4], promising=[2]), "(4) were tried and are not measurably faster; 2 work"),
+        (Leeway(failed={8: "crashed"}, promising=[2]), "longer --budget; 8 workers failed (crashe"),
         (Leeway(repeats=True), "an epoch is another one with them"),
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 
 from ctrkit.core.config import RunSizes, make_cell
 from ctrkit.core.errors import InconclusiveError, NoViableCellError
-from ctrkit.core.records import Finding, Measurement
+from ctrkit.core.records import Finding, Measurement, Stamps
 from ctrkit.measure.projection import project
 from ctrkit.measure.statistics import interval
 from ctrkit.probe.candidates import Candidate, differ, prefer
@@ -267,18 +267,86 @@ def test_a_script_is_changed_for_a_proven_gain(inspection):
     assert of_a_script(inspection, *trials).cell == FORKED
 
 
+def predicted(cell, step_s):
+    return Prediction(
+        cell=cell, step=interval(step_s, 0.01), compute_step_s=step_s, loader_step_s=0.1,
+        projection=project([trial(cell, step_s).result.measurement], SIZES),
+    )  # fmt: skip
+
+
 def test_what_was_only_predicted_is_not_called_slower(inspection):
-    step = interval(0.5, 0.01)
-    faster = Prediction(
-        cell=FORKED,
-        step=step,
-        compute_step_s=0.5,
-        loader_step_s=0.1,
-        projection=project([trial(FORKED, 0.5).result.measurement], SIZES),
-    )
+    faster = predicted(FORKED, 0.5)
     found = of_a_script(inspection, trial(OWN, 1.0), predictions=(faster,))
     assert found.cell == OWN
     assert "is predicted to be" in found.reason
     assert "longer --budget" in found.reason
-    found = of_a_script(inspection, trial(OWN, 1.0))
-    assert "predicted to be faster" in found.reason
+    found = of_a_script(inspection, trial(OWN, 2.0), predictions=(replace(faster, cell=OWN),))
+    assert "predicted" not in found.reason
+
+
+@pytest.mark.parametrize(
+    ("others", "interrupted", "words"),
+    [
+        ([], False, "no other configuration was run to its end: there was no time left; give a "),
+        ([], True, "run to its end: the probe was interrupted; probe again"),
+        ([("crashed", 2)], False, "every other configuration failed"),
+        ([("crashed", 2), ("none", 4)], False, "its end (1 of 2 failed): there was no time left"),
+        (
+            [("slower", 2)],
+            False,
+            "are predicted to be no faster; none was run to its",
+        ),
+        (
+            [("slower", 2), ("none", 4)],
+            False,
+            "1 of the other configurations (the rest could not",
+        ),
+    ],
+)
+def test_where_nothing_else_was_run_it_is_said_why(inspection, others, interrupted, words):
+    cells, trials, predictions = [OWN], [trial(OWN, 1.0)], []
+    for what, workers in others or [("none", 2)]:
+        cells.append(replace(FORKED, workers=workers))
+        if what == "crashed":
+            trials.append(trial(cells[-1], 1.0, verdict="crashed"))
+        if what == "slower":
+            predictions.append(predicted(cells[-1], 2.0))
+    search = searched(*trials, plan=MatrixPlan(cells=tuple(cells), baseline=OWN))
+    search = replace(search, predictions=tuple(predictions), interrupted=interrupted)
+    assert words in recommend(search, inspection()).reason
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("ok", "(2) were tried and are not measurably faster"),
+        ("crashed", "why 2 workers failed (crashed)"),
+        ("shutdown-hang", "why 2 workers failed (shutdown-hang)"),
+        ("faster", "2 workers are predicted to be faster, but were not run"),
+        ("slower", "(2) were not run, but are predicted to be no faster"),
+        ("cut and faster", "2 workers are predicted to be faster, but were not run to their end"),
+        ("nothing", "let workers read ahead"),
+    ],
+)
+def test_only_what_was_run_to_a_good_end_is_called_tried(inspection, what, words):
+    times = [float(k) for k in range(50)]
+    stamps = Stamps(
+        epoch=[1] * 50, step=list(range(1, 51)), window=["throughput"] * 50, asked_s=times,
+        delivered_s=[t + 0.95 for t in times], done_s=[t + 1 for t in times], rows=[8] * 50,
+    )  # fmt: skip
+    stages = {"fetch": [0.95], "forward": [0.05]}
+    waits = trial(OWN, 1.0)
+    slow = replace(waits.result.measurement, stamps=stamps, stages=stages)
+    waits = replace(waits, result=replace(waits.result, measurement=slow))
+    trials = [waits]
+    if what in ("ok", "crashed", "shutdown-hang"):
+        trials.append(trial(FORKED, 2.0, verdict=what))
+    if what.startswith("cut"):
+        trials.append(trial(FORKED, 0.5, verdict="skipped"))
+    search = searched(*trials, plan=MatrixPlan(cells=(OWN, FORKED), baseline=OWN))
+    if what.endswith(("faster", "slower")):
+        step_s = 0.5 if what.endswith("faster") else 2.0
+        search = replace(search, predictions=(predicted(FORKED, step_s),))
+    texts = [finding.text for finding in recommend(search, inspection()).findings]
+    assert any(words in text for text in texts), texts
+    assert what == "ok" or not any("tried" in text for text in texts)

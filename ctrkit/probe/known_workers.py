@@ -1,0 +1,46 @@
+"""What a probe has found out about other numbers of workers than the chosen one."""
+
+from __future__ import annotations
+
+from ctrkit.core.config import Cell
+from ctrkit.core.records import Inspection
+from ctrkit.measure.leeway import Leeway
+from ctrkit.probe.candidates import Candidate
+from ctrkit.probe.cell_results import failure_of
+from ctrkit.probe.same_epoch import other_epochs
+from ctrkit.probe.search import SearchResult
+
+
+def leeway_of(
+    chosen: Candidate, search: SearchResult, inspection: Inspection, other_cores: float
+) -> Leeway:
+    """What is known of cells that are like the chosen one but for their workers.
+
+    Only cells that were run to a good end count as tried.
+    """
+    like = [c for c in search.plan.cells if _differs_in_workers(c, chosen.cell)]
+    ends = {c: {t.result.verdict for t in search.full_trials(c) if t.ok} for c in like}
+    tried = {c.workers for c in like if "ok" in ends[c]}
+    failures = {c.workers: failure_of(c, search.trials) for c in like}
+    failures |= {c.workers: "shutdown-hang" for c in like if "shutdown-hang" in ends[c]}
+    failed = {n: why.partition(":")[0] for n, why in failures.items() if why and n not in tried}
+    predictions = [p for p in search.predictions if p.cell in ends]
+    unknown = [p for p in predictions if p.cell.workers not in {*tried, *failed}]
+    promising = {p.cell.workers for p in unknown if p.objective < chosen.objective}
+    return Leeway(
+        axes=inspection.axes,
+        loaders=inspection.loaders,
+        tried=tried,
+        predicted={p.cell.workers for p in unknown} - promising,
+        promising=promising,
+        failed=failed,
+        repeats=any(c.workers for c in other_epochs(search.trials)),
+        other_cores=other_cores,
+    )
+
+
+def _differs_in_workers(cell: Cell, other: Cell) -> bool:
+    """Whether two cells compute the same, on the same device, with another number of workers."""
+    same = ("device", "loader", "batch_size", "numerics")
+    is_like = all(getattr(cell, axis) == getattr(other, axis) for axis in same)
+    return is_like and cell.workers != other.workers
