@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctrkit.commands.recommended_of import warning_for_workload
 from ctrkit.core.cell import AXES, WITHOUT_ANY_WORKERS, WITHOUT_WORKERS
 from ctrkit.core.config import CELL_AXES, NUMERICS, Cell, decode, encode, make_cell
 from ctrkit.core.errors import UsageError
@@ -18,11 +19,15 @@ from ctrkit.probe.matrix import own_values
 
 @dataclass(frozen=True, kw_only=True)
 class CellChoice:
-    """A cell, why it was taken, and the recommendation it comes from while it is unchanged."""
+    """A cell, why it was taken, and the recommendation it comes from while it is unchanged.
+
+    `warning`: what is wrong with that recommendation, in one line.
+    """
 
     cell: Cell
     why: str
     projection: Recommendation | None = None
+    warning: str = ""
 
 
 def default_choice(inspection: Inspection, axes: Mapping[str, Any]) -> CellChoice:
@@ -83,7 +88,14 @@ def choice_from_file(path: Path, inspection: Inspection, axes: Mapping[str, Any]
         )
     recommendation = decode(Recommendation, values, str(path))
     cell = make_cell(str(path), **encode(recommendation.cell))
-    return _override(CellChoice(cell=cell, why=f"from {path}", projection=recommendation), axes)
+    warning = warning_for_workload(path, recommendation, inspection)
+    choice = CellChoice(
+        cell=cell,
+        why=f"from {path}",
+        projection=None if warning else recommendation,
+        warning=warning,
+    )
+    return _override(choice, axes)
 
 
 def _override(choice: CellChoice, axes: Mapping[str, Any]) -> CellChoice:
@@ -94,7 +106,8 @@ def _override(choice: CellChoice, axes: Mapping[str, Any]) -> CellChoice:
         values |= WITHOUT_ANY_WORKERS
     named = ", ".join(f"{axis}={value}" for axis, value in axes.items())
     cell = make_cell("options", **values)
-    return CellChoice(cell=cell, why=f"{choice.why}, with {named} as you asked (so not projected)")
+    why = f"{choice.why}, with {named} as you asked (so not projected)"
+    return CellChoice(cell=cell, why=why, warning=choice.warning)
 
 
 def newest_fitting(

@@ -305,7 +305,8 @@ def _signed(recommendation: Recommendation, run: RunFolder, wall_s: float) -> Re
                 epoch_s=recommendation.projected_epoch_s,
             )
         )
-    return replace(recommendation, probe=run.path.name, findings=found)
+    name, origin = run.path.name, run.origin()
+    return replace(recommendation, probe=name, origin=origin, findings=found)
 
 
 def show_outcome(run: RunFolder, error: CtrkitError | None, *, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctrkit.commands.recommended_of import warning_for_script
 from ctrkit.core.command_line import PUT_IN, placeholders_of, shown_script
 from ctrkit.core.config import CELL_AXES, Cell, ScriptSpec, decode, make_cell
 from ctrkit.core.errors import UsageError
@@ -22,13 +23,15 @@ class ScriptChoice:
     """A configuration of a script.
 
     `put_in` are the axes that the observer changes from inside; `projection` is of the
-    recommendation it comes from, while that is unchanged.
+    recommendation it comes from, while that is unchanged. `warning`: what is wrong with that
+    recommendation, in one line.
     """
 
     cell: Cell
     why: str
     put_in: list[str]
     projection: Recommendation | None = None
+    warning: str = ""
 
 
 def choose_script_cell(
@@ -51,11 +54,14 @@ def choose_script_cell(
     named = placeholders_of(script.command)
     _check_axes(wanted, named, "--{}")
     values: dict[str, Any] = {}
-    why, projection = "as written: nothing of the script is changed", None
+    why, projection, warning = "as written: nothing of the script is changed", None, ""
     if config is not None:
         values, projection = _read_config(config, named)
         _check_axes(values, named, f"{config}: {{}}")
         why = f"from {config}"
+        if projection is not None:
+            warning = warning_for_script(config, projection, script)
+            projection = None if warning else projection
     elif recommended is not None:
         values, projection = _changes(recommended, named), recommended
         why = f"recommended by a probe ({recommended.reason})"
@@ -71,7 +77,7 @@ def choose_script_cell(
         listed = ", ".join(f"{axis.replace('_', ' ')} {value}" for axis, value in wanted.items())
         why = f"{why}, with {listed}" if config or recommended else f"with {listed}, as you asked"
     cell = make_cell("options", **({"loader": _LOADER} | _consistent(values)))
-    return ScriptChoice(cell=cell, why=why, put_in=put_in, projection=projection)
+    return ScriptChoice(cell=cell, why=why, put_in=put_in, projection=projection, warning=warning)
 
 
 def _consistent(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,6 +84,8 @@ def train_script(
                 f"ctrkit probe -- {words}"
             )
     choice = choose_script_cell(script, single_axes(axes), options.config, recommended)
+    if choice.warning:
+        print(f"ctrkit: {choice.warning}", file=sys.stderr, flush=True)
     deadline = _deadline(options.ends_by)
     workload = WorkloadSpec(target=SCRIPT_TARGET, script=script)
     run = RunFolder.create("train", argv, workload, options.out)

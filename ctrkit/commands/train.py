@@ -219,6 +219,8 @@ def _choose(
 
 def _announce(choice: CellChoice, plan: TrainPlan, run: RunFolder, options: TrainOptions) -> None:
     """What was chosen and why, and when it should end."""
+    if choice.warning:
+        say(choice.warning)
     say(f"cell {choice.cell.cell_id}: {choice.why}")
     projection, projected = choice.projection, projected_time(choice.projection)
     if projection is not None and projected is not None:

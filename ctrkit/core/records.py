@@ -322,13 +322,24 @@ class Option:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a recommendation is of: the workload that was probed, its data, and the machine."""
+
+    workload: WorkloadSpec
+    workload_fingerprint: str | None = None
+    data_fingerprint: str | None = None
+    machine_fingerprint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recommendation:
     """`recommendation.json` (contract: others read it). Projections are None when endless.
 
     `launches` of its cell were made by the probe with the run folder of this name. A `_high` is
     None where nothing bounds it from above. `projected_first_epoch_s` stands only where the first
     epoch takes another time than the others; `projected_epoch_s` is then that of the others.
-    `stage_s` is the longest silence of each stage of its trials, by the stage's label.
+    `stage_s` is the longest silence of each stage of its trials, by the stage's label. `origin`
+    says what was probed.
     """
 
     cell: Cell
@@ -345,6 +356,7 @@ class Recommendation:
     projected_first_epoch_s: float | None = None
     launches: int | None = None
     probe: str | None = None
+    origin: Origin | None = None
     findings: list[Finding] = field(default_factory=list)
     options: list[Option] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)

@@ -36,6 +36,7 @@ from ctrkit.core.records import (
     STAGES,
     Inspection,
     Measurement,
+    Origin,
     Recommendation,
     RunInfo,
     Stamps,
@@ -170,6 +171,16 @@ class RunFolder:
         """
         path = self.path / "trials.parquet"
         return records_of_table(read_table(path)) if path.is_file() else []
+
+    def origin(self) -> Origin:
+        """What the run is of, for a recommendation that is read elsewhere."""
+        info = self.info
+        return Origin(
+            workload=info.workload,
+            workload_fingerprint=info.workload_fingerprint,
+            data_fingerprint=info.data_fingerprint,
+            machine_fingerprint=info.machine_fingerprint,
+        )
 
     def save_recommendation(self, recommendation: Recommendation) -> None:
         """Write `recommendation.json`."""

@@ -18,10 +18,11 @@ from ctrkit.commands.cell_choice import (
     unmeasured_choice,
     with_projection,
 )
-from ctrkit.core.config import LOADERS, Cell, WorkloadSpec, make_cell
+from ctrkit.core.config import LOADERS, Cell, ScriptSpec, WorkloadSpec, encode, make_cell
+from ctrkit.core.environment import machine_fingerprint
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import write_json
-from ctrkit.core.records import Inspection, Recommendation, TrialRecord
+from ctrkit.core.records import Inspection, Origin, Recommendation, TrialRecord
 from ctrkit.core.runs import RunFolder
 
 INSPECTION = Inspection(
@@ -137,6 +138,8 @@ def test_a_file_with_axes_or_a_recommendation(tmp_path: Path) -> None:
     choice = choice_from_file(tmp_path / "cell.json", INSPECTION, {})
     assert choice.cell == make_cell(loader="batches", workers=1, batch_size=2048)
     path = probe_run(tmp_path / "run", loader="batches", workers=2) / "recommendation.json"
+    assert "made on another machine" in choice_from_file(path, INSPECTION, {}).warning
+    RunFolder.open(path.parent).update(machine_fingerprint=machine_fingerprint())
     assert choice_from_file(path, INSPECTION, {}).projection is not None
     changed = choice_from_file(path, INSPECTION, {"workers": 0})
     assert changed.cell == make_cell(loader="batches", workers=0)
@@ -173,3 +176,32 @@ def test_mps_has_one_process() -> None:
     on_mps = CellChoice(cell=make_cell(nproc=2, device="mps"), why="")
     with pytest.raises(UsageError, match="device mps has one process; take --device cpu"):
         check_cell(on_mps, inspection)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, ""),
+        ({"workload_fingerprint": "x"}, "is of another workload, or of another version of it"),
+        ({"data_fingerprint": "x"}, "was made with other data"),
+        ({"machine_fingerprint": "x"}, "was made on another machine"),
+        ({"workload": WorkloadSpec(script=ScriptSpec(command=["a.sh"], folder="/"))}, "`a.sh`"),
+    ],
+)
+def test_a_recommendation_of_something_else_is_told_and_projects_nothing(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    own = INSPECTION
+    values = {
+        "workload": WorkloadSpec(), "workload_fingerprint": own.workload_fingerprint,
+        "data_fingerprint": own.data_fingerprint, "machine_fingerprint": machine_fingerprint(),
+    }  # fmt: skip
+    recommended = Recommendation(cell=make_cell(), reason="", origin=Origin(**(values | changes)))
+    path = tmp_path / "recommendation.json"
+    write_json(path, encode(recommended))
+    choices: list[dict[str, Any]] = [{}, {"threads": 7}]
+    for axes in choices:
+        choice = choice_from_file(path, own, axes)
+        assert words in choice.warning
+        assert bool(choice.warning) == bool(words)
+    assert (choice_from_file(path, own, {}).projection is None) == bool(words)

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from ctrkit.commands.script_cell import choose_script_cell
-from ctrkit.core.config import Cell, ScriptSpec, make_cell
+from ctrkit.core.config import Cell, ScriptSpec, WorkloadSpec, encode, make_cell
+from ctrkit.core.environment import machine_fingerprint
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import write_json
-from ctrkit.core.records import Recommendation
+from ctrkit.core.records import Origin, Recommendation
+from ctrkit.core.runs import RunFolder
 from ctrkit.core.script_records import ScriptAnswer
 
 PLAIN = ScriptSpec(command=["python", "train.py"], folder="/u")
@@ -103,3 +105,57 @@ def test_no_workers_need_no_start_method() -> None:
     choice = choose(wanted={"workers": 0, "prefetch": 4})
     assert choice.cell.prefetch is None
     assert dataclasses.asdict(choice.cell)["workers"] == 0
+
+
+OTHER = ScriptSpec(command=["python", "odd.py", "--lr", "1"], folder="/u")
+MACHINE = machine_fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("origin", "words"),
+    [
+        (Origin(workload=WorkloadSpec(script=PLAIN), machine_fingerprint=MACHINE), ""),
+        (Origin(workload=WorkloadSpec(script=OTHER), machine_fingerprint=MACHINE),
+         "is of the script `python odd.py --lr 1`: its configuration is used, its projection is"),
+        (Origin(workload=WorkloadSpec(target="mdaf"), machine_fingerprint=MACHINE),
+         "is of the workload mdaf"),
+        (Origin(workload=WorkloadSpec(script=PLAIN), machine_fingerprint="m"),
+         "was made on another machine"),
+    ],
+)  # fmt: skip
+def test_a_recommendation_of_something_else_is_told_and_projects_nothing(
+    tmp_path: Path, origin: Origin, words: str
+) -> None:
+    path = tmp_path / "recommendation.json"
+    write_json(path, encode(dataclasses.replace(recommendation(FAST), origin=origin)))
+    choice = choose(config=path)
+    assert choice.cell.workers == FAST.workers
+    assert words in choice.warning
+    assert "\n" not in choice.warning
+    assert bool(choice.warning) == bool(words) == (choice.projection is None)
+
+
+def test_a_recommendation_from_before_is_known_by_the_run_folder_it_lies_in(
+    tmp_path: Path,
+) -> None:
+    run = RunFolder.create("probe", [], WorkloadSpec(script=OTHER), tmp_path / "r")
+    run.save_recommendation(recommendation(FAST))
+    path = run.path / "recommendation.json"
+    assert "`python odd.py --lr 1`" in choose(config=path).warning
+    moved = tmp_path / "moved.json"
+    path.rename(moved)
+    assert choose(config=moved).warning == ""
+
+
+def test_the_same_files_in_a_copy_of_the_folder_are_the_same_script(tmp_path: Path) -> None:
+    specs = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.py").write_text("pass")
+        specs.append(dataclasses.replace(PLAIN, folder=str(tmp_path / name)))
+    path = tmp_path / "recommendation.json"
+    origin = Origin(workload=WorkloadSpec(script=specs[0]), machine_fingerprint=MACHINE)
+    write_json(path, encode(dataclasses.replace(recommendation(FAST), origin=origin)))
+    assert choose(specs[1], config=path).warning == ""
+    (tmp_path / "b" / "train.py").write_text("other")
+    assert "is of the script" in choose(specs[1], config=path).warning
