@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ from ctrkit.core.errors import (
 from ctrkit.core.folder_changes import FolderLook, changes_between, look_at_folder
 from ctrkit.core.records import Inspection, Recommendation
 from ctrkit.core.runs import RunFolder
-from ctrkit.core.script_records import ScriptSeen
+from ctrkit.core.script_records import ScriptAnswer, ScriptSeen
 from ctrkit.core.units import format_duration
 from ctrkit.probe.hazards.facts import known_facts
 from ctrkit.probe.hazards.limits import read_limits
@@ -123,9 +124,22 @@ def probe_script(
                 run.update(status="done", status_reason=str(error))
             show_outcome(run, error, as_json=as_json)
             raise
-    if write_patch is not None and recommendation.script is not None:
-        write_patch.write_text(recommendation.script.change)
+    not_written = "" if write_patch is None else save_change(write_patch, recommendation.script)
     show_outcome(run, None, as_json=as_json)
+    if not_written:
+        print(f"ctrkit: {not_written}", file=sys.stderr)
+
+
+def save_change(path: Path, answer: ScriptAnswer | None) -> str:
+    """Write the change to the script as a diff; where there is none, why no file was made."""
+    if answer is None or not answer.change:
+        why = answer.change_words if answer is not None else ""
+        return f"--write-patch {path}: no file was written: {why or 'nothing is to be changed'}"
+    try:
+        path.write_text(answer.change)
+    except OSError as error:
+        return f"--write-patch {path}: cannot be written: {error}; the report has the change"
+    return ""
 
 
 def _without_secrets(script: ScriptSpec) -> dict[str, str]:

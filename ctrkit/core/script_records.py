@@ -114,8 +114,9 @@ class ScriptAnswer:
         command: the command with the flags filled in.
         change: the change to the script as a unified diff; empty where there is none.
         change_words: what to change where no diff can be made, or nothing is to be changed.
-        files_made: relative paths of files that trials made in the script's folder.
-        files_changed: of files that they changed.
+        files_made: relative paths of files that appeared in the script's folder while the trials
+            ran; trials or other programs made them.
+        files_changed: of files that changed meanwhile.
     """
 
     as_written: Cell

@@ -94,12 +94,18 @@ def _environment(script: ScriptSpec) -> list[str]:
 
 
 def _files(answer: ScriptAnswer) -> list[Section]:
-    """Trials run the real script in its folder: what they wrote there is the user's to remove."""
+    """Trials run the real script in its folder: what they wrote there is the user's to remove.
+
+    Who wrote a file is not known: others may work in the folder meanwhile.
+    """
     lines = [*_listed("made", answer.files_made), *_listed("changed", answer.files_changed)]
     if not lines:
         return []
-    said = Paragraph("The trials ran the real script in its folder, and it wrote there:")
-    return [Section("Files that trials wrote", (said, Bullets(tuple(lines))))]
+    said = Paragraph(
+        "The trials ran the real script in its folder. The script, or another program, wrote there:"
+    )
+    title = "Files that appeared or changed in the folder while the trials ran"
+    return [Section(title, (said, Bullets(tuple(lines))))]
 
 
 def _listed(what: str, paths: Sequence[str]) -> list[str]:
