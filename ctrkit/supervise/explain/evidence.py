@@ -20,6 +20,7 @@ from ctrkit.core.records import WorkerExit
 from ctrkit.core.stacks_signal import listened_signal, stacks_path
 from ctrkit.supervise.explain import passive
 from ctrkit.supervise.explain.causes import Cause, explain
+from ctrkit.supervise.explain.lock_origins import lock_origins_of
 from ctrkit.supervise.explain.scene import Process, Role, Scene, narrowed, place_of, start_method_of
 from ctrkit.supervise.explain.stack_readers import by_py_spy, py_spy_program
 from ctrkit.supervise.explain.stacks import Frame, Thread, is_users, parse_dump, user_frame
@@ -182,7 +183,9 @@ def _fill(
         dead=tuple(dead.values()),
         stderr=known.stderr or tail(child_folder / "stderr.txt"),
         crashes=_crashes(dead, child_folder),
-        sources={} if in_io else sources_of(processes),  # the sources may lie on the same disk
+        # the sources may lie on the same disk
+        sources={} if in_io else sources_of(processes),
+        locks={} if in_io else lock_origins_of(processes),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from ctrkit.supervise.explain.lock_origins import LockOrigin
 from ctrkit.supervise.explain.scene import Process, Scene
 from ctrkit.supervise.explain.sentences import Cause, blame, is_worker, others_in_user_code
 from ctrkit.supervise.explain.stacks import Frame, Thread, find_frame, is_users
@@ -25,9 +26,19 @@ def lock(scene: Scene, process: Process) -> Cause | None:
                          "threads of the main process are not copied when a worker is forked",
                          fix=f"start the thread in the worker (`worker_init_fn`), or {NO_FORK}",
                          about="thread over fork")  # fmt: skip
-        return blame(scene, process, "lock over fork", "waits for a lock that another thread of "
-                     "the main process most likely held when the worker was forked",
-                     fix=NO_FORK, about="lock over fork")  # fmt: skip
+        origin = scene.locks.get(process.pid, LockOrigin.UNKNOWN)
+        if origin == LockOrigin.BEFORE_FORK:
+            return blame(scene, process, "lock over fork", "waits for a lock that another thread "
+                         "of the main process most likely held when the worker was forked",
+                         fix=NO_FORK, about="lock over fork")  # fmt: skip
+        if origin == LockOrigin.UNKNOWN:
+            return blame(scene, process, "lock over fork or deadlock", "waits for a lock that is "
+                         "never released: another thread of the main process held it when the "
+                         "worker was forked, or the worker holds it itself",
+                         fix=f"if the lock is older than the worker, {NO_FORK}; if one thread "
+                         "takes it twice, it must be an RLock", about="lock over fork")  # fmt: skip
+        return blame(scene, process, "deadlock", "waits for a lock that it made or holds itself",
+                     fix="a lock that one thread takes twice must be an RLock")  # fmt: skip
     if _waits_to_be_woken(process.stack):
         return blame(scene, process, "waits for a thread", "waits to be woken by a thread that "
                      "does not do it", fix="see in the stacks what that thread does")  # fmt: skip

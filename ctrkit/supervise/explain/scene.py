@@ -149,6 +149,8 @@ class Scene:
         oom_kills: processes of the family that the kernel is proved to have killed for memory.
         limits: resource limits of the child that are set, bytes or counts (`RLIMIT_AS`, ...).
         sources: the lines of code at which user code stands, stripped.
+        locks: by process id, what the source shows of the lock that it waits for: one of
+            `LockOrigin`, missing where that is unknown.
         ranks: where several processes train together, their numbers by pid.
         main_name: how a sentence names the main process.
         is_script: what was started is a script's launcher or shell, perhaps; see `narrowed`.
@@ -169,6 +171,7 @@ class Scene:
     oom_kills: int = 0
     limits: Mapping[str, int] = field(default_factory=dict)
     sources: Mapping[Frame, str] = field(default_factory=dict)
+    locks: Mapping[int, str] = field(default_factory=dict)
     ranks: Mapping[int, int] = field(default_factory=dict)
     main_name: str = "the main process"
     is_script: bool = False

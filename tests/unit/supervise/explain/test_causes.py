@@ -20,6 +20,7 @@ import ctrkit
 from ctrkit.core.progress import WorkerProgress, WorkerStage
 from ctrkit.core.records import WorkerExit
 from ctrkit.supervise.explain.causes import Cause, explain
+from ctrkit.supervise.explain.lock_origins import LockOrigin
 from ctrkit.supervise.explain.scene import Process, Role, Scene, Wait
 from ctrkit.supervise.explain.stacks import Frame
 
@@ -56,6 +57,7 @@ def scene(name: str) -> Scene:
             "dead": tuple(WorkerExit(**one) for one in entry["dead"]),
             "sources": {read_frame(frame): line for frame, line in entry["sources"]},
             "stderr": "\n".join(entry["stderr"]),
+            "locks": {int(pid): origin for pid, origin in entry.get("locks", {}).items()},
         }
     )
 
@@ -164,6 +166,19 @@ def test_a_lock_that_another_thread_of_the_worker_may_hold_was_not_held_over_a_f
     other = (Frame("/home/me/rows.py", 99, "refresh"),)
     altered = alter(found, worker.pid, threads=(other, *worker.threads))
     assert cause_of(altered).name == "deadlock"
+
+
+def test_a_lock_is_only_said_to_be_held_over_a_fork_where_it_is_older_than_the_worker() -> None:
+    found = scene("lock_over_fork")
+    unknown = cause_of(replace(found, locks={}))
+    assert "most likely" not in unknown.sentence
+    assert "when the worker was forked, or the worker holds it itself" in unknown.sentence
+    assert "RLock" in unknown.fix
+    assert "spawn" in unknown.fix
+    own = cause_of(replace(found, locks={guilty(found).pid: LockOrigin.OWN}))
+    assert own.name == "deadlock"
+    assert "fork" not in own.sentence
+    assert "spawn" not in own.fix
 
 
 def test_without_the_kernels_word_a_lock_is_told_by_its_line() -> None:
