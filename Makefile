@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
+# two files of tests at a time; PYTEST= runs one after the other
+PYTEST ?= -n 2 --dist loadfile
 
 .PHONY: help probe test check format clean
 
@@ -22,14 +24,14 @@ probe: $(INSTALLED)
 	$(BIN)/ctrkit probe
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST)
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .

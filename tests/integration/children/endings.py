@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,11 @@ def loses_a_worker(*, workers: int, start_method: str | None) -> EndsInASecondEp
 
 
 def stops_a_worker(*, workers: int, start_method: str | None) -> EndsInASecondEpoch:
-    return EndsInASecondEpoch(lambda: os.kill(os.getpid(), signal.SIGSTOP), workers, start_method)
+    def stop() -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(1)  # the other threads may run on for a moment, and send what this one returns
+
+    return EndsInASecondEpoch(stop, workers, start_method)
 
 
 class KilledOnce:

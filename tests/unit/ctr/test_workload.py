@@ -349,7 +349,8 @@ def test_the_thread_loaders_batches_are_stamped_where_they_are_gathered(
     with ProgressWriter(tmp_path / "progress") as progress:
         measured = run_trial(spec, MdafWorkload(data, PHASE), progress, lambda _: None)
     stamps = measured.stamps
-    assert set(stamps.window) == {"warmup", "throughput", "boundary"}
+    # where the second epoch looks slower, as on a crowded machine, more of it is measured
+    assert set(stamps.window) - {"second"} == {"warmup", "throughput", "boundary"}
     assert set(stamps.worker) == {None}
     for start_s, made_s, delivered_s in zip(
         stamps.fetch_start_s, stamps.collate_end_s, stamps.delivered_s, strict=True
