@@ -74,11 +74,18 @@ def script_sections(
             Code(tuple(command_lines([*_environment(script), *answer.command])), "sh"),
         ]
     if answer.change:
-        lines = tuple(clean(line, 400) for line in answer.change.splitlines())
+        lines = tuple(_diff_line(line) for line in answer.change.splitlines())
         blocks += [Paragraph("Or change the script:"), Code(lines, "diff")]
     elif changed and answer.change_words:
         blocks.append(Paragraph(f"In the script: {clean(answer.change_words)}."))
     return [Section("Use it", tuple(blocks)), *_files(answer)]
+
+
+def _diff_line(line: str) -> str:
+    """A line of a diff made safe, with its mark and its indentation as they are."""
+    mark, text = line[:1], line[1:]
+    indent = text[: len(text) - len(text.lstrip(" \t"))].expandtabs()
+    return f"{mark}{indent}{clean(text)}"
 
 
 def _again(script: ScriptSpec) -> list[str]:

@@ -42,3 +42,14 @@ def test_a_changed_script_can_be_run_with_ctrkit_or_with_its_own_flags() -> None
         "--", "python", "t.py", "-j", "'{workers}'",
     ]  # fmt: skip
     assert with_flags == "env A=1 python t.py -j 4"
+
+
+def test_a_diff_keeps_its_indentation_and_no_control_characters() -> None:
+    script = ScriptSpec(command=["python", "t.py"], folder="/x")
+    change = "--- a/t.py\n+++ b/t.py\n@@ -1 +1 @@\n-    a = 1\n+    a = 2\x1b[31m\n"
+    answer = ScriptAnswer(as_written=OWN, command=script.command, change=change)
+    (section,) = script_sections(script, answer, "r.json", changed=True)
+    lines = [block.lines for block in section.blocks if isinstance(block, Code)][-1]
+    assert lines[:4] == ("--- a/t.py", "+++ b/t.py", "@@ -1 +1 @@", "-    a = 1")
+    assert lines[4].startswith("+    a = 2")
+    assert "\x1b" not in lines[4]
