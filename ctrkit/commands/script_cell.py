@@ -8,14 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from ctrkit.commands.recommended_of import warning_for_script
+from ctrkit.core.cell import WITHOUT_ANY_WORKERS
 from ctrkit.core.command_line import PUT_IN, placeholders_of, shown_script
-from ctrkit.core.config import CELL_AXES, Cell, ScriptSpec, decode, make_cell
+from ctrkit.core.config import (
+    CELL_AXES,
+    Cell,
+    ChildSpec,
+    ScriptSpec,
+    decode,
+    encode,
+    make_cell,
+)
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import read_json
 from ctrkit.core.records import Recommendation
 from ctrkit.core.runs import RunFolder
-
-_LOADER = "custom"
+from ctrkit.core.script_records import ScriptSeen
+from ctrkit.probe.scripts.as_written import SCRIPT_LOADER, as_written_cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +85,26 @@ def choose_script_cell(
     if wanted:
         listed = ", ".join(f"{axis.replace('_', ' ')} {value}" for axis, value in wanted.items())
         why = f"{why}, with {listed}" if config or recommended else f"with {listed}, as you asked"
-    cell = make_cell("options", **({"loader": _LOADER} | _consistent(values)))
+    cell = make_cell("options", **({"loader": SCRIPT_LOADER} | _consistent(values)))
     return ScriptChoice(cell=cell, why=why, put_in=put_in, projection=projection, warning=warning)
+
+
+def seen_cell(spec: ChildSpec, seen: ScriptSeen) -> Cell:
+    """The configuration that a script was seen in: as written, but for what was asked for.
+
+    Raises:
+        UsageError: what was seen is no configuration.
+    """
+    script = spec.workload.script
+    assert script is not None, "only a script is seen"
+    cell = as_written_cell(script, seen, {})
+    asked = {axis: getattr(spec.cell, axis) for axis in spec.put_in}
+    values = {**encode(cell), **asked}
+    if not values["workers"]:
+        values |= WITHOUT_ANY_WORKERS
+    elif values["start_method"] is None:
+        values["start_method"] = seen.default_start_method or None
+    return make_cell("the script as seen", **values)
 
 
 def _consistent(values: Mapping[str, Any]) -> dict[str, Any]:

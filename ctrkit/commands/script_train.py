@@ -89,7 +89,7 @@ def train_script(
     deadline = _deadline(options.ends_by)
     workload = WorkloadSpec(target=SCRIPT_TARGET, script=script)
     run = RunFolder.create("train", argv, workload, options.out)
-    run.update(cell=choice.cell, projection=choice.projection)
+    run.update(cell=choice.cell if choice.put_in else None, projection=choice.projection)
     plan = TrainPlan(run_folder=str(run.path), epochs=script.epochs or 0)
     spec = ChildSpec(
         kind="train", folder=str(run.path / "child"), workload=workload, cell=choice.cell,
@@ -172,8 +172,7 @@ class _ScriptRun:
                 grace_s=self.options.grace_s,
                 relay=relay,
             )
-            watch.look()
-            watch.tell_unobserved()
+            watch.ended(outcome.exit_code)
         finally:
             relay.close()
             self.display.use(None)
@@ -242,6 +241,7 @@ class _ScriptRun:
 
     def _note(self, outcome: Outcome, action: str, why: str) -> None:
         progress, cause = outcome.progress, outcome.cause
+        cell = self.run.info.cell or self.spec.cell
         self.run.append_incident(
             Incident(
                 number=self.run.next_incident(),
@@ -254,8 +254,8 @@ class _ScriptRun:
                 epoch=0 if progress is None else progress.epoch,
                 step=0 if progress is None else progress.step,
                 stage="import" if progress is None else progress.stage.label,
-                cell_before=self.spec.cell,
-                cell_after=self.spec.cell if action == "restarted" else None,
+                cell_before=cell,
+                cell_after=cell if action == "restarted" else None,
                 action=action,
                 why=why,
                 resumed_from={"epoch": 1, "batch": 0} if action == "restarted" else None,

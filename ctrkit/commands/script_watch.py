@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ctrkit.commands.script_cell import seen_cell
 from ctrkit.core.config import ChildSpec, RunSizes, decode
 from ctrkit.core.epochs import EPOCHS, write_epochs
 from ctrkit.core.errors import UsageError
@@ -18,6 +19,7 @@ from ctrkit.core.runs import Incident, RunFolder
 from ctrkit.core.script_epochs import EPOCHS_FILE, epoch_rows, read_script_epochs
 from ctrkit.core.script_records import ScriptSeen
 from ctrkit.core.units import format_duration
+from ctrkit.probe.scripts.as_written import train_loader_of
 from ctrkit.report.ledger_view import moment_words
 from ctrkit.report.live_script import ScriptDisplay
 from ctrkit.report.live_train import epoch_line
@@ -66,6 +68,7 @@ class ScriptWatch:
         self._epochs_shown = 0
         self._told: set[str] = set()
         self._silence = SilenceNotice()
+        self._ended_well = False
         #: whether the observer has been heard of
         self.is_observed = False
 
@@ -73,6 +76,13 @@ class ScriptWatch:
         """The command is about to be started."""
         (self._folder / EPOCHS_FILE).unlink(missing_ok=True)
         self._seen, self._epochs_shown = None, 0
+        self._ended_well = False
+
+    def ended(self, exit_code: int | None) -> None:
+        """The command is over. An epoch that its end cut off is whole if it ended well."""
+        self._ended_well = exit_code == 0 and not self._stop.finish
+        self.look()
+        self.tell_unobserved()
 
     def epochs(self) -> int | None:
         """How many epochs the run has: as the user says, else as the observer has found out."""
@@ -109,6 +119,7 @@ class ScriptWatch:
             for note in filter(None, (self._seen.problem, *self._seen.notes)):
                 self._once(note, note)
         self._keep_sizes()
+        self._keep_cell()
         self._show_epochs()
 
     def _keep_sizes(self) -> None:
@@ -117,13 +128,30 @@ class ScriptWatch:
         if epochs is None:
             return
         batches = seen.epoch_batches if seen is not None else None
+        if seen is not None and batches is not None and self._is_first_epoch_cut():
+            loader = train_loader_of(seen)
+            batches = None if loader is None else loader.length
         sizes = RunSizes(epochs=epochs, train_batches=batches)
         if sizes != self._run.info.sizes:
             with suppress(OSError):
                 self._run.update(sizes=sizes)
 
+    def _keep_cell(self) -> None:
+        """The configuration as it was seen, for who reads the run's folder."""
+        if self._seen is None or not self._seen.clock:
+            return
+        with suppress(UsageError, OSError):
+            cell = seen_cell(self._spec, self._seen)
+            if cell != self._run.info.cell:
+                self._run.update(cell=cell)
+
+    def _is_first_epoch_cut(self) -> bool:
+        lines = read_script_epochs(self._folder / EPOCHS_FILE)
+        return bool(lines) and bool(lines[0].get("cut")) and not self._ended_well
+
     def _show_epochs(self) -> None:
         lines = read_script_epochs(self._folder / EPOCHS_FILE)
+        lines = [line for line in lines if self._ended_well or not line.get("cut")]
         if len(lines) <= self._epochs_shown:
             return
         rows = epoch_rows(lines)
@@ -176,8 +204,7 @@ class ScriptWatch:
         self._note(words, late_s)
 
     def _note(self, words: str, late_s: float) -> None:
-        progress, cell = self._progress, self._run.info.cell
-        assert cell is not None, "a run of a script has a cell"
+        progress, cell = self._progress, self._run.info.cell or self._spec.cell
         incident = Incident(
             number=self._run.next_incident(),
             at=datetime.now(UTC).isoformat(timespec="seconds"),

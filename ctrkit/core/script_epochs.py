@@ -11,7 +11,10 @@ EPOCHS_FILE = "script-epochs.jsonl"
 
 
 def read_script_epochs(path: Path) -> list[dict[str, Any]]:
-    """The lines up to the first that is damaged; none where there is no file."""
+    """The lines up to the first that is damaged; none where there is no file.
+
+    `cut` stands in the line of an epoch that the end of the script ended, with batches left.
+    """
     try:
         text = path.read_text("utf-8", errors="replace")
     except OSError:

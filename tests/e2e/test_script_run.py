@@ -68,6 +68,48 @@ def test_it_ends_with_the_scripts_exit_code(
     assert ctrkit("report", "run").returncode == 0
 
 
+EARLY = """
+import sys, torch
+from torch.utils.data import DataLoader, TensorDataset
+loader = DataLoader(TensorDataset(torch.rand(400, 4)), batch_size=4)
+model = torch.nn.Linear(4, 1)
+for epoch in range(2):
+    for i, (x,) in enumerate(loader):
+        model(x).mean().backward()
+        if i == 30:
+            {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("ends", "finished", "batches"),
+    [
+        ("sys.exit(3)", 0, 100),
+        ("raise ValueError('diverged')", 0, 100),
+        ("break", 2, 31),
+        ("epoch and sys.exit(3)", 1, 100),
+    ],
+)
+def test_an_epoch_that_the_end_of_the_script_broke_off_is_not_finished(
+    ctrkit: Run, tmp_path: Path, ends: str, finished: int, batches: int
+) -> None:
+    path = script(tmp_path, EARLY.format(ends))
+    done = ctrkit("train", "--out", "run", "--", PYTHON, path)
+    assert (done.returncode == 0) == (ends == "break"), done.stderr
+    if done.returncode:
+        epoch = finished + 1
+        # the batch that raises is not done
+        count = 30 if "raise" in ends else 31
+        assert f"after {count} of 100 batches of epoch {epoch}" in done.stderr.splitlines()[-1]
+    about = info(tmp_path)
+    sizes, cell = about["sizes"], about["cell"]
+    assert isinstance(sizes, dict)
+    assert isinstance(cell, dict)
+    assert sizes["train_batches"] == batches
+    assert (cell["loader"], cell["batch_size"]) == ("script", 4)
+    assert f"{finished} finished of 2" in ctrkit("report", "run").stdout
+
+
 def test_its_streams_pass_unchanged_and_are_kept(tmp_path: Path) -> None:
     code = (
         "import sys; sys.stdout.buffer.write(sys.stdin.buffer.read()); print('e', file=sys.stderr)"

@@ -133,8 +133,13 @@ class RunWatch(LoopWatch):
         if not crashed:
             now_s = self.observer.clock()
             self._end_others(now_s)
-            if self._epoch.get("ended_s") is None and self._epoch:
+        if self._epoch and self._epoch["ended_s"] is None:
+            before = self.epoch_batches
+            if not crashed:
                 self._end_epoch(now_s, now_s)
+            # a break of the script's own looks the same: its exit code tells one from the other
+            at_its_length = self.batches is not None and self.step >= self.batches
+            self._epoch["cut"] = crashed or not (at_its_length or self.step == before)
         self._write_epoch()
         self._turn_to(Spending.SHUTDOWN)
         if not crashed:

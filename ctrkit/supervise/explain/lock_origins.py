@@ -64,7 +64,9 @@ def _of_expression(
 ) -> LockOrigin:
     makers = _makers(module, around, lock)
     reentrant = "RLock" in makers
-    if not reentrant and any(_is_held(module, frame, lock) for frame in frames):
+    if not reentrant and any(
+        _is_held(module, frame, lock, waits=frame is frames[0]) for frame in frames
+    ):
         return LockOrigin.OWN
     root = _root(lock)
     if isinstance(lock, ast.Name):
@@ -132,15 +134,19 @@ def _taken(function: _Function, line: int) -> Iterator[ast.expr]:
             yield one.func.value  # type: ignore[attr-defined]
 
 
-def _is_held(module: ast.Module, frame: Frame, lock: ast.expr) -> bool:
-    """Whether the call took the same lock on the way to the line where it stands."""
+def _is_held(module: ast.Module, frame: Frame, lock: ast.expr, *, waits: bool) -> bool:
+    """Whether the call took the same lock on the way to the line where it stands, or waits."""
     around = _functions_around(module, frame)
     if not around:
         return False
     text, held = ast.unparse(lock), 0
     for one in ast.walk(around[-1]):
         if isinstance(one, ast.With) and one.body[0].lineno <= frame.line <= (one.end_lineno or 0):
-            held += sum(ast.unparse(item.context_expr) == text for item in one.items)
+            held += sum(
+                ast.unparse(item.context_expr) == text
+                for item in one.items
+                if not (waits and _covers(item.context_expr, frame.line))  # `with lock: pass`
+            )
         for name, change in (("acquire", 1), ("release", -1)):
             if _is_call(one, name) and one.end_lineno < frame.line:  # type: ignore[attr-defined]
                 held += change * (ast.unparse(one.func.value) == text)  # type: ignore[attr-defined]

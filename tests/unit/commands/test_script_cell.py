@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from ctrkit.commands.script_cell import choose_script_cell
-from ctrkit.core.config import Cell, ScriptSpec, WorkloadSpec, encode, make_cell
+from ctrkit.commands.script_cell import choose_script_cell, seen_cell
+from ctrkit.core.config import Cell, ChildSpec, ScriptSpec, WorkloadSpec, encode, make_cell
 from ctrkit.core.environment import machine_fingerprint
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import write_json
 from ctrkit.core.records import Origin, Recommendation
 from ctrkit.core.runs import RunFolder
-from ctrkit.core.script_records import ScriptAnswer
+from ctrkit.core.script_records import ScriptAnswer, ScriptLoader, ScriptSeen
 
 PLAIN = ScriptSpec(command=["python", "train.py"], folder="/u")
 FLAGS = ScriptSpec(command=["python", "train.py", "-j", "{workers}"], folder="/u")
@@ -159,3 +159,24 @@ def test_the_same_files_in_a_copy_of_the_folder_are_the_same_script(tmp_path: Pa
     assert choose(specs[1], config=path).warning == ""
     (tmp_path / "b" / "train.py").write_text("other")
     assert "is of the script" in choose(specs[1], config=path).warning
+
+
+@pytest.mark.parametrize(
+    ("workers", "put_in", "start_method"), [(0, ["workers"], None), (2, ["workers"], "fork"),
+                                            (9, [], "fork")],
+)  # fmt: skip
+def test_the_cell_that_was_seen_is_as_written_but_for_what_was_put_in(
+    workers: int, put_in: list[str], start_method: str | None
+) -> None:
+    loader = ScriptLoader(number=0, dataset="D", workers=4, batch_size=16, prefetch=3)
+    seen = ScriptSeen(
+        pid=1, loaders=[loader], train_loader=0, threads=2, default_start_method="fork"
+    )
+    spec = ChildSpec(
+        kind="train", folder="/r", workload=WorkloadSpec(script=PLAIN),
+        cell=make_cell(loader="script", workers=workers), put_in=put_in,
+    )  # fmt: skip
+    cell = seen_cell(spec, seen)
+    assert (cell.loader, cell.batch_size) == ("script", 16)
+    assert cell.workers == (workers if put_in else 4)
+    assert cell.start_method == start_method

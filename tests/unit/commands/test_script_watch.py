@@ -141,3 +141,27 @@ def test_what_is_passed_on_and_what_the_observer_notes_are_told(tmp_path: Path) 
         "ctrkit: SIGTERM is passed on to the script",
         "ctrkit: the loader has more batches than its len() says",
     ]
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "epochs", "batches"), [(0, 1, 31), (3, 0, 250), (-9, 0, 250)]
+)
+def test_an_epoch_that_was_cut_counts_where_the_script_ended_well(
+    tmp_path: Path, exit_code: int, epochs: int, batches: int
+) -> None:
+    stand = Stand(tmp_path)
+    loader = {"number": 0, "dataset": "D", "length": 250, "batch_size": 4, "is_train": True}
+    seen = {"pid": 7, "epochs": 1, "epoch_batches": 31, "clock": "loader", "train_loader": 0,
+            "loaders": [loader], "threads": 2}  # fmt: skip
+    (stand.child / "script.json").write_text(json.dumps(seen))
+    line = '{"began_s": 0.0, "ended_s": 9.0, "rows": 124, "cut": true}\n'
+    (stand.child / "script-epochs.jsonl").write_text(line)
+    stand.tick(5, Stage.STEP, 3)
+    assert stand.screen.lines == []
+    stand.watch.ended(exit_code)
+    assert len(stand.screen.lines) == epochs
+    sizes, cell = stand.run.info.sizes, stand.run.info.cell
+    assert sizes is not None
+    assert cell is not None
+    assert sizes.train_batches == batches
+    assert (cell.loader, cell.batch_size, cell.threads) == ("script", 4, 2)

@@ -22,6 +22,9 @@ SOURCES = {
     "fresh, with": (GET + "        l = mp.Lock()\n        with l:\n            with l:  #!\n"
                     "                pass", OWN),
     "module": (MODULE + "        with L:  #!\n            pass", BEFORE),
+    "module, one line": (MODULE + "        with L: pass  #!", BEFORE),
+    "held by the caller, one line": (MODULE + "        with L: help()  #^\n"
+                                     "def help():\n    with L: pass  #!", OWN),
     "global": (MODULE + "        global L\n        L.acquire()  #!", BEFORE),
     "imported": ("from locks import L\n" + GET + "        with L:  #!\n            pass", BEFORE),
     "of a module": ("import locks\n" + GET + "        locks.L.acquire()  #!", BEFORE),
