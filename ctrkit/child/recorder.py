@@ -100,6 +100,8 @@ class Recorder:
         self.attribution_steps = 0
         #: seconds that the recorder's own process spent on the observation, not on the epoch
         self.left_out_s = 0.0
+        #: seconds of validations and checkpoints inside the epoch, which are counted by themselves
+        self.beside_s = 0.0
         self.window = OVER
         self.epoch, self.step, self.rows, self.first_stamp = 0, 0, 0, 0
         self.batches: int | None = None
@@ -147,7 +149,7 @@ class Recorder:
             self.window, self._left = BOUNDARY, self.plan.boundary_steps
         self._steps_taken, self._interrupted = 0, False
         self._more_batches = self._more_rows = 0
-        self.left_out_s = 0.0
+        self.left_out_s = self.beside_s = 0.0
         self._began_s = self.now_s() if at_s is None else at_s
 
     def know_batches(self, batches: int | None) -> None:
@@ -208,7 +210,7 @@ class Recorder:
                 epoch_complete=True,
                 epoch_batches=self.step,
                 epoch_rows=self.rows,
-                epoch_s=ended_s - self._began_s - self.left_out_s,
+                epoch_s=ended_s - self._began_s - self.left_out_s - self.beside_s,
             )
         elif self.epoch == 2:
             self.note(second_batches=self.step)

@@ -70,6 +70,8 @@ class RunSizes:
     """Sizes of the real run. What is not known before (an unsized loader, epochs) is None.
 
     Batches are for the batch size the sizes were asked for. `patience` is in epochs, 0 is never.
+    Validation batches and checkpoints are those of an epoch, however often it validates and saves;
+    `validations` and `checkpoints` are None where they were not counted: one an epoch, if any.
     """
 
     epochs: int | None = None
@@ -78,6 +80,8 @@ class RunSizes:
     validation_rows: int | None = None
     validation_batches: int | None = None
     patience: int = 0
+    validations: int | None = None
+    checkpoints: int | None = None
 
     def at(self, batch_size: int, *, epochs: int | None = None) -> RunSizes:
         """The sizes of the same rows at another batch size, or for another number of epochs."""

@@ -121,8 +121,9 @@ class Measurement:
     the child and its workers over the throughput window. A list is empty and a number None where
     it was not measured. `epoch_batches` and `epoch_rows` were taken of the first epoch, and
     `epoch_complete`: the loader ended by itself after them, in `epoch_s` from asking for its
-    iterator to its end. `batch_hashes` are of the first batches of the first epoch, in order, and
-    `second_hashes` of the second; `second_batches` is known where that ended, too. `warnings` are
+    iterator to its end, without the validations and checkpoints in between. `batch_hashes` are of
+    the first batches of the first epoch, in order, and `second_hashes` of the second;
+    `second_batches` is known where that ended, too. `warnings` are
     torch's own.
     """
 

@@ -26,7 +26,7 @@ from ctrkit.core.records import Measurement
 from ctrkit.measure.replay import Load
 from ctrkit.measure.statistics import Interval, Sample, interval, total
 from ctrkit.measure.steps import sizes_of
-from ctrkit.measure.terms import terms_beside
+from ctrkit.measure.terms import sizes_beside, terms_beside
 from ctrkit.measure.training_time import TrainingTime, training_time
 from ctrkit.measure.trends import Trend
 
@@ -86,6 +86,7 @@ def project(
     earlier: Sequence[Measurement] = (),
     peers: Sequence[Sequence[Sample]] = (),
     elsewhere: Sequence[Measurement] = (),
+    beside: Sequence[Measurement] = (),
 ) -> Projection | None:
     """Project the real run from the launches of one cell.
 
@@ -101,6 +102,8 @@ def project(
             spread and time its events, but not its mean.
         peers: launches of other cells, a group for each, for the spread between launches.
         elsewhere: launches of a cell that has the same epoch, which may have counted it.
+        beside: launches that tell of validation and checkpoint, where these do not depend on the
+            cell.
 
     Returns:
         None for an endless or unsized loader, and where no step was measured.
@@ -113,11 +116,14 @@ def project(
     )
     if training is None:
         return None
-    return project_training(training, [*launches, *earlier, *also], sizes)
+    return project_training(training, [*launches, *earlier, *also], sizes, beside)
 
 
 def project_training(
-    training: TrainingTime, measurements: Sequence[Measurement], sizes: RunSizes
+    training: TrainingTime,
+    measurements: Sequence[Measurement],
+    sizes: RunSizes,
+    beside: Sequence[Measurement] = (),
 ) -> Projection:
     """Project from training times that are known or predicted.
 
@@ -125,9 +131,11 @@ def project_training(
         training: of an epoch and of the run.
         measurements: trials that timed the rest, the most fitting ones first.
         sizes: `train_batches` must be known.
+        beside: as in `project`.
     """
+    sizes = sizes_beside(sizes, beside)
     flags, epochs = list(training.flags), sizes.epochs or 1
-    startup, each_epoch = terms_beside(measurements, sizes, training.per_epoch, flags)
+    startup, each_epoch = terms_beside(measurements, sizes, training.per_epoch, flags, beside)
     epoch_s = _training_s(training, sizes, restart_s=each_epoch["restart"].mean)
     first, each = (_about(epoch_s, step) for step in (training.per_epoch, training.per_run))
     trained, epoch, first_epoch = each.scaled(epochs), total([first, *each_epoch.values()]), None

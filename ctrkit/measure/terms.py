@@ -6,6 +6,7 @@ Each is timed for real by the trials; where one was not, another stands in and a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ctrkit.core.config import RunSizes
 from ctrkit.core.records import Measurement
@@ -28,8 +29,26 @@ LEAST_CHECKPOINTS = 2
 _VALIDATION_SHARE_OF_STEP = 1 / 3
 
 
+def sizes_beside(sizes: RunSizes, beside: Sequence[Measurement]) -> RunSizes:
+    """The sizes with the validation and the checkpoints of an epoch as other launches saw them."""
+    seen = [m.sizes for m in beside if m.sizes is not None]
+    validating = next((one for one in seen if one.validation_batches is not None), None)
+    saving = next((one for one in seen if one.checkpoints is not None), None)
+    if validating is not None:
+        sizes = replace(
+            sizes,
+            validation_batches=validating.validation_batches,
+            validations=validating.validations,
+        )
+    return sizes if saving is None else replace(sizes, checkpoints=saving.checkpoints)
+
+
 def terms_beside(
-    measurements: Sequence[Measurement], sizes: RunSizes, step: Interval, flags: list[str]
+    measurements: Sequence[Measurement],
+    sizes: RunSizes,
+    step: Interval,
+    flags: list[str],
+    beside: Sequence[Measurement] = (),
 ) -> tuple[Interval, dict[str, Interval]]:
     """The start-up, once a run, and what each epoch takes beside its training, by name.
 
@@ -38,13 +57,15 @@ def terms_beside(
         sizes: of the real run.
         step: seconds per training step.
         flags: what has to be said of the terms is added.
+        beside: launches that timed validation and checkpoint, where these do not depend on the
+            cell; else the measurements above did.
     """
     restart = _restart(measurements, flags)
     each_epoch = {
         "restart": restart,
         "teardown": _events([m.teardown_s for m in measurements]) or ZERO,
-        "validation": _validation(measurements, sizes, step, flags),
-        "checkpoint": _checkpoint(measurements, flags),
+        "validation": _validation(beside or measurements, sizes, step, flags),
+        "checkpoint": _checkpoint(beside or measurements, sizes, flags),
     }
     return _startup(measurements, restart), each_epoch
 
@@ -77,7 +98,7 @@ def _restart(measurements: Sequence[Measurement], flags: list[str]) -> Interval:
 def _validation(
     measurements: Sequence[Measurement], sizes: RunSizes, step: Interval, flags: list[str]
 ) -> Interval:
-    """Seconds of one validation: the loader's start and its batches."""
+    """Seconds of an epoch's validation: the loader's starts and the batches."""
     batches = sizes.validation_batches
     if not batches:
         return ZERO
@@ -98,11 +119,14 @@ def _validation(
         mean = forward if forward is not None else step.mean * _VALIDATION_SHARE_OF_STEP
         per_batch = interval(mean, mean)
     start = _events([m.validation_restart_s for m in measurements]) or ZERO
-    return total([start, per_batch.scaled(batches)])
+    return total([start.scaled(sizes.validations or 1), per_batch.scaled(batches)])
 
 
-def _checkpoint(measurements: Sequence[Measurement], flags: list[str]) -> Interval:
-    """One checkpoint an epoch; none where trials came to their end and had nothing to write."""
+def _checkpoint(measurements: Sequence[Measurement], sizes: RunSizes, flags: list[str]) -> Interval:
+    """An epoch's checkpoints, one where they were not counted.
+
+    None where trials came to their end and had nothing to write.
+    """
     writes = [seconds for m in measurements for seconds in m.checkpoint_s]
     if not writes:
         if not all(m.complete for m in measurements):
@@ -110,4 +134,4 @@ def _checkpoint(measurements: Sequence[Measurement], flags: list[str]) -> Interv
         return ZERO
     if len(writes) < LEAST_CHECKPOINTS:
         flags.append(PROVISIONAL)
-    return event_interval(writes)
+    return event_interval(writes).scaled(sizes.checkpoints or 1)

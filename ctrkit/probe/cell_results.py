@@ -10,6 +10,7 @@ from ctrkit.core.records import Inspection, Measurement
 from ctrkit.measure.projection import Projection, project
 from ctrkit.measure.statistics import DRIFT, FASTER, SLOWER, Sample, drifted
 from ctrkit.measure.steps import mean_step_s, sample_of_measurement, samples_of
+from ctrkit.probe.beside import launches_beside
 from ctrkit.probe.predict import compute_trial, nearest_loader, predict, sizes_for
 from ctrkit.probe.same_epoch import launches_of_the_same_epoch
 from ctrkit.probe.trials import Trial, compute_key, loader_key
@@ -37,12 +38,18 @@ def turn_of(cell: Cell) -> int:
 
 
 def project_cell(
-    cell: Cell, trials: Sequence[Trial], inspection: Inspection, *, ranking: bool = False
+    cell: Cell,
+    trials: Sequence[Trial],
+    inspection: Inspection,
+    *,
+    ranking: bool = False,
+    beside: Sequence[Trial] = (),
 ) -> Projection | None:
     """The projection of a cell that was really run.
 
     From the launches made after it was chosen, where there are any: those for which it was chosen
-    were the lucky ones. For `ranking` from all of them.
+    were the lucky ones. For `ranking` from all of them. `beside`: trials that tell of a script's
+    validation and checkpoints, if other than `trials`.
     """
     launches = full_trials(cell, trials)
     confirming = [] if ranking else [t for t in launches if t.request.confirms]
@@ -59,6 +66,7 @@ def project_cell(
         earlier=_measurements(earlier),
         peers=_peers(cell, trials),
         elsewhere=launches_of_the_same_epoch(cell, trials),
+        beside=launches_beside(cell, beside or trials),
     )
     if projection is not None and has_drifted(trials):
         projection = replace(projection, flags=[*projection.flags, DRIFT])

@@ -20,6 +20,7 @@ from ctrkit.measure.replay import (
 from ctrkit.measure.statistics import PROVISIONAL, Interval, interval
 from ctrkit.measure.steps import cpu_per_step_s, mean_step_s, sizes_of, step_times_s
 from ctrkit.measure.training_time import TrainingTime
+from ctrkit.probe.beside import launches_beside
 from ctrkit.probe.trials import Trial, compute_key, loader_key
 from ctrkit.probe.windows import ASSUMED_LAUNCH_S, workers_start_s
 
@@ -63,6 +64,8 @@ def sizes_for(inspection: Inspection, batch_size: int) -> RunSizes | None:
             sizes.validation_rows, sizes.validation_batches, known, batch_size
         ),
         patience=sizes.patience,
+        validations=sizes.validations,
+        checkpoints=sizes.checkpoints,
     )
 
 
@@ -126,7 +129,7 @@ def predict(
         step=step,
         compute_step_s=parts.compute_step_s,
         loader_step_s=parts.service_s / max(1, cell.workers),
-        projection=_project(cell, step, wait_s, parts, inspection),
+        projection=_project(cell, step, wait_s, parts, inspection, launches_beside(cell, trials)),
     )
 
 
@@ -229,7 +232,7 @@ def _loads_like(cell: Cell, trials: Sequence[Trial]) -> list[Load]:
         t.load
         for t in trials
         if t.request.kind == "full"
-        and t.usable
+        and t.ok
         and t.cell.loader == cell.loader
         and compute_key(t.cell) == compute_key(cell)
         and t.load is not None
@@ -262,7 +265,8 @@ def _correction(cell: Cell, trials: Sequence[Trial], cores: int) -> float:
         like = trial.cell.loader == cell.loader and compute_key(trial.cell) == compute_key(cell)
         # what workers cost beside their batches says nothing of a cell without them
         like = like and (trial.cell.workers > 0) == (cell.workers > 0)
-        if trial.request.kind == "full" and like and trial.usable and trial.result.measurement:
+        # one that was cut short may have had no more than the batches that were made ahead
+        if trial.request.kind == "full" and like and trial.ok and trial.result.measurement:
             measured.setdefault(trial.cell, []).append(mean_step_s(trial.result.measurement) or 0.0)
     nearest = min(measured, key=lambda c: abs(c.workers - cell.workers), default=None)
     parts = None if nearest is None else _parts(nearest, trials, cores)
@@ -317,7 +321,12 @@ def _floor_s(
 
 
 def _project(
-    cell: Cell, step: Interval, wait_s: float, parts: _Parts, inspection: Inspection
+    cell: Cell,
+    step: Interval,
+    wait_s: float,
+    parts: _Parts,
+    inspection: Inspection,
+    beside: Sequence[Measurement],
 ) -> Projection | None:
     step_alone, batch_alone = parts.compute, parts.loader
     sizes = sizes_of([step_alone, batch_alone], sizes_for(inspection, cell.batch_size))
@@ -342,7 +351,7 @@ def _project(
         wait_s=max(0.0, wait_s),
         flags=(PROVISIONAL, LOW_CONFIDENCE),
     )
-    return project_training(training, [rest], sizes)
+    return project_training(training, [rest], sizes, beside)
 
 
 def _starts_s(cell: Cell, parts: _Parts) -> tuple[float | None, float | None]:

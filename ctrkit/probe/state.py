@@ -106,7 +106,7 @@ class SearchState:
         if trial.request.kind == "full" and trial.usable:
             step_alone = compute_trial(trial.cell, self.trials)
             alone = [t for t in (step_alone, trial) if t is not None]
-            projection = project_cell(trial.cell, alone, self.inspection)
+            projection = project_cell(trial.cell, alone, self.inspection, beside=self.trials)
         self._add(record_of(trial, projection), trial)
         self._admit(trial)
 

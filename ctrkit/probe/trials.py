@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from ctrkit.core.config import Cell, TrialKind, WindowPlan
+from ctrkit.core.config import Cell, RunSizes, TrialKind, WindowPlan
 from ctrkit.core.records import COMPLETE, Measurement, TrialRecord
 from ctrkit.core.script_records import ScriptSeen
 from ctrkit.measure.loads import load_of
@@ -151,7 +151,7 @@ def record_of(trial: Trial, projection: Projection | None = None) -> TrialRecord
         first_batch_s=measured.first_batch_s,
         epoch_restart_s=measured.restart_s,
         validation_s=_validation_s(measured),
-        checkpoint_s=_mean(measured.checkpoint_s),
+        checkpoint_s=_checkpoint_s(measured),
         peak_rss_bytes=result.peak_rss_bytes,
         peak_device_bytes=measured.peak_device_bytes,
         wall_s=result.wall_s,
@@ -201,14 +201,21 @@ def projected_columns(projection: Projection | None) -> dict[str, Any]:
 
 
 def _validation_s(measured: Measurement) -> float | None:
-    """One whole validation at the speed measured; what was timed alone if its size is unknown."""
+    """An epoch's validation at the speed measured; what was timed alone if its size is unknown."""
     per_batch = _mean(measured.validation_batch_s)
     if per_batch is None:
         return None
-    batches = measured.sizes.validation_batches if measured.sizes else None
-    return (measured.validation_restart_s or 0.0) + per_batch * (
-        batches or len(measured.validation_batch_s)
-    )
+    sizes = measured.sizes or RunSizes()
+    batches = sizes.validation_batches or len(measured.validation_batch_s)
+    starts_s = (measured.validation_restart_s or 0.0) * (sizes.validations or 1)
+    return starts_s + per_batch * batches
+
+
+def _checkpoint_s(measured: Measurement) -> float | None:
+    """An epoch's checkpoints at the speed measured; one where they were not counted."""
+    each = _mean(measured.checkpoint_s)
+    counted = measured.sizes.checkpoints if measured.sizes else None
+    return None if each is None else each * (counted or 1)
 
 
 def _mean(values: list[float]) -> float | None:

@@ -12,6 +12,8 @@ import pytest
 from observed import SCRIPTS, observe
 
 from ctrkit.core.runs import load_measurement
+from ctrkit.measure.epoch_length import length_in
+from ctrkit.measure.projection import project
 
 
 def test_a_look_finds_the_loader_the_step_and_the_epochs(tmp_path: Path) -> None:
@@ -219,7 +221,7 @@ def test_a_long_first_epoch_is_ended_to_measure_what_follows(tmp_path: Path) -> 
     seen, measured = observe(tmp_path, "full", "plain.py", "--rows", "2000000").needed()
     assert measured.complete
     assert not measured.epoch_complete
-    assert measured.epoch_batches == 0
+    assert 0 < measured.epoch_batches < 250_000
     assert seen.epoch_batches is None
     assert measured.restart_s is not None
     assert len(measured.validation_batch_s) == 4
@@ -248,8 +250,56 @@ def test_what_comes_in_between_is_left_out_of_the_window(tmp_path: Path) -> None
     assert windows.count("throughput") == measured.throughput_steps
     assert measured.sizes is not None
     assert (measured.sizes.epochs, measured.sizes.train_batches) == (4, 100)
-    assert 40 <= (measured.sizes.validation_batches or 0) <= 50
-    assert any("times an epoch" in note for note in measured.notes)
+    sizes = measured.sizes
+    assert (sizes.validations, sizes.validation_batches, sizes.checkpoints) == (5, 50, 5)
+    projected = project([measured], sizes)
+    assert projected is not None
+    assert projected.terms["validation"].mean == pytest.approx(
+        4 * (
+            5 * (measured.validation_restart_s or 0.0)
+            + 50 * sum(measured.validation_batch_s) / len(measured.validation_batch_s)
+        )
+    )  # fmt: skip
+    # an epoch's own time has neither validation nor checkpoint, which are terms of their own
+    assert measured.epoch_s is not None
+    interrupted = [i for i, window in enumerate(measured.stamps.window) if window == "interrupted"]
+    stamps = measured.stamps
+    beside_s = sum(stamps.done_s[i] - stamps.delivered_s[i] for i in interrupted)
+    whole_s = stamps.done_s[99] - stamps.asked_s[0]
+    assert measured.epoch_s <= whole_s - beside_s / 2
+
+
+def test_validation_before_training_counts_once(tmp_path: Path) -> None:
+    """It lies between two epochs, also where only the next epoch tells that one is over."""
+    seen, measured = observe(tmp_path, "full", "before_training.py", window_s=30.0).needed()
+    assert measured.epoch_complete
+    assert seen.epoch_batches == measured.epoch_batches == 20
+    sizes = measured.sizes
+    assert sizes is not None
+    assert (sizes.validations, sizes.validation_batches, sizes.checkpoints) == (1, 5, 1)
+    assert measured.teardown_s == pytest.approx(0.0)
+    stamps = measured.stamps
+    assert (measured.epoch_s or 0.0) <= stamps.done_s[19] - stamps.asked_s[0] + 1e-3
+    projected = project([measured], sizes)
+    assert projected is not None
+    assert projected.sizes.train_batches == 20
+    parts_s = sum(term.mean for name, term in projected.terms.items() if name != "startup") / 6
+    assert projected.epoch.mean == pytest.approx(parts_s)
+    validation_s = projected.terms["validation"].mean / 6
+    assert validation_s == pytest.approx(
+        (measured.validation_restart_s or 0.0)
+        + 5 * sum(measured.validation_batch_s) / len(measured.validation_batch_s)
+    )
+
+
+@pytest.mark.parametrize("data", ["stream", "indexed"])
+def test_batches_beyond_len_override_it(data: str, tmp_path: Path) -> None:
+    _, measured = observe(tmp_path, "full", "wrong_length.py", data).needed()
+    assert measured.epoch_batches > 5
+    assert not measured.epoch_complete
+    assert any("more batches than its len() of 5" in note for note in measured.notes)
+    assert length_in([measured]).basis == "beyond"
+    assert project([measured], measured.sizes) is None
 
 
 @pytest.mark.parametrize("kind", ["full", "loader", "inspect", "train"])

@@ -136,7 +136,8 @@ class RunWatch(LoopWatch):
         if self._epoch and self._epoch["ended_s"] is None:
             before = self.epoch_batches
             if not crashed:
-                self._end_epoch(now_s, now_s)
+                ended_s = self._open_until or now_s
+                self._end_epoch(ended_s, ended_s)
             # a break of the script's own looks the same: its exit code tells one from the other
             at_its_length = self.batches is not None and self.step >= self.batches
             self._epoch["cut"] = crashed or not (at_its_length or self.step == before)

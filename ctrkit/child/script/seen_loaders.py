@@ -50,8 +50,6 @@ class Seen:
         #: batches since the training loader was asked for one, and how often it was just one
         self.since_train = self.companion = 0
         self.settled = self.rows_full = False
-        #: batches that one pass of validation took of it, at most
-        self.validated = 0
         #: copies of its first batches, for a trial of the step alone
         self.kept: list[Any] = []
         self._counter: Any = None

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from ctrkit.child.recorder import OVER, THROUGHPUT, LoopProcess, Recorder
 from ctrkit.child.script import json_files
+from ctrkit.child.script.beside import BesideCount
 from ctrkit.child.script.cpu import family_cpu_s
 from ctrkit.child.script.ending import CommonEnd, leave
 from ctrkit.child.script.hashes import cloned
 from ctrkit.child.script.presence import claim_owner
 from ctrkit.child.script.run_length import Length
-from ctrkit.child.script.seen_loaders import HASHED_BATCHES, Seen, is_iterable
+from ctrkit.child.script.seen_loaders import HASHED_BATCHES, Seen, honest_length, is_iterable
 from ctrkit.child.script.watch import LoopWatch
 from ctrkit.core.progress import ProgressWriter, Stage
 
@@ -58,6 +59,11 @@ class TrialWatch(LoopWatch, LoopProcess):
         self._losses: list[Any] = []
         self._backward_s: list[tuple[float, float]] = []
         self._optimizer_end_s, self._optimizer_steps = 0.0, 0
+        self._validations, self._validated_batches = BesideCount(), BesideCount()
+        self._checkpoints = BesideCount()
+        self._validates = self._saves = False
+        #: batches that were left out of a validation that was ended early, None: unknown how many
+        self._not_validated: list[int | None] = []
 
     def _now_s(self) -> float:
         return self._time(self.observer.clock())
@@ -88,13 +94,27 @@ class TrialWatch(LoopWatch, LoopProcess):
 
     def at_window_end(self) -> Mapping[str, Any]:
         losses = [float(loss) for loss in self._losses if loss.numel() == 1]
-        return {"losses": losses, "notes": list(self.observer.notes)}
+        return {"losses": losses, "notes": list(self.observer.notes), **self._taken()}
+
+    def _taken(self) -> dict[str, int]:
+        """What was taken of a first epoch that has not ended: its length is at least that."""
+        recorder = self.recorder
+        if self.observer.kind != "full" or recorder.epoch != 1 or self._epoch_complete:
+            return {}
+        return {"epoch_batches": recorder.step, "epoch_rows": recorder.rows}
+
+    @property
+    def _epoch_complete(self) -> bool:
+        return bool(self.recorder.fields.get("epoch_complete"))
 
     # ---- steps ----
 
     def epoch_begins(self, at_s: float) -> None:
         recorder, train = self.recorder, self.observer.train
         began_s = self._time(at_s)
+        if self.epoch == 2:
+            for counted in (self._validations, self._validated_batches, self._checkpoints):
+                counted.next_epoch_begins()
         if self.epoch == 1:
             if train is not None:
                 train.first_pass_s = at_s
@@ -119,6 +139,8 @@ class TrialWatch(LoopWatch, LoopProcess):
             "epochs": None,
             "train_batches": self.batches,
             "validation_batches": self._validation_batches(),
+            "validations": self._of_an_epoch(self._validations) if self._validates else None,
+            "checkpoints": self._of_an_epoch(self._checkpoints) if self._saves else None,
         }
         if self.length is not None:
             group = self.observer.pattern.group
@@ -126,29 +148,19 @@ class TrialWatch(LoopWatch, LoopProcess):
         return sizes
 
     def _validation_batches(self) -> int | None:
-        """Of an epoch: those of a validation, counted where it ran to its end, else as claimed.
+        """Of an epoch, however often it validates; None where nothing was validated or counted.
 
-        A script that validates every so many batches does it several times an epoch.
+        A validation that was ended early has as many batches as its loader claims.
         """
-        used = [one for one in self.observer.loaders.all if one.validated]
-        if not used:
+        left_out = [count for count in self._not_validated if count is not None]
+        if not self._validates or len(left_out) < len(self._not_validated):
             return None
-        partial = self._cut or self._validating_since is not None
-        lengths = [one.length if partial else one.validated for one in used]
-        known = [length for length in lengths if length is not None]
-        if len(known) < len(lengths):
-            return None
-        return sum(known) * self._times_an_epoch(self._validations_inside)
+        return self._of_an_epoch(self._validated_batches) + sum(left_out)
 
-    def _times_an_epoch(self, seen: int) -> int:
-        """How often in an epoch something happens that was seen so often among its first batches.
-
-        Once, at its end, where it was not seen inside.
-        """
-        if not seen or not self._first_steps:
-            return 1
-        whole = self.batches if self.batches is not None else self._first_steps
-        return max(1, round(seen * whole / self._first_steps))
+    def _of_an_epoch(self, counted: BesideCount) -> int:
+        whole = self._first_steps if self._epoch_complete else self.batches
+        in_epoch = self.in_epoch and self.epoch == 1
+        return counted.of_an_epoch(self._first_steps, in_epoch=in_epoch, whole=whole)
 
     def batch_taken(self, asked_s: float, delivered_s: float, rows: int) -> None:
         if self.epoch > 2:
@@ -243,7 +255,15 @@ class TrialWatch(LoopWatch, LoopProcess):
 
     def length_is_wrong(self) -> None:
         self.recorder.know_batches(None)
-        self.recorder.note(sizes=self._sizes())
+        # the batch at hand is one more than `len()` promised
+        beyond = {"epoch_batches": self.recorder.step + 1} if self.epoch == 1 else {}
+        self.recorder.note(sizes=self._sizes(), **beyond)
+
+    def beside_steps(self, seconds: float) -> None:
+        if self.epoch == 1:
+            self.recorder.beside_s += seconds
+            for counted in (self._validations, self._validated_batches, self._checkpoints):
+                counted.epoch_goes_on(self.step)
 
     def leave_out(self, seconds: float) -> None:
         self.recorder.left_out_s += seconds
@@ -266,9 +286,14 @@ class TrialWatch(LoopWatch, LoopProcess):
             self.finish()
 
     def validation_begins(self, at_s: float) -> None:
-        if self.in_epoch and self.epoch == 1:
-            self._validations_inside += 1
         self.progress.enter(Stage.VALIDATION)
+
+    def validation_batch_taken(self, seen: Seen) -> None:
+        if self.epoch == 1:
+            self._validates = True
+            self._validated_batches.add()
+            if self._validated == 1:
+                self._validations.add()
 
     def validation_batch(self, number: int, seconds: float) -> None:
         recorder = self.recorder
@@ -290,8 +315,9 @@ class TrialWatch(LoopWatch, LoopProcess):
         self.progress.enter(self._stage_before)
 
     def checkpoint_over(self, seconds: float) -> None:
-        if self.in_epoch and self.epoch == 1:
-            self._checkpoints_inside += 1
+        if self.epoch == 1:
+            self._saves = True
+            self._checkpoints.add()
         if len(self.recorder.checkpoint_s) < self.plan.checkpoints:
             self.recorder.checkpoint_s.append(seconds)
 
@@ -331,11 +357,15 @@ class TrialWatch(LoopWatch, LoopProcess):
         enough = len(self.recorder.validation_batch_s) >= self.plan.validation_batches
         if self._cut and enough and self._validating_since is not None:
             self._end_validation_batch(seen, self.observer.clock())
+            if self.epoch == 1:
+                claimed = honest_length(seen.loader()) if seen.length is None else seen.length
+                left = None if claimed is None else max(0, claimed - seen.in_pass)
+                self._not_validated.append(left)
             raise StopIteration
         return None
 
     _cut = False
-    _first_steps = _validations_inside = _checkpoints_inside = 0
+    _first_steps = 0
 
     # ---- the end ----
 
@@ -356,7 +386,8 @@ class TrialWatch(LoopWatch, LoopProcess):
             return
         self._end_others(self.observer.clock())
         if self.recorder.window == THROUGHPUT and self.in_epoch:
-            self._end_epoch(self.observer.clock(), self.observer.clock())
+            ended_s = self._open_until or self.observer.clock()
+            self._end_epoch(ended_s, ended_s)
         if crashed:
             self.observer.note("the script failed once its first epoch had been ended early")
         self._write(complete=bool(self.recorder.fields.get("throughput_steps")))
@@ -381,11 +412,8 @@ class TrialWatch(LoopWatch, LoopProcess):
                 "no validation followed the epoch that was ended early: whether there is one after "
                 "a whole epoch is not known"
             )
-        saves = self._times_an_epoch(self._checkpoints_inside)
-        if saves > 1:
-            observer.note(f"it saves {saves} times an epoch; a projection counts one of them")
         self.recorder.note(
-            sizes=self._sizes(), notes=list(observer.notes), complete=complete,
+            **self._taken(), sizes=self._sizes(), notes=list(observer.notes), complete=complete,
             peak_device_bytes=self._peak_bytes(),
         )  # fmt: skip
         observer.write_seen(self.owner.folder)

@@ -68,11 +68,17 @@ class LoopWatch:
     def epoch_over(self, asked_s: float, ended_s: float) -> None:
         """There is no more batch in this epoch."""
 
+    def beside_steps(self, seconds: float) -> None:
+        """The epoch goes on after something else, which took so long."""
+
     def validation_begins(self, at_s: float) -> None:
         """Another loader is asked for an iterator."""
 
     def validation_batch(self, number: int, seconds: float) -> None:
         """A batch of validation took so long; number 0 is the time to the first."""
+
+    def validation_batch_taken(self, seen: Seen) -> None:
+        """A batch of a loader that does not train was delivered to a validation."""
 
     def validation_ends(self, began_s: float, at_s: float) -> None:
         """The training loader is asked again."""
@@ -92,7 +98,9 @@ class LoopWatch:
         """The training loader is asked for an iterator, which may or may not be trained on."""
         self._end_others(now_s)
         if was_training and self.in_epoch:
-            self._end_epoch(self._open_until or now_s, now_s)
+            # what came after the last step came between two epochs
+            ended_s = self._open_until or now_s
+            self._end_epoch(ended_s, ended_s)
 
     def begin_pass(self, seen: Seen) -> None:
         """Its newest iterator is trained on."""
@@ -106,6 +114,7 @@ class LoopWatch:
         """The loop asks for its next batch."""
         self._end_step(now_s)
         self._end_others(now_s)
+        self._go_on(now_s)
         loaders = self.observer.loaders.all
         if len(loaders) > 1:
             for other in loaders:
@@ -127,7 +136,7 @@ class LoopWatch:
         """More batches than the epoch has, from one iterator: it is endless, or `len` lies."""
         train = self.observer.train
         loader = train.loader() if train is not None else None
-        if self.in_epoch and loader is not None and is_iterable(loader):
+        if self.in_epoch and loader is not None and not _may_begin_again(loader, self.batches):
             self.observer.note(f"the loader has more batches than its len() of {self.batches} says")
             self.batches = train.length = None  # type: ignore[union-attr]
             self.length_is_wrong()
@@ -138,6 +147,12 @@ class LoopWatch:
         self.epoch += 1
         self.in_epoch = True
         self.epoch_begins(asked_s)
+
+    def _go_on(self, now_s: float) -> None:
+        """The epoch goes on; time for something else is no time of its steps."""
+        if self.in_epoch and self._open_until is not None:
+            began_s, self._open_until = self._open_until, None
+            self.beside_steps(now_s - began_s)
 
     def length_is_wrong(self) -> None:
         """The loader has said another length than it has."""
@@ -208,7 +223,7 @@ class LoopWatch:
             self._other_asked_s = now_s  # the first batch's own time begins once it is there
         self._validated += 1
         if seen is not self.observer.train:
-            seen.validated = max(seen.validated, seen.in_pass)
+            self.validation_batch_taken(seen)
 
     def other_ended(self, asked_s: float) -> None:
         """It has no more: asking for one more ended its last batch."""
@@ -323,6 +338,7 @@ class LoopWatch:
             self._look_around()
         self._end_step(now_s)
         self._end_others(now_s)
+        self._go_on(now_s)
         self._open, self._open_until = 0, None
         self.batch_taken(now_s, now_s, 0)
 
@@ -334,3 +350,19 @@ class LoopWatch:
 
     def script_ends(self, crashed: bool) -> None:
         """The process ends by itself."""
+
+
+def _may_begin_again(loader: Any, claimed: int | None) -> bool:
+    """Whether batches beyond `len()` may be those of a new epoch: a sampler that goes round.
+
+    A data set that is iterated does not go round by itself, and where the sampler has more batches
+    than the loader's `len()` says, these are still to come.
+    """
+    if is_iterable(loader):
+        return False
+    try:
+        batches = loader.batch_sampler if loader.batch_sampler is not None else loader.sampler
+        asked_for = len(batches)
+    except Exception:
+        return True
+    return claimed is None or asked_for <= claimed
