@@ -128,7 +128,7 @@ class ScriptWatch:
         if epochs is None:
             return
         batches = seen.epoch_batches if seen is not None else None
-        if seen is not None and batches is not None and self._is_first_epoch_cut():
+        if seen is not None and self._is_first_epoch_cut():
             loader = train_loader_of(seen)
             batches = None if loader is None else loader.length
         sizes = RunSizes(epochs=epochs, train_batches=batches)
