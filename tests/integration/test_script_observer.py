@@ -292,6 +292,14 @@ def test_validation_before_training_counts_once(tmp_path: Path) -> None:
     )
 
 
+def test_validation_may_go_on_with_one_iterator(tmp_path: Path) -> None:
+    """Four batches every 25 steps, from an iterator that is never made anew."""
+    found = observe(tmp_path, "full", "one_iterator.py", train_loader=1, window_s=30.0)
+    sizes = found.needed()[1].sizes
+    assert sizes is not None
+    assert (sizes.train_batches, sizes.validations, sizes.validation_batches) == (100, 4, 16)
+
+
 @pytest.mark.parametrize("data", ["stream", "indexed"])
 def test_batches_beyond_len_override_it(data: str, tmp_path: Path) -> None:
     _, measured = observe(tmp_path, "full", "wrong_length.py", data).needed()

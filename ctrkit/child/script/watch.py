@@ -212,6 +212,8 @@ class LoopWatch:
             self._validating_since, self._validated = now_s, 0
             self._held.clear()
             self.validation_begins(now_s)
+            if seen is not self.observer.train:
+                self.validation_batch_taken(seen)  # the one before, which looked like a step's
         self._end_validation_batch(seen, now_s)
 
     def other_delivered(self, seen: Seen, now_s: float) -> None:

@@ -11,6 +11,7 @@ from ctrkit.core.config import Cell, RunSizes, ScriptSpec, make_cell
 from ctrkit.core.environment import fingerprint
 from ctrkit.core.records import Inspection, Measurement
 from ctrkit.core.script_records import ScriptLoader, ScriptSeen
+from ctrkit.measure.epoch_length import epoch_length, with_length
 
 #: The loader of a script's cells: the one that the script makes itself, or none.
 SCRIPT_LOADER, NO_LOADER = "script", "none"
@@ -104,7 +105,7 @@ def script_inspection(
 def script_sizes(seen: ScriptSeen, measured: Measurement | None) -> RunSizes | None:
     """Sizes of the real run as far as they are known: a counted epoch wins over `len()`."""
     if measured is not None and measured.sizes is not None:
-        return measured.sizes
+        return with_length(measured.sizes, epoch_length([measured]))
     loader = train_loader_of(seen)
     batches = seen.epoch_batches or (loader.length if loader is not None else None)
     return RunSizes(epochs=seen.epochs, train_batches=batches)
