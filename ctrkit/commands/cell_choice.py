@@ -36,10 +36,13 @@ def default_choice(inspection: Inspection, axes: Mapping[str, Any]) -> CellChoic
     values: dict[str, Any] = {"batch_size": inspection.default_batch_size} | own | dict(axes)
     if not values.get("workers"):
         values |= {axis: value for axis, value in WITHOUT_ANY_WORKERS.items() if axis in own}
-    if "loader" not in inspection.axes:
-        values["loader"] = inspection.loaders[0]
-    elif values.get("workers"):
-        values.setdefault("loader", "batches")
+    usual = "batches" if values.get("workers") else "thread"
+    if "loader" not in inspection.axes or usual not in inspection.loaders:
+        usual = inspection.loaders[0]
+    if "loader" in inspection.axes:
+        values.setdefault("loader", usual)
+    else:
+        values["loader"] = usual
     named = ", ".join(f"{axis}={value}" for axis, value in axes.items())
     why = f"the default cell with {named}" if named else "the default cell"
     if own:

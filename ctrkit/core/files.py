@@ -77,7 +77,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: object) -> None:
     """A dataclass or JSON value, indented, atomically."""
     text = json.dumps(finite(encode(value)), indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, (text + "\n").encode())
+    # a file name that is no text is kept as the escapes that JSON has for it
+    write_atomically(path, (text + "\n").encode(errors="backslashreplace"))
 
 
 def finite(value: Any) -> Any:

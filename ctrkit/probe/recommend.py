@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ctrkit.core.cell import WITHOUT_WORKERS
-from ctrkit.core.config import Cell
+from ctrkit.core.config import CELL_AXES, Cell
 from ctrkit.core.environment import physical_cores
 from ctrkit.core.errors import InconclusiveError, NoViableCellError
 from ctrkit.core.records import Finding, Inspection, Option, Recommendation
@@ -80,7 +80,7 @@ def recommend(
             *numerics_options(chosen, candidates, search.trials),
         ],
         flags=list(chosen.projection.flags) if chosen.projection else [],
-        dataloader_kwargs=dataloader_kwargs(chosen.cell),
+        dataloader_kwargs=dataloader_kwargs(chosen.cell, inspection.axes),
         **columns,
     )
 
@@ -338,8 +338,11 @@ def _other_devices(
     ]
 
 
-def dataloader_kwargs(cell: Cell) -> dict[str, Any]:
-    """Arguments of a `torch.utils.data.DataLoader` that match the cell, for one's own loop."""
+def dataloader_kwargs(cell: Cell, axes: Collection[str] = CELL_AXES) -> dict[str, Any]:
+    """Arguments of a `torch.utils.data.DataLoader` that match the cell, for one's own loop.
+
+    Without an axis `batch_size` the cell's is not the loader's own, which nobody is to change.
+    """
     workers = 0 if cell.loader in WITHOUT_WORKERS else cell.workers
     kwargs: dict[str, Any] = {
         "batch_size": cell.batch_size,
@@ -352,6 +355,8 @@ def dataloader_kwargs(cell: Cell) -> dict[str, Any]:
             "persistent_workers": cell.persistent,
             "multiprocessing_context": cell.start_method,
         }
+    if "batch_size" not in axes:
+        del kwargs["batch_size"]
     return kwargs
 
 

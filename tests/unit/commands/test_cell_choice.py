@@ -205,3 +205,13 @@ def test_a_recommendation_of_something_else_is_told_and_projects_nothing(
         assert words in choice.warning
         assert bool(choice.warning) == bool(words)
     assert (choice_from_file(path, own, {}).projection is None) == bool(words)
+
+
+def test_a_loader_that_takes_any_axis_is_still_the_only_one() -> None:
+    """`def make_loader(workers=0, **k)` heeds `loader`, too, and has but its own."""
+    own = dataclasses.replace(
+        INSPECTION, axes=["loader", "workers", "batch_size"], loaders=["custom"]
+    )
+    for axes in ({}, {"workers": 1}):
+        choice = check_cell(default_choice(own, axes), own)
+        assert choice.cell.loader == "custom"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,9 @@ def test_a_folder_that_is_gone_is_one_line_and_a_missing_program_is_not(tmp_path
         write_atomically(path, b"")
     with pytest.raises(FileNotFoundError), plain_disk_errors(path):
         raise FileNotFoundError(errno.ENOENT, "No such file", "/usr/bin/python9")
+
+
+def test_a_name_that_is_no_text_survives_in_json(tmp_path: Path) -> None:
+    name = os.fsdecode(b"bad\xff.csv")
+    write_json(tmp_path / "a.json", {"table": name})
+    assert read_json(tmp_path / "a.json") == {"table": name}

@@ -350,3 +350,9 @@ def test_only_what_was_run_to_a_good_end_is_called_tried(inspection, what, words
     texts = [finding.text for finding in recommend(search, inspection()).findings]
     assert any(words in text for text in texts), texts
     assert what == "ok" or not any("tried" in text for text in texts)
+
+
+def test_a_batch_size_that_the_loader_does_not_take_is_not_advised():
+    cell = make_cell(loader="custom", batch_size=2048)
+    assert dataloader_kwargs(cell)["batch_size"] == 2048
+    assert "batch_size" not in dataloader_kwargs(cell, ("workers",))

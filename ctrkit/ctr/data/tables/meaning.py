@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,6 +49,8 @@ class MeaningOptions:
         times.said_rule(format=self.time_format, unit=self.time_unit)
         if self.label_threshold is not None and self.positive is not None:
             raise UsageError("--label-threshold and --positive exclude each other: say one")
+        if self.label_threshold is not None and not math.isfinite(self.label_threshold):
+            raise UsageError(f"--label-threshold {self.label_threshold}: must be a finite number")
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,10 @@ def _unit(name: str, per_s: float) -> Form:
 def _digits(name: str, format: str, digits: int) -> Form:
     """A calendar as a number of so many digits; `.0` at its end is that of a floating number."""
     text = r"regexp_replace(time_text, '\.0*$', '')"
-    if format.startswith("%y"):  # a number loses the zero of 2005
+    loses_zero = not format.startswith("%Y")  # a number loses the zero of 2005, or of May
+    if loses_zero:
         text = f"lpad({text}, {digits}, '0')"
-    least = digits - format.startswith("%y")
+    least = digits - loses_zero
     guard = f"regexp_full_match(time_text, '[0-9]{{{least},{digits}}}(\\.0*)?')"
     return Form(name, f"CASE WHEN {guard} THEN epoch(try_strptime({text}, '{format}')) END", format)
 
@@ -81,6 +82,9 @@ EXCEL = Form(
 )
 CALENDARS = (
     _digits("YYYYMMDD", "%Y%m%d", 8),
+    _digits("DDMMYYYY", "%d%m%Y", 8),
+    _digits("MMDDYYYY", "%m%d%Y", 8),
+    _digits("YYYYMM", "%Y%m", 6),
     _digits("YYYYMMDDHH", "%Y%m%d%H", 10),
     _digits("YYYYMMDDHHMM", "%Y%m%d%H%M", 12),
     _digits("YYYYMMDDHHMMSS", "%Y%m%d%H%M%S", 14),

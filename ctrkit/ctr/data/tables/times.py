@@ -43,11 +43,13 @@ _LEAST_DISTINCT = 3
 _FAR_SPANS = 10
 _FAR_LEAST_S = 365 * DAY_S
 
+#: what may follow % in `--time-format`
+_FORMAT_LETTERS = tuple("aAwudjHMmnyYbBIpSfgzZUWGVcxX%")
 _PER_S = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9, "min": 1 / 60, "h": 1 / 3600, "d": 1 / DAY_S}
 UNITS = (*_PER_S, "excel")
 ACCEPTED = (
     "Unix seconds, ms, us or ns; ISO such as 2017-05-06 10:00; YYYYMMDD[HH[MM[SS]]];"
-    " YYMMDD[HH[MM[SS]]]; Excel days; 6/5/2017 10:00; 6 May 2017"
+    " DDMMYYYY; MMDDYYYY; YYYYMM; YYMMDD[HH[MM[SS]]]; Excel days; 6/5/2017 10:00; 6 May 2017"
 )
 
 
@@ -93,6 +95,12 @@ def said_rule(*, format: str | None = None, unit: str | None = None) -> TimeRule
         raise UsageError(
             f"--time-format {format}: unknown; for example '%d/%m/%Y %H:%M', or one of"
             f" {', '.join(form.name for form in CALENDARS)}"
+        )
+    unknown = [part for part in re.findall("%-?(.?)", format) if part not in _FORMAT_LETTERS]
+    if unknown:
+        raise UsageError(
+            f"--time-format {format}: %{unknown[0]} is no part of a format; write for example"
+            " '%d/%m/%Y %H:%M'"
         )
     # a date alone finds the times of day after it, too
     clocks = CLOCKS if not re.search("%[HIcXT]", format) else ("",)

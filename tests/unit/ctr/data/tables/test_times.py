@@ -121,6 +121,9 @@ def test_times_far_from_the_rest_are_counted(tmp_path: Path, other_s: int) -> No
         (lambda s: _form("%d/%m/%Y" if s // 21600 % 2 else "%m/%d/%Y")(s), "mixes forms"),
         (lambda s: f"2010{s // 21600 % 12 + 1:02}{s // 21600 % 20 + 1:02}",
          "may be YYYYMMDD or YYMMDDHH.*--time-format YYYYMMDD or --time-format YYMMDDHH"),
+        # the 14th to the 27th of May 2017, or the 20th of May 2014 to 2027 at 17 h
+        (lambda s: f"{s // 21600 % 9 + 14}052017", "may be DDMMYYYY or YYMMDDHH"),
+        (lambda s: f"050{s // 21600 % 9 + 1}2017", "may be DDMMYYYY or MMDDYYYY"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_told_is_refused_with_a_sample(
@@ -139,6 +142,7 @@ def test_what_cannot_be_told_is_refused_with_a_sample(
         (_form("%d/%m/%Y %H:%M"), {"time_format": "%d/%m/%Y"}, BEGIN_S),
         (_form("%H:%M:%S %d.%m.%Y"), {"time_format": "%H:%M:%S %d.%m.%Y"}, BEGIN_S),
         (_form("%y%m%d%H"), {"time_format": "yymmddhh"}, BEGIN_S // 3600 * 3600),
+        (_form("%d%m%Y"), {"time_format": "DDMMYYYY"}, BEGIN_S // DAY_S * DAY_S),
     ],
 )
 def test_what_is_said_is_done(
@@ -153,6 +157,7 @@ def test_what_is_said_is_done(
         ({"time_unit": "fortnight"}, "--time-unit fortnight: unknown; choose s, ms"),
         ({"time_format": "DDMMYY"}, "--time-format DDMMYY: unknown; for example '%d/%m/%Y"),
         ({"time_format": "%d", "time_unit": "s"}, "exclude each other"),
+        ({"time_format": "%Q"}, "--time-format %Q: %Q is no part of a format"),
         ({"time_format": "%d/%m/%Y"}, r"%d/%m/%Y does not fit column 'ts', which holds '\d+'"),
     ],
 )
@@ -189,3 +194,13 @@ def test_one_cell_decides_between_day_and_month_first_if_all_others_fit_both() -
 def test_what_fits_less_than_half_of_the_cells_is_no_form() -> None:
     with pytest.raises(UsageError, match="'1410210000' .as Unix seconds it would be 2014-09-08"):
         _rule({"YYYYMMDD": 49})
+
+
+def test_a_month_is_not_taken_for_a_day(tmp_path: Path) -> None:
+    rows = log_rows(36)
+    text = log_text(rows, time=lambda s: f"{2010 + s // DAY_S % 3}{s // 60 % 12 + 1:02d}")
+    (tmp_path / "log.csv").write_text(text)
+    with pytest.raises(UsageError, match="YYYYMM"):
+        prepared(tmp_path / "log.csv", tmp_path / "store")
+    result = prepared(tmp_path / "log.csv", tmp_path / "said", time_format="YYYYMM")
+    assert {utc(time_s).day for time_s in result.times} == {1}
