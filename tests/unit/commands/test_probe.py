@@ -1,5 +1,7 @@
 """How a probe ends: what it says where it has no answer, and what it adds to one."""
 
+from dataclasses import replace
+
 import pytest
 
 from ctrkit.commands.probe import ProbeOptions, _conclude, _signed
@@ -41,7 +43,10 @@ def test_no_answer_on_a_busy_machine_says_so(run):
 
 def test_an_answer_is_signed_and_says_what_it_does_not_know(run):
     endless = Recommendation(cell=make_cell(), reason="r")
-    assert _signed(endless, run, 90.0) == Recommendation(cell=make_cell(), reason="r", probe="run")
+    signed = _signed(endless, run, 90.0)
+    assert replace(signed, origin=None) == replace(endless, probe="run")
+    assert signed.origin is not None
+    assert signed.origin.machine_fingerprint == run.info.machine_fingerprint
     known = Recommendation(cell=make_cell(), reason="r", projected_epoch_s=3600.0, launches=2,
                            findings=[BUSY])  # fmt: skip
     found = _signed(known, run, 90.0).findings
