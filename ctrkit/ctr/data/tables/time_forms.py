@@ -68,7 +68,12 @@ UNIX = (
     _unit("seconds", 1.0),
     _unit("milliseconds", 1e3),
     _unit("microseconds", 1e6),
-    _unit("nanoseconds", 1e9),
+    # ticks of .NET, 100 ns since the year 1, would all be Unix nanoseconds of 1990
+    Form(
+        "Unix nanoseconds",
+        "CASE WHEN try_cast(time_text AS DOUBLE) NOT BETWEEN 6.2e17 AND 6.5e17"
+        " THEN try_cast(time_text AS DOUBLE) / 1e9 END",
+    ),
 )
 ISO = Form(
     "ISO 8601",

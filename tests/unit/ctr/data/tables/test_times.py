@@ -113,6 +113,7 @@ def test_times_far_from_the_rest_are_counted(tmp_path: Path, other_s: int) -> No
     [
         (lambda s: str(s - BEGIN_S + 977), r"holds '977' \(as Unix seconds it would be 1970-01-01"),
         (lambda s: str(s + 10**9), r"holds '2494000000' .*no time between 1990 and"),
+        (lambda s: str(621_355_968_000_000_000 + s * 10**7), "holds '6[0-9]{17}'"),
         (lambda s: "2017", "holds '2017' .*forms? we know: Unix seconds"),
         (lambda s: "soon\x1b[2J", r"holds 'soon\\x1b\[2J', which is no time"),
         (lambda s: f"0{s % 9 + 1}/0{s % 7 + 1}/2017", "'0./0./2017' may be day/month/year or"
