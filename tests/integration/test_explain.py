@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -53,10 +53,23 @@ def script(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         try:
             yield process
         finally:
-            family = [process, *psutil.Process(process.pid).children(recursive=True)]
-            for one in family:
+            end_with_children(process)
+
+
+def end_with_children(process: subprocess.Popen[bytes]) -> None:
+    """Kill a family, but for multiprocessing's tracker: it removes their semaphores, and ends."""
+    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    trackers = []
+    for one in family:
+        with suppress(psutil.NoSuchProcess):  # it may have ended by itself
+            if "resource_tracker" in " ".join(one.cmdline()):
+                trackers.append(one)
+            else:
                 one.kill()
-            process.wait(timeout=60)
+    process.wait(timeout=60)
+    _, left = psutil.wait_procs(trackers, timeout=30)
+    for one in left:
+        one.kill()
 
 
 def wait_until_silent(out: Path, after: str = "step", silent_s: float = 4.0) -> None:
@@ -153,9 +166,7 @@ def test_a_worker_or_a_shell_leads_to_the_training(tmp_path: Path) -> None:
             assert found.cause is not None
             assert found.cause.guilty_pid == worker.pid
     finally:
-        for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-            one.kill()
-        process.wait(timeout=60)
+        end_with_children(process)
 
 
 @pytest.mark.skipif(py_spy_program() is None, reason="needs py-spy")
