@@ -11,6 +11,8 @@ from ctrkit.core.environment import machine_fingerprint
 from ctrkit.core.errors import UsageError
 from ctrkit.core.records import Inspection, Origin, Recommendation
 from ctrkit.core.runs import RunFolder
+from ctrkit.core.script_sources import edited_since, sources_of
+from ctrkit.report.words import plural
 
 
 def warning_for_script(
@@ -20,10 +22,34 @@ def warning_for_script(
     origin = _origin_of(path, recommendation)
     if origin is None:
         return ""
-    probed = origin.workload.script
-    if probed is None or not _is_same_script(probed, shown_script(script)):
+    probed, shown = origin.workload.script, shown_script(script)
+    if probed is None or probed.command != shown.command:
         return _warning(path, f"is of {_named(origin.workload)}")
+    if probed.folder == shown.folder:
+        edited = warning_if_edited(recommendation, script, of=str(path))
+        return edited or _warning_of_machine(path, origin, machine)
+    if _other_files(recommendation, probed, script):
+        return _warning(path, f"is of {_named(origin.workload)} in {probed.folder}")
     return _warning_of_machine(path, origin, machine)
+
+
+def warning_if_edited(recommendation: Recommendation, script: ScriptSpec, of: str) -> str:
+    """One line where a source file of the script was edited since it was probed.
+
+    `of` names where the recommendation comes from.
+    """
+    answer = recommendation.script
+    if answer is None:
+        return ""
+    edited = edited_since(answer.sources, sources_of(script))
+    if not edited:
+        return ""
+    first, more = edited[0], len(edited) - 1
+    files = f"{first} and {plural(more, 'other file')} of it were" if more else f"{first} was"
+    return (
+        f"warning: {files} edited since the probe ({of}): its configuration is used, "
+        "its projection is not; ctrkit probe tells what is best now"
+    )
 
 
 def warning_for_workload(
@@ -68,14 +94,13 @@ def _origin_of(path: Path, recommendation: Recommendation) -> Origin | None:
     return run.origin() if run.info.command == "probe" else None
 
 
-def _is_same_script(probed: ScriptSpec, script: ScriptSpec) -> bool:
-    """Whether the commands are alike, and mean the same files where they are run elsewhere."""
-    if probed.command != script.command:
-        return False
+def _other_files(recommendation: Recommendation, probed: ScriptSpec, script: ScriptSpec) -> bool:
+    """Whether the same words mean other files here than where they were probed."""
+    answer = recommendation.script
+    if answer is not None and answer.sources:
+        return bool(edited_since(answer.sources, sources_of(script)))
     here, there = Path(script.folder), Path(probed.folder)
-    return here == there or all(
-        _content(here / word) == _content(there / word) for word in script.command
-    )
+    return any(_content(here / word) != _content(there / word) for word in script.command)
 
 
 def _content(path: Path) -> bytes | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctrkit.commands.recommended_of import warning_for_script
+from ctrkit.commands.recommended_of import warning_for_script, warning_if_edited
 from ctrkit.core.cell import WITHOUT_ANY_WORKERS
 from ctrkit.core.command_line import PUT_IN, placeholders_of, shown_script
 from ctrkit.core.config import (
@@ -48,6 +48,7 @@ def choose_script_cell(
     wanted: Mapping[str, Any],
     config: Path | None,
     recommended: Recommendation | None,
+    recommended_by: str = "a probe",
 ) -> ScriptChoice:
     """The configuration that the options ask for.
 
@@ -56,6 +57,7 @@ def choose_script_cell(
         wanted: the axes that were given, a value each.
         config: `--config`: a recommendation or an object of axes.
         recommended: what a probe of this script recommends, where `--auto-device` asked for it.
+        recommended_by: which probe that was.
 
     Raises:
         UsageError: an axis cannot be changed in this script, or a placeholder has no value.
@@ -73,7 +75,9 @@ def choose_script_cell(
             projection = None if warning else projection
     elif recommended is not None:
         values, projection = _changes(recommended, named), recommended
-        why = f"recommended by a probe ({recommended.reason})"
+        why = f"recommended by {recommended_by} ({recommended.reason})"
+        warning = warning_if_edited(recommended, script, of=recommended.probe or recommended_by)
+        projection = None if warning else recommended
     if projection is not None and any(values.get(axis) != v for axis, v in wanted.items()):
         projection = None
     values |= wanted

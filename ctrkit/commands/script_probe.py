@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from ctrkit.commands.options import Axes, CommonOptions
 from ctrkit.commands.probe import (
+    BRIEF_BUDGET_S,
     DEFAULT_BUDGET,
     ProbeOptions,
     read_probe_options,
@@ -32,6 +34,7 @@ from ctrkit.core.folder_changes import FolderLook, changes_between, look_at_fold
 from ctrkit.core.records import Inspection, Recommendation
 from ctrkit.core.runs import RunFolder
 from ctrkit.core.script_records import ScriptAnswer, ScriptSeen
+from ctrkit.core.script_sources import settled, sources_of
 from ctrkit.core.units import format_duration
 from ctrkit.probe.hazards.facts import known_facts
 from ctrkit.probe.hazards.limits import read_limits
@@ -50,13 +53,33 @@ from ctrkit.probe.search import SearchResult
 from ctrkit.probe.trials import Trial, TrialRequest, TrialResult
 from ctrkit.report.live_probe import ProbeDisplay
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
+from ctrkit.supervise.time_limits import TimeLimits
 
-#: Without `--budget`: at least this, and at least so many times what the first launch took.
-LEAST_BUDGET_S = 120.0
-_LAUNCHES_PLANNED = 8
 #: A script may take long to its first batch; the limits of silence still hold.
 _FIRST_LAUNCH_S = 1800.0
 _FIRST_WINDOW_S = 8.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Time for a probe: `least_s`, or as many launches as the first one where that takes longer.
+
+    `launches` 0: a fixed time, which the first launch is part of. `most_s`: never longer.
+    """
+
+    least_s: float
+    launches: int = 0
+    most_s: float = math.inf
+
+    def after_first(self, took_s: float) -> float:
+        """Seconds for what comes after a first launch that took so long."""
+        return min(self.most_s, max(self.least_s, self.launches * took_s))
+
+
+#: Without `--budget`: what a useful answer needs.
+USEFUL = Budget(least_s=120.0, launches=8)
+#: Of a run that has no recommendation yet, and waits for it.
+BRIEF = Budget(least_s=BRIEF_BUDGET_S, launches=4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,12 +136,11 @@ def probe_script(
     if scratch is not None:
         script = _scratch_copy(script, scratch)
     workload = WorkloadSpec(target=SCRIPT_TARGET, script=script)
-    shown = replace(workload, script=replace(script, command=without_secrets(script.command),
-                                             environment=_without_secrets(script)))  # fmt: skip
-    run = RunFolder.create("probe", without_secrets(argv), shown, common.out)
+    run = _create_run(script, argv, common.out)
+    rule = USEFUL if budget is None else Budget(least_s=options.budget_s)
     with handle_interrupts(graceful=False) as stop:
         try:
-            recommendation = _probe(run, script, workload, axes, options, budget is not None, stop)
+            recommendation = _probe(run, script, workload, axes, options, rule, stop)
         except CtrkitError as error:
             if run.info.status == "running":
                 run.update(status="done", status_reason=str(error))
@@ -128,6 +150,48 @@ def probe_script(
     show_outcome(run, None, as_json=as_json)
     if not_written:
         print(f"ctrkit: {not_written}", file=sys.stderr)
+
+
+def brief_script_probe(
+    script: ScriptSpec,
+    axes: Axes,
+    stop: StopRequest,
+    *,
+    time_limits: TimeLimits,
+    most_s: float = math.inf,
+    quiet: bool = False,
+) -> tuple[Recommendation, Path]:
+    """A short probe for a real run that has no recommendation yet; with its run folder.
+
+    Args:
+        script: the command, checked.
+        axes: those that options named.
+        stop: the user's wish to end.
+        time_limits: of silence.
+        most_s: it takes no longer than this after its first launch.
+        quiet: show no progress.
+
+    Raises:
+        UsageError, NoViableCellError, InconclusiveError, InterruptedRunError: as `probe_script`.
+    """
+    workload = WorkloadSpec(target=SCRIPT_TARGET, script=script)
+    run = _create_run(script, ["probe", "--", *script.command], None)
+    options = ProbeOptions(budget_s=BRIEF.least_s, time_limits=time_limits, quiet=quiet)
+    try:
+        rule = replace(BRIEF, most_s=most_s)
+        return _probe(run, script, workload, axes, options, rule, stop), run.path
+    except CtrkitError as error:
+        if run.info.status == "running":
+            run.update(status="done", status_reason=str(error))
+        raise
+
+
+def _create_run(script: ScriptSpec, argv: Sequence[str], out: Path | None) -> RunFolder:
+    """The probe's run folder, without secrets."""
+    command = without_secrets(script.command)
+    shown = replace(script, command=command, environment=_without_secrets(script))
+    workload = WorkloadSpec(target=SCRIPT_TARGET, script=shown)
+    return RunFolder.create("probe", without_secrets(argv), workload, out)
 
 
 def save_change(path: Path, answer: ScriptAnswer | None) -> str:
@@ -153,23 +217,24 @@ def _probe(
     workload: WorkloadSpec,
     axes: Axes,
     options: ProbeOptions,
-    has_budget: bool,
+    budget: Budget,
     stop: StopRequest,
 ) -> Recommendation:
     began_s = time.monotonic()
     folder = Path(script.folder)
     before = look_at_folder(folder, without=run.path)
+    sources = sources_of(script)
     with ProbeDisplay(quiet=options.quiet) as display:
-        least_s = options.budget_s if has_budget else LEAST_BUDGET_S
+        about = format_duration(min(budget.least_s, budget.most_s))
         display.message(
             f"{script_name(script)} runs as written first, then in other configurations: "
-            f"{'' if has_budget else 'at least '}{format_duration(least_s)} in all"
+            f"{'at least ' if budget.launches else ''}{about} in all"
         )
         launcher = TrialLauncher(run, workload, options.time_limits.of_script(), stop, display)
         first = _launch_as_written(script, axes, launcher)
-    if not has_budget:
+    if budget.launches:
         took_s = first.trial.result.wall_s or 0.0
-        options = replace(options, budget_s=max(LEAST_BUDGET_S, _LAUNCHES_PLANNED * took_s))
+        options = replace(options, budget_s=budget.after_first(took_s))
         began_s = time.monotonic()
     known_loader = replace(script, train_loader=first.seen.train_loader)
     launcher.workload = replace(workload, script=known_loader)
@@ -192,7 +257,7 @@ def _probe(
     return search_and_recommend(
         run, workload, inspection, plan, options, stop, began_s,
         launcher=launcher, known=[first.trial],
-        finish=partial(_with_answer, script, first, before, run.path),
+        finish=partial(_with_answer, script, first, before, sources, run.path),
     )  # fmt: skip
 
 
@@ -200,6 +265,7 @@ def _with_answer(
     script: ScriptSpec,
     first: FirstLaunch,
     before: FolderLook,
+    sources: Mapping[str, str],
     run_folder: Path,
     recommendation: Recommendation,
     result: SearchResult,
@@ -210,6 +276,7 @@ def _with_answer(
         script, first.seen, recommendation.cell, result, first.inspection,
         changes_between(before, after),
     )  # fmt: skip
+    answer = replace(answer, sources=settled(sources, sources_of(script)))
     about = [experiment_finding(answer), clock_finding(first.seen)]
     findings = [*filter(None, about), *recommendation.findings]
     return replace(recommendation, script=answer, findings=findings)

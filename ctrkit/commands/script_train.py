@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,17 +12,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ctrkit.commands.options import Axes, single_axes
-from ctrkit.commands.script_cell import ScriptChoice, choose_script_cell, recommended_for
+from ctrkit.commands.script_cell import ScriptChoice
+from ctrkit.commands.script_choice import choose_or_probe
 from ctrkit.commands.script_watch import ScriptWatch
 from ctrkit.commands.timekeeping import Timekeeper, TimeRules
-from ctrkit.core.command_line import without_secrets
 from ctrkit.core.config import SCRIPT_TARGET, ChildSpec, ScriptSpec, TrainPlan, WorkloadSpec
-from ctrkit.core.environment import machine_fingerprint
 from ctrkit.core.errors import RunEndedError, ScriptEndedError, UsageError
 from ctrkit.core.files import plain_disk_errors
 from ctrkit.core.locks import only_writer
 from ctrkit.core.run_time import projected_time
-from ctrkit.core.runs import Incident, RunFolder, known_runs
+from ctrkit.core.runs import Incident, RunFolder, check_out_folder
 from ctrkit.core.units import format_duration, signal_name
 from ctrkit.report.incidents import summary_words
 from ctrkit.report.ledger_view import moment_words
@@ -40,6 +40,8 @@ from ctrkit.supervise.time_limits import TimeLimits
 from ctrkit.supervise.walltime import Deadline, end_of_job, read_ends_by, time_left_s
 from ctrkit.supervise.watching import Tick
 
+#: A probe before the run takes no more than this share of the time that a job has left.
+_PROBED_SHARE = 0.1
 _SHELL_SIGNAL = 128  # what a shell adds to the number of the signal that ended a command
 
 
@@ -68,25 +70,23 @@ def train_script(
     """Run the script to its end.
 
     Raises:
-        UsageError: bad input of any kind; nothing was started.
+        UsageError: bad input of any kind; the run was not started.
+        InterruptedRunError: stopped while it was probed, before the run was started.
         ScriptEndedError: it ended with an exit code other than 0, or was asked to end.
         RunEndedError: it hung and was ended.
     """
     if options.auto_device and options.config is not None:
         raise UsageError("--auto-device and --config: name one of them")
-    recommended = None
-    if options.auto_device:
-        recommended = recommended_for(script, known_runs(), machine_fingerprint())
-        if recommended is None:
-            words = " ".join(without_secrets(script.command))
-            raise UsageError(
-                "--auto-device: no probe of this command on this machine is known; run this first: "
-                f"ctrkit probe -- {words}"
-            )
-    choice = choose_script_cell(script, single_axes(axes), options.config, recommended)
+    if options.out is not None:
+        check_out_folder(options.out)
+    wanted, deadline = single_axes(axes), _deadline(options.ends_by)
+    choice = choose_or_probe(
+        script, axes, wanted, config=options.config, auto_device=options.auto_device,
+        most_s=math.inf if deadline is None else _PROBED_SHARE * time_left_s(deadline),
+        stall_timeout_s=time_limits.stall_timeout_s, quiet=options.quiet,
+    )  # fmt: skip
     if choice.warning:
         print(f"ctrkit: {choice.warning}", file=sys.stderr, flush=True)
-    deadline = _deadline(options.ends_by)
     workload = WorkloadSpec(target=SCRIPT_TARGET, script=script)
     run = RunFolder.create("train", argv, workload, options.out)
     run.update(cell=choice.cell if choice.put_in else None, projection=choice.projection)

@@ -30,11 +30,16 @@ class SourceFile:
     runs: bool = True
 
 
-def files_of(path: Path) -> list[SourceFile]:
-    """The file itself, then those of its folder that it imports, and that those import."""
+def files_of(path: Path, also_in: Path | None = None) -> list[SourceFile]:
+    """The file itself, then those of its folder that it imports, and that those import.
+
+    `also_in`: another folder of the user's from which modules are imported.
+    """
     roots = [path.parent]
     while (roots[-1] / "__init__.py").is_file() and roots[-1].parent != roots[-1]:
         roots.append(roots[-1].parent)
+    if also_in is not None and also_in not in roots:
+        roots.append(also_in)
     own = _installed_in(path)
     waiting, seen = [(path, True)], {path}
     found: list[SourceFile] = []

@@ -117,6 +117,7 @@ class ScriptAnswer:
         files_made: relative paths of files that appeared in the script's folder while the trials
             ran; trials or other programs made them.
         files_changed: of files that changed meanwhile.
+        sources: fingerprints of the script's source files, as they were when the probe began.
     """
 
     as_written: Cell
@@ -130,3 +131,4 @@ class ScriptAnswer:
     change_words: str = ""
     files_made: list[str] = field(default_factory=list)
     files_changed: list[str] = field(default_factory=list)
+    sources: dict[str, str] = field(default_factory=dict)

@@ -405,3 +405,17 @@ def test_our_terminal_is_given_back_as_it_was(tmp_path: Path) -> None:
     os.close(fd)
     assert shown == b"trained\r\n"
     assert (tmp_path / "after").read_text() == (tmp_path / "before").read_text()
+
+
+def test_auto_device_trains_as_written_where_a_brief_probe_sees_no_training(
+    ctrkit: Run, tmp_path: Path
+) -> None:
+    path = script(tmp_path, "print('trained without torch')")
+    done = ctrkit("train", "--auto-device", "--out", "run", "--", PYTHON, path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "trained without torch\n"
+    assert "probed briefly first" in done.stderr
+    assert "as written: nothing of the script is changed. --auto-device found nothing better: " in (
+        done.stderr
+    )
+    assert info(tmp_path)["status"] == "done"

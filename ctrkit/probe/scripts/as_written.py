@@ -11,6 +11,7 @@ from ctrkit.core.config import Cell, RunSizes, ScriptSpec, make_cell
 from ctrkit.core.environment import fingerprint
 from ctrkit.core.records import Inspection, Measurement
 from ctrkit.core.script_records import ScriptLoader, ScriptSeen
+from ctrkit.core.script_sources import sources_of
 from ctrkit.measure.epoch_length import epoch_length, with_length
 
 #: The loader of a script's cells: the one that the script makes itself, or none.
@@ -123,12 +124,11 @@ def script_name(script: ScriptSpec) -> str:
 
 
 def script_fingerprint(script: ScriptSpec) -> str:
-    """Equal as long as the command, its variables and the files that it names are the same."""
-    texts = {}
-    for word in script.command:
-        path = Path(script.folder) / word
-        if path.suffix in (".py", ".sh", ".yaml", ".yml", ".toml", ".json") and path.is_file():
-            texts[word] = path.read_text("utf-8", errors="replace")
+    """Equal as long as the command, its variables and its source files are the same."""
     return fingerprint(
-        {"command": script.command, "environment": script.environment, "texts": texts}
+        {
+            "command": script.command,
+            "environment": script.environment,
+            "texts": sources_of(script),
+        }
     )

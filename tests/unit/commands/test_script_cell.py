@@ -17,6 +17,7 @@ from ctrkit.core.files import write_json
 from ctrkit.core.records import Origin, Recommendation
 from ctrkit.core.runs import RunFolder
 from ctrkit.core.script_records import ScriptAnswer, ScriptLoader, ScriptSeen
+from ctrkit.core.script_sources import sources_of
 
 PLAIN = ScriptSpec(command=["python", "train.py"], folder="/u")
 FLAGS = ScriptSpec(command=["python", "train.py", "-j", "{workers}"], folder="/u")
@@ -180,3 +181,36 @@ def test_the_cell_that_was_seen_is_as_written_but_for_what_was_put_in(
     assert (cell.loader, cell.batch_size) == ("script", 16)
     assert cell.workers == (workers if put_in else 4)
     assert cell.start_method == start_method
+
+
+def test_a_recommendation_in_a_file_of_an_edited_script_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("import net\n")
+    (tmp_path / "net.py").write_text("WIDTH = 8\n")
+    script = ScriptSpec(command=["python", "train.py"], folder=str(tmp_path))
+    found = recommendation(FAST)
+    assert found.script is not None
+    found = dataclasses.replace(
+        found,
+        script=dataclasses.replace(found.script, sources=sources_of(script)),
+        origin=Origin(
+            workload=WorkloadSpec(target="script", script=script),
+            machine_fingerprint=machine_fingerprint(),
+        ),
+    )
+    path = tmp_path / "recommendation.json"
+    write_json(path, found)
+    assert choose(script, config=path).warning == ""
+    elsewhere = tmp_path / "copy"
+    elsewhere.mkdir()
+    for name in ("train.py", "net.py"):
+        (elsewhere / name).write_text((tmp_path / name).read_text())
+    moved = dataclasses.replace(script, folder=str(elsewhere))
+    assert choose(moved, config=path).warning == ""
+    (elsewhere / "net.py").write_text("WIDTH = 9\n")
+    assert f"in {tmp_path}: its configuration is used" in choose(moved, config=path).warning
+    (tmp_path / "net.py").write_text("WIDTH = 9\n")
+    (tmp_path / "train.py").write_text("import net  # edited\n")
+    choice = choose(script, config=path)
+    assert "train.py and 1 other file of it were edited since the probe" in choice.warning
+    assert choice.projection is None
+    assert choice.cell.workers == 4
