@@ -31,7 +31,9 @@ from ctrkit.core.records import LoaderNeeds
 from ctrkit.ctr.data.gather import gather
 from ctrkit.ctr.data.loaders import make_loader
 from ctrkit.ctr.data.store import Store
-from ctrkit.ctr.models.mdaf import MDAF, Model
+from ctrkit.ctr.models import mamba
+from ctrkit.ctr.models.mdaf import MDAF, WIDTH, Model
+from ctrkit.ctr.models.scan_choice import scan_note
 from ctrkit.ctr.phase import EPOCH_COLUMNS, WATCH, Phase
 from ctrkit.ctr.training.lazy_adam import Together
 from ctrkit.ctr.training.metrics import Scores, auc, grouped_auc, log_loss
@@ -184,6 +186,8 @@ class MdafTask(Task):
         self.tables = self.model.tables()
         self.optimizer = make_optimizer(optimizer, self.model.parameters(), self.tables, phase)
         self.autocast = torch.autocast(device.type, torch.bfloat16, precision == "bf16")
+        if phase.model == "mamba":
+            self._note(scan_note(device, mamba.EXPAND * WIDTH, mamba.STATE))
         if compile_rows:
             with self.autocast:
                 self._note(self.model.compile_dense(compile_rows))

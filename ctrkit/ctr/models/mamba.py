@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ctrkit.ctr.models import blockwise
 from ctrkit.ctr.models.conv import causal_conv
 from ctrkit.ctr.models.packing import PackedBlock, Packing
-from ctrkit.ctr.models.scan import selective_scan
+from ctrkit.ctr.models.scan_choice import scan_of
 
 EXPAND = 2
 TAPS = 4
@@ -89,6 +89,6 @@ class MambaLayer(nn.Module):
         x = F.silu(causal_conv(x.to(wide), self.conv_weight, self.conv_bias, blocks))
         low, b, c = self.x_proj(x).to(wide).split([RANK, STATE, STATE], dim=1)
         dt = F.softplus(self.dt_proj(low).to(wide))
-        y = selective_scan(x, dt, -self.A_log.exp(), b, c, self.D, blocks)
+        y = scan_of(x, STATE)(x, dt, -self.A_log.exp(), b, c, self.D, blocks)
         out: Tensor = tokens + self.out_proj(y * F.silu(z))
         return out

@@ -15,7 +15,8 @@ from torch import Tensor
 CPU_BLOCK_ROWS = 32
 """A state of 32 x 16 x 256 float32 is 512 KB: with its scratch it fits a core's L2 cache."""
 
-ACCELERATOR_BLOCK_ROWS = 256
+ACCELERATOR_BLOCK_ROWS = 1 << 20
+"""All rows: an accelerator is asked for few large operations. A scan splits them up by itself."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,118 @@
+"""Which selective scan runs: the Triton kernel where it is of use and was seen to be right.
+
+The kernel is tried once in a process, forward and backward, against the scan that goes step by
+step. Where it does not compile, or finds something else, the run goes on step by step and says so.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ctrkit.ctr.models.packing import PackedBlock
+from ctrkit.ctr.models.scan import selective_scan
+
+Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Sequence[PackedBlock]], Tensor]
+
+#: By how much the two may differ, as a share of the largest value.
+_TOLERANCE = 1e-3
+_MOST_REASON = 200
+
+
+def takes_kernel(device: str, dtype: torch.dtype, *, has_triton: bool) -> bool:
+    """Whether the Triton kernel is to be tried: on CUDA, in float32, where there is Triton."""
+    return device == "cuda" and dtype == torch.float32 and has_triton
+
+
+def scan_of(x: Tensor, state: int) -> Scan:
+    """The scan for an input like x, (tokens, channels), and so large a state of each channel."""
+    asks = takes_kernel(x.device.type, x.dtype, has_triton=has_triton())
+    if asks and not failure_of(x.device, x.shape[1], state):
+        from ctrkit.ctr.models.triton_scan import triton_scan
+
+        return triton_scan
+    return selective_scan
+
+
+def scan_note(device: torch.device, channels: int, state: int) -> str:
+    """What is to be said of the choice on a device; empty where there is nothing to say."""
+    if device.type != "cuda":
+        return ""
+    if not has_triton():
+        return "the scan goes step by step, which is slow on CUDA: triton is not installed"
+    failure = failure_of(device, channels, state)
+    return f"the scan goes step by step, which is slow on CUDA: {failure}" if failure else ""
+
+
+@lru_cache(maxsize=1)
+def has_triton() -> bool:
+    """Whether the `triton` package is installed."""
+    return importlib.util.find_spec("triton") is not None
+
+
+@lru_cache(maxsize=8)
+def failure_of(device: torch.device, channels: int, state: int) -> str:
+    """Why the kernel is of no use on a device, for these sizes; empty where it works."""
+    return tried(_kernel, device, channels, state)
+
+
+def _kernel(*arguments: Any) -> Tensor:
+    from ctrkit.ctr.models.triton_scan import triton_scan
+
+    return triton_scan(*arguments)
+
+
+def tried(kernel: Callable[..., Tensor], device: torch.device, channels: int, state: int) -> str:
+    """Compare a kernel with the scan step by step on a few histories.
+
+    Returns:
+        Why it is not to be used; empty where it is right.
+
+    Raises:
+        torch.OutOfMemoryError: the device is full, which says nothing about the kernel.
+    """
+    blocks = (PackedBlock(0, 11, 3), PackedBlock(33, 1, 1))
+    try:
+        with torch.enable_grad():
+            found = _with_gradients(kernel, blocks, device, channels, state)
+            wanted = _with_gradients(selective_scan, blocks, device, channels, state)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a compiler's, a driver's: whatever it is, the other scan works
+        first = next(iter(str(error).strip().splitlines()), "")
+        return f"its Triton kernel failed ({type(error).__name__}: {first})"[:_MOST_REASON]
+    for ours, theirs in zip(found, wanted, strict=True):
+        apart = float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1))
+        if not apart <= _TOLERANCE:  # NaN too
+            return f"its Triton kernel is wrong here by {apart:.2g} of the largest value"
+    return ""
+
+
+def _with_gradients(
+    scan: Callable[..., Tensor],
+    blocks: Sequence[PackedBlock],
+    device: torch.device,
+    channels: int,
+    state: int,
+) -> tuple[Tensor, ...]:
+    """The result and all gradients of made-up terms; no random number is drawn."""
+    tokens = 34
+
+    def made(*shape: int, step: float) -> Tensor:
+        count = torch.arange(torch.Size(shape).numel(), dtype=torch.float32)
+        return (count * step).sin().view(shape).to(device)
+
+    made_up = (
+        made(tokens, channels, step=0.37), made(tokens, channels, step=0.53).abs() * 0.5,
+        -made(channels, state, step=0.71).abs() * 3, made(tokens, state, step=0.41),
+        made(tokens, state, step=0.59), made(channels, step=0.23),
+    )  # fmt: skip
+    terms = tuple(term.requires_grad_() for term in made_up)
+    y = scan(*terms, blocks)
+    weights = made(tokens, channels, step=0.97)
+    return y.detach(), *torch.autograd.grad((y * weights).sum(), terms)
