@@ -6,12 +6,13 @@ INSTALLED = $(VENV)/.installed
 # two files of tests at a time; PYTEST= runs one after the other
 PYTEST ?= -n 2 --dist loadfile
 
-.PHONY: help probe test check format clean
+.PHONY: help probe test check docs format clean
 
 help:
 	@echo "make probe   install into $(VENV) and find the best configuration (about 2 minutes)"
 	@echo "make test    install into $(VENV) and run the tests"
 	@echo "make check   format, lint, types, import layers, tests: what CI runs"
+	@echo "make docs    build the pages of docs/ into site/; a dead link is an error"
 	@echo "make format  rewrite the sources in the house style"
 	@echo "make clean   remove the virtual environment and the caches"
 
@@ -33,9 +34,13 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(PYTEST)
 
+docs: $(INSTALLED)
+	$(BIN)/python docs/make_schemas.py
+	$(BIN)/python -m mkdocs build --quiet --strict
+
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist site

@@ -23,7 +23,6 @@ from ctrkit.core.units import printable
 app = typer.Typer(
     name="ctrkit",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -1,4 +1,4 @@
-"""Loops of one's own: the README's examples, a loader that deadlocks, and what it leaves behind."""
+"""Loops of one's own: the examples of docs/loader.md, a loader that deadlocks, what it leaves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psutil
 import pytest
 from support import Run
 
-README = Path(__file__).parents[2] / "README.md"
+LOADER_PAGE = Path(__file__).parents[2] / "docs" / "loader.md"
 ENDINGS = Path(__file__).parents[1] / "integration" / "children" / "endings.py"
 
 DEADLOCK = """
@@ -140,8 +140,8 @@ def test_a_run_that_loses_a_worker_ends_or_goes_on_as_asked(ctrkit: Run, tmp_pat
 
 
 def examples() -> list[tuple[str, str]]:
-    """(file name, text) of the README's Python examples that say which file they are."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    """(file name, text) of the Python examples of the page that say which file they are."""
+    blocks = re.findall(r"```python\n(.*?)```", LOADER_PAGE.read_text(), flags=re.DOTALL)
     named = [(re.match(r"# (\w+\.py)", block), block) for block in blocks]
     return [(match[1], block) for match, block in named if match]
 
@@ -149,7 +149,7 @@ def examples() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("name", "text"), examples(), ids=[name for name, _ in examples()])
 def test_the_examples_of_the_readme(ctrkit: Run, tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
-    entry = re.findall(rf"--workload {name}:(\w+)", README.read_text())
+    entry = re.findall(rf"--workload {name}:(\w+)", LOADER_PAGE.read_text())
     assert entry
     done = ctrkit(
         "probe", "--workload", f"{name}:{entry[0]}", "--workers", "0,1", "--batch-size", "64",

@@ -22,6 +22,8 @@ QUIET = HostFigures(
 class World:
     """Clocks, a host and a child of which a test says what they do."""
 
+    epoch_steps = 100
+
     def __init__(self, folder: Path) -> None:
         self.path, self.folder = folder / "ledger.parquet", folder
         self.awake_s, self.slept_s, self.host = 5000.0, 77.0, QUIET
@@ -52,10 +54,10 @@ class World:
     def tick(self) -> None:
         limit = StageLimit(idle_s=60.0, burning_s=60.0, reason="")
         sample = TreeSample(taken_s=self.awake_s, cpu_s=self.cpu_s, wanted_s=self.cpu_s)
-        epochs, step = divmod(max(0, self.step - 1), 100)
+        epochs, step = divmod(max(0, self.step - 1), self.epoch_steps)
         progress = Progress(
             pid=os.getpid(), stage=Stage.STEP, epoch=epochs + 1, step=step + (self.step > 0),
-            steps=100, rows=0, writes=self.step, written_s=0.0, wait_s=0.0, loss=0.0,
+            steps=self.epoch_steps, rows=0, writes=self.step, written_s=0.0, wait_s=0.0, loss=0.0,
         )  # fmt: skip
         self.follow(
             Tick(wall_s=0.0, silent_s=0.0, stage=Stage.STEP, limit=limit,
