@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+from ctrkit.child.device_clock import DeviceClock
 from ctrkit.core.progress import ProgressWriter, Stage
 
 #: The columns of `records.Stamps`.
 STAMP_COLUMNS = (
     "epoch", "step", "window", "asked_s", "delivered_s", "done_s", "rows",
-    "worker", "fetch_start_s", "fetch_end_s", "collate_end_s", "sent_s",
+    "worker", "fetch_start_s", "fetch_end_s", "collate_end_s", "sent_s", "device_done_s",
 )  # fmt: skip
 
 WARMUP, THROUGHPUT, ATTRIBUTION = "warmup", "throughput", "attribution"
@@ -41,6 +42,10 @@ class LoopProcess:
 
     def synchronize(self) -> None:
         """Wait for the device, where one is used."""
+
+    def device_clock(self) -> DeviceClock:
+        """The clock of the device, where one is used."""
+        return DeviceClock(None)
 
     def cpu_s(self) -> float | None:
         """CPU seconds of the process and its workers so far, None where nobody knows."""
@@ -90,6 +95,9 @@ class Recorder:
         self.checkpoint_s: list[float] = []
         #: batches that belong to one optimizer step: windows are whole groups of them
         self.group = 1
+        self._device_clock = DeviceClock(None)
+        #: when it began, and the stamps whose marks are yet to be read
+        self._device_s, self._marked = 0.0, list[int]()
         #: steps before the throughput window
         self.warmup_steps = 1
         #: batches to be hashed at the beginning of an epoch, where that takes but a moment
@@ -204,7 +212,7 @@ class Recorder:
             )
             self._close_group(asked_s)
             self._end_throughput(asked_s)
-        self.window = OVER
+        self._end_windows()
         if self.epoch == 1:
             self.note(
                 epoch_complete=True,
@@ -240,6 +248,15 @@ class Recorder:
             "rows": rows, **self._made,
         }  # fmt: skip
         append_stamp(self.stamps, values)
+        if self.window != WARMUP:
+            self._device_clock.mark()
+            self._marked.append(len(self.stamps.step) - 1)
+
+    def _read_device_clock(self) -> None:
+        """Note when the device was done with the steps since the last time; it was waited for."""
+        for place, seconds in zip(self._marked, self._device_clock.read_s()):
+            self.stamps.device_done_s[place] = self._device_s + seconds
+        self._marked = []
 
     def _advance(self, done_s: float, rows: int) -> None:
         if self.window == THROUGHPUT:
@@ -264,7 +281,11 @@ class Recorder:
         elif self.window == ATTRIBUTION:
             self.window = OVER
         elif self.window == BOUNDARY:
-            self.window, self._second_s = SECOND if self._looks_on() else OVER, done_s
+            self._second_s = done_s
+            if self._looks_on():
+                self.window = SECOND
+            else:
+                self._end_windows()
             self.save()
 
     def _may_hash_more(self, done_s: float) -> bool:
@@ -316,8 +337,14 @@ class Recorder:
         looked = self.step >= self.warmup_steps + _LOOK_STEPS and seen_s >= _LOOK_SHARE * window_s
         if self.step < last and not (looked and self._is_second_clear(seen_s, window_s)):
             return
-        self.window = OVER
+        self._end_windows()
         self.save()
+
+    def _end_windows(self) -> None:
+        if self.window in (BOUNDARY, SECOND):
+            self._around.synchronize()
+            self._read_device_clock()
+        self.window = OVER
 
     def _is_second_clear(self, seen_s: float, window_s: float) -> bool:
         pace = self._pace()
@@ -325,7 +352,10 @@ class Recorder:
 
     def _begin_throughput(self) -> None:
         self._around.synchronize()
+        self._device_clock = self._around.device_clock()
+        self._device_clock.begin()
         self._cpu_s, self._window_s = self._around.cpu_s(), self.now_s()
+        self._device_s = self._window_s
         self._count, self._window_rows, self._lost_s = 0, 0, 0.0
         self.window = THROUGHPUT
         self._begin_group(self._window_s)
@@ -355,6 +385,7 @@ class Recorder:
     def _end_throughput(self, end_s: float | None) -> None:
         self._around.synchronize()
         end_s = self.now_s() if end_s is None else end_s
+        self._read_device_clock()
         used_s = self._around.cpu_s()
         known = used_s is not None and self._cpu_s is not None
         self.window, self._left = ATTRIBUTION, self.attribution_steps

@@ -35,6 +35,9 @@ class Stamps:
     `worker`: number of the process that made it, None without workers; `fetch_start_s`,
     `fetch_end_s`, `collate_end_s`: its samples were asked for, there, and put together; `sent_s`:
     it was pickled for the way to the loop.
+
+    `device_done_s`: the device was done with the step, by an event in its queue; None where it has
+    no events, empty in older files. The host's stamps run ahead of it.
     """
 
     epoch: list[int] = field(default_factory=list)
@@ -49,6 +52,7 @@ class Stamps:
     fetch_end_s: list[float | None] = field(default_factory=list)
     collate_end_s: list[float | None] = field(default_factory=list)
     sent_s: list[float | None] = field(default_factory=list)
+    device_done_s: list[float | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ctrkit.core.records import Finding, Measurement
 from ctrkit.core.units import format_factor, format_percent
 from ctrkit.measure.statistics import Interval, interval, t_quantile
+from ctrkit.measure.step_ends import ends_s, seconds_between
 
 #: The second epoch's pace differs where it changes by this share, and by more than chance.
 _LEAST_CHANGE = 0.2
@@ -66,9 +67,11 @@ def _pair(measurement: Measurement, cycle: int) -> tuple[list[float], list[float
 def _seconds(measurement: Measurement, epoch: int) -> dict[int, float]:
     """Seconds of each step of an epoch by its number, those that follow another one."""
     stamps, found = measurement.stamps, {}
+    ends = ends_s(stamps)
     for i in range(1, len(stamps.epoch)):
-        if stamps.epoch[i] == stamps.epoch[i - 1] == epoch:
-            found[stamps.step[i]] = stamps.done_s[i] - stamps.done_s[i - 1]
+        seconds = seconds_between(ends, i, not_before_s=0.0)
+        if stamps.epoch[i] == stamps.epoch[i - 1] == epoch and seconds is not None:
+            found[stamps.step[i]] = seconds
     return found
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ctrkit.core.config import Cell
 from ctrkit.core.records import Measurement, Stamps
 from ctrkit.measure.replay import THREAD_QUEUE, Load, message_overhead_s, replay
+from ctrkit.measure.step_ends import by_device, ends_s, seconds_between
 
 #: A replay of the very batches that were measured must come this close to what they took.
 _FAITHFUL = 0.05
@@ -76,7 +77,9 @@ def _service_s(start_s: Sequence[float], made_s: Sequence[float], workers: int) 
 def _consumer_s(measurement: Measurement, count: int) -> list[float]:
     """Seconds from each batch's delivery to asking for the next one, within its window.
 
-    What the device had yet to do at the end of the throughput window is divided among its steps.
+    Where the device stamps its steps, they are what it works on each batch: the loop asks early,
+    and then waits. Elsewhere what the device had yet to do at the end of the throughput window is
+    divided among its steps.
     """
     stamps = measurement.stamps
     seconds = []
@@ -85,6 +88,13 @@ def _consumer_s(measurement: Measurement, count: int) -> list[float]:
         end_s = stamps.asked_s[i + 1] if follows else stamps.done_s[i]
         seconds.append(end_s - stamps.delivered_s[i])
     inside = [i for i in range(count) if stamps.window[i] == "throughput"]
+    if by_device(stamps):
+        ends = ends_s(stamps)
+        for i in inside:
+            # it worked on this batch once it was there, and the step before was done
+            seconds_of = seconds_between(ends, i, stamps.delivered_s[i]) if i else None
+            seconds[i] = seconds[i] if seconds_of is None else max(0.0, seconds_of)
+        return seconds
     later_s = _left_on_device_s(measurement, inside) / len(inside)
     for i in inside:
         seconds[i] += later_s

@@ -12,22 +12,26 @@ from ctrkit.core.records import STAGES, Measurement, Stamps
 from ctrkit.measure.epoch_length import length_in, with_length
 from ctrkit.measure.replay import Load, replay_epoch
 from ctrkit.measure.statistics import Sample, sample_of
+from ctrkit.measure.step_ends import ends_s
 from ctrkit.measure.trends import Trend, common_trend, trend_of
 
 
 def step_times_s(measurement: Measurement) -> list[float]:
     """Seconds of each step of the throughput window, from the end of one to the end of the next.
 
-    On an accelerator single steps may end out of step with the device; their mean is then that
-    of the window, which is synchronised at its ends (`mean_step_s`).
+    On CUDA the device says when a step ended. On MPS it is the host, which runs ahead; their
+    mean is then that of the window, which is synchronised at its ends (`mean_step_s`).
     """
     stamps = measurement.stamps
+    ends = ends_s(stamps)
     times: list[float] = []
     for i, window in enumerate(stamps.window):
         if window == "throughput":
             follows = i > 0 and stamps.window[i - 1] == "throughput"
-            begin = stamps.done_s[i - 1] if follows else stamps.asked_s[i]
-            times.append(stamps.done_s[i] - begin)
+            begin, end = ends[i - 1] if follows else stamps.asked_s[i], ends[i]
+            assert begin is not None
+            assert end is not None
+            times.append(end - begin)
     return times
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctrkit.core.records import Measurement
+from ctrkit.measure.step_ends import ends_s, seconds_between
 
 #: Means of so many stretches are ranked, so that noise and the turns of workers even out.
 _MOST_STRETCHES, _LEAST_STRETCHES = 24, 8
@@ -154,11 +155,13 @@ def falls_back(measurement: Measurement, trend: Trend) -> bool | None:
     epoch was measured.
     """
     stamps = measurement.stamps
-    again = [
-        stamps.done_s[i] - max(stamps.asked_s[i], stamps.done_s[i - 1])
+    ends = ends_s(stamps)
+    second = (
+        seconds_between(ends, i, not_before_s=stamps.asked_s[i])
         for i in range(1, len(stamps.epoch))
         if stamps.epoch[i] == 2 and stamps.epoch[i - 1] == 2
-    ]
+    )
+    again = [seconds for seconds in second if seconds is not None]
     if not again:
         return None
     mean_s = sum(again) / len(again)

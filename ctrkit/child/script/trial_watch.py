@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ctrkit.child.device_clock import DeviceClock, event_maker
 from ctrkit.child.recorder import OVER, THROUGHPUT, LoopProcess, Recorder
 from ctrkit.child.script import json_files
 from ctrkit.child.script.beside import BesideCount
@@ -82,6 +83,9 @@ class TrialWatch(LoopWatch, LoopProcess):
         torch, device = self.observer.torch, self.observer.device
         if device in ("cuda", "mps", "xpu"):
             getattr(torch, device).synchronize()
+
+    def device_clock(self) -> DeviceClock:
+        return DeviceClock(event_maker(self.observer.torch, self.observer.device))
 
     def cpu_s(self) -> float | None:
         return family_cpu_s()

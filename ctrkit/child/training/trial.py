@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
+from ctrkit.child.device_clock import DeviceClock, event_maker
 from ctrkit.child.recorder import ATTRIBUTION, THROUGHPUT, LoopProcess, Recorder
 from ctrkit.child.training.batch_hash import batch_hash
 from ctrkit.child.training.batches import ROWS_UNKNOWN, known_rows, row_counter
@@ -75,6 +77,9 @@ class RunningTrial(LoopProcess):
 
     def synchronize(self) -> None:
         synchronize(self.cell.device)
+
+    def device_clock(self) -> DeviceClock:
+        return DeviceClock(event_maker(torch, self.cell.device))
 
     def cpu_s(self) -> float:
         return self.ranks.sum(round(1e6 * family_cpu_s()))[0] / 1e6

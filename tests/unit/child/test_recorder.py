@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ctrkit.child.device_clock import DeviceClock
 from ctrkit.child.recorder import LoopProcess, Recorder
 from ctrkit.core.config import WindowPlan
 from ctrkit.core.progress import ProgressWriter, Stage
@@ -75,6 +76,62 @@ def test_a_group_in_which_something_came_in_between_is_left_out(tmp_path: Path) 
     assert fields["throughput_steps"] == 4
     assert fields["throughput_s"] == pytest.approx(4 * 0.5)
     assert fields["stamps"]["window"] == ["warmup"] + ["interrupted"] * 2 + ["throughput"] * 4
+
+
+class _MadeUpDevice(LoopProcess):
+    """A made-up device: no GPU takes part. It works off its queue when somebody waits for it."""
+
+    def __init__(self) -> None:
+        self.now_ms, self.queue, self.waits = 0.0, list[Any](), 0
+
+    def device_clock(self) -> DeviceClock:
+        return DeviceClock(lambda: _Event(self))
+
+    def synchronize(self) -> None:
+        self.waits += 1
+        for entry in self.queue:
+            if isinstance(entry, _Event):
+                entry.at_ms = self.now_ms
+            else:
+                self.now_ms += entry
+        self.queue.clear()
+
+
+class _Event:
+    def __init__(self, device: _MadeUpDevice) -> None:
+        self.device, self.at_ms = device, float("nan")
+
+    def record(self) -> None:
+        self.device.queue.append(self)
+
+    def elapsed_time(self, later: _Event) -> float:
+        return later.at_ms - self.at_ms
+
+
+def test_a_device_stamps_its_steps_while_the_host_runs_ahead(tmp_path: Path) -> None:
+    loop, device = Loop(tmp_path, max_steps=4, window_s=99), _MadeUpDevice()
+    loop.recorder._around = device
+
+    def step(ms: float) -> None:
+        device.queue.append(ms)
+        loop.step(wait_s=0.0, busy_s=0.001)  # the host only asks for it
+
+    loop.recorder.begin_epoch(1, 100)
+    for ms in (500.0, 10.0, 30.0, 20.0, 40.0):
+        step(ms)
+    assert not loop.recorder.wants_step
+    assert device.waits == 2  # at both ends of the window, and never within
+    loop.recorder.looks_into_second = False
+    loop.recorder.begin_epoch(2, 100)
+    while loop.recorder.wants_step:
+        step(50.0)
+    stamps = loop.recorder.measurement()["stamps"]
+    on_device = stamps["device_done_s"]
+    assert on_device[0] is None  # warm-up
+    began_s = stamps["done_s"][0]  # when the window began
+    assert on_device[1:5] == pytest.approx([began_s + s for s in (0.01, 0.04, 0.06, 0.10)])
+    assert on_device[5:] == pytest.approx([began_s + 0.15, began_s + 0.2])
+    assert stamps["done_s"][4] - began_s == pytest.approx(0.004)  # kept beside
 
 
 def test_an_epoch_that_ends_ends_the_window(tmp_path: Path) -> None:
