@@ -26,11 +26,13 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Know before the launch how long a training run takes, in which configuration, and why.",
-    epilog="Start with: ctrkit probe   Then: ctrkit train --auto-device   Then: ctrkit report",
+    help="Know before you start how long a PyTorch training run will take, which configuration is "
+    "fastest, and why.",
+    epilog="Start with: `ctrkit probe -- python train.py`. Then: `ctrkit train --auto-device -- "
+    "python train.py`, and `ctrkit report`.",
 )
 app.add_typer(data_app, name="data")
-for command in (explain, probe, train, report, doctor):
+for command in (probe, train, report, doctor, explain):
     app.command()(command)
 
 # typer has brought its own click since 0.20: its errors are reached through typer alone.

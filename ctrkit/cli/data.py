@@ -9,29 +9,39 @@ import typer
 
 TABLE = "What --table holds"
 Column = Annotated[
-    str | None, typer.Option(metavar="COLUMN", rich_help_panel=TABLE, help="The column of it.")
+    str | None,
+    typer.Option(metavar="COLUMN", rich_help_panel=TABLE, help="The name of this column."),
 ]
 
-data_app = typer.Typer(no_args_is_help=True, help="Make, ingest and look at data sets.")
+data_app = typer.Typer(
+    no_args_is_help=True, help="Make, read and show data of the built-in example."
+)
 
 
 @data_app.command()
 def synth(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to; missing or empty.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The folder to write; missing or empty.")
+    ],
     rows: Annotated[
-        int | None, typer.Option(help="Impressions. Default: 1,277,527, the reference scale.")
+        int | None, typer.Option(help="Number of impressions. Default: 1,277,527.")
     ] = None,
-    users: Annotated[int | None, typer.Option(help="Users.")] = None,
-    items: Annotated[int | None, typer.Option(help="Items.")] = None,
+    users: Annotated[int | None, typer.Option(help="Number of users.")] = None,
+    items: Annotated[int | None, typer.Option(help="Number of items.")] = None,
     behaviors: Annotated[
-        int | None, typer.Option(metavar="N", help="About how many events, for tianchi.")
+        int | None,
+        typer.Option(metavar="N", help="With --format tianchi: about how many behavior events."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal data.")] = 42,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same data.")] = 42,
     format_: Annotated[
-        str, typer.Option("--format", help="store, or tianchi: the four CSV files with their dirt.")
+        str,
+        typer.Option(
+            "--format",
+            help="store, or tianchi: the four CSV files, with the errors of the real ones.",
+        ),
     ] = "store",
 ) -> None:
-    """Generate data with a planted signal, as a store or as Tianchi's CSV files."""
+    """Generate data that a model can learn from, as a store or as Tianchi's CSV files."""
     from ctrkit.commands.data import synth as run
 
     run(
@@ -42,20 +52,20 @@ def synth(
 
 @data_app.command()
 def prepare(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The store; missing or empty.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The store to write; missing or empty.")],
     source: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the four Tianchi CSV files.")
+        Path | None, typer.Option(metavar="DIR", help="The folder of the four Tianchi CSV files.")
     ] = None,
     sample_users: Annotated[
-        float | None, typer.Option(metavar="F", help="Keep this share of the users, 0..1.")
+        float | None, typer.Option(metavar="F", help="Keep only this share of the users, 0 to 1.")
     ] = None,
     history: Annotated[
-        str, typer.Option(help="behaviors (needs behavior_log.csv) or impressions.")
+        str, typer.Option(help="Source of histories: behaviors (behavior_log.csv) or impressions.")
     ] = "behaviors",
     table: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Any log: CSV or Parquet; a file, a folder or a 'pattern*'."
+            metavar="FILE", help="Your own log, CSV or Parquet: a file, a folder or a 'pattern*'."
         ),
     ] = None,
     user: Column = None,
@@ -66,53 +76,58 @@ def prepare(
     header: Annotated[
         str | None,
         typer.Option(metavar="NAME,...", rich_help_panel=TABLE,
-                     help="Names of all columns, where the file has no line of them."),
+                     help="Names of all columns, if the file has no header line."),
     ] = None,
     delimiter: Annotated[
         str | None,
         typer.Option(metavar="TEXT", rich_help_panel=TABLE,
-                     help="Between the fields, such as '::' or tab. Default: found out."),
+                     help="What separates the fields, such as '::' or tab. Default: detected."),
     ] = None,
     encoding: Annotated[
         str | None,
         typer.Option(metavar="NAME", rich_help_panel=TABLE,
-                     help="Such as latin-1, utf-16 or gbk. Default: found out."),
+                     help="Its encoding, such as latin-1, utf-16 or gbk. Default: detected."),
     ] = None,
     time_format: Annotated[
         str | None,
         typer.Option(metavar="FORMAT", rich_help_panel=TABLE,
-                     help="Such as '%d/%m/%Y %H:%M' or YYMMDDHH. Default: found out."),
+                     help="The form of times, such as '%d/%m/%Y %H:%M' or YYMMDDHH. Default: "
+                          "detected."),
     ] = None,
     time_unit: Annotated[
         str | None,
         typer.Option(metavar="UNIT", rich_help_panel=TABLE,
-                     help="Times count these since 1970: s, ms, us, ns, min, h, d; or excel."),
+                     help="What times count since 1970: s, ms, us, ns, min, h, d; or excel."),
     ] = None,
     label_threshold: Annotated[
         float | None,
         typer.Option(metavar="X", rich_help_panel=TABLE,
-                     help="A row is positive where the label is >= X."),
+                     help="A row counts as positive if its label is X or more."),
     ] = None,
     positive: Annotated[
         str | None,
         typer.Option(metavar="VALUE,...", rich_help_panel=TABLE,
-                     help="A row is positive where the label is one of these."),
+                     help="A row counts as positive if its label is one of these."),
     ] = None,
     accept_loss: Annotated[
         bool,
         typer.Option("--accept-loss", rich_help_panel=TABLE,
-                     help="Go on where more than 20 % of the rows cannot be used."),
+                     help="Continue even if more than 20 % of the rows cannot be used."),
     ] = False,
-    split: Annotated[str, typer.Option(help="time or random.")] = "time",
-    seed: Annotated[int, typer.Option(help="Of the random split and the sample.")] = 42,
+    split: Annotated[
+        str, typer.Option(help="How to split off the test rows: by time or random.")
+    ] = "time",
+    seed: Annotated[
+        int, typer.Option(help="The seed of the random split and of --sample-users.")
+    ] = 42,
     memory_limit: Annotated[
-        str, typer.Option(help="What DuckDB may use before it spills to disk.")
+        str, typer.Option(help="Memory that DuckDB may use before it writes to disk.")
     ] = "2GB",
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin anew, not from what an interrupted one left.")
+        bool, typer.Option("--fresh", help="Start over; continue no interrupted preparation.")
     ] = False,
 ) -> None:  # fmt: skip
-    """Ingest Tianchi's four files (--source) or any interactions log (--table) into a store."""
+    """Read Tianchi's four files (--source) or your own log (--table) into a store."""
     from ctrkit.commands.data import prepare as run
 
     run(
@@ -126,10 +141,12 @@ def prepare(
 
 @data_app.command()
 def info(
-    store: Annotated[Path, typer.Argument(metavar="DIR", help="A store.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    store: Annotated[Path, typer.Argument(metavar="DIR", help="The store.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document on stdout.")
+    ] = False,
 ) -> None:
-    """Show a store: sizes, click rate, split, history lengths, fingerprint, unusable rows."""
+    """Show a store: its size, click rate, split, history lengths, fingerprint and unusable rows."""
     from ctrkit.commands.data import info as run
 
     run(store, as_json=as_json)

@@ -39,25 +39,24 @@ def doctor(
     env: Environment = None,
     train_loader: TrainLoader = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=RUN)
+        bool, typer.Option("--json", help="Print one JSON document on stdout.", rich_help_panel=RUN)
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say what is known to go wrong on this machine with this workload, before it is started.
+    """Find known problems of this machine and workload before you start anything.
 
-    Checks the cells that `ctrkit probe` would try against known hazards, each with its public
-    references: fork beside MPS or CUDA, what cannot be pickled, memory, shared memory, open files.
+    Checks each configuration that `ctrkit probe` would try for known hazards: fork beside MPS or
+    CUDA, objects that cannot be pickled, memory, shared memory, open files. Each comes with public
+    references.
 
-    It reads the workload's file, and in a supervised process imports it, makes its loader once
-    without workers, and pickles what workers would receive. It takes no batch, starts no worker,
-    makes no model and times nothing: what it does not find may still hang, and `ctrkit probe`
-    finds that out.
+    For a workload, doctor imports its file in a supervised process, makes its loader once without
+    workers, and pickles what workers would receive. It takes no batch, starts no worker and makes
+    no model, so a configuration that passes may still hang. `ctrkit probe` finds that out.
 
-    A script is looked at by starting it: `ctrkit doctor -- python train.py` runs it up to its first
-    training steps, and then ends it.
+    `ctrkit doctor -- python train.py` runs a script up to its first training steps, then ends it.
 
-    Exit codes: 0 nothing is refused, 2 bad input, 3 nothing of a script's training could be seen,
-    4 some configurations would be refused, 130 stopped.
+    Exit codes: 0 no configuration would be refused, 2 bad input, 3 no training step of the script
+    was seen, 4 some configurations would be refused, 130 stopped by you.
     """
     from ctrkit.commands.doctor import doctor as run
     from ctrkit.commands.options import cell_axes, read_common, read_time_limits

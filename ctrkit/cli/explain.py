@@ -8,25 +8,31 @@ import typer
 
 
 def explain(
-    pid: Annotated[str, typer.Argument(metavar="PID", help="Any process of the training.")],
+    pid: Annotated[
+        str, typer.Argument(metavar="PID", help="The number of any process of the training.")
+    ],
     wait: Annotated[
         str | None,
-        typer.Option(metavar="T", help="Look twice, this far apart, to see whether it gets on."),
+        typer.Option(
+            metavar="T", help="Look twice, this far apart, and say whether it makes progress."
+        ),
     ] = None,
     no_stacks: Annotated[
-        bool, typer.Option("--no-stacks", help="Ask the system only; read no Python stacks.")
+        bool, typer.Option("--no-stacks", help="Read no Python stacks; ask only the system.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document on stdout.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Say what a running process is stuck on, whoever started it.
 
-    Shows the whole tree of the process: what each one waits for, where it stands in Python, and
+    Shows the process and its children: what each waits for, which Python line it is at, and
     the cause in one sentence. PID may be the training itself, one of its workers, or the shell or
-    launcher above it. Nothing is signalled, stopped or changed.
+    launcher above it. ctrkit sends no signal and changes nothing.
 
-    Python stacks are read by py-spy (`pip install 'ctrkit[stacks]'`), or by Python 3.14 itself.
-    Where a permission is missing, the command that gives it is shown.
+    py-spy (`pip install 'ctrkit[stacks]'`) or Python 3.14 reads the Python stacks. If a permission
+    is missing, ctrkit shows the command that gives it.
 
     Exit codes: 0 looked at, whether it hangs or not; 2 no such process, or not yours.
     """

@@ -12,24 +12,24 @@ from ctrkit.core.cell import AXES, Axis
 from ctrkit.core.config import DEFAULT_WORKLOAD
 
 DATA = "Data & model"
-CELL = "Cells (comma-separated lists; what you name is exactly what is tried)"
+CELL = "Configurations (comma-separated lists; what you name is exactly what is tried)"
 RUN = "The run"
-SCRIPT = "A script of your own, unchanged (its command stands after --)"
+SCRIPT = "Your own script, unchanged (write its command after --)"
 
 Data = Annotated[
     Path | None,
-    typer.Option("--data", help="The workload's data, e.g. a store. Without it: its default data.",
+    typer.Option("--data", help="The workload's data, e.g. a store. Default: the workload's own.",
                  rich_help_panel=DATA),
 ]  # fmt: skip
 PhaseName = Annotated[
     str | None,
     typer.Option("--phase", metavar="NAME|FILE", rich_help_panel=DATA,
-                 help="Settings of the workload by name, e.g. phase1, or from a TOML file."),
+                 help="The workload's settings: a name, e.g. phase1, or a TOML file."),
 ]  # fmt: skip
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", rich_help_panel=DATA,
-                 help="Override a setting of the phase, e.g. --set model=bst. May be repeated."),
+                 help="Change one setting, e.g. --set model=bst. May be repeated."),
 ]  # fmt: skip
 WorkloadName = Annotated[
     str | None,
@@ -40,17 +40,18 @@ WorkloadName = Annotated[
 StallTimeout = Annotated[
     str | None,
     typer.Option("--stall-timeout", metavar="T", rich_help_panel=RUN,
-                 help="Silence after which a child counts as hung, in every stage."),
+                 help="Stop a process that has made no progress for this long, e.g. 2m."),
 ]  # fmt: skip
 MaxStep = Annotated[
     str | None,
     typer.Option("--max-step", metavar="T", rich_help_panel=RUN,
-                 help="Longest a step may burn CPU before three are known. Default: 10m."),
+                 help="Time limit for each of the first three steps while the CPU is busy. "
+                      "Default: 10m."),
 ]  # fmt: skip
 TimeLimitsFile = Annotated[
     Path | None,
     typer.Option("--time-limits", metavar="FILE", rich_help_panel=RUN,
-                 help="TOML: how long each stage may be silent, e.g. first_batch = \"5m\"."),
+                 help="A TOML file with a time limit for each stage, e.g. first_batch = \"5m\"."),
 ]  # fmt: skip
 Out = Annotated[
     Path | None,
@@ -58,14 +59,14 @@ Out = Annotated[
                  help="The run folder, missing or empty. Default: results/runs/<UTC>-<command>."),
 ]  # fmt: skip
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress display.", rich_help_panel=RUN)
+    bool, typer.Option("--quiet", "-q", help="Show no progress.", rich_help_panel=RUN)
 ]
 Command = Annotated[
     list[str] | None,
     typer.Argument(metavar="-- COMMAND", show_default=False,
-                   help="A training script as you start it, e.g. -- python train.py --lr 3e-4. "
-                        "{workers}, {batch_size}, {device}, {prefetch}, {start_method} and {nproc} "
-                        "in it are replaced by the values that are tried."),
+                   help="Your training command as you type it, e.g. -- python train.py --lr 3e-4. "
+                        "ctrkit replaces {workers}, {batch_size}, {device}, {prefetch}, "
+                        "{start_method} and {nproc} in it by the values that it tries."),
 ]  # fmt: skip
 Environment = Annotated[
     list[str] | None,
@@ -75,13 +76,13 @@ Environment = Annotated[
 TrainLoader = Annotated[
     int | None,
     typer.Option("--train-loader", metavar="N", rich_help_panel=SCRIPT,
-                 help="Which DataLoader it trains on, if the wrong one was taken: 0 is the first "
-                      "that it iterates."),
+                 help="Which DataLoader the script trains on, if ctrkit took the wrong one. "
+                      "0 is the first that it iterates."),
 ]  # fmt: skip
 Epochs = Annotated[
     int | None,
     typer.Option("--epochs", metavar="N", rich_help_panel=RUN,
-                 help="How many epochs the real run has, where it does not say so itself."),
+                 help="How many epochs the real run has, if ctrkit cannot find that out."),
 ]  # fmt: skip
 
 #: Names that options had before. They still work, and no help shows them.

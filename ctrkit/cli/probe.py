@@ -42,23 +42,24 @@ def probe(
     scratch: Annotated[
         Path | None,
         typer.Option(metavar="DIR", rich_help_panel=SCRIPT,
-                     help="Run the trials in a copy of the working folder, made here."),
+                     help="Run the trials in a copy of the working folder, made at DIR."),
     ] = None,
     write_patch: Annotated[
         Path | None,
         typer.Option(metavar="FILE", rich_help_panel=SCRIPT,
-                     help="Write the recommended change to the script here, as a diff."),
+                     help="Write the recommended change of the script to this file, as a diff."),
     ] = None,
     epochs: Epochs = None,
     budget: Annotated[
         str | None,
         typer.Option(metavar="T", rich_help_panel=RUN,
-                     help="Time for the whole probe. Default: 2m; for a script what a useful "
-                          "answer needs, at least 2m."),
+                     help="Time for the whole probe. Default: 2m; for a script as long as a "
+                          "useful answer needs."),
     ] = None,
     thorough: Annotated[
         bool,
-        typer.Option("--thorough", help="Really run every cell.", rich_help_panel=RUN),
+        typer.Option("--thorough", rich_help_panel=RUN,
+                     help="Run every configuration; predict none."),
     ] = False,
     deadline: Annotated[
         str | None,
@@ -71,23 +72,24 @@ def probe(
     run_refused: Annotated[
         bool,
         typer.Option("--run-refused", rich_help_panel=RUN,
-                     help="Run cells too that a hazard rule refuses."),
+                     help="Also run configurations that are known to hang or crash."),
     ] = False,
     out: Out = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=RUN)
+        bool, typer.Option("--json", help="Print one JSON document on stdout.", rich_help_panel=RUN)
     ] = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Find the configuration that trains fastest, and how long the run will take.
 
-    Runs the real training loop in short trials, each in a process of its own that is ended if it
-    hangs, and recommends a configuration. Everything is kept in the run folder; `ctrkit report`
-    shows it.
+    ctrkit runs the real training loop in short trials, measures seconds per batch, and recommends a
+    configuration. Each trial has its own process; ctrkit ends it if it hangs. The results stay in
+    the run folder, and `ctrkit report` shows them again.
 
     Any training script, unchanged: `ctrkit probe -- python train.py --lr 3e-4`.
 
-    Exit codes: 0 done, 2 bad input, 3 nothing could be projected, 4 no cell can run, 130 stopped.
+    Exit codes: 0 done, 2 bad input, 3 nothing could be projected, 4 no configuration can run,
+    130 stopped by you.
     """
     from ctrkit.commands.options import cell_axes, read_common, read_time_limits
     from ctrkit.commands.probe import probe as run

@@ -10,36 +10,47 @@ import typer
 
 def report(
     runs: Annotated[
-        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders.")
+        list[Path] | None,
+        typer.Argument(metavar="[RUN]...", help="Run folders. Default: the newest."),
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write it as Markdown.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the report to this file, as Markdown."),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write it as one HTML file with charts.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the report to this file, as one HTML page with charts."
+        ),
     ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="BASE NEW", help="Compare two probes, or two training runs."),
     ] = None,
     threshold: Annotated[
-        str, typer.Option(metavar="SHARE", help="How much slower is a regression, for --compare.")
+        str,
+        typer.Option(
+            metavar="SHARE",
+            help="With --compare: fail if NEW is slower than BASE by more than this.",
+        ),
     ] = "5%",
     list_runs: Annotated[
-        bool, typer.Option("--list", help="All runs, the newest first, a line each.")
+        bool, typer.Option("--list", help="List all runs, the newest first.")
     ] = False,
     calibration: Annotated[
         bool,
-        typer.Option("--calibration", help="How right projections have been on this machine."),
+        typer.Option("--calibration", help="Show how right projections have been on this machine."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document on stdout.")
+    ] = False,
 ) -> None:
-    """Show what a probe found or how a training run went: the newest one, or those you name.
+    """Show what a probe found, or how a training run went.
 
-    With `--compare`, say whether NEW is faster or slower than BASE, and how sure that is.
+    `--compare` says whether NEW is faster or slower than BASE, and how sure that is.
 
-    Exit codes: 0 done, 2 bad input or runs that are not comparable; of `--compare` also 3 if it
-    cannot tell whether NEW is slower by more than the threshold, 5 if it is.
+    Exit codes: 0 done, 2 bad input or runs that cannot be compared. With `--compare` also 5 if NEW
+    is slower by more than the threshold, and 3 if that cannot be told.
     """
     if calibration:
         from ctrkit.commands.report import report_calibration

@@ -35,12 +35,13 @@ def train(
     auto_device: Annotated[
         bool,
         typer.Option("--auto-device", rich_help_panel=RUN,
-                     help="Take the newest fitting recommendation, or probe briefly first."),
+                     help="Use the newest recommendation that fits; without one, probe briefly."),
     ] = False,
     config: Annotated[
         Path | None,
         typer.Option(metavar="FILE", rich_help_panel=RUN,
-                     help="A recommendation.json, or a JSON object of a cell's axes."),
+                     help="Use the configuration in this recommendation.json, or in a JSON object "
+                          "such as {\"workers\": 4}."),
     ] = None,
     data: Data = None,
     phase: PhaseName = None,
@@ -49,8 +50,8 @@ def train(
     epochs: Annotated[
         int | None,
         typer.Option(metavar="N", rich_help_panel=RUN,
-                     help="Stop after N epochs; of a script, how many it has, where it does not "
-                          "say so itself."),
+                     help="Stop after N epochs. For a script: how many epochs it has, if ctrkit "
+                          "cannot find that out."),
     ] = None,
     max_steps: Annotated[
         int | None,
@@ -59,44 +60,45 @@ def train(
     resume: Annotated[
         Path | None,
         typer.Option(metavar="DIR", rich_help_panel=RUN,
-                     help="Go on with this run at the exact row; needs no other option."),
+                     help="Continue this run where it stopped. Needs no other option."),
     ] = None,
     checkpoint_every: Annotated[
         str,
-        typer.Option(metavar="T", help="Also save within an epoch.", rich_help_panel=RUN),
+        typer.Option(metavar="T", rich_help_panel=RUN,
+                     help="Also save within an epoch, this often."),
     ] = "10m",
     no_fallback: Annotated[
         bool,
         typer.Option("--no-fallback", rich_help_panel=RUN,
-                     help="Stop at the first hang or death instead of restarting safely."),
+                     help="Stop at the first hang or crash; do not continue from a checkpoint."),
     ] = False,
     max_restarts: Annotated[
         int | None,
         typer.Option("--max-restarts", metavar="N", rich_help_panel=RUN, show_default=False,
-                     help="How often at most to go on after a hang or death. Default: 3; a script "
-                          "is run again from its start, and only if this is given."),
+                     help="Continue at most N times after a hang or crash. Default: 3. A script is "
+                          "started over, and only if you give this option."),
     ] = None,
     allow_sleep: Annotated[
         bool,
         typer.Option("--allow-sleep/--no-allow-sleep", rich_help_panel=RUN,
-                     help="Do not hold the machine awake meanwhile."),
+                     help="Let the computer sleep during training."),
     ] = False,
     abort_if_later_than: Annotated[
         str | None,
         typer.Option(metavar="T", rich_help_panel=RUN,
-                     help="Save and stop once it would end later than T after its launch."),
+                     help="Save and stop when the run would take longer than T."),
     ] = None,
     grace: Annotated[
         str,
         typer.Option(metavar="T", rich_help_panel=RUN,
-                     help="After SIGTERM or SIGHUP, how long the run may take to finish its step "
-                          "and save, before it is ended by force."),
+                     help="After SIGTERM or SIGHUP, let the run finish its step and save for this "
+                          "long, then end it by force."),
     ] = "25s",
     ends_by: Annotated[
         str | None,
         typer.Option("--ends-by", metavar="T", rich_help_panel=SCRIPT,
-                     help="When the run must be over: 6h, 07:30 or 2027-01-31T07:30. Default: the "
-                          "end of the Slurm or PBS job. Says whether it fits."),
+                     help="Say whether the run ends by then: 6h, 07:30 or 2027-01-31T07:30. "
+                          "Default: the end of the Slurm or PBS job."),
     ] = None,
     env: Environment = None,
     train_loader: TrainLoader = None,
@@ -109,15 +111,15 @@ def train(
 ) -> None:  # fmt: skip
     """Train for real, in the recommended configuration or in one you name.
 
-    A run that hangs or loses a process goes on by itself from its last checkpoint, without worker
-    processes. Ctrl-C, SIGTERM or SIGHUP finish the step and save; `ctrkit train --resume DIR` goes
-    on there. Under `nohup` SIGHUP is ignored.
+    If the run hangs or a process dies, ctrkit says why and continues from the last checkpoint.
+    Ctrl-C, SIGTERM and SIGHUP finish the step and save; `ctrkit train --resume DIR` continues
+    there. Under `nohup`, SIGHUP is ignored.
 
-    Any training script, unchanged: `ctrkit train -- python train.py --lr 3e-4`. Without axes
-    nothing of it is changed: it is watched, its terminal is its own, and signals are passed on.
+    Any training script, unchanged: `ctrkit train -- python train.py --lr 3e-4`. ctrkit watches it,
+    passes signals on to it, and changes nothing unless you name a configuration.
 
-    Exit codes: 0 done, 2 bad input, 6 ended by the supervisor, 130 stopped by you; of a script
-    that was not ended by the supervisor, its own.
+    Exit codes: 0 done, 2 bad input, 6 ctrkit ended a run that hung, 130 stopped by you. A script
+    keeps its own exit code.
     """
     from ctrkit.commands.options import cell_axes, duration_s, read_common, read_time_limits
     from ctrkit.commands.script import read_script

@@ -202,46 +202,46 @@ class Cell:
     """
 
     device: str = axis("cpu", Axis(
-        help="auto, cpu, mps, cuda.",
+        help="Where to train: auto, cpu, mps, cuda.",
         choices=DEVICES, also_typed=("auto",), always_said=True, words=str,
         tries=lambda around: around.devices or ("cpu",),
     ))  # fmt: skip
     loader: str = axis("thread", Axis(
-        help="rows, batches, thread, resident.",
+        help="The loader of the built-in example: rows, batches, thread, resident.",
         choices=LOADERS, also_in_cells=tuple(_OWN_LOADERS), loading=True, always_said=True,
         words=lambda name: _OWN_LOADERS.get(name, f"{name} loader"),
         label=lambda name: _OWN_LOADERS.get(name, str(name)),
         tries=lambda around: around.loaders,
     ))  # fmt: skip
     workers: int = axis(0, Axis(
-        help="DataLoader worker processes.",
+        help="Number of DataLoader worker processes, e.g. 0,2,4.",
         loading=True, in_id="w{}", always_said=True, words=_counted("worker", "no workers"),
         headings=("workers", "wrk"),
         tries=lambda around: default_workers(around.cores, around.usable_cores),
     ))  # fmt: skip
     start_method: str | None = axis(None, Axis(
-        help="fork, spawn, forkserver.",
+        help="How workers are started: fork, spawn, forkserver.",
         choices=START_METHODS, loading=True, of_workers=True, with_workers="spawn", words=str,
         headings=("start", ""),
     ))  # fmt: skip
     prefetch: int | None = axis(None, Axis(
-        help="Batches prefetched per worker.",
+        help="Number of batches that each worker prefetches.",
         least=1, loading=True, of_workers=True, with_workers=2, in_id="p{}",
         words=lambda count: f"prefetch {count}", headings=("prefetch", "pre"),
     ))  # fmt: skip
     persistent: bool = axis(False, Axis(
-        help="Keep workers between epochs: true, false.",
+        help="Keep workers between epochs (persistent workers): true, false.",
         loading=True, of_workers=True, words=_switched("kept between epochs"),
         label=_switched("kept"), headings=("persistent", "kept"), tries=lambda _: (False, True),
     ))  # fmt: skip
     pin: bool = axis(False, Axis(
-        help="Pinned host memory (CUDA): true, false.",
+        help="Pin host memory (CUDA): true, false.",
         loading=True, devices=("cuda",), words=_switched("pinned memory"),
         devices_why="pinned memory speeds up copies to CUDA only, not to {device}",
         label=_switched("pinned"),
     ))  # fmt: skip
     threads: int = axis(1, Axis(
-        help="torch's intra-op threads.",
+        help="Number of threads that torch computes with.",
         least=1, in_id="t{}", always_said=True, words=_counted("thread"),
         headings=("threads", "thr"), tries=lambda around: (around.cores,),
     ))  # fmt: skip
@@ -251,7 +251,7 @@ class Cell:
         headings=("batch", ""), tries=lambda around: (around.batch_size,),
     ))  # fmt: skip
     nproc: int = axis(1, Axis(
-        help="Processes that train together; each takes its part of every batch.",
+        help="Number of processes that train together; each takes its part of every batch.",
         least=1, devices=("cpu", "cuda"), devices_why="device {device} has one process",
         in_id="n{}", words=lambda count: f"{count} process" + ("" if count == 1 else "es"),
         headings=("processes", "nproc"),
