@@ -25,6 +25,7 @@ WITHOUT_WORKERS = ("thread", "resident")
 START_METHODS = ("fork", "spawn", "forkserver")
 
 _MOST_DEFAULT_WORKERS = 8
+_MOST_WORKERS_BESIDE_A_GPU = 32
 _SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -38,6 +39,7 @@ class Surroundings:
         batch_size: of the workload's real run.
         cores: physical ones.
         usable_cores: what a quota leaves of them.
+        device: the one of `devices` whose cells are made.
     """
 
     devices: tuple[str, ...]
@@ -45,6 +47,7 @@ class Surroundings:
     batch_size: int
     cores: int
     usable_cores: float
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +172,19 @@ def default_workers(cores: int, usable: float | None = None) -> tuple[int, ...]:
     return tuple(sorted(counts))
 
 
+def workers_beside_a_gpu(usable: float) -> tuple[int, ...]:
+    """Worker counts beside a device that leaves the cores to them: doubled up to the cores."""
+    most = min(int(usable), _MOST_WORKERS_BESIDE_A_GPU)
+    doubled = {2**power for power in range(1, most.bit_length())}
+    return tuple(sorted({0, most, *(count for count in doubled if count <= most)}))
+
+
+def _tried_workers(around: Surroundings) -> tuple[int, ...]:
+    if around.device == "cuda":
+        return workers_beside_a_gpu(around.usable_cores)
+    return default_workers(around.cores, around.usable_cores)
+
+
 def _counted(noun: str, none: str = "") -> Callable[[int], str]:
     """`1 thread`, `2 threads`; `none` for 0."""
 
@@ -217,7 +233,7 @@ class Cell:
         help="Number of DataLoader worker processes, e.g. 0,2,4.",
         loading=True, in_id="w{}", always_said=True, words=_counted("worker", "no workers"),
         headings=("workers", "wrk"),
-        tries=lambda around: default_workers(around.cores, around.usable_cores),
+        tries=_tried_workers,
     ))  # fmt: skip
     start_method: str | None = axis(None, Axis(
         help="How workers are started: fork, spawn, forkserver.",
@@ -228,6 +244,7 @@ class Cell:
         help="Number of batches that each worker prefetches.",
         least=1, loading=True, of_workers=True, with_workers=2, in_id="p{}",
         words=lambda count: f"prefetch {count}", headings=("prefetch", "pre"),
+        tries=lambda around: (2, 4) if around.device == "cuda" else (2,),
     ))  # fmt: skip
     persistent: bool = axis(False, Axis(
         help="Keep workers between epochs (persistent workers): true, false.",
@@ -239,6 +256,7 @@ class Cell:
         loading=True, devices=("cuda",), words=_switched("pinned memory"),
         devices_why="pinned memory speeds up copies to CUDA only, not to {device}",
         label=_switched("pinned"),
+        tries=lambda around: (False, True) if around.device == "cuda" else (False,),
     ))  # fmt: skip
     threads: int = axis(1, Axis(
         help="Number of threads that torch computes with.",

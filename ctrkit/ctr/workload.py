@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ctrkit.child.training import devices
+from ctrkit.child.training.copying import Copier
 from ctrkit.child.training.distributed import (
     ALONE,
     Ranks,
@@ -192,7 +193,7 @@ class MdafTask(Task):
             with self.autocast:
                 self._note(self.model.compile_dense(compile_rows))
         self.phase, self.steps_per_epoch, self.device = phase, steps_per_epoch, device
-        self.pinned = pinned and device.type == "cuda"
+        self._copy = Copier(device=device) if pinned and device.type == "cuda" else None
         self.step = 0
         self.train_scores = Scores("logit", "label", "user")
         self.validation_scores = Scores("logit", "label", "user", "gate")
@@ -207,9 +208,9 @@ class MdafTask(Task):
     def transfer(self, batch: MdafBatch) -> MdafBatch:
         if self.device.type == "cpu":
             return batch
-        return {
-            name: tensor.to(self.device, non_blocking=self.pinned) for name, tensor in batch.items()
-        }
+        if self._copy is not None and all(tensor.is_pinned() for tensor in batch.values()):
+            return self._copy(batch)
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
     def train_step(self, batch: MdafBatch, mark: Mark) -> None:
         self.step += 1

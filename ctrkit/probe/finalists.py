@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ctrkit.core.config import Cell
@@ -66,6 +66,7 @@ def next_finalists(standings: Sequence[CellStanding]) -> list[Cell]:
     best = _measured(leader)
     rivals = [s for s in waiting if s.predicted is not None and s.predicted <= best * (1 + TIE)]
     rivals = unlike_first(rivals, measured) if len(measured) < MOST_FINALISTS else []
+    rivals.sort(key=lambda s: not _is_pinned_twin(s.cell, leader.cell))
     undecided = [s for s in measured[1:] if _relation(s, leader) == "undecided"]
     again = again_in_turn([leader, *undecided[: MOST_FINALISTS - 1]]) if undecided else []
     first_rival = len(measured) == 1 or any(
@@ -73,6 +74,11 @@ def next_finalists(standings: Sequence[CellStanding]) -> list[Cell]:
     )
     ordered = [*rivals, *again] if first_rival else [*again, *rivals]
     return [s.cell for s in ordered]
+
+
+def _is_pinned_twin(cell: Cell, leader: Cell) -> bool:
+    """Whether they differ by pinned memory only: no prediction knows what copies gain by it."""
+    return cell.pin != leader.pin and replace(cell, pin=leader.pin) == leader
 
 
 def _relation(one: CellStanding, leader: CellStanding) -> Relation:

@@ -6,7 +6,7 @@ import multiprocessing
 import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 from ctrkit.core.cell import (
@@ -90,22 +90,28 @@ def build_matrix(
     cores = cores or physical_cores()
     kept = own_note(inspection, own.keys() - applied.keys())
     said = own | applied
-    values = _defaults(inspection, cores) | dict(defaults or {}) | said
+    usual = dict(defaults or {}) | said
     if "workers" in said and "persistent" not in said:
-        values["persistent"] = (False,)  # named counts of workers are cells of one kind
+        usual["persistent"] = (False,)  # named counts of workers are cells of one kind
+    devices = usual.get("device") or _defaults(inspection, cores, "cpu")["device"]
+    values = [
+        _defaults(inspection, cores, device) | usual | {"device": (device,)} for device in devices
+    ]
     cells, invalid = _combined(values, said)
     beyond: Sequence[Cell] = ()
     # what a quota below one core holds back looks like a loader that waits
     if "workers" in inspection.axes and "workers" not in said and usable_cores() >= 1:
-        beyond = list(_combined(values | {"workers": waiting_workers(cores)}, said)[0])
+        more = {"workers": waiting_workers(cores)}
+        beyond = list(_combined([of_device | more for of_device in values], said)[0])
     refused = _unmet(applied, cells, invalid)
     known = facts or known_facts(inspection, MachineLimits(system=system or platform.system()))
     if not run_refused:
         for cell in list(cells):
             hazard = refusal(cell, known)
             if hazard is not None:
-                refused[cell] = hazard.reason
                 del cells[cell]
+                if not any(_is_same_but_unnamed(cell, other, said) for other in refused):
+                    refused[cell] = hazard.reason
         beyond = [cell for cell in beyond if refusal(cell, known) is None]
     return MatrixPlan(
         cells=tuple(cells),
@@ -119,12 +125,14 @@ def build_matrix(
 
 
 def _combined(
-    values: Mapping[str, tuple[Any, ...]], said: Mapping[str, tuple[Any, ...]]
+    values: Sequence[Mapping[str, tuple[Any, ...]]], said: Mapping[str, tuple[Any, ...]]
 ) -> tuple[dict[Cell, None], dict[Cell, str]]:
-    """All valid cells of these values, and the invalid ones with their reasons."""
+    """All valid cells of each device's values, and the invalid ones with their reasons."""
     cells: dict[Cell, None] = {}
     invalid: dict[Cell, str] = {}
-    for combination in product(*(values[axis] for axis in CELL_AXES)):
+    for combination in chain.from_iterable(
+        product(*(of_device[axis] for axis in CELL_AXES)) for of_device in values
+    ):
         chosen = dict(zip(CELL_AXES, combination, strict=True))
         if "threads" not in said:  # the cores are shared out among the processes
             chosen["threads"] = max(1, chosen["threads"] // chosen["nproc"])
@@ -136,14 +144,23 @@ def _combined(
     return cells, invalid
 
 
+def _is_same_but_unnamed(cell: Cell, other: Cell, said: Collection[str]) -> bool:
+    """Whether two cells differ only by how copies are tuned, which nobody asked to compare."""
+    tuned = {axis: getattr(other, axis) for axis in ("pin", "prefetch") if axis not in said}
+    return replace(cell, **tuned) == other
+
+
 def waiting_workers(cores: int) -> tuple[int, ...]:
     """Worker counts beyond the cores, for loaders that wait for something else."""
     counts = {min(factor * cores, _MOST_WAITING_WORKERS) for factor in (2, 4)}
     return tuple(sorted(count for count in counts if count > cores))
 
 
-def _defaults(inspection: Inspection, cores: int) -> dict[str, tuple[Any, ...]]:
-    """What is tried where nothing was asked for; one value of what the workload does not take."""
+def _defaults(inspection: Inspection, cores: int, device: str) -> dict[str, tuple[Any, ...]]:
+    """What is tried on a device where nothing was asked for.
+
+    One value of what the workload does not take.
+    """
     varies = _varying_axes(inspection)
     around = Surroundings(
         devices=tuple(inspection.devices) if "device" in varies else ("cpu",),
@@ -151,6 +168,7 @@ def _defaults(inspection: Inspection, cores: int) -> dict[str, tuple[Any, ...]]:
         batch_size=inspection.default_batch_size,
         cores=cores,
         usable_cores=usable_cores(),
+        device=device,
     )
     return {
         name: row.tried(around) if name in varies else row.tried(around)[:1]
@@ -202,6 +220,8 @@ def _invalid(chosen: Mapping[str, Any]) -> str | None:
     """Why these values make no cell, None if they do."""
     if chosen["workers"] > 0 and chosen["loader"] in WITHOUT_WORKERS:
         return f"the {chosen['loader']} loader has no worker processes"
+    if chosen["pin"] and chosen["loader"] == "resident":
+        return "the resident loader makes its batches on the device: there is nothing to copy"
     problems = (AXES[name].device_problem(chosen[name], chosen["device"]) for name in AXES)
     return next(filter(None, problems), None)
 

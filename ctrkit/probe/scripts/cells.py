@@ -50,6 +50,9 @@ def script_matrix(
         **({"start_method": (own,)} if own else {}),
         **({"prefetch": (as_written.prefetch,)} if as_written.prefetch else {}),
     }
+    if as_written.device == "cuda":  # as written first, then what commonly matters there
+        defaults["pin"] = (as_written.pin, not as_written.pin)
+        defaults["prefetch"] = tuple(dict.fromkeys((as_written.prefetch or 2, 2, 4)))
     if "device" in named:
         defaults["device"] = tuple(seen.devices) or (as_written.device,)
     plan = build_matrix(inspection, axes, run_refused=run_refused, facts=facts, defaults=defaults)

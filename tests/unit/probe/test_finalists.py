@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from ctrkit.core.config import make_cell
@@ -99,3 +101,12 @@ def test_of_rivals_that_tie_the_one_least_like_what_was_run_comes_first():
     assert next_finalists([run, *rivals]) == [D, C, twin]
     better = standing(C, predicted=9.0)
     assert next_finalists([run, better, standing(D, predicted=10.0)]) == [C, D]
+
+
+def test_the_leaders_twin_with_pinned_memory_runs_first_since_no_prediction_knows_it():
+    leader = make_cell(device="cuda", loader="batches", workers=2)
+    pinned, other = replace(leader, pin=True), make_cell(device="cuda", loader="thread")
+    waiting = [standing(other, predicted=10.0), standing(pinned, predicted=10.0)]
+    assert next_finalists([standing(leader, 10.0, launches=1, last=0), *waiting])[0] == pinned
+    slower = [standing(other, predicted=10.0), standing(pinned, predicted=11.0)]
+    assert next_finalists([standing(leader, 10.0, launches=1, last=0), *slower]) == [other]

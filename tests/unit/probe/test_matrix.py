@@ -2,10 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctrkit.core.cell import default_workers
+from ctrkit.core.cell import default_workers, workers_beside_a_gpu
 from ctrkit.core.checkup import MachineLimits
 from ctrkit.core.errors import UsageError
 from ctrkit.core.records import LoaderNeeds
+from ctrkit.probe import matrix
 from ctrkit.probe.hazards.facts import HazardFacts
 from ctrkit.probe.matrix import build_matrix
 
@@ -39,6 +40,35 @@ def test_the_default_matrix_has_every_loader_once_without_workers(inspection):
 )
 def test_default_workers_fit_the_cores(cores, workers):
     assert default_workers(cores) == workers
+
+
+def test_cuda_has_more_workers_prefetch_and_pinned_memory_and_no_other_device_has(
+    inspection, monkeypatch
+):
+    monkeypatch.setattr(matrix, "usable_cores", lambda: 12.0)
+    plan = build(inspection, devices=["cuda", "cpu"], cores=12)
+    of = {device: [c for c in plan.cells if c.device == device] for device in ("cuda", "cpu")}
+    assert {c.workers for c in of["cuda"]} == {0, 2, 4, 8, 12}
+    assert {c.prefetch for c in of["cuda"] if c.workers} == {2, 4}
+    assert {(c.loader, c.pin) for c in of["cuda"]} == {
+        *((loader, pin) for loader in ("rows", "batches", "thread") for pin in (False, True)),
+        ("resident", False),  # there is nothing to copy
+    }
+    assert {c.workers for c in of["cpu"]} == {0, 2, 8}
+    assert {(c.prefetch, c.pin) for c in of["cpu"] if c.workers} == {(2, False)}
+    assert {c.pin for c in of["cpu"]} == {False}
+    assert plan.refused == ()
+    named = build(inspection, {"pin": (True,), "prefetch": (3,), "loader": ("rows",)},
+                  devices=["cuda"])  # fmt: skip
+    assert {(c.prefetch, c.pin) for c in named.cells} == {(3, True), (None, True)}
+
+
+@pytest.mark.parametrize(
+    ("usable", "workers"),
+    [(0.5, (0,)), (1, (0, 1)), (2, (0, 2)), (6, (0, 2, 4, 6)), (64, (0, 2, 4, 8, 16, 32))],
+)
+def test_workers_beside_a_gpu_go_up_to_the_cores(usable, workers):
+    assert workers_beside_a_gpu(usable) == workers
 
 
 def test_all_devices_are_probed_unless_some_are_named(inspection):
