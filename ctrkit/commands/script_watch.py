@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ctrkit.commands.ranks_watch import RanksWatch
 from ctrkit.commands.script_cell import seen_cell
 from ctrkit.core.config import ChildSpec, RunSizes, decode
 from ctrkit.core.epochs import EPOCHS, write_epochs
@@ -23,6 +24,7 @@ from ctrkit.probe.scripts.as_written import train_loader_of
 from ctrkit.report.ledger_view import moment_words
 from ctrkit.report.live_script import ScriptDisplay
 from ctrkit.report.live_train import epoch_line
+from ctrkit.report.ranks_view import late_title, late_words
 from ctrkit.report.silence import SilenceNotice
 from ctrkit.supervise.stop import StopRequest
 from ctrkit.supervise.walltime import Deadline
@@ -68,6 +70,7 @@ class ScriptWatch:
         self._epochs_shown = 0
         self._told: set[str] = set()
         self._silence = SilenceNotice()
+        self._ranks = RanksWatch(self._folder)
         self._ended_well = False
         #: whether the observer has been heard of
         self.is_observed = False
@@ -77,6 +80,7 @@ class ScriptWatch:
         (self._folder / EPOCHS_FILE).unlink(missing_ok=True)
         self._seen, self._epochs_shown = None, 0
         self._ended_well = False
+        self._ranks = RanksWatch(self._folder)
 
     def ended(self, exit_code: int | None) -> None:
         """The command is over. An epoch that its end cut off is whole if it ended well."""
@@ -121,6 +125,14 @@ class ScriptWatch:
         self._keep_sizes()
         self._keep_cell()
         self._show_epochs()
+        self._look_at_ranks()
+
+    def _look_at_ranks(self) -> None:
+        """Of several ranks: which one the others wait for, in the title and once in a line."""
+        late = self._ranks.look(time.monotonic())
+        self._display.ranks_words = "" if late is None else late_title(late)
+        if late is not None and self._ranks.is_sure:
+            self._once(f"rank {late.rank} {late.waits_for_data}", late_words(late))
 
     def _keep_sizes(self) -> None:
         """How long the run is, for who reads its folder, as soon as that is known."""

@@ -18,6 +18,10 @@ FOLDER_VARIABLE = "CTRKIT_CHILD_FOLDER"
 SOCKETS_VARIABLE = "CTRKIT_SOCKETS_FOLDER"
 #: Set by torch's elastic launcher in the processes that it starts.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+#: The number of a process among those of its host, as torch's launcher, Open MPI and Slurm say it.
+LOCAL_RANK_VARIABLES = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
+#: What a supervisor tells a script of its own local rank, where it was itself started as a rank.
+OUTER_RANK_VARIABLE = "CTRKIT_OUTER_LOCAL_RANK"
 #: Put first on PYTHONPATH, it arms every Python process of the family (its `sitecustomize`).
 FIRST_FOLDER = Path(__file__).parents[1] / "child" / "first"
 
@@ -109,3 +113,20 @@ def rank_of_environment(environment: Mapping[str, str] | None = None) -> int | N
     if any(name not in environment for name in RANK_VARIABLES):
         return None
     return int(environment["RANK"])
+
+
+def local_rank_of(environment: Mapping[str, str]) -> str:
+    """`LOCAL_RANK=1`: what a launcher says of a process's number on its host; empty without one."""
+    named = next((name for name in LOCAL_RANK_VARIABLES if name in environment), None)
+    return "" if named is None else f"{named}={environment[named]}"
+
+
+def is_first_here(environment: Mapping[str, str]) -> bool | None:
+    """Whether a script's process is the first rank of its host, or of its supervisor's own rank.
+
+    None where no launcher says so.
+    """
+    own = local_rank_of(environment)
+    if not own:
+        return None
+    return own == environment.get(OUTER_RANK_VARIABLE) or own.endswith("=0")

@@ -25,6 +25,7 @@ _MAGIC = 0x63747231
 _SEQUENCE = struct.Struct("<Q")
 _LAYOUT = struct.Struct("<qIIqqqqddd")
 _WORKER_LAYOUT = struct.Struct("<qIIqqd")
+_RANK_LAYOUT = struct.Struct("<qIIqqdd")
 
 
 class Stage(IntEnum):
@@ -87,6 +88,16 @@ class WorkerProgress:
     batches: int
     writes: int
     written_s: float
+
+
+@dataclass(frozen=True)
+class RankProgress(WorkerProgress):
+    """One reading of a rank's file: `worker` is the rank, `batches` how often it has waited.
+
+    `waited_s` adds up for how long, without a wait that goes on.
+    """
+
+    waited_s: float = 0.0
 
 
 def _new_map(path: Path, size: int) -> mmap.mmap:
@@ -202,16 +213,27 @@ class RankWriter:
     `IDLE` is waiting in a collective, `FETCHING` anything else.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], rank: int) -> None:
-        self._slot = _Slot(Path(folder) / f"rank-{rank}.bin", _WORKER_LAYOUT)
-        self._rank, self._collectives = rank, 0
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        rank: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._slot = _Slot(Path(folder) / f"rank-{rank}.bin", _RANK_LAYOUT)
+        self._rank, self._collectives, self._clock = rank, 0, clock
+        self._waited_s, self._since_s = 0.0, clock()
+        self._stage = WorkerStage.STARTING
         self.enter(WorkerStage.STARTING)
 
     def enter(self, stage: WorkerStage) -> None:
         """Begin to wait, or go on."""
+        now_s = self._clock()
+        if self._stage is WorkerStage.IDLE:
+            self._waited_s += now_s - self._since_s
         self._collectives += stage is WorkerStage.IDLE
+        self._stage, self._since_s = stage, now_s
         self._slot.write(
-            os.getpid(), _MAGIC, stage, self._rank, self._collectives, time.monotonic()
+            os.getpid(), _MAGIC, stage, self._rank, self._collectives, now_s, self._waited_s
         )
 
 
@@ -229,26 +251,29 @@ def read_progress(path: str | os.PathLike[str]) -> Progress | None:
 
 def read_workers(folder: str | os.PathLike[str]) -> list[WorkerProgress]:
     """The newest progress of all workers that the child ever started, in order of their numbers."""
-    return _read_numbered(folder, "worker-*.bin")
-
-
-def read_ranks(folder: str | os.PathLike[str]) -> list[WorkerProgress]:
-    """The newest of all ranks of the child, `worker` being the rank and `batches` its collectives.
-
-    Empty where the child trains alone.
-    """
-    return _read_numbered(folder, "rank-*.bin")
-
-
-def _read_numbered(folder: str | os.PathLike[str], pattern: str) -> list[WorkerProgress]:
-    workers = []
-    for path in _found(Path(folder), pattern):
-        if (found := _read_whole(path)) is not None:
-            writes, (pid, _, stage, worker, batches, written_s) = found
-            workers.append(
-                WorkerProgress(pid, worker, WorkerStage(stage), batches, writes, written_s)
-            )
+    found = _read_numbered(folder, "worker-*.bin", _WORKER_LAYOUT)
+    workers = [
+        WorkerProgress(pid, worker, WorkerStage(stage), batches, writes, written_s)
+        for writes, (pid, _, stage, worker, batches, written_s) in found
+    ]
     return sorted(workers, key=lambda one: (one.worker, one.written_s))
+
+
+def read_ranks(folder: str | os.PathLike[str]) -> list[RankProgress]:
+    """The newest of all ranks of the child, in their order; empty where it trains alone."""
+    found = _read_numbered(folder, "rank-*.bin", _RANK_LAYOUT)
+    ranks = [
+        RankProgress(pid, rank, WorkerStage(stage), waits, writes, written_s, waited_s)
+        for writes, (pid, _, stage, rank, waits, written_s, waited_s) in found
+    ]
+    return sorted(ranks, key=lambda one: (one.worker, one.written_s))
+
+
+def _read_numbered(
+    folder: str | os.PathLike[str], pattern: str, layout: struct.Struct
+) -> list[tuple[int, tuple[Any, ...]]]:
+    read = (_read_whole(path, layout) for path in _found(Path(folder), pattern))
+    return [found for found in read if found is not None]
 
 
 def _found(folder: Path, pattern: str) -> list[Path]:
@@ -258,10 +283,10 @@ def _found(folder: Path, pattern: str) -> list[Path]:
         return []
 
 
-def _read_whole(path: Path) -> tuple[int, tuple[Any, ...]] | None:
+def _read_whole(path: Path, layout: struct.Struct) -> tuple[int, tuple[Any, ...]] | None:
     """One of many: what cannot be read is left out."""
     try:
-        return _read(path, _WORKER_LAYOUT)
+        return _read(path, layout)
     except OSError:
         return None
 

@@ -42,6 +42,8 @@ class ScriptDisplay:
         self._shown, self._titled_s = "", -_TITLE_S
         self._readings: deque[Progress] = deque()
         self._end_words = ""
+        #: what is to be said of ranks in the title
+        self.ranks_words = ""
         #: how many epochs the run has, as far as it is known
         self.epochs: int | None = None
 
@@ -85,6 +87,8 @@ class ScriptDisplay:
         speed = speed_of(self._readings)
         if speed is not None:
             words.append(f"data wait {percent(speed.wait_share)}")
+        if self.ranks_words:
+            words.append(self.ranks_words)
         if self._end_words:
             words.append(self._end_words)
         return " · ".join(words)

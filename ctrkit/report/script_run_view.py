@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,11 +10,13 @@ from ctrkit.core.command_line import without_secrets
 from ctrkit.core.config import Cell
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import read_json
+from ctrkit.measure.ranks import read_rank_times
 from ctrkit.report.blocks import Block, Bullets, Code, Facts, Paragraph, Section
 from ctrkit.report.contents import RunContents
 from ctrkit.report.incidents import incidents_section
 from ctrkit.report.ledger_view import ledger_section
 from ctrkit.report.probe_view import status_words
+from ctrkit.report.ranks_view import ranks_section
 from ctrkit.report.shell_lines import command_lines, short_path
 from ctrkit.report.train_view import epochs_section, progress_rows, projection_section
 from ctrkit.report.words import axis_label, clean, plural
@@ -29,6 +32,10 @@ def script_run_sections(contents: RunContents) -> list[Section]:
         sections.append(projection_section(contents))
     if contents.ledger:
         sections.append(ledger_section(contents.ledger, "cpu"))
+    now_s = time.monotonic() if contents.alive else None
+    ranks = read_rank_times(contents.path / "child", now_s)
+    if len(ranks) > 1:
+        sections.append(ranks_section(ranks))
     if contents.incidents:
         # a script has no cell that would say where it ran
         cellless = {"cell_before": None, "cell_after": None}

@@ -10,7 +10,7 @@ from pathlib import Path
 import ctrkit
 from ctrkit.core.command_line import filled
 from ctrkit.core.config import ChildSpec
-from ctrkit.core.lifeline import FIRST_FOLDER
+from ctrkit.core.lifeline import FIRST_FOLDER, OUTER_RANK_VARIABLE, local_rank_of
 
 #: Set to `1` in the environment of a script: its Python processes are to be observed.
 SCRIPT_VARIABLE = "CTRKIT_SCRIPT"
@@ -57,6 +57,8 @@ def script_invocation(
         environment |= TRACKERS_OFF
         environment["MLFLOW_TRACKING_URI"] = (child_folder / "mlflow").as_uri()
     environment |= script.environment | {SCRIPT_VARIABLE: "1"}
+    # under `srun ctrkit train -- ...` each rank has a supervisor of its own
+    environment[OUTER_RANK_VARIABLE] = local_rank_of(inherited)
     path = [str(FIRST_FOLDER), str(_linked_package(child_folder))]
     own = environment.get("PYTHONPATH")  # the script's own comes after ours, and stays
     environment["PYTHONPATH"] = os.pathsep.join([*path, *([own] if own else [])])

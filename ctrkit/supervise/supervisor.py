@@ -227,7 +227,7 @@ def _explain(
         if end.exit_code is not None:
             found = examine_ended(folder, child.folder, known)
         else:
-            read = partial(read_progress, child.progress_path)
+            read = partial(read_progress, watch.progress_path)
             found = examine(folder, child.folder, child.pid, read, lambda: stop.end_now, known)
     except Exception as problem:  # the verdict stands all the same, and the family must be ended
         parts.append(f"the evidence is incomplete: {type(problem).__name__}: {problem}")
@@ -249,17 +249,11 @@ def _scene(verdict: Verdict, watch: Watch, spec: ChildSpec, error: ChildError | 
     """What is known before anybody is asked."""
     progress, cell = watch.progress, spec.cell
     ranks = {one.pid: one.worker for one in read_ranks(watch.child.folder)}
-    late = min(watch.late_ranks(), default=None)
-    rank = late if error is None else error.rank
-    root_pid = next((pid for pid, number in ranks.items() if number == rank), watch.child.pid)
-    if watch.is_script:
-        ranks = watch.script_ranks()
-        root_pid = watch.child.pid if progress is None else progress.pid
-        ranks = ranks if len(ranks) > 1 else {}
+    root_pid, rank = _guilty(watch, ranks, error)
     return Scene(
         root_pid=root_pid,
         is_script=watch.is_script,
-        ranks=ranks,
+        ranks=ranks if len(ranks) > 1 or not watch.is_script else {},
         main_name="the main process" if rank is None else f"rank {rank}",
         verdict=verdict.verdict,
         stage=watch.stage.label if error is None else error.stage,
@@ -272,6 +266,20 @@ def _scene(verdict: Verdict, watch: Watch, spec: ChildSpec, error: ChildError | 
         error="" if error is None else error.traceback,
         dead=() if error is None else tuple(error.dead_workers),
     )
+
+
+def _guilty(
+    watch: Watch, ranks: Mapping[int, int], error: ChildError | None
+) -> tuple[int, int | None]:
+    """The process at which to look first, and its rank; of ranks the one that others wait for."""
+    late = watch.late_ranks()
+    if not watch.is_script:
+        rank = min(late, default=None) if error is None else error.rank
+        pid = next((pid for pid, number in ranks.items() if number == rank), watch.child.pid)
+        return pid, rank
+    if 0 < len(late) < len(ranks):  # its stack may tell more; there may be none
+        return late[min(late)], min(late)
+    return (watch.child.pid if watch.progress is None else watch.progress.pid), None
 
 
 def _save_verdict(folder: Path, outcome: Outcome, ended: Ended) -> None:

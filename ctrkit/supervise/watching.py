@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ctrkit.core.bystander import Bystander
 from ctrkit.core.progress import (
@@ -57,6 +58,7 @@ class Watch:
     slept_s: float
     sampler: TreeSampler
     silence: Silence
+    progress_path: Path
     kills: KillCounters = field(default_factory=KillCounters)
     workers: list[WorkerProgress] = field(default_factory=list)
     progress: Progress | None = None
@@ -81,8 +83,10 @@ class Watch:
     ) -> Watch:
         """Of a child that was just launched, on a host that had slept for so long before."""
         silence = Silence.begin(child.spawned_at_s)
-        sampler = TreeSampler(child.pid)
-        return cls(child, time_limits, slept_s, sampler, silence, is_script=is_script, times=times)
+        return cls(
+            child, time_limits, slept_s, TreeSampler(child.pid), silence, child.progress_path,
+            is_script=is_script, times=times,
+        )  # fmt: skip
 
     def may_judge(self, now_s: float) -> bool:
         """Whether silence means something: of a script, while what was seen to train lives.
@@ -112,23 +116,38 @@ class Watch:
     def awaited(self) -> set[int]:
         """Pids of those that the loop waits for: busy workers, else late ranks, else itself."""
         busy = {one.pid for one in self.workers if one.stage is not WorkerStage.IDLE}
-        trainers = self.script_ranks() if self.is_script else {}
-        return busy or set(trainers or self.late_ranks().values()) or {self.child.pid}
+        late = set(self.late_ranks().values())
+        if self.is_script and not late and self.progress is not None:
+            late = {self.progress.pid}  # not what started it
+        return busy or late or {self.child.pid}
 
     def late_ranks(self) -> dict[int, int]:
         """Ranks and their pids that others wait for in a collective; all of them if nobody does."""
         ranks = read_ranks(self.child.folder)
+        if self.is_script and self.sample is not None:  # one that has ended is not waited for
+            alive = {one.pid for one in self.sample.processes}
+            ranks = [one for one in ranks if one.pid in alive]
         late = [one for one in ranks if one.stage is not WorkerStage.IDLE]
         return {one.worker: one.pid for one in late or ranks}
 
     def script_ranks(self) -> dict[int, int]:
-        """Pids of a script's processes that train, and their ranks: each writes its progress."""
-        found = {} if self.progress is None else {self.progress.pid: 0}
-        for path in self.child.folder.glob("rank-*/progress.bin"):
-            progress = read_progress(path)
-            if progress is not None:
-                found[progress.pid] = int(path.parent.name.partition("-")[2])
-        return found
+        """Pids of a script's processes that train together, and their ranks."""
+        return {one.pid: one.worker for one in read_ranks(self.child.folder)}
+
+    def _follow_another_rank(self) -> None:
+        """Of a script, once the rank that was followed has ended: the first that still lives.
+
+        Ranks need not end together, and one that stays behind may hang.
+        """
+        alive = {one.pid for one in self.sample.processes} if self.sample is not None else set()
+        if self.progress is None or not alive or self.progress.pid in alive:
+            return
+        own = alive.intersection(self.script_ranks())
+        for path in sorted(self.child.folder.glob("rank-*/progress.bin")):
+            found = read_progress(path)
+            if found is not None and found.pid in own:
+                self.progress_path = path
+                return
 
     def tick(self, now_s: float) -> Tick:
         """What it comes to at this moment."""
@@ -156,6 +175,8 @@ class Watch:
         self.sample = self.sampler.sample(now_s, weigh=silent_s < _WEIGH_WITHIN_S, waits=suspect)
         self.silence = add_look(self.silence, self.sample)
         self._read_workers(now_s)
+        if self.is_script:
+            self._follow_another_rank()
         self.kills.watch(process.pid for process in self.sample.processes)
         urgent = silent_s > self.limit.idle_s - _SUSPECT_S
         self.next_sample_s = now_s + (_SUSPECT_SAMPLE_S if urgent else _SAMPLE_S)
@@ -179,16 +200,17 @@ class Watch:
     def _read(self, now_s: float) -> None:
         before = self.progress
         try:
-            progress = read_progress(self.child.progress_path)
+            progress = read_progress(self.progress_path)
         except (OSError, ValueError) as error:
             self.bystander.tell("the look for hangs, which reads the run's progress,", error)
             self._begin_silence(now_s)  # who sees nothing judges nothing
             return
         if progress is None and before is not None:  # somebody has removed the file
             self._begin_silence(now_s)
-        if progress is None or (before is not None and before.writes == progress.writes):
+        if progress is None or (before is not None and _mark(before) == _mark(progress)):
             return
-        step_s = step_seconds(before, progress, self.time_limits.workers)
+        same = before is not None and before.pid == progress.pid
+        step_s = step_seconds(before if same else None, progress, self.time_limits.workers)
         if step_s is not None:
             self.steps_s = [*self.steps_s[1 - _STEPS_KEPT :], step_s]
         self._learn(now_s)
@@ -199,6 +221,11 @@ class Watch:
         """Progress was made: so long may a silence of this stage be."""
         length_s, stage = self.silence.length_s(now_s), self.stage
         self.longest_s[stage] = max(self.longest_s.get(stage, 0.0), length_s)
+
+
+def _mark(progress: Progress) -> tuple[int, int]:
+    """What is another one after each write, of whichever process."""
+    return progress.pid, progress.writes
 
 
 @dataclass

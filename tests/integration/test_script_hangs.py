@@ -105,9 +105,10 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads stacks of both ranks")
-def test_of_ranks_the_late_one_is_named_with_its_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mode", "late"), [("hang", 1), ("skip", 0), ("stay", 1)])
+def test_of_ranks_the_late_one_is_named_with_its_line(tmp_path: Path, mode: str, late: int) -> None:
     done = subprocess.run(
-        [COMMAND, "train", "--stall-timeout", "6s", "--out", "run", "--", *TORCHRUN, RANKS, "hang"],
+        [COMMAND, "train", "--stall-timeout", "6s", "--out", "run", "--", *TORCHRUN, RANKS, mode],
         cwd=tmp_path, capture_output=True, text=True, timeout=180, stdin=subprocess.DEVNULL,
         check=False,
     )  # fmt: skip
@@ -118,7 +119,9 @@ def test_of_ranks_the_late_one_is_named_with_its_line(tmp_path: Path) -> None:
     lines = RANKS.read_text().splitlines()
     guilty = next(number for number, line in enumerate(lines, 1) if line.endswith("# guilty"))
     assert incident["verdict"] == "deadlock"
-    assert incident["cause"].startswith("rank 1 (pid ")
+    assert incident["cause"].startswith(f"rank {late} (pid ")
+    # with `stay` nobody is left to wait for it
+    assert ("the other ranks wait for it" in incident["cause"]) == (mode != "stay")
     assert f"train_ranks.py:{guilty} in wait_for" in incident["cause"]
     assert "GIL" not in incident["cause"]
     assert [p.pid for p in psutil.process_iter() if str(RANKS) in " ".join(_command(p))] == []

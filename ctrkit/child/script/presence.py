@@ -52,15 +52,30 @@ class Presence:
 
 
 def claim_owner(folder: str, launch: str) -> Owner:
-    """This process trains: the folder is its own, or that of its rank."""
+    """This process trains: the folder is its own if it is the first here, else that of its rank."""
     rank, world = _rank()
-    own = str(rank_folder(Path(folder), rank or 0))
+    is_main = rank is None or is_first_rank(rank)
+    own = folder if is_main else str(rank_folder(Path(folder), rank or 0))
     os.makedirs(own, exist_ok=True)
     first = json_files.is_first(os.path.join(own, f"owner-{launch}.pid"))
     if not first:
         own = os.path.join(folder, f"other-{launch}-{os.getpid()}")
         os.makedirs(own, exist_ok=True)
     return Owner(rank, own, first, world)
+
+
+def is_first_rank(rank: int) -> bool:
+    """Whether a rank is the first that trains on this host, and so the one that is followed.
+
+    On a host of several it need not be rank 0. Where no launcher says so, multiprocessing's own
+    number of a process tells, as of `torch.multiprocessing.spawn`.
+    """
+    said = lifeline.is_first_here(os.environ)
+    if rank == 0 or said is not None:
+        return rank == 0 or bool(said)
+    process = sys.modules.get("multiprocessing.process")
+    identity = getattr(process.current_process(), "_identity", ()) if process is not None else ()
+    return tuple(identity) == (1,)
 
 
 def _rank() -> tuple[int | None, int]:

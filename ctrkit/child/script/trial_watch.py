@@ -247,6 +247,7 @@ class TrialWatch(LoopWatch, LoopProcess):
             self._losses.append(tensors.detach())
 
     def backward_ends(self, now_s: float) -> None:
+        super().backward_ends(now_s)
         if self._backward_s:
             self._backward_s[-1] = (self._backward_s[-1][0], now_s)
 

@@ -14,6 +14,7 @@ from ctrkit.child.script.put_in import has_main_guard
 from ctrkit.child.script.run_length import Length, as_said, frames_from, run_length
 from ctrkit.child.script.seen_loaders import Seen, is_iterable
 from ctrkit.child.script.trouble import note_trouble
+from ctrkit.core.progress import RankWriter, WorkerStage
 
 if TYPE_CHECKING:
     from ctrkit.child.script.observer import Observer
@@ -50,6 +51,10 @@ class LoopWatch:
         self._held: list[tuple[int, float]] = []
         self._saved: tuple[float, float] | None = None  # of the checkpoint under way
         self._looked = False
+        self.ranks: RankWriter | None = None
+        if owner.world > 1 and owner.rank is not None:
+            self.ranks = RankWriter(observer.folder, owner.rank)
+            self.ranks.enter(WorkerStage.FETCHING)
 
     # ---- told to subclasses ----
 
@@ -280,7 +285,9 @@ class LoopWatch:
     # ---- inside a step ----
 
     def backward_begins(self, now_s: float, tensors: Any) -> None:
-        """A backward pass on a batch of the training loader."""
+        """A backward pass on a batch of the training loader; in it, ranks wait for each other."""
+        if self.ranks is not None:
+            self.ranks.enter(WorkerStage.IDLE)
         pattern = self.observer.pattern
         if self._looked or pattern.backwards < _LOOK_AT:
             return
@@ -289,6 +296,8 @@ class LoopWatch:
 
     def backward_ends(self, now_s: float) -> None:
         """It is over."""
+        if self.ranks is not None:
+            self.ranks.enter(WorkerStage.FETCHING)
 
     def step_begins(self, now_s: float) -> None:
         """An optimizer begins its step."""

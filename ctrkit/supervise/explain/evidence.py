@@ -140,6 +140,8 @@ def examine_ended(folder: Path, child_folder: Path, known: Scene) -> Evidence:
 def save_cause(folder: Path, scene: Scene) -> Cause | None:
     """Explain the scene; the cause is also kept as `cause.json`."""
     cause = explain(scene)
+    if cause is not None and scene.others_wait:
+        cause = replace(cause, sentence=f"{cause.sentence}; the other ranks wait for it")
     if cause is not None:
         write_json(folder / "cause.json", cause)
     return cause

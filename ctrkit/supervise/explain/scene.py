@@ -152,6 +152,7 @@ class Scene:
         locks: by process id, what the source shows of the lock that it waits for: one of
             `LockOrigin`, missing where that is unknown.
         ranks: where several processes train together, their numbers by pid.
+        others_wait: whether other ranks were seen to wait for the one at the root.
         main_name: how a sentence names the main process.
         is_script: what was started is a script's launcher or shell, perhaps; see `narrowed`.
     """
@@ -173,6 +174,7 @@ class Scene:
     sources: Mapping[Frame, str] = field(default_factory=dict)
     locks: Mapping[int, str] = field(default_factory=dict)
     ranks: Mapping[int, int] = field(default_factory=dict)
+    others_wait: bool = False
     main_name: str = "the main process"
     is_script: bool = False
 
@@ -251,8 +253,9 @@ def narrowed(scene: Scene) -> Scene:
     if root in scene.ranks and len(scene.ranks) > 1:
         name = f"rank {scene.ranks[root]} (pid {root})"
     return replace(
-        scene, root_pid=root, main_name=name, processes=tuple(descendants(root, scene.processes))
-    )
+        scene, root_pid=root, main_name=name, others_wait=late is not None,
+        processes=tuple(descendants(root, scene.processes)),
+    )  # fmt: skip
 
 
 def descendants(root_pid: int, processes: Sequence[Process]) -> list[Process]:

@@ -1,4 +1,8 @@
-"""A plain training script for `torchrun`; with `hang`, rank 1 waits for a file that never comes."""
+"""A plain training script for `torchrun`.
+
+With `hang`, rank 1 waits for a file that never comes; with `stay`, it does so after its training,
+when rank 0 has ended; with `skip`, rank 0 does while rank 1 is in a barrier.
+"""
 
 import os
 import sys
@@ -40,6 +44,12 @@ def main() -> None:
             optimizer.zero_grad()
             model(batch).mean().backward()
             optimizer.step()
+        if sys.argv[1] == "skip" and dist.get_rank() == 0:
+            wait_for("/never/there")
+        elif sys.argv[1] == "skip":
+            dist.barrier()
+    if sys.argv[1] == "stay" and dist.get_rank() == 1:
+        wait_for("/never/there")
     dist.destroy_process_group()
 
 
