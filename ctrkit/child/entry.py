@@ -15,7 +15,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,8 +149,10 @@ def _run(spec: ChildSpec, progress: ProgressWriter, group: RankGroup | None) -> 
         problem = child_error(error, progress.stage)
         progress.enter(Stage.SHUTDOWN)
         problem = dataclasses.replace(problem, dead_workers=_dead_workers(error))
-        print(problem.traceback, file=sys.stderr, flush=True)
-        save_measurement(path, dataclasses.replace(measured, error=problem))
+        with suppress(OSError):  # a full disk takes neither; the exit code tells all the same
+            print(problem.traceback, file=sys.stderr, flush=True)
+        with suppress(OSError):
+            save_measurement(path, dataclasses.replace(measured, error=problem))
         return 2 if isinstance(error, UsageError) else 1
     return 0
 

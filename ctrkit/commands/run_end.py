@@ -13,6 +13,7 @@ from ctrkit.core.bystander import Bystander
 from ctrkit.core.errors import CtrkitError, InterruptedRunError, RunEndedError, UsageError
 from ctrkit.core.files import read_json
 from ctrkit.core.runs import Incident, RunFolder
+from ctrkit.core.unsaved import UNSAVED_FILE, read_unsaved
 from ctrkit.report.incidents import summary_words
 from ctrkit.report.words import plural
 from ctrkit.supervise.stop import StopRequest
@@ -67,6 +68,8 @@ def conclude_run(
             outcome, stop, aborted=aborted, is_saved=bool(result.get("interrupted")), lost=lost,
             restarts=max(0, len(incidents) - 1), how=_how_to_go_on(run.path),
         )  # fmt: skip
+        if end.status == "ended" and (words := _unsaved_words(run.path)):
+            end = RunEnd(status="failed", reason=words, error=UsageError(words))
     reason = "; ".join(filter(None, (end.reason, summary_words(run.incidents()))))
     with Bystander().doing("to write down how it ended"):  # it has ended so all the same
         run.update(status=end.status, status_reason=reason, wall_s=wall_s)
@@ -77,7 +80,9 @@ def conclude_run(
 
 def _finished(run: RunFolder, result: Mapping[str, Any], *, anew: bool) -> RunEnd:
     said = "" if anew else f"{run.path} is finished already: nothing was left to do"
-    return RunEnd(status="done", reason=_max_steps_words(run, result), said=said)
+    reasons = (_max_steps_words(run, result), _best_words(result))
+    reason, lost = "; ".join(filter(None, reasons)), _best_words(result)
+    return RunEnd(status="done", reason=reason, said="; ".join(filter(None, (said, lost))))
 
 
 def end_of_unfinished(
@@ -132,6 +137,27 @@ def _max_steps_words(run: RunFolder, result: Mapping[str, Any]) -> str:
     return (
         f"--max-steps ended it after {plural(int(result.get('steps_done') or 0), 'step')}: "
         f"{epochs}{planned} finished"
+    )
+
+
+def _unsaved_words(path: Path) -> str:
+    """That the disk did not take the last state of a run, which had no room to say so itself."""
+    unsaved = read_unsaved(path / "child" / UNSAVED_FILE)
+    if unsaved is None or not unsaved.failures or not unsaved.waits_s:
+        return ""
+    return (
+        f"{path / 'checkpoints' / 'last.pt'}: cannot be written: {unsaved.why}; "
+        f"{unsaved.saved_words}: make room, then {_how_to_go_on(path)}"
+    )
+
+
+def _best_words(result: Mapping[str, Any]) -> str:
+    """That `best.pt` is not of the best epoch; empty where it is, or where there is none."""
+    if not result.get("best_lost"):
+        return ""
+    return (
+        f"checkpoints/best.pt is not of epoch {result.get('best_epoch')}, the best one: the disk "
+        "refused to keep that"
     )
 
 

@@ -12,6 +12,7 @@ from ctrkit.commands.learned_times import LearnedTimes
 from ctrkit.commands.restarts import RestartRules, Supervision, run_over_restarts
 from ctrkit.commands.run_end import conclude_run
 from ctrkit.commands.timekeeping import Timekeeper, TimeRules
+from ctrkit.commands.unsaved_watch import UnsavedWatch
 from ctrkit.core.bystander import Bystander, say
 from ctrkit.core.calibration import note_calibration, row_of_run
 from ctrkit.core.config import ChildSpec, encode
@@ -73,6 +74,7 @@ def train_over_restarts(
         finally:
             with bystander.doing("to keep the time"):
                 times.close()
+            session.unsaved.close()
     wall_s = (run.info.wall_s or 0.0) + times.wall_s
     try:
         said = conclude_run(run, outcome, incidents, wall_s, stop, times.aborted)
@@ -102,12 +104,18 @@ class _Session:
         self._run, self._spec, self._options = run, spec, options
         self._time_limits, self._stop = time_limits, stop
         self._display, self._times, self._bystander = display, times, bystander
+        self._cell = spec.cell
         self._learned = LearnedTimes(run)
         display.message(time_limits.in_words(self._learned.times))
         resumes = spec.train is not None and spec.train.resume
         shown = len(read_epochs(run.path / EPOCHS)) if resumes else 0
         self._epochs = EpochWatch(
             run.path / EPOCHS, display, shown, stop, options.grace_s, watch_of(run.info)
+        )
+
+        # whoever wants it quiet wants to know of this all the same
+        self.unsaved = UnsavedWatch(
+            run, Path(spec.folder), say if options.quiet else display.message
         )
 
     def supervision(self) -> Supervision:
@@ -130,6 +138,9 @@ class _Session:
         doing = self._bystander.doing
         with doing("to keep the time"):
             self._times.launched()
+        self._cell = spec.cell
+        with doing("to look for checkpoints that failed"):
+            self.unsaved.launched()
         outcome = run_child(
             spec,
             time_limits=self._time_limits.of_cell(spec.cell),
@@ -144,6 +155,7 @@ class _Session:
             self._learned.ended(outcome)
         with doing("to show the epochs"):
             self._epochs.look()
+            self.unsaved.look(spec.cell)
         with doing("to keep the time"):
             self._times.ended(lost=outcome.verdict not in ("ok", "skipped"))
         return outcome
@@ -151,6 +163,7 @@ class _Session:
     def _follow(self, tick: Tick) -> None:
         self._epochs(tick)
         self._times.tick(tick)
+        self.unsaved.look(self._cell)
         if self._stop.finish and self._run.info.status == "running":
             self._note_stop()
 

@@ -42,6 +42,12 @@ def file_aside(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def is_of_disk(error: OSError, path: Path) -> bool:
+    """Whether the disk refused to write `path`: full, read-only, broken, or its folder is gone."""
+    gone = error.errno in _GONE and Path(error.filename or path).is_relative_to(path.parent)
+    return error.errno in _DISK_ERRORS or gone
+
+
 @contextmanager
 def plain_disk_errors(path: Path, *, resume: Path | str = "", advice: str = "") -> Iterator[None]:
     """What the disk refuses as one line: what is still whole, and what to do.
@@ -57,10 +63,9 @@ def plain_disk_errors(path: Path, *, resume: Path | str = "", advice: str = "") 
     try:
         yield
     except OSError as error:
-        named = Path(error.filename or path)
-        gone = error.errno in _GONE and named.is_relative_to(path.parent)
-        if error.errno not in _DISK_ERRORS and not gone:
+        if not is_of_disk(error, path):
             raise
+        named = Path(error.filename or path)
         command = f"ctrkit train --resume {resume}".rstrip()
         advice = advice or (f"what was saved before is whole: make room, then go on with {command}")
         raise UsageError(

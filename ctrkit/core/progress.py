@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-_MAGIC = 0x63747231
+MAGIC = 0x63747231
 _SEQUENCE = struct.Struct("<Q")
 _LAYOUT = struct.Struct("<qIIqqqqddd")
 _WORKER_LAYOUT = struct.Struct("<qIIqqd")
@@ -110,7 +110,7 @@ def _new_map(path: Path, size: int) -> mmap.mmap:
     return new
 
 
-class _Slot:
+class Slot:
     """A record in a memory map of its own, written whole or, for the reader, not yet."""
 
     def __init__(self, path: str | os.PathLike[str], layout: struct.Struct) -> None:
@@ -133,7 +133,7 @@ class ProgressWriter:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._slot = _Slot(path, _LAYOUT)
+        self._slot = Slot(path, _LAYOUT)
         self._stage, self._epoch, self._steps = Stage.IMPORT, 0, 0
         self._step, self._rows, self._wait_s, self._loss = 0, 0, 0.0, float("nan")
         self._write()
@@ -163,7 +163,7 @@ class ProgressWriter:
 
     def _write(self) -> None:
         self._slot.write(
-            os.getpid(), _MAGIC, self._stage, self._epoch, self._step,
+            os.getpid(), MAGIC, self._stage, self._epoch, self._step,
             self._steps, self._rows, time.monotonic(), self._wait_s, self._loss,
         )  # fmt: skip
 
@@ -192,14 +192,14 @@ class WorkerWriter:
     """A worker's side, in the child's folder."""
 
     def __init__(self, folder: str | os.PathLike[str], worker: int) -> None:
-        self._slot = _Slot(worker_path(folder, os.getpid()), _WORKER_LAYOUT)
+        self._slot = Slot(worker_path(folder, os.getpid()), _WORKER_LAYOUT)
         self._worker, self._batches = worker, 0
         self.enter(WorkerStage.STARTING)
 
     def enter(self, stage: WorkerStage, *, batches: int = 0) -> None:
         """Enter a stage, after `batches` more were made."""
         self._batches += batches
-        self._slot.write(os.getpid(), _MAGIC, stage, self._worker, self._batches, time.monotonic())
+        self._slot.write(os.getpid(), MAGIC, stage, self._worker, self._batches, time.monotonic())
 
 
 def rank_folder(folder: Path, rank: int) -> Path:
@@ -219,7 +219,7 @@ class RankWriter:
         rank: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._slot = _Slot(Path(folder) / f"rank-{rank}.bin", _RANK_LAYOUT)
+        self._slot = Slot(Path(folder) / f"rank-{rank}.bin", _RANK_LAYOUT)
         self._rank, self._collectives, self._clock = rank, 0, clock
         self._waited_s, self._since_s = 0.0, clock()
         self._stage = WorkerStage.STARTING
@@ -233,13 +233,13 @@ class RankWriter:
         self._collectives += stage is WorkerStage.IDLE
         self._stage, self._since_s = stage, now_s
         self._slot.write(
-            os.getpid(), _MAGIC, stage, self._rank, self._collectives, now_s, self._waited_s
+            os.getpid(), MAGIC, stage, self._rank, self._collectives, now_s, self._waited_s
         )
 
 
 def read_progress(path: str | os.PathLike[str]) -> Progress | None:
     """The newest progress, or None while there is none (no file, or not written yet)."""
-    found = _read(path, _LAYOUT)
+    found = read_slot(path, _LAYOUT)
     if found is None:
         return None
     writes, (pid, _, stage, epoch, step, steps, rows, written_s, wait_s, loss) = found
@@ -286,12 +286,12 @@ def _found(folder: Path, pattern: str) -> list[Path]:
 def _read_whole(path: Path, layout: struct.Struct) -> tuple[int, tuple[Any, ...]] | None:
     """One of many: what cannot be read is left out."""
     try:
-        return _read(path, layout)
+        return read_slot(path, layout)
     except OSError:
         return None
 
 
-def _read(
+def read_slot(
     path: str | os.PathLike[str], layout: struct.Struct
 ) -> tuple[int, tuple[Any, ...]] | None:
     """How often the record was written, and the newest; None if it never was."""
@@ -306,7 +306,7 @@ def _read(
         values = layout.unpack_from(content, _SEQUENCE.size)
         if before == 0:
             return None
-        if before % 2 == 0 and values[1] == _MAGIC:
+        if before % 2 == 0 and values[1] == MAGIC:
             return before // 2, values
         time.sleep(0.0005)
     return None

@@ -65,7 +65,8 @@ def summary_words(incidents: Sequence[Json]) -> str:
 
 def has_moment(incident: Json) -> bool:
     """Whether its time and place say when it happened, and not when it was told of."""
-    return not (incident.get("action") == "noted" and incident.get("verdict") != "late")
+    told_later = ("host slept", "was stopped")
+    return not (incident.get("action") == "noted" and incident.get("verdict") in told_later)
 
 
 def moved_words(incidents: Sequence[Json]) -> str:

@@ -251,6 +251,11 @@ def assert_full(run: Path, done: subprocess.CompletedProcess[str], words: str) -
     assert words in done.stderr.splitlines()[-1]
     assert "what was saved before is whole" in done.stderr
     assert "Traceback" not in done.stderr
+    assert done.stderr.count("the checkpoint could not be written") < 9  # told, but not each time
+    assert "Training goes on; the last good checkpoint is kept" in done.stderr
+    incidents = [json.loads(line) for line in (run / "incidents.jsonl").read_text().splitlines()]
+    assert [one["verdict"] for one in incidents] == ["not saved"]
+    assert len((run / "epochs.csv").read_text().splitlines()) == 3  # it was trained to its end
     saved = len(seen(run))
     assert 0 < saved < 40
     assert not list((run / "checkpoints").glob(".last.pt.*"))
@@ -264,6 +269,39 @@ def test_a_file_system_without_room(disk: Callable[[str], Path], tmp_path: Path)
     done = ctrkit(tmp_path, "train", "--resume", str(run), "--quiet")
     assert done.returncode == 0, done.stderr
     assert seen(run) == SEEN
+
+
+def warning_of(process: subprocess.Popen[str]) -> str:
+    """The line with which it says that it could not save."""
+    assert process.stderr is not None
+    return next(line for line in process.stderr if "WARNING" in line)
+
+
+def test_a_file_system_that_is_given_room_in_time(
+    disk: Callable[[str], Path], tmp_path: Path, start: Start
+) -> None:
+    run = disk("size=2m") / "run"
+    process = start(tmp_path, *own("Growing", run), "--quiet")
+    assert "No space left on device" in warning_of(process)
+    disk("remount,size=80m")
+    _, words = process.communicate(timeout=120)
+    assert process.returncode == 0, words
+    assert "the checkpoint could be written again" in words
+    assert seen(run) == SEEN
+
+
+def test_ctrl_c_on_a_full_disk_says_what_is_not_saved(
+    disk: Callable[[str], Path], tmp_path: Path, start: Start
+) -> None:
+    run = disk("size=2m") / "run"
+    process = start(tmp_path, *own("Growing", run), "--quiet")
+    assert "Training goes on" in warning_of(process)
+    process.send_signal(signal.SIGINT)
+    _, words = process.communicate(timeout=120)
+    assert process.returncode == 2, words  # and not 130: its state is not saved
+    last = words.splitlines()[-1]
+    assert "cannot be written: No space left on device" in last
+    assert "what was trained since the last checkpoint is not saved" in last
 
 
 def test_a_file_system_that_became_read_only(
@@ -287,7 +325,8 @@ def test_a_disk_that_is_full_from_the_start_is_one_line(
 ) -> None:
     run = disk(room) / "run"
     options = own("Growing", run)[1:5]
-    options += ["--budget", "8s", "--workers", "0"] if command == "probe" else []
+    more = ["--budget", "20s", "--workers", "0"]
+    options += more if command == "probe" else ["--checkpoint-every", "1s"]
     done = ctrkit(tmp_path, command, *options, "--quiet")
     assert (done.returncode, done.stderr.count("Traceback")) == (2, 0), done.stderr
     said = done.stderr.splitlines()[-1]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ctrkit.child.training.loader_facts import length_of, no_batch_words
 from ctrkit.child.training.own_metrics import check_watch, own_metrics
 from ctrkit.child.training.plain_state import to_plain
 from ctrkit.child.training.position import Position, identity, read_state
+from ctrkit.child.training.saving import Saving, never_saved
 from ctrkit.child.training.seeding import kept_rng, rng_of_rank, rng_state, seed_rank, set_rng_state
 from ctrkit.child.training.time_spent import TimeLedger
 from ctrkit.child.workloads.iterable_loader import as_epoch_loader
@@ -29,10 +31,14 @@ from ctrkit.core.epochs import EPOCHS, write_epochs
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import plain_disk_errors
 from ctrkit.core.progress import SPENT_FILE, ProgressWriter, Spending, Stage
+from ctrkit.core.unsaved import UNSAVED_FILE
 
 _END = object()
 #: a stop that went to all processes may have ended one of the loader's before this one hears of it
 _SAME_STOP_S = 1.0
+#: how long a run that is done waits at most for a disk that does not take its last state, and how
+#: long it waits between two tries
+_LAST_TRIES_S, _BETWEEN_TRIES_S = 60.0, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +49,8 @@ class TrainOutcome:
     `max_steps`. `interrupted`: it was asked to stop, and `last.pt` continues it. `epochs_done`
     counts whole epochs, validated and in `epochs.csv`, from the very start of the run, and
     `steps_done` all of its steps; `by_max_steps`: it ended before its last epoch; `steps_run`
-    the steps of this process: 0 where a resumed run had nothing left to do.
+    the steps of this process: 0 where a resumed run had nothing left to do. `best_lost`: the disk
+    refused to keep the best epoch, so that `best.pt` is an older one.
     """
 
     finished: bool
@@ -54,6 +61,7 @@ class TrainOutcome:
     steps_run: int
     steps_done: int = 0
     by_max_steps: bool = False
+    best_lost: bool = False
 
 
 class _LoaderTask(Task):
@@ -91,7 +99,11 @@ class EpochLoop:
         self.saved: tuple[int, int, bool] | None = None  # the position in `last.pt`
         self.stopping = False  # as all ranks have agreed after the last step
         self.steps_run = 0
-        self.saved_at = self.started_at = clock()
+        self.tried_at = self.started_at = clock()  # when it was last saved, or tried in vain
+        self.refused = 0  # the error with which the disk refused the last checkpoint; 0: it did not
+        self.epochs_refused = 0  # the same of `epochs.csv`, at the rank that writes it
+        note = progress.path.with_name(UNSAVED_FILE) if ranks.rank == 0 else None
+        self.saving = Saving(note, plan.checkpoint_every_s)
 
     code: dict[str, str]
     sizes: RunSizes
@@ -109,13 +121,14 @@ class EpochLoop:
             state = self._read_checkpoint() if self.plan.resume else None
             self.ranks.check_equal("position", (self.position.epoch, self.position.batch))
             self.batches = self.position.counted or self.sizes.train_batches
-            self._write_epochs()
+            self._write_epochs(must=True)
             if not self._is_finished():
                 self._open(stack, state)
                 del state  # as large as the model and the optimiser together
                 stops.let(stops.Raises.NEVER)  # from here on there may be something to save
                 while not self._is_finished() and not interrupted:
                     interrupted = not self._run_epoch() and not self._is_finished()
+                self._save_at_last()
             # not in a `finally`: after an error the progress must keep the stage that failed
             self.ledger.enter(Spending.SHUTDOWN)
             self.progress.enter(Stage.SHUTDOWN)
@@ -128,6 +141,7 @@ class EpochLoop:
             steps_run=self.steps_run,
             steps_done=self.position.steps,
             by_max_steps=self._is_cut_by_max_steps(),
+            best_lost=self.position.best_lost,
         )
 
     def _open(self, stack: ExitStack, state: Mapping[str, Any] | None) -> None:
@@ -151,7 +165,7 @@ class EpochLoop:
         self.ranks.check_equal("sum of the parameters", self.task.checksum())
         if state is None:
             to_plain(self.task.state_dict(), "task")  # better now than after hours
-        self.saved_at = self.clock()
+        self.tried_at = self.clock()
 
     # ---- what is left to do ----------------------------------------------------------------------
 
@@ -300,7 +314,7 @@ class EpochLoop:
         self.ledger.enter(Spending.COMPUTE)
         self.task.train_step(moved, self.ledger.mark)
         self.ledger.enter(Spending.LOGGING)
-        is_due = self.clock() - self.saved_at >= self.plan.checkpoint_every_s
+        is_due = self.clock() - self.tried_at >= self.plan.checkpoint_every_s
         # one exchange tells all ranks how many rows there were, and what any of them wishes
         rows, stop, save = self.ranks.sum(
             known_rows(self.rows.count(batch)), self.stop_requested(), is_due
@@ -365,9 +379,9 @@ class EpochLoop:
         row["wall_s"] = before_s + self.clock() - self.started_at
         position.next_epoch()
         self.ledger.enter(Spending.CHECKPOINT)
-        self._save(elapsed_s=0.0)
+        is_saved = self._save(elapsed_s=0.0)
         if is_best:
-            self._keep_best()
+            position.best_lost = not (is_saved and self._keep_best())
         self.ledger.enter(Spending.LOGGING)
         # the checkpoint belongs to the epoch's time, so the file of epochs knows more than it does
         row["wall_s"] = before_s + self.clock() - self.started_at
@@ -396,8 +410,13 @@ class EpochLoop:
     def _saves_beginning(self) -> bool:
         return bool(self.position.batch) and isinstance(self.task, _LoaderTask)
 
-    def _save(self, elapsed_s: float | None = None) -> None:
-        """Write `last.pt`; `elapsed_s` are to be added to the epoch's time, as is usual."""
+    def _save(self, elapsed_s: float | None = None) -> bool:
+        """Write `last.pt`; False where the disk refuses: the checkpoint before stays as it is.
+
+        Args:
+            elapsed_s: to be added to the epoch's time, as is usual; since this process began it if
+                left out.
+        """
         self.progress.enter(Stage.CHECKPOINT)
         if elapsed_s is None:
             elapsed_s = self.clock() - self.started_at
@@ -406,6 +425,7 @@ class EpochLoop:
         # of every rank, and by all of them together: the task gathers what they have, too
         rngs = self.ranks.gather(rng_state(self.cell.device) if rng is None else rng)
         task = self.task.state_dict()
+        refused = 0
         if rngs is not None:
             state = {
                 "identity": identity(self.workload, self.cell),
@@ -416,26 +436,66 @@ class EpochLoop:
                 "epoch_rng": self.epoch_rng,
                 "rng_of_ranks": rngs[1:],
             }
-            with self._plain_disk_errors(self.last_path):
-                save_checkpoint(self.last_path, state)
-        self.saved, self.saved_at = self._place(), self.clock()
+            refused = self.saving.refused(
+                self.last_path, lambda: save_checkpoint(self.last_path, state)
+            )
+        self.refused = self.ranks.sum(refused)[0]  # one rank writes, and all of them know
+        if not self.refused:
+            self.saved = self._place()
+        self.saving.note(self.refused, self._place(), self.saved)
+        self.tried_at = self.clock()
         self.progress.enter(Stage.STEP if self.position.batch else Stage.EPOCH_BOUNDARY)
+        return not self.refused
 
-    def _plain_disk_errors(self, path: Path) -> AbstractContextManager[None]:
-        folder = self.plan.run_folder
-        begin = f"nothing was saved yet: make room, then begin with ctrkit train --resume {folder}"
-        advice = "" if self.last_path.is_file() else begin
-        return plain_disk_errors(path, resume=folder, advice=advice)
+    def _save_at_last(self) -> None:
+        """Before the process ends: what the disk refused is tried again, for a while.
 
-    def _keep_best(self) -> None:
-        if self.ranks.rank == 0:
-            with self._plain_disk_errors(self.last_path):
-                keep_as(self.last_path, "best.pt")
+        Raises:
+            UsageError: it was in vain, or the user would not wait.
+        """
+        if not self.refused and not self.epochs_refused:
+            return
+        waits_s = min(self.plan.checkpoint_every_s, _LAST_TRIES_S)
+        self.saving.waits(waits_s)
+        until = self.clock() + waits_s
+        while self.refused and not self._any(self.stop_requested() or self.clock() >= until):
+            time.sleep(_BETWEEN_TRIES_S)
+            self._save(elapsed_s=None if self.position.batch else 0.0)
+        if self.refused:
+            raise never_saved(self.last_path, self.refused, self.plan.run_folder, self.saved)
+        self._write_epochs(must=True)
 
-    def _write_epochs(self) -> None:
-        if self.ranks.rank == 0:
-            with self._plain_disk_errors(self.epochs_path):
-                write_epochs(self.epochs_path, self.position.history, self.workload.epoch_columns)
+    def _keep_best(self) -> bool:
+        """The last checkpoint is the best one, too; False where the disk refuses."""
+        if self.ranks.rank != 0:
+            return True
+        return not self.saving.refused(self.last_path, lambda: keep_as(self.last_path, "best.pt"))
+
+    def _write_epochs(self, *, must: bool = False) -> None:
+        """The rows so far. They are in every checkpoint as well: the disk may refuse them here.
+
+        Args:
+            must: then it must not.
+
+        Raises:
+            UsageError: the disk refuses, and must not.
+        """
+        if self.ranks.rank != 0:
+            return
+
+        def write() -> None:
+            write_epochs(self.epochs_path, self.position.history, self.workload.epoch_columns)
+
+        if must:
+            folder = self.plan.run_folder
+            begin = f"make room, then begin with ctrkit train --resume {folder}"
+            advice = "" if self.last_path.is_file() else f"nothing was saved yet: {begin}"
+            with plain_disk_errors(self.epochs_path, resume=folder, advice=advice):
+                write()
+            return
+        self.epochs_refused = self.saving.refused(self.epochs_path, write)
+        if self.epochs_refused:
+            self.saving.note(self.epochs_refused, self._place(), self.saved)
 
     def _restore_rng(self) -> None:
         if self.rng is not None:

@@ -24,7 +24,7 @@ class Position:
     `batch` and `rows` are done of `epoch`, which took `wall_s` so far; `steps` adds up over epochs.
     `trained`: the loader ended, and the epoch has only to be validated. `counted`: batches of the
     last epoch that was seen to its end, whatever `len()` says. `best_value` is that of the metric
-    that is watched, in `best_epoch`.
+    that is watched, in `best_epoch`; `best_lost` where the disk refused to keep that one.
     """
 
     epoch: int = 1
@@ -39,6 +39,7 @@ class Position:
     history: list[dict[str, float | str | None]] = field(default_factory=list)
     trained: bool = False
     counted: int | None = None
+    best_lost: bool = False
 
     def count_step(self, rows: int) -> None:
         """One more batch of so many rows, over all ranks, was trained on."""

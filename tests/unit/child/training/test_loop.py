@@ -14,9 +14,10 @@ from ctrkit.child.training.seeding import seed_everything
 from ctrkit.child.workloads.iterable_loader import IterableLoader
 from ctrkit.child.workloads.protocol import Task, Workload
 from ctrkit.core.config import RunSizes, TrainPlan, make_cell
-from ctrkit.core.epochs import read_epochs
+from ctrkit.core.epochs import read_epochs, write_epochs
 from ctrkit.core.errors import UsageError
 from ctrkit.core.progress import ProgressWriter, Stage, read_progress
+from ctrkit.core.unsaved import UNSAVED_FILE, read_unsaved
 
 CELL = make_cell(batch_size=4, threads=1)
 BATCHES, ROWS = 5, 18  # the last batch is a smaller one
@@ -152,7 +153,7 @@ def test_a_whole_run(tmp_path):
     assert dataclasses.asdict(outcome) == {
         "finished": True, "stopped_early": False, "interrupted": False,
         "epochs_done": 3, "best_epoch": 2, "steps_run": 3 * BATCHES,
-        "steps_done": 3 * BATCHES, "by_max_steps": False,
+        "steps_done": 3 * BATCHES, "by_max_steps": False, "best_lost": False,
     }  # fmt: skip
     rows = read_epochs(tmp_path / "epochs.csv")
     assert [row["epoch"] for row in rows] == [1, 2, 3]
@@ -299,23 +300,103 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     assert names == [".lock", "last.pt", "previous.pt"]
 
 
-def test_a_full_disk_ends_the_run_with_the_checkpoint_before(tmp_path, monkeypatch):
-    saves = itertools.count(1)
+class Disk:
+    """A disk that is full for some of the saves; counts them."""
 
-    def full(path, state):
-        if next(saves) > 1:
+    def __init__(self, monkeypatch, full):
+        self.saves, self.full, self.kept = 0, full, []
+        self.patch = monkeypatch
+        monkeypatch.setattr("ctrkit.child.training.epoch_loop.save_checkpoint", self.save)
+        monkeypatch.setattr("ctrkit.child.training.epoch_loop._BETWEEN_TRIES_S", 0.0)
+
+    def save(self, path, state):
+        self.saves += 1
+        if self.full(self.saves):
             raise OSError(errno.ENOSPC, "No space left on device")
         save_checkpoint(path, state)
+        self.kept.append(self.saves)
 
-    monkeypatch.setattr("ctrkit.child.training.epoch_loop.save_checkpoint", full)
-    with pytest.raises(UsageError, match=r"last.pt: cannot be written: No space left.*--resume"):
-        train(tmp_path, Work(), clock=Clock(), checkpoint_every_s=6)
+
+def test_a_full_disk_for_a_while_costs_nothing_but_the_checkpoints(tmp_path, monkeypatch):
+    whole = Work(val_aucs=(0.6, 0.7, 0.65))
+    (tmp_path / "whole").mkdir()
+    train(tmp_path / "whole", whole, clock=Clock(), checkpoint_every_s=6)
+    disk = Disk(monkeypatch, lambda save: 2 <= save <= 3)
+    work = Work(val_aucs=(0.6, 0.7, 0.65))
+    outcome = train(tmp_path, work, clock=Clock(), checkpoint_every_s=6)
+    assert (outcome.finished, outcome.steps_run) == (True, 3 * BATCHES)
+    assert 1 in disk.kept
+    assert not {2, 3} & set(disk.kept)
+    assert disk.saves == disk.kept[-1]
+    assert torch.equal(final(work), final(whole))
+    left = read_unsaved(tmp_path / UNSAVED_FILE)
+    assert (left.failures, left.saved_epoch) == (0, 4)
+
+
+def test_a_disk_that_stays_full_is_told_at_the_end_and_the_checkpoint_before_goes_on(
+    tmp_path, monkeypatch
+):
+    disk = Disk(monkeypatch, lambda save: save > 1)
+    work = Work()
+    words = r"last.pt: cannot be written: No space left.* whole \(epoch 1, 2 batches.*--resume"
+    with pytest.raises(UsageError, match=words):
+        train(tmp_path, work, clock=Clock(), checkpoint_every_s=6)
+    assert work.made[0].steps == 3 * BATCHES  # all of it was trained
+    assert disk.saves > 4
+    left = read_unsaved(tmp_path / UNSAVED_FILE)
+    assert (left.failures, left.errno) == (disk.saves - 1, errno.ENOSPC)
+    assert [row["epoch"] for row in read_epochs(tmp_path / "epochs.csv")] == [1, 2, 3]
     monkeypatch.undo()
     rest, whole = Work(), Work()
     train(tmp_path, rest, resume=True)
     (tmp_path / "whole").mkdir()
     train(tmp_path / "whole", whole)
     assert torch.equal(final(rest), final(whole))
+
+
+def test_the_last_state_is_tried_again_until_there_is_room(tmp_path, monkeypatch):
+    disk = Disk(monkeypatch, lambda save: 3 <= save <= 5)
+    outcome = train(tmp_path, Work(), clock=Clock(), checkpoint_every_s=1000)
+    assert outcome.finished
+    assert disk.kept == [1, 2, 6]
+    assert load_checkpoint(tmp_path / "checkpoints/last.pt")["position"]["epoch"] == 4
+
+
+def test_a_stop_with_a_full_disk_says_that_nothing_was_saved(tmp_path, monkeypatch):
+    Disk(monkeypatch, lambda save: True)
+    with pytest.raises(UsageError, match=r"No space left.*nothing was saved of this run"):
+        train(tmp_path, Work(), after(4))
+
+
+def test_a_best_epoch_that_could_not_be_kept_is_told(tmp_path, monkeypatch):
+    Disk(monkeypatch, lambda save: save == 2)
+    outcome = train(tmp_path, Work(val_aucs=(0.6, 0.7, 0.65)))
+    assert (outcome.best_epoch, outcome.best_lost) == (2, True)
+    assert load_checkpoint(tmp_path / "checkpoints/best.pt")["position"]["epoch"] == 2
+    better = train(tmp_path, Work(val_aucs=(0.6, 0.7, 0.65, 0.9)), epochs=4, resume=True)
+    assert (better.best_epoch, better.best_lost) == (4, False)
+
+
+def test_what_is_no_fault_of_the_disk_ends_the_run(tmp_path, monkeypatch):
+    def broken(path, state):
+        raise BrokenPipeError("no disk")
+
+    monkeypatch.setattr("ctrkit.child.training.epoch_loop.save_checkpoint", broken)
+    with pytest.raises(BrokenPipeError):
+        train(tmp_path, Work())
+
+
+def test_a_file_of_epochs_that_cannot_be_written_for_a_while(tmp_path, monkeypatch):
+    calls = itertools.count(1)
+
+    def refusing(*arguments):
+        if next(calls) in (2, 3):
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        write_epochs(*arguments)
+
+    monkeypatch.setattr("ctrkit.child.training.epoch_loop.write_epochs", refusing)
+    assert train(tmp_path, Work()).finished
+    assert len(read_epochs(tmp_path / "epochs.csv")) == 3
 
 
 def test_the_versions_of_the_code_are_kept(tmp_path):
