@@ -1,11 +1,13 @@
 """Coverage of the projection's intervals on simulated machines, and the null test.
 
 Each seed simulates a probe of one cell (launches of some steps, as stamps), projects an epoch with
-the product's own functions, and simulates that epoch. What counts: how often an interval without a
-flag holds the epoch, how wide it is, and how many runs are flagged. The null test compares two
-cells that are the same.
+the product's own functions, and simulates that epoch. Half of the scenarios keep to what the
+estimators assume; the others do not: launches that differ by up to 15 %, batches whose cost
+varies, machines that slow down, bursts, two regimes, sorted data. What counts: how often the
+interval holds the epoch, with a flag and without, how wide it is, and how many runs are flagged.
+The null test compares two cells that are the same. Nothing is trained.
 
-    python bench/coverage.py --seeds 300
+    python bench/coverage.py --seeds 200
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import math
 import multiprocessing
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -24,17 +26,20 @@ import numpy as np
 from ctrkit.core.config import RunSizes
 from ctrkit.core.environment import describe_environment
 from ctrkit.core.files import write_atomically, write_json
+from ctrkit.core.launch_spread import SHIPPED, Pair, learned_spread
 from ctrkit.core.records import Measurement, Stamps
-from ctrkit.measure.projection import project
+from ctrkit.measure.content import first_batches_only
+from ctrkit.measure.projection import project, with_drift
 from ctrkit.measure.ratio import LaunchTime, ratio_of
 from ctrkit.measure.replay import Load, replay_epoch
-from ctrkit.measure.statistics import DRIFT, drifted, mean_interval
+from ctrkit.measure.statistics import drifted, mean_interval
 from ctrkit.measure.steps import sample_of_measurement
+from ctrkit.probe.windows import epoch_share
 
 Random = np.random.Generator
 Series = Callable[[Random, int], np.ndarray]
 
-STEPS, BATCHES, VALIDATION_BATCHES = 60, 1200, 20
+STEPS, FEW_STEPS, BATCHES, VALIDATION_BATCHES = 60, 10, 1200, 20
 RESTART_S, TEARDOWN_S, CHECKPOINT_S, VALIDATION_S, STARTUP_S = 3.0, 0.3, 0.5, 0.3, 6.0
 EVENT_SPREAD = 0.1
 #: Cells differ when their ratio leaves this band.
@@ -47,8 +52,11 @@ class Scenario:
 
     `consumer` and `service` give relative times with a mean of about 1; `load` is how much longer
     the workers take over a batch than the step, 0 without workers; unless they `stamped` it, no
-    epoch can be replayed. `launch_spread` is between
-    launches; `slower` is by how much the machine slows down from the probe's begin to its end.
+    epoch can be replayed. `launch_spread` is between launches. `content` gives what each batch of
+    the epoch costs, the same in every launch; launches see other parts of it where it is `spread`
+    over the epoch, else the first batches only. `slower` is by how much the machine slows down from
+    the probe's begin to its end, `slower_later` from the run's begin to its end. `pairs` of this
+    very workload were collected before. `steps` is how many a launch measures.
     """
 
     name: str
@@ -59,7 +67,13 @@ class Scenario:
     prefetch: int = 2
     stamped: bool = True
     launch_spread: float = 0.01
+    content: Series | None = None
+    spread: bool = True
     slower: float = 0.0
+    slower_later: float = 0.0
+    pairs: int = 0
+    steps: int = STEPS
+    launches: tuple[int, ...] = field(default=(2, 3))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +130,40 @@ def stalls(share: float, shape: float, least: float) -> Series:
     return series
 
 
-SCENARIOS = (
+def bursts(share: float, length: int, factor: float) -> Series:
+    """Steady steps; for stretches of so many steps all take `factor` times as long."""
+
+    def series(random: Random, n: int) -> np.ndarray:
+        starts = random.random(n + length) < share / length
+        slow = np.convolve(starts, np.ones(length), "valid")[:n] > 0
+        values = random.gamma(100, 0.01, n)
+        return np.where(slow, values * factor, values)
+
+    return series
+
+
+def regimes(length: int, factor: float) -> Series:
+    """Two paces in turn, each for about so many steps."""
+
+    def series(random: Random, n: int) -> np.ndarray:
+        slow = np.empty(n, dtype=bool)
+        place, now = 0, bool(random.random() < 0.5)
+        while place < n:
+            stay = int(random.exponential(length)) + 1
+            slow[place : place + stay] = now
+            place, now = place + stay, not now
+        return random.gamma(100, 0.01, n) * np.where(slow, factor, 1.0)
+
+    return series
+
+
+def rising(first: float, last: float, power: float = 1.0) -> Series:
+    """Batches sorted by what they cost."""
+    return lambda random, n: first + (last - first) * np.linspace(0, 1, n) ** power
+
+
+WITHIN = (
     Scenario(name="iid", consumer=gamma(0.15)),
-    Scenario(name="iid, launches 3 %", consumer=gamma(0.15), launch_spread=0.03),
     Scenario(name="AR(1) .9", consumer=ar1(0.9)),
     Scenario(name="AR(1) .97", consumer=ar1(0.97)),
     Scenario(name="loader-bound bursts", consumer=gamma(0.1), service=gamma(0.4), load=1.5,
@@ -131,7 +176,49 @@ SCENARIOS = (
     Scenario(name="heavy tail", consumer=pareto(2.2)),
     Scenario(name="stalls in 2 %", consumer=stalls(0.02, 1.5, 5.0)),
     Scenario(name="stalls in 0.4 %", consumer=stalls(0.004, 1.5, 5.0)),
-    Scenario(name="drift", consumer=gamma(0.05), slower=0.2),
+)  # fmt: skip
+ANY = (1, 2, 3, 4, 6)
+SCENARIOS = (
+    *WITHIN,
+    *(
+        Scenario(name=f"launches {sd:.0%}", consumer=gamma(0.15), launch_spread=sd, launches=ANY)
+        for sd in (0.01, 0.03, 0.05, 0.1, 0.15)
+    ),
+    *(
+        Scenario(name=f"launches {sd:.0%}, 12 pairs known", consumer=gamma(0.15),
+                 launch_spread=sd, launches=(1, 2, 3), pairs=12)
+        for sd in (0.05, 0.1, 0.15)
+    ),
+    *(
+        Scenario(name=f"batches cv {cv:g}, {seen}", consumer=gamma(0.05), content=gamma(cv),
+                 spread=seen == "spread", steps=FEW_STEPS, launches=(1, 3, 6))
+        for cv in (0.2, 0.4, 0.8, 1.0) for seen in ("spread", "the first only")
+    ),
+    Scenario(name="batches cv 0.4, 60 steps", consumer=gamma(0.05), content=gamma(0.4)),
+    *(
+        Scenario(name=f"sorted, 4 to {last} ms", consumer=gamma(0.05), content=rising(4, last),
+                 launches=(1, 2, 3, 6))
+        for last in (6, 12, 304)
+    ),
+    Scenario(name="sorted, steep end", consumer=gamma(0.05), content=rising(4, 304, 4.0),
+             launches=(2, 3, 6)),
+    Scenario(name="sorted, the first only", consumer=gamma(0.05), content=rising(4, 304),
+             spread=False),
+    *(
+        Scenario(name=f"slower by {d:.0%} in the probe", consumer=gamma(0.05), slower=d,
+                 launches=(2, 3))
+        for d in (0.05, 0.1, 0.2, 0.5)
+    ),
+    *(
+        Scenario(name=f"slower by {d:.0%} in the run", consumer=gamma(0.05), slower_later=d,
+                 launches=(2, 3))
+        for d in (0.1, 0.2, 0.5)
+    ),
+    Scenario(name="slower by 10% in both", consumer=gamma(0.05), slower=0.1, slower_later=0.1),
+    Scenario(name="bursts of 20 steps", consumer=bursts(0.2, 20, 2.0), launches=(2, 3, 6)),
+    Scenario(name="bursts of 5 steps", consumer=bursts(0.2, 5, 3.0), launches=(2, 3, 6)),
+    Scenario(name="two regimes of 30 steps", consumer=regimes(30, 1.5), launches=(2, 3, 6)),
+    Scenario(name="two regimes of 300 steps", consumer=regimes(300, 1.5), launches=(2, 3, 6)),
 )  # fmt: skip
 
 
@@ -144,10 +231,29 @@ class Launch:
     epoch_s: float
 
 
-def launch(scenario: Scenario, random: Random, *, at: float, steps: int) -> Launch:
-    """Simulate `steps` steps of a launch at the time `at` of the probe, 0 its begin, 1 its end."""
-    pace = random.normal(1, scenario.launch_spread) * (1 + scenario.slower * min(1.0, at))
-    consumer = [float(c) for c in pace * scenario.consumer(random, steps)]
+def launch(
+    scenario: Scenario,
+    random: Random,
+    *,
+    at: float,
+    steps: int,
+    costs: np.ndarray | None = None,
+    first_batch: int = 0,
+    whole: bool = False,
+) -> Launch:
+    """Simulate `steps` steps of a launch at the time `at` of the probe, 0 its begin, 1 its end.
+
+    `costs` are of the batches of the epoch, of which it begins with `first_batch`; a `whole` epoch
+    is the run itself.
+    """
+    pace = max(0.3, random.normal(1, scenario.launch_spread))
+    pace *= 1 + scenario.slower * min(1.0, at)
+    relative = scenario.consumer(random, steps)
+    if costs is not None:
+        relative = relative * costs[np.arange(first_batch, first_batch + steps) % len(costs)]
+    if whole:
+        relative = relative * (1 + scenario.slower_later * np.linspace(0, 1, steps))
+    consumer = [float(c) for c in pace * relative]
     load = None
     if scenario.service is None:
         asked = [RESTART_S + sum(consumer[:i]) for i in range(steps)]
@@ -187,6 +293,7 @@ def launch(scenario: Scenario, random: Random, *, at: float, steps: int) -> Laun
         throughput_s=done[-1] - done[warmup - 1],
         throughput_steps=steps - warmup,
         throughput_rows=steps - warmup,
+        first_batch=first_batch,
         validation_batch_s=validation_s,
         checkpoint_s=checkpoint_s,
         stamps=stamps,
@@ -200,42 +307,70 @@ def launch(scenario: Scenario, random: Random, *, at: float, steps: int) -> Laun
 def run_seed(scenario: Scenario, launches: int, seed: Sequence[int]) -> Outcome:
     """Probe, project, and run the epoch; the first cell of the probe is another, run last again."""
     random = np.random.default_rng(seed)
-    steps = STEPS + max(1, scenario.workers * scenario.prefetch)
+    cycle = max(1, scenario.workers)
+    steps = scenario.steps + max(1, scenario.workers * scenario.prefetch)
+    costs = None if scenario.content is None else scenario.content(random, BATCHES)
     probed = [
-        launch(scenario, random, at=(i + 1) / (launches + 1), steps=steps) for i in range(launches)
-    ]
+        launch(
+            scenario, random, at=(i + 1) / (launches + 1), steps=steps, costs=costs,
+            first_batch=_first_batch(i + 1, steps) if scenario.spread else 0,
+        )
+        for i in range(launches)
+    ]  # fmt: skip
     sizes = RunSizes(epochs=1, train_batches=BATCHES, validation_batches=VALIDATION_BATCHES)
     loads = [one.load for one in probed if one.load is not None and scenario.stamped]
-    projection = project(
-        [one.measurement for one in probed], sizes, loads=loads, cycle=max(1, scenario.workers)
-    )
+    measured = [one.measurement for one in probed]
+    spread = learned_spread(_pairs(scenario, random, launches), SHIPPED)
+    projection = project(measured, sizes, loads=loads, cycle=cycle, spread=spread)
     assert projection is not None
-    flags = list(projection.flags)
     first, last = (
         sample_of_measurement(
-            launch(scenario, random, at=at, steps=steps).measurement, max(1, scenario.workers)
+            launch(scenario, random, at=at, steps=steps, costs=costs).measurement, cycle
         )
         for at in (0.0, 1.0)
     )
     assert first is not None
     assert last is not None
     if drifted(first, last):
-        flags.append(DRIFT)
-    real_s = launch(scenario, random, at=1.0, steps=BATCHES).epoch_s
+        projection = with_drift(projection, last.mean / first.mean)
+    flags = list(projection.flags)
+    if first_batches_only(measured):
+        flags.append(FIRST_ONLY)
+    real = launch(scenario, random, at=1.0, steps=BATCHES, costs=costs, whole=True)
     epoch = projection.epoch
     return Outcome(
-        low_s=epoch.low, high_s=epoch.high, mean_s=epoch.mean, real_s=real_s, flags=tuple(flags)
-    )
+        low_s=epoch.low, high_s=epoch.high, mean_s=epoch.mean, real_s=real.epoch_s,
+        flags=tuple(flags),
+    )  # fmt: skip
+
+
+#: The note that the product adds where it saw no other part of the epoch.
+FIRST_ONLY = "first batches only"
+
+
+def _first_batch(launch: int, steps: int) -> int:
+    return min(round(epoch_share(launch) * BATCHES), BATCHES - steps)
+
+
+def _pairs(scenario: Scenario, random: Random, launches: int) -> list[Pair]:
+    """What became of earlier projections of this workload, each from as many launches."""
+    error = scenario.launch_spread * math.sqrt(1 + 1 / launches)
+    return [
+        Pair(projected_s=1.0, actual_s=math.exp(random.normal(0, error)), launches=launches,
+             is_of_workload=True)
+        for _ in range(scenario.pairs)
+    ]  # fmt: skip
 
 
 def called_different(scenario: Scenario, launches: int, seed: Sequence[int]) -> bool:
     """Whether two cells that are the same, launched in turn, are called different."""
     random = np.random.default_rng(seed)
-    steps = STEPS + max(1, scenario.workers * scenario.prefetch)
+    steps = scenario.steps + max(1, scenario.workers * scenario.prefetch)
+    costs = None if scenario.content is None else scenario.content(random, BATCHES)
     times: list[list[LaunchTime]] = [[], []]
     for i in range(2 * launches):
         cell = (0, 1, 1, 0)[i % 4]
-        one = launch(scenario, random, at=(i + 1) / (2 * launches + 1), steps=steps)
+        one = launch(scenario, random, at=(i + 1) / (2 * launches + 1), steps=steps, costs=costs)
         sample = sample_of_measurement(one.measurement, max(1, scenario.workers))
         assert sample is not None
         step = mean_interval([sample])
@@ -249,6 +384,7 @@ def covered(name: str, launches: int, seeds: range) -> dict[str, object]:
     index, scenario = next((i, s) for i, s in enumerate(SCENARIOS) if s.name == name)
     outcomes = [run_seed(scenario, launches, [seed, index, launches]) for seed in seeds]
     plain = [o for o in outcomes if not o.flags]
+    flagged = [o for o in outcomes if o.flags]
     flags = sorted({flag for o in outcomes for flag in o.flags})
     different = [called_different(scenario, launches, [seed, index, launches, 7]) for seed in seeds]
     return {
@@ -256,14 +392,20 @@ def covered(name: str, launches: int, seeds: range) -> dict[str, object]:
         "launches": launches,
         "seeds": len(seeds),
         "unflagged": len(plain),
-        "coverage_unflagged": sum(o.held for o in plain) / len(plain) if plain else None,
-        "coverage_all": sum(o.held for o in outcomes) / len(outcomes),
-        "median_half": statistics.median(o.relative_half for o in plain or outcomes),
+        "coverage_unflagged": _held(plain),
+        "coverage_flagged": _held(flagged),
+        "coverage_all": _held(outcomes),
+        "median_half": statistics.median(o.relative_half for o in outcomes),
+        "open_above": sum(math.isinf(o.high_s) for o in outcomes) / len(outcomes),
         "median_error": statistics.median(abs(o.mean_s / o.real_s - 1) for o in outcomes),
         "bias": statistics.fmean(o.mean_s / o.real_s - 1 for o in outcomes),
         "flagged": {f: sum(f in o.flags for o in outcomes) / len(outcomes) for f in flags},
         "called_different": sum(different) / len(different),
     }
+
+
+def _held(outcomes: Sequence[Outcome]) -> float | None:
+    return sum(o.held for o in outcomes) / len(outcomes) if outcomes else None
 
 
 def table(rows: Sequence[dict[str, object]], first_seed: int) -> str:
@@ -274,39 +416,82 @@ def table(rows: Sequence[dict[str, object]], first_seed: int) -> str:
 
     lines = [
         "# Coverage of the projected epoch in simulation", "",
-        f"{STEPS} steps a launch, epochs of {BATCHES}, {rows[0]['seeds']} seeds from {first_seed}"
-        " on. Half-widths and errors are relative to the projection and to the epoch.", "",
-        "| scenario | launches | flagged | covered, unflagged | covered, all | median half-width |"
-        " median error | bias | flags | null test: called different |",
-        "| --- " * 10 + "|",
+        f"{STEPS} steps a launch ({FEW_STEPS} where batches differ in cost), epochs of {BATCHES}, "
+        f"{rows[0]['seeds']} seeds from {first_seed} on; all rows are shown. Half-widths and "
+        "errors are relative to the projection and to the epoch; *open* intervals are bounded from "
+        "below only. The aim is 90 % where nothing is flagged and 80 % where something is; a share "
+        f"of less than {LEAST_SHOWN:.0%} of the runs is shown and not held to it.", "",
+        "| scenario | launches | flagged | held, unflagged | held, flagged | held, all | median "
+        "half-width | open | median error | bias | flags | null test: called different |",
+        "| --- " * 12 + "|",
     ]  # fmt: skip
     for row in rows:
         flagged = row["flagged"]
         assert isinstance(flagged, dict)
         seeds, unflagged = int(str(row["seeds"])), int(str(row["unflagged"]))
+        half = float(str(row["median_half"]))
         lines.append(
             f"| {row['scenario']} | {row['launches']} | {1 - unflagged / seeds:.1%} |"
-            f" {share(row['coverage_unflagged'])} | {share(row['coverage_all'])} |"
-            f" {share(row['median_half'])} | {share(row['median_error'])} |"
-            f" {float(str(row['bias'])):+.1%} |"
+            f" {share(row['coverage_unflagged'])} | {share(row['coverage_flagged'])} |"
+            f" {share(row['coverage_all'])} |"
+            f" {'open' if math.isinf(half) else f'{half:.1%}'} | {share(row['open_above'])} |"
+            f" {share(row['median_error'])} | {float(str(row['bias'])):+.1%} |"
             f" {', '.join(f'{f} {share(s)}' for f, s in flagged.items())} |"
             f" {share(row['called_different'])} |"
         )
     held = sum(float(str(r["coverage_unflagged"] or 0)) * int(str(r["unflagged"])) for r in rows)
     plain = sum(int(str(r["unflagged"])) for r in rows)
-    lines += ["", f"All rows together: {held / plain:.1%} of {plain} unflagged intervals held."]
+    lines += ["", f"All rows together: {held / plain:.1%} of {plain} unflagged intervals held.", ""]
+    lines += ["Below the aim:", "", *(misses(rows) or ["nothing"])]
     return "\n".join(lines) + "\n"
+
+
+AIM_UNFLAGGED, AIM_FLAGGED, LEAST_SHOWN = 0.9, 0.8, 0.1
+#: Why a scenario cannot come to its aim, by the beginning of its name.
+REASONS = {
+    "stalls in 0.4 %": "a stall that did not come within the steps seen cannot be foretold",
+    "launches 10%": "a few launches that happen to agree look like launches that always do; pairs "
+    "of the workload tell (the rows with 12 pairs)",
+    "launches 15%": "the same: the shipped spread is of a calmer machine, and 12 pairs tell it",
+    "slower by": "a probe cannot see what begins after it; the projection is for a machine "
+    "otherwise as it was",
+    "sorted": "one launch sees nothing but the first batches, and the note says so",
+    "bursts of 20 steps": "a burst that did not come within the steps seen cannot be foretold",
+    "two regimes": "launches that all fell into one regime cannot tell of the other",
+}
+
+
+def misses(rows: Sequence[dict[str, object]]) -> list[str]:
+    """The rows below the aim, each with its reason where one is known."""
+    found = []
+    for row in rows:
+        seeds, plain = int(str(row["seeds"])), int(str(row["unflagged"]))
+        below = [
+            f"{float(str(share)):.1%} of {count} {kind}"
+            for kind, share, count, aim in (
+                ("unflagged", row["coverage_unflagged"], plain, AIM_UNFLAGGED),
+                ("flagged", row["coverage_flagged"], seeds - plain, AIM_FLAGGED),
+            )
+            if share is not None and count >= LEAST_SHOWN * seeds and float(str(share)) < aim
+        ]
+        if below:
+            name = str(row["scenario"])
+            why = next((text for begin, text in REASONS.items() if name.startswith(begin)), "")
+            words = f"- {name}, {row['launches']} launches: {' and '.join(below)} held"
+            found.append(f"{words}: {why}" if why else words)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seeds", type=int, default=300)
+    parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--first-seed", type=int, default=1_000_000, help="held out by default")
-    parser.add_argument("--launches", default="2,3")
+    parser.add_argument("--only", default="", help="scenarios whose names begin so")
     parser.add_argument("--out", type=Path, default=Path("results"))
     options = parser.parse_args()
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    jobs = [(s.name, int(n)) for s in SCENARIOS for n in options.launches.split(",")]
+    chosen = [s for s in SCENARIOS if s.name.startswith(options.only)]
+    jobs = [(s.name, n) for s in chosen for n in s.launches]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         rows = pool.starmap(partial(_covered, seeds=seeds), jobs, chunksize=1)
     text = table(rows, options.first_seed)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ctrkit.core.config import Cell, RunSizes, Watch, WorkloadSpec
+from ctrkit.core.launch_spread import LaunchSpread
 from ctrkit.core.script_records import ScriptAnswer
 
 SCHEMA_VERSION = 1
@@ -147,6 +148,7 @@ class Measurement:
     validation_restart_s: float | None = None
     checkpoint_s: list[float] = field(default_factory=list)
     peak_device_bytes: int | None = None
+    first_batch: int = 0
     epoch_complete: bool = False
     epoch_batches: int = 0
     epoch_rows: int = 0
@@ -246,7 +248,8 @@ class Inspection:
     `watch`: the metric that decides on best.pt and patience, and its direction; None for none.
     `own_defaults`: the values of axes that a user's function takes where nobody names another.
     `device_memory_bytes` is what is free on a device, for those that tell it. `threads` run, and
-    `threaded_libraries` are loaded, once the workload is imported.
+    `threaded_libraries` are loaded, once the workload is imported. `launch_spread` is added by the
+    parent: what earlier runs of this machine tell of how launches differ; None: not looked up.
     """
 
     devices: list[str]
@@ -267,6 +270,7 @@ class Inspection:
     threads: list[str] = field(default_factory=list)
     threaded_libraries: list[str] = field(default_factory=list)
     needs: LoaderNeeds = field(default_factory=LoaderNeeds)
+    launch_spread: LaunchSpread | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

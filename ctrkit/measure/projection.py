@@ -19,12 +19,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ctrkit.core.config import RunSizes
+from ctrkit.core.launch_spread import SHIPPED, LaunchSpread
 from ctrkit.core.records import Measurement
+from ctrkit.measure.caution import drifting
 from ctrkit.measure.replay import Load
-from ctrkit.measure.statistics import Interval, Sample, interval, total
+from ctrkit.measure.statistics import DRIFT, Interval, Sample, interval, total
 from ctrkit.measure.steps import sizes_of
 from ctrkit.measure.terms import sizes_beside, terms_beside
 from ctrkit.measure.training_time import TrainingTime, training_time
@@ -87,6 +89,7 @@ def project(
     peers: Sequence[Sequence[Sample]] = (),
     elsewhere: Sequence[Measurement] = (),
     beside: Sequence[Measurement] = (),
+    spread: LaunchSpread = SHIPPED,
 ) -> Projection | None:
     """Project the real run from the launches of one cell.
 
@@ -104,6 +107,7 @@ def project(
         elsewhere: launches of a cell that has the same epoch, which may have counted it.
         beside: launches that tell of validation and checkpoint, where these do not depend on the
             cell.
+        spread: what is known before of how launches of one cell differ.
 
     Returns:
         None for an endless or unsized loader, and where no step was measured.
@@ -112,7 +116,7 @@ def project(
     if sizes is None or not sizes.train_batches:
         return None
     training = training_time(
-        launches, sizes, loads=loads, cycle=cycle, earlier=earlier, peers=peers
+        launches, sizes, loads=loads, cycle=cycle, earlier=earlier, peers=peers, spread=spread
     )
     if training is None:
         return None
@@ -151,6 +155,8 @@ def project_training(
     whole = total(list(terms.values()))
     if whole.relative_half > _WIDE:
         flags.append(LOW_CONFIDENCE)
+        if math.isfinite(trained.half) and trained.half > whole.half / 2:
+            flags.append(training.lacking)
     return Projection(
         step=training.per_run,
         epoch=epoch,
@@ -160,6 +166,18 @@ def project_training(
         flags=list(dict.fromkeys(flags)),
         first_epoch=first_epoch,
         trends=list(training.trends),
+    )
+
+
+def with_drift(projection: Projection, factor: float) -> Projection:
+    """The projection on a machine whose pace changed by this factor during the probe."""
+    first = projection.first_epoch
+    return replace(
+        projection,
+        epoch=drifting(projection.epoch, factor),
+        total=drifting(projection.total, factor),
+        first_epoch=None if first is None else drifting(first, factor),
+        flags=[*projection.flags, DRIFT],
     )
 
 

@@ -6,13 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ctrkit.measure.statistics import (
-    ASSUMED_LAUNCH_SPREAD,
-    ASSUMED_LAUNCH_WEIGHT,
-    CONFIDENCE,
-    t_quantile,
-    t_tail,
-)
+from ctrkit.core.launch_spread import SHIPPED
+from ctrkit.measure.statistics import CONFIDENCE, t_quantile, t_tail
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +44,7 @@ def ratio_of(base: Sequence[LaunchTime], new: Sequence[LaunchTime]) -> Ratio:
 
     Differences of logarithms with Student's t; the two variances are combined after Welch and
     Satterthwaite. A launch's own interval holds the spread that is assumed between launches; it
-    counts as ASSUMED_LAUNCH_WEIGHT observations, and the scatter of the launches that were made
+    counts as SHIPPED.weight observations, and the scatter of the launches that were made
     moderates it (see `statistics`). So one launch keeps the interval that was recorded of it, and
     three that agree get a narrower one.
     """
@@ -78,13 +73,13 @@ def _mean_log(launches: Sequence[LaunchTime]) -> tuple[float, float, float]:
     mean, count = sum(logs) / len(logs), len(logs)
     recorded = sum(_variance(launch) for launch in launches) / count
     own = sum((log - mean) ** 2 for log in logs)
-    freedom = ASSUMED_LAUNCH_WEIGHT + count - 1
-    return mean, (ASSUMED_LAUNCH_WEIGHT * recorded + own) / freedom / count, freedom
+    freedom = SHIPPED.weight + count - 1
+    return mean, (SHIPPED.weight * recorded + own) / freedom / count, freedom
 
 
 def _variance(launch: LaunchTime) -> float:
     """Relative variance of a launch's time, as its interval has it."""
     if launch.half_s is None:
-        return ASSUMED_LAUNCH_SPREAD**2
-    t = t_quantile(CONFIDENCE, ASSUMED_LAUNCH_WEIGHT)
+        return SHIPPED.relative**2
+    t = t_quantile(CONFIDENCE, SHIPPED.weight)
     return (launch.half_s / launch.mean_s / t) ** 2

@@ -2,8 +2,9 @@
 
 Small samples say little about their own spread. Wherever one is used, its variance is *moderated*:
 averaged with a stated assumption that weighs as much as a few observations, as in Smyth, "Linear
-models and empirical Bayes methods" (2004), section 4. The assumptions are the constants below; a
-measured spread soon outweighs them. Totals are projected from means, never from medians.
+models and empirical Bayes methods" (2004), section 4. The assumptions are the constants below and,
+for the spread between launches, `core/launch_spread.py`; a measured spread soon outweighs them.
+Totals are projected from means, never from medians.
 """
 
 from __future__ import annotations
@@ -14,13 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ctrkit.core.launch_spread import SHIPPED, LaunchSpread
 from ctrkit.measure.trends import trend_of, without_trend
 
 CONFIDENCE = 0.95
-#: Relative sd between fresh launches of one cell, until several launches have shown it. Assumed,
-#: not measured: it is the size from which two launches of one cell count as drift (3 %).
-ASSUMED_LAUNCH_SPREAD = 0.03
-ASSUMED_LAUNCH_WEIGHT = 4.0
 #: Relative sd of the steps of one launch: matters only while there are but a few of them.
 ASSUMED_STEP_SPREAD = 0.05
 ASSUMED_STEP_WEIGHT = 2.0
@@ -89,14 +87,51 @@ def total(parts: Sequence[Interval]) -> Interval:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SlowSteps:
+    """The few steps that make the mean of a launch with a heavy tail.
+
+    `excess_s` is what each took longer than the others, in the mean; `most_s` what the slowest did.
+    """
+
+    count: int
+    excess_s: float
+    most_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What the batches themselves make their steps differ by, apart from noise.
+
+    Args:
+        share: of the variance of a step within a launch.
+        distinct: batches that were measured, each counted once however many launches saw it.
+        batches: of an epoch; a run trains on these, and on no others.
+    """
+
+    share: float
+    distinct: int
+    batches: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sample:
-    """The steps of one launch in short: seconds, and how many independent steps they are worth."""
+    """The steps of one launch in short: seconds, and how many independent steps they are worth.
+
+    `slow` is known where the tail is heavy, `change` where they are not steady: by how much, as a
+    share of the mean, the second half of the window differs from the first.
+    """
 
     mean: float
     variance: float
     n: int
     n_eff: float
     flags: tuple[str, ...] = ()
+    slow: SlowSteps | None = None
+    change: float = 0.0
+
+    def has(self, flag: str) -> bool:
+        """Whether this has to be said of the steps."""
+        return flag in self.flags
 
 
 def sample_of(values_s: Sequence[float], mean_s: float | None = None, *, cycle: int = 1) -> Sample:
@@ -124,9 +159,11 @@ def sample_of(values_s: Sequence[float], mean_s: float | None = None, *, cycle: 
     trend = trend_of(values)
     if trend is not None:  # a rise is no autocorrelation: what scatters is what is left without it
         values = without_trend(values, trend)
+    slow = _slow_steps(values)
+    change = _change_of_pace(values) if trend is None else 0.0
     raised = {
-        HEAVY_TAIL: _heavy_tail(values),
-        NOT_STEADY: trend is None and _not_steady(values),
+        HEAVY_TAIL: slow is not None,
+        NOT_STEADY: change > 0,
         SLOWER: trend is not None and trend.rises,
         FASTER: trend is not None and not trend.rises,
     }
@@ -137,7 +174,10 @@ def sample_of(values_s: Sequence[float], mean_s: float | None = None, *, cycle: 
     variance = float(values.var()) * short / (short - 1) if values.size > 1 else 0.0
     # a cycle's mean is worth its steps
     worth = n_eff * n / values.size
-    return Sample(mean=mean, variance=variance * worth / n_eff, n=n, n_eff=worth, flags=flags)
+    return Sample(
+        mean=mean, variance=variance * worth / n_eff, n=n, n_eff=worth, flags=flags, slow=slow,
+        change=change,
+    )  # fmt: skip
 
 
 def effective_sample_size(values_s: Sequence[float] | np.ndarray) -> float:
@@ -173,28 +213,38 @@ def _by_batch_means(values: np.ndarray) -> float:
     return n / max(1.0, ratio)
 
 
-def _heavy_tail(values: np.ndarray) -> bool:
-    """Whether a few slow steps make the mean: more of them, or slower ones, may come unseen.
+def _slow_steps(values: np.ndarray) -> SlowSteps | None:
+    """The few slow steps that make the mean, if they do: more or slower ones may come unseen.
 
     Steps of over three medians take a tenth of the time, or the slowest one alone makes up most of
     the scatter and moves the mean by over 1 %.
     """
     if values.size < 3:
-        return False
+        return None
     slow = values > 3 * np.median(values)
     excess = float(values.max() - values.mean())
     scatter = float(((values - values.mean()) ** 2).sum())
-    return bool(values[slow].sum() > 0.1 * values.sum()) or (
+    alone = (
         values.size >= _LEAST_FOR_ONE_SLOW_STEP
         and excess**2 > 0.5 * scatter
         and excess > 0.01 * float(values.sum())
     )
+    if not alone and values[slow].sum() <= 0.1 * values.sum():
+        return None
+    if not slow.any():
+        slow = values == values.max()
+    others = float(values[~slow].mean())
+    return SlowSteps(
+        count=int(slow.sum()),
+        excess_s=float(values[slow].mean()) - others,
+        most_s=float(values.max()) - others,
+    )
 
 
-def _not_steady(values: np.ndarray) -> bool:
-    """Whether the two halves differ by over 5 % and by more than chance explains (at 1 %)."""
+def _change_of_pace(values: np.ndarray) -> float:
+    """By what share the two halves differ; 0 unless by over 5 % and by more than chance (1 %)."""
     if values.size < _LEAST_FOR_AUTOCORRELATION:
-        return False
+        return 0.0
     first, second = np.array_split(values, 2)
     # a change of pace must not pass for autocorrelation: each half about its own mean
     rest = np.concatenate([first - first.mean(), second - second.mean()])
@@ -203,9 +253,10 @@ def _not_steady(values: np.ndarray) -> bool:
     error = math.sqrt(pooled * (1 / first.size + 1 / second.size) / worth)
     difference = abs(float(first.mean() - second.mean()))
     freedom = max(1.0, values.size * worth - 2)
-    return (
-        difference > 0.05 * float(values.mean()) and difference > t_quantile(0.99, freedom) * error
-    )
+    mean = float(values.mean())
+    if difference <= 0.05 * mean or difference <= t_quantile(0.99, freedom) * error:
+        return 0.0
+    return difference / mean
 
 
 def drifted(first: Sample, last: Sample) -> bool:
@@ -228,39 +279,64 @@ def drifted(first: Sample, last: Sample) -> bool:
 
 
 def prediction_interval(
-    launches: Sequence[Sample], horizon_steps: float, peers: Sequence[Sequence[Sample]] = ()
+    launches: Sequence[Sample],
+    horizon_steps: float,
+    peers: Sequence[Sequence[Sample]] = (),
+    *,
+    spread: LaunchSpread = SHIPPED,
+    content: Content | None = None,
 ) -> Interval:
     """Mean step time of one future run of `horizon_steps` steps, as a 95 % prediction interval.
 
     `peers` are launches of other cells, a group for each: they tell how far launches of one cell
-    differ, relative to their mean, and nothing else.
+    differ, relative to their mean, and nothing else. `spread` is what is assumed of that.
 
     The variance is s_b^2 (1 + 1/L) + s_w^2 (1/n_eff + 1/N_eff): L launches and the one to come
-    differ by s_b, the n measured and the N projected steps within a launch by s_w. The
-    two parts have degrees of freedom of their own, combined after Welch and Satterthwaite.
+    differ by s_b, the n measured and the N projected steps within a launch by s_w. A share of s_w^2
+    may be due to `content`: that part averages out over the m different batches that were seen,
+    not over all steps, and is gone once all B of an epoch were seen: s_c^2 (1/m - 1/B) (sampling
+    without replacement, Cochran, "Sampling Techniques", section 2.5). The parts have degrees of
+    freedom of their own, combined after Welch and Satterthwaite.
     """
-    launched = len(launches)
-    if launched == 0:
+    if not launches:
         raise ValueError("no launches to predict from")
+    launched = len(launches)
     mean = sum(s.mean for s in launches) / launched
-    between, between_freedom = _between_launches(launches, mean, peers)
+    noise = 1.0 - (content.share if content is not None else 0.0)
+    between, between_freedom = _between_launches(launches, mean, peers, spread, noise)
     within, within_freedom = _within_launches(launches, mean)
-    n_eff = sum(s.n_eff for s in launches)
+    n_eff = _pooled_worth(launches, within)
     worth = n_eff / sum(s.n for s in launches)
     ahead = 1 / max(1.0, horizon_steps * worth)
     parts = [(between * (1 + 1 / launched), between_freedom)]
-    parts.append((within * (1 / n_eff + ahead), within_freedom))
+    parts.append((within * noise * (1 / n_eff + ahead), within_freedom))
+    if content is not None and content.share > 0:
+        seen = max(1.0, content.distinct * worth)
+        unseen = max(0.0, 1 / seen - 1 / max(seen, content.batches * worth))
+        freedom = ASSUMED_STEP_WEIGHT + max(0.0, seen - 1)
+        parts.append((within * content.share * unseen, freedom))
     return interval(mean, _half_width(parts))
 
 
-def mean_interval(launches: Sequence[Sample]) -> Interval:
+def mean_interval(launches: Sequence[Sample], *, spread: LaunchSpread = SHIPPED) -> Interval:
     """The cell's own mean step time, to compare cells by: the future run's own scatter left out."""
     mean = sum(s.mean for s in launches) / len(launches)
-    between, between_freedom = _between_launches(launches, mean)
+    between, between_freedom = _between_launches(launches, mean, (), spread)
     within, within_freedom = _within_launches(launches, mean)
     parts = [(between / len(launches), between_freedom)]
-    parts.append((within / sum(s.n_eff for s in launches), within_freedom))
+    parts.append((within / _pooled_worth(launches, within), within_freedom))
     return interval(mean, _half_width(parts))
+
+
+def spread_share(launches: Sequence[Sample], *, spread: LaunchSpread = SHIPPED) -> float:
+    """What share of the uncertainty of a mean is due to how launches differ, the rest to steps."""
+    mean = sum(s.mean for s in launches) / len(launches)
+    between, _ = _between_launches(launches, mean, (), spread)
+    within, _ = _within_launches(launches, mean)
+    of_launches = between * (1 + 1 / len(launches))
+    of_steps = within / _pooled_worth(launches, within)
+    whole = of_launches + of_steps
+    return of_launches / whole if whole > 0 else 0.0
 
 
 def event_interval(values_s: Sequence[float]) -> Interval:
@@ -274,25 +350,33 @@ def event_interval(values_s: Sequence[float]) -> Interval:
 
 
 def _between_launches(
-    launches: Sequence[Sample], mean: float, peers: Sequence[Sequence[Sample]] = ()
+    launches: Sequence[Sample],
+    mean: float,
+    peers: Sequence[Sequence[Sample]] = (),
+    spread: LaunchSpread = SHIPPED,
+    noise: float = 1.0,
 ) -> tuple[float, float]:
-    """Variance between launches and its degrees of freedom, the assumed spread included."""
-    own, freedom = 0.0, ASSUMED_LAUNCH_WEIGHT
+    """Variance between launches and its degrees of freedom, the assumed spread included.
+
+    `noise` is the share of the scatter within a launch that is not the same in all of them.
+    """
+    own, freedom = 0.0, spread.weight
     for group in (launches, *peers):
         if len(group) > 1:
             freedom += len(group) - 1
-            own += _scatter(group)
+            own += _scatter(group, noise)
     own = max(0.0, own) * mean**2
-    return (ASSUMED_LAUNCH_WEIGHT * (ASSUMED_LAUNCH_SPREAD * mean) ** 2 + own) / freedom, freedom
+    return (spread.weight * (spread.relative * mean) ** 2 + own) / freedom, freedom
 
 
-def _scatter(launches: Sequence[Sample]) -> float:
+def _scatter(launches: Sequence[Sample], noise: float = 1.0) -> float:
     """Sum of squares of the launches' means about their own, relative to it.
 
-    What they differ by within-launch noise alone is taken off: it is counted there already.
+    What they differ by within-launch noise alone is counted there already. Half of it is taken off:
+    a difference of two estimates is too uncertain to take off all, and coverage showed it.
     """
     mean = sum(s.mean for s in launches) / len(launches)
-    explained = sum(s.variance / s.n_eff for s in launches) / len(launches)
+    explained = noise / 2 * sum(s.variance / s.n_eff for s in launches) / len(launches)
     own = sum((s.mean - mean) ** 2 for s in launches) - (len(launches) - 1) * explained
     return own / mean**2 if mean > 0 else 0.0
 
@@ -304,6 +388,17 @@ def _within_launches(launches: Sequence[Sample], mean: float) -> tuple[float, fl
     variance = (ASSUMED_STEP_WEIGHT * (ASSUMED_STEP_SPREAD * mean) ** 2 + own) / weight
     # correlated steps tell the spread well, but little about how far their mean is off
     return variance, ASSUMED_STEP_WEIGHT + sum(max(0.0, s.n_eff - 1) for s in launches)
+
+
+def _pooled_worth(launches: Sequence[Sample], within: float) -> float:
+    """How many independent steps the launches are worth together, for a variance of `within`.
+
+    No more than their sum, and no more than makes the mean of the launches as uncertain as each
+    launch says of itself: one that saw a burst of slow steps is not outvoted by many that saw none.
+    """
+    together = sum(s.n_eff for s in launches)
+    apart = sum(s.variance / s.n_eff for s in launches) / len(launches) ** 2
+    return together if apart <= 0 else max(1.0, min(together, within / apart))
 
 
 def _half_width(parts: Sequence[tuple[float, float]]) -> float:

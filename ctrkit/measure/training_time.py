@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 from ctrkit.core.config import RunSizes
+from ctrkit.core.launch_spread import SHIPPED, LaunchSpread
 from ctrkit.core.records import Measurement
+from ctrkit.measure.caution import cautious
+from ctrkit.measure.content import content_of
 from ctrkit.measure.later_epochs import later_epochs
+from ctrkit.measure.places import VARIES, Profile, profile_of
 from ctrkit.measure.replay import Load
 from ctrkit.measure.statistics import (
     FASTER,
@@ -20,6 +25,7 @@ from ctrkit.measure.statistics import (
     Interval,
     Sample,
     prediction_interval,
+    spread_share,
 )
 from ctrkit.measure.steps import (
     first_throughput_step,
@@ -31,6 +37,9 @@ from ctrkit.measure.steps import (
 from ctrkit.measure.trends import Trend, trending_epoch
 
 LEAST_STEPS = 3
+#: Fewer launches than these say too little of how launches differ.
+LEAST_LAUNCHES = 3
+FEW_STEPS, LAUNCHES_DIFFER = "few steps", "launches differ"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +55,7 @@ class TrainingTime:
         later: the training time of later epochs as a factor of the first one's; None: all alike.
         trends: of the launches whose steps get slower or faster through an epoch.
         flags: what has to be said of the steps.
+        lacking: what a wide interval is mostly due to: FEW_STEPS or LAUNCHES_DIFFER.
     """
 
     per_epoch: Interval
@@ -55,6 +65,7 @@ class TrainingTime:
     later: Interval | None = None
     trends: tuple[Trend, ...] = ()
     flags: tuple[str, ...] = ()
+    lacking: str = FEW_STEPS
 
 
 def training_time(
@@ -65,33 +76,68 @@ def training_time(
     cycle: int,
     earlier: Sequence[Measurement],
     peers: Sequence[Sequence[Sample]],
+    spread: LaunchSpread = SHIPPED,
 ) -> TrainingTime | None:
     """The training time of a cell from its launches; the arguments are those of `project`.
 
     None where no step was measured. `sizes.train_batches` is known.
     """
-    samples = samples_of(launches, cycle)
+    raw = samples_of(launches, cycle)
     batches = sizes.train_batches
-    if not samples or not batches:
+    if not raw or not batches:
         return None
     whole_s, trends = _whole_epoch(launches, batches)
-    replayed = bool(loads) and not trends
-    if replayed:
-        samples = [sample_of_load(load, batches) for load in loads]
+    everywhere = [*launches, *earlier]
+    profile = None if whole_s is not None else profile_of(everywhere, batches, spread, cycle)
+    if profile is not None:
+        trends = []
+    replayed = bool(loads) and not trends and profile is None
+    samples = [sample_of_load(load, batches) for load in loads] if replayed else raw
     groups = [samples_of(earlier, cycle), *peers]
     # a replayed epoch begins with its first batch; one of equal steps has to leave that wait out
     waits = [] if replayed else [w for w in map(mean_wait_s, launches) if w is not None]
-    later = later_epochs([*launches, *earlier], cycle) if sizes.epochs != 1 else None
+    later = later_epochs(everywhere, cycle) if sizes.epochs != 1 else None
+    content = content_of(launches, batches)
+
+    def step(horizon: int) -> Interval:
+        predicted = prediction_interval(samples, horizon, groups, spread=spread, content=content)
+        return cautious(predicted, samples, raw)
+
+    per_epoch, per_run = step(batches), step(batches * (sizes.epochs or 1))
     found = TrainingTime(
-        per_epoch=prediction_interval(samples, batches, groups),
-        per_run=prediction_interval(samples, batches * (sizes.epochs or 1), groups),
+        per_epoch=per_epoch,
+        per_run=per_run,
         wait_s=sum(waits) / len(waits) if waits else 0.0,
         whole_s=whole_s,
         later=later.factor if later is not None else None,
         trends=tuple(trends),
-        flags=tuple(_flags(samples, len(earlier), whole_s)),
+        flags=tuple(_flags(samples, len(earlier), peers, whole_s)),
+        lacking=LAUNCHES_DIFFER if spread_share(samples, spread=spread) > 0.5 else FEW_STEPS,
     )
+    if profile is not None:
+        return _along_the_epoch(found, profile, everywhere, cycle, spread)
     return _following_trends(found, launches, batches) if trends else found
+
+
+def _along_the_epoch(
+    found: TrainingTime,
+    profile: Profile,
+    launches: Sequence[Measurement],
+    cycle: int,
+    spread: LaunchSpread,
+) -> TrainingTime:
+    """The same where steps take another time elsewhere in the epoch."""
+    samples = [s for s in samples_of(launches, cycle) if s.mean > 0]
+    steps = sum(s.n_eff for s in samples)
+    errors = sum(s.variance / s.n_eff / s.mean**2 for s in samples) / len(samples) ** 2
+    # launches at different places tell nothing of how launches differ: what was known before counts
+    launch = Sample(mean=1.0, variance=errors * steps, n=ceil(steps), n_eff=steps)
+    unsure = prediction_interval([launch], steps, spread=spread)
+    step = Interval(
+        mean=profile.mean_s, low=profile.low_s * unsure.low, high=profile.high_s * unsure.high
+    )
+    flags = tuple(flag for flag in found.flags if flag not in (SLOWER, FASTER))
+    return replace(found, per_epoch=step, per_run=step, flags=(*flags, VARIES))
 
 
 def _whole_epoch(launches: Sequence[Measurement], batches: int) -> tuple[float | None, list[Trend]]:
@@ -110,11 +156,19 @@ def _whole_epoch(launches: Sequence[Measurement], batches: int) -> tuple[float |
     return None, trends
 
 
-def _flags(samples: Sequence[Sample], earlier: int, whole_s: float | None) -> list[str]:
+def _flags(
+    samples: Sequence[Sample],
+    earlier: int,
+    peers: Sequence[Sequence[Sample]],
+    whole_s: float | None,
+) -> list[str]:
     flags = [flag for sample in samples for flag in sample.flags]
     if whole_s is not None:  # the whole epoch was seen: there is nothing to go on as it began
         flags = [flag for flag in flags if flag not in (SLOWER, FASTER)]
-    if len(samples) + earlier < 2 or sum(s.n for s in samples) < LEAST_STEPS:
+    # launches of other cells tell how launches differ, too, once there are two of one cell
+    own = len(samples) + earlier
+    telling = own + sum(len(group) - 1 for group in peers)
+    if own < 2 or telling < LEAST_LAUNCHES or sum(s.n for s in samples) < LEAST_STEPS:
         flags.append(PROVISIONAL)
     return flags
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ctrkit.core.config import Cell
+from ctrkit.core.launch_spread import SHIPPED
 from ctrkit.core.records import Inspection, Measurement
-from ctrkit.measure.projection import Projection, project
-from ctrkit.measure.statistics import DRIFT, FASTER, SLOWER, Sample, drifted
+from ctrkit.measure.projection import Projection, project, with_drift
+from ctrkit.measure.statistics import FASTER, SLOWER, Sample, drifted
 from ctrkit.measure.steps import mean_step_s, sample_of_measurement, samples_of
 from ctrkit.probe.beside import launches_beside
 from ctrkit.probe.predict import compute_trial, nearest_loader, predict, sizes_for
@@ -67,10 +68,10 @@ def project_cell(
         peers=_peers(cell, trials),
         elsewhere=launches_of_the_same_epoch(cell, trials),
         beside=launches_beside(cell, beside or trials),
+        spread=inspection.launch_spread or SHIPPED,
     )
-    if projection is not None and has_drifted(trials):
-        projection = replace(projection, flags=[*projection.flags, DRIFT])
-    return projection
+    drift = drift_of(trials)
+    return with_drift(projection, drift) if projection and drift else projection
 
 
 def _peers(cell: Cell, trials: Sequence[Trial]) -> list[list[Sample]]:
@@ -84,20 +85,26 @@ def _peers(cell: Cell, trials: Sequence[Trial]) -> list[list[Sample]]:
     return [group for group in groups if len(group) > 1]
 
 
-def has_drifted(trials: Sequence[Trial]) -> bool:
-    """Whether the cell that was really run first has changed its pace when it ran last."""
+def drift_of(trials: Sequence[Trial]) -> float | None:
+    """By what factor the cell that was really run first took another time when it ran last.
+
+    None where it did not. Launches at different places of an epoch are no measure of it: there the
+    data may differ.
+    """
     full = [t for t in trials if t.request.kind == "full" and t.usable]
-    same = [t for t in full if t.cell == full[0].cell]
-    if len(same) < 2:
-        return False
-    first, last = (
-        sample_of_measurement(m, turn_of(full[0].cell)) for m in _measurements([same[0], same[-1]])
-    )
-    if first is None or last is None:
-        return False
+    first = _measurements(full[:1])
+    if not first:
+        return None
+    same = [
+        m for m in _measurements([t for t in full if t.cell == full[0].cell])
+        if m.first_batch == first[0].first_batch
+    ]  # fmt: skip
+    begin, end = (sample_of_measurement(m, turn_of(full[0].cell)) for m in (same[0], same[-1]))
+    if len(same) < 2 or begin is None or end is None:
+        return None
     # where steps get slower all the time, a longer window has a slower mean
-    follows_a_trend = any(flag in (SLOWER, FASTER) for flag in (*first.flags, *last.flags))
-    return not follows_a_trend and drifted(first, last)
+    follows_a_trend = any(flag in (SLOWER, FASTER) for flag in (*begin.flags, *end.flags))
+    return end.mean / begin.mean if not follows_a_trend and drifted(begin, end) else None
 
 
 def objective(cell: Cell, trials: Sequence[Trial], inspection: Inspection) -> float | None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ctrkit.core.config import Cell
 from ctrkit.core.records import Finding, Inspection, Measurement
 from ctrkit.core.units import format_count, format_duration
+from ctrkit.measure.content import first_batches_only
 from ctrkit.measure.epoch_length import length_finding, length_in
 from ctrkit.measure.later_epochs import later_epochs, later_finding
 from ctrkit.measure.projection import Projection
@@ -53,6 +54,8 @@ def epoch_findings(
     ]
     if projection is not None and projection.trends:
         found.append(_trend(launches, projection))
+    if projection is not None:
+        found.append(_first_batches(launches, projection))
     later = later_epochs(launches, turn_of(cell))
     if later is not None:
         found.append(later_finding(later, cell.persistent, cell.workers))
@@ -76,6 +79,18 @@ def _second_is_empty(launches: Sequence[Measurement]) -> Finding | None:
         "the second epoch has no batch: the loader can be iterated only once, so a run of several "
         "epochs ends there; it must start anew each time `iter()` is called",
     )
+
+
+def _first_batches(launches: Sequence[Measurement], projection: Projection) -> Finding | None:
+    """That nothing is known of the rest of the epoch, where all launches began with its begin."""
+    seen, batches = first_batches_only(launches), projection.sizes.train_batches
+    if seen is None or batches is None or seen >= batches:
+        return None
+    text = (
+        f"only the first {format_count(seen)} batches of an epoch were seen, of "
+        f"{format_count(batches)}: if later ones cost more or less, the projection does not know it"
+    )
+    return Finding(stage="epoch", share=None, worth_x=None, text=text, confidence="high")
 
 
 def _trend(launches: Sequence[Measurement], projection: Projection) -> Finding:

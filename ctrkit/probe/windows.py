@@ -15,6 +15,7 @@ _WINDOW_S = 10.0
 _LEAST_WINDOW_S = 0.5
 _MOST_ATTRIBUTED = 10
 _COUNT_SHARE = 0.5
+_FIRST_PLACES = (0.0, 0.5, 0.9)
 _SPAWNED = ("spawn", "forkserver")
 #: The least full trial that says enough: three steps, an epoch boundary, validation, a checkpoint.
 USEFUL = WindowPlan(
@@ -36,6 +37,20 @@ class Costs:
     workers_s: float = 0.0
     validation_batch_s: float = 0.0
     checkpoint_s: float = 0.0
+
+
+def epoch_share(launch: int) -> float:
+    """Where in its epoch a cell's launch of this number begins, as a share: 0, the middle, ...
+
+    Later ones by van der Corput's sequence, so that any number of them is spread over the epoch.
+    """
+    if launch <= len(_FIRST_PLACES):
+        return _FIRST_PLACES[launch - 1]
+    share, digit, rest = 0.0, 0.5, launch - 2
+    while rest:
+        share += digit * (rest % 2)
+        digit, rest = digit / 2, rest // 2
+    return share
 
 
 def workers_start_s(cell: Cell, launch_s: float) -> float:

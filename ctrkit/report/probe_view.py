@@ -40,6 +40,8 @@ from ctrkit.report.words import (
     step_words,
 )
 
+#: For when a projection is made.
+HOLDS_FOR = "a run started now, with this machine otherwise as it was"
 _BAR_WIDTH = 24
 #: Above this share of data wait a step is only taking a batch.
 _ALL_WAITING = 0.99
@@ -85,6 +87,8 @@ def _answer(info: RunInfo, recommendation: Recommendation) -> Section:
         )  # fmt: skip
     else:
         rows.append(("whole run", f"not projected: {no_total_words(best)}"))
+    if best.projected_epoch_s is not None:
+        rows.append(("holds for", HOLDS_FOR))
     rows += [("caution", words) for words in flag_words(best.flags)]
     if info.status != "done":
         rows.append(("status", status_words(info)))

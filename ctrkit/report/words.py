@@ -14,13 +14,22 @@ from ctrkit.core.units import format_count, format_duration, format_percent
 # What a flag of a record or a recommendation means; a flag that is not here is shown as it is.
 FLAG_WORDS = {
     "provisional": "provisional: too few launches, validation batches or checkpoints were measured",
-    "low confidence": "low confidence: too few steps were measured for a narrow interval",
-    "heavy tail": "heavy tail: a few steps took most of the time, and may do so again",
-    "not steady": "not steady: steps were still getting faster or slower when the trial ended",
+    "low confidence": "low confidence: the interval is wider than a quarter of the time",
+    "few steps": "few steps: too few steps were measured for a narrow interval; a longer --budget "
+    "measures more",
+    "launches differ": "launches differ: launches of the same configuration took different times, "
+    "or were too few to tell; a longer --budget makes more of them",
+    "varies over the epoch": "varies over the epoch: steps take another time elsewhere in the "
+    "epoch; the projection follows the places that were seen",
+    "heavy tail": "heavy tail: a few steps took most of the time, and may do so again; the "
+    "interval allows for more of them",
+    "not steady": "not steady: steps were still getting faster or slower when the trial ended; the "
+    "interval allows for either pace",
     "slower and slower": "slower and slower: steps get slower all through the epoch",
     "faster and faster": "faster and faster: steps get faster all through the epoch",
     "drift": "drift: the machine changed its pace during the probe: the first configuration took "
-    "another time when it ran again last",
+    "another time when it ran again last; the interval allows for as much again, and is open above "
+    "where it got slower by over 10 %",
     "other epoch": "other epoch: it does not train on the same epoch as without workers",
     "host slept": "host slept: the host slept during the trial; its times cannot be relied on",
     "was stopped": "was stopped: a process of the trial was stopped for a while from outside",

@@ -21,7 +21,7 @@ def full(measured, **fields):
 
 
 def test_every_term_is_counted_once(measured):
-    projection = project([full(measured), full(measured)], SIZES)
+    projection = project([full(measured)] * 3, SIZES)
     means = {name: term.mean for name, term in projection.terms.items()}
     assert means == {
         "startup": 11.0,  # the first batch takes 6 s longer than one after a restart
@@ -70,17 +70,24 @@ def test_what_was_measured_too_little_is_provisional(measured, first, second):
 
 def test_what_the_launches_measured_together_is_enough(measured):
     halves = {"validation_batch_s": [0.5] * 10, "checkpoint_s": [2.0]}
-    assert project([full(measured, **halves), full(measured, **halves)], SIZES).flags == []
+    assert project([full(measured, **halves)] * 3, SIZES).flags == []
 
 
-def test_one_launch_is_provisional(measured):
-    assert project([full(measured)], SIZES).flags == [PROVISIONAL]
+@pytest.mark.parametrize("launches", [1, 2])
+def test_a_launch_or_two_are_provisional(measured, launches):
+    assert project([full(measured)] * launches, SIZES).flags == [PROVISIONAL]
+
+
+def test_other_cells_make_up_for_a_third_launch_and_not_for_a_second_one(measured):
+    peers = [samples_of([full(measured)] * 2)] * 2
+    assert project([full(measured)] * 2, SIZES, peers=peers).flags == []
+    assert project([full(measured)], SIZES, peers=peers).flags == [PROVISIONAL]
 
 
 def test_a_validation_smaller_than_what_is_asked_for_is_enough(measured):
     sizes = RunSizes(epochs=1, train_batches=100, validation_batches=4)
     launch = full(measured, validation_batch_s=[0.5] * 4)
-    assert project([launch, launch], sizes).flags == []
+    assert project([launch] * 3, sizes).flags == []
 
 
 def test_validation_and_checkpoints_of_the_step_alone_fill_in(measured):
@@ -170,7 +177,7 @@ def paced(measured, step_s):
 
 def test_launches_that_chose_the_cell_tell_its_spread_and_not_its_mean(measured):
     lucky, fresh = full(measured), paced(measured, 1.1)
-    projection = project([fresh], SIZES, earlier=[lucky])
+    projection = project([fresh], SIZES, earlier=[lucky, fresh])
     assert projection.step.mean == pytest.approx(1.1)
     assert PROVISIONAL not in projection.flags
     assert PROVISIONAL in project([fresh], SIZES).flags

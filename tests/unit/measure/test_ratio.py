@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctrkit.core.launch_spread import SHIPPED
 from ctrkit.measure.ratio import LaunchTime, Ratio, ratio_of
-from ctrkit.measure.statistics import ASSUMED_LAUNCH_SPREAD, holm, mean_interval, sample_of
+from ctrkit.measure.statistics import holm, mean_interval, sample_of
 
 times = st.floats(1e-4, 1e4)
 shares = st.floats(0.001, 0.5)
@@ -84,7 +85,7 @@ def test_many_cells_that_are_equal_seldom_show_a_regression(cells: int) -> None:
     rng = np.random.default_rng(cells)
     failed = 0
     for _ in range(400):
-        times = 1 + ASSUMED_LAUNCH_SPREAD * rng.standard_normal((cells, 2, 3))
+        times = 1 + SHIPPED.relative * rng.standard_normal((cells, 2, 3))
         ratios = [
             ratio_of(*([LaunchTime(mean_s=float(t)) for t in side] for side in cell))
             for cell in times

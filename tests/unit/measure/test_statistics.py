@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ctrkit.core.launch_spread import SHIPPED, LaunchSpread
 from ctrkit.measure.statistics import (
     HEAVY_TAIL,
     NOT_STEADY,
@@ -137,8 +138,11 @@ def test_few_flags_on_independent_steps():
 def test_one_launch_is_as_uncertain_as_assumed():
     sample = Sample(mean=1.0, variance=0.0, n=10_000, n_eff=10_000)
     half = prediction_interval([sample], 10_000).half
-    # s_b 3 % of the mean, one launch known and one to come, t with 4 degrees of freedom
-    assert half == pytest.approx(2.776 * 0.03 * math.sqrt(2), rel=0.01)
+    # s_b of the mean, one launch known and one to come, t with 2 degrees of freedom
+    assert half == pytest.approx(4.303 * SHIPPED.relative * math.sqrt(2), rel=0.01)
+    told = LaunchSpread(relative=0.01, weight=10, pairs=20, own_pairs=8)
+    calm = prediction_interval([sample], 10_000, spread=told).half
+    assert calm == pytest.approx(2.228 * 0.01 * math.sqrt(2), rel=0.01)
 
 
 def test_agreeing_launches_narrow_the_interval_and_differing_ones_widen_it():

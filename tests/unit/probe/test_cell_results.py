@@ -5,7 +5,7 @@ import pytest
 from ctrkit.core.config import make_cell
 from ctrkit.core.records import Measurement, Stamps
 from ctrkit.probe.candidates import candidates_of
-from ctrkit.probe.cell_results import has_drifted, objective, project_cell
+from ctrkit.probe.cell_results import drift_of, objective, project_cell
 from ctrkit.probe.trials import Trial, TrialRequest, TrialResult
 
 A, B = (make_cell(loader="batches", workers=w, threads=2) for w in (0, 1))
@@ -42,7 +42,7 @@ def test_the_winner_is_projected_from_the_launches_made_since_and_ranked_by_all(
 
 
 def test_one_launch_since_is_not_provisional_where_there_were_others(inspection):
-    trials = [full(A, 1.0), full(B, 1.3), full(A, 1.2, confirms=True)]
+    trials = [full(A, 1.0), full(B, 1.3), full(A, 1.1), full(A, 1.2, confirms=True)]
     assert "provisional" not in project_cell(A, trials, inspection()).flags
     assert "provisional" in project_cell(B, trials, inspection()).flags
 
@@ -50,7 +50,7 @@ def test_one_launch_since_is_not_provisional_where_there_were_others(inspection)
 @pytest.mark.parametrize(("last", "drifted"), [(1.0, False), (1.02, False), (1.05, True)])
 def test_the_first_cell_run_last_shows_whether_the_machine_has_changed(inspection, last, drifted):
     trials = [full(A, 1.0), full(B, 2.0), full(B, 2.0), full(A, last)]
-    assert has_drifted(trials) is drifted
+    assert (drift_of(trials) is not None) is drifted
     for cell in (A, B):
         assert ("drift" in project_cell(cell, trials, inspection()).flags) is drifted
 
@@ -71,7 +71,7 @@ def rising(cell, steps):
 
 def test_a_longer_window_of_steps_that_get_slower_is_no_drift(inspection):
     trials = [rising(A, 40), rising(A, 80)]
-    assert not has_drifted(trials)
+    assert drift_of(trials) is None
     assert "slower and slower" in project_cell(A, trials, inspection()).flags
 
 
@@ -92,7 +92,7 @@ def test_a_time_of_the_run_is_no_rival_of_a_time_per_row(inspection):
 
 
 def test_without_a_second_launch_of_the_first_cell_nothing_is_known_of_drift(inspection):
-    assert not has_drifted([full(A, 1.0), full(B, 2.0), full(B, 3.0)])
-    assert not has_drifted([])
+    assert drift_of([full(A, 1.0), full(B, 2.0), full(B, 3.0)]) is None
+    assert drift_of([]) is None
     failed = dataclasses.replace(full(A, 9.0), result=TrialResult(verdict="crashed"))
-    assert not has_drifted([full(A, 1.0), failed])
+    assert drift_of([full(A, 1.0), failed]) is None

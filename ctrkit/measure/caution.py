@@ -1,0 +1,84 @@
+"""What flags do to an interval: they widen it by what they measured, or leave it open above.
+
+A flag without an effect is a warning that nobody can act on. A heavy tail: as many slow steps as a
+count of those seen allows, of the size of those seen. Not steady: the run may keep the pace of
+either half. Drift: the run may begin at the latest pace, and go on changing as much again; where
+the machine got slower by more than a tenth, nothing bounds it from above.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ctrkit.measure.statistics import (
+    CONFIDENCE,
+    HEAVY_TAIL,
+    NOT_STEADY,
+    Interval,
+    Sample,
+)
+
+#: A machine that got slower by more than this may go on doing so.
+OPEN_ENDED_DRIFT = 0.1
+#: Slow steps that were not seen may be so much slower than the mean of those seen.
+_TAIL_FACTOR = 2.0
+_UNKNOWN_TAIL_FACTOR = 2.0
+
+
+def cautious(step: Interval, samples: Sequence[Sample], raw: Sequence[Sample]) -> Interval:
+    """The interval of a step with what its flags mean for it.
+
+    Args:
+        step: without them.
+        samples: of the launches, replayed or not: they say what flags there are.
+        raw: of the same launches' windows, which say what slow steps there were.
+    """
+    if any(sample.has(HEAVY_TAIL) for sample in samples):
+        step = _with_slow_steps(step, raw)
+    if any(sample.has(NOT_STEADY) for sample in samples):
+        step = widened(step, max(sample.change for sample in samples))
+    return step
+
+
+def _with_slow_steps(step: Interval, samples: Sequence[Sample]) -> Interval:
+    """As many slow steps as the count of those seen allows (Poisson), up to twice as slow."""
+    from scipy.special import chdtri
+
+    told = [sample.slow for sample in samples if sample.slow is not None]
+    if not told:
+        half = step.half * _UNKNOWN_TAIL_FACTOR
+        low = max(step.low / _UNKNOWN_TAIL_FACTOR, step.mean - _UNKNOWN_TAIL_FACTOR * half)
+        return Interval(mean=step.mean, low=min(step.low, low), high=step.mean + half)
+    count, steps = sum(one.count for one in told), sum(sample.n for sample in samples)
+    each_s = sum(one.count * one.excess_s for one in told) / count
+    most_s = max(_TAIL_FACTOR * each_s, max(one.most_s for one in told))
+    tail = (1 - CONFIDENCE) / 2
+    fewest = float(chdtri(2 * count, 1 - tail)) / 2 / steps
+    most = float(chdtri(2 * (count + 1), tail)) / 2 / steps
+    usual_s = max(0.0, step.mean - count * each_s / steps)
+    return Interval(
+        mean=step.mean,
+        low=min(step.low, usual_s * step.low / step.mean + fewest * each_s / _TAIL_FACTOR),
+        high=max(step.high, usual_s + most * most_s),
+    )
+
+
+def widened(step: Interval, change: float) -> Interval:
+    """The interval where the pace may differ by this share from the mean, in either direction."""
+    return Interval(
+        mean=step.mean, low=step.low / (1 + change), high=step.high + change * step.mean
+    )
+
+
+def drifting(time: Interval, factor: float) -> Interval:
+    """The interval of a time on a machine whose pace changed by this factor meanwhile.
+
+    Above 1 it got slower. The mean stays: it is of the launches, between both paces.
+    """
+    change = abs(math.log(factor))
+    if factor < 1:
+        return Interval(mean=time.mean, low=time.low * math.exp(-2 * change), high=time.high)
+    if change > OPEN_ENDED_DRIFT:
+        return Interval(mean=time.mean, low=time.low, high=math.inf)
+    return Interval(mean=time.mean, low=time.low, high=time.high * math.exp(2 * change))

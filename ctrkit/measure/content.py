@@ -1,0 +1,83 @@
+"""How much of the scatter of steps is due to the batches themselves: some simply cost more.
+
+The same batch in two launches tells it: what both took longer for it is its content, what only one
+did is noise. Launches that saw the same batches have seen no more of the epoch than one of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ctrkit.core.records import Measurement
+from ctrkit.measure.statistics import Content
+from ctrkit.measure.steps import step_times_s
+
+#: Of fewer common batches no correlation is estimated: all of the scatter may be content.
+_LEAST_COMMON = 8
+
+
+def content_of(launches: Sequence[Measurement], batches: float) -> Content | None:
+    """The part of the steps' scatter that content makes; None where no batch was seen twice.
+
+    Args:
+        launches: of one cell.
+        batches: of an epoch.
+    """
+    seen = [_steps_by_batch(m) for m in launches]
+    distinct = len(set().union(*seen)) if seen else 0
+    counted = sum(len(one) for one in seen)
+    if not distinct or distinct == counted or not _gives_the_same(launches):
+        return None
+    shares, weights = [], []
+    for one, other in itertools.combinations(seen, 2):
+        common = sorted(one.keys() & other.keys())
+        if len(common) >= _LEAST_COMMON:
+            pair = [one[i] for i in common], [other[i] for i in common]
+            shares.append(_correlation(*pair))
+            weights.append(len(common))
+    share = float(np.average(shares, weights=weights)) if shares else 1.0
+    return Content(share=share, distinct=distinct, batches=batches)
+
+
+def first_batches_only(launches: Sequence[Measurement]) -> int | None:
+    """How many batches of the epoch were seen at all, where all launches began with its first one.
+
+    None where another place was seen, where the epoch came to its end, or where nobody measured.
+    """
+    if not launches or any(m.first_batch or m.epoch_complete for m in launches):
+        return None
+    return max((max(_steps_by_batch(m), default=0) for m in launches), default=0) or None
+
+
+def _steps_by_batch(measurement: Measurement) -> dict[int, float]:
+    """Seconds of each step of the throughput window, by the number of its batch in the epoch."""
+    stamps = measurement.stamps
+    places = [
+        step + measurement.first_batch
+        for step, window in zip(stamps.step, stamps.window, strict=True)
+        if window == "throughput"
+    ]
+    return dict(zip(places, step_times_s(measurement), strict=True))
+
+
+def _gives_the_same(launches: Sequence[Measurement]) -> bool:
+    """Whether a launch begins with the same batches as another, unless their hashes differ."""
+    first: dict[int, set[str]] = {}
+    for m in launches:
+        if m.batch_hashes and m.batch_hashes[0]:
+            first.setdefault(m.first_batch, set()).add(m.batch_hashes[0])
+    return all(len(hashes) == 1 for hashes in first.values())
+
+
+def _correlation(one: Sequence[float], other: Sequence[float]) -> float:
+    """The correlation, raised by its standard error: a few common batches show it badly."""
+    a, b = np.asarray(one), np.asarray(other)
+    spread = float(a.std() * b.std())
+    if spread <= 0:
+        return 0.0
+    r = float(np.mean((a - a.mean()) * (b - b.mean()))) / spread
+    return min(1.0, max(0.0, r) + (1 - r * r) / math.sqrt(a.size))

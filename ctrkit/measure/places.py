@@ -1,0 +1,126 @@
+"""Steps that take another time elsewhere in the epoch: data sorted by length, groups of big rows.
+
+Launches begin at different places. Where their means differ by more than launches and steps do by
+chance, the epoch is projected along the line through the places; between two of them a step may
+take what it takes at either. Beyond the last place the line goes on, and where it rises there,
+nothing bounds it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ctrkit.core.launch_spread import LaunchSpread
+from ctrkit.core.records import Measurement
+from ctrkit.measure.statistics import Sample, t_quantile
+from ctrkit.measure.steps import first_throughput_step, sample_of_measurement
+
+VARIES = "varies over the epoch"
+#: Means of two places differ when that is chance in one of a hundred cases at most ...
+_SURE = 0.99
+#: ... and by at least this share.
+_LEAST_CHANGE = 0.1
+#: Of the t for two places. The few degrees of freedom of the spread would hide all but the crudest.
+_FREEDOM = 3.0
+#: A last place this near to the end of the epoch leaves nothing unseen.
+_NEAR_THE_END = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A stretch of the epoch and its mean step; `begin` and `end` are shares of the epoch."""
+
+    begin: float
+    end: float
+    sample: Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Mean seconds of a step over the whole epoch, by the places that were seen.
+
+    `high_s` is infinite where nothing bounds it.
+    """
+
+    mean_s: float
+    low_s: float
+    high_s: float
+    places: int
+
+
+def places_of(launches: Sequence[Measurement], batches: int, cycle: int = 1) -> list[Place]:
+    """Where each launch measured, the first place first."""
+    found = []
+    for m in launches:
+        sample = sample_of_measurement(m, cycle)
+        if sample is not None:
+            begin = m.first_batch + first_throughput_step(m)
+            end = min(batches, begin + sample.n)
+            found.append(Place(begin=begin / batches, end=end / batches, sample=sample))
+    return sorted(found, key=lambda place: place.begin)
+
+
+def profile_of(
+    launches: Sequence[Measurement], batches: int, spread: LaunchSpread, cycle: int = 1
+) -> Profile | None:
+    """The epoch along its places; None where they do not differ, or where there is but one."""
+    places = places_of(launches, batches, cycle)
+    if len({m.first_batch for m in launches}) < 2 or not _differ(places, spread):
+        return None
+    joined = [_joined(list(group)) for _, group in itertools.groupby(places, key=_place_number)]
+    return _along(joined) if len(joined) > 1 else None
+
+
+def _differ(places: Sequence[Place], spread: LaunchSpread) -> bool:
+    """Whether any two places differ by more than chance; all pairs are tested (Bonferroni)."""
+    pairs = [(a, b) for a, b in itertools.combinations(places, 2) if b.begin >= a.end]
+    if not pairs:
+        return False
+    level = 1 - (1 - _SURE) / len(pairs)
+    for a, b in pairs:
+        if a.sample.mean <= 0 or b.sample.mean <= 0:
+            continue
+        difference = abs(math.log(b.sample.mean / a.sample.mean))
+        error = math.sqrt(2 * spread.relative**2 + sum(_relative_error(p) for p in (a, b)))
+        if difference > max(_LEAST_CHANGE, t_quantile(level, _FREEDOM) * error):
+            return True
+    return False
+
+
+def _relative_error(place: Place) -> float:
+    sample = place.sample
+    return sample.variance / sample.n_eff / sample.mean**2
+
+
+def _place_number(place: Place) -> int:
+    return round(place.begin * 100)
+
+
+def _joined(places: Sequence[Place]) -> tuple[float, float]:
+    """The middle of a place and its mean step, over all launches there."""
+    middle = sum((p.begin + p.end) / 2 for p in places) / len(places)
+    return middle, sum(p.sample.mean for p in places) / len(places)
+
+
+def _along(places: Sequence[tuple[float, float]]) -> Profile:
+    at = np.array([place for place, _ in places])
+    mean_s = np.array([mean for _, mean in places])
+    last, before = places[-1], places[-2]
+    slope = (last[1] - before[1]) / (last[0] - before[0])
+    end_s = max(0.0, last[1] + slope * (1 - last[0]))
+    xs = np.concatenate([[0.0], at, [1.0]])
+    ys = np.concatenate([mean_s[:1], mean_s, [end_s]])
+    widths = np.diff(xs)
+    lower, upper = np.minimum(ys[:-1], ys[1:]), np.maximum(ys[:-1], ys[1:])
+    is_open = slope > 0 and last[0] < 1 - _NEAR_THE_END
+    return Profile(
+        mean_s=float(widths @ (lower + upper)) / 2,
+        low_s=float(widths @ lower),
+        high_s=math.inf if is_open else float(widths @ upper),
+        places=len(places),
+    )
