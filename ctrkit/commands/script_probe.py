@@ -38,7 +38,12 @@ from ctrkit.core.script_sources import settled, sources_of
 from ctrkit.core.units import format_duration
 from ctrkit.probe.hazards.facts import known_facts
 from ctrkit.probe.hazards.limits import read_limits
-from ctrkit.probe.scripts.answer import clock_finding, experiment_finding, script_answer
+from ctrkit.probe.scripts.answer import (
+    clock_finding,
+    experiment_finding,
+    later_epochs_finding,
+    script_answer,
+)
 from ctrkit.probe.scripts.as_written import (
     SCRIPT_LOADER,
     as_written_cell,
@@ -277,7 +282,11 @@ def _with_answer(
         changes_between(before, after),
     )  # fmt: skip
     answer = replace(answer, sources=settled(sources, sources_of(script)))
-    about = [experiment_finding(answer), clock_finding(first.seen)]
+    about = [
+        experiment_finding(answer),
+        later_epochs_finding(first.seen, answer, recommendation.cell),
+        clock_finding(first.seen),
+    ]
     findings = [*filter(None, about), *recommendation.findings]
     return replace(recommendation, script=answer, findings=findings)
 

@@ -19,6 +19,7 @@ class ScriptLoader:
     that came, None before one. `file` and `line`: where the script made it, empty if not known.
     `shares_out`: an iterable data set that asks `get_worker_info`; None for a map-style one.
     `unpicklable`: what cannot be sent to spawned workers, and why; empty where all can.
+    `sampler`: the class of what draws its rows.
     """
 
     number: int
@@ -33,6 +34,7 @@ class ScriptLoader:
     iterable: bool = False
     shares_out: bool | None = None
     unpicklable: str = ""
+    sampler: str = ""
     file: str = ""
     line: int = 0
     batches_taken: int = 0
@@ -67,6 +69,7 @@ class ScriptSeen:
             where that cannot be told.
         batch_hashes: of the first training batches, in order.
         row_hashes: of the first training rows' indices, where a sampler names them, in order.
+        later_row_hashes: the same of the second epoch, where it was begun.
         trainers: processes that train without being ranks of one group: with more than one, each
             has a loader of its own, and nothing is put in.
         problem: why nothing could be observed, empty where it could.
@@ -95,6 +98,7 @@ class ScriptSeen:
     main_guard: bool | None = None
     batch_hashes: list[str] = field(default_factory=list)
     row_hashes: list[str] = field(default_factory=list)
+    later_row_hashes: list[str] = field(default_factory=list)
     trainers: int = 1
     problem: str = ""
     notes: list[str] = field(default_factory=list)

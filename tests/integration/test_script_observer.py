@@ -156,9 +156,21 @@ def test_workers_can_be_started_anew(tmp_path: Path) -> None:
     assert set(measured.stamps.worker[:4]) == {0, 1}
 
 
-def test_persistent_workers_keep_the_order_of_a_seeded_shuffle(tmp_path: Path) -> None:
-    alone = observe(tmp_path, "train", "order.py")
-    found = observe(tmp_path, "train", "order.py", train_loader=0, put_in=AXES, cell=FORK)
+@pytest.mark.parametrize(
+    ("written", "persistent"),
+    [
+        ((), True),
+        (("generator",), True),
+        (("persistent",), False),
+        (("persistent", "generator"), False),
+    ],
+)
+def test_a_seeded_shuffle_keeps_its_order_whatever_is_put_in(
+    tmp_path: Path, written: tuple[str, ...], persistent: bool
+) -> None:
+    alone = observe(tmp_path, "train", "order.py", *written)
+    cell = FORK | {"persistent": persistent}
+    found = observe(tmp_path, "train", "order.py", *written, train_loader=0, put_in=AXES, cell=cell)
     assert len(found.out.splitlines()) == 12
     assert found.out == alone.out
 

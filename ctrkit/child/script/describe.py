@@ -40,6 +40,7 @@ def script_seen(observer: Observer) -> dict[str, Any]:
         "main_guard": getattr(driver, "main_guard", None),
         "batch_hashes": train.hashes if train is not None else [],
         "row_hashes": train.rows if train is not None else [],
+        "later_row_hashes": train.later_rows if train is not None else [],
         "trainers": 1 + others_that_train(observer.folder, observer.presence.launch),
         "problem": observer.problem,
         "notes": observer.notes,

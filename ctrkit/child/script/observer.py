@@ -94,6 +94,8 @@ class Observer:
         self._asking: list[Any] = []
         self._asking_seen: Seen | None = None
         self._first_optimizer = 0
+        #: a loader that has a generator of ours for a moment, and the one that it had
+        self._spared: tuple[Any, Any] | None = None
 
     def give_up(self, what: str, error: BaseException) -> None:
         """The observer does not understand this script any more: it leaves it alone."""
@@ -156,10 +158,28 @@ class Observer:
             self.driver.other_iterator_asked(seen, now_s)
         seen.begin_pass(now_s)
         self._put_in(seen, loader)
+        self._spare_the_seed(seen, loader)
         return seen
+
+    def _spare_the_seed(self, seen: Seen, loader: Any) -> None:
+        """Where persistent workers were taken away, a new iterator draws a seed for its workers.
+
+        The script as written would have drawn none, and a seeded shuffle depends on what was drawn
+        before: the seed comes from a generator of our own.
+        """
+        if seen.number not in self.put_in_numbers or not seen.reuses_its_iterator:
+            return
+        if loader.persistent_workers:
+            return
+        own = self.torch.Generator()
+        own.manual_seed(self.torch.initial_seed() % 2**62 + seen.asked)
+        self._spared = loader, loader.generator
+        loader.generator = own
 
     def iterator_made(self, loader: Any) -> None:
         """It has been asked, whether or not that worked."""
+        if self._spared is not None and self._spared[0] is loader:
+            loader.generator, self._spared = self._spared[1], None
         self._asking = [one for one in self._asking if one is not loader]
         self._asking_seen = None
 
@@ -207,9 +227,10 @@ class Observer:
         if seen is None or seen.rows_full or not self.hashes_wanted(seen):
             return
         try:
-            if index is not None:
-                seen.rows += hashes.row_marks(index)
-            seen.rows_full = index is None or len(seen.rows) >= _MOST_ROWS
+            if index is None:
+                seen.rows_full = True
+            else:
+                seen.note_rows(hashes.row_marks(index), _MOST_ROWS)
         except Exception as error:
             seen.rows_full = True
             note_trouble("rows could not be marked", error)

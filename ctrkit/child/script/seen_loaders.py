@@ -39,6 +39,9 @@ class Seen:
         self.delivered = self.backwards = self.steps = 0
         self.hashes: list[str] = []
         self.rows: list[str] = []
+        #: of the second pass over it
+        self.later_rows: list[str] = []
+        self.passes = 0
         #: since its newest iterator: when that was asked for, and the batches (asked, delivered,
         #: rows) of a loader that is not known to train
         self.iterator_asked_s = 0.0
@@ -59,13 +62,17 @@ class Seen:
     def take_over(self, loader: Any) -> None:
         """This loader object is the one that stands for it from now on."""
         self.loader = _reference(loader)
+        #: iterators that this object was asked for
+        self.asked = 0
         self._counter = None
         self.dataset = _reference(loader.dataset)
 
     def begin_pass(self, asked_s: float) -> None:
         """An iterator is asked for."""
         self.iterator_asked_s, self.in_pass = asked_s, 0
-        self.rows_full = self.rows_full or bool(self.rows)  # rows of the first pass alone
+        self.asked += 1
+        self.passes += bool(self.rows)  # another pass, once rows of the first were drawn
+        self.rows_full = self.passes > 1
         self.pending.clear()
 
     def rows_of(self, batch: Any) -> int:
@@ -88,6 +95,17 @@ class Seen:
         rows = self._counter.count(batch)
         self._plain = self._plain + 1 if rows == self.facts["batch_size"] else 0
         return int(rows or 0)
+
+    def note_rows(self, marks: list[str], most: int) -> None:
+        """The sampler has named these rows; of the first two passes some are kept in mind."""
+        rows = self.later_rows if self.passes else self.rows
+        rows += marks
+        self.rows_full = len(rows) >= most
+
+    @property
+    def reuses_its_iterator(self) -> bool:
+        """Whether the script as written would go on with one iterator, and its workers, now."""
+        return self.asked > 1 and bool(self.facts["persistent"])
 
     def keep(self, batch: Any) -> None:
         """Keep a copy of one of the first batches, before anybody changes it."""
@@ -208,7 +226,15 @@ def facts_of(loader: Any) -> dict[str, Any]:
         "iterable": iterable,
         "shares_out": shares_out(loader.dataset) if iterable else None,
         "unpicklable": "",
+        "sampler": _sampler_of(loader),
     }
+
+
+def _sampler_of(loader: Any) -> str:
+    """The kind of what draws single rows, also where a batch sampler has the say."""
+    inner = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
+    sampler = inner if inner is not None else getattr(loader, "sampler", None)
+    return type(sampler).__name__
 
 
 def is_iterable(loader: Any) -> bool:

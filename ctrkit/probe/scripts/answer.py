@@ -25,6 +25,8 @@ _NAMES = {
 
 
 _TORCH_PREFETCH = 2
+#: Samplers whose order does not depend on what torch's generator was asked for before.
+_OWN_SEED = ("SequentialSampler", "DistributedSampler", "_InfiniteConstantSampler", "NoneType", "")
 
 
 def script_answer(
@@ -164,3 +166,26 @@ def experiment_finding(answer: ScriptAnswer) -> Finding | None:
                                              if answer.experiment_why else ""),
         confidence="high" if answer.experiment != "cannot tell" else "",
     )  # fmt: skip
+
+
+def later_epochs_finding(seen: ScriptSeen, answer: ScriptAnswer, cell: Cell) -> Finding | None:
+    """Said where the change in the script's own text gives later epochs another order.
+
+    Put in by ctrkit, persistent workers keep it: the observer draws the seeds as the script would.
+    """
+    loader = train_loader_of(seen)
+    changes = cell.persistent != answer.as_written.persistent
+    if loader is None or not changes or loader.sampler in _OWN_SEED:
+        return None
+    if "not seeded" in answer.experiment_why:
+        return None
+    less = "less" if cell.persistent else "more"
+    return Finding(
+        stage="experiment",
+        share=None,
+        worth_x=None,
+        text=f"written into the script, this change gives a seeded shuffle ({loader.sampler}) "
+        f"another order from the second epoch on: torch draws one seed {less} in each later epoch. "
+        "Put in by ctrkit train --config the order stays as written",
+        confidence="high",
+    )

@@ -36,6 +36,8 @@ def sameness(as_written: Sequence[ScriptSeen], other: ScriptSeen) -> tuple[Samen
         return "cannot tell", "the script as written gave no batch to compare with"
     first = as_written[0]
     if _agree(first.batch_hashes, other.batch_hashes):
+        if _differs_later(as_written, other):
+            return "same rows, other order", "from the second epoch on"
         return "same batches", ""
     if not first.batch_hashes or not other.batch_hashes:
         return "cannot tell", "no batch of one of them was looked at"
@@ -53,6 +55,15 @@ def sameness(as_written: Sequence[ScriptSeen], other: ScriptSeen) -> tuple[Samen
     if first.row_hashes and other.row_hashes:
         return "cannot tell", f"the first {count} batches have other rows"
     return "cannot tell", "the sampler's row numbers were not seen"
+
+
+def _differs_later(as_written: Sequence[ScriptSeen], other: ScriptSeen) -> bool:
+    """Whether the second epoch has other rows, where launches as written have the same there."""
+    later = [one.later_row_hashes for one in as_written if one.later_row_hashes]
+    if len(later) < 2 or not other.later_row_hashes:
+        return False
+    seeded = all(_agree(later[0], one) for one in later[1:])
+    return seeded and not _agree(later[0], other.later_row_hashes)
 
 
 def _agree(one: Sequence[str], other: Sequence[str]) -> bool:

@@ -1,4 +1,9 @@
-"""Prints the rows of each batch of a seeded shuffle, epoch by epoch."""
+"""Prints the rows of each batch of a seeded shuffle, epoch by epoch.
+
+`persistent`: as written with persistent workers; `generator`: with a generator of its own.
+"""
+
+import sys
 
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -6,7 +11,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 def main():
     torch.manual_seed(3)
-    loader = DataLoader(TensorDataset(torch.arange(24.0)), batch_size=6, shuffle=True)
+    own = {}
+    if "persistent" in sys.argv:
+        own = {"num_workers": 2, "persistent_workers": True}
+    if "generator" in sys.argv:
+        own["generator"] = torch.Generator().manual_seed(5)
+    loader = DataLoader(TensorDataset(torch.arange(24.0)), batch_size=6, shuffle=True, **own)
     model = torch.nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
     for _ in range(3):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ctrkit.core.config import Cell, ScriptSpec
-from ctrkit.core.script_records import ScriptLoader, ScriptSeen
-from ctrkit.probe.scripts.answer import change_of
+from ctrkit.core.config import Cell, ScriptSpec, encode, make_cell
+from ctrkit.core.script_records import ScriptAnswer, ScriptLoader, ScriptSeen
+from ctrkit.probe.scripts.answer import change_of, later_epochs_finding
 from ctrkit.probe.scripts.as_written import as_written_cell
 
 TEXT = "import x\nloader = DataLoader(rows, batch_size=8)\n"
@@ -67,3 +67,28 @@ def test_where_no_diff_can_be_made_the_settings_are_said(script: ScriptSpec, fil
     _, diff, words = changed(script, seen(file=file), workers=4, start_method="fork", prefetch=2)
     assert diff == ""
     assert "num_workers=4" in words
+
+
+@pytest.mark.parametrize(
+    ("sampler", "persistent", "why", "said"),
+    [
+        ("RandomSampler", True, "", "one seed less"),
+        ("WeightedRandomSampler", True, "", "one seed less"),
+        ("DistributedSampler", True, "", None),
+        ("SequentialSampler", True, "", None),
+        ("RandomSampler", False, "", None),
+        ("RandomSampler", True, "the script is not seeded: two launches differ", None),
+    ],
+)
+def test_written_into_the_script_persistent_workers_change_later_epochs(
+    script: ScriptSpec, sampler: str, persistent: bool, why: str, said: str | None
+) -> None:
+    loaders = [replace(one, sampler=sampler) for one in seen().loaders]
+    what = replace(seen(), loaders=loaders)
+    own = as_written_cell(script, what, {})
+    axes = {"workers": 2, "start_method": "fork", "prefetch": 2, "persistent": persistent}
+    cell = make_cell(**{**encode(own), **axes})
+    answer = ScriptAnswer(as_written=own, experiment_why=why)
+    found = later_epochs_finding(what, answer, cell)
+    assert (found is None) == (said is None)
+    assert found is None or (said or "") in found.text

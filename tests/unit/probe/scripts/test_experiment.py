@@ -9,9 +9,11 @@ from ctrkit.core.script_records import ScriptSeen
 from ctrkit.probe.scripts.experiment import compared, sameness
 
 
-def seen(batches: str, rows: str = "") -> ScriptSeen:
-    """A launch whose batches and rows hash to these letters."""
-    return ScriptSeen(pid=1, batch_hashes=list(batches), row_hashes=list(rows))
+def seen(batches: str, rows: str = "", later: str = "") -> ScriptSeen:
+    """A launch whose batches, rows, and rows of the second epoch hash to these letters."""
+    return ScriptSeen(
+        pid=1, batch_hashes=list(batches), row_hashes=list(rows), later_row_hashes=list(later)
+    )
 
 
 @pytest.mark.parametrize(
@@ -43,3 +45,22 @@ def test_the_least_similar_launch_of_a_cell_counts() -> None:
     own, cell = make_cell(workers=0), make_cell(workers=2)
     launches = [(own, seen("abc", "123")), (cell, seen("abc", "123")), (cell, seen("abd", "123"))]
     assert compared(launches, own) == {cell: ("other content", "")}
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "answer"),
+    [
+        (["321", "3215"], "32", "same batches"),
+        (["321", "321"], "213", "same rows, other order"),
+        (["321", "132"], "213", "same batches"),  # as written it differs there, too: no proof
+        (["321"], "213", "same batches"),
+        (["321", "321"], "", "same batches"),
+    ],
+)
+def test_the_second_epoch_is_compared_where_launches_as_written_agree_on_it(
+    own: list[str], other: str, answer: str
+) -> None:
+    as_written = [seen("abc", "123", later) for later in own]
+    found, why = sameness(as_written, seen("abc", "123", other))
+    assert found == answer
+    assert ("second epoch" in why) == (answer != "same batches")
