@@ -64,7 +64,7 @@ def terms_beside(
     each_epoch = {
         "restart": restart,
         "teardown": _events([m.teardown_s for m in measurements]) or ZERO,
-        "validation": _validation(beside or measurements, sizes, step, flags),
+        "validation": _validation(beside or measurements, sizes, step, flags, equal=bool(beside)),
         "checkpoint": _checkpoint(beside or measurements, sizes, flags),
     }
     return _startup(measurements, restart), each_epoch
@@ -96,15 +96,26 @@ def _restart(measurements: Sequence[Measurement], flags: list[str]) -> Interval:
 
 
 def _validation(
-    measurements: Sequence[Measurement], sizes: RunSizes, step: Interval, flags: list[str]
+    measurements: Sequence[Measurement],
+    sizes: RunSizes,
+    step: Interval,
+    flags: list[str],
+    *,
+    equal: bool = False,
 ) -> Interval:
-    """Seconds of an epoch's validation: the loader's starts and the batches."""
+    """Seconds of an epoch's validation: the loader's starts and the batches.
+
+    Where all launches tell it equally well, all that came to their end count: one alone may have
+    had a bad moment.
+    Else later ones count only while those before them have timed too few batches.
+    """
     batches = sizes.validation_batches
     if not batches:
         return ZERO
     samples, timed = [], 0
     for measurement in measurements:
-        if measurement.validation_batch_s and timed < LEAST_VALIDATION_BATCHES:
+        needed = timed < LEAST_VALIDATION_BATCHES or (equal and measurement.complete)
+        if measurement.validation_batch_s and needed:
             samples.append(sample_of(measurement.validation_batch_s))
             timed += samples[-1].n
     if timed < min(batches, LEAST_VALIDATION_BATCHES):

@@ -130,6 +130,17 @@ def test_an_epoch_ends_in_more_than_one_way(
     assert measured.throughput_steps % seen.batches_per_group == 0
 
 
+def test_an_epoch_may_be_over_before_a_step_is_known(tmp_path: Path) -> None:
+    """Its loaders never end, its steps get rarer, and nothing is asked after validation."""
+    seen, measured = observe(tmp_path, "full", "ramp.py", window_s=60).needed()
+    assert (seen.epochs, seen.epochs_from.split()[0]) == (3, "self.epochs")
+    assert (measured.epoch_batches, measured.epoch_rows) == (8, 60)
+    assert measured.stamps.rows[:8] == [8] * 7 + [4]
+    assert len(measured.validation_batch_s) == 1
+    assert measured.sizes is not None
+    assert (measured.sizes.epochs, measured.sizes.validation_batches) == (3, 2)
+
+
 FORK = {"workers": 2, "start_method": "fork", "prefetch": 2, "persistent": True}
 SPAWN = FORK | {"start_method": "spawn"}
 AXES = ("workers", "start_method", "prefetch", "persistent")

@@ -89,6 +89,8 @@ class Seen:
             # what counts must not keep a loader that the script has let go
             self._counter, self._plain = RowCounter(weakref.proxy(loader)), 0
         index = self.in_pass - 1
+        if self.length:
+            index %= self.length  # one iterator may go round, epoch after epoch
         if self._plain >= _PLAIN and self.length is not None and index < self.length - 1:
             return int(self.facts["batch_size"])
         self._counter.begin_epoch(index)

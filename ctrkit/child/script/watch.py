@@ -48,9 +48,10 @@ class LoopWatch:
         self._validating_since: float | None = None
         self._other_asked_s: float | None = None
         self._validated = 0
+        self._other_open: Seen | None = None  # whose batch of validation is being worked on
         self._held: list[tuple[int, float]] = []
         self._saved: tuple[float, float] | None = None  # of the checkpoint under way
-        self._looked = False
+        self._looked = self._glanced = False
         self.ranks: RankWriter | None = None
         if owner.world > 1 and owner.rank is not None:
             self.ranks = RankWriter(observer.folder, owner.rank)
@@ -229,6 +230,7 @@ class LoopWatch:
             self._tell(seen, 0, now_s - self._validating_since)
             self._other_asked_s = now_s  # the first batch's own time begins once it is there
         self._validated += 1
+        self._other_open = seen
         if seen is not self.observer.train:
             self.validation_batch_taken(seen)
 
@@ -240,7 +242,12 @@ class LoopWatch:
             return
         if self._validated and self._other_asked_s is not None:
             self._tell(seen, self._validated, now_s - self._other_asked_s)
-        self._other_asked_s = now_s
+        self._other_asked_s, self._other_open = now_s, None
+
+    def _end_last_validation_batch(self, now_s: float) -> None:
+        """Not every loop asks for one batch more than there are: then the next thing ends it."""
+        if self._other_open is not None:
+            self._end_validation_batch(self._other_open, now_s)
 
     def _tell(self, seen: Seen, number: int, seconds: float) -> None:
         """Batches of the training loader may yet turn out to be the first of an epoch."""
@@ -251,6 +258,7 @@ class LoopWatch:
 
     def _end_others(self, now_s: float) -> None:
         """The training loader is asked: validation and checkpoint are over."""
+        self._end_last_validation_batch(now_s)
         self._end_checkpoint()
         if self._validating_since is not None:
             began_s, self._validating_since = self._validating_since, None
@@ -263,10 +271,11 @@ class LoopWatch:
         """What looked like validation were the first batches of an epoch."""
         self._end_checkpoint()
         self._held.clear()
-        self._validating_since = None
+        self._validating_since = self._other_open = None
 
     def save_begins(self, now_s: float) -> None:
         """A file is being saved."""
+        self._end_last_validation_batch(now_s)
         self._turn_to_something_else(now_s)
         self._saved = (self._saved[0] if self._saved else now_s, now_s)
         self.checkpoint_begins(now_s)
@@ -293,6 +302,8 @@ class LoopWatch:
             return
         if pattern.is_known or pattern.backwards >= _LOOK_AT_LATEST:
             self._look_around()
+        elif not self._glanced:
+            self._glance_around()
 
     def backward_ends(self, now_s: float) -> None:
         """It is over."""
@@ -304,6 +315,17 @@ class LoopWatch:
 
     def step_ends(self, now_s: float) -> None:
         """It is over."""
+
+    def _glance_around(self) -> None:
+        """A first look: an epoch may be over before it is known what a step is.
+
+        Until then only epochs can be told: a loop that counts may count parts of a step.
+        """
+        self._glanced = True
+        self._look_around()
+        self._looked = False
+        if self.length is not None and not self.length.epochs:
+            self.length = None
 
     def _look_around(self) -> None:
         """Once, from inside the loop: what its source says of the run's length."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 if TYPE_CHECKING:
     from ctrkit.child.workloads.protocol import Workload
@@ -104,7 +104,10 @@ class RowCounter:
         if stock is None or isinstance(stock.dataset, IterableDataset):
             return None
         size = _batch_size(stock)
-        sampler = getattr(stock.batch_sampler, "sampler", None)
+        batches: Any = stock.batch_sampler
+        while isinstance(getattr(batches, "sampler", None), BatchSampler):
+            batches = batches.sampler  # one that goes round for ever holds the real one like this
+        sampler = getattr(batches, "sampler", None)
         if size is None or not isinstance(sampler, Sized):
             return None
         try:

@@ -38,6 +38,13 @@ def test_every_term_is_counted_once(measured):
     assert projection.flags == []
 
 
+def test_all_launches_that_tell_of_validation_count(measured):
+    """One launch may have had a bad moment."""
+    slow, quick = (full(measured, validation_batch_s=[s] * 20) for s in (1.0, 0.25))
+    beside = project([slow], SIZES, beside=[slow, quick, quick]).terms["validation"]
+    assert beside.mean == pytest.approx(10 * (1.0 + 20 * 0.5))
+
+
 def test_workers_that_persist_start_once(measured):
     kept = project([full(measured, first_batch_s=9.0, restart_s=0.1)], SIZES)
     anew = project([full(measured, first_batch_s=9.0, restart_s=9.0)], SIZES)
