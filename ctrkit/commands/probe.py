@@ -32,6 +32,7 @@ from ctrkit.core.errors import (
 from ctrkit.core.files import finite, plain_disk_errors
 from ctrkit.core.records import Finding, Inspection, Recommendation, TrialRecord
 from ctrkit.core.runs import RunFolder
+from ctrkit.measure.steps import data_wait_share
 from ctrkit.probe.matrix import MatrixPlan, build_matrix
 from ctrkit.probe.recommend import recommend
 from ctrkit.probe.search import SearchResult, run_search
@@ -40,6 +41,8 @@ from ctrkit.report.live_probe import ProbeDisplay
 from ctrkit.report.run_reader import read_contents
 from ctrkit.report.terminal import print_report
 from ctrkit.report.views import report_view
+from ctrkit.supervise.gpu import combined
+from ctrkit.supervise.gpu_findings import gpu_findings
 from ctrkit.supervise.host_conditions import (
     folder_bytes,
     host_findings,
@@ -248,9 +251,21 @@ def search_and_recommend(
     stage_s = by_label(launcher.times)
 
     def complete(found: Recommendation, of: SearchResult) -> Recommendation:
-        return replace(finish(found, of), stage_s=stage_s)
+        on_gpu = _on_gpu(found, of)
+        return replace(
+            finish(replace(found, findings=[*found.findings, *on_gpu]), of), stage_s=stage_s
+        )
 
     return _conclude(run, inspection, result, options, began_s, on_host, complete, others)
+
+
+def _on_gpu(found: Recommendation, result: SearchResult) -> list[Finding]:
+    """What the GPU did while the recommended cell was run."""
+    launches = result.full_trials(found.cell)
+    shares = [data_wait_share(t.result.measurement) for t in launches if t.result.measurement]
+    known = [share for share in shares if share is not None]
+    use = combined([trial.result.gpu_use for trial in launches])
+    return gpu_findings(use, sum(known) / len(known) if known else None)
 
 
 def _data_bytes(workload: WorkloadSpec) -> int | None:

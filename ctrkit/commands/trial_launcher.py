@@ -94,6 +94,7 @@ class TrialLauncher:
             interrupted=outcome.interrupted,
             exit_code=outcome.exit_code,
             seen=seen,
+            gpu_use=outcome.gpu_use,
             flags=tuple(
                 flag
                 for flag, lasted_s in (

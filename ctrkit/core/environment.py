@@ -18,6 +18,7 @@ import psutil
 
 from ctrkit import __version__
 from ctrkit.core.control_groups import cpu_quota_cores
+from ctrkit.core.gpus import visible_gpus
 from ctrkit.core.subprocesses import output_of
 
 # Variables that change how a loop runs; nothing else of the environment is ever written down.
@@ -107,7 +108,7 @@ def code_versions(source: str | None = None) -> dict[str, str]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """What a machine is, without its name: system, processor, cores, memory in bytes."""
+    """What a machine is, without its name: system, processor, cores, memory in bytes, GPUs."""
     return {
         "system": platform.system(),
         "release": platform.release(),
@@ -117,6 +118,7 @@ def describe_machine() -> dict[str, Any]:
         "logical_cores": usable_cpus(),
         **_quota_of_machine(),
         "memory_bytes": psutil.virtual_memory().total,
+        **_gpus_of_machine(),
     }
 
 
@@ -124,6 +126,12 @@ def _quota_of_machine() -> dict[str, float]:
     """The CPU quota, left out where there is none, so that fingerprints stay what they were."""
     quota = cpu_quota_cores()
     return {} if quota is None else {"cpu_quota_cores": quota}
+
+
+def _gpus_of_machine() -> dict[str, list[str]]:
+    """The NVIDIA GPUs that CUDA may use, left out where there are none, as a quota is."""
+    found = [gpu.words for gpu in visible_gpus()]
+    return {"gpus": found} if found else {}
 
 
 def _processor_name() -> str:

@@ -22,6 +22,7 @@ from ctrkit.measure.steps import (
     stage_means_s,
     steps_measured,
 )
+from ctrkit.supervise.gpu import GpuUse
 
 #: A trial that ended early still counts as a measurement of its cell from so many steps on.
 ENOUGH_STEPS = 2
@@ -47,7 +48,8 @@ class TrialResult:
     A trial that its deadline cut has the verdict `skipped` and may have measured something.
     `interrupted`: the user ended it; nothing is to be launched after it. `evidence` is a path
     relative to the run folder. `flags`: what happened to it from outside. `exit_code` is of a
-    process that ended by itself; `seen` is what the observer saw, of a script.
+    process that ended by itself; `seen` is what the observer saw, of a script. `gpu_use` is of its
+    steps.
     """
 
     verdict: str
@@ -60,6 +62,7 @@ class TrialResult:
     flags: tuple[str, ...] = ()
     exit_code: int | None = None
     seen: ScriptSeen | None = None
+    gpu_use: GpuUse = field(default_factory=GpuUse)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,6 +72,7 @@ def _facts(rows: Sequence[LedgerRow], wall_s: float) -> list[tuple[str, str]]:
     device = [row.device_bytes for row in rows if row.device_bytes]
     if device:
         found.append(("device memory", f"up to {format_bytes(max(device))}"))
+    found += _gpu_facts(rows)
     hot = [row.temperature_c for row in rows if row.temperature_c is not None]
     if hot:
         found.append(("temperature", f"up to {max(hot):.0f} °C"))
@@ -81,6 +82,27 @@ def _facts(rows: Sequence[LedgerRow], wall_s: float) -> list[tuple[str, str]]:
         found.append(("throttled", plural(throttles, "time")))
     if limits and min(limits) < 1:
         found.append(("throttled", f"down to {percent(min(limits))} of full speed"))
+    return found
+
+
+def _gpu_facts(rows: Sequence[LedgerRow]) -> list[tuple[str, str]]:
+    """What the run's GPUs did; nothing where nobody told."""
+    busy, power = _weighted(rows, "gpu_busy_share"), _weighted(rows, "gpu_power_w")
+    clock = _weighted(rows, "gpu_clock_share")
+    words = [] if busy is None else [f"{percent(busy)} busy"]
+    words += [] if power is None else [f"{power:.0f} W"]
+    words += [] if clock is None else [f"{percent(clock)} of the highest clock"]
+    found = [("GPU", ", ".join(words) + ", on average")] if words else []
+    for why in ("power", "heat"):
+        held = _weighted(rows, f"gpu_held_by_{why}_share")
+        if held is not None and held >= _WORTH_NAMING:
+            found.append(("GPU clocks", f"held down by {why} {percent(held)} of the time"))
+    memory = [row.gpu_memory_bytes for row in rows if row.gpu_memory_bytes]
+    if memory:
+        found.append(("GPU memory", f"up to {format_bytes(max(memory))} in use, by everybody"))
+    others = [row.gpu_others_bytes for row in rows if row.gpu_others_bytes is not None]
+    if others:
+        found.append(("GPU shared", f"with other processes, up to {format_bytes(max(others))}"))
     return found
 
 

@@ -18,6 +18,7 @@ _MOST_COMPARED = 5
 _WAIT_MATTERS, _WAIT_ROSE = 0.3, 0.1
 _CORES_MATTER = 0.5
 _SWAPPING_PER_S, _SWAPPED_MATTERS = 5e5, 1e8
+_GPU_HELD_SHARE = 0.5
 _THROTTLED_SHARE = 0.3
 _LEAST_RISING, _RISEN = 3, 1.5
 
@@ -158,6 +159,8 @@ def _slow_cause(
         return LateCause(
             throttled, "give it air and mains power, and a power mode that lets its fans run"
         )
+    if held := _gpu_held_words(recent):
+        return LateCause(held, "give the GPU air, or a higher power limit (nvidia-smi -q -d POWER)")
     now, before = _share(recent, "data_wait"), _share(early, "data_wait")
     advice = "end the other work, or give it other cores" if others else (
         "the loader does not keep up: ctrkit probe tells whether it does in another cell"
@@ -237,6 +240,17 @@ def _throttle_words(rows: Sequence[LedgerRow], recent: Sequence[LedgerRow]) -> s
                   default=None)  # fmt: skip
     heat = "" if hottest is None else f" (up to {hottest:.0f} °C)"
     return f"the processor has been slowed down for its heat since {_since(first)}{heat}"
+
+
+def _gpu_held_words(recent: Sequence[LedgerRow]) -> str:
+    """That the GPU's clocks are held down for most of the time, or nothing."""
+    for why in ("heat", "power"):
+        shares = [getattr(row, f"gpu_held_by_{why}_share") for row in recent]
+        known = [share for share in shares if share is not None]
+        if known and sum(known) / len(known) >= _GPU_HELD_SHARE:
+            share = format_percent(sum(known) / len(known))
+            return f"the GPU's clocks are held down by {why} {share} of the time"
+    return ""
 
 
 def _is_throttled(row: LedgerRow) -> bool:

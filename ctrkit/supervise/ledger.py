@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import read_table, write_table
+from ctrkit.supervise.gpu import GpuUse
 from ctrkit.supervise.host import HostFigures
 from ctrkit.supervise.time_account import CATEGORIES, PRODUCTIVE, EpochStep
 
@@ -46,6 +47,13 @@ class LedgerRow:
         temperature_c: the hottest sensor's.
         throttles: how often cores were slowed down for heat, in this minute.
         speed_limit: share of full speed at which the processor may run.
+        gpu_busy_share: of the run's NVIDIA GPUs, a mean over this minute, as the next three.
+        gpu_power_w: likewise.
+        gpu_clock_share: their clock, as a share of the highest.
+        gpu_held_by_power_share: share of the looks in which it was held down by power.
+        gpu_held_by_heat_share: by heat.
+        gpu_memory_bytes: the most that was in use, by everybody.
+        gpu_others_bytes: what other processes had of it; None where there were none.
     """
 
     ended_unix_s: float
@@ -70,6 +78,13 @@ class LedgerRow:
     temperature_c: float | None
     throttles: int | None
     speed_limit: float | None
+    gpu_busy_share: float | None = None
+    gpu_power_w: float | None = None
+    gpu_clock_share: float | None = None
+    gpu_held_by_power_share: float | None = None
+    gpu_held_by_heat_share: float | None = None
+    gpu_memory_bytes: int | None = None
+    gpu_others_bytes: int | None = None
 
     @property
     def productive_s(self) -> float:
@@ -156,6 +171,7 @@ def row_between(
     launch: int,
     rss_bytes: int | None,
     pss_bytes: int | None,
+    gpu_use: GpuUse,
 ) -> LedgerRow:
     """The row of the time between two readings; memory is what the tree has at its end."""
     wall_s = now.wall_s - before.wall_s
@@ -186,6 +202,13 @@ def row_between(
         temperature_c=now.host.temperature_c,
         throttles=_less(now.host.throttles, before.host.throttles),
         speed_limit=now.host.speed_limit,
+        gpu_busy_share=gpu_use.mean("busy_share"),
+        gpu_power_w=gpu_use.mean("power_w"),
+        gpu_clock_share=gpu_use.mean("clock_share"),
+        gpu_held_by_power_share=gpu_use.held_share("power") if gpu_use.samples else None,
+        gpu_held_by_heat_share=gpu_use.held_share("heat") if gpu_use.samples else None,
+        gpu_memory_bytes=gpu_use.memory_bytes,
+        gpu_others_bytes=gpu_use.others_bytes,
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from ctrkit.core.progress import SPENT_FILE, read_spent
+from ctrkit.supervise.gpu import GpuUse, added
 from ctrkit.supervise.host import HostFigures, read_host
 from ctrkit.supervise.ledger import LedgerFile, LedgerRow, SessionReading, row_between
 from ctrkit.supervise.sampler import STOPPED_STATES, TreeSample, host_slept_s
@@ -70,6 +71,8 @@ class LedgerKeeper:
         self._cpu_before_s = 0.0
         self._reading = self._read_now()
         self._tick: Tick | None = None
+        #: of the GPUs since the last row, and when they were looked at last
+        self._gpu_use, self._gpus_s = GpuUse(), 0.0
 
     # ---- what is known now -----------------------------------------------------------------------
 
@@ -105,6 +108,9 @@ class LedgerKeeper:
         """Account for the time since the last call; now and then a row is added."""
         self._tick = tick
         self._look = self._look_now(tick)
+        if tick is not None and tick.gpus is not None and tick.gpus.taken_s > self._gpus_s:
+            self._gpus_s = tick.gpus.taken_s
+            self._gpu_use = added(self._gpu_use, tick.gpus.gpus)
         self.account.look(self._look)
         if self.wall_s - self._reading.wall_s >= _ROW_S:
             self._add_row()
@@ -151,7 +157,7 @@ class LedgerKeeper:
     def _add_row(self) -> None:
         now = self._read_now()
         self.rows.append(self._row_until(now))
-        self._reading = now
+        self._reading, self._gpu_use = now, GpuUse()
         self._file.add(self.rows[-1])
 
     def _read_now(self) -> SessionReading:
@@ -179,6 +185,7 @@ class LedgerKeeper:
             launch=self.launch,
             rss_bytes=sample.rss_bytes if sample is not None else None,
             pss_bytes=self._pss_bytes(sample),
+            gpu_use=self._gpu_use,
         )
 
     def _pss_bytes(self, sample: TreeSample | None) -> int | None:

@@ -30,6 +30,7 @@ from ctrkit.supervise.explain.causes import Cause
 from ctrkit.supervise.explain.evidence import examine, examine_ended, save_tails, tail
 from ctrkit.supervise.explain.hangs import AT_THE_END
 from ctrkit.supervise.explain.scene import Scene
+from ctrkit.supervise.gpu import GpuReader, GpuUse, open_gpus
 from ctrkit.supervise.launch import Child
 from ctrkit.supervise.relay import Relay
 from ctrkit.supervise.sampler import host_slept_s
@@ -64,6 +65,7 @@ class Outcome:
         stopped_s: for how long a process of it was stopped, and went on again.
         left: pids of the family that could not be ended.
         longest_s: of each stage the longest silence that ended by itself.
+        gpu_use: what its GPUs did while it made steps.
     """
 
     verdict: str
@@ -85,6 +87,7 @@ class Outcome:
     stopped_s: float = 0.0
     left: tuple[int, ...] = ()
     longest_s: Mapping[Stage, float] = field(default_factory=dict)
+    gpu_use: GpuUse = field(default_factory=GpuUse)
 
 
 def run_child(
@@ -100,6 +103,7 @@ def run_child(
     times: StageTimes | None = None,
     argv: Sequence[str] | None = None,
     relay: Relay | None = None,
+    gpus: Callable[[], GpuReader | None] = open_gpus,
 ) -> Outcome:
     """Start a child and see it to its end; afterwards nothing of its family is left.
 
@@ -115,14 +119,17 @@ def run_child(
         times: what is known of the stages from before.
         argv: instead of `python -m ctrkit.child SPEC` (for tests).
         relay: of the real run of a script, which has our own streams. Its exit code is its result.
+        gpus: opens what reads the GPUs; asked only of a child that may compute on one.
     """
     stop, slept_s = stop or StopRequest(), host_slept_s()
     with subreaper():
         child = Child(spec, completion, argv, relay)
         try:
+            may_use_gpus = spec.cell.device == "cuda" or spec.workload.script is not None
             watch = Watch.begin(
-                child, time_limits, slept_s, times or StageTimes(), is_script=relay is not None
-            )
+                child, time_limits, slept_s, times or StageTimes(), is_script=relay is not None,
+                gpu_reader=gpus() if may_use_gpus else None,
+            )  # fmt: skip
             stopping: Stopping | PassingOn
             if relay is not None:
                 relay.to_group = child.to_group
@@ -207,6 +214,7 @@ def _outcome(
         stopped_s=watch.stopped_s,
         left=ended.left,
         longest_s=dict(watch.longest_s),
+        gpu_use=watch.gpu_use,
     )
 
 

@@ -22,6 +22,7 @@ from ctrkit.core.progress import (
 )
 from ctrkit.supervise.endings import End
 from ctrkit.supervise.explain.passive import waits_for_keys
+from ctrkit.supervise.gpu import GpuReader, GpuSample, GpuUse, added
 from ctrkit.supervise.launch import Child
 from ctrkit.supervise.memory_kills import KillCounters
 from ctrkit.supervise.sampler import TreeSample, TreeSampler, host_slept_s
@@ -33,8 +34,17 @@ _POLL_S = 0.2
 _SAMPLE_S, _SUSPECT_SAMPLE_S = 2.0, 0.5
 _SUSPECT_S = 2.0  # before the end of a limit
 _URGE_S = 5.0  # after a stop was asked for: the loop gives up to wait for its loader
+_GPU_S = 1.0  # the library's own figures are means of up to a second
 _WEIGH_WITHIN_S = 5.0  # of silence; later the memory figure is left alone
 _STEPS_KEPT = 101
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuLook:
+    """The run's GPUs at `taken_s` (monotonic)."""
+
+    taken_s: float
+    gpus: tuple[GpuSample, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +57,7 @@ class Tick:
     limit: StageLimit
     progress: Progress | None
     sample: TreeSample | None
+    gpus: GpuLook | None = None
 
 
 @dataclass
@@ -70,6 +81,9 @@ class Watch:
     is_script: bool = False
     times: StageTimes = field(default_factory=StageTimes)
     longest_s: dict[Stage, float] = field(default_factory=dict)  # silences of this launch
+    gpu_reader: GpuReader | None = None
+    gpus: GpuLook | None = None
+    gpu_use: GpuUse = field(default_factory=GpuUse)  # while it made steps
 
     @classmethod
     def begin(
@@ -80,12 +94,13 @@ class Watch:
         times: StageTimes,
         *,
         is_script: bool = False,
+        gpu_reader: GpuReader | None = None,
     ) -> Watch:
         """Of a child that was just launched, on a host that had slept for so long before."""
         silence = Silence.begin(child.spawned_at_s)
         return cls(
             child, time_limits, slept_s, TreeSampler(child.pid), silence, child.progress_path,
-            is_script=is_script, times=times,
+            is_script=is_script, times=times, gpu_reader=gpu_reader,
         )  # fmt: skip
 
     def may_judge(self, now_s: float) -> bool:
@@ -158,6 +173,7 @@ class Watch:
             limit=self.limit,
             progress=self.progress,
             sample=self.sample,
+            gpus=self.gpus,
         )
 
     def update(self, now_s: float) -> None:
@@ -168,6 +184,7 @@ class Watch:
         if slept_s > self.slept_s + 1 or self.child.output_is_blocked:
             self._begin_silence(now_s)
             self.slept_s = slept_s
+        self._look_at_gpus(now_s)
         if now_s < self.next_sample_s:
             return
         silent_s = self.silence.length_s(now_s)
@@ -178,8 +195,23 @@ class Watch:
         if self.is_script:
             self._follow_another_rank()
         self.kills.watch(process.pid for process in self.sample.processes)
-        urgent = silent_s > self.limit.idle_s - _SUSPECT_S
-        self.next_sample_s = now_s + (_SUSPECT_SAMPLE_S if urgent else _SAMPLE_S)
+        self.next_sample_s = now_s + (_SUSPECT_SAMPLE_S if self._is_suspect(now_s) else _SAMPLE_S)
+
+    def _is_suspect(self, now_s: float) -> bool:
+        return self.silence.length_s(now_s) > self.limit.idle_s - _SUSPECT_S
+
+    def _look_at_gpus(self, now_s: float) -> None:
+        """The GPUs that the tree computes on; not of one that may hang: so may a driver."""
+        last_s = self.gpus.taken_s if self.gpus is not None else -_GPU_S
+        known = self.gpu_reader is not None and self.sample is not None
+        if not known or now_s - last_s < _GPU_S or self._is_suspect(now_s):
+            return
+        assert self.gpu_reader is not None
+        assert self.sample is not None
+        found = self.gpu_reader.read({one.pid for one in self.sample.processes})
+        self.gpus = GpuLook(taken_s=now_s, gpus=found)
+        if self.stage is Stage.STEP:
+            self.gpu_use = added(self.gpu_use, found)
 
     def _read_workers(self, now_s: float) -> None:
         """A worker that starts or makes a batch is progress: it can only make so many ahead."""

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import psutil
@@ -20,6 +20,7 @@ import pytest
 from ctrkit.core.config import Cell, ChildSpec, TrialKind, WorkloadSpec
 from ctrkit.core.lifeline import RUN_ID_VARIABLE, sockets_folder
 from ctrkit.core.progress import read_progress
+from ctrkit.supervise.gpu import GpuSample
 from ctrkit.supervise.stop import GRACE_S, StopRequest, handle_interrupts
 from ctrkit.supervise.supervisor import Outcome, run_child
 from ctrkit.supervise.time_limits import StageTimes, TimeLimits
@@ -81,6 +82,36 @@ def living(folder: str) -> list[int]:
         for process in psutil.process_iter(["environ", "status"])
         if process.info["environ"] and process.info["environ"].get(RUN_ID_VARIABLE) in run_ids
     ]
+
+
+def test_gpus_are_read_for_a_child_on_one_by_its_tree_with_a_made_up_reader(tmp_path: Path) -> None:
+    asked: list[set[int]] = []
+
+    class MadeUp:
+        def read(self, pids: Collection[int]) -> tuple[GpuSample, ...]:
+            asked.append(set(pids))
+            return (GpuSample(index=0, name="made up", busy_share=0.5, memory_bytes=7),)
+
+    def run(device: str, name: str) -> tuple[Outcome, list[Tick]]:
+        ticks: list[Tick] = []
+        folder = tmp_path / name
+        outcome = run_child(
+            ChildSpec(kind="full", folder=str(folder), workload=WorkloadSpec(),
+                      cell=Cell(device=device)),
+            time_limits=TimeLimits(), evidence_folder=tmp_path / "evidence",
+            on_tick=ticks.append, argv=command(folder, "slow"), gpus=MadeUp,
+        )  # fmt: skip
+        return outcome, ticks
+
+    outcome, ticks = run("cuda", "on-gpu")
+    assert outcome.gpu_use.memory_bytes == 7
+    assert outcome.gpu_use.mean("busy_share") == 0.5
+    assert asked
+    assert all(len(pids) >= 1 for pids in asked)
+    assert any(tick.gpus is not None for tick in ticks)
+    asked.clear()
+    outcome, _ = run("cpu", "on-cpu")
+    assert (outcome.gpu_use.samples, asked) == (0, [])
 
 
 def test_a_healthy_child_is_ok(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ctrkit.core.progress import SPENT_FILE, Progress, Spending, SpentWriter, Stage
+from ctrkit.supervise.gpu import GpuSample
 from ctrkit.supervise.host import HostFigures
 from ctrkit.supervise.ledger_keeper import Clocks, LedgerKeeper
 from ctrkit.supervise.sampler import TreeSample
 from ctrkit.supervise.time_limits import StageLimit
-from ctrkit.supervise.watching import Tick
+from ctrkit.supervise.watching import GpuLook, Tick
 
 QUIET = HostFigures(
     busy_s=0.0, available_bytes=8_000_000_000, swap_used_bytes=0, swapped_in_bytes=0,
@@ -28,6 +29,7 @@ class World:
         self.path, self.folder = folder / "ledger.parquet", folder
         self.awake_s, self.slept_s, self.host = 5000.0, 77.0, QUIET
         self.cpu_s, self.step, self.said = 0.0, 0, list[str]()
+        self.gpus: tuple[GpuSample, ...] | None = None
         self.clocks = Clocks(
             awake_s=lambda: self.awake_s,
             slept_s=lambda: self.slept_s,
@@ -61,7 +63,8 @@ class World:
         )  # fmt: skip
         self.follow(
             Tick(wall_s=0.0, silent_s=0.0, stage=Stage.STEP, limit=limit,
-                 progress=progress, sample=sample)
+                 progress=progress, sample=sample,
+                 gpus=None if self.gpus is None else GpuLook(taken_s=self.awake_s, gpus=self.gpus))
         )  # fmt: skip
 
     def steps(self, child: SpentWriter, count: int, wait_s: float = 0.1) -> None:

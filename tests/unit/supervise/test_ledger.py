@@ -13,6 +13,8 @@ import pytest
 
 from ctrkit.core.errors import UsageError
 from ctrkit.core.progress import Spending
+from ctrkit.report.ledger_view import _facts
+from ctrkit.supervise.gpu import GpuProcess, GpuSample
 from ctrkit.supervise.ledger import read_ledger, totals
 from ctrkit.supervise.ledger_keeper import loop_state, tree_pss_bytes
 from tests.unit.supervise.simulated import QUIET, World
@@ -54,6 +56,31 @@ def test_a_row_a_minute_and_one_at_the_end(world: World) -> None:
     for row in rows:
         assert sum(row.seconds.values()) == pytest.approx(row.wall_s)
     assert rows == world.keeper.rows
+
+
+def test_each_minute_has_what_its_gpus_did_by_a_made_up_gpu(world: World) -> None:
+    child = world.launch()
+    gpu = GpuSample(index=0, name="made up", busy_share=0.3, power_w=200.0, memory_bytes=5,
+                    held_by=("power",))  # fmt: skip
+    world.gpus = (gpu,)
+    world.steps(child, 60)
+    other = GpuProcess(pid=7, name="x", used_bytes=9)
+    world.gpus = (dataclasses.replace(gpu, busy_share=0.9, held_by=(), others=(other,)),)
+    world.steps(child, 60)
+    world.gpus = None
+    world.keeper.ended(lost=False)
+    world.keeper.close()
+    first, second, rest = read_ledger(world.path)
+    assert (first.gpu_busy_share, first.gpu_power_w) == (pytest.approx(0.3), pytest.approx(200.0))
+    assert (first.gpu_held_by_power_share, first.gpu_held_by_heat_share) == (1.0, 0.0)
+    assert (first.gpu_memory_bytes, first.gpu_others_bytes) == (5, None)
+    assert second.gpu_busy_share == pytest.approx(0.9, abs=0.02)
+    assert second.gpu_others_bytes == 9
+    assert (rest.gpu_busy_share, rest.gpu_clock_share, rest.gpu_held_by_power_share) == (None,) * 3
+    facts = dict(_facts([first, second], 120.0))
+    assert facts["GPU"].endswith("busy, 200 W, on average")
+    assert facts["GPU clocks"].startswith("held down by power")
+    assert facts["GPU shared"] == "with other processes, up to 9 B"
 
 
 def test_restarts_and_sessions_are_added(world: World) -> None:
