@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ctrkit.child.device_clock import DeviceClock
+from ctrkit.child.family_reads import between
 from ctrkit.core.progress import ProgressWriter, Stage
 
 #: The columns of `records.Stamps`.
@@ -32,6 +33,8 @@ _LOOK_SHARE = 0.1
 _LOOK_STEPS, _OTHER_PACE = 6, 0.2
 #: Warm-up goes on for this long while batches are still to be hashed.
 _HASHING_S = 0.25
+#: Files in use are looked at, for some milliseconds, where so much of the window waits for data.
+_WAITING = 0.3
 
 
 class LoopProcess:
@@ -50,6 +53,14 @@ class LoopProcess:
     def cpu_s(self) -> float | None:
         """CPU seconds of the process and its workers so far, None where nobody knows."""
         return None
+
+    def counters(self) -> Mapping[str, float]:
+        """What the process and its workers have read so far, empty where nobody knows."""
+        return {}
+
+    def files_in_use(self) -> Mapping[str, Any]:
+        """The files that they read just now, and their threads; empty where nobody knows."""
+        return {}
 
     def all_agree(self, enough: bool) -> bool:
         """Whether all processes that train together have had enough."""
@@ -354,6 +365,7 @@ class Recorder:
         self._around.synchronize()
         self._device_clock = self._around.device_clock()
         self._device_clock.begin()
+        self._counters = dict(self._around.counters())
         self._cpu_s, self._window_s = self._around.cpu_s(), self.now_s()
         self._device_s = self._window_s
         self._count, self._window_rows, self._lost_s = 0, 0, 0.0
@@ -388,6 +400,8 @@ class Recorder:
         self._read_device_clock()
         used_s = self._around.cpu_s()
         known = used_s is not None and self._cpu_s is not None
+        reads = between(self._counters, self._around.counters())
+        waits = self._waited_s() >= _WAITING * (end_s - self._window_s)
         self.window, self._left = ATTRIBUTION, self.attribution_steps
         if self._left <= 0:
             self.window = OVER
@@ -396,14 +410,24 @@ class Recorder:
             throughput_steps=self._count,
             throughput_rows=self._window_rows,
             cpu_s=max(0.0, used_s - self._cpu_s) if known else None,  # type: ignore[operator]
+            reads=reads,
+            in_use=dict(self._around.files_in_use()) if waits else {},
             **self._around.at_window_end(),
         )
+
+    def _waited_s(self) -> float:
+        """For how long the steps of the throughput window waited for data."""
+        stamps = self.stamps
+        columns = zip(stamps.window, stamps.asked_s, stamps.delivered_s)
+        return float(sum(got_s - asked_s for window, asked_s, got_s in columns
+                         if window == THROUGHPUT))  # fmt: skip
 
     _left = 0
     _steps_taken = _more_batches = _more_rows = 0
     _interrupted = False
     _began_s = _asked_s = _delivered_s = _second_s = 0.0
     _made: Mapping[str, Any] = {}
+    _counters: Mapping[str, float] = {}
     _cpu_s: float | None = None
     _window_s = _lost_s = _group_s = 0.0
     _count = _window_rows = _group_steps = _group_rows = 0

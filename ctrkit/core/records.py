@@ -113,6 +113,25 @@ class LoaderFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FileUse:
+    """The data files that a trial had open at the end of its window, and its workers' threads.
+
+    Args:
+        files: how many; 0 where none was seen, or where nobody looked.
+        median_bytes: their size.
+        file_system: what most of them lie on, such as `ext4`; empty where that is not known.
+        worker_threads: the most that a worker had; None where nobody looked.
+        libraries: loaded in a worker, that are known to start threads.
+    """
+
+    files: int = 0
+    median_bytes: int | None = None
+    file_system: str = ""
+    worker_threads: int | None = None
+    libraries: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measurement:
     """What a trial measured, raw; rewritten by the child whenever a part is done.
 
@@ -129,7 +148,8 @@ class Measurement:
     iterator to its end, without the validations and checkpoints in between. `batch_hashes` are of
     the first batches of the first epoch, in order, and `second_hashes` of the second;
     `second_batches` is known where that ended, too. `warnings` are
-    torch's own.
+    torch's own. `reads` are counters over the throughput window, as `child/family_reads.py` names
+    them, and `in_use` the files in use at its end.
     """
 
     kind: str
@@ -158,6 +178,8 @@ class Measurement:
     second_hashes: list[str] = field(default_factory=list)
     second_batches: int | None = None
     warnings: list[str] = field(default_factory=list)
+    reads: dict[str, float] = field(default_factory=dict)
+    in_use: FileUse = field(default_factory=FileUse)
     sizes: RunSizes | None = None
     stamps: Stamps = field(default_factory=Stamps)
     complete: bool = False

@@ -9,6 +9,7 @@ from ctrkit.core.config import Cell
 from ctrkit.core.records import Finding, Measurement
 from ctrkit.measure.leeway import ANYTHING, Leeway
 from ctrkit.measure.steps import cpu_per_step_s, data_wait_share, mean_step_s
+from ctrkit.measure.storage import reading_of, wait_cause
 
 #: The step limits where no more than this share of it waits for data.
 _COMPUTING = 0.2
@@ -56,11 +57,11 @@ def core_findings(cell: Cell, launches: Sequence[Measurement], cores: int) -> li
 def waiting_finding(
     cell: Cell, launches: Sequence[Measurement], cores: int, leeway: Leeway = ANYTHING
 ) -> Finding | None:
-    """That the loop waits for a loader that waits itself: workers beyond the cores may then help.
+    """That the loop waits for a loader that waits itself, for what, and what may help.
 
-    Nothing is said where something that is known speaks against it: where cells with more workers
-    failed or are no faster, where workers repeat rows, and where other processes hold the cores,
-    which leaves a loader as idle as a disk does.
+    Workers beyond the cores are named unless something speaks against them: cells with more workers
+    failed or are no faster, or workers repeat rows. Where other processes hold the cores, which
+    leaves a loader as idle as a disk does, only a disk that was seen to be the cause is named.
 
     Args:
         cell: the configuration; one whose loader has no workers is left out.
@@ -72,23 +73,31 @@ def waiting_finding(
     waits = [share for share in map(data_wait_share, launches) if share is not None]
     if cell.loader in WITHOUT_WORKERS or not waits or used is None:
         return None
-    if not leeway.may_gain_by_workers(cell) or leeway.other_cores >= _IDLE_CORES:
-        return None
     if sum(waits) / len(waits) < _WAITING or not waits_itself(cell, launches, cores):
         return None
-    more = max(cell.workers, cores)
-    return Finding(
-        stage="workers",
-        share=None,
-        worth_x=None,
-        text=(
-            f"the loop waits for data while {used:.1f} of {cores} cores are busy: the loader waits "
-            "itself, for a disk, a network, a sleep or a lock. Unless all workers share that lock, "
-            "workers beyond the cores help: "
-            f"--workers {cell.workers},{2 * more},{4 * more} would tell"
-        ),
-        confidence="medium",
+    reading = reading_of(launches)
+    cause = wait_cause(reading)
+    if leeway.other_cores >= _IDLE_CORES and not cause.is_known:
+        return None
+    text = (
+        f"the loop waits for data while {used:.1f} of {cores} cores are busy: the loader waits "
+        f"itself, {cause.words}."
     )
+    if leeway.may_gain_by_workers(cell):
+        more = max(cell.workers, cores)
+        help_ = "W" if cause.is_known else "Unless all workers share a lock, w"
+        text += (
+            f" {help_}orkers beyond the cores help: "
+            f"--workers {cell.workers},{2 * more},{4 * more} would tell."
+        )
+    elif reading is None:
+        return None
+    if cause.advice:
+        text += f" What helps: {cause.advice}."
+    return Finding(
+        stage="workers", share=None, worth_x=None, text=text.removesuffix("."),
+        confidence="medium",
+    )  # fmt: skip
 
 
 def waits_itself(cell: Cell, launches: Sequence[Measurement], cores: int) -> bool:

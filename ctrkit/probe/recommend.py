@@ -16,6 +16,7 @@ from ctrkit.measure.cores import core_findings, waiting_finding
 from ctrkit.measure.diagnosis import Ceilings, diagnose
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.steps import mean_step_s
+from ctrkit.measure.storage import threads_finding
 from ctrkit.probe.candidates import Candidate, candidates_of, differ, prefer
 from ctrkit.probe.cell_results import failure_of, full_trials
 from ctrkit.probe.epoch_findings import epoch_findings
@@ -194,6 +195,8 @@ def findings(
     launches = search.launches(chosen.cell)
     if waiting := waiting_finding(chosen.cell, launches, physical_cores(), leeway):
         found.append(waiting)
+    if threads := threads_finding(chosen.cell, launches):
+        found.append(threads)
     if any(t.ok and t.result.verdict == "shutdown-hang" for t in search.full_trials(chosen.cell)):
         found.append(_never_ends())
     about = epoch_findings(

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ctrkit.child import family_reads
 from ctrkit.child.device_clock import DeviceClock, event_maker
 from ctrkit.child.recorder import OVER, THROUGHPUT, LoopProcess, Recorder
 from ctrkit.child.script import json_files
@@ -89,6 +90,15 @@ class TrialWatch(LoopWatch, LoopProcess):
 
     def cpu_s(self) -> float | None:
         return family_cpu_s()
+
+    def counters(self) -> Mapping[str, float]:
+        return family_reads.counters()
+
+    def files_in_use(self) -> Mapping[str, Any]:
+        return {
+            **family_reads.files_in_use(self.owner.folder),
+            **family_reads.threads_of_workers(),
+        }
 
     def is_warm(self) -> bool:
         self.recorder.group = self.observer.pattern.group

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import torch
 
+from ctrkit.child import family_reads
 from ctrkit.child.device_clock import DeviceClock, event_maker
 from ctrkit.child.recorder import ATTRIBUTION, THROUGHPUT, LoopProcess, Recorder
 from ctrkit.child.training.batch_hash import batch_hash
@@ -83,6 +84,14 @@ class RunningTrial(LoopProcess):
 
     def cpu_s(self) -> float:
         return self.ranks.sum(round(1e6 * family_cpu_s()))[0] / 1e6
+
+    def counters(self) -> Mapping[str, float]:
+        return family_reads.counters() if self.ranks.count == 1 else {}
+
+    def files_in_use(self) -> Mapping[str, Any]:
+        if self.ranks.count > 1:
+            return {}
+        return family_reads.files_in_use(self.spec.folder) | family_reads.threads_of_workers()
 
     def all_agree(self, enough: bool) -> bool:
         return self.ranks.sum(enough)[0] == self.ranks.count

@@ -1,0 +1,189 @@
+"""Why a loader waits: a disk, a network file system, small files, or nothing that files explain.
+
+Decides on counters of the system (`child/family_reads.py`). What they do not exclude is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ctrkit.core.config import Cell
+from ctrkit.core.records import FileUse, Finding, Measurement
+from ctrkit.core.units import format_bytes, format_percent
+
+_NETWORK = (
+    "nfs", "cifs", "smb", "ceph", "lustre", "gpfs", "beegfs", "glusterfs", "9p", "afs", "fuse",
+    "virtiofs", "wekafs", "orangefs",
+)  # fmt: skip
+#: Less than this a second is no reading: pipes to the workers, a log.
+_NO_READING_PER_S = 100_000
+#: The share of what is read that comes from storage, and of the time in which a disk is busy or
+#: processes wait for it, from which on the disk is held to be the cause.
+_FROM_STORAGE, _DISK_BUSY, _STALLED = 0.3, 0.5, 0.2
+_SMALL_BYTES, _MANY_FILES = 200_000, 8
+#: A worker that burns this many cores has more threads than its own at work.
+_MORE_THAN_ONE = 1.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What the launches of a cell read over their windows, together.
+
+    `stall_share` and `disk_share` are of the time: some process waited for storage, the busiest
+    disk was busy; None where the system does not tell.
+    """
+
+    read_per_s: float
+    storage_per_s: float
+    call_bytes: float
+    stall_share: float | None
+    disk_share: float | None
+    in_use: FileUse
+
+    @property
+    def is_network(self) -> bool:
+        """Whether the files lie on a file system of another machine, or of a program (FUSE)."""
+        return self.in_use.file_system.startswith(_NETWORK)
+
+    @property
+    def is_from_storage(self) -> bool:
+        """Whether what is read comes from storage and not from memory."""
+        reads = max(self.read_per_s, self.storage_per_s)  # a mapped file counts as the latter only
+        return reads > _NO_READING_PER_S and self.storage_per_s >= _FROM_STORAGE * reads
+
+    @property
+    def is_disk_busy(self) -> bool:
+        """Whether the system saw processes wait for storage, or a disk that is busy."""
+        waits = self.stall_share is not None and self.stall_share >= _STALLED
+        return waits or (self.disk_share is not None and self.disk_share >= _DISK_BUSY)
+
+    @property
+    def has_small_files(self) -> bool:
+        """Whether the files that were seen are many and small."""
+        use = self.in_use
+        return (
+            use.files >= _MANY_FILES
+            and use.median_bytes is not None
+            and use.median_bytes <= _SMALL_BYTES
+        )
+
+
+def reading_of(launches: Sequence[Measurement]) -> Reading | None:
+    """What the launches read; None where no system told."""
+    told = [one for one in launches if "read_bytes" in one.reads and one.throughput_s]
+    seconds = sum(one.throughput_s or 0.0 for one in told)
+    if not told or seconds <= 0:
+        return None
+
+    def total(key: str) -> float:
+        return sum(one.reads.get(key, 0.0) for one in told)
+
+    def share(key: str) -> float | None:
+        return min(1.0, total(key) / seconds) if all(key in one.reads for one in told) else None
+
+    return Reading(
+        read_per_s=total("read_bytes") / seconds,
+        storage_per_s=total("storage_bytes") / seconds,
+        call_bytes=total("read_bytes") / max(1.0, total("read_calls")),
+        stall_share=share("io_stall_s"),
+        disk_share=share("disk_busy_s"),
+        in_use=max((one.in_use for one in told), key=lambda use: use.files),
+    )
+
+
+@dataclass(frozen=True)
+class WaitCause:
+    """What a loader that is mostly idle waits for, and what helps; `is_known` if that is shown."""
+
+    words: str
+    advice: str
+    is_known: bool
+
+
+def wait_cause(reading: Reading | None) -> WaitCause:
+    """What a loader waits for that burns little CPU, by what was counted."""
+    if reading is None:
+        return WaitCause("for a disk, a network, a sleep or a lock (which is not known here)", "",
+                         False)  # fmt: skip
+    rates = _rates(reading)
+    if reading.is_network:
+        return WaitCause(
+            f"for a network file system ({reading.in_use.file_system}): {rates}{_files(reading)}",
+            "copy the data to a local disk first, or pack them into fewer, larger files", True,
+        )  # fmt: skip
+    if reading.is_from_storage and reading.is_disk_busy:
+        return WaitCause(
+            f"for the disk: {rates}{_busy(reading)}{_files(reading)}",
+            "pack small files into large ones, or keep the data in memory if they fit; if they do, "
+            "the second epoch reads from memory and is faster", True,
+        )  # fmt: skip
+    if reading.is_from_storage:
+        return WaitCause(
+            f"while {rates}{_busy(reading)}{_files(reading)}: the disk, or what lies behind it, is "
+            "the likely reason", "", False,
+        )  # fmt: skip
+    if max(reading.read_per_s, reading.storage_per_s) <= _NO_READING_PER_S:
+        return WaitCause(
+            "and reads almost nothing from files, so it is no disk: a sleep, a lock, another "
+            "process or a network connection; which of them cannot be told from outside "
+            "(ctrkit explain PID shows the line)", "", False,
+        )  # fmt: skip
+    return WaitCause(
+        f"although its files come from memory ({format_bytes(reading.read_per_s)}/s read, almost "
+        "nothing of it from storage), so it is no disk: a lock, a sleep or another process; which "
+        "of them cannot be told from outside (ctrkit explain PID shows the line)", "", False,
+    )  # fmt: skip
+
+
+def _rates(reading: Reading) -> str:
+    read = max(reading.read_per_s, reading.storage_per_s)
+    return (
+        f"{format_bytes(read)}/s are read, {format_bytes(reading.storage_per_s)}/s of it from "
+        "storage and not from memory"
+    )
+
+
+def _busy(reading: Reading) -> str:
+    words = ""
+    if reading.disk_share is not None:
+        words += f", the busiest disk is busy {format_percent(reading.disk_share)} of the time"
+    if reading.stall_share is not None:
+        words += f", processes wait for storage {format_percent(reading.stall_share)} of the time"
+    return words
+
+
+def _files(reading: Reading) -> str:
+    if not reading.has_small_files or reading.in_use.median_bytes is None:
+        return ""
+    return f", in many small files (half of those seen have {_size(reading)} or less)"
+
+
+def _size(reading: Reading) -> str:
+    return format_bytes(reading.in_use.median_bytes or 0)
+
+
+def threads_finding(cell: Cell, launches: Sequence[Measurement]) -> Finding | None:
+    """That each worker burns more than its own core: a library in it starts threads."""
+    told = [one for one in launches if "worker_cpu_s" in one.reads and one.throughput_s]
+    seconds = sum(one.throughput_s or 0.0 for one in told)
+    if not cell.workers or seconds <= 0:
+        return None
+    cores = sum(one.reads["worker_cpu_s"] for one in told) / seconds / cell.workers
+    if cores < _MORE_THAN_ONE:
+        return None
+    use = max((one.in_use for one in told), key=lambda use: use.worker_threads or 0)
+    threads = f" with {use.worker_threads} threads" if use.worker_threads else ""
+    loaded = f" Loaded there: {', '.join(use.libraries)}." if use.libraries else ""
+    return Finding(
+        stage="threads",
+        share=None,
+        worth_x=None,
+        text=(
+            f"each of {cell.workers} workers keeps {cores:.1f} cores busy{threads}: a library in "
+            f"it starts threads of its own, that take the cores from each other.{loaded} Give each "
+            "worker one thread (OMP_NUM_THREADS=1, cv2.setNumThreads(0), POLARS_MAX_THREADS=1, "
+            "TOKENIZERS_PARALLELISM=false), or take fewer workers; what it gains was not measured"
+        ),
+        confidence="medium",
+    )

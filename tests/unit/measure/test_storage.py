@@ -1,0 +1,100 @@
+"""Why a loader waits, by what was counted: each cause needs evidence that excludes the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ctrkit.core.config import make_cell
+from ctrkit.core.records import FileUse, Measurement
+from ctrkit.measure.storage import reading_of, threads_finding, wait_cause
+
+WINDOW_S = 10.0
+MB = 1e6
+
+
+def launch(in_use: FileUse | None = None, **reads: float) -> Measurement:
+    """Counters over a window of ten seconds."""
+    known = {"read_bytes": 0.0, "storage_bytes": 0.0, "read_calls": 0.0, **reads}
+    return Measurement(
+        kind="full", throughput_s=WINDOW_S, throughput_steps=10, reads=known,
+        in_use=in_use or FileUse(),
+    )  # fmt: skip
+
+
+def cause(in_use: FileUse | None = None, **reads: float) -> Any:
+    return wait_cause(reading_of([launch(in_use, **reads)]))
+
+
+DISK = {"read_bytes": 500 * MB, "storage_bytes": 480 * MB, "disk_busy_s": 9.3, "io_stall_s": 6.0}
+SMALL = FileUse(files=30, median_bytes=64_000, file_system="ext4")
+
+
+def test_a_disk_is_named_where_what_is_read_comes_from_it_and_it_is_busy() -> None:
+    found = cause(**DISK)
+    assert found.is_known
+    assert found.words.startswith("for the disk: 50 MB/s are read, 48 MB/s of it from storage")
+    assert "the busiest disk is busy 93 % of the time" in found.words
+    assert "processes wait for storage 60 % of the time" in found.words
+
+
+def test_many_small_files_are_said_with_their_size() -> None:
+    found = cause(SMALL, **DISK)
+    assert "many small files (half of those seen have 64 kB or less)" in found.words
+    assert "pack small files" in found.advice
+    few = FileUse(files=2, median_bytes=64_000)
+    large = FileUse(files=30, median_bytes=64_000_000)
+    assert not any("small" in cause(use, **DISK).words for use in (few, large))
+
+
+@pytest.mark.parametrize("system", ["nfs4", "cifs", "fuse.s3fs", "lustre", "9p"])
+def test_a_network_file_system_is_named(system: str) -> None:
+    found = cause(FileUse(files=3, median_bytes=10**6, file_system=system), **DISK)
+    assert found.words.startswith(f"for a network file system ({system})")
+    assert found.is_known
+
+
+@pytest.mark.parametrize("system", ["ext4", "xfs", "overlay", "tmpfs", ""])
+def test_a_local_one_is_not(system: str) -> None:
+    assert "network file system" not in cause(FileUse(files=3, file_system=system), **DISK).words
+
+
+def test_a_mapped_file_counts_though_nobody_asked_for_it() -> None:
+    found = cause(storage_bytes=300 * MB, disk_busy_s=8.0)
+    assert found.words.startswith("for the disk")
+
+
+def test_a_disk_that_is_not_seen_to_be_busy_is_only_likely() -> None:
+    found = cause(read_bytes=50 * MB, storage_bytes=50 * MB, disk_busy_s=0.5, io_stall_s=0.1)
+    assert not found.is_known
+    assert "the likely reason" in found.words
+
+
+def test_files_from_memory_are_no_disk() -> None:
+    found = cause(read_bytes=500 * MB, storage_bytes=0.0, disk_busy_s=9.0)
+    assert not found.is_known
+    assert "so it is no disk: a lock, a sleep or another process" in found.words
+
+
+def test_a_loader_that_reads_nothing_waits_for_something_else() -> None:
+    found = cause(read_bytes=1000.0)
+    assert "reads almost nothing from files, so it is no disk" in found.words
+    assert not found.is_known
+
+
+def test_without_counters_nothing_is_guessed() -> None:
+    told_nothing = Measurement(kind="full", throughput_s=WINDOW_S)
+    assert reading_of([told_nothing]) is None
+    assert "a disk, a network, a sleep or a lock" in wait_cause(None).words
+
+
+@pytest.mark.parametrize(("cpu_s", "told"), [(80.0, True), (26.0, True), (20.0, False)])
+def test_workers_with_threads_of_a_library(cpu_s: float, told: bool) -> None:
+    use = FileUse(worker_threads=9, libraries=["OpenCV", "OpenMP"])
+    found = threads_finding(make_cell(workers=2), [launch(use, worker_cpu_s=cpu_s)])
+    assert (found is not None) == told
+    if found is not None:
+        assert f"each of 2 workers keeps {cpu_s / 20:.1f} cores busy with 9 threads" in found.text
+        assert "Loaded there: OpenCV, OpenMP" in found.text
+    assert threads_finding(make_cell(workers=0), [launch(use, worker_cpu_s=cpu_s)]) is None
