@@ -103,6 +103,7 @@ class Recorder:
         self.stamps = SimpleNamespace(**{column: [] for column in STAMP_COLUMNS})
         self.stages: dict[str, list[float]] = {}
         self.validation_batch_s: list[float] = []
+        self.metrics_s: list[float] = []
         self.checkpoint_s: list[float] = []
         #: batches that belong to one optimizer step: windows are whole groups of them
         self.group = 1
@@ -132,6 +133,7 @@ class Recorder:
             **self.fields,
             "stages": self.stages,
             "validation_batch_s": self.validation_batch_s,
+            "metrics_s": self.metrics_s,
             "checkpoint_s": self.checkpoint_s,
             "stamps": vars(self.stamps),
         }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ctrkit.commands.options import CommonOptions
 from ctrkit.core.bystander import say
-from ctrkit.core.config import ChildSpec, RunSizes, WorkloadSpec, make_cell
+from ctrkit.core.config import CHECKPOINT_EVERY_S, ChildSpec, RunSizes, WorkloadSpec, make_cell
 from ctrkit.core.errors import (
     CtrkitError,
     InterruptedRunError,
@@ -99,11 +99,15 @@ def with_epochs(workload: WorkloadSpec, epochs: int | None) -> WorkloadSpec:
     return dataclasses.replace(workload, settings=plugin.plain(settings))
 
 
-def of_epochs(inspection: Inspection, epochs: int | None) -> Inspection:
-    """The inspection of a run of so many epochs."""
-    if epochs is None:
-        return inspection
-    sizes = dataclasses.replace(inspection.sizes or RunSizes(), epochs=epochs)
+def of_epochs(
+    inspection: Inspection, epochs: int | None, checkpoint_every_s: float = CHECKPOINT_EVERY_S
+) -> Inspection:
+    """The inspection of a run of so many epochs, which saves itself so often within one."""
+    sizes = inspection.sizes
+    if epochs is not None:
+        sizes = dataclasses.replace(sizes or RunSizes(), epochs=epochs)
+    if sizes is not None and inspection.has_task:
+        sizes = dataclasses.replace(sizes, checkpoint_every_s=checkpoint_every_s)
     return dataclasses.replace(inspection, sizes=sizes)
 
 

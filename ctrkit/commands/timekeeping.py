@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 from ctrkit.core.config import ChildSpec
+from ctrkit.core.epochs import EPOCHS, read_epochs
+from ctrkit.core.errors import UsageError
 from ctrkit.core.progress import Progress
-from ctrkit.core.run_time import projected_time
+from ctrkit.core.run_time import RunTime, measured_time, projected_time
 from ctrkit.core.runs import Incident, RunFolder
 from ctrkit.core.units import format_duration
 from ctrkit.report.ledger_view import ExpectedEnd, moment_words, spending_words
 from ctrkit.supervise.awake import Awake
+from ctrkit.supervise.epoch_pace import EpochPace
 from ctrkit.supervise.host import HostFigures, read_host
 from ctrkit.supervise.lateness import (
     Forecast,
@@ -91,9 +94,9 @@ class Timekeeper:
             host=host,
         )  # fmt: skip
         self._projected = projected_time(run.info.projection)
+        self._known = earlier_time(run) or self._projected
         self._progress: Progress | None = None
-        self._began: float | None = None
-        self._done = 0.0
+        self._pace = EpochPace()
         self._warned = self._told_awake = False
         self._told_s = -_TELL_S
         self._spent: deque[tuple[float, dict[str, float]]] = deque()
@@ -116,6 +119,7 @@ class Timekeeper:
     def ended(self, *, lost: bool) -> None:
         """The child is over; `lost`: it did not end well."""
         self.keeper.ended(lost=lost)
+        self._pace.lost()
 
     def close(self) -> None:
         """The session is over: the last row is written."""
@@ -137,7 +141,9 @@ class Timekeeper:
         self._follow(tick.progress)
         standing = self.standing(tick.progress)
         known = self._known_epochs(tick.progress) is not None
-        expected = forecast(standing, self._projected) if known else None
+        sizes = self._run.info.sizes
+        batches = (sizes.validation_batches if sizes is not None else None) or 0
+        expected = forecast(standing, self._known, batches) if known else None
         self._note_end(standing, expected)
         if expected is not None and self.keeper.wall_s - self._told_s >= _TELL_S:
             self._told_s = self.keeper.wall_s
@@ -148,6 +154,8 @@ class Timekeeper:
                     left_s=expected.total_s - passed_s,
                     low_s=expected.low_s - passed_s,
                     high_s=expected.high_s - passed_s,
+                    ending_s=max(0.0, expected.ending_s - self._pace.into_end_s),
+                    unseen=self._unseen(expected),
                 )
             )
         if len(self.keeper.rows) > self._rows_judged:
@@ -179,12 +187,22 @@ class Timekeeper:
         self._display.spend(spending_words(self._spent[0][1], now[1]))
 
     def _follow(self, progress: Progress) -> None:
-        self._progress = progress
-        done = _work(progress)
-        if self._began is None and (self.keeper.steps_of_launch or not progress.steps):
-            steps = self.keeper.steps_of_launch / progress.steps if progress.steps else 0.0
-            self._began = max(0.0, done - steps)
-        self._done = max(self._done, done)
+        self._progress, ends = progress, self._pace.ends
+        self._pace.look(progress, self._productive_s(), self.keeper.steps_of_launch)
+        if self._pace.ends > ends:
+            with suppress(OSError):  # only a later session would miss it
+                self._run.update(ending_s=self._pace.mean_ending_s)
+
+    def _productive_s(self) -> float:
+        return sum(self.keeper.account.seconds[name] for name in PRODUCTIVE)
+
+    def _unseen(self, expected: Forecast) -> str:
+        """What the expected end does not count, or only guesses, since nobody has seen it yet."""
+        if self._pace.ends or (self._known is not None and self._known.ending_s is not None):
+            return ""
+        if expected.is_end_guessed:
+            return "validation guessed, none was seen yet"
+        return "no end of an epoch was seen yet: validation and checkpoints come on top"
 
     def _known_epochs(self, progress: Progress) -> float | None:
         """How many epochs the run makes, as far as they or its steps tell."""
@@ -196,15 +214,17 @@ class Timekeeper:
 
     def standing(self, progress: Progress) -> SessionProgress:
         """Where the session stands."""
-        epochs = self._known_epochs(progress) or 0.0
-        began = self._done if self._began is None else self._began
+        pace = self._pace
         return SessionProgress(
-            epochs=epochs,
-            began=began,
-            done=max(began, self._done),
+            epochs=self._known_epochs(progress) or 0.0,
+            began=pace.done if pace.began is None else pace.began,
+            done=pace.done,
             elapsed_s=self.keeper.wall_s,
-            productive_s=sum(self.keeper.account.seconds[name] for name in PRODUCTIVE),
+            productive_s=self._productive_s(),
+            stepping_s=pace.stepping_s,
             steps=self.keeper.steps,
+            ending_s=pace.mean_ending_s,
+            into_end_s=pace.into_end_s,
         )
 
     def _warn_if_late(self, standing: SessionProgress, expected: Forecast | None) -> None:
@@ -284,7 +304,19 @@ class Timekeeper:
             self._run.append_incident(incident)
 
 
-def _work(progress: Progress) -> float:
-    """Epochs that are done, with a fraction where it is known how long one is."""
-    fraction = min(1.0, progress.step / progress.steps) if progress.steps else 0.0
-    return progress.epoch - 1 + fraction
+def earlier_time(run: RunFolder) -> RunTime | None:
+    """What epochs of earlier sessions took in the same cell; None where none was finished.
+
+    A session notes in `run.json` what the end of an epoch takes.
+    """
+    if run.info.ending_s is None:
+        return None
+    try:
+        rows = read_epochs(run.path / EPOCHS, whole=True)
+    except UsageError:
+        return None
+    took_s = [seconds for row in rows if (seconds := row["wall_s"]) is not None]
+    time, projected = measured_time(took_s, run.info.ending_s), projected_time(run.info.projection)
+    if time is None or projected is None:
+        return time
+    return replace(time, startup_s=projected.startup_s, low=projected.low, high=projected.high)

@@ -45,7 +45,7 @@ from ctrkit.core.files import plain_disk_errors
 from ctrkit.core.locks import only_writer
 from ctrkit.core.place import Sight, sight_of
 from ctrkit.core.records import Inspection
-from ctrkit.core.run_time import projected_time
+from ctrkit.core.run_time import projected_time, saved_every
 from ctrkit.core.runs import RunFolder, known_runs
 from ctrkit.core.units import format_duration
 from ctrkit.probe.matrix import build_matrix
@@ -151,8 +151,11 @@ def _new_run(
     inspection = inspect_first(
         "train", argv, workload, common, stop, deadline_s=_abort_at_s(options.time_rules)
     )
-    inspection = of_epochs(inspection, options.epochs)
+    inspection = of_epochs(inspection, options.epochs, options.checkpoint_every_s)
     choice = _choose(common, axes, options, workload, inspection, stop)
+    if choice.projection is not None:
+        every = saved_every(choice.projection, options.checkpoint_every_s)
+        choice = dataclasses.replace(choice, projection=every)
     epochs = inspection.sizes.epochs if inspection.sizes else None
     if epochs is None and options.max_steps is None:
         epochs = 1
@@ -271,7 +274,7 @@ def _resumed(
             "is part of the experiment; leave that option out, or start a new run"
         )
     if cell != spec.cell:
-        run.update(cell=cell, projection=None)
+        run.update(cell=cell, projection=None, ending_s=None)
     plan = dataclasses.replace(
         kept_plan(
             spec.train, argv, epochs=options.epochs, max_steps=options.max_steps,

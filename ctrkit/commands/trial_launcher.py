@@ -13,6 +13,7 @@ from ctrkit.core.files import write_table
 from ctrkit.core.records import Measurement
 from ctrkit.core.runs import RunFolder, load_measurement, load_seen, stamps_table
 from ctrkit.core.script_records import ScriptSeen
+from ctrkit.measure.warm_up import without_warm_up
 from ctrkit.probe.trials import TrialRequest, TrialResult
 from ctrkit.report.live_probe import ProbeDisplay
 from ctrkit.report.silence import SilenceNotice
@@ -71,6 +72,7 @@ class TrialLauncher:
         measurement = load_measurement(folder / "measurement.json")
         if measurement is not None:
             self._keep_stamps(name, request, measurement)
+            measurement = without_warm_up(measurement)
         seen = load_seen(folder / "script.json") if self.workload.script is not None else None
         shutil.rmtree(folder, ignore_errors=True)
         return self._result(outcome, measurement, seen)

@@ -72,6 +72,7 @@ class RunSizes:
     Batches are for the batch size the sizes were asked for. `patience` is in epochs, 0 is never.
     Validation batches and checkpoints are those of an epoch, however often it validates and saves;
     `validations` and `checkpoints` are None where they were not counted: one an epoch, if any.
+    `checkpoint_every_s`: after so many seconds of an epoch's steps it is saved, too.
     """
 
     epochs: int | None = None
@@ -82,6 +83,7 @@ class RunSizes:
     patience: int = 0
     validations: int | None = None
     checkpoints: int | None = None
+    checkpoint_every_s: float | None = None
 
     def at(self, batch_size: int, *, epochs: int | None = None) -> RunSizes:
         """The sizes of the same rows at another batch size, or for another number of epochs."""
@@ -102,6 +104,8 @@ class WindowPlan:
     """How much one probe trial measures, at most; whichever bound comes first ends a window.
 
     For `count_s` more an epoch whose length is only promised is counted, its batches only taken.
+    `validation_from` is where in the validation data its batches are timed: 0 at the beginning, 1
+    at the end.
     """
 
     window_s: float = 10.0
@@ -112,7 +116,12 @@ class WindowPlan:
     boundary: bool = True
     boundary_steps: int = 2
     validation_batches: int = 20
+    validation_from: float = 0.0
     checkpoints: int = 2
+
+
+#: How often a real run saves within an epoch where nobody says otherwise.
+CHECKPOINT_EVERY_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +135,7 @@ class TrainPlan:
     run_folder: str
     epochs: int | None
     max_steps: int | None = None
-    checkpoint_every_s: float = 600.0
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S
     resume: bool = False
     allow_sleep: bool = False
     abort_after_s: float | None = None

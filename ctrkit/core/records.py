@@ -150,6 +150,11 @@ class Measurement:
     `second_batches` is known where that ended, too. `warnings` are
     torch's own. `reads` are counters over the throughput window, as `child/family_reads.py` names
     them, and `in_use` the files in use at its end.
+    `validation_from` is the first validation batch that was timed, counted from 0;
+    `validation_again_s` a further start of a validation loader whose workers are kept, and
+    `validation_teardown_s` the end of its iterator. `metrics_s` is what the task takes to tell its
+    metrics, of a script all that comes between two epochs beside validation and checkpoint.
+    The parent adds `warm_up_steps`, slow steps at the beginning, and what they took longer.
     """
 
     kind: str
@@ -166,6 +171,10 @@ class Measurement:
     stages: dict[str, list[float]] = field(default_factory=dict)
     validation_batch_s: list[float] = field(default_factory=list)
     validation_restart_s: float | None = None
+    validation_again_s: float | None = None
+    validation_teardown_s: float | None = None
+    validation_from: int | None = None
+    metrics_s: list[float] = field(default_factory=list)
     checkpoint_s: list[float] = field(default_factory=list)
     peak_device_bytes: int | None = None
     first_batch: int = 0
@@ -181,6 +190,8 @@ class Measurement:
     reads: dict[str, float] = field(default_factory=dict)
     in_use: FileUse = field(default_factory=FileUse)
     sizes: RunSizes | None = None
+    warm_up_steps: int = 0
+    warm_up_s: float = 0.0
     stamps: Stamps = field(default_factory=Stamps)
     complete: bool = False
     error: ChildError | None = None
@@ -316,7 +327,9 @@ class TrialRecord:
     first_batch_s: float | None = None
     epoch_restart_s: float | None = None
     validation_s: float | None = None
+    metrics_s: float | None = None
     checkpoint_s: float | None = None
+    warm_up_s: float | None = None
     peak_rss_bytes: int | None = None
     peak_device_bytes: int | None = None
     projected_epoch_s: float | None = None
@@ -369,6 +382,7 @@ class Recommendation:
     `launches` of its cell were made by the probe with the run folder of this name. A `_high` is
     None where nothing bounds it from above. `projected_first_epoch_s` stands only where the first
     epoch takes another time than the others; `projected_epoch_s` is then that of the others.
+    `projected_terms_s` are the parts of such an epoch, by name, as in `measure.projection`.
     `stage_s` is the longest silence of each stage of its trials, by the stage's label. `origin`
     says what was probed.
     """
@@ -385,6 +399,7 @@ class Recommendation:
     projected_total_s_high: float | None = None
     projected_startup_s: float | None = None
     projected_first_epoch_s: float | None = None
+    projected_terms_s: dict[str, float] = field(default_factory=dict)
     launches: int | None = None
     probe: str | None = None
     origin: Origin | None = None
@@ -403,7 +418,8 @@ class RunInfo:
     `watch`: the metric that decides on best.pt and patience, with its direction. `pid` is the
     process that runs it, or ran it last, `pid_began_unix_s` when that was started, and `place`
     where (`this_place`): elsewhere the id means nothing. `stage_s` is the longest silence of each
-    stage of a real run that ended by itself, by the stage's label.
+    stage of a real run that ended by itself, by the stage's label. `ending_s` is what the end of an
+    epoch took so far, on average: validation, metrics and checkpoint; None until one was seen.
     """
 
     command: str
@@ -427,6 +443,7 @@ class RunInfo:
     pid_began_unix_s: float | None = None
     place: dict[str, str] = field(default_factory=dict)
     stage_s: dict[str, float] = field(default_factory=dict)
+    ending_s: float | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property

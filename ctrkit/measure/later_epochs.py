@@ -58,7 +58,7 @@ def _pair(measurement: Measurement, cycle: int) -> tuple[list[float], list[float
     """Seconds of the steps that both epochs have, at equal places; None where they are too few."""
     first, second = (_seconds(measurement, epoch) for epoch in (1, 2))
     places = sorted(first.keys() & second.keys())
-    places = [place for place in places if place > max(1, cycle)]
+    places = [place for place in places if place > max(1, cycle, measurement.warm_up_steps)]
     if len(places) < _LEAST_STEPS:
         return None
     return [first[place] for place in places], [second[place] for place in places]

@@ -31,7 +31,10 @@ def load_of(measurement: Measurement, cell: Cell) -> Load | None:
     consumer_s = _consumer_s(measurement, count)
     load = Load(
         service_s=_service_s(start_s, made_s, workers),
-        consumer_s=[consumer_s[0], *(consumer_s[i] for i in throughput if i > 0)],
+        consumer_s=[
+            _usual_first_s(measurement, consumer_s, throughput),
+            *(consumer_s[i] for i in throughput if i > 0),
+        ],
         workers=workers,
         prefetch=THREAD_QUEUE + 1 if cell.loader == "thread" else cell.prefetch or 1,
         ready_s=[max(0.0, start_s[w] - stamps.asked_s[0]) for w in range(workers)],
@@ -42,6 +45,15 @@ def load_of(measurement: Measurement, cell: Cell) -> Load | None:
     ended_s = stamps.done_s[count - 1] + _left_on_device_s(measurement, throughput)
     took_s = ended_s - stamps.delivered_s[0]
     return load if _tells(load, consumer_s, took_s) else None
+
+
+def _usual_first_s(
+    measurement: Measurement, consumer_s: Sequence[float], throughput: Sequence[int]
+) -> float:
+    """What the first batch of an epoch is kept for; the run's very first may be one of warm-up."""
+    if not measurement.warm_up_steps:
+        return consumer_s[0]
+    return sum(consumer_s[i] for i in throughput) / len(throughput)
 
 
 def _first_steps(stamps: Stamps) -> int:

@@ -1,6 +1,7 @@
 """Projected wall-clock time of an epoch and of the whole run, term by term, with intervals.
 
-    total = start-up + epochs x (restart + batches x step + teardown + validation + checkpoint)
+    total = start-up + epochs x (restart + batches x step + teardown + saves and validations within
+            + validation + metrics + checkpoint)
 
 all epochs, no early stop. Where a second epoch goes at another pace, the first and the later ones
 are projected apart; where steps get slower through the epoch, that goes on, and the bound is from
@@ -41,8 +42,9 @@ _WIDE = 0.25
 class Projection:
     """Seconds of one future run. `terms` are of the whole run and add up to `total`.
 
-    Terms: `startup`, `restart`, `training`, `teardown`, `validation`, `checkpoint`. Where the
-    number of epochs is not known, they are of a run of one epoch. `epoch` is any but the first,
+    Terms: `startup`, `restart`, `training`, `teardown`, `within` (what interrupts the steps),
+    `validation`, `metrics`, `checkpoint`. Where the number of epochs is not known, they are of a
+    run of one epoch. `each_epoch` has those of `epoch`, which is any but the first,
     `first_epoch` that one where it differs from the others, else None. `trends` are those of the
     launches whose steps get slower or faster through an epoch.
     """
@@ -55,6 +57,7 @@ class Projection:
     flags: list[str] = field(default_factory=list)
     first_epoch: Interval | None = None
     trends: list[Trend] = field(default_factory=list)
+    each_epoch: dict[str, Interval] = field(default_factory=dict)
 
     @property
     def startup(self) -> Interval:
@@ -139,10 +142,14 @@ def project_training(
     """
     sizes = sizes_beside(sizes, beside)
     flags, epochs = list(training.flags), sizes.epochs or 1
-    startup, each_epoch = terms_beside(measurements, sizes, training.per_epoch, flags, beside)
+    startup, each_epoch = terms_beside(
+        measurements, sizes, training.per_epoch, flags, beside,
+        training_s=training.per_epoch.mean * (sizes.train_batches or 0),
+    )  # fmt: skip
     epoch_s = _training_s(training, sizes, restart_s=each_epoch["restart"].mean)
     first, each = (_about(epoch_s, step) for step in (training.per_epoch, training.per_run))
     trained, epoch, first_epoch = each.scaled(epochs), total([first, *each_epoch.values()]), None
+    following = first
     if training.later is not None and sizes.epochs != 1:
         following = _times(first, training.later)
         trained = total([first, _times(each, training.later).scaled(epochs - 1)])
@@ -166,6 +173,7 @@ def project_training(
         flags=list(dict.fromkeys(flags)),
         first_epoch=first_epoch,
         trends=list(training.trends),
+        each_epoch={"training": following, **each_epoch},
     )
 
 

@@ -213,6 +213,7 @@ def sizes_of(
     """
     sizes = next((m.sizes for m in measurements if m.sizes is not None), otherwise)
     if sizes is not None and otherwise is not None:  # which run it is says nobody but the run
-        sizes = replace(sizes, epochs=otherwise.epochs)
+        every_s = otherwise.checkpoint_every_s
+        sizes = replace(sizes, epochs=otherwise.epochs, checkpoint_every_s=every_s)
     claimed = sizes.train_batches if sizes is not None else None
     return with_length(sizes, length_in(measurements, elsewhere, claimed))

@@ -1,15 +1,18 @@
-"""The terms of a run beside its training: start-up, restart, teardown, validation, checkpoint.
+"""The terms of a run beside its training: start-up, restart, validation, metrics, checkpoints ...
 
 Each is timed for real by the trials; where one was not, another stands in and a flag says so.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from ctrkit.core.config import RunSizes
-from ctrkit.core.records import Measurement
+from ctrkit.core.records import Finding, Measurement
+from ctrkit.core.run_time import saves_within
+from ctrkit.core.units import format_count, format_percent
 from ctrkit.measure.statistics import (
     PROVISIONAL,
     ZERO,
@@ -27,6 +30,11 @@ LEAST_CHECKPOINTS = 2
 #: A validation batch that was never timed: a forward pass without its backward pass, so about a
 #: third of a step, give or take as much again.
 _VALIDATION_SHARE_OF_STEP = 1 / 3
+#: How much validation batches may differ elsewhere, relative, where one place of them was seen.
+_ELSEWHERE = 0.25
+#: Metrics are worth a word where they may take this share of an epoch's steps.
+_METRICS_MATTER = 0.05
+_VALIDATION_MATTERS = 0.05
 
 
 def sizes_beside(sizes: RunSizes, beside: Sequence[Measurement]) -> RunSizes:
@@ -49,6 +57,8 @@ def terms_beside(
     step: Interval,
     flags: list[str],
     beside: Sequence[Measurement] = (),
+    *,
+    training_s: float = 0.0,
 ) -> tuple[Interval, dict[str, Interval]]:
     """The start-up, once a run, and what each epoch takes beside its training, by name.
 
@@ -59,15 +69,25 @@ def terms_beside(
         flags: what has to be said of the terms is added.
         beside: launches that timed validation and checkpoint, where these do not depend on the
             cell; else the measurements above did.
+        training_s: seconds of an epoch's steps, to know how often it is saved between them.
+
+    Returns:
+        `within` is what an epoch takes for validations and checkpoints between its steps,
+        `validation` and `checkpoint` are those at its end.
     """
-    restart = _restart(measurements, flags)
+    restart, others = _restart(measurements, flags), beside or measurements
+    validation, midway = _validation(others, sizes, step, flags, equal=bool(beside))
+    write = _checkpoint(others, flags)
+    saves = _saves_within(sizes, training_s, step.mean)
     each_epoch = {
         "restart": restart,
         "teardown": _events([m.teardown_s for m in measurements]) or ZERO,
-        "validation": _validation(beside or measurements, sizes, step, flags, equal=bool(beside)),
-        "checkpoint": _checkpoint(beside or measurements, sizes, flags),
+        "within": total([midway, write.scaled(saves)]),
+        "validation": validation,
+        "metrics": _metrics(others, sizes, training_s, flags),
+        "checkpoint": write,
     }
-    return _startup(measurements, restart), each_epoch
+    return _startup(measurements, restart, others), each_epoch
 
 
 def _events(values: Sequence[float | None]) -> Interval | None:
@@ -75,15 +95,27 @@ def _events(values: Sequence[float | None]) -> Interval | None:
     return event_interval(known) if known else None
 
 
-def _startup(measurements: Sequence[Measurement], restart: Interval) -> Interval:
-    """Until the first step, once a run: what its first batch takes longer than a restart, too.
+def _startup(
+    measurements: Sequence[Measurement], restart: Interval, others: Sequence[Measurement]
+) -> Interval:
+    """Once a run: until the first batch, what that takes longer than a restart, and the warm-up.
 
-    Workers that persist start then and never again.
+    Workers that persist start once and never again, those of the validation loader, too.
     """
-    startup = _events([m.startup_s for m in measurements]) or ZERO
     first = [m.first_batch_s for m in measurements if m.first_batch_s is not None]
-    longer = _events([max(0.0, first_batch_s - restart.mean) for first_batch_s in first])
-    return total([startup, longer]) if longer else startup
+    validating = [
+        max(0.0, m.validation_restart_s - m.validation_again_s)
+        for m in others
+        if m.validation_restart_s is not None and m.validation_again_s is not None
+    ]
+    warm_up = [m.warm_up_s for m in measurements if m.stamps.step or m.warm_up_s]
+    parts = (
+        _events([m.startup_s for m in measurements]),
+        _events([max(0.0, first_batch_s - restart.mean) for first_batch_s in first]),
+        _events(warm_up),
+        _events(validating),
+    )
+    return total([part for part in parts if part is not None])
 
 
 def _restart(measurements: Sequence[Measurement], flags: list[str]) -> Interval:
@@ -101,43 +133,118 @@ def _validation(
     step: Interval,
     flags: list[str],
     *,
-    equal: bool = False,
-) -> Interval:
-    """Seconds of an epoch's validation: the loader's starts and the batches.
+    equal: bool,
+) -> tuple[Interval, Interval]:
+    """Seconds of the validation at an epoch's end, and of those between its steps.
 
     Where all launches tell it equally well, all that came to their end count: one alone may have
     had a bad moment.
-    Else later ones count only while those before them have timed too few batches.
     """
     batches = sizes.validation_batches
     if not batches:
-        return ZERO
-    samples, timed = [], 0
-    for measurement in measurements:
-        needed = timed < LEAST_VALIDATION_BATCHES or (equal and measurement.complete)
-        if measurement.validation_batch_s and needed:
-            samples.append(sample_of(measurement.validation_batch_s))
-            timed += samples[-1].n
-    if timed < min(batches, LEAST_VALIDATION_BATCHES):
+        return ZERO, ZERO
+    timed = _timed(measurements, batches, equal=equal)
+    count = sum(len(m.validation_batch_s) for m in timed)
+    if count < min(batches, LEAST_VALIDATION_BATCHES):
         flags.append(PROVISIONAL)
-    if samples:
-        # Trials differ by more than steps do: a cached batch waits for no loader. Pooled by size.
-        mean = sum(s.mean * s.n for s in samples) / timed
-        half = prediction_interval(samples, batches).half
-        per_batch = interval(mean, half)
+    if timed:
+        per_batch = _per_batch(timed, batches)
     else:
         forward = stage_means_s(measurements).get("forward")
         mean = forward if forward is not None else step.mean * _VALIDATION_SHARE_OF_STEP
         per_batch = interval(mean, mean)
-    start = _events([m.validation_restart_s for m in measurements]) or ZERO
-    return total([start.scaled(sizes.validations or 1), per_batch.scaled(batches)])
+    times = sizes.validations or 1
+    around = [
+        _events([_restart_of_validation(m) for m in measurements]) or ZERO,
+        _events([m.validation_teardown_s for m in measurements]) or ZERO,
+    ]
+    each = total([*around, per_batch.scaled(batches / times)])
+    return each, each.scaled(times - 1)
 
 
-def _checkpoint(measurements: Sequence[Measurement], sizes: RunSizes, flags: list[str]) -> Interval:
-    """An epoch's checkpoints, one where they were not counted.
+def _timed(
+    measurements: Sequence[Measurement], batches: int, *, equal: bool = False
+) -> list[Measurement]:
+    """The launches that tell what a validation batch takes: the first ones that have enough.
 
-    None where trials came to their end and had nothing to write.
+    Where they are `equal`, all that came to their end. Those that looked at another place of the
+    data count all, until each batch was seen.
     """
+    chosen: list[Measurement] = []
+    places: set[int] = set()
+    timed = 0
+    for measurement in measurements:
+        place = measurement.validation_from or 0
+        enough = timed >= LEAST_VALIDATION_BATCHES and (place in places or timed >= batches)
+        enough = enough and not (equal and measurement.complete)
+        if measurement.validation_batch_s and not enough:
+            chosen.append(measurement)
+            places.add(place)
+            timed += len(measurement.validation_batch_s)
+    return chosen
+
+
+def _per_batch(timed: Sequence[Measurement], batches: int) -> Interval:
+    """Mean seconds of a validation batch over all of them.
+
+    Trials differ by more than steps do: a cached batch waits for no loader. Pooled by size. What
+    was seen in one place only may be otherwise elsewhere.
+    """
+    samples = [sample_of(m.validation_batch_s) for m in timed]
+    count = sum(s.n for s in samples)
+    mean = sum(s.mean * s.n for s in samples) / count
+    half = prediction_interval(samples, batches).half
+    places = {m.validation_from or 0 for m in timed}
+    if count < batches and len(places) < 2:
+        half = math.hypot(half, _ELSEWHERE * mean * (1 - count / batches))
+    return interval(mean, half)
+
+
+def _restart_of_validation(measurement: Measurement) -> float | None:
+    """From asking a validation loader to its first batch, in any epoch but the first."""
+    again_s = measurement.validation_again_s
+    return measurement.validation_restart_s if again_s is None else again_s
+
+
+def _metrics(
+    measurements: Sequence[Measurement], sizes: RunSizes, training_s: float, flags: list[str]
+) -> Interval:
+    """The task's metrics at the end of an epoch.
+
+    A trial has them of a part of an epoch, and they may take longer for the whole: as two parts of
+    other sizes show it, or, where but one was timed, up to in proportion.
+    """
+    timed: dict[float, list[float]] = {}
+    for measurement in measurements:
+        if measurement.metrics_s:
+            timed.setdefault(_seen_share(measurement, sizes), []).extend(measurement.metrics_s)
+    if not timed:
+        return ZERO
+    most = max(timed)
+    seen = event_interval(timed[most])
+    mean, high = seen.mean, max(seen.high, seen.mean / most)
+    least = min(timed)
+    if most < 1 and least <= most / 2:
+        less_s = sum(timed[least]) / len(timed[least])
+        slope = max(0.0, seen.mean - less_s) / (most - least)
+        mean += slope * (1 - most)
+        high = mean + seen.half * mean / seen.mean if seen.mean > 0 else mean
+    if high - mean > max(seen.half, _METRICS_MATTER * training_s):
+        flags.append(PROVISIONAL)
+    return Interval(mean=mean, low=seen.low, high=high)
+
+
+def _seen_share(measurement: Measurement, sizes: RunSizes) -> float:
+    """Share of the validation batches, or without any of the steps, that its metrics are of."""
+    if sizes.validation_batches:
+        seen, of = len(measurement.validation_batch_s), sizes.validation_batches
+    else:
+        seen, of = max(measurement.stamps.step, default=0), sizes.train_batches or 1
+    return min(1.0, max(1, seen) / of)
+
+
+def _checkpoint(measurements: Sequence[Measurement], flags: list[str]) -> Interval:
+    """One checkpoint; none where trials came to their end and had nothing to write."""
     writes = [seconds for m in measurements for seconds in m.checkpoint_s]
     if not writes:
         if not all(m.complete for m in measurements):
@@ -145,4 +252,37 @@ def _checkpoint(measurements: Sequence[Measurement], sizes: RunSizes, flags: lis
         return ZERO
     if len(writes) < LEAST_CHECKPOINTS:
         flags.append(PROVISIONAL)
-    return event_interval(writes).scaled(sizes.checkpoints or 1)
+    return event_interval(writes)
+
+
+def _saves_within(sizes: RunSizes, training_s: float, step_s: float) -> int:
+    """Checkpoints of an epoch beside the one at its end: as counted, else by the clock."""
+    if sizes.checkpoints is not None:
+        return max(0, sizes.checkpoints - 1)
+    if sizes.checkpoint_every_s is None:
+        return 0
+    return saves_within(training_s, sizes.checkpoint_every_s, step_s)
+
+
+def validation_finding(
+    measurements: Sequence[Measurement], sizes: RunSizes, share: float
+) -> Finding | None:
+    """That only a part of the validation was seen, where validation takes a share worth it."""
+    batches = sizes.validation_batches
+    timed = _timed(measurements, batches or 0)
+    if not batches or not timed or share < _VALIDATION_MATTERS:
+        return None
+    seen = set[int]()
+    for m in timed:
+        first = m.validation_from or 0
+        seen |= set(range(first, first + len(m.validation_batch_s) + 1))
+    if len(seen) >= batches:
+        return None
+    places = len({m.validation_from or 0 for m in timed})
+    where = "the first" if places == 1 else f"at {places} places of the data"
+    text = (
+        f"validation is {format_percent(share)} of an epoch, and {len(seen)} of its "
+        f"{format_count(batches)} batches were timed, {where}: the others may take longer or "
+        "shorter; a longer --budget times more of them"
+    )
+    return Finding(stage="validation", share=None, worth_x=None, text=text, confidence="medium")

@@ -15,7 +15,7 @@ from ctrkit.probe.beside import launches_beside
 from ctrkit.probe.predict import compute_trial, nearest_loader, predict, sizes_for
 from ctrkit.probe.same_epoch import launches_of_the_same_epoch
 from ctrkit.probe.trials import Trial, compute_key, loader_key
-from ctrkit.probe.windows import Costs, workers_start_s
+from ctrkit.probe.windows import LEAST_TIMED, Costs, workers_start_s
 
 
 def full_trials(cell: Cell, trials: Sequence[Trial]) -> list[Trial]:
@@ -152,9 +152,12 @@ def costs_of(cell: Cell, trials: Sequence[Trial], inspection: Inspection, cores:
     step_s = mean_step_s(parts) or 0.0
     known = predict(cell, trials, inspection, cores)
     validation = parts.validation_batch_s
+    sizes = sizes_for(inspection, cell.batch_size)
     return replace(
         costs,
         step_s=max(step_s, known.step.mean if known else 0.0),
         validation_batch_s=sum(validation) / len(validation) if validation else step_s / 3,
         checkpoint_s=max(parts.checkpoint_s, default=0.0),
+        metrics_s=max(parts.metrics_s, default=0.0),
+        validation_batches=(sizes.validation_batches if sizes else None) or LEAST_TIMED,
     )

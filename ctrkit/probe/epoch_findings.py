@@ -13,6 +13,7 @@ from ctrkit.measure.epoch_length import length_finding, length_in
 from ctrkit.measure.later_epochs import later_epochs, later_finding
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.steps import first_throughput_step
+from ctrkit.measure.terms import validation_finding
 from ctrkit.measure.trends import Trend, falls_back
 from ctrkit.probe.cell_results import turn_of
 from ctrkit.probe.same_epoch import (
@@ -56,6 +57,7 @@ def epoch_findings(
         found.append(_trend(launches, projection))
     if projection is not None:
         found.append(_first_batches(launches, projection))
+        found.append(_validation(launches, projection))
     later = later_epochs(launches, turn_of(cell))
     if later is not None:
         found.append(later_finding(later, cell.persistent, cell.workers))
@@ -91,6 +93,12 @@ def _first_batches(launches: Sequence[Measurement], projection: Projection) -> F
         f"{format_count(batches)}: if later ones cost more or less, the projection does not know it"
     )
     return Finding(stage="epoch", share=None, worth_x=None, text=text, confidence="high")
+
+
+def _validation(launches: Sequence[Measurement], projection: Projection) -> Finding | None:
+    term, epoch_s = projection.each_epoch.get("validation"), projection.epoch.mean
+    share = term.mean / epoch_s if term is not None and epoch_s > 0 else 0.0
+    return validation_finding(launches, projection.sizes, share)
 
 
 def _trend(launches: Sequence[Measurement], projection: Projection) -> Finding:

@@ -66,6 +66,7 @@ def sizes_for(inspection: Inspection, batch_size: int) -> RunSizes | None:
         patience=sizes.patience,
         validations=sizes.validations,
         checkpoints=sizes.checkpoints,
+        checkpoint_every_s=sizes.checkpoint_every_s,
     )
 
 
@@ -337,11 +338,16 @@ def _project(
     rest = Measurement(
         kind="predicted",
         startup_s=step_alone.startup_s,
+        warm_up_s=step_alone.warm_up_s,
         first_batch_s=first_batch_s,
         restart_s=restart_s,
         teardown_s=batch_alone.teardown_s,
         validation_batch_s=step_alone.validation_batch_s,
         validation_restart_s=step_alone.validation_restart_s,
+        validation_again_s=step_alone.validation_again_s,
+        validation_teardown_s=step_alone.validation_teardown_s,
+        validation_from=step_alone.validation_from,
+        metrics_s=step_alone.metrics_s,
         checkpoint_s=step_alone.checkpoint_s,
         stages=step_alone.stages,
     )

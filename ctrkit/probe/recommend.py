@@ -69,6 +69,9 @@ def recommend(
     columns: dict[str, Any] = projected_columns(chosen.projection)
     if chosen.projection is not None:
         columns["projected_startup_s"] = chosen.projection.startup.mean
+        columns["projected_terms_s"] = {
+            name: term.mean for name, term in chosen.projection.each_epoch.items()
+        }
     return Recommendation(
         cell=chosen.cell,
         reason=_reason(chosen, ranked, tied, search, inspection),

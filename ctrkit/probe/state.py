@@ -27,7 +27,7 @@ from ctrkit.probe.trials import (
     predicted_record,
     record_of,
 )
-from ctrkit.probe.windows import USEFUL, Costs, full_cost_s
+from ctrkit.probe.windows import USEFUL, Costs, epoch_share, full_cost_s
 
 OnRecord = Callable[[TrialRecord, Trial | None], None]
 """Called with each row as soon as it is known, and with its trial if one was launched."""
@@ -90,8 +90,10 @@ class SearchState:
         """
         if self._refuse(cell):
             return None
-        request = TrialRequest(kind=kind, cell=cell, windows=windows, confirms=confirms)
         number = 1 + sum(t.request.kind == kind and t.cell == cell for t in self.trials)
+        # each launch times the validation at another place
+        windows = replace(windows, validation_from=epoch_share(number))
+        request = TrialRequest(kind=kind, cell=cell, windows=windows, confirms=confirms)
         result = self._launch(request, self._deadline_s(at_most_s))
         trial = Trial(request=request, result=result, launch=number)
         self.add_trial(trial)

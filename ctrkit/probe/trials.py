@@ -154,7 +154,9 @@ def record_of(trial: Trial, projection: Projection | None = None) -> TrialRecord
         first_batch_s=measured.first_batch_s,
         epoch_restart_s=measured.restart_s,
         validation_s=_validation_s(measured),
+        metrics_s=_mean(measured.metrics_s),
         checkpoint_s=_checkpoint_s(measured),
+        warm_up_s=measured.warm_up_s or None,
         peak_rss_bytes=result.peak_rss_bytes,
         peak_device_bytes=measured.peak_device_bytes,
         wall_s=result.wall_s,
@@ -210,7 +212,8 @@ def _validation_s(measured: Measurement) -> float | None:
         return None
     sizes = measured.sizes or RunSizes()
     batches = sizes.validation_batches or len(measured.validation_batch_s)
-    starts_s = (measured.validation_restart_s or 0.0) * (sizes.validations or 1)
+    around_s = (measured.validation_restart_s or 0.0) + (measured.validation_teardown_s or 0.0)
+    starts_s = around_s * (sizes.validations or 1)
     return starts_s + per_batch * batches
 
 

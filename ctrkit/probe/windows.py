@@ -16,6 +16,8 @@ _LEAST_WINDOW_S = 0.5
 _MOST_ATTRIBUTED = 10
 _COUNT_SHARE = 0.5
 _FIRST_PLACES = (0.0, 0.5, 0.9)
+#: Validation batches that are timed where nobody knows how many there are, and at most.
+LEAST_TIMED, _MOST_TIMED = 20, 500
 _SPAWNED = ("spawn", "forkserver")
 #: The least full trial that says enough: three steps, an epoch boundary, validation, a checkpoint.
 USEFUL = WindowPlan(
@@ -30,17 +32,22 @@ USEFUL = WindowPlan(
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Seconds that the parts of a trial are expected to take, as far as trials have shown."""
+    """Seconds that the parts of a trial are expected to take, as far as trials have shown.
+
+    `validation_batches` are those of the real run: more are never timed.
+    """
 
     launch_s: float = ASSUMED_LAUNCH_S
     step_s: float = 0.0
     workers_s: float = 0.0
     validation_batch_s: float = 0.0
     checkpoint_s: float = 0.0
+    metrics_s: float = 0.0
+    validation_batches: int = LEAST_TIMED
 
 
 def epoch_share(launch: int) -> float:
-    """Where in its epoch a cell's launch of this number begins, as a share: 0, the middle, ...
+    """Where in its data a cell's launch of this number begins, as a share: 0, the middle, ...
 
     Later ones by van der Corput's sequence, so that any number of them is spread over the epoch.
     """
@@ -114,6 +121,7 @@ def full_cost_s(cell: Cell, costs: Costs, windows: WindowPlan) -> float:
         + extra_window_s
         + windows.validation_batches * costs.validation_batch_s
         + windows.checkpoints * costs.checkpoint_s
+        + costs.metrics_s
         + _ENDING_S
     )
 
@@ -154,9 +162,10 @@ def _spend(
         part_s = share * spare_s
         return most if most * each_s <= part_s else math.floor(part_s / each_s)
 
+    most = min(_MOST_TIMED, costs.validation_batches) - 1
     plan = replace(
         plan,
-        validation_batches=1 + affordable(0.25, costs.validation_batch_s, 19),
+        validation_batches=1 + affordable(0.25, costs.validation_batch_s, most),
         checkpoints=1 + affordable(0.25, costs.checkpoint_s, 1),
         boundary_steps=plan.boundary_steps + affordable(0.1, costs.step_s, 1),
     )

@@ -134,17 +134,24 @@ def moment_words(unix_s: float, beside_unix_s: float | None = None) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedEnd:
-    """When a run is expected to end: seconds to go from a moment, and their interval."""
+    """When a run is expected to end: seconds to go from a moment, and their interval.
+
+    `ending_s` is what the end of the epoch under way still takes after its steps. `unseen` says
+    what nobody has seen yet, and is therefore guessed or missing.
+    """
 
     at_unix_s: float
     left_s: float
     low_s: float
     high_s: float
+    ending_s: float = 0.0
+    unseen: str = ""
 
     def words(self, least_s: float = 0.0) -> str:
         """In words; a run is never over before its epoch, which has `least_s` to go."""
         left = (max(least_s, seconds) for seconds in (self.left_s, self.low_s, self.high_s))
-        return end_words(self.at_unix_s, *left)
+        words = end_words(self.at_unix_s, *left)
+        return f"{words} ({self.unseen})" if self.unseen else words
 
 
 def end_words(now_unix_s: float, left_s: float, low_s: float, high_s: float) -> str:

@@ -192,6 +192,7 @@ class TrainDisplay(Display):
         words = []
         left_s = self._step_seconds_left(progress)
         if left_s is not None:
+            left_s += self._end.ending_s if self._end is not None else 0.0
             words.append(f"epoch left {format_duration(left_s)}")
         run_left_s = self._run_seconds_left(progress, left_s)
         if self._end is not None:

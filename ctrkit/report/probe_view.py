@@ -230,8 +230,9 @@ def _stage_sections(trials: Sequence[TrialRecord], recommendation: Recommendatio
             blocks.append(Paragraph(ahead, "dim"))
     beside = [
         ("start-up", record.startup_s), ("first batch", record.first_batch_s),
+        ("warm-up, once, beyond usual steps", record.warm_up_s),
         ("new epoch", record.epoch_restart_s), ("validation", record.validation_s),
-        ("checkpoint", record.checkpoint_s),
+        ("metrics", record.metrics_s), ("checkpoint", record.checkpoint_s),
     ]  # fmt: skip
     words = [f"{name} {format_duration(value)}" for name, value in beside if value is not None]
     if record.peak_rss_bytes is not None:

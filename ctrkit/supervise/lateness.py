@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ctrkit.core.run_time import RunTime
+from ctrkit.core.run_time import Place, RunTime, end_of
 from ctrkit.core.units import format_bytes, format_duration, format_percent
 from ctrkit.supervise.ledger import LedgerRow, totals
 
 # So much must have been seen before the run's own pace counts: steps and seconds, or only seconds.
 _PACE_STEPS, _PACE_S, _PACE_LONG_S = 20, 60.0, 600.0
+#: A validation batch that nobody has seen: a forward pass, about a third of a step.
+_VALIDATION_SHARE = 1 / 3
 _SLACK_S, _SLACK_SHARE = 30.0, 0.02
 _MOST_COMPARED = 5
 _WAIT_MATTERS, _WAIT_ROSE = 0.3, 0.1
@@ -27,55 +29,88 @@ _LEAST_RISING, _RISEN = 3, 1.5
 class SessionProgress:
     """Where a session stands: `elapsed_s` of wall clock since its launch.
 
-    `epochs` are those of the whole run, `began` and `done` those at the launch and by now;
-    `productive_s` and `steps` went into what lies between.
+    `epochs` are those of the whole run, `began` and `done` the places at the launch and by now;
+    `productive_s` and `steps` went into what lies between, `stepping_s` of it into steps and
+    `into_end_s` into the end of an epoch that is under way. `ending_s` is what the end of an epoch
+    takes, None until this session has seen one.
     """
 
     epochs: float
-    began: float
-    done: float
+    began: Place
+    done: Place
     elapsed_s: float
     productive_s: float
+    stepping_s: float
     steps: int
+    ending_s: float | None = None
+    into_end_s: float = 0.0
 
     @property
     def is_pace_known(self) -> bool:
         """Whether enough of the run has been seen to go by its own pace."""
-        seen = self.steps >= _PACE_STEPS and self.productive_s >= _PACE_S
-        return self.done > self.began and (seen or self.productive_s >= _PACE_LONG_S)
+        seen = self.steps >= _PACE_STEPS and self.stepping_s >= _PACE_S
+        moved = self.done.trained > self.began.trained
+        return moved and (seen or self.stepping_s >= _PACE_LONG_S)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """Wall-clock seconds from the launch to the end, with an interval."""
+    """Wall-clock seconds from the launch to the end, with an interval.
+
+    `ending_s` of them are counted for the end of each epoch, and `is_end_guessed` where no such end
+    was ever seen or projected.
+    """
 
     total_s: float
     low_s: float
     high_s: float
+    ending_s: float = 0.0
+    is_end_guessed: bool = False
 
 
-def forecast(standing: SessionProgress, projected: RunTime | None) -> Forecast | None:
-    """What has passed, and what is left at the run's own pace, or as projected until that is known.
+def forecast(
+    standing: SessionProgress, known: RunTime | None, validation_batches: int = 0
+) -> Forecast | None:
+    """What has passed, and what is left at the run's own pace, or as known until that is seen.
 
-    What came once (a sleep, a stop, a restart) is in what has passed, not in the pace. None where
-    neither pace is known.
+    What came once (a sleep, a stop, a restart) is in what has passed, not in the pace.
+
+    Args:
+        standing: of the session.
+        known: what was projected, or what earlier sessions of the run took.
+        validation_batches: of an epoch; where nothing else tells what its end takes, each counts
+            for a third of a step, and may be anything up to a whole one.
+
+    Returns:
+        None where neither pace is known.
     """
-    past_s, end = standing.elapsed_s, max(standing.epochs, standing.done)
+    past_s, final = standing.elapsed_s, end_of(max(standing.epochs, standing.done.trained))
+    pace, guessed_s = known, 0.0
     if standing.is_pace_known:
-        epoch_s = standing.productive_s / (standing.done - standing.began)
-        left_s = RunTime(epoch_s=epoch_s).epochs_s(end, begin=standing.done)
-    elif projected is not None:
-        left_s = projected.epochs_s(end, begin=standing.done)
-        if standing.done <= standing.began:
-            # nothing is done yet: a start-up that takes no longer than projected is not late
-            past_s = max(past_s, projected.startup_s)
-    else:
+        end_s = standing.ending_s
+        if end_s is None and known is not None:
+            end_s = known.ending_s
+        if end_s is None:
+            step_s = standing.stepping_s / max(1, standing.steps)
+            guessed_s = end_s = validation_batches * step_s * _VALIDATION_SHARE
+        steps_s = standing.stepping_s / (standing.done.trained - standing.began.trained)
+        pace = RunTime(epoch_s=steps_s + end_s, ending_s=end_s)
+    if pace is None:
         return None
-    low, high = (projected.low, projected.high) if projected is not None else (None, None)
+    ending_s = pace.ending_s or 0.0
+    left_s = pace.between_s(standing.done, final) - min(standing.into_end_s, ending_s)
+    left_s = max(0.0, left_s)
+    if not standing.is_pace_known and standing.done.trained <= standing.began.trained:
+        # nothing is done yet: a start-up that takes no longer than projected is not late
+        past_s = max(past_s, pace.startup_s)
+    low, high = (known.low, known.high) if known is not None else (None, None)
+    unsure_s = guessed_s * (final.over - standing.done.over)
     return Forecast(
         total_s=past_s + left_s,
-        low_s=past_s + left_s * (1.0 if low is None else low),
-        high_s=past_s + left_s * (1.0 if high is None else high),
+        low_s=past_s + left_s * (1.0 if low is None else low) - unsure_s,
+        high_s=past_s + left_s * (1.0 if high is None else high) + 2 * unsure_s,
+        ending_s=ending_s,
+        is_end_guessed=guessed_s > 0,
     )
 
 
@@ -84,7 +119,8 @@ def late_by_s(standing: SessionProgress, projected: RunTime, expected: Forecast)
 
     A little beyond it is not told: half a minute, or a fiftieth.
     """
-    projected_s = projected.total_s(standing.epochs, begin=standing.began)
+    due_s = projected.between_s(standing.began, end_of(standing.epochs))
+    projected_s = projected.startup_s + due_s
     beyond_s = expected.total_s - projected_s * (1.0 if projected.high is None else projected.high)
     return beyond_s if beyond_s > max(_SLACK_S, _SLACK_SHARE * projected_s) else 0.0
 
@@ -110,7 +146,7 @@ def late_cause(
     """
     spent = totals(rows)
     startup_s = spent["startup"] - (projected.startup_s if projected is not None else 0.0)
-    due_s = 0.0 if projected is None else projected.epochs_s(standing.done, begin=standing.began)
+    due_s = 0.0 if projected is None else _due_s(standing, projected)
     losses = {
         "asleep": spent["asleep"],
         "stopped": spent["stopped"],
@@ -130,6 +166,12 @@ def late_cause(
     if most == "startup":
         return LateCause(f"the start took {took} longer than projected", _STARTUP_ADVICE)
     return _slow_cause(rows, standing, projected)
+
+
+def _due_s(standing: SessionProgress, projected: RunTime) -> float:
+    """What was projected for what the session has done."""
+    done_s = projected.between_s(standing.began, standing.done)
+    return done_s + min(standing.into_end_s, projected.ending_s or 0.0)
 
 
 _SLEEP_ADVICE = (
@@ -180,9 +222,8 @@ def _slow_cause(
     most = max(parts, key=lambda name: spent[name])
     share = format_percent(_share(stepping, most))
     slower = ""
-    if projected is not None and standing.done > standing.began:
-        due_s = projected.epochs_s(standing.done, begin=standing.began)
-        factor = standing.productive_s / due_s
+    if projected is not None and standing.done.trained > standing.began.trained:
+        factor = standing.productive_s / _due_s(standing, projected)
         slower = f"an epoch takes {factor:.1f} times what was projected; "
     return LateCause(
         f"{slower}{most} takes {share} of the time, and no figure of the machine explains it",

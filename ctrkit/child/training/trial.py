@@ -28,6 +28,8 @@ from ctrkit.child.training.checkpoint import save_checkpoint
 from ctrkit.child.training.devices import peak_device_bytes, synchronize
 from ctrkit.child.training.distributed import current_ranks
 from ctrkit.child.training.loader_facts import facts_of, length_of, no_batch_words
+from ctrkit.child.training.own_metrics import own_metrics
+from ctrkit.child.training.seeding import kept_rng
 from ctrkit.child.training.stages import StageTimer, stage_timer
 from ctrkit.child.training.stamps import BatchClock
 from ctrkit.child.training.torch_warnings import TorchWarnings
@@ -140,8 +142,7 @@ def _measure_loop(trial: RunningTrial) -> None:
         trial.recorder.note(startup_s=trial.now_s(), sizes=sizes, loader=facts_of(loader))
         _measure_epochs(trial, loader, sizes)
         if trial.task is not None:
-            _measure_validation(trial)
-            _measure_checkpoints(trial)
+            _measure_end_of_epoch(trial)
         trial.progress.enter(Stage.SHUTDOWN)
     finally:
         loader.close()
@@ -283,8 +284,7 @@ def _measure_compute(trial: RunningTrial) -> None:
     if trial.cell.device != "cpu":
         trial.recorder.attribution_steps = trial.spec.windows.attribution_steps
     _measure_epoch(trial, cached, epoch=1, batches=None)
-    _measure_validation(trial)
-    _measure_checkpoints(trial)
+    _measure_end_of_epoch(trial)
 
 
 def _loader_of_few(trial: RunningTrial) -> EpochLoader:
@@ -313,6 +313,13 @@ class CachedLoader:
         """Nothing to end."""
 
 
+def _measure_end_of_epoch(trial: RunningTrial) -> None:
+    """What a real run does after the last step of an epoch, in the same order."""
+    _measure_validation(trial)
+    _measure_metrics(trial)
+    _measure_checkpoints(trial)
+
+
 def _measure_validation(trial: RunningTrial) -> None:
     """Some validation batches, through the cell's own validation loader."""
     made = trial.workload.validation_loader(trial.cell)
@@ -321,25 +328,81 @@ def _measure_validation(trial: RunningTrial) -> None:
     loader = as_epoch_loader(made)
     trial.progress.enter(Stage.VALIDATION)
     try:
-        loader.set_epoch(1)
+        loader.set_epoch(1, _first_to_validate(trial, loader))
         trial.task.begin_validation()
         began_s = trial.now_s()
         iterator = iter(loader)
-        for count in range(trial.spec.windows.validation_batches):
-            asked_s = trial.now_s()
-            batch = next(iterator, None)
-            if batch is None:
-                break
-            if count == 0:
-                trial.recorder.note(validation_restart_s=trial.now_s() - began_s)
-                asked_s = trial.now_s()
-            trial.task.validation_step(trial.task.transfer(batch))
-            trial.synchronize()
-            trial.recorder.validation_batch_s.append(trial.now_s() - asked_s)
-            trial.progress.step(count + 1)
+        _validate(trial, iterator, began_s)
+        ended_s = trial.now_s()
         close_iterator(iterator)
+        del iterator
+        trial.recorder.note(validation_teardown_s=trial.now_s() - ended_s)
+        if trial.cell.workers and trial.cell.persistent:
+            _validate_again(trial, loader)
     finally:
         loader.close()
+    trial.recorder.save()
+
+
+def _first_to_validate(trial: RunningTrial, loader: EpochLoader) -> int:
+    """Where the timed batches begin; at the beginning unless a loader says it goes there at once.
+
+    One that reads what it leaves out would be silent for long.
+    """
+    plan = trial.spec.windows
+    known = trial.workload.sizes(trial.cell.batch_size).validation_batches or length_of(loader)
+    first = 0
+    if known is not None and getattr(loader, "skips_unread", False):
+        first = round(plan.validation_from * max(0, known - plan.validation_batches - 1))
+    trial.recorder.note(validation_from=first)
+    return first
+
+
+def _validate(trial: RunningTrial, iterator: Iterator[Batch], began_s: float) -> None:
+    assert trial.task is not None, "there is a task to validate"
+    for count in range(trial.spec.windows.validation_batches):
+        asked_s = trial.now_s()
+        batch = next(iterator, None)
+        if batch is None:
+            break
+        if count == 0:
+            trial.recorder.note(validation_restart_s=trial.now_s() - began_s)
+            asked_s = trial.now_s()
+        trial.task.validation_step(trial.task.transfer(batch))
+        trial.synchronize()
+        trial.recorder.validation_batch_s.append(trial.now_s() - asked_s)
+        trial.progress.step(count + 1)
+
+
+def _validate_again(trial: RunningTrial, loader: EpochLoader) -> None:
+    """The start of a second validation: workers that are kept are there already."""
+    loader.set_epoch(2)
+    began_s = trial.now_s()
+    iterator = iter(loader)
+    if next(iterator, None) is not None:
+        trial.recorder.note(validation_again_s=trial.now_s() - began_s)
+    close_iterator(iterator)
+
+
+def _measure_metrics(trial: RunningTrial) -> None:
+    """The task's metrics; of so few batches it may well have none, which is no failure."""
+    if trial.task is None or trial.spec.windows.checkpoints == 0:
+        return
+    trial.progress.enter(Stage.METRICS)
+    began_s = trial.now_s()
+    try:
+        with kept_rng(trial.cell.device):
+            own_metrics(trial.task.metrics())
+        trial.synchronize()
+    except UsageError:
+        raise
+    except Exception as error:
+        trial.recorder.fields.setdefault("notes", []).append(
+            f"metrics() raised {type(error).__name__} in a trial of a few batches "
+            f"({' '.join(str(error).split())[:120]}): what it takes was not timed"
+        )
+    else:
+        trial.recorder.metrics_s.append(trial.now_s() - began_s)
     trial.recorder.save()
 
 

@@ -24,7 +24,8 @@ class EpochLoader(Protocol):
     """Batches of one split, the same for every cell of equal batch size.
 
     `iter()` once per epoch. `set_epoch` chooses the order of the next `iter()`, and where in it to
-    begin: batches before `first_batch` are left out without being read.
+    begin: batches before `first_batch` are left out without being read. A probe relies on that, to
+    time batches of other places, where the loader has an attribute `skips_unread` that is true.
     """
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None: ...

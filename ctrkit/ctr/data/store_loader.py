@@ -32,6 +32,8 @@ class StoreLoader(ABC):
 
     #: `len()` is the number of batches that the order has, each of which comes
     length_is_exact = True
+    #: batches before the first one that is wanted are never read
+    skips_unread = True
 
     def __init__(
         self,

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ctrkit.commands.timekeeping import Timekeeper, TimeRules
-from ctrkit.core.config import ChildSpec, TrainPlan, WorkloadSpec, make_cell
+from ctrkit.core.config import ChildSpec, RunSizes, TrainPlan, WorkloadSpec, make_cell
+from ctrkit.core.epochs import write_epochs
 from ctrkit.core.progress import Spending, SpentWriter
 from ctrkit.core.records import Recommendation
 from ctrkit.core.runs import RunFolder
@@ -33,12 +34,13 @@ class Display:
     def __init__(self) -> None:
         self.messages: list[str] = []
         self.words = self.spent = ""
+        self.end: ExpectedEnd | None = None
 
     def message(self, text: str) -> None:
         self.messages.append(text)
 
     def expect(self, end: ExpectedEnd) -> None:
-        self.words = end.words()
+        self.words, self.end = end.words(), end
 
     def spend(self, words: str) -> None:
         self.spent = words
@@ -54,10 +56,13 @@ class Session:
     display: Display
     stop: StopRequest
 
-    def launch(self) -> SpentWriter:
+    def launch(self, step: int = 0) -> SpentWriter:
+        """A child that goes on after so many steps of the run."""
         self.times.launched()
         self.world.awake_s += 2.0
-        return self.world.begin()
+        child = self.world.begin()
+        self.world.step = step
+        return child
 
     def finish(self, child: SpentWriter) -> dict[str, float]:
         """The seconds of the ledger, which must sum to the wall clock."""
@@ -85,6 +90,13 @@ def session(
     run = RunFolder.create("train", ["train"], WorkloadSpec(), folder / "run")
     run.update(cell=CELL, projection=projection)
     (run.path / "child").mkdir()
+    return session_of(run, awake, plan, **rules)
+
+
+def session_of(
+    run: RunFolder, awake: Awake | None = None, plan: dict[str, Any] | None = None, **rules: Any
+) -> Session:
+    """A new session of a run that is there."""
     world, display, stop = World(run.path / "child"), Display(), StopRequest(graceful=True)
     train = TrainPlan(run_folder=str(run.path), **({"epochs": 10} | (plan or {})))
     spec = ChildSpec(
@@ -229,7 +241,7 @@ def test_a_run_within_the_limit_goes_on(tmp_path: Path) -> None:
     now = session(tmp_path, abort_after_s=1200.0, plan={"max_steps": 300})
     now.world.steps(now.launch(), 290)
     assert not now.stop.finish
-    assert now.display.words.startswith("run left 11 s")  # of 300 steps, not of 10 epochs
+    assert now.display.words.startswith("run left 11")  # of 300 steps, not of 10 epochs
 
 
 def test_incidents_are_numbered_from_1_whatever_they_are(tmp_path: Path) -> None:
@@ -261,3 +273,102 @@ def test_a_machine_that_cannot_be_held_awake_is_told_of_once(tmp_path: Path) -> 
     assert [text for text in now.display.messages if "sleep" in text] == [
         "this machine may go to sleep during the run: there is no no-such-tool-anywhere"
     ]
+
+
+# an epoch of 100 steps of a second, then 20 s of validation and 5 s of a checkpoint
+WITH_ENDS = dataclasses.replace(
+    PROJECTION, projected_epoch_s=125.0, projected_epoch_s_low=None, projected_epoch_s_high=None,
+    projected_total_s=1252.0, projected_total_s_low=1252.0, projected_total_s_high=1252.0,
+    projected_terms_s={"training": 99.0, "restart": 1.0, "validation": 20.0, "checkpoint": 5.0},
+)  # fmt: skip
+
+
+def left_s(now: Session) -> float:
+    """What is shown as left of the run."""
+    end = now.display.end
+    assert end is not None
+    return end.left_s
+
+
+def train_epochs(now: Session, child: SpentWriter, epochs: int) -> None:
+    for _ in range(epochs):
+        now.world.steps(child, 100)
+        now.world.end_epoch(child, 20.0, 5.0)
+
+
+@pytest.mark.parametrize("steps", [10, 70, 99])
+def test_what_is_left_counts_the_ends_of_epochs_from_the_first_minute(
+    tmp_path: Path, steps: int
+) -> None:
+    now = session(tmp_path, projection=WITH_ENDS)
+    now.world.steps(now.launch(), steps)
+    assert left_s(now) == pytest.approx(1250.0 - steps, abs=4.0)
+
+
+def test_what_is_left_falls_through_the_end_of_an_epoch_and_is_right_after_it(
+    tmp_path: Path,
+) -> None:
+    now = session(tmp_path, projection=WITH_ENDS)
+    child = now.launch()
+    now.world.steps(child, 100)
+    now.world.end_epoch(child, 12.0, 0.0)
+    assert left_s(now) == pytest.approx(1250.0 - 112.0, abs=2.0)
+    assert now.display.end is not None
+    assert now.display.end.ending_s == pytest.approx(13.0, abs=1.0)
+    now.world.end_epoch(child, 8.0, 5.0)
+    train_epochs(now, child, 2)
+    now.world.steps(child, 30)
+    assert left_s(now) == pytest.approx(7 * 125.0 - 30.0, abs=8.0)
+    assert now.warnings == []
+
+
+def test_the_run_s_own_ends_count_for_more_than_the_projected_ones(tmp_path: Path) -> None:
+    now = session(tmp_path, projection=WITH_ENDS)
+    child = now.launch()
+    now.world.steps(child, 100)
+    now.world.end_epoch(child, 50.0, 10.0)
+    now.world.steps(child, 20)
+    assert left_s(now) == pytest.approx(9 * 160.0 - 20.0, abs=12.0)
+    assert now.run.info.ending_s == pytest.approx(60.0, abs=1.5)
+
+
+def test_without_a_projection_validation_is_guessed_and_that_is_said(tmp_path: Path) -> None:
+    now = session(tmp_path, projection=None)
+    now.run.update(sizes=RunSizes(epochs=10, train_batches=100, validation_batches=60))
+    child = now.launch()
+    now.world.steps(child, 70)
+    assert left_s(now) == pytest.approx(930.0 + 10 * 60 / 3, abs=3.0)
+    assert "(validation guessed, none was seen yet)" in now.display.words
+    assert now.display.end is not None
+    assert now.display.end.high_s == pytest.approx(930.0 + 10 * 60, abs=5.0)
+    now.world.steps(child, 30)
+    now.world.end_epoch(child, 20.0, 5.0)
+    now.world.steps(child, 5)
+    assert left_s(now) == pytest.approx(9 * 125.0 - 5.0, abs=10.0)
+    assert "guessed" not in now.display.words
+
+
+def test_without_a_projection_and_sizes_the_words_say_what_is_not_counted(tmp_path: Path) -> None:
+    now = session(tmp_path, projection=None)
+    now.world.steps(now.launch(), 70)
+    assert "validation and checkpoints come on top" in now.display.words
+
+
+def test_a_resumed_run_knows_its_own_epochs_from_the_first_minute(tmp_path: Path) -> None:
+    now = session(tmp_path, projection=None)
+    child = now.launch()
+    train_epochs(now, child, 2)
+    now.world.steps(child, 3)
+    now.finish(child)
+    rows = [{"epoch": n, "rows": 800, "wall_s": 125.0} for n in (1, 2)]
+    write_epochs(now.run.path / "epochs.csv", rows)
+    resumed = session_of(now.run)
+    child = resumed.launch(step=203)
+    resumed.world.steps(child, 4)
+    assert left_s(resumed) == pytest.approx(8 * 125.0 - 7.0, abs=4.0)
+
+
+def test_max_steps_that_end_amid_an_epoch_have_no_end_of_it(tmp_path: Path) -> None:
+    now = session(tmp_path, projection=WITH_ENDS, plan={"max_steps": 250})
+    now.world.steps(now.launch(), 10)
+    assert left_s(now) == pytest.approx(2 * 125.0 + 50.0 - 10.0, abs=2.0)

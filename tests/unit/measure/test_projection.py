@@ -16,6 +16,7 @@ def full(measured, **fields):
     values = {
         "startup_s": 5.0, "restart_s": 3.0, "teardown_s": 0.5, "first_batch_s": 9.0,
         "validation_batch_s": [0.5] * 20, "validation_restart_s": 1.0, "checkpoint_s": [2.0, 2.0],
+        "metrics_s": [1.5],
     }  # fmt: skip
     return measured([1.0] * 30, wait_s=0.25, **(values | fields))
 
@@ -29,11 +30,13 @@ def test_every_term_is_counted_once(measured):
         "training": pytest.approx(10 * (100 * 1.0 - 0.25)),
         "restart": pytest.approx(30.0),
         "teardown": pytest.approx(5.0),
+        "within": 0.0,
         "validation": pytest.approx(10 * (1.0 + 20 * 0.5)),
+        "metrics": pytest.approx(10 * 1.5),
         "checkpoint": pytest.approx(20.0),
     }
     assert projection.total.mean == pytest.approx(sum(means.values()))
-    assert projection.epoch.mean == pytest.approx(99.75 + 3 + 0.5 + 11 + 2)
+    assert projection.epoch.mean == pytest.approx(99.75 + 3 + 0.5 + 11 + 1.5 + 2)
     assert projection.total.mean == pytest.approx(11 + 10 * projection.epoch.mean)
     assert projection.flags == []
 
@@ -64,7 +67,10 @@ def test_the_interval_holds_the_mean_and_grows_with_the_noise(measured):
     ("first", "second"),
     [
         ({"validation_batch_s": [0.5] * 10}, {"validation_batch_s": [0.5] * 9}),
-        ({"validation_batch_s": []}, {"validation_batch_s": []}),
+        (
+            {"validation_batch_s": [], "metrics_s": []},
+            {"validation_batch_s": [], "metrics_s": []},
+        ),
         ({"checkpoint_s": [2.0]}, {"checkpoint_s": []}),
         ({"restart_s": None}, {"restart_s": None}),
         ({"checkpoint_s": []}, {"checkpoint_s": [], "complete": False}),

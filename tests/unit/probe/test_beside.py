@@ -61,7 +61,9 @@ def as_written():
     )  # fmt: skip
 
 
-PARTS = {"validation": 5 * (40 * 0.5 + 4 * 0.25), "checkpoint": 5 * 4 * 0.125}
+#: one of the four validations and checkpoints of an epoch is at its end
+EACH = {"validation": 5 * (10 * 0.5 + 0.25), "checkpoint": 5 * 0.125}
+PARTS = {**EACH, "within": 3 * sum(EACH.values())}
 
 
 def parts(projection):

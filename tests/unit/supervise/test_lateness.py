@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ctrkit.core.run_time import RunTime
+from ctrkit.core.run_time import Place, RunTime
 from ctrkit.supervise.lateness import (
     SessionProgress,
     forecast,
@@ -22,11 +22,17 @@ BEGAN = time.mktime((2026, 3, 5, 1, 0, 0, 0, 0, -1))  # at 01:00 local time
 
 
 def standing(**values: Any) -> SessionProgress:
+    """A session of 10 epochs; whole numbers of `done` are epochs that are over."""
     defaults = {
         "epochs": 10, "began": 0.0, "done": 1.0, "elapsed_s": HOUR + 10.0, "productive_s": HOUR,
         "steps": 500,
     }  # fmt: skip
-    return SessionProgress(**(defaults | values))
+    values = defaults | values
+    for name in ("began", "done"):
+        if not isinstance(values[name], Place):
+            values[name] = Place(trained=values[name], over=int(values[name]))
+    values.setdefault("stepping_s", values["productive_s"])
+    return SessionProgress(**values)
 
 
 def row(minute: int = 0, **values: Any) -> LedgerRow:

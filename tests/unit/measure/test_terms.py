@@ -1,0 +1,101 @@
+"""What a run takes beside its steps: each part once, with what was not seen in its interval."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ctrkit.core.config import RunSizes
+from ctrkit.measure.projection import project
+from ctrkit.measure.statistics import PROVISIONAL
+from ctrkit.measure.terms import validation_finding
+
+SIZES = RunSizes(epochs=4, train_batches=100, validation_batches=200)
+
+
+def launch(measured, **fields):
+    values = {
+        "startup_s": 5.0, "restart_s": 0.25, "first_batch_s": 0.25, "teardown_s": 0.0,
+        "validation_batch_s": [0.5] * 20, "validation_restart_s": 1.0, "checkpoint_s": [2.0, 2.0],
+        "metrics_s": [3.0],
+    }  # fmt: skip
+    return measured([1.0] * 30, wait_s=0.25, **(values | fields))
+
+
+def each(launches, sizes=SIZES):
+    return project(launches, sizes).each_epoch
+
+
+@pytest.mark.parametrize(
+    ("every_s", "saves"), [(None, 0), (600.0, 0), (99.0, 1), (30.0, 3), (0.001, 100)]
+)
+def test_an_epoch_is_saved_as_often_as_the_clock_says(measured, every_s, saves):
+    sizes = replace(SIZES, checkpoint_every_s=every_s)
+    assert each([launch(measured)], sizes)["within"].mean == pytest.approx(saves * 2.0)
+
+
+def test_checkpoints_that_were_counted_go_before_the_clock(measured):
+    sizes = replace(SIZES, checkpoint_every_s=1.0, checkpoints=3)
+    found = each([launch(measured, sizes=sizes)], sizes)
+    assert (found["within"].mean, found["checkpoint"].mean) == (4.0, 2.0)
+
+
+def test_the_end_of_the_validation_loader_counts(measured):
+    without = each([launch(measured)])["validation"].mean
+    found = each([launch(measured, validation_teardown_s=4.0)])["validation"].mean
+    assert found - without == pytest.approx(4.0)
+
+
+def test_workers_of_the_validation_that_are_kept_start_once_a_run(measured):
+    kept = launch(measured, validation_restart_s=9.0, validation_again_s=0.5)
+    anew = launch(measured, validation_restart_s=9.0)
+    sizes = replace(SIZES, epochs=10)
+    found, other = project([kept], sizes), project([anew], sizes)
+    assert found.startup.mean - other.startup.mean == pytest.approx(8.5)
+    assert other.total.mean - found.total.mean == pytest.approx(9 * 8.5)
+
+
+def test_metrics_of_a_part_may_take_longer_for_the_whole(measured):
+    found = project([launch(measured)], SIZES)
+    metrics = found.each_epoch["metrics"]
+    assert metrics.mean == 3.0
+    assert metrics.high == pytest.approx(3.0 * 200 / 20)
+    assert PROVISIONAL in found.flags
+    whole = launch(measured, validation_batch_s=[0.5] * 200)
+    assert each([whole])["metrics"].high < 10.0
+
+
+@pytest.mark.parametrize(("few_s", "whole_s"), [(3.0, 3.0), (0.3, 30.0)])
+def test_two_parts_of_other_sizes_show_what_metrics_of_the_whole_take(measured, few_s, whole_s):
+    few = launch(measured, validation_batch_s=[0.5] * 2, metrics_s=[few_s])
+    metrics = project([launch(measured), few], SIZES).each_epoch["metrics"]
+    assert metrics.mean == pytest.approx(whole_s)
+    assert metrics.high < 2 * whole_s
+
+
+def test_launches_at_other_places_tell_what_the_first_batches_do_not(measured):
+    first = launch(measured, validation_from=0)
+    later = launch(measured, validation_from=180, validation_batch_s=[1.5] * 20)
+    alone, both = each([first, first])["validation"], each([first, later])["validation"]
+    assert alone.mean == pytest.approx(1.0 + 200 * 0.5)
+    assert both.mean == pytest.approx(1.0 + 200 * 1.0)
+    # one place says little about the others
+    assert alone.high > 1.0 + 200 * 0.5 * 1.2
+    seen = each([launch(measured, validation_batch_s=[0.5] * 200)])["validation"]
+    assert seen.half < 0.8 * alone.half
+
+
+def test_a_validation_that_was_seen_in_part_is_said_so_where_it_matters(measured):
+    one, two = launch(measured), launch(measured, validation_from=100)
+    finding = validation_finding([one], SIZES, share=0.5)
+    assert finding is not None
+    assert "validation is 50 % of an epoch, and 21 of its 200 batches were timed, the first" in (
+        finding.text
+    )
+    other = validation_finding([one, two], SIZES, share=0.5)
+    assert other is not None
+    assert "42 of its 200 batches were timed, at 2 places" in other.text
+    assert validation_finding([one], SIZES, share=0.01) is None
+    whole = launch(measured, validation_batch_s=[0.5] * 200)
+    assert validation_finding([whole], SIZES, share=0.5) is None
