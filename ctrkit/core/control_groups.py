@@ -1,4 +1,4 @@
-"""The control groups of this process (Linux): its folders, its CPU quota, how often that held it.
+"""The control groups of this process (Linux): its folders, its CPU quota, its memory.
 
 A quota is time per period, at any level above the process; what `os.cpu_count()` and the affinity
 say knows nothing of it (`man 7 cgroups`; cgroup v2 `cpu.max`, v1 `cpu.cfs_quota_us`).
@@ -6,6 +6,7 @@ say knows nothing of it (`man 7 cgroups`; cgroup v2 `cpu.max`, v1 `cpu.cfs_quota
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,3 +106,71 @@ def _throttling(folder: Path) -> Throttling | None:
         )
     except (OSError, ValueError):
         return None
+
+
+#: limit, use, and cache that can be dropped, in version 1 and 2
+_MEMORY_FILES = {
+    False: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    True: ("memory.max", "memory.current", "inactive_file"),
+}
+_NO_LIMIT_BYTES = 2**60  # version 1 writes no "max"
+
+
+def memory_left_bytes(root: Path = ROOT, own: Path = OWN) -> int | None:
+    """What the control groups of this process still allow it, the least of all levels.
+
+    The page cache that a group could drop at once counts as allowed. None where no group has a
+    limit, or where there are none (macOS).
+    """
+    found = []
+    for folder, v2 in group_folders("memory", root, own):
+        limit, usage, cached = _MEMORY_FILES[v2]
+        most, used = _number(folder / limit), _number(folder / usage)
+        if most is not None and used is not None and most < _NO_LIMIT_BYTES:
+            found.append(max(0, most - used + _stat(folder / "memory.stat").get(cached, 0)))
+    return min(found, default=None)
+
+
+def memory_limit_bytes(root: Path = ROOT, own: Path = OWN) -> int | None:
+    """The least limit of all levels; None where no group has one."""
+    limits = [
+        _number(folder / _MEMORY_FILES[v2][0]) for folder, v2 in group_folders("memory", root, own)
+    ]
+    return min((one for one in limits if one is not None and one < _NO_LIMIT_BYTES), default=None)
+
+
+def own_swap(root: Path = ROOT, own: Path = OWN) -> tuple[int, int, int] | None:
+    """Bytes of swap in use by the own group, read and written by it; None where it does not tell.
+
+    Version 2 counts pages that were swapped since Linux 6.11 only.
+    """
+    for folder, v2 in group_folders("memory", root, own)[:1]:
+        counted, used = _stat(folder / "memory.stat"), _number(folder / "memory.swap.current")
+        if v2 and used is not None and "pswpin" in counted:
+            page = os.sysconf("SC_PAGE_SIZE")
+            return used, counted["pswpin"] * page, counted["pswpout"] * page
+    return None
+
+
+def pressure_file(resource: str, root: Path = ROOT, own: Path = OWN) -> Path:
+    """Pressure stall information on `memory` or `io`: of the own group, else of the machine."""
+    for folder, v2 in group_folders(resource, root, own)[:1]:
+        path = folder / f"{resource}.pressure"
+        if v2 and folder != root and path.is_file():
+            return path
+    return Path("/proc/pressure") / resource
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # no such file, or "max"
+        return None
+
+
+def _stat(path: Path) -> dict[str, int]:
+    try:
+        pairs = [line.split() for line in path.read_text().splitlines()]
+        return {key: int(value) for key, value in pairs}
+    except (OSError, ValueError):
+        return {}

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import warnings
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from ctrkit.core.control_groups import (
+    memory_left_bytes,
+    memory_limit_bytes,
+    own_swap,
+    pressure_file,
+)
 from ctrkit.core.subprocesses import output_of
 
+_KINDS = (
+    "user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal", "guest", "guest_nice",
+)  # fmt: skip
 _THROTTLES = "cpu[0-9]*/thermal_throttle/*_throttle_count"
 
 
@@ -19,7 +30,9 @@ _THROTTLES = "cpu[0-9]*/thermal_throttle/*_throttle_count"
 class HostFigures:
     """One reading; counters are since the host was started, None is what the system does not tell.
 
-    `busy_s` are CPU seconds of all cores that were not idle, also those that a hypervisor took.
+    `busy_s` are CPU seconds of the cores that this process may use, and that were not idle, also
+    those that a hypervisor took. Memory and swap are those of the control group where it has less
+    than the host.
     `throttles` counts how often a core was slowed down for its heat; `speed_limit` is the share of
     full speed at which the processor may run (macOS). `stolen_s` of `busy_s` went to other guests
     of a hypervisor; for `starved_s` some process waited for memory.
@@ -40,10 +53,10 @@ class HostFigures:
 def read_host() -> HostFigures:
     """The host's figures now; takes some milliseconds."""
     swap_used, swapped_in, swapped_out = _swap()
-    times = psutil.cpu_times()._asdict()
+    times = cpu_times()
     return HostFigures(
         busy_s=busy_cpu_s(times),
-        available_bytes=int(psutil.virtual_memory().available),
+        available_bytes=available_bytes(),
         swap_used_bytes=swap_used,
         swapped_in_bytes=swapped_in,
         swapped_out_bytes=swapped_out,
@@ -51,18 +64,65 @@ def read_host() -> HostFigures:
         throttles=throttle_count(Path("/sys/devices/system/cpu")),
         speed_limit=_speed_limit(),
         stolen_s=times.get("steal"),
-        starved_s=starved_s(Path("/proc/pressure/memory")),
+        starved_s=starved_s(pressure_file("memory")),
     )
 
 
-def busy_cpu_s(times: dict[str, float]) -> float:
+def available_bytes() -> int:
+    """Memory that this process can still get, from the host and from its control groups."""
+    host_bytes, left_bytes = int(psutil.virtual_memory().available), memory_left_bytes()
+    return host_bytes if left_bytes is None else min(host_bytes, left_bytes)
+
+
+def memory_bytes() -> int:
+    """All the memory that there is for this process."""
+    host_bytes, most_bytes = int(psutil.virtual_memory().total), memory_limit_bytes()
+    return host_bytes if most_bytes is None else min(host_bytes, most_bytes)
+
+
+def cpu_times(
+    stat: Path = Path("/proc/stat"), usable: Collection[int] | None = None
+) -> Mapping[str, float]:
+    """CPU seconds by kind since the host was started, of the cores that this process may use.
+
+    A container that is pinned to 4 of 64 cores (cpuset) is no concern of the other 60.
+
+    Args:
+        stat: `/proc/stat`, a line for each core that is online.
+        usable: numbers of the cores; those of the affinity if left out.
+    """
+    if usable is None and hasattr(os, "sched_getaffinity"):
+        usable = os.sched_getaffinity(0)
+    cores = _cores_of(stat)
+    if not usable or set(usable) >= set(cores):
+        return dict(psutil.cpu_times()._asdict())
+    totals = dict.fromkeys(_KINDS, 0.0)
+    for number in set(usable) & set(cores):
+        for kind, ticks in zip(_KINDS, cores[number], strict=False):
+            totals[kind] += ticks / os.sysconf("SC_CLK_TCK")
+    return totals
+
+
+def _cores_of(stat: Path) -> dict[int, list[int]]:
+    """Ticks by kind of each core; empty where the system has no such file."""
+    try:
+        lines = stat.read_text().splitlines()
+    except OSError:
+        return {}
+    fields = [line.split() for line in lines if re.match(r"cpu\d", line)]
+    return {int(name[3:]): list(map(int, ticks)) for name, *ticks in fields}
+
+
+def busy_cpu_s(times: Mapping[str, float]) -> float:
     """CPU seconds that were not idle; a guest's are counted in its user's already."""
     idle = ("idle", "iowait", "guest", "guest_nice")
     return sum(seconds for name, seconds in times.items() if name not in idle)
 
 
 def _swap() -> tuple[int | None, int | None, int | None]:
-    """Bytes of swap in use, and read and written since the host was started."""
+    """Bytes of swap in use, read and written: by the control group, else since the host's start."""
+    if (group := own_swap()) is not None:
+        return group
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # psutil warns where a kernel has no counters

@@ -18,6 +18,7 @@ from ctrkit.core.records import Finding
 from ctrkit.core.subprocesses import output_of
 from ctrkit.core.units import format_bytes, format_duration, format_percent
 from ctrkit.supervise.host import HostFigures, read_host
+from ctrkit.supervise.host import memory_bytes as all_memory_bytes
 
 Run = Callable[[Sequence[str]], str]
 """Runs a command and returns what it says; empty where it fails or takes too long."""
@@ -146,11 +147,11 @@ def host_findings(
         power: how the machine is powered.
         slept: whether a trial has the flag that the host slept.
         data_bytes: size of the data on disk, None where it is not known.
-        memory_bytes: of the machine; read if left out.
+        memory_bytes: of the machine or its control group; read if left out.
         failed: whether a trial was ended: what its processes used may count as others'.
     """
     wall_s = max(1e-9, end.at_s - begin.at_s)
-    total_bytes = memory_bytes or int(psutil.virtual_memory().total)
+    total_bytes = memory_bytes or all_memory_bytes()
     found = [
         _others(begin, end, failed),
         _stolen(begin.host, end.host, wall_s),

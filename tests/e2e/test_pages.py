@@ -136,6 +136,9 @@ def smaller(words: Sequence[str], pid: int) -> list[str]:
 def test_a_command_that_is_shown_works(place: Place, asleep: int, words: tuple[str, ...]) -> None:
     if any(name in word for name in ELSEWHERE for word in words):
         pytest.skip("needs what is not here")
+    started = words[words.index("--") + 1] if "--" in words else "python"
+    if shutil.which(started, path=place.environment["PATH"]) is None:
+        pytest.skip(f"there is no {started} here")
     if "ts" in words:
         pytest.skip("test_tables_page runs it")
     asked = smaller(words, asleep)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from ctrkit.core.control_groups import Throttling, cpu_quota_cores, cpu_throttling
+from ctrkit.core.control_groups import (
+    Throttling,
+    cpu_quota_cores,
+    cpu_throttling,
+    memory_left_bytes,
+    memory_limit_bytes,
+    own_swap,
+    pressure_file,
+)
 
 
 def tree(root: Path, **files: str) -> Path:
@@ -65,3 +74,75 @@ def test_throttling_is_of_the_level_that_holds_back_most(tmp_path: Path) -> None
     now = cpu_throttling(root, own(tmp_path, "0::/a/b\n"))
     assert now == Throttling(100, 40, 2.0)
     assert now.since(Throttling(60, 10, 0.5)) == Throttling(40, 30, 1.5)
+
+
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+V2 = ("memory.max", "memory.current", "inactive_file")
+
+
+def group(folder, files, most, used, cached=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    limit, usage, cache = files
+    (folder / limit).write_text(f"{most}\n")
+    (folder / usage).write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 1\n{cache} {cached}\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "top", "files"), [("0::/a/b", "", V2), ("4:cpu,memory:/a/b", "memory", V1)]
+)
+def test_the_tightest_level_counts_and_cache_that_can_go_is_free(tmp_path, line, top, files):
+    own = tmp_path / "cgroup"
+    own.write_text(f"9:name=systemd:/x\n{line}\n")
+    root = tmp_path / "fs"
+    group(root / top / "a" / "b", files, 1000, 400, cached=100)
+    group(root / top / "a", files, 5000, 4600)
+    assert memory_left_bytes(root, own) == 400
+    group(root / top / "a", files, 5000, 6000)
+    assert memory_left_bytes(root, own) == 0
+
+
+def test_no_limit_is_none(tmp_path):
+    own = tmp_path / "cgroup"
+    assert memory_left_bytes(tmp_path, own) is None  # no control groups at all
+    own.write_text("0::/a\n4:memory:/a\n")
+    group(tmp_path / "a", V2, "max", 400)
+    group(tmp_path / "memory" / "a", V1, 2**63 - 4096, 400)
+    assert memory_left_bytes(tmp_path, own) is None
+
+
+def test_inside_a_container_the_root_of_what_is_seen_counts(tmp_path):
+    own = tmp_path / "cgroup"
+    own.write_text("0::/docker/abc\n")
+    group(tmp_path / "fs", V2, 1000, 250)
+    assert memory_left_bytes(tmp_path / "fs", own) == 750
+
+
+def test_the_limit_is_that_of_the_tightest_level(tmp_path):
+    own = tmp_path / "cgroup"
+    own.write_text("0::/a/b\n")
+    group(tmp_path / "fs" / "a" / "b", V2, "max", 1)
+    group(tmp_path / "fs" / "a", V2, 5000, 1)
+    assert memory_limit_bytes(tmp_path / "fs", own) == 5000
+    own.write_text("4:memory:/none\n")
+    assert memory_limit_bytes(tmp_path / "fs", own) is None
+
+
+def test_swap_is_the_groups_own_where_it_counts_it(tmp_path):
+    own = tmp_path / "cgroup"
+    own.write_text("0::/a\n")
+    group(tmp_path / "fs" / "a", V2, 5000, 1)
+    assert own_swap(tmp_path / "fs", own) is None  # an older kernel
+    (tmp_path / "fs" / "a" / "memory.swap.current").write_text("4096\n")
+    (tmp_path / "fs" / "a" / "memory.stat").write_text("pswpin 2\npswpout 3\n")
+    page = os.sysconf("SC_PAGE_SIZE")
+    assert own_swap(tmp_path / "fs", own) == (4096, 2 * page, 3 * page)
+
+
+def test_pressure_is_the_groups_own_where_it_tells(tmp_path):
+    own = tmp_path / "cgroup"
+    own.write_text("0::/a\n")
+    assert pressure_file("io", tmp_path / "fs", own) == Path("/proc/pressure/io")
+    (tmp_path / "fs" / "a").mkdir(parents=True)
+    (tmp_path / "fs" / "a" / "io.pressure").write_text("some avg10=0 total=1\n")
+    assert pressure_file("io", tmp_path / "fs", own) == tmp_path / "fs" / "a" / "io.pressure"

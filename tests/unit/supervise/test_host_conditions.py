@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import psutil
 import pytest
 
 from ctrkit.core.environment import usable_cpus
-from ctrkit.supervise.host import HostFigures, starved_s
+from ctrkit.supervise.host import HostFigures, busy_cpu_s, cpu_times, starved_s
 from ctrkit.supervise.host_conditions import (
     HostLook,
     Power,
@@ -135,3 +136,18 @@ def test_what_a_probe_cannot_know_is_said_with_how_sure_it_is() -> None:
     assert "throttling" in sure.text
     assert unknowns(wall_s=9.0, launches=2, flags=["drift"], epoch_s=None).confidence == "medium"
     assert unknowns(wall_s=9.0, launches=1, flags=[], epoch_s=None).confidence == "low"
+
+
+def test_only_the_cores_that_may_be_used_count(tmp_path: Path) -> None:
+    stat = tmp_path / "stat"
+    stat.write_text(
+        "cpu  1110 0 0 5000 0 0 0 0 0 0\n"
+        "cpu0 10 0 0 1000 0 0 0 0 0 0\ncpu1 100 0 0 1000 0 0 0 5 0 0\n"
+        "cpu7 1000 0 0 3000 0 0 0 0 0 0\nintr 5\n"
+    )
+    tick_s = 1 / os.sysconf("SC_CLK_TCK")
+    assert busy_cpu_s(cpu_times(stat, {0, 1})) == pytest.approx(115 * tick_s)
+    assert cpu_times(stat, {1})["steal"] == pytest.approx(5 * tick_s)
+    assert cpu_times(stat, {7})["user"] == pytest.approx(1000 * tick_s)  # others are offline
+    whole = cpu_times(stat, {0, 1, 7})  # then the system's own sum
+    assert whole["user"] == pytest.approx(psutil.cpu_times().user, rel=0.1)
