@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -352,3 +353,13 @@ def test_the_loader_alone_begins_a_second_epoch_in_the_middle_of_the_first(tmp_p
     assert not measured.epoch_complete
     assert measured.restart_s is not None
     assert measured.stamps.window.count("boundary") == 2
+
+
+def test_warnings_name_the_line_that_they_name_without_the_observer(tmp_path: Path) -> None:
+    plain = subprocess.run(
+        [sys.executable, str(SCRIPTS / "warns.py")], cwd=tmp_path, capture_output=True, text=True,
+        timeout=120, check=True,
+    )  # fmt: skip
+    assert plain.stderr.count("warns.py:") >= 2
+    found = observe(tmp_path, "train", "warns.py")
+    assert found.err == plain.stderr

@@ -28,6 +28,7 @@ from ctrkit.child.script.seen_loaders import (
     honest_length,
 )
 from ctrkit.child.script.trouble import note_trouble
+from ctrkit.child.script.unseen import unseen
 from ctrkit.core.lifeline import FOLDER_VARIABLE
 from ctrkit.core.progress import Stage
 
@@ -239,6 +240,7 @@ class Observer:
         """Whether the first batches of this loader are to be marked."""
         return self.is_trial and (self.train_number is None or seen.number == self.train_number)
 
+    @unseen
     def take(self, seen: Seen, iterator: Any, original: Any) -> Any:
         """The script asks a loader for its next batch."""
         thread = get_ident()

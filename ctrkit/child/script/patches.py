@@ -14,6 +14,7 @@ from typing import Any
 
 from ctrkit.child.script.observer import Observer, the_observer
 from ctrkit.child.script.seen_loaders import calling_site
+from ctrkit.child.script.unseen import unseen
 
 #: The attribute of an iterator that says which loader it is of.
 _SEEN = "_ctrkit_seen"
@@ -49,6 +50,7 @@ def watch_stateful_dataloader(module: Any) -> None:
 def _wrap_iter(observer: Observer, kind: Any) -> None:
     original = kind.__iter__
 
+    @unseen
     @functools.wraps(original)
     def __iter__(self: Any) -> Any:
         if not observer.active or observer.is_asking(self):
@@ -64,6 +66,7 @@ def _wrap_iter(observer: Observer, kind: Any) -> None:
     kind.__iter__ = __iter__
     made = kind._get_iterator
 
+    @unseen
     @functools.wraps(made)
     def _get_iterator(self: Any) -> Any:
         if not observer.active or observer.is_asking(self):
@@ -92,6 +95,7 @@ def _mark(iterator: Any, seen: Any, loader: Any) -> None:
 def _wrap_next(observer: Observer, kind: Any) -> None:
     original = kind.__next__
 
+    @unseen
     @functools.wraps(original)
     def __next__(self: Any) -> Any:
         seen = self.__dict__.get(_SEEN)
@@ -105,6 +109,7 @@ def _wrap_next(observer: Observer, kind: Any) -> None:
 def _wrap_next_index(observer: Observer, kind: Any) -> None:
     original = kind._next_index
 
+    @unseen
     @functools.wraps(original)
     def _next_index(self: Any) -> Any:
         index = original(self)
@@ -118,6 +123,7 @@ def _wrap_next_index(observer: Observer, kind: Any) -> None:
 def _wrap_reset(observer: Observer, kind: Any) -> None:
     original = kind._reset
 
+    @unseen
     @functools.wraps(original)
     def _reset(self: Any, loader: Any, first_iter: bool = False) -> Any:
         if observer.active and not first_iter:
@@ -133,6 +139,7 @@ def _wrap_made(observer: Observer, kind: Any) -> None:
     if original is None:
         return
 
+    @unseen
     @functools.wraps(original)
     def check_worker_number_rationality(self: Any) -> Any:
         if observer.active and sys._getframe(1).f_code.co_name == "__init__":
@@ -156,6 +163,7 @@ def _wrap_backward(observer: Observer, torch: Any) -> None:
     """`Tensor.backward` calls this function, too."""
     original = torch.autograd.backward
 
+    @unseen
     @functools.wraps(original)
     def backward(*arguments: Any, **named: Any) -> Any:
         if not observer.active or observer.in_backward:
@@ -212,6 +220,7 @@ def _timed_save(observer: Observer, original: Any, place: int | None) -> Any:
     `place`: of the file's name among the arguments.
     """
 
+    @unseen
     @functools.wraps(original)
     def save(*arguments: Any, **named: Any) -> Any:
         if not observer.active or observer.saving:
@@ -247,6 +256,7 @@ def _aside(observer: Observer, arguments: Any, named: Any, place: int | None) ->
     return f"{path}.trial-{os.getpid()}"
 
 
+@unseen
 def _saved_aside(original: Any, arguments: Any, named: Any, place: Any, aside: str) -> Any:
     given = list(arguments)
     if len(given) > place:

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from ctrkit.child.script.unseen import FILE_NAME
+
 #: Attributes and variables by which a loop without a readable end is named the number of epochs.
 EPOCH_NAMES = (
     "epochs", "num_epochs", "n_epochs", "max_epochs", "total_epochs", "num_train_epochs",
@@ -70,7 +72,7 @@ def frames_from(frame: Any) -> list[RunningFrame]:
     found = []
     while frame is not None:
         code = frame.f_code
-        if not code.co_filename.startswith(_OWN_FOLDER):
+        if not code.co_filename.startswith((_OWN_FOLDER, FILE_NAME)):
             names = _names_of(frame)
             found.append(
                 RunningFrame(code.co_filename, frame.f_lineno, code.co_name, names, frame.f_globals)
