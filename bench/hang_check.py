@@ -14,6 +14,8 @@ import pyarrow.parquet
 from hang_corpus import Scenario, remove_groups
 from hang_left import run_marked
 
+from ctrkit.probe.same_failure import NOT_TRIED
+
 BATCH_SIZE = 8
 LATE_S = 5.0
 _CELL_S = 45.0
@@ -155,7 +157,9 @@ def _judge(scenario: Scenario, row: dict[str, Any], run: Path, stall_s: float) -
     silent_s = _silent_s(row, evidence)
     named = None if row["verdict"] == "ok" else is_named(scenario, workers, known)
     problems = []
-    if row["verdict"] not in expected:
+    if row["verdict"] == "skipped" and row["reason"] == NOT_TRIED:
+        pass  # two cells failed alike
+    elif row["verdict"] not in expected:
         problems.append(f"{row['verdict']}, not {' or '.join(expected)}")
     elif row["verdict"] != "ok":
         if row["verdict"] in _HANGS and (silent_s is None or silent_s > limit_s):

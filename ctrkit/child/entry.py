@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ctrkit.child.sudden_exit import tell_sudden_exits
 from ctrkit.core import lifeline, stops
 from ctrkit.core.config import ChildSpec, WorkloadSpec, decode, encode
 from ctrkit.core.environment import code_versions, fingerprint
@@ -70,6 +71,7 @@ def _main(spec: ChildSpec, path: str, group: RankGroup | None = None) -> int:
     folder = Path(spec.folder)
     lifeline.end_with_supervisor()
     arm_stacks(folder)
+    tell_sudden_exits()
     rank = lifeline.rank_of_environment()
     if spec.cell.nproc > 1 and spec.kind not in ("inspect", "examine"):
         if rank is None:
@@ -143,7 +145,7 @@ def _run(spec: ChildSpec, progress: ProgressWriter, group: RankGroup | None) -> 
                     from ctrkit.child.training.trial import run_trial
 
                     run_trial(spec, workload, progress, save)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # torch's handler of a dead worker raises at any bytecode: not while the result is saved
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         problem = child_error(error, progress.stage)
@@ -170,7 +172,7 @@ def child_error(error: BaseException, stage: Stage) -> ChildError:
     return ChildError(verdict=verdict, stage=stage.label, message=message[:500], traceback=text)
 
 
-def _dead_workers(error: Exception) -> list[WorkerExit]:
+def _dead_workers(error: BaseException) -> list[WorkerExit]:
     if "ctrkit.child.training.workers" not in sys.modules:  # it failed before there could be any
         return []
     from ctrkit.child.training.workers import dead_workers

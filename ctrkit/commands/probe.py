@@ -290,6 +290,9 @@ def _conclude(
             result, inspection, deadline_s=options.deadline_s, host_findings=on_host,
             other_cores=others,
         )  # fmt: skip
+    except UsageError as error:
+        run.update(status="failed", status_reason=str(error), wall_s=wall_s)
+        raise
     except (NoViableCellError, InconclusiveError) as error:
         if not result.interrupted:
             # a busy machine is a reason for having no time; where trials failed, that is the reason

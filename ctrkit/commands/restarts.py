@@ -171,7 +171,7 @@ def _incident(
         evidence=None if outcome.evidence is None else f"evidence/{evidence.name}",
         epoch=progress.epoch if progress is not None else 0,
         step=progress.step if progress is not None else 0,
-        stage=_stage(outcome),
+        stage=outcome.failed_stage,
         cell_before=spec.cell,
         cell_after=choice.cell,
         action=choice.action,
@@ -199,20 +199,13 @@ def _note_pauses(run: RunFolder, spec: ChildSpec, outcome: Outcome) -> None:
                     reason=f"{words} for {format_duration(lasted_s)} in all",
                     epoch=progress.epoch if progress is not None else 0,
                     step=progress.step if progress is not None else 0,
-                    stage=_stage(outcome),
+                    stage=outcome.failed_stage,
                     cell_before=spec.cell,
                     cell_after=spec.cell,
                     action="noted",
                     lost_s=lasted_s,
                 )
             )
-
-
-def _stage(outcome: Outcome) -> str:
-    """The stage that failed; the progress has gone on to the shutdown by then."""
-    if outcome.error is not None:
-        return outcome.error.stage
-    return outcome.progress.stage.label if outcome.progress is not None else "import"
 
 
 def lost_steps(progress: Progress | None, position: SavedPosition) -> int | None:

@@ -97,6 +97,8 @@ class TrialLauncher:
             exit_code=outcome.exit_code,
             seen=seen,
             gpu_use=outcome.gpu_use,
+            stage=outcome.failed_stage,
+            misused=outcome.error is not None and outcome.error.verdict == "usage",
             flags=tuple(
                 flag
                 for flag, lasted_s in (

@@ -9,7 +9,7 @@ from typing import Any
 from ctrkit.core.cell import WITHOUT_WORKERS
 from ctrkit.core.config import CELL_AXES, Cell
 from ctrkit.core.environment import physical_cores
-from ctrkit.core.errors import InconclusiveError, NoViableCellError
+from ctrkit.core.errors import CtrkitError, InconclusiveError, NoViableCellError, UsageError
 from ctrkit.core.records import Finding, Inspection, Option, Recommendation
 from ctrkit.core.units import format_duration
 from ctrkit.measure.cores import core_findings, waiting_finding
@@ -50,6 +50,7 @@ def recommend(
     Raises:
         NoViableCellError: every cell failed or was refused; the message has the reasons.
         InconclusiveError: none could be measured in the time there was.
+        UsageError: no cell can run, since what the workload was given or returns is wrong.
     """
     candidates = candidates_of(search.trials, inspection)
     if not candidates:
@@ -366,10 +367,17 @@ def dataloader_kwargs(cell: Cell, axes: Collection[str] = CELL_AXES) -> dict[str
     return kwargs
 
 
-def _nothing_to_recommend(search: SearchResult) -> NoViableCellError | InconclusiveError:
-    """Failures and refusals of every cell are exit code 4; a cell that had no time makes it 3."""
+def _nothing_to_recommend(search: SearchResult) -> CtrkitError:
+    """Failures and refusals of every cell are exit code 4; a cell that had no time makes it 3.
+
+    Bad input that fails in whichever cell is exit code 2, as where it is found before any trial.
+    """
     if search.interrupted:
         return InconclusiveError("interrupted before any cell was measured")
+    if search.same_failure is not None and search.same_failure.is_misuse:
+        return UsageError(search.same_failure.words)
+    if search.same_failure is not None:
+        return NoViableCellError(f"no cell can run: {search.same_failure.words}")
     reasons = [
         f"{record.cell_id}: {record.verdict}: {record.reason}"
         for record in search.records

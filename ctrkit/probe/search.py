@@ -13,6 +13,7 @@ The story is `_Search.run`. The parts that it asks, in turn:
 - `matrix`: which cells there are; `cell_order`: which of them come first.
 - `windows`: how much a trial measures, so that it fits into the time there is.
 - `memory_needs`, `same_epoch`: which cells must not be tried, or cannot be compared.
+- `same_failure`: whether all cells would fail alike, so that no more of them are tried.
 - `predict`: what a cell would take that was not run, by replay of its parts.
 - `cell_results`, `candidates`: what the trials so far say of the cells that were run.
 - `finalists`: which cell is really run next; `numerics`: which only for its loss.
@@ -35,7 +36,8 @@ from ctrkit.probe.finalists import MOST_LAUNCHES, TIE, next_finalists
 from ctrkit.probe.matrix import MatrixPlan
 from ctrkit.probe.numerics import variants_of
 from ctrkit.probe.predict import Prediction, compute_trial, nearest_loader
-from ctrkit.probe.state import OnRecord, SearchState
+from ctrkit.probe.same_failure import NOT_TRIED, SameFailure, only_failure
+from ctrkit.probe.state import AllFailAlikeError, OnRecord, SearchState
 from ctrkit.probe.trials import Launch, Trial, compute_key, loader_key, not_run_record
 from ctrkit.probe.windows import (
     USEFUL,
@@ -60,13 +62,17 @@ _OUT_OF_TIME = "budget: no time was left to measure it; give a longer --budget"
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
-    """All that a search found out. `records` are the rows of `trials.parquet`, in order."""
+    """All that a search found out. `records` are the rows of `trials.parquet`, in order.
+
+    `same_failure`: no cell can run, and why, where that has nothing to do with any cell.
+    """
 
     plan: MatrixPlan
     records: tuple[TrialRecord, ...]
     trials: tuple[Trial, ...]
     predictions: tuple[Prediction, ...]
     interrupted: bool = False
+    same_failure: SameFailure | None = None
 
     def launches(self, cell: Cell) -> list[Measurement]:
         """Measurements of its full trials: those that ended well, else what cut ones had."""
@@ -118,12 +124,15 @@ def run_search(
     search.cores = cores or physical_cores()
     for trial in known:
         search.add_trial(trial)
-    interrupted = False
+    interrupted, failure, left = False, None, _OUT_OF_TIME
     try:
         search.run()
+        failure = only_failure(search.trials, search.cells)
     except InterruptedRunError:
-        interrupted = True
-    search.complete_rows("interrupted" if interrupted else _OUT_OF_TIME)
+        interrupted, left = True, "interrupted"
+    except AllFailAlikeError as error:
+        failure, left = error.found, NOT_TRIED
+    search.complete_rows(left)
     admitted = [cell for cell in search.cells if cell not in plan.cells]
     return SearchResult(
         plan=replace(plan, cells=(*plan.cells, *admitted)),
@@ -131,6 +140,7 @@ def run_search(
         trials=tuple(search.trials),
         predictions=tuple(search.predictions().values()),
         interrupted=interrupted,
+        same_failure=failure,
     )
 
 
@@ -218,9 +228,9 @@ class _Search(SearchState):
         for i, cell in enumerate(self.cells):
             costs = self._costs(cell)
             share_s = (self.left_s() - reserve * self.budget_s) / (len(self.cells) - i)
+            if not self._promising(cell):
+                continue
             if self.inspection.has_task:
-                if not self._promising(cell):
-                    continue
                 windows, expected_s = full_windows(cell, costs, share_s)
             else:
                 windows, expected_s = self._loader_only(cell, costs, share_s)

@@ -19,6 +19,7 @@ from ctrkit.probe.memory_needs import memory_refusal
 from ctrkit.probe.numerics import comparable
 from ctrkit.probe.predict import Prediction, compute_trial, predict
 from ctrkit.probe.same_epoch import OTHER_EPOCH, OtherEpoch, has_other_epoch, other_epochs
+from ctrkit.probe.same_failure import SameFailure, cell_to_ask, same_failure
 from ctrkit.probe.trials import (
     Launch,
     Trial,
@@ -31,6 +32,14 @@ from ctrkit.probe.windows import USEFUL, Costs, epoch_share, full_cost_s
 
 OnRecord = Callable[[TrialRecord, Trial | None], None]
 """Called with each row as soon as it is known, and with its trial if one was launched."""
+
+
+class AllFailAlikeError(Exception):
+    """Nothing that a cell says changes the failure: the search is over."""
+
+    def __init__(self, found: SameFailure) -> None:
+        super().__init__(found.words)
+        self.found = found
 
 
 class SearchState:
@@ -99,7 +108,22 @@ class SearchState:
         self.add_trial(trial)
         if result.interrupted:
             raise InterruptedRunError("interrupted")
+        self._ask_another(trial, at_most_s)
         return trial
+
+    def _ask_another(self, trial: Trial, at_most_s: float) -> None:
+        """After a failure at the very first: whether the cell has to do with it.
+
+        Raises:
+            AllFailAlikeError: it has not.
+        """
+        if self.thorough:
+            return
+        other = cell_to_ask(trial, self.trials, self.cells)
+        if other is not None:
+            self._try(trial.request.kind, other, trial.request.windows, at_most_s)
+        if found := same_failure(self.trials, self.cells):
+            raise AllFailAlikeError(found)
 
     def add_trial(self, trial: Trial) -> None:
         """Count a launch, and record it with the projection that it allows by itself."""

@@ -49,7 +49,7 @@ class TrialResult:
     `interrupted`: the user ended it; nothing is to be launched after it. `evidence` is a path
     relative to the run folder. `flags`: what happened to it from outside. `exit_code` is of a
     process that ended by itself; `seen` is what the observer saw, of a script. `gpu_use` is of its
-    steps.
+    steps. `stage` is where it failed; `misused`: of bad input, which only the child could notice.
     """
 
     verdict: str
@@ -63,6 +63,8 @@ class TrialResult:
     exit_code: int | None = None
     seen: ScriptSeen | None = None
     gpu_use: GpuUse = field(default_factory=GpuUse)
+    stage: str = ""
+    misused: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

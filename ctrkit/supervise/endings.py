@@ -181,7 +181,9 @@ def judge_exit(
         verdict = "out-of-memory" if _was_for_memory(exit_code, kills) else "crashed"
         return Verdict(verdict, f"the main process {_ended_words(exit_code, kills)} ({where})")
     if exit_code == 0:
-        return Verdict("crashed", f"it ended without a complete result ({where})")
+        said = last_words(stderr)
+        by = f": {said}" if said.startswith("os._exit(") else ""
+        return Verdict("crashed", f"it ended without a complete result ({where}){by}")
     otherwise = "setup-failed" if stage in _SETUP_STAGES and not complete else "crashed"
     said = last_words(stderr)
     verdict = classify_error(said, stderr, otherwise=otherwise)

@@ -89,6 +89,13 @@ class Outcome:
     longest_s: Mapping[Stage, float] = field(default_factory=dict)
     gpu_use: GpuUse = field(default_factory=GpuUse)
 
+    @property
+    def failed_stage(self) -> str:
+        """The stage that failed, by its label; the progress has gone on to the shutdown by then."""
+        if self.error is not None:
+            return self.error.stage
+        return self.progress.stage.label if self.progress is not None else "import"
+
 
 def run_child(
     spec: ChildSpec,

@@ -76,6 +76,30 @@ def test_nothing_viable_is_exit_code_4(ctrkit: Run, tmp_path: Path) -> None:
     assert "no such bucket" in trial["reason"]
 
 
+@pytest.mark.parametrize(
+    ("body", "code", "words"),
+    [
+        ("return lambda: 1", 2, "returned the function <lambda> itself"),
+        ("raise SystemExit(3)", 4, "SystemExit: 3 (at all.py:3 in make_loader)"),
+        ("os._exit(0)", 4, "os._exit(0) was called at all.py:3 in make_loader"),
+    ],
+)
+def test_what_fails_in_every_cell_is_one_line_after_two_trials(
+    ctrkit: Run, tmp_path: Path, body: str, code: int, words: str
+) -> None:
+    (tmp_path / "all.py").write_text(f"import os\ndef make_loader(*, workers):\n    {body}\n")
+    done = ctrkit(
+        "probe", "--workload", "all.py:make_loader", "--workers", "0,1,2,3", "--budget", "120s",
+        "--json", "--quiet",
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    (last,) = done.stderr.splitlines()
+    assert words in last
+    assert "the other 2 cells were not tried" in last
+    launched = [trial for trial in json.loads(done.stdout)["trials"] if trial["launch"]]
+    assert len(launched) == 2
+
+
 def test_an_endless_loader_is_ranked_but_not_projected(ctrkit: Run, tmp_path: Path) -> None:
     (tmp_path / "endless.py").write_text(
         "import itertools\n"

@@ -1,0 +1,103 @@
+"""A failure that no cell can help: where two that have little in common fail alike, all will.
+
+A file that is missing, a loader that is none, a wrong import: a trial for each cell would say the
+same again and again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ctrkit.core.cell import AXES
+from ctrkit.core.config import Cell
+from ctrkit.core.units import format_count
+from ctrkit.probe.trials import Trial
+
+#: begins the reason of a cell that was not tried because of it
+NOT_TRIED = "not tried: it would fail like the others"
+_VERDICTS = ("setup-failed", "crashed")
+#: where a failure says nothing yet of the cell's pace or size
+_STAGES = ("import", "data", "model", "first batch")
+#: who raised it; a failure is the same in the main process and in a worker
+_WHO = re.compile(r"^(?:the main process|(?:worker|rank) \d+(?: \([^)]*\))?) raised: ")
+_CHANGING = re.compile(r" \(in stage '[^']*'\)|\bpid \d+|0x[0-9a-f]+")
+#: an end of the main process that was not a signal's
+_ENDED = re.compile(r"^it ended (with exit code|without a complete result)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SameFailure:
+    """What fails in every cell that was tried.
+
+    Args:
+        reason: the failure, in one line.
+        tried: the cells, by their ids.
+        left: how many were not tried.
+        is_misuse: bad input, and no fault of the machine.
+    """
+
+    reason: str
+    tried: tuple[str, ...]
+    left: int
+    is_misuse: bool = False
+
+    @property
+    def words(self) -> str:
+        """One line for all cells."""
+        if not self.left:
+            return f"{self.reason} (in every cell)"
+        others = "the other cell was" if self.left == 1 else (
+            f"the other {format_count(self.left)} cells were")  # fmt: skip
+        return f"{self.reason} (alike in {' and '.join(self.tried)}: {others} not tried)"
+
+
+def cell_to_ask(trial: Trial, trials: Sequence[Trial], cells: Sequence[Cell]) -> Cell | None:
+    """After a first failure: the cell that has least in common with the one that failed.
+
+    None where there is no other, where another trial went well, or where the failure is of a kind
+    that may depend on the cell.
+    """
+    if len(trials) > 1 or _alike(trial) is None:
+        return None
+    others = [cell for cell in cells if cell != trial.cell]
+    return max(others, key=lambda cell: _differences(cell, trial.cell), default=None)
+
+
+def same_failure(trials: Sequence[Trial], cells: Sequence[Cell]) -> SameFailure | None:
+    """What the first two trials have failed of, where that is the same; else None."""
+    found = [_alike(trial) for trial in trials[:2]]
+    if len(found) < 2 or found[0] is None or found[0] != found[1]:
+        return None
+    first, second = trials[:2]
+    tried = tuple(dict.fromkeys((first.cell.cell_id, second.cell.cell_id)))
+    left = sum(cell not in (first.cell, second.cell) for cell in cells)
+    reason = _CHANGING.sub("", first.result.reason)
+    return SameFailure(
+        reason=reason, tried=tried, left=left,
+        is_misuse=first.result.misused and second.result.misused,
+    )  # fmt: skip
+
+
+def only_failure(trials: Sequence[Trial], cells: Sequence[Cell]) -> SameFailure | None:
+    """The same of a matrix of one cell, where the failure is bad input."""
+    failed = [trial for trial in trials if trial.failed]
+    if len(cells) != 1 or not failed or not failed[0].result.misused:
+        return None
+    reason = _CHANGING.sub("", failed[0].result.reason)
+    return SameFailure(reason=reason, tried=(cells[0].cell_id,), left=0, is_misuse=True)
+
+
+def _alike(trial: Trial) -> str | None:
+    """What two failures must have in common; None where it may be the cell's."""
+    result = trial.result
+    if not trial.failed or result.verdict not in _VERDICTS or result.stage not in _STAGES:
+        return None
+    if not result.misused and " raised: " not in result.reason and not _ENDED.match(result.reason):
+        return None
+    return _CHANGING.sub("", _WHO.sub("", result.reason))
+
+
+def _differences(cell: Cell, other: Cell) -> int:
+    return sum(getattr(cell, name) != getattr(other, name) for name in AXES)
