@@ -20,6 +20,7 @@ from ctrkit.measure.storage import threads_finding
 from ctrkit.probe.candidates import Candidate, candidates_of, differ, prefer
 from ctrkit.probe.cell_results import failure_of, full_trials
 from ctrkit.probe.epoch_findings import epoch_findings
+from ctrkit.probe.fitting_batch import fitting_options
 from ctrkit.probe.known_workers import leeway_of
 from ctrkit.probe.memory_needs import batch_memory_finding
 from ctrkit.probe.numerics import comparable, numerics_options
@@ -82,6 +83,7 @@ def recommend(
         findings=[*findings(chosen, search, inspection, other_cores), *host_findings],
         options=[
             *options(chosen, ranked, search, deadline_s),
+            *fitting_options(search.trials, search.plan.cells),
             *numerics_options(chosen, candidates, search.trials),
         ],
         flags=list(chosen.projection.flags) if chosen.projection else [],
@@ -387,6 +389,9 @@ def _nothing_to_recommend(search: SearchResult) -> CtrkitError:
     if len(reasons) > _MOST_REASONS:
         shown += f"; and {len(reasons) - _MOST_REASONS} more"
     if all(failure_of(cell, search.trials) for cell in search.plan.cells):
+        shown = "; ".join(
+            [shown, *(o.text for o in fitting_options(search.trials, search.plan.cells))]
+        )
         return NoViableCellError(f"no cell can run: {shown or 'the matrix is empty'}")
     return InconclusiveError(
         "no cell could be measured within the budget; give a longer --budget"

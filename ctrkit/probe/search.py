@@ -33,6 +33,7 @@ from ctrkit.core.records import Inspection, Measurement, TrialRecord
 from ctrkit.probe.cell_order import anchors
 from ctrkit.probe.cell_results import full_launches
 from ctrkit.probe.finalists import MOST_LAUNCHES, TIE, next_finalists
+from ctrkit.probe.fitting_batch import next_batch, tried_sizes
 from ctrkit.probe.matrix import MatrixPlan
 from ctrkit.probe.numerics import variants_of
 from ctrkit.probe.predict import Prediction, compute_trial, nearest_loader
@@ -153,6 +154,7 @@ class _Search(SearchState):
         if self.inspection.has_task:
             if self.thorough or self.budget_s >= _SMALL_BUDGET_S:
                 self._measure_steps()
+                self._find_fitting_batches()
                 self._measure_loaders()
             if self.thorough:
                 self._run_every_cell()
@@ -175,6 +177,22 @@ class _Search(SearchState):
             if self.left_s() < self._costs(cell).launch_s and not self.thorough:
                 return
             self._try("compute", cell, compute_windows(share_s), most_s)
+
+    def _find_fitting_batches(self) -> None:
+        """Where the run's batch does not fit into a device's memory: which one would."""
+        for cell in {cell.device: cell for cell in self.cells}.values():
+            if "batch_size" not in self.inspection.axes:
+                return
+            while tried := tried_sizes(cell.device, self.trials):
+                size = next_batch(tried)
+                smaller = replace(cell, batch_size=size or 1)
+                if size is None or self.left_s() < self._costs(smaller).launch_s:
+                    break
+                trial = self._try("compute", smaller, compute_windows(0.0), self.left_s() / 2)
+                if trial is None or trial.cell.batch_size not in tried_sizes(
+                    cell.device, self.trials
+                ):
+                    break  # it ended for another reason, or was not even tried
 
     def _measure_loaders(self) -> None:
         """Each loader alone, the simplest first, until their share of the budget is used up.

@@ -35,7 +35,7 @@ _HANDOVER_BROKE = re.compile(
 )
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|\bMemoryError\b|[Cc]annot allocate memory"
-    r"|can't allocate memory|Unable to allocate",
+    r"|can't allocate memory|Unable to allocate|_STATUS_ALLOC_FAILED",
 )
 _SETUP_STAGES = (Stage.IMPORT, Stage.DATA, Stage.MODEL)
 #: Stages of a script that only say that it was not within a step.

@@ -39,6 +39,7 @@ from ctrkit.supervise.cleanup import (
     reap_orphans,
     remove_sockets,
 )
+from ctrkit.supervise.explain.flight_recorder import recorder_variables
 from ctrkit.supervise.explain.training_family import python_below
 from ctrkit.supervise.guard import Guard
 from ctrkit.supervise.relay import Relay
@@ -78,6 +79,7 @@ class Child:
             *self.folder.glob("stacks-*.txt"),
             *self.folder.glob("worker-*.bin"),
             *self.folder.glob("rank-*.bin"),
+            *self.folder.glob("nccl-*"),
             *self.folder.glob("**/*.pid"),
         ):
             old.unlink(missing_ok=True)
@@ -236,7 +238,9 @@ def _invocation(spec: ChildSpec, folder: Path, env: dict[str, str]) -> Invocatio
     return Invocation(
         argv=[sys.executable, "-P", "-m", "ctrkit.child", str(folder / "spec.json")],
         folder=None,
-        environment=env | {"PYTHONPATH": os.pathsep.join(path), stops.VARIABLE: "1"},
+        environment=env
+        | recorder_variables(spec, folder, env)
+        | {"PYTHONPATH": os.pathsep.join(path), stops.VARIABLE: "1"},
     )
 
 

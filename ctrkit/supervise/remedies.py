@@ -15,7 +15,7 @@ from ctrkit.supervise.supervisor import Outcome
 HANGS_AND_DEATHS = ("deadlock", "stalled", "worker-died", "shutdown-hang")
 # Sent by a person, a scheduler or the kernel: nothing that the cell did.
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-_OF_A_DEVICE = re.compile(r"CUDA|HIP|MPS|cuda")
+_OF_A_DEVICE = re.compile(r"CUDA|HIP|MPS|XPU|cuda|_STATUS_ALLOC_FAILED")
 
 
 class Remedy(Enum):

@@ -17,6 +17,7 @@ from ctrkit.core.config import ChildSpec
 from ctrkit.core.files import write_json
 from ctrkit.core.progress import Progress, Stage, read_progress, read_ranks
 from ctrkit.core.records import ChildError
+from ctrkit.core.units import format_bytes
 from ctrkit.supervise.cleanup import Ended, subreaper
 from ctrkit.supervise.endings import (
     End,
@@ -28,6 +29,7 @@ from ctrkit.supervise.endings import (
 )
 from ctrkit.supervise.explain.causes import Cause
 from ctrkit.supervise.explain.evidence import examine, examine_ended, save_tails, tail
+from ctrkit.supervise.explain.flight_recorder import collect_dumps
 from ctrkit.supervise.explain.hangs import AT_THE_END
 from ctrkit.supervise.explain.scene import Scene
 from ctrkit.supervise.gpu import GpuReader, GpuUse, open_gpus
@@ -239,6 +241,8 @@ def _explain(
     try:
         known = _scene(verdict, watch, spec, error)
         save_tails(folder, child.folder)
+        lives = end.exit_code is None
+        recorded = collect_dumps(child.folder, folder, ask=lives, enough=lambda: stop.end_now)
         if end.exit_code is not None:
             found = examine_ended(folder, child.folder, known)
         else:
@@ -255,9 +259,21 @@ def _explain(
         parts.append(found.place)
     elif end.exit_code is None and not any(one.threads for one in found.scene.processes):
         parts.append("no stacks could be had: install py-spy, which reads them from outside")
+    parts += [recorded, _device_memory_words(verdict, watch.gpu_use)]
     if found.woken:
         parts.append("the evidence signal woke it")
     return Verdict(verdict.verdict, "; ".join(filter(None, parts))), found.cause
+
+
+def _device_memory_words(verdict: Verdict, use: GpuUse) -> str:
+    """How full the GPU was, where memory ran out; an error of its driver has no figures."""
+    if verdict.verdict != "out-of-memory" or use.memory_bytes is None:
+        return ""
+    whole = use.memory_total_bytes
+    of = f" of {format_bytes(whole)}" if whole else ""
+    words = f"up to {format_bytes(use.memory_bytes)}{of} of the GPU were seen in use"
+    others = use.others_bytes
+    return f"{words}, {format_bytes(others)} of it by other processes" if others else words
 
 
 def _scene(verdict: Verdict, watch: Watch, spec: ChildSpec, error: ChildError | None) -> Scene:

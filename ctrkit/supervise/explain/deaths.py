@@ -33,7 +33,12 @@ _SPAWNED = re.compile(
 )
 _FEEDER = re.compile(r"multiprocessing/queues\.py\", line \d+, in _feed")
 _IMPORT = re.compile(r"^(ImportError|ModuleNotFoundError): .*$", re.MULTILINE)
-_DEVICE_MEMORY = re.compile(r"(CUDA|MPS backend|HIP) out of memory[^\n]*", re.IGNORECASE)
+_DEVICE_MEMORY = re.compile(
+    # the allocator's own words, those of the driver, and of libraries that allocate beside torch
+    r"((CUDA|MPS backend|HIP|XPU) out of memory|(CUDA|HIP) (driver )?error: out of memory"
+    r"|(CU|HIP|ROC)(BLAS|DNN|SPARSE|SOLVER)\w*_STATUS_ALLOC_FAILED)[^\n]*",
+    re.IGNORECASE,
+)
 _HOST_MEMORY = re.compile(
     r"\bMemoryError\b|[Cc]annot allocate memory|can't allocate memory|Unable to allocate"
 )

@@ -42,6 +42,9 @@ RERAISED = """  File "/v/torch/utils/data/dataloader.py", line 1520, in _process
         ("RuntimeError: DataLoader worker (pid 7) is killed by signal: Bus error. It is possible "
          "that dataloader's workers are out of shared memory.", "worker-died"),
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", "out-of-memory"),
+        ("torch.AcceleratorError: CUDA error: out of memory", "out-of-memory"),
+        ("RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+         "out-of-memory"),
         ("RuntimeError: MPS backend out of memory (MPS allocated: 9 GB)", "out-of-memory"),
         ("RuntimeError: Caught MemoryError in DataLoader worker process 0.", "out-of-memory"),
         ("RuntimeError: [enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory",

@@ -439,6 +439,16 @@ def test_memory_by_its_own_words_and_by_a_limit() -> None:
     device = said("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n")
     assert device is not None
     assert "device" in device.sentence
+    for words in (
+        "torch.AcceleratorError: CUDA error: out of memory",
+        "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "RuntimeError: cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "RuntimeError: MPS backend out of memory (MPS allocated: 9 GB, max allowed: 18 GB)",
+    ):
+        sibling = said(f"{words}\n")
+        assert sibling is not None
+        assert sibling.sentence.startswith("the device has no memory left: ")
+        assert sibling.sentence.endswith(words[-20:])
     host = said("MemoryError: Unable to allocate 4 GiB\n", limits={"RLIMIT_AS": 2**31})
     assert host is not None
     assert "under a limit of 2" in host.sentence
