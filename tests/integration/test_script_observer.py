@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -362,4 +363,8 @@ def test_warnings_name_the_line_that_they_name_without_the_observer(tmp_path: Pa
     )  # fmt: skip
     assert plain.stderr.count("warns.py:") >= 2
     found = observe(tmp_path, "train", "warns.py")
-    assert found.err == plain.stderr
+    assert _without_addresses(found.err) == _without_addresses(plain.stderr)
+
+
+def _without_addresses(text: str) -> str:
+    return re.sub("0x[0-9a-f]+", "0x", text)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ctrkit.child.script.progress_bars import bars_shown, compared_with_bars
 from ctrkit.child.script.put_in import has_main_guard
 from ctrkit.child.script.run_length import Length, as_said, frames_from, run_length
 from ctrkit.child.script.seen_loaders import Seen, is_iterable
@@ -340,10 +341,22 @@ class LoopWatch:
                 train.length if train is not None else None,
                 per_step,
             )
+            self._compare_with_bars()
         except Exception as error:
             note_trouble("the loops could not be read", error)
         if self.observer.epochs_said:
             self.length = as_said(self.observer.epochs_said, self.length)
+
+    def _compare_with_bars(self) -> None:
+        """Progress bars of the script are a second witness for its length."""
+        train = self.observer.train
+        if self.length is None or train is None:
+            return
+        self.length, note = compared_with_bars(
+            self.length, bars_shown(), train.length, self.observer.pattern.group
+        )
+        if note and not self.observer.epochs_said:
+            self.observer.note(note)
 
     # ---- for trials and runs ----
 

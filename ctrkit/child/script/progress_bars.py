@@ -1,0 +1,94 @@
+"""Progress bars of tqdm: a second witness for how long a script's run is.
+
+Nothing is imported: where the script uses no tqdm there are no bars. A bar's total may be of one
+epoch's batches, of the epochs, or of all steps of the run; which of them it is, only the length of
+an epoch tells. So a bar confirms what was read from the source, contradicts it, or fills a gap.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ctrkit.child.script.run_length import Length
+
+
+class Bar(NamedTuple):
+    """A bar that is shown: how many items it goes to, and how many are done."""
+
+    total: int
+    done: int
+
+
+def bars_shown() -> list[Bar]:
+    """The bars of this process that have a total."""
+    module = sys.modules.get("tqdm.std")
+    instances = getattr(getattr(module, "tqdm", None), "_instances", None)
+    found = []
+    for bar in list(instances or ()):
+        total, done = getattr(bar, "total", None), getattr(bar, "n", 0)
+        if isinstance(total, (int, float)) and total > 0 and total == int(total):
+            found.append(Bar(int(total), int(done)))
+    return found
+
+
+def compared_with_bars(
+    read: Length, bars: Sequence[Bar], length: int | None, group: int
+) -> tuple[Length, str]:
+    """The length of the run with what the bars say of it, and a note where they contradict it.
+
+    Args:
+        read: what the source or a framework tells.
+        bars: those shown while an early step is under way.
+        length: batches of an epoch, where that is known.
+        group: batches of an optimizer step.
+    """
+    if length is None or length < 1:
+        return read, ""
+    steps = math.ceil(length / group)
+    outer = [bar for bar in bars if bar.total not in (length, steps)]
+    whole = [one for one in (_of_the_run(bar, length, steps) for bar in outer) if one is not None]
+    if read.epochs is None and read.steps is None:
+        return _filled(whole, outer, bars, length, steps), ""
+    if read.epochs is None:
+        return read, ""
+    if any(read.epochs in (bar.total, epochs) for bar, epochs in whole) or any(
+        bar.total in (read.epochs, read.steps) for bar in outer
+    ):
+        return read._replace(told_by=f"{read.told_by}; a progress bar says so, too"), ""
+    if not whole or read.epochs == 1:
+        return read, ""
+    bar, epochs = whole[0]
+    note = (
+        f"how many epochs the run has is not sure: {read.told_by} says {read.epochs}, a progress "
+        f"bar to {bar.total} says {epochs}; --epochs N settles it"
+    )
+    return read, note
+
+
+def _of_the_run(bar: Bar, length: int, steps: int) -> tuple[Bar, int] | None:
+    """The bar with the epochs that it makes, where it counts the batches or steps of them all."""
+    for unit in (length, steps):
+        if unit > 1 and bar.total > unit and bar.total % unit == 0:
+            return bar, bar.total // unit
+    return None
+
+
+def _filled(
+    whole: Sequence[tuple[Bar, int]],
+    outer: Sequence[Bar],
+    bars: Sequence[Bar],
+    length: int,
+    steps: int,
+) -> Length:
+    """What bars alone tell: one over all steps, else one around the bar of an epoch's batches."""
+    if len(whole) == 1:
+        bar, epochs = whole[0]
+        return Length(epochs=epochs, told_by=f"a progress bar to {bar.total}", at_most=True)
+    inner = any(bar.total in (length, steps) for bar in bars)
+    if inner and len(outer) == 1 and not whole and outer[0].done == 0:
+        total = outer[0].total
+        return Length(epochs=total, told_by=f"a progress bar to {total}", at_most=True)
+    return Length()
