@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ctrkit.commands.loss_watch import LossWatch
 from ctrkit.commands.options import Axes, single_axes
 from ctrkit.commands.script_cell import ScriptChoice
 from ctrkit.commands.script_choice import choose_or_probe
@@ -135,15 +136,19 @@ class _ScriptRun:
                 awake=awake, epochs=watch.epochs,
             )  # fmt: skip
 
+            losses = LossWatch(self.run, self.display.message)
+
             def follow(tick: Tick) -> None:
                 watch.tick(tick)
                 times.tick(tick)
+                losses.look(tick.progress, self.run.info.cell or self.spec.cell)
                 watch.compare_with_deadline(times.end_unix_s)
 
             try:
                 goes_on = True
                 while goes_on:
                     outcome = self._launch(watch, times, follow)
+                    losses.look(outcome.progress, self.run.info.cell or self.spec.cell)
                     goes_on = self._goes_on(outcome)
                     times.ended(lost=goes_on)
             finally:

@@ -9,6 +9,7 @@ from pathlib import Path
 from ctrkit.commands.epoch_watch import EpochWatch
 from ctrkit.commands.inspection import inspect_workload
 from ctrkit.commands.learned_times import LearnedTimes
+from ctrkit.commands.loss_watch import LossWatch
 from ctrkit.commands.restarts import RestartRules, Supervision, run_over_restarts
 from ctrkit.commands.run_end import conclude_run
 from ctrkit.commands.timekeeping import Timekeeper, TimeRules
@@ -118,6 +119,8 @@ class _Session:
             run, Path(spec.folder), say if options.quiet else display.message
         )
 
+        self._losses = LossWatch(run, say if options.quiet else display.message)
+
     def supervision(self) -> Supervision:
         """What restarts need of the session."""
         return Supervision(
@@ -155,6 +158,7 @@ class _Session:
             self._learned.ended(outcome)
         with doing("to show the epochs"):
             self._epochs.look()
+            self._losses.look(outcome.progress, spec.cell)
             self.unsaved.look(spec.cell)
         with doing("to keep the time"):
             self._times.ended(lost=outcome.verdict not in ("ok", "skipped"))
@@ -163,6 +167,7 @@ class _Session:
     def _follow(self, tick: Tick) -> None:
         self._epochs(tick)
         self._times.tick(tick)
+        self._losses.look(tick.progress, self._cell)
         self.unsaved.look(self._cell)
         if self._stop.finish and self._run.info.status == "running":
             self._note_stop()

@@ -10,6 +10,7 @@ Standard library only, and Python 3.9: it also runs inside a script's own interp
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import struct
@@ -23,7 +24,7 @@ from typing import Any
 
 MAGIC = 0x63747231
 _SEQUENCE = struct.Struct("<Q")
-_LAYOUT = struct.Struct("<qIIqqqqddd")
+_LAYOUT = struct.Struct("<qIIqqqqdddqqd")
 _WORKER_LAYOUT = struct.Struct("<qIIqqd")
 _RANK_LAYOUT = struct.Struct("<qIIqqdd")
 
@@ -55,7 +56,8 @@ class Progress:
 
     `step` counts within the epoch, `steps` is the epoch's length (0 if unknown), `rows` and
     `wait_s` add up over the epoch; `written_s` is the writer's `time.monotonic()`; `writes` grows
-    with each write. `loss` is NaN where there is none.
+    with each write. `loss` is NaN where there is none. `bad_loss` is the first loss that was NaN or
+    infinite, at the step `bad_step` of `bad_epoch`, which is 0 while there was none.
     """
 
     pid: int
@@ -68,6 +70,9 @@ class Progress:
     written_s: float
     wait_s: float
     loss: float
+    bad_epoch: int = 0
+    bad_step: int = 0
+    bad_loss: float = 0.0
 
 
 class WorkerStage(IntEnum):
@@ -136,6 +141,7 @@ class ProgressWriter:
         self._slot = Slot(path, _LAYOUT)
         self._stage, self._epoch, self._steps = Stage.IMPORT, 0, 0
         self._step, self._rows, self._wait_s, self._loss = 0, 0, 0.0, float("nan")
+        self._bad: tuple[int, int, float] = (0, 0, 0.0)
         self._write()
 
     @property
@@ -159,12 +165,19 @@ class ProgressWriter:
         self._step, self._rows, self._wait_s = step, self._rows + rows, self._wait_s + wait_s
         if loss is not None:
             self._loss = loss
+            self.saw_loss(step, loss)
         self._write()
+
+    def saw_loss(self, step: int, loss: float) -> None:
+        """Remember the first loss that is no finite number; it is written with the next step."""
+        if not self._bad[0] and not math.isfinite(loss):
+            self._bad = max(1, self._epoch), step, loss
 
     def _write(self) -> None:
         self._slot.write(
             os.getpid(), MAGIC, self._stage, self._epoch, self._step,
             self._steps, self._rows, time.monotonic(), self._wait_s, self._loss,
+            *self._bad,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -242,10 +255,11 @@ def read_progress(path: str | os.PathLike[str]) -> Progress | None:
     found = read_slot(path, _LAYOUT)
     if found is None:
         return None
-    writes, (pid, _, stage, epoch, step, steps, rows, written_s, wait_s, loss) = found
+    writes, (pid, _, stage, epoch, step, steps, rows, written_s, wait_s, loss, *bad) = found
     return Progress(
         pid=pid, stage=Stage(stage), epoch=epoch, step=step, steps=steps, rows=rows,
         writes=writes, written_s=written_s, wait_s=wait_s, loss=loss,
+        bad_epoch=bad[0], bad_step=bad[1], bad_loss=bad[2],
     )  # fmt: skip
 
 

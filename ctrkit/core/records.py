@@ -11,6 +11,7 @@ from typing import Any
 
 from ctrkit.core.config import Cell, RunSizes, Watch, WorkloadSpec
 from ctrkit.core.launch_spread import LaunchSpread
+from ctrkit.core.losses import BadLoss
 from ctrkit.core.script_records import ScriptAnswer
 
 SCHEMA_VERSION = 1
@@ -138,7 +139,7 @@ class Measurement:
     `throughput_s` is the wall time of the throughput window, synchronised at its ends, over
     `throughput_rows` rows in `throughput_steps` steps. `losses` are the training losses of the
     steps from the first one to the end of that window, the same whatever the loader; None where
-    one is no finite number. `notes` say
+    one is no finite number, of which `bad_loss` is the first. `notes` say
     what is not as it was asked for. `stages` has seconds per step of the
     attribution window. `restart_s` is from asking for a new epoch's iterator to its first batch,
     `teardown_s` from the last batch of an epoch to the end of its iterator. `cpu_s` is CPU time of
@@ -166,6 +167,7 @@ class Measurement:
     throughput_steps: int = 0
     throughput_rows: int = 0
     losses: list[float | None] = field(default_factory=list)
+    bad_loss: BadLoss | None = None
     notes: list[str] = field(default_factory=list)
     cpu_s: float | None = None
     stages: dict[str, list[float]] = field(default_factory=dict)

@@ -58,7 +58,7 @@ class Incident:
     Args:
         number: 1, 2, ... over all launches of the run.
         at: UTC, when it was over.
-        verdict: one of VERDICTS; `host slept` or `was stopped` where that was only noted.
+        verdict: one of VERDICTS; `host slept`, `was stopped` and the like where it was noted.
         reason: a sentence.
         cause: what is behind it, where that is known.
         fix: what is known to help, where it is.

@@ -22,6 +22,7 @@ from ctrkit.probe.cell_results import failure_of, full_trials
 from ctrkit.probe.epoch_findings import epoch_findings
 from ctrkit.probe.fitting_batch import fitting_options
 from ctrkit.probe.known_workers import leeway_of
+from ctrkit.probe.loss_findings import bad_loss_finding
 from ctrkit.probe.memory_needs import batch_memory_finding
 from ctrkit.probe.numerics import comparable, numerics_options
 from ctrkit.probe.search import SearchResult
@@ -196,6 +197,8 @@ def findings(
         projection=chosen.projection,
         leeway=leeway,
     )
+    if bad := bad_loss_finding(chosen.cell, search.trials):
+        found.append(bad)
     if inspection.has_task:
         found += core_findings(chosen.cell, search.launches(chosen.cell), physical_cores())
     launches = search.launches(chosen.cell)

@@ -1,4 +1,4 @@
-"""CPU seconds of a process and of its living children, without anything but the system's own."""
+"""CPU seconds of a process and of its children, without anything but the system's own."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 def family_cpu_s() -> float | None:
-    """Of this process and all below it; None where /proc does not tell of the others."""
+    """Of this process and all below it; None where /proc does not tell of the others.
+
+    Children that have ended count with who waited for them: otherwise the sum would fall.
+    """
     own = os.times()
-    total_s = own.user + own.system
+    total_s = own.user + own.system + own.children_user + own.children_system
     if not os.path.isdir("/proc/self"):
         return None
     parents, used_s = _processes()
@@ -35,5 +38,6 @@ def _processes() -> tuple[dict[int, list[int]], dict[int, float]]:
         except OSError:
             continue
         children.setdefault(int(fields[1]), []).append(int(name))
-        used_s[int(name)] = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+        # its own time, and that of its children that have ended
+        used_s[int(name)] = sum(map(int, fields[11:15])) / _TICKS_PER_S
     return children, used_s

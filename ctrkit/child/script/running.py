@@ -79,6 +79,10 @@ class RunWatch(LoopWatch):
     def backward_begins(self, now_s: float, tensors: Any) -> None:
         super().backward_begins(now_s, tensors)
         self._turn_to(Spending.COMPUTE)
+        if self.observer.device == "cpu":  # elsewhere reading it would wait for the device
+            loss = _as_number(tensors)
+            if loss is not None:
+                self.progress.saw_loss(self.step + 1, loss)
 
     def step_begins(self, now_s: float) -> None:
         self._turn_to(Spending.OPTIMIZER)
@@ -146,3 +150,11 @@ class RunWatch(LoopWatch):
         if not crashed:
             self.progress.enter(Stage.SHUTDOWN)
         self.observer.write_seen(self.owner.folder)
+
+
+def _as_number(tensors: Any) -> float | None:
+    """The loss that a backward pass begins with; None where it is more than one number."""
+    try:
+        return float(tensors.detach()) if tensors.numel() == 1 else None
+    except Exception:  # whatever a script hands to backward()
+        return None

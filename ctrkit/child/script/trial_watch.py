@@ -19,6 +19,7 @@ from ctrkit.child.script.presence import claim_owner
 from ctrkit.child.script.run_length import Length
 from ctrkit.child.script.seen_loaders import HASHED_BATCHES, Seen, honest_length, is_iterable
 from ctrkit.child.script.watch import LoopWatch
+from ctrkit.core.losses import bad_loss
 from ctrkit.core.progress import ProgressWriter, Stage
 
 if TYPE_CHECKING:
@@ -108,7 +109,13 @@ class TrialWatch(LoopWatch, LoopProcess):
 
     def at_window_end(self) -> Mapping[str, Any]:
         losses = [float(loss) for loss in self._losses if loss.numel() == 1]
-        return {"losses": losses, "notes": list(self.observer.notes), **self._taken()}
+        bad = bad_loss(losses, "backward pass")
+        return {
+            "losses": losses,
+            "bad_loss": bad,
+            "notes": list(self.observer.notes),
+            **self._taken(),
+        }
 
     def _taken(self) -> dict[str, int]:
         """What was taken of a first epoch that has not ended: its length is at least that."""

@@ -39,6 +39,7 @@ from ctrkit.child.workloads.protocol import Batch, EpochLoader, Task, Workload
 from ctrkit.child.workloads.returned import check_batch
 from ctrkit.core.config import ChildSpec, RunSizes
 from ctrkit.core.errors import UsageError
+from ctrkit.core.losses import BadLoss, bad_loss
 from ctrkit.core.progress import ProgressWriter, Stage
 from ctrkit.core.records import Measurement, Stamps, untold_words
 
@@ -61,6 +62,8 @@ class RunningTrial(LoopProcess):
         self.ranks = current_ranks()
         self.rows = row_counter(workload, spec.cell, None)
         self.untold: str | None = None
+        #: what the display of a real run would show after each step, as far as the task tells
+        self.recent_losses: list[float] = []
         self.batches = BatchClock(spec.folder, spec.cell, spec.spawned_at_s)
         self.warnings = TorchWarnings()
         self.recorder = Recorder(
@@ -104,7 +107,10 @@ class RunningTrial(LoopProcess):
             notes.append(untold_words(self.untold))
         if self.task is None or self.spec.kind != "full":
             return {"notes": notes}
-        return {"losses": self.task.losses(), "notes": [*notes, *self.task.notes()]}
+        losses = [float(loss) for loss in self.task.losses()]
+        found = bad_loss(losses) or bad_loss(self.recent_losses)
+        bad = None if found is None else BadLoss(**found)
+        return {"losses": losses, "bad_loss": bad, "notes": [*notes, *self.task.notes()]}
 
 
 def run_trial(
@@ -220,6 +226,10 @@ def _take_steps(trial: RunningTrial, iterator: Iterator[Batch], makes: bool) -> 
             if makes and recorder.wants_hash:
                 recorder.hashed(batch_hash(batch))
             _train_step(trial, batch, timers.get(recorder.window))
+            # a real run asks for it after each step, too
+            loss = trial.task.recent_loss() if trial.task is not None else None
+            if recorder.epoch == 1:
+                trial.recent_losses.append(0.0 if loss is None else float(loss))
             (rows,) = trial.ranks.sum(known_rows(trial.rows.count(batch)))
             recorder.step_done(trial.now_s(), rows)
     finally:
