@@ -37,8 +37,9 @@ class Surroundings:
         devices: that the machine has.
         loaders: that the workload has.
         batch_size: of the workload's real run.
-        cores: physical ones.
+        cores: physical ones, of two kinds the fast ones.
         usable_cores: what a quota leaves of them.
+        all_cores: with the slow ones of a processor that has two kinds (Apple silicon).
         device: the one of `devices` whose cells are made.
     """
 
@@ -47,6 +48,7 @@ class Surroundings:
     batch_size: int
     cores: int
     usable_cores: float
+    all_cores: int
     device: str = "cpu"
 
 
@@ -179,6 +181,10 @@ def workers_beside_a_gpu(usable: float) -> tuple[int, ...]:
     return tuple(sorted({0, most, *(count for count in doubled if count <= most)}))
 
 
+def _tried_threads(around: Surroundings) -> tuple[int, ...]:
+    return tuple(dict.fromkeys((around.cores, around.all_cores)))
+
+
 def _tried_workers(around: Surroundings) -> tuple[int, ...]:
     if around.device == "cuda":
         return workers_beside_a_gpu(around.usable_cores)
@@ -261,7 +267,7 @@ class Cell:
     threads: int = axis(1, Axis(
         help="Number of threads that torch computes with.",
         least=1, in_id="t{}", always_said=True, words=_counted("thread"),
-        headings=("threads", "thr"), tries=lambda around: (around.cores,),
+        headings=("threads", "thr"), tries=_tried_threads,
     ))  # fmt: skip
     batch_size: int = axis(2048, Axis(
         help="Rows per batch. Default: the workload's.",

@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import sys
+from collections.abc import Callable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -50,13 +51,35 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
+def performance_cores(
+    system: str = sys.platform, run: Callable[[list[str]], str] = output_of
+) -> int | None:
+    """Performance cores of a processor that has efficiency cores, too (Apple silicon).
+
+    Threads that share a step wait for the slowest of them, so both kinds together are often slower
+    than the fast ones alone. None where all cores are of one kind, or nobody tells.
+    """
+    if system != "darwin":
+        return None
+    text = run(["sysctl", "-n", "hw.nperflevels", "hw.perflevel0.physicalcpu"]).split()
+    if len(text) != 2 or not all(word.isdigit() for word in text) or int(text[0]) < 2:
+        return None
+    return int(text[1]) or None
+
+
+def all_cores() -> int:
+    """Physical cores of any kind that this process may use."""
+    return min(psutil.cpu_count(logical=False) or usable_cpus(), usable_cpus())
+
+
 @cache
 def usable_cores() -> float:
     """Cores' worth of CPU time that this process may use: of its affinity and its CPU quota.
 
-    A quota of a container (`docker --cpus 0.5`) need not be a whole number.
+    Of two kinds of cores only the fast ones count. A quota of a container (`docker --cpus 0.5`)
+    need not be a whole number.
     """
-    there = min(psutil.cpu_count(logical=False) or usable_cpus(), usable_cpus())
+    there = min(all_cores(), performance_cores() or all_cores())
     quota = cpu_quota_cores()
     return float(there) if quota is None else min(float(there), quota)
 
@@ -117,9 +140,15 @@ def describe_machine() -> dict[str, Any]:
         "physical_cores": physical_cores(),
         "logical_cores": usable_cpus(),
         **_quota_of_machine(),
+        **_kinds_of_cores(),
         "memory_bytes": psutil.virtual_memory().total,
         **_gpus_of_machine(),
     }
+
+
+def _kinds_of_cores() -> dict[str, int]:
+    """Cores of both kinds; left out where there is one kind, as fingerprints had it before."""
+    return {} if performance_cores() is None else {"all_cores": all_cores()}
 
 
 def _quota_of_machine() -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from ctrkit.core.config import Cell
@@ -153,5 +154,17 @@ def _warnings(cell: Cell, trials: Sequence[Trial]) -> list[Finding]:
         measured = trial.result.measurement
         for text in measured.warnings if measured is not None else ():
             where = "" if trial.cell == cell else f" in {trial.cell.cell_id}"
-            texts.setdefault(text, f"a warning of torch's own{where}: {text}")
+            texts.setdefault(text, _warning_words(text, where))
     return [_note("warning", words) for words in list(texts.values())[:_MOST_WARNINGS]]
+
+
+def _warning_words(text: str, where: str) -> str:
+    """A warning of torch's, and what it means for the speed where that is known."""
+    operation = re.search(r"operator '([^']+)' is not currently supported on the MPS", text)
+    if operation is not None:
+        return (
+            f"MPS has no {operation[1]}: torch computes it on the CPU{where} "
+            "(PYTORCH_ENABLE_MPS_FALLBACK), and each time copies its data there and back. Another "
+            "operation, a newer torch, or --device cpu may be faster"
+        )
+    return f"a warning of torch's own{where}: {text}"

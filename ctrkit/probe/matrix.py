@@ -19,7 +19,12 @@ from ctrkit.core.cell import (
     make_cell,
 )
 from ctrkit.core.checkup import MachineLimits
-from ctrkit.core.environment import physical_cores, usable_cores
+from ctrkit.core.environment import (
+    all_cores,
+    performance_cores,
+    physical_cores,
+    usable_cores,
+)
 from ctrkit.core.errors import UsageError
 from ctrkit.core.records import Inspection
 from ctrkit.probe.hazards.facts import HazardFacts, known_facts
@@ -168,6 +173,7 @@ def _defaults(inspection: Inspection, cores: int, device: str) -> dict[str, tupl
         batch_size=inspection.default_batch_size,
         cores=cores,
         usable_cores=usable_cores(),
+        all_cores=all_cores() if performance_cores() is not None else cores,
         device=device,
     )
     return {

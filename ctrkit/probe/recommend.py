@@ -19,6 +19,7 @@ from ctrkit.measure.steps import mean_step_s
 from ctrkit.measure.storage import threads_finding
 from ctrkit.probe.candidates import Candidate, candidates_of, differ, prefer
 from ctrkit.probe.cell_results import failure_of, full_trials
+from ctrkit.probe.device_comparison import device_finding
 from ctrkit.probe.epoch_findings import epoch_findings
 from ctrkit.probe.fitting_batch import fitting_options
 from ctrkit.probe.known_workers import leeway_of
@@ -81,7 +82,11 @@ def recommend(
         tied=[c.cell for c in tied],
         runner_up=others[0] if others else None,
         launches=_launches_projected(chosen.cell, search),
-        findings=[*findings(chosen, search, inspection, other_cores), *host_findings],
+        findings=[
+            *findings(chosen, search, inspection, other_cores),
+            *_devices(chosen.cell, candidates, search),
+            *host_findings,
+        ],
         options=[
             *options(chosen, ranked, search, deadline_s),
             *fitting_options(search.trials, search.plan.cells),
@@ -226,6 +231,20 @@ def findings(
         costs = batch_memory_finding(chosen.cell, trials, inspection, plan.limits)
         found += [costs] if costs else []
     return found
+
+
+def _devices(chosen: Cell, candidates: Sequence[Candidate], search: SearchResult) -> list[Finding]:
+    """How the devices compare, where there were several."""
+    of_device: dict[str, list[Cell]] = {}
+    for cell in search.plan.cells:
+        of_device.setdefault(cell.device, []).append(cell)
+    failed = [
+        device
+        for device, cells in of_device.items()
+        if all(failure_of(cell, search.trials) is not None for cell in cells)
+    ]
+    found = device_finding(chosen, candidates, search.predictions, failed)
+    return [found] if found is not None else []
 
 
 def _never_ends() -> Finding:

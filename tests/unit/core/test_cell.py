@@ -10,7 +10,7 @@ from ctrkit.core.cell import AXES, NUMERICS, WITHOUT_ANY_WORKERS, Cell, Surround
 from ctrkit.core.errors import UsageError
 
 AROUND = Surroundings(
-    devices=("cpu", "mps"), loaders=("rows",), batch_size=64, cores=4, usable_cores=4.0
+    devices=("cpu", "mps"), loaders=("rows",), batch_size=64, cores=4, usable_cores=4.0, all_cores=4
 )
 
 
@@ -78,3 +78,9 @@ def test_an_axis_names_the_devices_that_it_needs() -> None:
         AXES["pin"].device_problem(False, "cpu") == AXES["pin"].device_problem(True, "cuda") == ""
     )
     assert AXES["nproc"].device_problem(2, "mps") == "device mps has one process"
+
+
+def test_the_threads_of_two_kinds_of_cores_are_the_fast_ones_first_then_all() -> None:
+    assert AXES["threads"].tried(AROUND) == (4,)
+    apple = dataclasses.replace(AROUND, cores=6, all_cores=12)
+    assert AXES["threads"].tried(apple) == (6, 12)

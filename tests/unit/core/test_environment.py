@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 import ctrkit.core.environment
-from ctrkit.core.environment import began_unix_s, describe_code, describe_environment
+from ctrkit.core.environment import (
+    began_unix_s,
+    describe_code,
+    describe_environment,
+    performance_cores,
+)
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -82,3 +87,19 @@ def test_a_process_that_ended_has_not_begun() -> None:
     assert began_unix_s(pid) is None  # not waited for yet: a zombie runs no more
     process.wait()
     assert began_unix_s(pid) is None
+
+
+@pytest.mark.parametrize(
+    ("system", "said", "cores"),
+    [
+        ("darwin", "2\n6\n", 6),  # M3 Pro: 6 fast, 6 slow
+        ("darwin", "1\n8\n", None),  # one kind
+        ("darwin", "", None),  # an Intel Mac does not know these names
+        ("darwin", "sysctl: unknown oid", None),
+        ("linux", "2\n6\n", None),
+    ],
+)
+def test_only_a_processor_with_two_kinds_of_cores_has_performance_cores(
+    system: str, said: str, cores: int | None
+) -> None:
+    assert performance_cores(system, lambda command: said) == cores
