@@ -15,6 +15,8 @@ from ctrkit.probe.trials import Trial
 #: More than this share of what is free is not planned for.
 MOST_SHARE = 0.8
 _OUT_OF_MEMORY = "out-of-memory"
+#: where a loader had already given batches
+_LATER_STAGES = ("step", "epoch boundary")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,11 @@ def memory_refusal(
 
 
 def failed_smaller(cell: Cell, trials: Sequence[Trial]) -> Cell | None:
-    """A cell that ran out of memory on this device, with a smaller batch or fewer workers."""
+    """A cell that ran out of memory on this device, with a smaller batch or fewer workers.
+
+    One that ran out of it while it stepped says nothing of more workers: its rows pile up, and more
+    workers share them.
+    """
     for trial in trials:
         other = trial.cell
         if (
@@ -69,6 +75,7 @@ def failed_smaller(cell: Cell, trials: Sequence[Trial]) -> Cell | None:
             and other.batch_size <= cell.batch_size
             and other.workers <= cell.workers
             and (other.batch_size, other.workers) != (cell.batch_size, cell.workers)
+            and (other.batch_size < cell.batch_size or trial.result.stage not in _LATER_STAGES)
         ):
             return other
     return None

@@ -410,7 +410,10 @@ def _nothing_to_recommend(search: SearchResult) -> CtrkitError:
     shown = "; ".join(reasons[:_MOST_REASONS])
     if len(reasons) > _MOST_REASONS:
         shown += f"; and {len(reasons) - _MOST_REASONS} more"
-    if all(failure_of(cell, search.trials) for cell in search.plan.cells):
+    refused = {record.cell_id for record in search.records if record.verdict == "refused"}
+    if all(
+        cell.cell_id in refused or failure_of(cell, search.trials) for cell in search.plan.cells
+    ):
         shown = "; ".join(
             [shown, *(o.text for o in fitting_options(search.trials, search.plan.cells))]
         )

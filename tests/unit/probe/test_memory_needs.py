@@ -22,7 +22,7 @@ def cell(workers=0, batch_size=1000, **axes):
     return make_cell(loader="batches", workers=workers, batch_size=batch_size, threads=2, **axes)
 
 
-def trial(kind, one, peak_bytes, *, verdict="ok", device_bytes=None):
+def trial(kind, one, peak_bytes, *, verdict="ok", device_bytes=None, stage=""):
     measurement = Measurement(
         kind=kind, throughput_s=1.0, throughput_steps=10, peak_device_bytes=device_bytes
     )
@@ -30,7 +30,7 @@ def trial(kind, one, peak_bytes, *, verdict="ok", device_bytes=None):
         request=TrialRequest(kind=kind, cell=one),
         result=TrialResult(
             verdict=verdict, measurement=measurement if verdict == "ok" else None,
-            peak_rss_bytes=peak_bytes,
+            peak_rss_bytes=peak_bytes, stage=stage,
         ),
         launch=1,
     )  # fmt: skip
@@ -96,6 +96,16 @@ def test_what_was_measured_to_fit_is_not_refused(inspection):
         trial("compute", cell(batch_size=2000), 3 * GB),
     ]
     assert memory_refusal(cell(batch_size=2000), trials, inspection(), limits(3 * GB)) is None
+
+
+def test_workers_that_ran_out_of_memory_after_some_batches_say_nothing_of_more(inspection):
+    """Their rows pile up; more workers share them."""
+    known, free = inspection(), limits()
+    leaks = [trial("full", cell(1), None, verdict="out-of-memory", stage="step")]
+    assert memory_refusal(cell(2), leaks, known, free) is None
+    assert "ran out of memory" in memory_refusal(cell(2, 2000), leaks, known, free)
+    at_once = [trial("full", cell(1), None, verdict="out-of-memory", stage="first batch")]
+    assert "ran out of memory" in memory_refusal(cell(2), at_once, known, free)
 
 
 @pytest.mark.parametrize(
