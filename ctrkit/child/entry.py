@@ -13,9 +13,11 @@ import os
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,13 +122,15 @@ def _run(spec: ChildSpec, progress: ProgressWriter, group: RankGroup | None) -> 
         save_measurement(path, measurement)
 
     try:
+        import_libraries(trial=spec.kind != "train")
         import torch
 
-        torch.set_num_threads(spec.cell.threads)
         from ctrkit.child.training.workers import watch_workers
         from ctrkit.child.workloads.load import load_workload
 
+        torch.set_num_threads(spec.cell.threads)
         watch_workers(outlive_stops=spec.kind == "train")
+        import_s = time.monotonic() - spec.spawned_at_s
 
         progress.enter(Stage.DATA)
         workload = load_workload(spec.workload)
@@ -144,7 +148,7 @@ def _run(spec: ChildSpec, progress: ProgressWriter, group: RankGroup | None) -> 
                 else:
                     from ctrkit.child.training.trial import run_trial
 
-                    run_trial(spec, workload, progress, save)
+                    run_trial(spec, workload, progress, save, import_s=import_s)
     except (Exception, SystemExit) as error:
         # torch's handler of a dead worker raises at any bytecode: not while the result is saved
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -157,6 +161,17 @@ def _run(spec: ChildSpec, progress: ProgressWriter, group: RankGroup | None) -> 
             save_measurement(path, dataclasses.replace(measured, error=problem))
         return 2 if isinstance(error, UsageError) else 1
     return 0
+
+
+def import_libraries(*, trial: bool = True) -> None:
+    """Import torch and what drives a `trial`, before anything of the user's is imported.
+
+    The server that trials are forked from does so, too: they find what a new process would.
+    """
+    import_module("torch")
+    import_module("ctrkit.child.workloads.load")
+    if trial:
+        import_module("ctrkit.child.training.trial")
 
 
 def child_error(error: BaseException, stage: Stage) -> ChildError:

@@ -27,6 +27,7 @@ from ctrkit.probe.hazards.limits import read_limits
 from ctrkit.probe.hazards.source import look_at_files
 from ctrkit.report.building import build_display
 from ctrkit.report.silence import SilenceNotice
+from ctrkit.supervise.forkserver import ForkServer
 from ctrkit.supervise.stop import StopRequest
 from ctrkit.supervise.supervisor import run_child
 from ctrkit.supervise.time_limits import StageTimes, TimeLimits
@@ -65,6 +66,7 @@ def inspect_first(
     stop: StopRequest,
     *,
     deadline_s: float | None = None,
+    server: ForkServer | None = None,
 ) -> Inspection:
     """`inspect_workload` before there is a run folder; where it fails, one is made and says why.
 
@@ -80,8 +82,9 @@ def inspect_first(
 
     try:
         return inspect_workload(
-            workload, stop, limits=common.time_limits, deadline_s=deadline_s, run=make_run
-        )
+            workload, stop, limits=common.time_limits, deadline_s=deadline_s, run=make_run,
+            server=server,
+        )  # fmt: skip
     except NoViableCellError as error:
         for run in made:
             run.update(status="failed", status_reason=str(error))
@@ -119,6 +122,7 @@ def inspect_workload(
     deadline_s: float | None = None,
     on_tick: Callable[[Tick], None] | None = None,
     run: Callable[[], RunFolder] | None = None,
+    server: ForkServer | None = None,
 ) -> Inspection:
     """Devices, sizes and fingerprints, found out by a child since only a child imports torch.
 
@@ -129,6 +133,7 @@ def inspect_workload(
         deadline_s: `time.monotonic()` at which it takes too long.
         on_tick: called some times a second.
         run: makes the run folder, or has it already: it keeps the evidence of a failure.
+        server: forks the child, where it can.
 
     Raises:
         UsageError: the workload's file cannot be imported, or its name is no workload.
@@ -147,6 +152,7 @@ def inspect_workload(
             on_tick=on_tick or _tell_of_silence(),
             stop=stop,
             times=StageTimes(is_run=True),  # what it imports may take long, and nobody knows
+            server=server,
         )
         inspection = load_inspection(folder / "inspection.json")
         if outcome.interrupted or stop.finish:

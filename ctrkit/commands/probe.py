@@ -41,6 +41,7 @@ from ctrkit.report.live_probe import ProbeDisplay
 from ctrkit.report.run_reader import read_contents
 from ctrkit.report.terminal import print_report
 from ctrkit.report.views import report_view
+from ctrkit.supervise.forkserver import ForkServer, fork_server
 from ctrkit.supervise.gpu import combined
 from ctrkit.supervise.gpu_findings import gpu_findings
 from ctrkit.supervise.host_conditions import (
@@ -99,16 +100,21 @@ def probe(
     workload = with_epochs(find_workload(common, quiet=quiet), common.epochs)
     began_s = time.monotonic()
     folder = common.out or Path("results/runs")
-    with handle_interrupts(graceful=False) as stop:
+    with (
+        handle_interrupts(graceful=False) as stop,
+        fork_server(lambda: stop.finish) as server,
+    ):
         with plain_disk_errors(folder, advice=_MAKE_ROOM):
-            inspection = inspect_first("probe", argv, workload, common, stop)
+            inspection = inspect_first("probe", argv, workload, common, stop, server=server)
             inspection = of_epochs(inspection, common.epochs)
             facts = gather_facts(workload, inspection)
             plan = build_matrix(inspection, axes, run_refused=run_refused, facts=facts)
             run = _create_run(argv, workload, inspection, options, common.out)
         try:
             with plain_disk_errors(run.path, advice=_MAKE_ROOM):
-                search_and_recommend(run, workload, inspection, plan, options, stop, began_s)
+                search_and_recommend(
+                    run, workload, inspection, plan, options, stop, began_s, server=server
+                )
         except CtrkitError as error:
             show_outcome(run, error, as_json=as_json)
             raise
@@ -133,7 +139,10 @@ def brief_probe(
     began_s = time.monotonic()
     plan = build_matrix(inspection, axes, facts=gather_facts(workload, inspection))
     run = _create_run(["probe"], workload, inspection, options, None)
-    return search_and_recommend(run, workload, inspection, plan, options, stop, began_s)
+    with fork_server(lambda: stop.finish) as server:
+        return search_and_recommend(
+            run, workload, inspection, plan, options, stop, began_s, server=server
+        )
 
 
 def read_probe_options(
@@ -196,6 +205,7 @@ def search_and_recommend(
     began_s: float,
     *,
     launcher: TrialLauncher | None = None,
+    server: ForkServer | None = None,
     known: Sequence[Trial] = (),
     finish: Finish = lambda recommendation, _: recommendation,
 ) -> Recommendation:
@@ -210,13 +220,16 @@ def search_and_recommend(
         stop: the user's wish to end.
         began_s: when the budget began, of `time.monotonic()`.
         launcher: one that has launched something already.
+        server: forks the trials, where it can.
         known: what that came to.
         finish: completes the recommendation, before it is saved.
     """
     with ProbeDisplay(budget_s=options.budget_s, cells=plan.cells, quiet=options.quiet) as display:
         for note in (options.time_limits.in_words(), *plan.notes, *plan.warnings):
             display.message(note)
-        launcher = launcher or TrialLauncher(run, workload, options.time_limits, stop, display)
+        launcher = launcher or TrialLauncher(
+            run, workload, options.time_limits, stop, display, server
+        )
         launcher.display = display
         looked = look_at_host()
         records: list[TrialRecord] = []

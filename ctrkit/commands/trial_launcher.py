@@ -17,6 +17,7 @@ from ctrkit.measure.warm_up import without_warm_up
 from ctrkit.probe.trials import TrialRequest, TrialResult
 from ctrkit.report.live_probe import ProbeDisplay
 from ctrkit.report.silence import SilenceNotice
+from ctrkit.supervise.forkserver import ForkServer
 from ctrkit.supervise.stop import StopRequest
 from ctrkit.supervise.supervisor import Outcome, run_child
 from ctrkit.supervise.time_limits import StageTimes, TimeLimits
@@ -35,10 +36,14 @@ class TrialLauncher:
         time_limits: TimeLimits,
         stop: StopRequest,
         display: ProbeDisplay,
+        server: ForkServer | None = None,
     ) -> None:
         self.run, self.workload, self.time_limits = run, workload, time_limits
         self.stop, self.display = stop, display
+        self.server = server
         self.launches = 0
+        #: what the first launch that was started anew took until torch was imported
+        self.import_s: float | None = None
         #: how long the stages of the trials so far were silent
         self.times = StageTimes()
         #: axes of a cell that are put into a script from inside
@@ -52,6 +57,7 @@ class TrialLauncher:
         name = f"{self.launches:03d}-{request.kind}-{request.cell.cell_id}"
         folder = self.run.path / "trials" / name
         self.display.started(request.cell, request.kind)
+        server = self._server(request)
         outcome = run_child(
             ChildSpec(
                 kind=request.kind,
@@ -67,15 +73,42 @@ class TrialLauncher:
             on_tick=self._tick,
             stop=self.stop,
             times=self.times,
+            server=server,
         )
         self.times = self.times.seen(outcome.longest_s)
         measurement = load_measurement(folder / "measurement.json")
+        saved_s = 0.0
         if measurement is not None:
+            measurement, saved_s = self._as_started_anew(measurement, outcome)
             self._keep_stamps(name, request, measurement)
             measurement = without_warm_up(measurement)
         seen = load_seen(folder / "script.json") if self.workload.script is not None else None
         shutil.rmtree(folder, ignore_errors=True)
-        return self._result(outcome, measurement, seen)
+        return dataclasses.replace(self._result(outcome, measurement, seen), saved_s=saved_s)
+
+    def _server(self, request: TrialRequest) -> ForkServer | None:
+        """What may fork this trial: a run's start-up is known from one that was started anew.
+
+        So are those that the projection rests on, since forks share the places of their memory. The
+        server imports torch before the first trial, and not beside it.
+        """
+        if self.server is None or not self.server.prepare():
+            return None
+        return None if self.import_s is None or request.confirms else self.server
+
+    def _as_started_anew(
+        self, measurement: Measurement, outcome: Outcome
+    ) -> tuple[Measurement, float]:
+        """The measurement with the start-up that a real run will have, and what a fork saved."""
+        import_s, startup_s = measurement.import_s, measurement.startup_s
+        if not outcome.forked and self.import_s is None:
+            self.import_s = import_s
+        if not outcome.forked or import_s is None or self.import_s is None:
+            return measurement, 0.0
+        saved_s = max(0.0, self.import_s - import_s)
+        if startup_s is not None:
+            measurement = dataclasses.replace(measurement, startup_s=startup_s + saved_s)
+        return measurement, saved_s
 
     def _tick(self, tick: Tick) -> None:
         self.display.tick(tick.progress)

@@ -136,6 +136,9 @@ class FileUse:
 class Measurement:
     """What a trial measured, raw; rewritten by the child whenever a part is done.
 
+    `startup_s` is from the launch until the loader and the model are there, `import_s` the part of
+    it until torch was imported; of a trial that was forked, `startup_s` has that part as a real run
+    will have it.
     `throughput_s` is the wall time of the throughput window, synchronised at its ends, over
     `throughput_rows` rows in `throughput_steps` steps. `losses` are the training losses of the
     steps from the first one to the end of that window, the same whatever the loader; None where
@@ -160,6 +163,7 @@ class Measurement:
 
     kind: str
     startup_s: float | None = None
+    import_s: float | None = None
     first_batch_s: float | None = None
     restart_s: float | None = None
     teardown_s: float | None = None

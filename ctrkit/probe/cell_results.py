@@ -137,11 +137,14 @@ def failure_of(cell: Cell, trials: Sequence[Trial]) -> str | None:
 def costs_of(cell: Cell, trials: Sequence[Trial], inspection: Inspection, cores: int) -> Costs:
     """What the parts of a trial of this cell cost, as far as trials have shown."""
     measured = [t.result.measurement for t in trials if t.result.measurement]
-    launch_s = max((m.startup_s for m in measured if m.startup_s is not None), default=None)
-    costs = Costs() if launch_s is None else Costs(launch_s=launch_s + 0.5)
+    start_s = max((m.startup_s for m in measured if m.startup_s is not None), default=None)
+    saved_s = next((t.result.saved_s for t in reversed(trials) if not t.request.confirms), 0.0)
+    costs = Costs()
+    if start_s is not None:
+        costs = Costs(launch_s=max(0.0, start_s - saved_s) + 0.5, start_s=start_s + 0.5)
     loader = nearest_loader(cell, trials)
     alone = loader.result.measurement if loader and loader.cell.workers else None
-    workers_s = workers_start_s(cell, costs.launch_s)
+    workers_s = workers_start_s(cell, costs.start_s)
     if cell.workers and alone is not None and alone.first_batch_s is not None:
         workers_s = alone.first_batch_s
     costs = replace(costs, workers_s=workers_s)

@@ -299,7 +299,9 @@ class _Search(SearchState):
             own = [t for t in self.trials if self._is_full(t, winner.cell)]
             done = sum(t.request.confirms for t in own) if selected else len(own)
             enough = _CONFIRMING if selected else MOST_LAUNCHES
-            windows, expected_s = self._final_windows(winner.cell, max(1, enough - done))
+            windows, expected_s = self._final_windows(
+                winner.cell, max(1, enough - done), anew=selected
+            )
             # a winner that lost by being confirmed is not followed by yet another one
             if done >= enough or expected_s > self.left_s() or winner.cell != chosen_for:
                 return
@@ -323,9 +325,15 @@ class _Search(SearchState):
         exact = any(f is not None and f.length_is_exact for f in facts)
         return loader_only_windows(cell, costs, target_s, counts=not launched and not exact)
 
-    def _final_windows(self, cell: Cell, launches: int | None = None) -> tuple[WindowPlan, float]:
-        """Windows that leave time for so many `launches`, this one included."""
+    def _final_windows(
+        self, cell: Cell, launches: int | None = None, *, anew: bool = False
+    ) -> tuple[WindowPlan, float]:
+        """Windows that leave time for so many `launches`, this one included.
+
+        `anew`: of processes that are started anew, where others are forked.
+        """
         costs = self._costs(cell)
+        costs = replace(costs, launch_s=costs.start_s) if anew else costs
         if launches is None:
             done = sum(t.request.kind == "full" for t in self.trials)
             launches = max(_CONFIRMING, _LAUNCHES_PLANNED - done)

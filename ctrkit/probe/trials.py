@@ -33,6 +33,7 @@ class TrialRequest:
     """A launch to make: `full`, `compute` or `loader`, of this cell, measuring at most so much.
 
     It `confirms` where its cell was chosen before, from other launches: it is projected from these.
+    Such a launch is a process started anew, as the real run will be.
     """
 
     kind: TrialKind
@@ -50,6 +51,8 @@ class TrialResult:
     relative to the run folder. `flags`: what happened to it from outside. `exit_code` is of a
     process that ended by itself; `seen` is what the observer saw, of a script. `gpu_use` is of its
     steps. `stage` is where it failed; `misused`: of bad input, which only the child could notice.
+    `saved_s`: so much shorter its start was than that of a process started anew, where it was
+    forked.
     """
 
     verdict: str
@@ -65,6 +68,7 @@ class TrialResult:
     gpu_use: GpuUse = field(default_factory=GpuUse)
     stage: str = ""
     misused: bool = False
+    saved_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

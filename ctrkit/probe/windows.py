@@ -34,10 +34,19 @@ USEFUL = WindowPlan(
 class Costs:
     """Seconds that the parts of a trial are expected to take, as far as trials have shown.
 
-    `validation_batches` are those of the real run: more are never timed.
+    Args:
+        launch_s: until a trial begins to measure; less than `start_s` where it is forked.
+        start_s: the same of a process that is started anew, as spawned workers are.
+        step_s: of a training step.
+        workers_s: until new workers deliver.
+        validation_batch_s: of a batch of the validation.
+        checkpoint_s: of a checkpoint.
+        metrics_s: of an end of an epoch.
+        validation_batches: of the real run; more are never timed.
     """
 
     launch_s: float = ASSUMED_LAUNCH_S
+    start_s: float = ASSUMED_LAUNCH_S
     step_s: float = 0.0
     workers_s: float = 0.0
     validation_batch_s: float = 0.0
@@ -60,11 +69,11 @@ def epoch_share(launch: int) -> float:
     return share
 
 
-def workers_start_s(cell: Cell, launch_s: float) -> float:
+def workers_start_s(cell: Cell, start_s: float) -> float:
     """Seconds until new workers deliver: a spawned one starts an interpreter of its own."""
     if not cell.workers:
         return 0.0
-    return launch_s * (0.8 if cell.start_method in _SPAWNED else 0.1)
+    return start_s * (0.8 if cell.start_method in _SPAWNED else 0.1)
 
 
 def warmup_steps(cell: Cell) -> int:
@@ -87,10 +96,10 @@ def compute_windows(share_s: float) -> WindowPlan:
 
 def loader_windows(cell: Cell, costs: Costs, share_s: float) -> tuple[WindowPlan, float]:
     """A loader alone in about `share_s`, and what it is expected to take."""
-    fixed_s = costs.launch_s + workers_start_s(cell, costs.launch_s) + _ENDING_S
+    fixed_s = costs.launch_s + workers_start_s(cell, costs.start_s) + _ENDING_S
     window_s = min(2.0, max(_LEAST_WINDOW_S, share_s - fixed_s))
     roomy = share_s > fixed_s + window_s + costs.launch_s
-    restart_s = workers_start_s(cell, costs.launch_s) if roomy else 0.0
+    restart_s = workers_start_s(cell, costs.start_s) if roomy else 0.0
     windows = WindowPlan(
         window_s=window_s,
         # workers deliver in bursts: each of them has to come once

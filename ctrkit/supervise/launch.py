@@ -24,7 +24,6 @@ from ctrkit.core.config import ChildSpec
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import write_json
 from ctrkit.core.lifeline import (
-    FIRST_FOLDER,
     FOLDER_VARIABLE,
     RUN_ID_VARIABLE,
     SUPERVISOR_VARIABLE,
@@ -41,11 +40,15 @@ from ctrkit.supervise.cleanup import (
 )
 from ctrkit.supervise.explain.flight_recorder import recorder_variables
 from ctrkit.supervise.explain.training_family import python_below
+from ctrkit.supervise.forkserver import ForkedProcess, ForkServer
 from ctrkit.supervise.guard import Guard
+from ctrkit.supervise.own_environment import own_environment
 from ctrkit.supervise.relay import Relay
 from ctrkit.supervise.script_launch import Invocation, script_invocation
 
 MAX_OUTPUT_BYTES = 64_000_000
+#: words of an invocation before the arguments of `ctrkit.child`: Python, its options, the module
+_OWN_WORDS = 4
 _LEFTOVERS_S, _TELL_LEFTOVERS_S = 10.0, 1.0
 _DROPPED = b"[ctrkit dropped what was here: the output had grown beyond 64 MB]\n"
 
@@ -59,6 +62,7 @@ class Child:
         completion: str,
         argv: Sequence[str] | None = None,
         relay: Relay | None = None,
+        server: ForkServer | None = None,
     ) -> None:
         """Write `spec.json` into the spec's folder and start the child.
 
@@ -67,8 +71,11 @@ class Child:
             completion: name of the result file; one of an earlier launch is removed.
             argv: instead of `python -m ctrkit.child SPEC` (for tests).
             relay: connects it to our own streams; None: its output goes to files alone.
+            server: forks it, where it can; else it is started anew.
         """
         self._relay = relay
+        #: the server that it was forked from
+        self.server_pid: int | None = None
         self.folder = Path(spec.folder).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         for old in (
@@ -86,6 +93,7 @@ class Child:
         run_id = uuid.uuid4().hex
         env = {key: value for key, value in os.environ.items() if key != RUN_ID_VARIABLE}
         self._guard = Guard(run_id, env)
+        self._process: subprocess.Popen[bytes] | ForkedProcess
         try:
             env |= make_sockets_folder(run_id)
             self.spawned_at_s = time.monotonic()
@@ -97,7 +105,8 @@ class Child:
             # our own child unblocks them once it can note them; a script has them as always
             is_ours = argv is None and spec.workload.script is None
             with stops.blocked() if is_ours else nullcontext():
-                self._process = _start(start, self.folder, run_id, relay)
+                forked = self._fork(start, run_id, server) if is_ours else None
+                self._process = forked or _start(start, self.folder, run_id, relay)
         except BaseException:
             remove_sockets(run_id)
             self._guard.dismiss()
@@ -105,6 +114,18 @@ class Child:
         self._family = Family.of(self._process.pid, run_id)
         self._guard.watch(self._process.pid)
         self._exit_fd = _exit_fd(self._process.pid)
+
+    def _fork(
+        self, start: Invocation, run_id: str, server: ForkServer | None
+    ) -> ForkedProcess | None:
+        """It as a fork of the server; None where it has to be started anew."""
+        if server is None:
+            return None
+        env = _environment(start, self.folder, run_id)
+        stdout, stderr = _new_outputs(self.folder)
+        forked = server.fork(env, start.argv[_OWN_WORDS:], stdout, stderr)
+        self.server_pid = None if forked is None else server.pid
+        return forked
 
     @property
     def pid(self) -> int:
@@ -233,31 +254,42 @@ def _shown(spec: ChildSpec) -> ChildSpec:
 def _invocation(spec: ChildSpec, folder: Path, env: dict[str, str]) -> Invocation:
     if spec.workload.script is not None:
         return script_invocation(spec, folder, env, trial=spec.kind != "train")
-    path = [str(FIRST_FOLDER), *filter(None, [env.get("PYTHONPATH")])]
     # -P: a file of the user's folder must not hide a module of the library
     return Invocation(
         argv=[sys.executable, "-P", "-m", "ctrkit.child", str(folder / "spec.json")],
         folder=None,
-        environment=env
+        environment=own_environment(env)
         | recorder_variables(spec, folder, env)
-        | {"PYTHONPATH": os.pathsep.join(path), stops.VARIABLE: "1"},
+        | {stops.VARIABLE: "1"},
     )
 
 
-def _start(
-    start: Invocation, folder: Path, run_id: str, relay: Relay | None
-) -> subprocess.Popen[bytes]:
-    env = start.environment | {
+def _environment(start: Invocation, folder: Path, run_id: str) -> dict[str, str]:
+    return start.environment | {
         RUN_ID_VARIABLE: run_id,
         SUPERVISOR_VARIABLE: str(os.getpid()),
         FOLDER_VARIABLE: str(folder),
         "PYTHONFAULTHANDLER": "1",  # a segmentation fault leaves its stack in stderr
     }
+
+
+def _new_outputs(folder: Path) -> tuple[Path, Path]:
+    """Empty files for stdout and stderr."""
+    paths = folder / "stdout.txt", folder / "stderr.txt"
+    for path in paths:
+        path.unlink(missing_ok=True)
+        path.touch()
+    return paths
+
+
+def _start(
+    start: Invocation, folder: Path, run_id: str, relay: Relay | None
+) -> subprocess.Popen[bytes]:
+    env = _environment(start, folder, run_id)
     if relay is not None:
         return _start_connected(start, env, relay)
-    for name in ("stdout.txt", "stderr.txt"):
-        (folder / name).unlink(missing_ok=True)
-    with open(folder / "stdout.txt", "ab") as out, open(folder / "stderr.txt", "ab") as err:
+    stdout, stderr = _new_outputs(folder)
+    with open(stdout, "ab") as out, open(stderr, "ab") as err:
         return subprocess.Popen(
             start.argv, cwd=start.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
             env=env, start_new_session=True,

@@ -61,10 +61,16 @@ class TreeSample:
 
 
 class TreeSampler:
-    """Samples a process and its descendants; remembers what ended ones had burned, and the peak."""
+    """Samples a process and its descendants; remembers what ended ones had burned, and the peak.
 
-    def __init__(self, root_pid: int) -> None:
-        self._root_pid = root_pid
+    Args:
+        root_pid: of the process.
+        shares_with: the server that it was forked from. What it has of it counts as the tree's
+            alone, as it would be if the process had been started anew.
+    """
+
+    def __init__(self, root_pid: int, *, shares_with: int | None = None) -> None:
+        self._root_pid, self._shares_with = root_pid, shares_with
         self._newest: dict[tuple[int, float], ProcessSample] = {}
         self._peak_rss_bytes = 0
         self._peak_pss_bytes = 0
@@ -91,7 +97,8 @@ class TreeSampler:
         self._peak_rss_bytes = max(self._peak_rss_bytes, tree.rss_bytes)
         if weigh and tree.rss_bytes > _NEW_HIGH * self._rss_at_last_pss:
             self._rss_at_last_pss = tree.rss_bytes
-            self._peak_pss_bytes = max(self._peak_pss_bytes, _pss_bytes(live))
+            weight = _pss_bytes(live) + _shared_bytes(self._shares_with)
+            self._peak_pss_bytes = max(self._peak_pss_bytes, weight)
         return tree
 
     def _live(self) -> list[psutil.Process]:
@@ -174,6 +181,22 @@ def _pss_bytes(processes: list[psutil.Process]) -> int:
         except (psutil.Error, OSError):
             continue
     return total
+
+
+def _shared_bytes(pid: int | None) -> int:
+    """What a forked process has of its server beyond its own share; 0 where there is no server.
+
+    The share of the server in the pages of both, and the pages of libraries, which the import has
+    touched in the server alone. Not the pages that the forked process has replaced by its own.
+    """
+    if pid is None:
+        return 0
+    found: dict[str, int] = {}
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+            name, _, value = line.partition(":")
+            found[name] = 1024 * int(value.split()[0])
+    return found.get("Pss", 0) - found.get("Private_Dirty", 0)
 
 
 def host_slept_s() -> float:

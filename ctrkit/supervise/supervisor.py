@@ -32,6 +32,7 @@ from ctrkit.supervise.explain.evidence import examine, examine_ended, save_tails
 from ctrkit.supervise.explain.flight_recorder import collect_dumps
 from ctrkit.supervise.explain.hangs import AT_THE_END
 from ctrkit.supervise.explain.scene import Scene
+from ctrkit.supervise.forkserver import ForkServer
 from ctrkit.supervise.gpu import GpuReader, GpuUse, open_gpus
 from ctrkit.supervise.launch import Child
 from ctrkit.supervise.relay import Relay
@@ -68,6 +69,7 @@ class Outcome:
         left: pids of the family that could not be ended.
         longest_s: of each stage the longest silence that ended by itself.
         gpu_use: what its GPUs did while it made steps.
+        forked: it was forked from a server, and not started anew.
     """
 
     verdict: str
@@ -90,6 +92,7 @@ class Outcome:
     left: tuple[int, ...] = ()
     longest_s: Mapping[Stage, float] = field(default_factory=dict)
     gpu_use: GpuUse = field(default_factory=GpuUse)
+    forked: bool = False
 
     @property
     def failed_stage(self) -> str:
@@ -113,6 +116,7 @@ def run_child(
     argv: Sequence[str] | None = None,
     relay: Relay | None = None,
     gpus: Callable[[], GpuReader | None] = open_gpus,
+    server: ForkServer | None = None,
 ) -> Outcome:
     """Start a child and see it to its end; afterwards nothing of its family is left.
 
@@ -129,10 +133,11 @@ def run_child(
         argv: instead of `python -m ctrkit.child SPEC` (for tests).
         relay: of the real run of a script, which has our own streams. Its exit code is its result.
         gpus: opens what reads the GPUs; asked only of a child that may compute on one.
+        server: forks the child, where it can.
     """
     stop, slept_s = stop or StopRequest(), host_slept_s()
     with subreaper():
-        child = Child(spec, completion, argv, relay)
+        child = Child(spec, completion, argv, relay, server)
         try:
             may_use_gpus = spec.cell.device == "cuda" or spec.workload.script is not None
             watch = Watch.begin(
@@ -224,6 +229,7 @@ def _outcome(
         left=ended.left,
         longest_s=dict(watch.longest_s),
         gpu_use=watch.gpu_use,
+        forked=watch.child.server_pid is not None,
     )
 
 

@@ -98,8 +98,9 @@ class Watch:
     ) -> Watch:
         """Of a child that was just launched, on a host that had slept for so long before."""
         silence = Silence.begin(child.spawned_at_s)
+        sampler = TreeSampler(child.pid, shares_with=child.server_pid)
         return cls(
-            child, time_limits, slept_s, TreeSampler(child.pid), silence, child.progress_path,
+            child, time_limits, slept_s, sampler, silence, child.progress_path,
             is_script=is_script, times=times, gpu_reader=gpu_reader,
         )  # fmt: skip
 

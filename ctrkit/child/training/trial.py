@@ -114,14 +114,27 @@ class RunningTrial(LoopProcess):
 
 
 def run_trial(
-    spec: ChildSpec, workload: Workload, progress: ProgressWriter, save: Save
+    spec: ChildSpec,
+    workload: Workload,
+    progress: ProgressWriter,
+    save: Save,
+    *,
+    import_s: float | None = None,
 ) -> Measurement:
     """Run a trial of kind `full`, `compute` or `loader`; `save` gets the measurement as it grows.
+
+    Args:
+        spec: of the trial.
+        workload: what it drives.
+        progress: is told every stage and step.
+        save: keeps the measurement.
+        import_s: from the launch until torch was imported.
 
     Raises:
         Exception: whatever the workload raises; the measurement saved last has what came before.
     """
     trial = RunningTrial(spec, workload, progress, save)
+    trial.recorder.fields["import_s"] = import_s
     try:
         if spec.kind == "compute":
             _measure_compute(trial)

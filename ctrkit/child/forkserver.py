@@ -1,0 +1,153 @@
+"""The server that trials are forked from: it imports torch once, and they begin with it imported.
+
+`serve` waits for requests, and returns in a trial only. From there on the trial is what a process
+that was started anew would be: it leads a session, is the supervisor's own child, has output files,
+an environment, random numbers and signals of its own. Two things it shares with the others of its
+server: the seed of Python's hashes and the places of its memory. That is why the launches that a
+projection rests on are started anew.
+
+The server forks only while it has one thread. It never imports the user's code, never touches a
+device, and ends with its supervisor.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import socket
+import sys
+import tempfile
+import threading
+import time
+from multiprocessing import process
+from pathlib import Path
+
+from ctrkit.child.entry import import_libraries
+from ctrkit.core import lifeline
+from ctrkit.core.fork_requests import ROOM_VARIABLE, ForkReply, ForkRequest, receive, send
+
+_ADOPTED_WITHIN_S = 10.0
+
+
+def serve(descriptor: int) -> list[str]:
+    """Fork a trial for each request; returns in a trial, with its arguments.
+
+    Args:
+        descriptor: of the socket that the supervisor holds the other end of.
+
+    Raises:
+        SystemExit: the supervisor has no more requests, or nothing can be forked.
+    """
+    lifeline.end_with_supervisor()
+    connection = socket.socket(fileno=descriptor)
+    import_libraries()
+    if problem := _why_not():
+        send(connection, ForkReply(problem=problem))
+        raise SystemExit(1)
+    send(connection, ForkReply(ready=True))
+    while (fields := receive(connection)) is not None:
+        if problem := _why_not():
+            send(connection, ForkReply(problem=problem))
+        elif _is_trial(connection):
+            return _begin(ForkRequest(**fields), connection)
+    raise SystemExit(0)
+
+
+def _why_not() -> str:
+    """Why nothing may be forked; empty where it may.
+
+    numpy's OpenBLAS ends its idle threads before each fork, so the first fork shows what is left.
+    """
+    _forked_and_ended()
+    threads = os.listdir("/proc/self/task")
+    return f"{len(threads) - 1} threads run beside the main one" if len(threads) > 1 else ""
+
+
+def _forked_and_ended() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def _is_trial(connection: socket.socket) -> bool:
+    """Fork twice: the process in between ends, so that the supervisor adopts the trial."""
+    between = os.fork()
+    if between:
+        os.waitpid(between, 0)
+        return False
+    trial = os.fork()
+    if trial:
+        send(connection, ForkReply(pid=trial))
+        os._exit(0)
+    return True
+
+
+def _begin(request: ForkRequest, connection: socket.socket) -> list[str]:
+    """Make this process what a new one would be, and tell the supervisor."""
+    try:
+        _wait_until_adopted()
+        os.setsid()
+        _connect(request)
+        _take_environment(request.environment)
+        _forget_the_server()
+        sys.argv[1:] = request.arguments
+        sys.orig_argv[-2:] = request.arguments
+    except Exception as error:
+        send(connection, ForkReply(pid=os.getpid(), problem=f"{type(error).__name__}: {error}"))
+        raise SystemExit(1) from error
+    send(connection, ForkReply(pid=os.getpid(), ready=True))
+    connection.close()
+    return request.arguments
+
+
+def _wait_until_adopted() -> None:
+    supervisor = int(os.environ[lifeline.SUPERVISOR_VARIABLE])
+    deadline_s = time.monotonic() + _ADOPTED_WITHIN_S
+    while os.getppid() != supervisor:
+        if time.monotonic() > deadline_s:
+            raise RuntimeError("the supervisor did not adopt it")
+        time.sleep(0.001)
+
+
+def _connect(request: ForkRequest) -> None:
+    """Its own stdout and stderr; the objects in `sys` write to the same descriptors as before."""
+    appending = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    for number, path in ((1, request.stdout), (2, request.stderr)):
+        opened = os.open(path, appending, 0o666)
+        os.dup2(opened, number)
+        os.close(opened)
+
+
+def _take_environment(variables: dict[str, str]) -> None:
+    """Have these variables, in `os.environ` as in what the system shows of this process.
+
+    By the latter the supervisor finds the processes of a family that left its session.
+    """
+    environment = {k: v for k, v in os.environ.items() if k != ROOM_VARIABLE} | variables
+    os.environ.clear()  # the strings that the kernel laid out at the start are used no more
+    os.environ.update(environment)
+    shown = b"".join(os.fsencode(f"{k}={v}") + b"\0" for k, v in environment.items())
+    # the first field after the name in brackets is the third of all
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    begin, end = (int(fields[number - 3]) for number in (50, 51))
+    if len(shown) > end - begin:
+        raise RuntimeError(f"its environment has {len(shown)} bytes, {end - begin} have room")
+    ctypes.memmove(begin, shown.ljust(end - begin, b"\0"), end - begin)
+    found = Path("/proc/self/environ").read_bytes()
+    if not found.startswith(shown):
+        raise RuntimeError("its environment is not shown by the system")
+
+
+def _forget_the_server() -> None:
+    """What a new process would draw or find out anew. `random` draws a seed at each fork itself."""
+    tempfile.tempdir = None
+    importlib.invalidate_caches()
+    process.current_process().authkey = os.urandom(32)
+    sys.modules["torch"].default_generator.seed()
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
+    main = threading.main_thread()
+    if main.native_id != threading.get_native_id() and hasattr(main, "_set_native_id"):
+        main._set_native_id()

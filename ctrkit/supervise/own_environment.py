@@ -1,0 +1,18 @@
+"""The environment of a child of ours, as far as it is the same for each of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from ctrkit.core.lifeline import FIRST_FOLDER, SUPERVISOR_VARIABLE
+
+
+def own_environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """What it inherits, with what prepares and guards it."""
+    path = [str(FIRST_FOLDER), *filter(None, [inherited.get("PYTHONPATH")])]
+    return dict(inherited) | {
+        "PYTHONPATH": os.pathsep.join(path),
+        "PYTHONFAULTHANDLER": "1",  # a segmentation fault leaves its stack in stderr
+        SUPERVISOR_VARIABLE: str(os.getpid()),
+    }
