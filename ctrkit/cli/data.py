@@ -18,28 +18,37 @@ data_app = typer.Typer(
 )
 
 
+SynthOut = Annotated[
+    Path, typer.Option(metavar="DIR", help="The folder to write; missing or empty.")
+]
+Rows = Annotated[
+    int | None, typer.Option(help="Number of impressions. Default: 1,277,527.")
+]  # fmt: skip
+Users = Annotated[int | None, typer.Option(help="Number of users.")]
+Items = Annotated[int | None, typer.Option(help="Number of items.")]
+Behaviors = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="With --format tianchi: about how many behavior events."),
+]  # fmt: skip
+SynthSeed = Annotated[int, typer.Option(help="The same seed gives the same data.")]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help="store, or tianchi: the four CSV files, with the errors of the real ones.",
+    ),
+]  # fmt: skip
+
+
 @data_app.command()
 def synth(
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="The folder to write; missing or empty.")
-    ],
-    rows: Annotated[
-        int | None, typer.Option(help="Number of impressions. Default: 1,277,527.")
-    ] = None,
-    users: Annotated[int | None, typer.Option(help="Number of users.")] = None,
-    items: Annotated[int | None, typer.Option(help="Number of items.")] = None,
-    behaviors: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="With --format tianchi: about how many behavior events."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same data.")] = 42,
-    format_: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            help="store, or tianchi: the four CSV files, with the errors of the real ones.",
-        ),
-    ] = "store",
+    out: SynthOut,
+    rows: Rows = None,
+    users: Users = None,
+    items: Items = None,
+    behaviors: Behaviors = None,
+    seed: SynthSeed = 42,
+    format_: Format = "store",
 ) -> None:
     """Generate data that a model can learn from, as a store or as Tianchi's CSV files."""
     from ctrkit.commands.data import synth as run
@@ -50,82 +59,103 @@ def synth(
     )  # fmt: skip
 
 
+StoreOut = Annotated[
+    Path, typer.Option(metavar="DIR", help="The store to write; missing or empty.")
+]
+Source = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="The folder of the four Tianchi CSV files.")
+]  # fmt: skip
+SampleUsers = Annotated[
+    float | None, typer.Option(metavar="F", help="Keep only this share of the users, 0 to 1.")
+]  # fmt: skip
+History = Annotated[
+    str, typer.Option(help="Source of histories: behaviors (behavior_log.csv) or impressions.")
+]  # fmt: skip
+Table = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Your own log, CSV or Parquet: a file, a folder or a 'pattern*'."
+    ),
+]  # fmt: skip
+Header = Annotated[
+    str | None,
+    typer.Option(metavar="NAME,...", rich_help_panel=TABLE,
+                 help="Names of all columns, if the file has no header line."),
+]  # fmt: skip
+Delimiter = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", rich_help_panel=TABLE,
+                 help="What separates the fields, such as '::' or tab. Default: detected."),
+]  # fmt: skip
+Encoding = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", rich_help_panel=TABLE,
+                 help="Its encoding, such as latin-1, utf-16 or gbk. Default: detected."),
+]  # fmt: skip
+TimeFormat = Annotated[
+    str | None,
+    typer.Option(metavar="FORMAT", rich_help_panel=TABLE,
+                 help="The form of times, such as '%d/%m/%Y %H:%M' or YYMMDDHH. Default: "
+                      "detected."),
+]  # fmt: skip
+TimeUnit = Annotated[
+    str | None,
+    typer.Option(metavar="UNIT", rich_help_panel=TABLE,
+                 help="What times count since 1970: s, ms, us, ns, min, h, d; or excel."),
+]  # fmt: skip
+LabelThreshold = Annotated[
+    float | None,
+    typer.Option(metavar="X", rich_help_panel=TABLE,
+                 help="A row counts as positive if its label is X or more."),
+]  # fmt: skip
+Positive = Annotated[
+    str | None,
+    typer.Option(metavar="VALUE,...", rich_help_panel=TABLE,
+                 help="A row counts as positive if its label is one of these."),
+]  # fmt: skip
+AcceptLoss = Annotated[
+    bool,
+    typer.Option("--accept-loss", rich_help_panel=TABLE,
+                 help="Continue even if more than 20 % of the rows cannot be used."),
+]  # fmt: skip
+Split = Annotated[
+    str, typer.Option(help="How to split off the test rows: by time or random.")
+]  # fmt: skip
+Seed = Annotated[
+    int, typer.Option(help="The seed of the random split and of --sample-users.")
+]  # fmt: skip
+MemoryLimit = Annotated[
+    str, typer.Option(help="Memory that DuckDB may use before it writes to disk.")
+]  # fmt: skip
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Start over; continue no interrupted preparation.")
+]  # fmt: skip
+
+
 @data_app.command()
 def prepare(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The store to write; missing or empty.")],
-    source: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The folder of the four Tianchi CSV files.")
-    ] = None,
-    sample_users: Annotated[
-        float | None, typer.Option(metavar="F", help="Keep only this share of the users, 0 to 1.")
-    ] = None,
-    history: Annotated[
-        str, typer.Option(help="Source of histories: behaviors (behavior_log.csv) or impressions.")
-    ] = "behaviors",
-    table: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Your own log, CSV or Parquet: a file, a folder or a 'pattern*'."
-        ),
-    ] = None,
+    out: StoreOut,
+    source: Source = None,
+    sample_users: SampleUsers = None,
+    history: History = "behaviors",
+    table: Table = None,
     user: Column = None,
     item: Column = None,
     time: Column = None,
     label: Column = None,
     category: Column = None,
-    header: Annotated[
-        str | None,
-        typer.Option(metavar="NAME,...", rich_help_panel=TABLE,
-                     help="Names of all columns, if the file has no header line."),
-    ] = None,
-    delimiter: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", rich_help_panel=TABLE,
-                     help="What separates the fields, such as '::' or tab. Default: detected."),
-    ] = None,
-    encoding: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", rich_help_panel=TABLE,
-                     help="Its encoding, such as latin-1, utf-16 or gbk. Default: detected."),
-    ] = None,
-    time_format: Annotated[
-        str | None,
-        typer.Option(metavar="FORMAT", rich_help_panel=TABLE,
-                     help="The form of times, such as '%d/%m/%Y %H:%M' or YYMMDDHH. Default: "
-                          "detected."),
-    ] = None,
-    time_unit: Annotated[
-        str | None,
-        typer.Option(metavar="UNIT", rich_help_panel=TABLE,
-                     help="What times count since 1970: s, ms, us, ns, min, h, d; or excel."),
-    ] = None,
-    label_threshold: Annotated[
-        float | None,
-        typer.Option(metavar="X", rich_help_panel=TABLE,
-                     help="A row counts as positive if its label is X or more."),
-    ] = None,
-    positive: Annotated[
-        str | None,
-        typer.Option(metavar="VALUE,...", rich_help_panel=TABLE,
-                     help="A row counts as positive if its label is one of these."),
-    ] = None,
-    accept_loss: Annotated[
-        bool,
-        typer.Option("--accept-loss", rich_help_panel=TABLE,
-                     help="Continue even if more than 20 % of the rows cannot be used."),
-    ] = False,
-    split: Annotated[
-        str, typer.Option(help="How to split off the test rows: by time or random.")
-    ] = "time",
-    seed: Annotated[
-        int, typer.Option(help="The seed of the random split and of --sample-users.")
-    ] = 42,
-    memory_limit: Annotated[
-        str, typer.Option(help="Memory that DuckDB may use before it writes to disk.")
-    ] = "2GB",
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over; continue no interrupted preparation.")
-    ] = False,
+    header: Header = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    time_format: TimeFormat = None,
+    time_unit: TimeUnit = None,
+    label_threshold: LabelThreshold = None,
+    positive: Positive = None,
+    accept_loss: AcceptLoss = False,
+    split: Split = "time",
+    seed: Seed = 42,
+    memory_limit: MemoryLimit = "2GB",
+    fresh: Fresh = False,
 ) -> None:  # fmt: skip
     """Read Tianchi's four files (--source) or your own log (--table) into a store."""
     from ctrkit.commands.data import prepare as run

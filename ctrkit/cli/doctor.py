@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from ctrkit.cli.options import (
-    RUN,
     Command,
     Data,
     Environment,
+    Json,
     MaxStep,
     PhaseName,
     Quiet,
@@ -38,9 +36,7 @@ def doctor(
     time_limits: TimeLimitsFile = None,
     env: Environment = None,
     train_loader: TrainLoader = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on stdout.", rich_help_panel=RUN)
-    ] = False,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Find known problems of this machine and workload before you start anything.

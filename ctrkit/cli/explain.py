@@ -6,24 +6,30 @@ from typing import Annotated
 
 import typer
 
+Pid = Annotated[
+    str, typer.Argument(metavar="PID", help="The number of any process of the training.")
+]  # fmt: skip
+Wait = Annotated[
+    str | None,
+    typer.Option(
+        metavar="T", help="Look twice, this far apart, and say whether it makes progress."
+    ),
+]  # fmt: skip
+NoStacks = Annotated[
+    bool, typer.Option("--no-stacks", help="Read no Python stacks; ask only the system.")
+]  # fmt: skip
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout.")
+]  # fmt: skip
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
 
 def explain(
-    pid: Annotated[
-        str, typer.Argument(metavar="PID", help="The number of any process of the training.")
-    ],
-    wait: Annotated[
-        str | None,
-        typer.Option(
-            metavar="T", help="Look twice, this far apart, and say whether it makes progress."
-        ),
-    ] = None,
-    no_stacks: Annotated[
-        bool, typer.Option("--no-stacks", help="Read no Python stacks; ask only the system.")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on stdout.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    pid: Pid,
+    wait: Wait = None,
+    no_stacks: NoStacks = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Say what a running process is stuck on, whoever started it.
 

@@ -58,6 +58,10 @@ Out = Annotated[
     typer.Option("--out", metavar="DIR", rich_help_panel=RUN,
                  help="The run folder, missing or empty. Default: results/runs/<UTC>-<command>."),
 ]  # fmt: skip
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON document on stdout.", rich_help_panel=RUN),
+]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Show no progress.", rich_help_panel=RUN)
 ]

@@ -15,6 +15,7 @@ from ctrkit.cli.options import (
     Data,
     Environment,
     Epochs,
+    Json,
     MaxStep,
     Out,
     PhaseName,
@@ -26,6 +27,38 @@ from ctrkit.cli.options import (
     WorkloadName,
     takes_axes,
 )
+
+Scratch = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", rich_help_panel=SCRIPT,
+                 help="Run the trials in a copy of the working folder, made at DIR."),
+]  # fmt: skip
+WritePatch = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", rich_help_panel=SCRIPT,
+                 help="Write the recommended change of the script to this file, as a diff."),
+]  # fmt: skip
+Budget = Annotated[
+    str | None,
+    typer.Option(metavar="T", rich_help_panel=RUN,
+                 help="Time for the whole probe. Default: 2m; for a script as long as a "
+                      "useful answer needs."),
+]  # fmt: skip
+Thorough = Annotated[
+    bool,
+    typer.Option("--thorough", rich_help_panel=RUN,
+                 help="Run every configuration; predict none."),
+]  # fmt: skip
+Deadline = Annotated[
+    str | None,
+    typer.Option(metavar="T", rich_help_panel=RUN,
+                 help="Say how many epochs fit into this time, e.g. 6h."),
+]  # fmt: skip
+RunRefused = Annotated[
+    bool,
+    typer.Option("--run-refused", rich_help_panel=RUN,
+                 help="Also run configurations that are known to hang or crash."),
+]  # fmt: skip
 
 
 @takes_axes
@@ -39,45 +72,18 @@ def probe(
     axes: dict[str, str | None],
     env: Environment = None,
     train_loader: TrainLoader = None,
-    scratch: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", rich_help_panel=SCRIPT,
-                     help="Run the trials in a copy of the working folder, made at DIR."),
-    ] = None,
-    write_patch: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", rich_help_panel=SCRIPT,
-                     help="Write the recommended change of the script to this file, as a diff."),
-    ] = None,
+    scratch: Scratch = None,
+    write_patch: WritePatch = None,
     epochs: Epochs = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(metavar="T", rich_help_panel=RUN,
-                     help="Time for the whole probe. Default: 2m; for a script as long as a "
-                          "useful answer needs."),
-    ] = None,
-    thorough: Annotated[
-        bool,
-        typer.Option("--thorough", rich_help_panel=RUN,
-                     help="Run every configuration; predict none."),
-    ] = False,
-    deadline: Annotated[
-        str | None,
-        typer.Option(metavar="T", rich_help_panel=RUN,
-                     help="Say how many epochs fit into this time, e.g. 6h."),
-    ] = None,
+    budget: Budget = None,
+    thorough: Thorough = False,
+    deadline: Deadline = None,
     stall_timeout: StallTimeout = None,
     max_step: MaxStep = None,
     time_limits: TimeLimitsFile = None,
-    run_refused: Annotated[
-        bool,
-        typer.Option("--run-refused", rich_help_panel=RUN,
-                     help="Also run configurations that are known to hang or crash."),
-    ] = False,
+    run_refused: RunRefused = False,
     out: Out = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on stdout.", rich_help_panel=RUN)
-    ] = False,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Find the configuration that trains fastest, and how long the run will take.

@@ -7,43 +7,52 @@ from typing import Annotated
 
 import typer
 
+Runs = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[RUN]...", help="Run folders. Default: the newest."),
+]  # fmt: skip
+Markdown = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write the report to this file, as Markdown."),
+]  # fmt: skip
+Html = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Write the report to this file, as one HTML page with charts."
+    ),
+]  # fmt: skip
+Compare = Annotated[
+    tuple[Path, Path] | None,
+    typer.Option(metavar="BASE NEW", help="Compare two probes, or two training runs."),
+]  # fmt: skip
+Threshold = Annotated[
+    str,
+    typer.Option(
+        metavar="SHARE",
+        help="With --compare: fail if NEW is slower than BASE by more than this.",
+    ),
+]  # fmt: skip
+ListRuns = Annotated[
+    bool, typer.Option("--list", help="List all runs, the newest first.")
+]  # fmt: skip
+Calibration = Annotated[
+    bool,
+    typer.Option("--calibration", help="Show how right projections have been on this machine."),
+]  # fmt: skip
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout.")
+]  # fmt: skip
+
 
 def report(
-    runs: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[RUN]...", help="Run folders. Default: the newest."),
-    ] = None,
-    markdown: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write the report to this file, as Markdown."),
-    ] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Write the report to this file, as one HTML page with charts."
-        ),
-    ] = None,
-    compare: Annotated[
-        tuple[Path, Path] | None,
-        typer.Option(metavar="BASE NEW", help="Compare two probes, or two training runs."),
-    ] = None,
-    threshold: Annotated[
-        str,
-        typer.Option(
-            metavar="SHARE",
-            help="With --compare: fail if NEW is slower than BASE by more than this.",
-        ),
-    ] = "5%",
-    list_runs: Annotated[
-        bool, typer.Option("--list", help="List all runs, the newest first.")
-    ] = False,
-    calibration: Annotated[
-        bool,
-        typer.Option("--calibration", help="Show how right projections have been on this machine."),
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on stdout.")
-    ] = False,
+    runs: Runs = None,
+    markdown: Markdown = None,
+    html: Html = None,
+    compare: Compare = None,
+    threshold: Threshold = "5%",
+    list_runs: ListRuns = False,
+    calibration: Calibration = False,
+    as_json: Json = False,
 ) -> None:
     """Show what a probe found, or how a training run went.
 

@@ -27,79 +27,92 @@ from ctrkit.cli.options import (
 )
 from ctrkit.core.errors import UsageError
 
+AutoDevice = Annotated[
+    bool,
+    typer.Option("--auto-device", rich_help_panel=RUN,
+                 help="Use the newest recommendation that fits; without one, probe briefly."),
+]  # fmt: skip
+Config = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", rich_help_panel=RUN,
+                 help="Use the configuration in this recommendation.json, or in a JSON object "
+                      "such as {\"workers\": 4}."),
+]  # fmt: skip
+TrainEpochs = Annotated[
+    int | None,
+    typer.Option(metavar="N", rich_help_panel=RUN,
+                 help="Stop after N epochs. For a script: how many epochs it has, if ctrkit "
+                      "cannot find that out."),
+]  # fmt: skip
+MaxSteps = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Stop after N steps.", rich_help_panel=RUN),
+]  # fmt: skip
+Resume = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", rich_help_panel=RUN,
+                 help="Continue this run where it stopped. Needs no other option."),
+]  # fmt: skip
+CheckpointEvery = Annotated[
+    str,
+    typer.Option(metavar="T", rich_help_panel=RUN,
+                 help="Also save within an epoch, this often."),
+]  # fmt: skip
+NoFallback = Annotated[
+    bool,
+    typer.Option("--no-fallback", rich_help_panel=RUN,
+                 help="Stop at the first hang or crash; do not continue from a checkpoint."),
+]  # fmt: skip
+MaxRestarts = Annotated[
+    int | None,
+    typer.Option("--max-restarts", metavar="N", rich_help_panel=RUN, show_default=False,
+                 help="Continue at most N times after a hang or crash. Default: 3. A script is "
+                      "started over, and only if you give this option."),
+]  # fmt: skip
+AllowSleep = Annotated[
+    bool,
+    typer.Option("--allow-sleep/--no-allow-sleep", rich_help_panel=RUN,
+                 help="Let the computer sleep during training."),
+]  # fmt: skip
+AbortIfLaterThan = Annotated[
+    str | None,
+    typer.Option(metavar="T", rich_help_panel=RUN,
+                 help="Save and stop when the run would take longer than T."),
+]  # fmt: skip
+Grace = Annotated[
+    str,
+    typer.Option(metavar="T", rich_help_panel=RUN,
+                 help="After SIGTERM or SIGHUP, let the run finish its step and save for this "
+                      "long, then end it by force."),
+]  # fmt: skip
+EndsBy = Annotated[
+    str | None,
+    typer.Option("--ends-by", metavar="T", rich_help_panel=SCRIPT,
+                 help="Say whether the run ends by then: 6h, 07:30 or 2027-01-31T07:30. "
+                      "Default: the end of the Slurm or PBS job."),
+]  # fmt: skip
+
 
 @takes_axes
 def train(
     *,
     command: Command = None,
-    auto_device: Annotated[
-        bool,
-        typer.Option("--auto-device", rich_help_panel=RUN,
-                     help="Use the newest recommendation that fits; without one, probe briefly."),
-    ] = False,
-    config: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", rich_help_panel=RUN,
-                     help="Use the configuration in this recommendation.json, or in a JSON object "
-                          "such as {\"workers\": 4}."),
-    ] = None,
+    auto_device: AutoDevice = False,
+    config: Config = None,
     data: Data = None,
     phase: PhaseName = None,
     workload: WorkloadName = None,
     set_: Set = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(metavar="N", rich_help_panel=RUN,
-                     help="Stop after N epochs. For a script: how many epochs it has, if ctrkit "
-                          "cannot find that out."),
-    ] = None,
-    max_steps: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Stop after N steps.", rich_help_panel=RUN),
-    ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", rich_help_panel=RUN,
-                     help="Continue this run where it stopped. Needs no other option."),
-    ] = None,
-    checkpoint_every: Annotated[
-        str,
-        typer.Option(metavar="T", rich_help_panel=RUN,
-                     help="Also save within an epoch, this often."),
-    ] = "10m",
-    no_fallback: Annotated[
-        bool,
-        typer.Option("--no-fallback", rich_help_panel=RUN,
-                     help="Stop at the first hang or crash; do not continue from a checkpoint."),
-    ] = False,
-    max_restarts: Annotated[
-        int | None,
-        typer.Option("--max-restarts", metavar="N", rich_help_panel=RUN, show_default=False,
-                     help="Continue at most N times after a hang or crash. Default: 3. A script is "
-                          "started over, and only if you give this option."),
-    ] = None,
-    allow_sleep: Annotated[
-        bool,
-        typer.Option("--allow-sleep/--no-allow-sleep", rich_help_panel=RUN,
-                     help="Let the computer sleep during training."),
-    ] = False,
-    abort_if_later_than: Annotated[
-        str | None,
-        typer.Option(metavar="T", rich_help_panel=RUN,
-                     help="Save and stop when the run would take longer than T."),
-    ] = None,
-    grace: Annotated[
-        str,
-        typer.Option(metavar="T", rich_help_panel=RUN,
-                     help="After SIGTERM or SIGHUP, let the run finish its step and save for this "
-                          "long, then end it by force."),
-    ] = "25s",
-    ends_by: Annotated[
-        str | None,
-        typer.Option("--ends-by", metavar="T", rich_help_panel=SCRIPT,
-                     help="Say whether the run ends by then: 6h, 07:30 or 2027-01-31T07:30. "
-                          "Default: the end of the Slurm or PBS job."),
-    ] = None,
+    epochs: TrainEpochs = None,
+    max_steps: MaxSteps = None,
+    resume: Resume = None,
+    checkpoint_every: CheckpointEvery = "10m",
+    no_fallback: NoFallback = False,
+    max_restarts: MaxRestarts = None,
+    allow_sleep: AllowSleep = False,
+    abort_if_later_than: AbortIfLaterThan = None,
+    grace: Grace = "25s",
+    ends_by: EndsBy = None,
     env: Environment = None,
     train_loader: TrainLoader = None,
     axes: dict[str, str | None],
