@@ -1,43 +1,114 @@
-"""CPU seconds of a process and of its children, without anything but the system's own."""
+"""CPU seconds of a process and of its children, without anything but the system's own.
+
+Linux tells them in /proc, macOS by two functions of its libproc.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+#: Of macOS's libproc: to list the processes with this parent; the form of a resource usage that has
+#: the times of children that have ended, too, and the words of it that are times.
+_PPID_ONLY, _RUSAGE_V1 = 6, 1
+_USER, _SYSTEM, _CHILD_USER, _CHILD_SYSTEM = 2, 3, 12, 13
+_MOST_CHILDREN = 4096
+_LIBPROC = "/usr/lib/libproc.dylib"
 
 
-def family_cpu_s() -> float | None:
-    """Of this process and all below it; None where /proc does not tell of the others.
+class Children(NamedTuple):
+    """How a system tells of a process's children, and of the CPU seconds that a process has used.
+
+    With its own count those of its children that have ended.
+
+    `used_s` is None of a process that has ended meanwhile.
+    """
+
+    of: Callable[[int], list[int]]
+    used_s: Callable[[int], float | None]
+
+
+def family_cpu_s(children: Children | None = None) -> float | None:
+    """Of this process and all below it; None where the system does not tell of the others.
 
     Children that have ended count with who waited for them: otherwise the sum would fall.
+
+    `children`: how they are found; by default as this system tells.
     """
     own = os.times()
     total_s = own.user + own.system + own.children_user + own.children_system
-    if not os.path.isdir("/proc/self"):
+    children = children or _children_here()
+    if children is None:
         return None
-    parents, used_s = _processes()
-    waiting = [os.getpid()]
+    waiting, seen = [os.getpid()], {os.getpid()}
     while waiting:
-        for child in parents.get(waiting.pop(), []):
-            total_s += used_s[child]
+        for child in children.of(waiting.pop()):
+            used_s = children.used_s(child)
+            if child in seen or used_s is None:
+                continue
+            seen.add(child)
+            total_s += used_s
             waiting.append(child)
     return total_s
 
 
-def _processes() -> tuple[dict[int, list[int]], dict[int, float]]:
-    """The children of each process, and what each has used."""
+def _children_here(platform: str = sys.platform) -> Children | None:
+    if os.path.isdir("/proc/self"):
+        return children_of_proc()
+    if platform != "darwin":
+        return None
+    try:
+        import ctypes
+
+        return children_of_libproc(ctypes.CDLL(_LIBPROC), _timebase(ctypes.CDLL(None)))
+    except (OSError, AttributeError):
+        return None
+
+
+def children_of_proc(folder: str = "/proc") -> Children:
+    """As Linux tells: all processes are looked at once."""
     children: dict[int, list[int]] = {}
     used_s: dict[int, float] = {}
-    for name in os.listdir("/proc"):
+    for name in os.listdir(folder):
         if not name.isdigit():
             continue
         try:
-            with open(f"/proc/{name}/stat", "rb") as file:
+            with open(f"{folder}/{name}/stat", "rb") as file:
                 fields = file.read().rpartition(b")")[2].split()
         except OSError:
             continue
         children.setdefault(int(fields[1]), []).append(int(name))
         # its own time, and that of its children that have ended
         used_s[int(name)] = sum(map(int, fields[11:15])) / _TICKS_PER_S
-    return children, used_s
+    return Children(lambda pid: children.get(pid, []), used_s.get)
+
+
+def children_of_libproc(libproc: Any, seconds_per_tick: float) -> Children:
+    """As macOS tells: its times count ticks of the machine's own clock."""
+    import ctypes
+
+    def of(pid: int) -> list[int]:
+        pids = (ctypes.c_int * _MOST_CHILDREN)()
+        libproc.proc_listpids(_PPID_ONLY, pid, pids, ctypes.sizeof(pids))
+        return [child for child in pids if child > 0]
+
+    def used_s(pid: int) -> float | None:
+        usage = (ctypes.c_uint64 * 64)()
+        if libproc.proc_pid_rusage(pid, _RUSAGE_V1, usage) != 0:
+            return None
+        ticks = (usage[word] for word in (_USER, _SYSTEM, _CHILD_USER, _CHILD_SYSTEM))
+        return sum(map(int, ticks)) * seconds_per_tick
+
+    return Children(of, used_s)
+
+
+def _timebase(system: Any) -> float:
+    """Seconds of a tick: a nanosecond on Intel, 125/3 of one on Apple's own chips."""
+    import ctypes
+
+    ratio = (ctypes.c_uint32 * 2)()
+    system.mach_timebase_info(ratio)
+    return ratio[0] / ratio[1] / 1e9
