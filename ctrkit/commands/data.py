@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shlex
 import sys
@@ -21,6 +22,7 @@ from ctrkit.core.units import (
     format_duration,
     format_percent,
     format_time,
+    format_value,
     parse_bytes,
 )
 from ctrkit.ctr.data.store import SPLITS, Reading, Store, StoreMeta
@@ -119,20 +121,20 @@ def prepare(
     """Ingest the Tianchi files of `source`, or the interactions log `table`, into a store.
 
     The arguments are those of `prepare_tianchi` and of `TableOptions`. `header` and `positive` are
-    lists with commas, `memory_limit` is a size such as `2GB`. What an interrupted call left is used
-    unless `fresh`.
+    lists with commas, each a line of CSV, `memory_limit` is a size such as `2GB`. What an
+    interrupted call left is used unless `fresh`.
 
     Raises:
         UsageError: options that contradict each other or are out of range, and all that the two
             functions raise.
     """
     columns = {"user": user, "item": item, "time": time, "label": label, "category": category}
-    text = {"header": _names(header), "delimiter": delimiter, "encoding": encoding}
+    text = {"header": _values("header", header), "delimiter": delimiter, "encoding": encoding}
     meaning: dict[str, Any] = {
         "time_format": time_format,
         "time_unit": time_unit,
         "label_threshold": label_threshold,
-        "positive": _names(positive),
+        "positive": _values("positive", positive),
     }
     said = {**columns, **text, **meaning, "accept_loss": accept_loss or None}
     _check_which(source, table, said, sample_users)
@@ -207,9 +209,20 @@ def _check_which(
         raise UsageError(f"--{given.replace('_', '-')} belongs to --table, not to --source")
 
 
-def _names(text: str | None) -> tuple[str, ...] | None:
-    """The names of a list with commas."""
-    return None if text is None else tuple(name.strip() for name in text.split(","))
+def _values(option: str, text: str | None) -> tuple[str, ...] | None:
+    """The values of a list with commas, as a line of CSV: one with a comma stands in quotes."""
+    if text is None:
+        return None
+    try:
+        rows = list(csv.reader([text], skipinitialspace=True, strict=True))
+    except csv.Error:
+        rows = []
+    if len(rows) != 1 or not any(value.strip() for value in rows[0]):
+        raise UsageError(
+            f"--{option} {format_value(text)}: write values with commas between them, such as"
+            " 'one,two'; a value that has a comma stands in double quotes"
+        )
+    return tuple(value.strip() for value in rows[0])
 
 
 def _memory_limit_bytes(text: str) -> int:

@@ -192,9 +192,20 @@ def check_split(space: Workspace, split: str, source: Path) -> dict[str, int]:
     }
     for side, count in rows.items():
         if not count:
-            advice = "use --split random" if split == "time" else "it needs at least two rows"
-            raise UsageError(f"{source}: the {split} split leaves {side} without rows; {advice}")
+            raise UsageError(
+                f"{source}: the {split} split leaves {side} without rows; {_way_to_split(space)}"
+            )
     return rows
+
+
+def _way_to_split(space: Workspace) -> str:
+    """What to do where a side of the split has no rows."""
+    different = "SELECT DISTINCT user, item, time_s, label FROM rated LIMIT 2"
+    if int(space.value(f"SELECT count(*) FROM ({different})")) > 1:
+        return "use --split random"
+    count = int(space.value("SELECT count(*) FROM rated"))
+    have = "one usable row" if count == 1 else f"{count:,} usable rows, all the same"
+    return f"there is {have}, and training and validation need different ones"
 
 
 def local_clock(time_s: Int64Array, utc_offset_s: int) -> tuple[Int64Array, Int64Array]:

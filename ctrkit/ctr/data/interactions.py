@@ -33,8 +33,9 @@ from ctrkit.ctr.data.stage_progress import Watcher
 from ctrkit.ctr.data.store import FIRST_REAL_ID, Reading, StoreMeta
 from ctrkit.ctr.data.tables.columns import TableColumns
 from ctrkit.ctr.data.tables.counting import count_rows
-from ctrkit.ctr.data.tables.meaning import MeaningOptions, find_meaning
+from ctrkit.ctr.data.tables.meaning import Meaning, MeaningOptions, find_meaning
 from ctrkit.ctr.data.tables.reading import Source, TextOptions, open_source, read_cells
+from ctrkit.ctr.data.tables.time_forms import EARLIEST_S, latest_plausible_s
 from ctrkit.ctr.data.workspace import Workspace
 
 SPLITS = ("time", "random")
@@ -88,6 +89,7 @@ class TableOptions:
         """
         if self.split not in SPLITS:
             raise UsageError(f"--split {self.split}: unknown; choose {' or '.join(SPLITS)}")
+        self.text.check()
         self.meaning.check()
 
     def of_manifest(self) -> dict[str, object]:
@@ -198,9 +200,27 @@ def _judge(space: Workspace, source: Source, options: TableOptions) -> tuple[dic
         "blank_lines": account.blank_lines,
         "first_bad": {reason: each.first for reason, each in reasons.items()},
         "notes": [*source.notes, *meaning.notes(source.asked)],
-        "warnings": [*meaning.warnings, *_one_sided(space, options.columns.label)],
+        "warnings": [
+            *meaning.warnings,
+            *_odd_range(space, meaning, options),
+            *_one_sided(space, options.columns.label),
+        ],
     }
     return reading, meaning.label.words
+
+
+def _odd_range(space: Workspace, meaning: Meaning, options: TableOptions) -> list[str]:
+    """A warning where times are implausible, as the user said how to read them."""
+    first_s, last_s = space.rows("SELECT min(time_s), max(time_s) FROM usable")[0]
+    latest_s = latest_plausible_s(options.meaning.now_s)
+    if not meaning.time.is_said or (first_s >= EARLIEST_S and last_s <= latest_s):
+        return []
+    which = "before 1990" if first_s < EARLIEST_S else "in the future"
+    return [
+        f"times of column {format_value(options.columns.time)} run from {format_time(first_s)} to"
+        f" {format_time(last_s)}, some of them {which}: fine if they count steps of your own, else"
+        f" {meaning.time.words} is wrong"
+    ]
 
 
 def _one_sided(space: Workspace, column: str) -> list[str]:

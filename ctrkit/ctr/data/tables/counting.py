@@ -95,7 +95,7 @@ def count_rows(space: Workspace, source: Source, meaning: Meaning) -> Account:
         f" file, place, CASE bad {samples} END AS sample FROM ("
         f"SELECT *, (CASE WHEN flaw = {BLANK} THEN -1 {cases} END)::TINYINT AS bad FROM ("
         f"SELECT *, {ids_of}, floor({meaning.time.sql}) AS time_s, {meaning.label.sql} AS label"
-        f" FROM (SELECT *, {ids.id_sql('label_text')} AS label_value FROM cells)))"
+        f" FROM (SELECT *, {ids.id_sql('label_text', dashes=False)} AS label_value FROM cells)))"
     )
     space.run("DROP TABLE cells")
     space.run(
@@ -150,7 +150,11 @@ def _reasons(source: Source, meaning: Meaning) -> list[Reason]:
             f"NOT (time_s BETWEEN {low!r} AND {high!r})", f"{names['time']} is {far}", "time_text"
         ),
         Reason("coalesce(label_text, '') = ''", f"{names['label']} is empty", "NULL"),
-        Reason(ids.missing_sql("label_text"), f"{names['label']} is missing", "label_text"),
+        Reason(
+            ids.missing_sql("label_text", dashes=False),
+            f"{names['label']} is missing",
+            "label_text",
+        ),
         Reason("label IS NULL", f"{names['label']} is not {meaning.label.expected}", "label_text"),
     ]
     return found

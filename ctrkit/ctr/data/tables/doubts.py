@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 from ctrkit.core.units import format_count, format_value
 from ctrkit.ctr.data.tables import ids, time_forms
 from ctrkit.ctr.data.tables.parquet import exact_limit
 from ctrkit.ctr.data.tables.reading import FIELDS, ParquetPart, Source
 from ctrkit.ctr.data.workspace import Workspace
+
+_SINGLE = (2**24, 2**11)  # where float32 and float16 begin to skip whole numbers
 
 
 def find_doubts(space: Workspace, source: Source) -> list[str]:
@@ -25,23 +29,67 @@ def find_doubts(space: Workspace, source: Source) -> list[str]:
         counts = space.rows(f"SELECT {columns} FROM cells WHERE flaw = 0")[0]
         profile = ids.IdProfile(*counts)
         found += ids.id_warnings(source.asked[name], limit, profile)
-        found += _points(space, source, name, profile.pointed) if profile.pointed else []
+        found += _two_ways(space, source, name, profile)
         found += _zeros(space, source, name) if profile.padded else []
-    found += _rounded_times(space, source) + _open_quotes(space, source)
+        found += _look_alikes(space, source, name, profile)
+    found += _rounded_times(space, source) + _single_precision(space, source)
+    found += _open_quotes(space, source)
     return found
 
 
-def _points(space: Workspace, source: Source, name: str, pointed: int) -> list[str]:
-    """Ids that are numbers with a point, such as 57.0, where others have none."""
-    whole = space.value(
-        f"SELECT count(*) FROM cells WHERE regexp_full_match({name}_text, '[+-]?[0-9]+')"
+def _two_ways(space: Workspace, source: Source, name: str, profile: ids.IdProfile) -> list[str]:
+    """Ids that are numbers such as 57.0 or +57, where others are written 57."""
+    odd = {"57.0": profile.pointed, "+57": profile.signed}
+    if not any(odd.values()):
+        return []
+    plain = space.value(
+        f"SELECT count(*) FROM cells WHERE regexp_full_match({name}_text, '-?[0-9]+')"
     )
-    if not whole:
+    ways = {"57": plain} | odd
+    ways = {way: count for way, count in ways.items() if count}
+    if len(ways) < 2:
+        return []
+    counted = [f"{format_count(count)} times like {way}" for way, count in ways.items()]
+    return [
+        f"column {format_value(source.asked[name])} is written in"
+        f" {'two' if len(ways) == 2 else 'three'} ways,"
+        f" {', '.join(counted[:-1])} and {counted[-1]};"
+        f" {'both' if len(ways) == 2 else 'all'} are read as 57"
+    ]
+
+
+def _look_alikes(space: Workspace, source: Source, name: str, profile: ids.IdProfile) -> list[str]:
+    """Ids that differ by capitals only, or by how a number is written."""
+    found = []
+    cell = ids.id_sql(f"{name}_text")
+    if profile.upper and profile.lower:
+        found += _alike(space, source, name, f"lower({cell})", "differ by capital letters only")
+    if profile.grouped:
+        groups = f"regexp_full_match({cell}, '[0-9]{{1,3}}(,[0-9]{{3}})+')"
+        without = f"regexp_replace({cell}, ',0+$', '')"
+        plain = f"CASE WHEN {groups} THEN replace({cell}, ',', '') ELSE {without} END"
+        found += _alike(space, source, name, plain, "are the same number with and without a comma")
+    if profile.powers:
+        whole = f"coalesce(try_cast(try_cast({cell} AS DOUBLE) AS HUGEINT)::VARCHAR, {cell})"
+        found += _alike(space, source, name, whole, "are the same number with and without a power")
+    return found
+
+
+def _alike(space: Workspace, source: Source, name: str, key: str, words: str) -> list[str]:
+    """A sentence if several ids have the same key."""
+    count, pair = space.rows(
+        "SELECT count(*), min([first, last]) FROM"
+        f" (SELECT min(id) AS first, max(id) AS last FROM (SELECT {ids.id_sql(f'{name}_text')}"
+        f" AS id, {key} AS key FROM cells WHERE flaw = 0) WHERE id IS NOT NULL"
+        " GROUP BY key HAVING min(id) <> max(id))"
+    )[0]
+    if not count:
         return []
     return [
-        f"column {format_value(source.asked[name])} is written in two ways,"
-        f" {format_count(whole)} times like 57 and {format_count(pointed)} times like 57.0;"
-        " both are read as 57"
+        f"column {format_value(source.asked[name])}: {format_value(pair[0])} and"
+        f" {format_value(pair[1])} {words}, but they are different ids here"
+        + f" (one of {format_count(count)} such cases)"
+        * (count > 1)
     ]
 
 
@@ -73,6 +121,37 @@ def _rounded_times(space: Workspace, source: Source) -> list[str]:
         f"column {format_value(source.asked['time'])} has {format_count(rounded)} values such"
         f" as {format_value(sample)}, which are rounded: times are right to"
         " their last digit only; export them in full"
+    ]
+
+
+#: so many bits that are always zero do not come by chance
+_BITS_BEYOND_CHANCE = 24
+_SINGLE_BITS = 24
+
+
+def _single_precision(space: Workspace, source: Source) -> list[str]:
+    """Times that were once numbers in single precision, which skips most whole numbers."""
+    rows = (
+        "SELECT DISTINCT n FROM (SELECT try_cast(time_text AS DOUBLE) AS n FROM cells"
+        f" WHERE flaw = 0) WHERE abs(n) > {2**_SINGLE_BITS} AND isfinite(n)"
+    )
+    # multiples of a day are such numbers by nature, those of a minute are when they are printed
+    exact, printed, most, distinct = space.rows(
+        "SELECT bool_and(n = n::FLOAT::DOUBLE) AND NOT bool_and(n % 86400 = 0),"
+        " bool_and(n::FLOAT::VARCHAR::DOUBLE = n) AND NOT bool_and(n % 60 = 0),"
+        f" max(abs(n)), count(*) FROM ({rows})"
+    )[0]
+    if not (exact or printed):
+        return []
+    skipped_bits = math.floor(math.log2(most)) + 1 - _SINGLE_BITS
+    kinds = [part.kinds.get("time") for part in source.parts if isinstance(part, ParquetPart)]
+    is_single = any(kind is not None and (exact_limit(kind) or 0) in _SINGLE for kind in kinds)
+    if not is_single and distinct * skipped_bits < _BITS_BEYOND_CHANCE:
+        return []
+    return [
+        f"column {format_value(source.asked['time'])} holds numbers of single precision (float32):"
+        f" near {most:.0f} only each {2**skipped_bits:,}th number can be written, so times that"
+        " differ by less have become one; export it as integers or in double precision"
     ]
 
 

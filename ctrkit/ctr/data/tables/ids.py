@@ -1,17 +1,54 @@
-"""Ids: which texts stand for a missing one, which are the same number, which have lost digits."""
+"""Ids: which texts stand for a missing one, which are the same id, which have lost digits."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from ctrkit.core.units import format_count, format_value
+from ctrkit.ctr.data.workspace import literal
 
-_MISSING = ("", "NA", "N/A", "<NA>", "#N/A", "\\N")
-_MISSING_LOWER = ("nan", "null", "none", "nat")
+_MISSING = ("", "NA", "\\N")
+_MISSING_LOWER: tuple[str, ...] = (
+    "nan",
+    "-nan",
+    "null",
+    "(null)",
+    "[null]",
+    "<null>",
+    "none",
+    "nat",
+    "nil",
+    "n/a",
+)
+_MISSING_LOWER += ("<na>", "#n/a", "#na", "#n/a n/a", "undefined", "-1.#ind", "1.#ind", "1.#qnan")
+#: what spreadsheets write for a failed formula, and programs for a number that is none
+_MISSING_LOWER += ("#null!", "#value!", "#ref!", "#name?", "#num!", "#div/0!", "inf", "-inf")
+_MISSING_LOWER += ("+inf", "infinity", "-infinity", "+infinity")
+#: `-`, `--`, `?`, `.` and the like; as labels they may mean something
+_DASHES = "[-?._\u2013\u2014]+"
+_DASHES_LENGTH = 12
+#: ids that somebody may have put where there was none
+_DOUBTFUL: tuple[str, ...] = (
+    "unknown",
+    "anonymous",
+    "guest",
+    "missing",
+    "(not set)",
+    "(none)",
+    "not set",
+    "n.a.",
+)
+_DOUBTFUL += ("00000000-0000-0000-0000-000000000000",)
+#: blanks beyond ASCII, and characters of no width, that belong to no id
+_WIDE_BLANKS = (
+    " \u00a0\u1680\u2002\u2003\u2007\u2009\u200a\u200b\u200c\u200d\u202f\u2060\u3000\ufeff"
+)
 #: floating-point numbers beyond it are not all whole ones apart
 EXACT_LIMIT = 2**53
 _POINT = r"[+-]?[0-9]+\.0*"
+_PLUS = r"\+[0-9]+(\.0*)?"
 _POWER = r"[+-]?[0-9](\.[0-9]+)?[eE]\+[0-9]+"  # with its sign: `1e5` may be a hexadecimal id
+_BARE_POWER = r"[0-9](\.[0-9]+)?[eE][0-9]{1,2}"
 _ROUNDED = r"[+-]?[0-9]\.[0-9]{4,}[eE]\+[0-9]+"
 
 
@@ -20,36 +57,74 @@ class IdProfile(NamedTuple):
 
     Attributes:
         pointed: cells such as 57.0.
+        signed: cells such as +57.
         beyond: floating-point cells so large that whole numbers are not all apart.
         largest: of the floating-point cells.
         rounded: a cell such as 1.23457E+12, None where there is none.
         padded: cells with zeros before a number, such as 007.
+        grouped: cells that are a number with a comma, such as 1,234 or 57,0.
+        powers: cells such as 1e3, which may be a hexadecimal id as well.
+        upper: cells with a capital letter.
+        lower: cells with a small letter.
+        decomposed: cells whose accents are characters of their own (not in Unicode's form C).
+        minus_one: cells that are -1.
+        negative: other cells that begin with a minus.
+        doubtful: cells such as `unknown`.
+        doubtful_text: one of them, None where there is none.
     """
 
     pointed: int
+    signed: int
     beyond: int
     largest: float | None
     rounded: str | None
     padded: int
+    grouped: int
+    powers: int
+    upper: int
+    lower: int
+    decomposed: int
+    minus_one: int
+    negative: int
+    doubtful: int
+    doubtful_text: str | None
 
 
-def missing_sql(cell: str) -> str:
-    """SQL: a cell that is there, but stands for nothing."""
-    texts = ", ".join(f"'{text}'" for text in _MISSING)
-    lower = ", ".join(f"'{text}'" for text in _MISSING_LOWER)
-    return f"(strlen({cell}) <= 4 AND ({cell} IN ({texts}) OR lower({cell}) IN ({lower})))"
+def missing_sql(cell: str, *, dashes: bool = True) -> str:
+    """SQL: a cell that is there, but stands for nothing; `-` and `?` only where `dashes`."""
+    texts, lower = (", ".join(map(literal, each)) for each in (_MISSING, _MISSING_LOWER))
+    found = (
+        f"(strlen({cell}) <= {max(map(len, _MISSING_LOWER))}"
+        f" AND ({cell} IN ({texts}) OR lower({cell}) IN ({lower})))"
+    )
+    if not dashes:
+        return found
+    only_dashes = (
+        f"strlen({cell}) <= {_DASHES_LENGTH} AND ({cell} < '0' OR {cell} > '9')"
+        f" AND regexp_full_match({cell}, '{_DASHES}')"
+    )
+    return f"({found} OR ({only_dashes}))"
 
 
-def id_sql(cell: str) -> str:
-    """SQL of an id: `57.0` is `57`, `1e+05` is `100000`, what is missing is NULL."""
+def text_sql(cell: str) -> str:
+    """SQL of a text as it is compared: in Unicode's form C, without odd blanks around it."""
+    wide = f"nullif(trim(nfc_normalize({cell}), {literal(_WIDE_BLANKS)}), '')"
+    return f"(CASE WHEN strlen({cell}) <> length({cell}) THEN {wide} ELSE {cell} END)"
+
+
+def id_sql(cell: str, *, dashes: bool = True) -> str:
+    """SQL of an id: `57.0` and `+57` are `57`, `1e+05` is `100000`, what is missing is NULL."""
     number = f"try_cast({cell} AS DOUBLE)"
     whole = f"regexp_full_match({cell}, '{_POWER}') AND {number} = floor({number})"
     return (
-        f"CASE WHEN {cell} IS NULL OR {missing_sql(cell)} THEN NULL"
+        f"CASE WHEN {cell} IS NULL OR {missing_sql(cell, dashes=dashes)} THEN NULL"
+        f" WHEN contains({cell}, '+') AND regexp_full_match({cell}, '{_PLUS}')"
+        rf" THEN regexp_replace(ltrim({cell}, '+'), '\.0*$', '')"
         f" WHEN contains({cell}, '.') AND regexp_full_match({cell}, '{_POINT}')"
         rf" THEN regexp_replace({cell}, '\.0*$', '')"
         f" WHEN contains({cell}, '+') AND {whole}"
-        f" THEN coalesce(try_cast({number} AS HUGEINT)::VARCHAR, {cell}) ELSE {cell} END"
+        f" THEN coalesce(try_cast({number} AS HUGEINT)::VARCHAR, {cell})"
+        f" ELSE {text_sql(cell)} END"
     )
 
 
@@ -59,12 +134,33 @@ def profile_sql(cell: str, exact_limit: int) -> str:
     inexact = f"contains({cell}, '.') OR contains({cell}, '+')"
     number = f"CASE WHEN {inexact} THEN abs(try_cast({cell} AS DOUBLE)) END"
     finite = f"CASE WHEN isfinite({number}) THEN {number} END"
-    pointed = f"contains({cell}, '.') AND regexp_full_match({cell}, '{_POINT}')"
-    rounded = f"contains({cell}, '+') AND regexp_full_match({cell}, '{_ROUNDED}')"
-    padded = f"starts_with({cell}, '0') AND regexp_full_match({cell}, '0[0-9]+')"
-    return (
-        f"count(*) FILTER ({pointed}), count(*) FILTER ({finite} > {exact_limit}), max({finite}),"
-        f" min(CASE WHEN {rounded} THEN {cell} END), count(*) FILTER ({padded})"
+    grouped = f"contains({cell}, ',') AND regexp_full_match({cell}, '[+-]?[0-9][0-9,.]*')"
+    wide = f"strlen({cell}) <> length({cell})"
+    words = ", ".join(map(literal, _DOUBTFUL))
+    doubtful = f"length({cell}) <= {max(map(len, _DOUBTFUL))} AND lower({cell}) IN ({words})"
+
+    def count(test: str) -> str:
+        return f"count(*) FILTER ({test})"
+
+    return ", ".join(
+        (
+            count(f"contains({cell}, '.') AND regexp_full_match({cell}, '{_POINT}')"),
+            count(rf"contains({cell}, '+') AND regexp_full_match({cell}, '{_PLUS}')"),
+            count(f"{finite} > {exact_limit}"),
+            f"max({finite})",
+            f"min({cell}) FILTER (contains({cell}, '+')"
+            f" AND regexp_full_match({cell}, '{_ROUNDED}'))",
+            count(f"starts_with({cell}, '0') AND regexp_full_match({cell}, '0[0-9]+')"),
+            count(grouped),
+            count(f"contains(lower({cell}), 'e') AND regexp_full_match({cell}, '{_BARE_POWER}')"),
+            count(f"{cell} <> lower({cell})"),
+            count(f"{cell} <> upper({cell})"),
+            count(f"{wide} AND {cell} <> nfc_normalize({cell})"),
+            count(f"{cell} = '-1'"),
+            count(f"starts_with({cell}, '-') AND {cell} <> '-1'"),
+            count(doubtful),
+            f"min({cell}) FILTER ({doubtful})",
+        )
     )
 
 
@@ -89,5 +185,21 @@ def id_warnings(name: str, exact_limit: int, profile: IdProfile) -> list[str]:
         found.append(
             f"{column} has values such as {format_value(profile.rounded)}, which are rounded:"
             " different ids may have become one; export them in full"
+        )
+    if profile.decomposed:
+        found.append(
+            f"{column} holds {format_count(profile.decomposed)} texts whose accents are characters"
+            " of their own (Unicode NFD): each is the same id as the same text in the usual form"
+        )
+    if profile.doubtful:
+        found.append(
+            f"{column} holds texts such as {format_value(profile.doubtful_text)} in"
+            f" {format_count(profile.doubtful)} rows: each text is taken for one id here; if it"
+            " stands for none, remove those rows"
+        )
+    if profile.minus_one and not profile.negative:
+        found.append(
+            f"{column} holds -1 in {format_count(profile.minus_one)} rows and no other negative"
+            " number: it is taken for one id here; if it stands for none, remove those rows"
         )
     return found

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from unicodedata import normalize
 
 from ctrkit.core.errors import UsageError
-from ctrkit.core.units import format_count, format_value
+from ctrkit.core.units import format_count, format_value, printable
 from ctrkit.ctr.data.workspace import literal
 
 POSITIVE_WORDS = ("1", "true", "t", "yes", "y", "on")
 NEGATIVE_WORDS = ("0", "false", "f", "no", "n", "off")
+#: of texts for events, those that a model of clicks or purchases is to foresee
+_POSITIVE_EVENTS: tuple[str, ...] = (
+    "click",
+    "clicked",
+    "clk",
+    "buy",
+    "bought",
+    "purchase",
+    "purchased",
+    "order",
+)
+_POSITIVE_EVENTS += ("conversion", "converted", "install", "like", "liked", "positive", "pos", "+")
 #: of the labels; with fewer that we know the column is something else
 LEAST_KNOWN_SHARE = 0.8
 #: so many distinct texts are looked at, the commonest
@@ -57,13 +74,18 @@ def choose_rule(
     number = f"try_cast({cell} AS DOUBLE)"
     if positive is not None:
         there = {text for text, _ in values}
-        absent = next((text for text in positive if text not in there), None)
+        meant = [text if text in there else _as_written(text) for text in positive]
+        absent = next((text for text in meant if text not in there), None)
         if absent is not None and 0 < len(values) < MOST_VALUES:
+            whole = ",".join(positive)
+            with_comma = next((text for text in there if "," in text and text in whole), None)
             raise UsageError(
                 f"{where}: column {format_value(column)} has no value {format_value(absent)}, which"
                 f" --positive names; it holds {_shown(values)}"
+                + (f"; put a value that has a comma in quotes: {_option(with_comma)}")
+                * (with_comma is not None)
             )
-        texts = ", ".join(literal(text) for text in positive)
+        texts = ", ".join(literal(text) for text in meant)
         words = f"{column} is {' or '.join(positive)}"
         return LabelRule(f"({cell} IN ({texts}))::INTEGER", words, "there")
     if threshold is not None:
@@ -90,7 +112,7 @@ def _check_known(where: str, column: str, values: Sequence[tuple[str, int]]) -> 
             " which values are"
         )
     elif share > 1 - LEAST_KNOWN_SHARE:
-        advice = f"say which are positive: --positive {_option(unknown[-1][0])}"
+        advice = f"say which are positive: {_positive_option(unknown)}"
     else:
         return
     raise UsageError(
@@ -111,8 +133,24 @@ def _number(text: str) -> float | None:
     return number if number == number else None
 
 
-def _option(text: str) -> str:
-    return text if text.isalnum() else format_value(text)
+def _as_written(text: str) -> str:
+    """What the user says, as the column's values are: `2.0` is `2`, accents in one form."""
+    return normalize("NFC", re.sub(r"^\+?(-?\d+)(\.0*)?$", r"\1", text.strip()))
+
+
+def _positive_option(unknown: Sequence[tuple[str, int]]) -> str:
+    """The option to paste where one value alone is surely a positive one, else how it looks."""
+    events = [text for text, _ in unknown if text.lower() in _POSITIVE_EVENTS]
+    if len(events) == 1:
+        return _option(events[0])
+    return "--positive VALUE,VALUE,..."
+
+
+def _option(text: str | None) -> str:
+    """`--positive` with a value, quoted for the list and for the shell."""
+    written = io.StringIO()
+    csv.writer(written, lineterminator="").writerow([printable(text or "")])
+    return f"--positive {shlex.quote(written.getvalue())}"
 
 
 def _shown(values: Sequence[tuple[str, int]]) -> str:

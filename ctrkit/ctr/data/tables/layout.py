@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ctrkit.core.errors import UsageError
-from ctrkit.core.units import format_value
+from ctrkit.core.units import format_value, printable
 from ctrkit.ctr.data.tables.columns import (
     check_unique,
     find_columns,
@@ -19,7 +19,8 @@ from ctrkit.ctr.data.tables.text_records import Dialect
 
 DELIMITERS = (",", "\t", ";", "|", "::", "\x01", " ")
 _SPELLED = {"\\t": "\t", "tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
-_SPELLED |= {"\\x01": "\x01", "\\001": "\x01"}
+_SPELLED |= {"\\001": "\x01"}
+_BLANKS = (" ", "\t")
 _LONGEST_PREAMBLE = 20
 _MOST_LONGER_SHARE = 0.9
 _COMMENTS = ("#", "%", "//", "--")
@@ -43,6 +44,12 @@ class Layout:
     before: int
 
 
+def spelled_delimiter(text: str) -> str:
+    r"""What the user's delimiter stands for, which may be spelled `tab`, `\t` or `\x1f`."""
+    code = re.fullmatch(r"\\x([0-9a-fA-F]{2})", text)
+    return chr(int(code[1], 16)) if code else _SPELLED.get(text, text)
+
+
 def find_layout(
     path: Path,
     lines: Sequence[str],
@@ -63,7 +70,7 @@ def find_layout(
     Raises:
         UsageError: a column is missing or there twice, or the file has no header.
     """
-    delimiters = DELIMITERS if delimiter is None else (_SPELLED.get(delimiter, delimiter),)
+    delimiters = DELIMITERS if delimiter is None else (spelled_delimiter(delimiter),)
     if not any(line.strip() for line in lines):
         raise UsageError(f"{path}: is empty; its first line must name the columns")
     if header is not None:
@@ -91,21 +98,18 @@ def _named_layout(
         raise missing_column(Path("--header"), asked, header)
     filled = [line for line in lines if line.strip()]
     fitting = {
-        delimiter: sum(
-            len(Dialect(delimiter, _quote(line)).split(line)) == len(header) for line in filled
-        )
-        for delimiter in delimiters
+        dialect: sum(len(dialect.split(line)) == len(header) for line in filled)
+        for dialect in _dialects(delimiters, filled[0])
     }
-    delimiter = max(delimiters, key=lambda each: fitting[each])
-    if not fitting[delimiter]:
+    dialect = max(fitting, key=lambda each: fitting[each])
+    if not fitting[dialect]:
         best = _likely(filled, delimiters)
         fields = len(best.split(filled[0]))
         raise UsageError(
             f"{path}: --header names {len(header)} columns, but the first line has {fields},"
-            f" delimited by {format_value(best.delimiter)}: {format_value(filled[0], 60)};"
+            f" delimited by {_delimited(best)}: {format_value(filled[0], 60)};"
             " name them all, or say --delimiter"
         )
-    dialect = Dialect(delimiter, _quote(filled[0]))
     return Layout(dialect, tuple(header), columns, 0)
 
 
@@ -114,16 +118,32 @@ def _header_layout(
 ) -> Layout | None:
     """The layout by the first line that names all columns asked for; None if none does."""
     for number, line in enumerate(lines[:_LONGEST_PREAMBLE]):
-        for delimiter in delimiters:
-            dialect = Dialect(delimiter, _quote(line))
+        for dialect in _dialects(delimiters, line):
             names = dialect.values(line)
             columns = find_columns(asked, names)
             if columns is None and line.startswith("#"):  # `#user,item` is a header
                 names = dialect.values(line.lstrip("# "))
                 columns = find_columns(asked, names)
             if columns is not None and not _are_data(asked.values(), names):
-                return Layout(dialect, tuple(names), columns, number + 1)
+                layout = Layout(dialect, tuple(names), columns, number + 1)
+                return _padded(layout, line, lines, asked) or layout
     return None
+
+
+def _padded(
+    layout: Layout, header: str, lines: Sequence[str], asked: Mapping[str, str]
+) -> Layout | None:
+    """The layout with runs of blanks as delimiters, if so more lines have the header's columns."""
+    if layout.dialect.delimiter not in _BLANKS or layout.dialect.runs:
+        return None
+    dialect = replace(layout.dialect, runs=True)
+    names = dialect.values(header)
+    columns = find_columns(asked, names)
+    rows = [line for line in lines[layout.before :] if line.strip()]
+    plain = sum(len(layout.dialect.split(row)) == len(layout.names) for row in rows)
+    if columns is None or sum(len(dialect.split(row)) == len(names) for row in rows) <= plain:
+        return None
+    return Layout(dialect, tuple(names), columns, layout.before)
 
 
 def _check_width(path: Path, layout: Layout, lines: Sequence[str]) -> None:
@@ -180,12 +200,19 @@ def _is_like(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
 def _likely(lines: Sequence[str], delimiters: Sequence[str]) -> Dialect:
     """The dialect that splits the most lines into the same number of fields, two or more."""
 
-    def fit(delimiter: str) -> tuple[int, int]:
-        counts = [len(Dialect(delimiter, _quote(line)).split(line)) for line in lines]
+    def fit(dialect: Dialect) -> tuple[int, int]:
+        counts = [len(dialect.split(line)) for line in lines]
         fields = max(set(counts), key=counts.count)
         return (counts.count(fields), fields) if fields > 1 else (0, 0)
 
-    return Dialect(max(delimiters, key=fit), _quote(lines[0]))
+    return max(_dialects(delimiters, lines[0]), key=fit)
+
+
+def _dialects(delimiters: Sequence[str], line: str) -> list[Dialect]:
+    """A dialect per delimiter, for files with such a line; blanks may come in runs, too."""
+    plain = [Dialect(delimiter, _quote(line)) for delimiter in delimiters]
+    blank = [each for each in plain if each.delimiter in _BLANKS][-1:]
+    return plain + [replace(each, runs=True) for each in blank]
 
 
 def _no_header(
@@ -210,7 +237,7 @@ def _no_header(
             " a line of names are named by --header NAME,NAME,..."
         )
     if any(map(_is_data, names)) or _is_like(names, [dialect.values(line) for line in filled[1:]]):
-        delimited = f", delimited by {format_value(dialect.delimiter)}"
+        delimited = f", delimited by {_delimited(dialect)}"
         return UsageError(
             f"{path}: has no header, its first line is data: {shown}{delimited};"
             f" {_way_out(dialect, len(names))}"
@@ -222,9 +249,15 @@ def _way_out(dialect: Dialect, fields: int) -> str:
     names = ",".join(f"NAME{number + 1}" for number in range(min(fields, 8)))
     more = ",..." if fields > 8 else ""
     return f"name its {fields} columns in their order: --header {names}{more}" + (
-        f" --delimiter '{_spelled(dialect.delimiter)}'" if dialect.delimiter != "," else ""
+        ""
+        if dialect.delimiter == "," or dialect.runs
+        else f" --delimiter '{_spelled(dialect.delimiter)}'"
     )
 
 
+def _delimited(dialect: Dialect) -> str:
+    return "runs of blanks" if dialect.runs else format_value(dialect.delimiter)
+
+
 def _spelled(delimiter: str) -> str:
-    return {"\t": "\\t", "\x01": "\\x01"}.get(delimiter, delimiter)
+    return "\\t" if delimiter == "\t" else printable(delimiter)

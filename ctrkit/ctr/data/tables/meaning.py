@@ -13,7 +13,9 @@ from ctrkit.ctr.data.ingest import LATEST_TIME_S
 from ctrkit.ctr.data.tables import ids, labels, time_forms, times
 from ctrkit.ctr.data.tables.doubts import find_doubts
 from ctrkit.ctr.data.tables.labels import LabelRule
+from ctrkit.ctr.data.tables.numbers import rewrite_numbers
 from ctrkit.ctr.data.tables.reading import Source
+from ctrkit.ctr.data.tables.time_hints import fitting_options
 from ctrkit.ctr.data.tables.times import TimeRule
 from ctrkit.ctr.data.workspace import Workspace
 
@@ -61,11 +63,13 @@ class Meaning:
     label: LabelRule
     near_s: tuple[float, float]
     warnings: tuple[str, ...]
+    spellings: tuple[str, ...] = ()
 
     def notes(self, asked: Mapping[str, str]) -> list[str]:
         """How times and labels are understood, in words."""
         return [
             f"column {format_value(asked['time'])} is read as {self.time.words}",
+            *self.spellings,
             f"a row is positive where {self.label.words}",
         ]
 
@@ -77,15 +81,17 @@ def find_meaning(space: Workspace, source: Source, options: MeaningOptions) -> M
         UsageError: the times or the labels cannot be understood; with a sample.
     """
     rule = times.said_rule(format=options.time_format, unit=options.time_unit)
+    spellings = rewrite_numbers(space, source, labels=options.positive is None)
     if rule is None:
         rule = _time_rule(space, source, options.now_s)
     else:
-        _check_said(space, source, rule)
+        _check_said(space, source, rule, options)
     return Meaning(
         rule,
         _label_rule(space, source, options),
         _near(space, rule),
         tuple(find_doubts(space, source)),
+        tuple(spellings),
     )
 
 
@@ -107,16 +113,16 @@ def _time_rule(space: Workspace, source: Source, now_s: float) -> TimeRule:
     sampled = _fitting(space, time_forms.FORMS, latest_s, sample)
     likely = [form for form in time_forms.FORMS if form in time_forms.MIXABLE or sampled[form.name]]
     fitting = _fitting(space, likely, latest_s, there)
-    distinct = f"SELECT count(*) FROM (SELECT DISTINCT time_text FROM {there} LIMIT 3)"
     return times.choose_rule(
         str(source.files.named),
         source.asked["time"],
         fitting,
         cells=cells,
         fitting_any=fitting.pop(_ANY),
-        distinct=int(space.value(distinct)),
+        distinct=_distinct(space, there),
         sample=space.value(f"SELECT arg_min(time_text, (file, place)) FROM {there}"),
         now_s=now_s,
+        hints=lambda: fitting_options(space, sample, latest_s),
     )
 
 
@@ -131,8 +137,8 @@ def _fitting(
     return dict(zip(tests, map(int, found), strict=True))
 
 
-def _check_said(space: Workspace, source: Source, rule: TimeRule) -> None:
-    """Check that some cell is a time in the form that the user says."""
+def _check_said(space: Workspace, source: Source, rule: TimeRule, options: MeaningOptions) -> None:
+    """Check that some cell is a time in the form that the user says, and not in another unit."""
     there = _time_cells(zero_is_missing=False)
     cells, fitting, sample = space.rows(
         f"SELECT count(*), count({rule.sql}), arg_min(time_text, (file, place)) FROM {there}"
@@ -142,6 +148,26 @@ def _check_said(space: Workspace, source: Source, rule: TimeRule) -> None:
             f"{source.files.named}: {rule.words} does not fit column"
             f" {format_value(source.asked['time'])}, which holds {format_value(sample)}"
         )
+    if cells and options.time_unit in times.UNIX_UNITS:
+        forms = (*time_forms.UNIX, *time_forms.CALENDARS)
+        latest_s = time_forms.latest_plausible_s(options.now_s)
+        error = times.other_unit(
+            str(source.files.named),
+            source.asked["time"],
+            options.time_unit,
+            _fitting(space, forms, latest_s, there),
+            cells=cells,
+            distinct=_distinct(space, there),
+            sample=sample,
+        )
+        if error is not None:
+            raise error
+
+
+def _distinct(space: Workspace, cells: str) -> int:
+    """How many different times there are, 3 at most."""
+    distinct = f"SELECT DISTINCT time_text FROM {cells} LIMIT 3"
+    return int(space.value(f"SELECT count(*) FROM ({distinct})"))
 
 
 def _near(space: Workspace, rule: TimeRule) -> tuple[float, float]:
@@ -158,8 +184,9 @@ def _near(space: Workspace, rule: TimeRule) -> tuple[float, float]:
 
 
 def _label_rule(space: Workspace, source: Source, options: MeaningOptions) -> LabelRule:
+    label = ids.id_sql("label_text", dashes=False)
     values = space.rows(
-        f"SELECT {ids.id_sql('label_text')} AS text, count(*) FROM cells WHERE flaw = 0"
+        f"SELECT {label} AS text, count(*) FROM cells WHERE flaw = 0"
         " GROUP BY text HAVING text IS NOT NULL ORDER BY count(*) DESC, text"
         f" LIMIT {labels.MOST_VALUES}"
     )

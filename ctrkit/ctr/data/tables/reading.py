@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctrkit.core.errors import UsageError
+from ctrkit.core.units import format_value
 from ctrkit.ctr.data.tables.columns import check_unique, find_columns, missing_column
 from ctrkit.ctr.data.tables.layout import Layout, find_layout
 from ctrkit.ctr.data.tables.parquet import partitions, read_types, text_sql
@@ -39,6 +41,23 @@ class TextOptions:
     header: tuple[str, ...] | None = None
     delimiter: str | None = None
     encoding: str | None = None
+
+    def check(self) -> None:
+        """Check what can be checked without the file.
+
+        Raises:
+            UsageError: a delimiter that cannot be one.
+        """
+        if self.delimiter is None:
+            return
+        shown = f"--delimiter {format_value(self.delimiter)}"
+        if not self.delimiter:
+            raise UsageError(
+                f"{shown}: is empty; say what stands between two fields, such as ',' or tab, or"
+                " leave the option out"
+            )
+        if set(self.delimiter) & set("\r\n\"'"):
+            raise UsageError(f"{shown}: quotes and line ends cannot stand between two fields")
 
 
 @dataclass(frozen=True)
@@ -89,11 +108,13 @@ class Source:
     @property
     def notes(self) -> list[str]:
         """What the user should know of how the files are read."""
-        notes: dict[str, None] = {}
+        notes = dict.fromkeys(self.files.left_out)
         for part in self.parts:
             if isinstance(part, TextPart):
                 if part.form.note:
                     notes[f"{part.file.name}: {part.form.note}"] = None
+                if part.layout.dialect.runs:
+                    notes[f"{part.file.name}: runs of blanks delimit its columns"] = None
                 if part.layout.before > 1:
                     above = part.layout.before - 1
                     notes[f"{part.file.name}: line {above + 1} is the header"] = None
@@ -112,10 +133,28 @@ def open_source(path: Path, asked: Mapping[str, str], options: TextOptions) -> S
         given = next((name for name, value in vars(options).items() if value is not None), None)
         if given:
             raise UsageError(f"--{given} is for text files, but {path} is Parquet")
-        parts: list[TextPart | ParquetPart] = [_parquet_part(file, asked) for file in files.files]
-    else:
-        parts = [_text_part(file, asked, options) for file in files.files]
-    return Source(files, tuple(parts), asked)
+        return Source(files, _parts(files, lambda file: _parquet_part(file, asked)), asked)
+    return Source(files, _parts(files, lambda file: _text_part(file, asked, options)), asked)
+
+
+def _parts(
+    files: TableFiles, part: Callable[[Path], TextPart | ParquetPart]
+) -> tuple[TextPart | ParquetPart, ...]:
+    """How each file is read.
+
+    Raises:
+        UsageError: why the first one cannot be, and how many cannot.
+    """
+    parts, errors = [], []
+    for file in files.files:
+        try:
+            parts.append(part(file))
+        except UsageError as error:
+            errors.append(error)
+    if errors:
+        others = f" ({len(errors)} of {len(files.files)} files cannot be read like that)"
+        raise UsageError(f"{errors[0]}{others * (len(errors) > 1)}") from None
+    return tuple(parts)
 
 
 def _text_part(file: Path, asked: Mapping[str, str], options: TextOptions) -> TextPart:
@@ -125,11 +164,10 @@ def _text_part(file: Path, asked: Mapping[str, str], options: TextOptions) -> Te
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from None
     text = head[len(form.mark) :].decode(form.encoding, "replace")
-    lines = text.split(form.line_end)
-    if len(head) == _HEAD_BYTES and len(lines) > 1:
-        lines.pop()  # it may be cut
-    first = [line.rstrip("\r") for line in lines[:_HEAD_LINES]]
-    return TextPart(file, form, _layout(file, form, first, asked, options))
+    lines = re.split("\r*\n|\r", text, maxsplit=_HEAD_LINES)
+    if len(lines) > 1:
+        lines.pop()  # it is the rest, or may be cut
+    return TextPart(file, form, _layout(file, form, lines, asked, options))
 
 
 def _layout(

@@ -9,7 +9,7 @@ import lzma
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -52,11 +52,13 @@ class TableFiles:
         named: the path as the user gave it.
         files: one or more.
         parquet: True for Parquet, False for text.
+        left_out: what files of the folder or pattern are not read, in words.
     """
 
     named: Path
     files: tuple[Path, ...]
     parquet: bool
+    left_out: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -66,7 +68,15 @@ class TableFiles:
     def place(self, number: int, row: int) -> str:
         """Where a row is: `line 302`, or `line 302 of part-1.csv` where there are several files."""
         where = f"{'row' if self.parquet else 'line'} {row:,}"
-        return where if len(self.files) == 1 else f"{where} of {self.files[number].name}"
+        return where if len(self.files) == 1 else f"{where} of {self.short_name(number)}"
+
+    def short_name(self, number: int) -> str:
+        """A file's path below the folder that the user named; its name elsewhere."""
+        file = self.files[number]
+        below = file.relative_to(self.named) if file.is_relative_to(self.named) else Path(file.name)
+        names = [each.name for each in self.files]
+        unique = below if names.count(file.name) == 1 or below != Path(file.name) else file
+        return format_value(unique, 200)[1:-1]
 
 
 def find_files(named: Path) -> TableFiles:
@@ -80,8 +90,12 @@ def find_files(named: Path) -> TableFiles:
         UsageError: there is none, it cannot be read, or it is of a kind that we do not read.
     """
     try:
-        files = _listed(named)
+        listed = _listed(named)
+        files = [file for file in listed if file == named or not _is_empty(file)]
+        if not files:
+            raise UsageError(f"{named}: every file of it is empty, such as {listed[0].name}")
         kinds = {file: _is_parquet(file) for file in files}
+        left_out = _left_out(named, listed, files)
     except FileNotFoundError:
         why = "; standard input is not read, so write it to a file" if str(named) == "-" else ""
         raise UsageError(f"{named}: no such file{why}") from None
@@ -93,7 +107,7 @@ def find_files(named: Path) -> TableFiles:
             f"{named}: {parquet.name} is a Parquet file and {text.name} is text;"
             " name one kind with a pattern, such as 'folder/*.parquet'"
         )
-    return TableFiles(named, tuple(files), kinds[files[0]])
+    return TableFiles(named, tuple(files), kinds[files[0]], left_out)
 
 
 def _listed(named: Path) -> list[Path]:
@@ -101,7 +115,7 @@ def _listed(named: Path) -> list[Path]:
         return _in_folder(named)
     if glob.has_magic(str(named)) and not named.exists():
         found = sorted(Path(file) for file in glob.glob(str(named), recursive=True))
-        files = [file for file in found if file.is_file() and file.stat().st_size]
+        files = [file for file in found if file.is_file()]
         if not files:
             raise UsageError(f"{named}: no file has such a name")
         return files
@@ -126,10 +140,36 @@ def _in_folder(folder: Path) -> list[Path]:
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name[0] not in "_.")
         paths = [Path(parent, name) for name in sorted(names) if name[0] not in "_."]
-        files += [path for path in paths if path.is_file() and path.stat().st_size]
+        files += [path for path in paths if path.is_file()]
     if not files:
         raise UsageError(f"{folder}: the folder holds no file with rows")
     return files
+
+
+def _is_empty(file: Path) -> bool:
+    """True for a file without a byte that is no blank, unpacked where it is compressed."""
+    if not file.stat().st_size:
+        return True
+    head = next(read_blocks(file, _HEAD_BYTES), b"")
+    return not head.strip(b"\xef\xbb\xbf \t\r\n") and len(head) < _HEAD_BYTES
+
+
+def _left_out(named: Path, listed: Sequence[Path], files: Sequence[Path]) -> tuple[str, ...]:
+    """Files that a reader of the folder might expect to be read, but are not."""
+    empty = [file for file in listed if file not in files]
+    hidden: list[Path] = []
+    if named.is_dir():
+        endings = {file.suffix for file in files}
+        for parent, _, names in os.walk(named):
+            paths = [Path(parent, name) for name in sorted(names)]
+            hidden += [path for path in paths if path.suffix in endings and path not in listed]
+        hidden = [path for path in hidden if path.suffix and path.stat().st_size]
+    return tuple(
+        f"{len(paths)} file{'s' * (len(paths) > 1)} not read, {why}, such as"
+        f" {format_value(paths[0].relative_to(named) if named.is_dir() else paths[0])}"
+        for paths, why in ((empty, "empty"), (hidden, "below a name that begins with _ or ."))
+        if paths
+    )
 
 
 def _is_parquet(file: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ctrkit.core.errors import UsageError
-from ctrkit.core.units import format_bytes, format_value
+from ctrkit.core.units import format_bytes, format_percent, format_value
 
 _MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -22,9 +22,12 @@ _UTF8 = "utf-8"
 _LATIN1 = "latin-1"
 #: of every other byte, where a file of mostly Western text is UTF-16
 _NUL_SHARE = 0.3
-_NEVER_IN_TEXT: Final = frozenset(map(chr, range(2, 32))) - set("\t\n\r\f\x1a\x1b")
+_NEVER_IN_TEXT: Final = frozenset(map(chr, range(2, 32))) - set(
+    "\t\n\r\f\v\x1a\x1b\x1c\x1d\x1e\x1f"
+)
 _BINARY_SHARE = 0.02
 _LOOKED_AT = 1 << 16  # characters
+_LONGEST_RECORD_BYTES = 24 << 20  # what is longer consists of several lines
 _LONGEST_LINE_BYTES = 64 << 20
 
 
@@ -36,7 +39,7 @@ class TextForm:
         encoding: a codec of Python.
         mark: the byte-order mark at the beginning, which is no text.
         line_end: a line feed (also after a carriage return), or a carriage return where the file
-            has no line feeds.
+            begins without a line feed; `text_records` finds carriage returns among line feeds.
         note: what the user should know of it, or "".
     """
 
@@ -73,8 +76,14 @@ def find_form(head: bytes, named: str | None = None) -> TextForm:
             note = f"not UTF-8 ({_odd_bytes(head)}), so read as Latin-1; --encoding names another"
     text = head[len(mark) :].decode(encoding, "ignore")
     begin = text[:_LOOKED_AT]
-    if sum(char in _NEVER_IN_TEXT for char in begin) > _BINARY_SHARE * len(begin):
-        raise UsageError("is not text: it is full of control characters")
+    odd = [place for place, char in enumerate(begin) if char in _NEVER_IN_TEXT]
+    if len(odd) > _BINARY_SHARE * len(begin):
+        around = begin[max(0, odd[0] - 12) : odd[0] + 12]
+        raise UsageError(
+            f"is not text: {format_percent(len(odd) / len(begin))} of its first characters are"
+            f" control characters, first after {odd[0]:,} characters: {format_value(around)};"
+            " write it as CSV or Parquet, or name its --encoding"
+        )
     line_end = "\r" if "\r" in text and "\n" not in text else "\n"
     return TextForm(encoding, mark, line_end, note)
 
@@ -127,6 +136,11 @@ def line_blocks(file: Path, form: TextForm, blocks: Iterable[bytes]) -> Iterator
         if cut:
             yield text[:cut]
         rest = text[cut:]
+        if len(rest) > _LONGEST_RECORD_BYTES:
+            cut = rest.rfind(b"\r", 0, -1) + 1  # after a line feed, only carriage returns end lines
+            if cut:
+                yield rest[: cut - 1] + b"\n"
+            rest = rest[cut:]
         if len(rest) > _LONGEST_LINE_BYTES:
             raise UsageError(
                 f"{file}: a line is longer than {format_bytes(_LONGEST_LINE_BYTES)}: is this text?"

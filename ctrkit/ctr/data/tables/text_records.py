@@ -27,10 +27,24 @@ WHOLE, NO_UTF8, WITH_NUL = 0, 1, 2
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a record is split: by `delimiter`, of one or more characters, and `quote`, of one."""
+    """How a record is split.
+
+    Attributes:
+        delimiter: one or more characters between two fields.
+        quote: one character around a field.
+        runs: True where any number of blanks and tabs delimits, as in columns that are padded.
+    """
 
     delimiter: str = ","
     quote: str = '"'
+    runs: bool = False
+
+    def collapsed(self, record: str) -> str:
+        """A record with one delimiter for each run of blanks outside of quotes."""
+        if self.quote not in record:
+            return self.delimiter.join(_compiled("[ \t]+").split(record.strip(" \t")))
+        quoted = f"({self.quote}(?:[^{self.quote}]|{self.quote}{self.quote})*{self.quote})|[ \t]+"
+        return _compiled(quoted).sub(lambda found: found[1] or self.delimiter, record.strip(" \t"))
 
     @property
     def pattern(self) -> str:
@@ -54,6 +68,7 @@ class Dialect:
 
     def split(self, record: str) -> list[str]:
         """The fields of a record, with their quotes."""
+        record = self.collapsed(record) if self.runs else record
         return _compiled(self.pattern).findall(record + self.delimiter)
 
     def values(self, record: str) -> list[str]:
@@ -61,23 +76,24 @@ class Dialect:
         return [self._value(field.strip()) for field in self.split(record)]
 
     def _value(self, field: str) -> str:
-        if not self._is_quoted(field):
+        if not self.is_quoted(field):
             return field
         return field[1:-1].replace(self.quote * 2, self.quote).strip()
 
-    def _is_quoted(self, field: str) -> bool:
+    def is_quoted(self, field: str) -> bool:
+        """True for a field that begins and ends with a quote."""
         return len(field) > 1 and field[0] == self.quote == field[-1]
 
     def has_open_quote(self, record: str) -> bool:
         """True if a field begins with a quote that is never closed."""
         fields = (field.strip() for field in self.split(record))
-        return any(f.startswith(self.quote) and not self._is_quoted(f) for f in fields)
+        return any(f.startswith(self.quote) and not self.is_quoted(f) for f in fields)
 
     def is_whole(self, record: str, columns: int) -> bool:
         """True for a record of so many columns whose line ends all lie within quotes."""
         fields = self.split(record)
         return len(fields) == columns and all(
-            self._is_quoted(field.strip()) for field in fields if "\n" in field
+            self.is_quoted(field.strip()) for field in fields if "\n" in field
         )
 
 
@@ -149,12 +165,33 @@ def record_blocks(blocks: Iterable[bytes], dialect: Dialect, columns: int) -> It
     block = next(following, None)
     while block is not None:
         after = next(following, None)
-        text = waiting + block
+        text = waiting + with_line_feeds(block, dialect, columns)
         table, read_bytes = _records(text, line, dialect, columns, last=after is None)
         waiting = text[read_bytes:]
         line += text.count(b"\n", 0, read_bytes)
         yield table
         block = after
+
+
+def with_line_feeds(block: bytes, dialect: Dialect, columns: int) -> bytes:
+    """Lines of which each ends with a line feed, where some ended with a lone carriage return.
+
+    A line that is whole as it is has carriage returns in a value: it stays.
+    """
+    if block.count(b"\r") == block.count(b"\r\n"):
+        return block
+    lines = block.split(b"\n")
+    for number, line in enumerate(lines):
+        inner = line.rstrip(b"\r")
+        if b"\r" not in inner:
+            continue
+        text = inner.decode("utf-8", "replace")
+        fields = dialect.split(text)
+        whole = len(fields) >= columns and not any(fields[columns:])
+        in_quotes = all(dialect.is_quoted(f.strip()) for f in fields if "\r" in f)
+        if not whole or (dialect.quote in text and not in_quotes):
+            lines[number] = inner.replace(b"\r", b"\n")
+    return b"\n".join(lines)
 
 
 def _records(
@@ -165,6 +202,8 @@ def _records(
 
     ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1
     text, flaw = _texts(block, ends)
+    if dialect.runs:
+        text = _collapsed(text, dialect)
     lines = np.arange(line, line + len(ends))
     count = len(ends)
     open_quote = np.zeros(count, bool)
@@ -205,6 +244,17 @@ def _texts(block: bytes, ends: npt.NDArray[np.int64]) -> tuple[pa.Array, npt.NDA
         flaw[pc.match_substring(text, "\x00").to_numpy(zero_copy_only=False)] = WITH_NUL
         text = pc.replace_substring(text, "\x00", "\\x00")
     return pc.ascii_rtrim(text, "\r\n"), flaw
+
+
+def _collapsed(text: pa.Array, dialect: Dialect) -> pa.Array:
+    """The lines with one delimiter for each run of blanks."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pc.any(pc.match_substring(text, dialect.quote)).as_py():
+        return pa.array([dialect.collapsed(line) for line in text.to_pylist()], pa.string())
+    trimmed = pc.utf8_trim(text, " \t")
+    return pc.replace_substring_regex(trimmed, "[ \t]+", dialect.delimiter)
 
 
 def _is_utf8(line: bytes) -> bool:

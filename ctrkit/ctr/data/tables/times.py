@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -26,6 +26,7 @@ from ctrkit.ctr.data.tables.time_forms import (
     ISO,
     MIXABLE,
     NUMBER,
+    UNIX,
     Form,
     fit_sql,
     latest_plausible_s,
@@ -45,6 +46,7 @@ _FAR_LEAST_S = 365 * DAY_S
 
 #: what may follow % in `--time-format`
 _FORMAT_LETTERS = tuple("aAwudjHMmnyYbBIpSfgzZUWGVcxX%")
+UNIX_UNITS = dict(zip(("s", "ms", "us", "ns"), UNIX, strict=True))
 _PER_S = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9, "min": 1 / 60, "h": 1 / 3600, "d": 1 / DAY_S}
 UNITS = (*_PER_S, "excel")
 ACCEPTED = (
@@ -72,6 +74,11 @@ class TimeRule:
     latest_s: float
     outside: str
     zero_is_missing: bool
+
+    @property
+    def is_said(self) -> bool:
+        """True if the user said it."""
+        return not self.zero_is_missing
 
 
 def said_rule(*, format: str | None = None, unit: str | None = None) -> TimeRule | None:
@@ -116,6 +123,44 @@ def unit_rule(unit: str) -> TimeRule:
     return _said(f"{number} / {_PER_S[unit]!r}", f"--time-unit {unit}")
 
 
+def other_unit(
+    where: str,
+    column: str,
+    unit: str,
+    fitting: Mapping[str, int],
+    *,
+    cells: int,
+    distinct: int,
+    sample: str,
+) -> UsageError | None:
+    """The error for a unit that makes no plausible times of numbers of which another form does.
+
+    Args:
+        where: the file, for messages.
+        column: its name.
+        unit: what the user says.
+        fitting: cells per name of a form, as in `choose_rule`.
+        cells: those that are not missing.
+        distinct: different texts among them.
+        sample: any of them.
+    """
+    said = UNIX_UNITS.get(unit)
+    if said is None or fitting[said.name] >= _LEAST_FITTING_SHARE * cells:
+        return None
+    least = _AS_GOOD_SHARE * cells
+    forms = (*UNIX, *(CALENDARS if distinct >= _LEAST_DISTINCT else ()))
+    other = next((form for form in forms if fitting[form.name] >= least), None)
+    if other is None or not re.fullmatch(NUMBER, sample):
+        return None  # it counts steps or hours of the user's own
+    units = {form: name for name, form in UNIX_UNITS.items()}
+    option = f"--time-unit {units[other]}" if other in units else f"--time-format {other.name}"
+    when = as_date(float(sample) / _PER_S[unit]) or "no date"
+    return UsageError(
+        f"{where}: --time-unit {unit} makes {when} of {format_value(sample)} in column"
+        f" {format_value(column)}, which reads as {other.name}; say {option}"
+    )
+
+
 def _said(sql: str, words: str) -> TimeRule:
     return TimeRule(sql, words, 0, LATEST_TIME_S, "is before 1970 or after 2038", False)
 
@@ -130,6 +175,7 @@ def choose_rule(
     distinct: int,
     sample: str,
     now_s: float,
+    hints: Callable[[], Sequence[str]] = tuple,
 ) -> TimeRule:
     """The rule for a column from how many of its cells fit each form.
 
@@ -142,6 +188,7 @@ def choose_rule(
         distinct: different texts among them.
         sample: the commonest or any other of them.
         now_s: Unix time.
+        hints: options that fit, asked for only where no form does.
 
     Raises:
         UsageError: no form fits, or two do that mean different times, or the column mixes forms
@@ -153,7 +200,7 @@ def choose_rule(
     }
     best = max([sum(mixed.values()), *others.values()])
     if best < _LEAST_FITTING_SHARE * cells or not best:
-        raise UsageError(_refusal(where, column, sample, now_s))
+        raise UsageError(_refusal(where, column, sample, now_s, hints()))
     latest_s = latest_plausible_s(now_s)
     good = [form for form, count in others.items() if count >= _AS_GOOD_SHARE * best]
     if sum(mixed.values()) >= _AS_GOOD_SHARE * best:
@@ -217,8 +264,14 @@ def _plausible(sql: str, words: str, latest_s: float) -> TimeRule:
     )
 
 
-def _refusal(where: str, column: str, sample: str, now_s: float) -> str:
-    """Why no form fits, with what the sample would be as a Unix time."""
+def _refusal(where: str, column: str, sample: str, now_s: float, hints: Sequence[str]) -> str:
+    """Why no form fits, with what the sample would be as a Unix time, or an option that fits."""
+    if hints:
+        return (
+            f"{where}: column {format_value(column)} holds {format_value(sample)}, which is read as"
+            f" a time only if you say how; {' or '.join(hints)} fit{'s' * (len(hints) == 1)} its"
+            " values"
+        )
     as_unix = ""
     if re.fullmatch(NUMBER, sample):
         number = float(sample)

@@ -149,8 +149,9 @@ def test_unusable_rows_are_counted_by_reason(tmp_path: Path) -> None:
         "log.csv: u is empty": 2,
         "log.csv: i is empty": 1,
         "log.csv: t is empty": 1,
+        "log.csv: t is missing": 1,
         "log.csv: t is no time": 1,
-        "log.csv: t is before 1970 or after 2038": 3,
+        "log.csv: t is before 1970 or after 2038": 2,
         "log.csv: y is empty": 1,
         "log.csv: y is missing": 1,
         "log.csv: y is not 0 or 1": 1,
@@ -220,3 +221,19 @@ def test_a_table_without_usable_rows(tmp_path: Path) -> None:
 def test_an_unknown_split(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--split user: unknown; choose time or random"):
         _prepare(_write(tmp_path, LOG), tmp_path / "store", split="user")
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_no_advice_for_a_split_that_must_fail(tmp_path: Path, rows: int) -> None:
+    path = _write(tmp_path, "u,i,t,y\n" + f"a,1,{NOON_S},1\n" * rows)
+    have = "one usable row" if rows == 1 else "3 usable rows, all the same"
+    for split in ("time", "random"):
+        with pytest.raises(UsageError, match=f"without rows; there is {have}, and training"):
+            _prepare(path, tmp_path / "store", split=split)
+
+
+def test_advice_for_a_split_that_works(tmp_path: Path) -> None:
+    path = _write(tmp_path, "u,i,t,y\n" + "".join(f"a,{i},{NOON_S},1\n" for i in range(9)))
+    with pytest.raises(UsageError, match="use --split random"):
+        _prepare(path, tmp_path / "store")
+    _prepare(path, tmp_path / "store", split="random")

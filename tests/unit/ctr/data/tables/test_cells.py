@@ -203,3 +203,93 @@ def test_many_dropped_rows_are_an_error_unless_accepted(tmp_path: Path) -> None:
         prepared(tmp_path / "log.csv", tmp_path / "store")
     result = prepared(tmp_path / "log.csv", tmp_path / "store", accept_loss=True)
     assert (result.reading.rows, result.reading.used) == (120, 90)
+
+
+MEANT_AS_NONE = ["inf", "-inf", "Infinity", "#N/A", "#VALUE!", "NaT", "undefined", "(null)", "nil"]
+MEANT_AS_NONE += ["-", "--", "?", ".", "\u2013", "\u200b"]
+
+
+@pytest.mark.parametrize("text", MEANT_AS_NONE)
+def test_texts_that_programs_and_people_write_for_no_id(tmp_path: Path, text: str) -> None:
+    path = _csv(tmp_path, user=lambda user: text if user == 7 else f"u{user}")
+    result = prepared(path, tmp_path / "store", accept_loss=True)
+    assert result.meta.bad_rows == {"log.csv: user is missing": OF_USER_7}
+
+
+@pytest.mark.parametrize("text", ["unknown", "Anonymous", "(not set)", "-1"])
+def test_ids_that_may_stand_for_none_are_used_and_warned_of(tmp_path: Path, text: str) -> None:
+    path = _csv(tmp_path, user=lambda user: text if user == 7 else str(user))
+    result = prepared(path, tmp_path / "store")
+    assert result.meta.bad_rows == {}
+    assert f"holds {text if text == '-1' else 'texts such as'}" in result.reading.warnings[0]
+    assert f"in {OF_USER_7} rows" in result.reading.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "words"),
+    [
+        ("{}", "+{}", "times like 57 and"),
+        ("{}", "+{}.0", "is written in three ways"),
+        ("caf\u00e9{}", "cafe\u0301{}", "accents are characters of their own"),
+        ("\u30ac{}", "\u30ab\u3099{}", "accents are characters of their own"),
+        ("{}", "\ufeff{}", None),
+        ("x{}", "x{}\u3000", None),
+    ],
+)
+def test_spellings_of_one_id(tmp_path: Path, one: str, other: str, words: str | None) -> None:
+    spelled = iter(range(len(ROWS)))
+    path = _csv(tmp_path, user=lambda user: (other if next(spelled) % 2 else one).format(user))
+    result = prepared(path, tmp_path / "store")
+    assert result.users == USERS
+    assert [words in warning for warning in result.reading.warnings] == [True] * bool(words)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "words"),
+    [
+        ("u{}", "U{}", "differ by capital letters only"),
+        ("1{}000", '"1{},000"', "are the same number with and without a comma"),
+        ("{}", '"{},0"', "are the same number with and without a comma"),
+        ("{}000", "{}e3", "are the same number with and without a power"),
+    ],
+)
+def test_different_ids_that_look_alike_are_warned_of(
+    tmp_path: Path, one: str, other: str, words: str
+) -> None:
+    spelled = iter(range(len(ROWS)))
+    path = _csv(tmp_path, user=lambda user: (other if next(spelled) % 2 else one).format(user + 1))
+    result = prepared(path, tmp_path / "store")
+    assert result.users > USERS
+    assert words in result.reading.warnings[0]
+    assert "they are different ids here" in result.reading.warnings[0]
+
+
+def test_ids_in_both_cases_that_never_meet_are_no_doubt(tmp_path: Path) -> None:
+    path = _csv(tmp_path, user=lambda user: f"U{user}" if user % 2 else f"v{user}")
+    assert prepared(path, tmp_path / "store").reading.warnings == []
+
+
+@pytest.mark.parametrize("said", [("a,b",), ("a,b", "buy"), ("2.0",), ("caf\u00e9",)])
+def test_positives_with_commas_points_and_accents(tmp_path: Path, said: tuple[str, ...]) -> None:
+    words = {"a,b": '"a,b"', "2.0": "2", "caf\u00e9": "cafe\u0301"}
+    path = _csv(tmp_path, label=lambda label: words[said[0]] if label else "buy")
+    result = prepared(path, tmp_path / "store", positive=said)
+    assert result.positives == (len(ROWS) if "buy" in said else POSITIVES)
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "message"),
+    [
+        (("x", '"a,b"'), ("a", "b"), r"""in quotes: --positive '"a,b"'"""),
+        (("4 stars", "5 stars"), None, r"say which are positive: --positive VALUE,VALUE,\.\.\."),
+        (("view", "add to cart"), None, r"--positive VALUE,VALUE,\.\.\."),
+        (("view", "Purchase"), None, "--positive Purchase"),
+        (("-", "+"), None, r"--positive \+"),
+    ],
+)
+def test_advice_on_labels_is_what_can_be_pasted_or_plainly_no_value(
+    tmp_path: Path, words: tuple[str, str], said: tuple[str, ...] | None, message: str
+) -> None:
+    path = _csv(tmp_path, label=lambda label: words[label])
+    with pytest.raises(UsageError, match=message):
+        prepared(path, tmp_path / "store", positive=said)

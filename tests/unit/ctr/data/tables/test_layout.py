@@ -176,3 +176,55 @@ def test_options_of_text_belong_to_text(tmp_path: Path) -> None:
     pq.write_table(pa.table({"user": [1]}), tmp_path / "log.parquet")
     with pytest.raises(UsageError, match="--delimiter is for text files, but .* is Parquet"):
         prepared(tmp_path / "log.parquet", tmp_path / "store", delimiter=",")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "{:<8}{:<8}{:<14}{}",
+        "{:>8}{:>8}{:>14}{:>6}",
+        "{}\t{} {}   {}",
+        '{:<8}"{}"   {} {}',
+    ],
+)
+@pytest.mark.parametrize("named", [False, True])
+def test_columns_padded_by_runs_of_blanks(tmp_path: Path, row: str, named: bool) -> None:
+    names = ("user", "item", "ts", "label")
+    text = "" if named else row.format(*names).replace('"', "") + "\n"
+    text += "".join(row.format(*values) + "\n" for values in ROWS)
+    said = {"header": names} if named else {}
+    assert _prepared_rows(tmp_path, text, **said) == len(ROWS)
+
+
+def test_an_empty_field_between_tabs_is_no_padding(tmp_path: Path) -> None:
+    text = "user\titem\tx\tts\tlabel\n"
+    text += "".join(f"{u}\t{i}\t\t{t}\t{y}\n" for u, i, t, y in ROWS)
+    assert _prepared_rows(tmp_path, text) == len(ROWS)
+
+
+def test_padding_keeps_blanks_within_quotes_and_drops_short_lines(tmp_path: Path) -> None:
+    lines = [f'"u  {u}"   {i}    {t}  {y}' for u, i, t, y in ROWS]
+    text = "user  item    ts   label\n" + "\n".join(lines) + "\nshort   line\n"
+    (tmp_path / "log.csv").write_text(text)
+    result = prepared(tmp_path / "log.csv", tmp_path / "store")
+    users = result.store.users()
+    assert users is not None
+    assert all("u  " in user for user in users["user_id"].to_pylist())
+    assert list(result.meta.bad_rows.values()) == [1]
+    assert "log.csv: runs of blanks delimit its columns" in result.reading.notes
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [("", "--delimiter '': is empty; say what stands"), ('"', "quotes and line ends cannot stand"),
+     ("\n", "quotes and line ends cannot stand")],
+)  # fmt: skip
+def test_delimiters_that_cannot_be(tmp_path: Path, said: str, message: str) -> None:
+    (tmp_path / "log.csv").write_text(log_text(ROWS))
+    with pytest.raises(UsageError, match=message):
+        prepared(tmp_path / "log.csv", tmp_path / "store", delimiter=said)
+
+
+def test_a_delimiter_by_its_code(tmp_path: Path) -> None:
+    text = log_text(ROWS, delimiter="\x1f")
+    assert _prepared_rows(tmp_path, text, delimiter=r"\x1f") == len(ROWS)

@@ -198,3 +198,55 @@ def test_parquet_that_is_damaged_or_disguised(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(whole))
     with pytest.raises(UsageError, match="is a Parquet file that was compressed"):
         find_files(path)
+
+
+def test_files_that_are_not_read_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "parts"
+    (folder / "_old").mkdir(parents=True)
+    (folder / "1.csv").write_bytes(TEXT)
+    for name, data in {
+        "2.csv": b"",
+        "3.csv": b"\xef\xbb\xbf\r\n\n",
+        "4.csv.gz": gzip.compress(b""),
+        "_SUCCESS": b"",
+        "_old/5.csv": TEXT,
+    }.items():
+        (folder / name).write_bytes(data)
+    result = prepared(folder, tmp_path / "store")
+    assert result.reading.rows == len(ROWS)
+    assert result.reading.notes[:2] == [
+        "3 files not read, empty, such as '2.csv'",
+        "1 file not read, below a name that begins with _ or ., such as '_old/5.csv'",
+    ]
+    (folder / "1.csv").unlink()
+    with pytest.raises(UsageError, match=r"every file of it is empty, such as 2\.csv"):
+        prepared(folder, tmp_path / "other")
+
+
+def test_a_row_is_found_by_the_folder_of_its_part(tmp_path: Path) -> None:
+    for day in ("2017-05-06", "__HIVE_DEFAULT_PARTITION__"):
+        part = tmp_path / "log" / f"day={day}"
+        part.mkdir(parents=True)
+        columns = dict(zip(("user", "item", "ts", "label"), zip(*ROWS, strict=True), strict=True))
+        pq.write_table(pa.table({k: list(v) for k, v in columns.items()}), part / "part-0.parquet")
+    with pytest.raises(
+        UsageError, match="first in row 1 of day=__HIVE_DEFAULT_PARTITION__/part-0.parquet; "
+    ):
+        prepared(tmp_path / "log", tmp_path / "store", time="day")
+    with pytest.raises(UsageError, match=r"no column 'when' .*\(2 of 2 files cannot be read"):
+        prepared(tmp_path / "log", tmp_path / "store", time="when")
+
+
+def test_control_characters_are_shown_with_their_place(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_bytes(b"user,item\n" + b"\x02\x03\x04" * 40)
+    with pytest.raises(
+        UsageError,
+        match=r"is not text: 92 % .*first after 10 characters: 'user,item\\n\\x02\\x03.*--encoding",
+    ):
+        prepared(tmp_path / "log.csv", tmp_path / "store")
+
+
+def test_a_few_vertical_tabs_are_text(tmp_path: Path) -> None:
+    text = log_text(ROWS, user=lambda user: f"a\x0bb{user}")
+    (tmp_path / "log.csv").write_text(text)
+    assert prepared(tmp_path / "log.csv", tmp_path / "store").reading.rows == len(ROWS)

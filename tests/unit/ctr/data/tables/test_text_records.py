@@ -108,3 +108,35 @@ def test_an_open_quote_before_a_delimiter_costs_its_line_only(tmp_path: Path) ->
     assert reason[0] == "log.csv: line has more than the 5 columns of the header"
     assert reason[1].startswith("line 32: ")
     assert result.reading.used == len(ROWS) - 1
+
+
+@pytest.mark.parametrize(
+    "ends", [("\n", "\r"), ("\r\n", "\r", "\n"), ("\r\r\n", "\r"), ("\r", "\r", "\n")]
+)
+@pytest.mark.parametrize("title", ["tv", '"a\rb"', '"a\r\nb\rc"'])
+def test_line_ends_of_several_kinds_join_no_rows(
+    tmp_path: Path, ends: tuple[str, ...], title: str
+) -> None:
+    text = "user,item,title,ts,label" + ends[0]
+    for number, (u, i, t, y) in enumerate(ROWS):
+        text += f"{u},{i},{title},{t},{y}" + ends[number % len(ends)]
+    (tmp_path / "log.csv").write_bytes(text.encode())
+    result = prepared(tmp_path / "log.csv", tmp_path / "store")
+    assert result.meta.bad_rows == {}
+    assert result.reading.rows == len(ROWS)
+
+
+def test_a_carriage_return_in_a_value_without_quotes_ends_no_line(tmp_path: Path) -> None:
+    text = "user,item,title,ts,label\r\n"
+    text += "".join(f"{u},{i},a\rb,{t},{y}\r\n" for u, i, t, y in ROWS)
+    (tmp_path / "log.csv").write_bytes(text.encode())
+    result = prepared(tmp_path / "log.csv", tmp_path / "store")
+    assert (result.reading.rows, result.meta.bad_rows) == (len(ROWS), {})
+
+
+def test_a_long_run_of_lines_that_end_with_carriage_returns(tmp_path: Path) -> None:
+    rows = "".join(f"{u},{i},{'x' * 400},{t},{y}\r" for u, i, t, y in ROWS)
+    times = (30 << 20) // len(rows)
+    (tmp_path / "log.csv").write_bytes(b"user,item,title,ts,label\n" + rows.encode() * times)
+    result = prepared(tmp_path / "log.csv", tmp_path / "store")
+    assert (result.reading.rows, result.meta.bad_rows) == (len(ROWS) * times, {})

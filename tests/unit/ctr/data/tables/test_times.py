@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,8 +115,9 @@ def test_times_far_from_the_rest_are_counted(tmp_path: Path, other_s: int) -> No
         (lambda s: str(s - BEGIN_S + 977), r"holds '977' \(as Unix seconds it would be 1970-01-01"),
         (lambda s: str(s + 10**9), r"holds '2494000000' .*no time between 1990 and"),
         (lambda s: str(621_355_968_000_000_000 + s * 10**7), "holds '6[0-9]{17}'"),
-        (lambda s: "2017", "holds '2017' .*forms? we know: Unix seconds"),
-        (lambda s: "soon\x1b[2J", r"holds 'soon\\x1b\[2J', which is no time"),
+        (lambda s: "2017", "holds '2017', .*--time-format %Y fits its values"),
+        (lambda s: "soon\x1b[2J",
+         r"holds 'soon\\x1b\[2J', which is no time .*we know: Unix seconds"),
         (lambda s: f"0{s % 9 + 1}/0{s % 7 + 1}/2017", "'0./0./2017' may be day/month/year or"
          " month/day/year, .*--time-format '%d/%m/%Y' or --time-format '%m/%d/%Y'"),
         (lambda s: f"0{s % 9 + 1}-0{s % 7 + 1}-17", "two digits.*--time-format '%d-%m-%y'"),
@@ -205,3 +207,87 @@ def test_a_month_is_not_taken_for_a_day(tmp_path: Path) -> None:
         prepared(tmp_path / "log.csv", tmp_path / "store")
     result = prepared(tmp_path / "log.csv", tmp_path / "said", time_format="YYYYMM")
     assert {utc(time_s).day for time_s in result.times} == {1}
+
+
+@pytest.mark.parametrize(
+    ("time", "said", "message"),
+    [
+        (str, "ms", r"--time-unit ms makes 1970-01-18 of '1494000000'.*Unix seconds; say"
+         " --time-unit s$"),
+        (str, "ns", "reads as Unix seconds; say --time-unit s"),
+        (lambda s: str(s * 1000), "us", "reads as Unix milliseconds; say --time-unit ms"),
+        (lambda s: str(s * 10**6), "s", "no date of .*Unix microseconds; say --time-unit us"),
+        (_form("%Y%m%d"), "s", "1970-08-22 of '20170505'.*; say --time-format YYYYMMDD"),
+    ],
+)  # fmt: skip
+def test_a_unit_that_another_one_fits_is_refused(
+    tmp_path: Path, time: Callable[[int], str], said: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        _prepare(tmp_path, time, time_unit=said)
+
+
+def test_steps_of_ones_own_are_read_and_their_dates_are_warned_of(tmp_path: Path) -> None:
+    result = _prepare(tmp_path, lambda s: str(s - BEGIN_S), time_unit="s")
+    assert result.times[0] == 0
+    assert "run from 1970-01-01" in result.reading.warnings[0]
+    assert "fine if they count steps of your own" in result.reading.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("time", "option"),
+    [
+        (_form("%G-W%V"), "--time-format %G-W%V"),
+        (_form("%Y%j"), "--time-format %Y%j"),
+        (_form("%Y-%m"), "--time-format %Y-%m"),
+        (_form("%H:%M %d.%m.%Y"), "--time-format '%H:%M %d.%m.%Y'"),
+        (_form("%d-%b-%y %I.%M.%S.000000 %p"), "--time-format '%d-%b-%y %I.%M.%S.%f %p'"),
+        (_form("%Y%m%d%H%M%S123"), "--time-format %Y%m%d%H%M%S%g"),
+        (_form("%Y-%m-%d_%H-%M-%S"), "--time-format %Y-%m-%d_%H-%M-%S"),
+        (_form("%A, %d %B %Y %H:%M"), "--time-format '%A, %d %B %Y %H:%M'"),
+        (lambda s: str(s // DAY_S), "--time-unit d"),
+        (lambda s: str(s // 3600), "--time-unit h"),
+    ],
+)
+def test_a_refusal_names_an_option_that_fits(
+    tmp_path: Path, time: Callable[[int], str], option: str
+) -> None:
+    with pytest.raises(UsageError, match=f"; {re.escape(option)} (or .* )?fits? its values"):
+        _prepare(tmp_path, time)
+    name, _, value = option.partition(" ")
+    said = {name.removeprefix("--").replace("-", "_"): value.strip("'")}
+    result = _prepare(tmp_path, time, **said)
+    assert result.meta.bad_rows == {}
+    assert abs(result.times[0] - BEGIN_S) < 32 * DAY_S
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        lambda s: pa.scalar(float(s + s % 977), pa.float32()).as_py(),
+        lambda s: str(pa.scalar(float(s + s % 977), pa.float32())).split(": ")[-1].strip("<>"),
+        lambda s: str(int(pa.scalar(float((s + s % 977) * 1000), pa.float32()).as_py())),
+    ],
+)
+def test_times_of_single_precision_are_warned_of(
+    tmp_path: Path, time: Callable[[int], object]
+) -> None:
+    result = _prepare(tmp_path, lambda s: str(time(s)))
+    assert "holds numbers of single precision (float32)" in result.reading.warnings[0]
+
+
+def test_single_precision_in_parquet_is_warned_of_with_its_step(tmp_path: Path) -> None:
+    users, items, seconds, labels = (list(column) for column in zip(*ROWS[:3], strict=True))
+    table = {"user": users, "item": items, "ts": pa.array(seconds).cast("float32", safe=False),
+             "label": labels}  # fmt: skip
+    pq.write_table(pa.table(table), tmp_path / "log.parquet")
+    warnings = prepared(tmp_path / "log.parquet", tmp_path / "store").reading.warnings
+    assert any("only each 128th number can be written" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("unit_s", [1, 60, 600, 3600, DAY_S])
+def test_times_that_are_rounded_to_a_unit_are_not_taken_for_single_precision(
+    tmp_path: Path, unit_s: int
+) -> None:
+    result = _prepare(tmp_path, lambda s: str((s + s % 977) // unit_s * unit_s))
+    assert result.reading.warnings == []

@@ -1,0 +1,77 @@
+"""Which option fits a column of times that is in none of the forms we read unasked."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+
+from ctrkit.ctr.data.tables.time_forms import EARLIEST_S
+from ctrkit.ctr.data.workspace import Workspace, literal
+
+_DATES = (
+    "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y_%m_%d", "%Y %m %d", "%Y%m%d",
+    "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%d_%m_%Y", "%d %m %Y",
+    "%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%y%m%d",
+    "%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%d %b %y", "%d. %b %Y", "%d. %B %Y", "%d %B %Y", "%d%b%Y",
+    "%Y-%b-%d", "%Y %b %d", "%b %d %Y", "%B %d %Y", "%b %d, %Y", "%B %d, %Y",
+    "%a %d %b %Y", "%a, %d %b %Y", "%A, %d %b %Y", "%A, %d %B %Y", "%A %d %B %Y", "%a %d/%m/%Y",
+    "%A, %B %d, %Y", "%a %b %d %Y",
+    "%Y%j", "%Y-%j", "%Y/%j", "%G-W%V-%u", "%GW%V%u",
+)  # fmt: skip
+#: they stand for more than a day, so no time of day follows
+_COARSE = ("%Y", "%Y-%m", "%Y/%m", "%m/%Y", "%m-%Y", "%m.%Y", "%b %Y", "%B %Y", "%b-%Y", "%b-%y",
+           "%Y-%b", "%G-W%V", "%GW%V", "%G%V")  # fmt: skip
+_CLOCKS = (
+    "", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %H.%M", " %H.%M.%S", " %H-%M-%S", " %H%M",
+    " %H%M%S", " %Hh%M", " %H:%M:%S:%g", " %I:%M %p", " %I:%M:%S %p", " %I.%M.%S %p",
+    " %I.%M.%S.%f %p", " %I:%M:%S.%f %p", " %I:%M%p", "_%H-%M-%S", "_%H:%M:%S", "_%H%M",
+    ":%H:%M:%S",
+    "T%H-%M-%S", "T%H:%M", "T%H%M", "-%H-%M-%S", "-%H:%M:%S", "%H%M%S%g", "%H%M%S", "%H%M",
+    " - %H:%M", " - %H:%M:%S", " at %H:%M", " %H:%M:%S %Z", " %H:%M %Z", " %H:%M:%S %z",
+)  # fmt: skip
+_BEFORE = ("%H:%M ", "%H:%M:%S ", "%H:%M, ", "%H:%M:%S, ", "%I:%M %p ")
+_UNITS_S = {"d": 86_400, "h": 3_600, "min": 60}
+_SAMPLE_ROWS = 100
+_LEAST_SHARE = 0.99
+_MOST_HINTS = 2
+
+
+def formats() -> Iterator[str]:
+    """The formats that are tried, the likely ones first."""
+    yield from _COARSE
+    for date in _DATES:
+        yield from (date + clock for clock in _CLOCKS)
+        yield from (clock + date for clock in _BEFORE)
+
+
+def fitting_options(space: Workspace, cells: str, latest_s: float) -> Sequence[str]:
+    """The first options that make plausible times of (almost) all of a sample of cells.
+
+    Args:
+        space: the database.
+        cells: SQL after FROM, of the rows whose column `time_text` is a time.
+        latest_s: later times are implausible.
+    """
+    number = "try_cast(time_text AS DOUBLE)"
+    tried = {f"--time-unit {unit}": f"{number} * {s}" for unit, s in _UNITS_S.items()}
+    tried |= {
+        f"--time-format {shlex.quote(format)}": f"epoch(try_strptime(time_text, {literal(format)}))"
+        for format in formats()
+    }
+    columns = ", ".join(
+        f"count(*) FILTER ({time_s} BETWEEN {EARLIEST_S} AND {latest_s!r}), sum({time_s})"
+        for time_s in tried.values()
+    )
+    sample = (
+        f"SELECT time_text FROM (SELECT DISTINCT time_text FROM {cells})"
+        f" ORDER BY hash(time_text) LIMIT {_SAMPLE_ROWS}"
+    )
+    total, *found = space.rows(f"SELECT count(*), {columns} FROM ({sample})")[0]
+    fitting: dict[float, str] = {}  # options that make the same times are one
+    for option, count, sum_s in zip(tried, found[::2], found[1::2], strict=True):
+        if count and count >= _LEAST_SHARE * total:
+            fitting.setdefault(sum_s, option)
+    options = list(fitting.values())
+    first = options[0] if options else ""
+    is_coarse = first in {f"--time-format {shlex.quote(format)}" for format in _COARSE}
+    return options[: 1 if is_coarse else _MOST_HINTS]
