@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ctrkit.core.records import Recommendation, RunInfo, TrialRecord
+from ctrkit.core.records import AnswerSoFar, Recommendation, RunInfo, TrialRecord
 from ctrkit.core.runs import Incident
 
 FOLDER = Path(__file__).parent / "schemas"
@@ -53,6 +53,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "recommendation": recommendation,
         "incident": incident,
         "probe": probe,
+        "answer": _schema(AnswerSoFar),
         "report": report,
     }
 

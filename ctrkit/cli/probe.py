@@ -59,6 +59,12 @@ RunRefused = Annotated[
     typer.Option("--run-refused", rich_help_panel=RUN,
                  help="Also run configurations that are known to hang or crash."),
 ]  # fmt: skip
+JsonLines = Annotated[
+    bool,
+    typer.Option("--json-lines", rich_help_panel=RUN,
+                 help="Print the answer so far as a line of JSON after each trial. The last "
+                      "line is the document of --json."),
+]  # fmt: skip
 
 
 @takes_axes
@@ -84,6 +90,7 @@ def probe(
     run_refused: RunRefused = False,
     out: Out = None,
     as_json: Json = False,
+    json_lines: JsonLines = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Find the configuration that trains fastest, and how long the run will take.
@@ -114,7 +121,7 @@ def probe(
     asked: dict[str, Any] = {
         "common": common, "axes": cell_axes(axes), "budget": budget, "thorough": thorough,
         "deadline": deadline, "run_refused": run_refused, "as_json": as_json, "quiet": quiet,
-        "argv": sys.argv[1:],
+        "json_lines": json_lines, "argv": sys.argv[1:],
     }  # fmt: skip
     script = read_script(
         command or [], sys.argv[1:], asked["axes"], environment=env or [], epochs=epochs,

@@ -30,7 +30,13 @@ from ctrkit.core.errors import (
     UsageError,
 )
 from ctrkit.core.files import finite, plain_disk_errors
-from ctrkit.core.records import Finding, Inspection, Recommendation, TrialRecord
+from ctrkit.core.records import (
+    AnswerSoFar,
+    Finding,
+    Inspection,
+    Recommendation,
+    TrialRecord,
+)
 from ctrkit.core.runs import RunFolder
 from ctrkit.measure.steps import data_wait_share
 from ctrkit.probe.matrix import MatrixPlan, build_matrix
@@ -73,6 +79,7 @@ class ProbeOptions:
     run_refused: bool = False
     time_limits: TimeLimits = field(default_factory=TimeLimits)
     quiet: bool = False
+    json_lines: bool = False
 
 
 def probe(
@@ -86,8 +93,21 @@ def probe(
     as_json: bool,
     quiet: bool,
     argv: Sequence[str],
+    json_lines: bool = False,
 ) -> None:
     """Probe and print what was found.
+
+    Args:
+        common: options that other commands have, too.
+        axes: those that options named.
+        budget: time for the probe.
+        thorough: really run every cell.
+        deadline: say how many epochs fit into this time.
+        run_refused: try what a rule refuses, too.
+        as_json: print one JSON document.
+        quiet: show no progress.
+        argv: for `run.json`.
+        json_lines: print each answer so far as a line of JSON, and the document as the last line.
 
     Raises:
         UsageError: bad input of any kind.
@@ -95,8 +115,9 @@ def probe(
         InterruptedRunError: stopped by the user; what was measured is in the run folder.
     """
     options = read_probe_options(
-        common, budget or DEFAULT_BUDGET, thorough, deadline, run_refused=run_refused, quiet=quiet
-    )
+        common, budget or DEFAULT_BUDGET, thorough, deadline, run_refused=run_refused, quiet=quiet,
+        json_lines=json_lines,
+    )  # fmt: skip
     workload = with_epochs(find_workload(common, quiet=quiet), common.epochs)
     began_s = time.monotonic()
     folder = common.out or Path("results/runs")
@@ -116,9 +137,9 @@ def probe(
                     run, workload, inspection, plan, options, stop, began_s, server=server
                 )
         except CtrkitError as error:
-            show_outcome(run, error, as_json=as_json)
+            show_outcome(run, error, as_json=as_json, json_lines=json_lines)
             raise
-    show_outcome(run, None, as_json=as_json)
+    show_outcome(run, None, as_json=as_json, json_lines=json_lines)
 
 
 def brief_probe(
@@ -153,6 +174,7 @@ def read_probe_options(
     *,
     run_refused: bool,
     quiet: bool,
+    json_lines: bool = False,
 ) -> ProbeOptions:
     """The checked options of a probe.
 
@@ -166,6 +188,7 @@ def read_probe_options(
         run_refused=run_refused,
         time_limits=common.time_limits,
         quiet=quiet,
+        json_lines=json_lines,
     )
 
 
@@ -239,6 +262,11 @@ def search_and_recommend(
             run.save_trials(records)
             display.record(record)
 
+        def on_answer(answer: AnswerSoFar) -> None:
+            display.answer(answer)
+            if options.json_lines:
+                _print_line({"wall_s": time.monotonic() - began_s, **encode(answer)})
+
         try:
             result = run_search(
                 plan,
@@ -249,6 +277,7 @@ def search_and_recommend(
                 thorough=options.thorough,
                 on_record=on_record,
                 known=known,
+                on_answer=on_answer,
             )
         finally:
             launcher.clean_up()
@@ -340,24 +369,34 @@ def _signed(recommendation: Recommendation, run: RunFolder, wall_s: float) -> Re
     return replace(recommendation, probe=name, origin=origin, findings=found)
 
 
-def show_outcome(run: RunFolder, error: CtrkitError | None, *, as_json: bool) -> None:
-    """Print the report or the one JSON document; bad input has no report.
+def show_outcome(
+    run: RunFolder, error: CtrkitError | None, *, as_json: bool, json_lines: bool = False
+) -> None:
+    """Print the report or the JSON document; bad input has no report.
 
     A terminal that was closed is the likeliest reason for an interrupted probe: that stays one.
     """
     with suppress(OSError) if isinstance(error, InterruptedRunError) else nullcontext():
-        if as_json:
-            _print_json(run, None if error is None else str(error))
+        if json_lines:
+            _print_line(_document(run, None if error is None else str(error)))
+        elif as_json:
+            document = _document(run, None if error is None else str(error))
+            json.dump(finite(document), sys.stdout, indent=2, allow_nan=False)
+            print()
         elif not isinstance(error, UsageError):
             print_report([report_view(read_contents(run.path))])
 
 
-def _print_json(run: RunFolder, error: str | None) -> None:
+def _document(run: RunFolder, error: str | None) -> dict[str, Any]:
     """The one document: the recommendation's keys, `run`, `trials`, and `error` where there is."""
     recommendation = run.recommendation()
     document: dict[str, Any] = {} if recommendation is None else dict(encode(recommendation))
     document |= {"run": str(run.path), "trials": [encode(record) for record in run.trials()]}
     if error is not None:
         document["error"] = error
-    json.dump(finite(document), sys.stdout, indent=2, allow_nan=False)
-    print()
+    return document
+
+
+def _print_line(document: dict[str, Any]) -> None:
+    """A JSON document as a line, at once."""
+    print(json.dumps(finite(document), allow_nan=False), flush=True)

@@ -111,6 +111,7 @@ def probe_script(
     as_json: bool,
     quiet: bool,
     argv: Sequence[str],
+    json_lines: bool = False,
 ) -> None:
     """Probe a script and print what was found.
 
@@ -127,6 +128,7 @@ def probe_script(
         as_json: print one JSON document.
         quiet: show no progress.
         argv: for `run.json`.
+        json_lines: print each answer so far as a line of JSON, and the document as the last line.
 
     Raises:
         UsageError: the script ends with words about its own options.
@@ -134,8 +136,9 @@ def probe_script(
         InterruptedRunError: stopped by the user; what was measured is in the run folder.
     """
     options = read_probe_options(
-        common, budget or DEFAULT_BUDGET, thorough, deadline, run_refused=run_refused, quiet=quiet
-    )
+        common, budget or DEFAULT_BUDGET, thorough, deadline, run_refused=run_refused, quiet=quiet,
+        json_lines=json_lines,
+    )  # fmt: skip
     if write_patch is not None and write_patch.exists():
         raise UsageError(f"--write-patch {write_patch}: exists already")
     if scratch is not None:
@@ -149,10 +152,10 @@ def probe_script(
         except CtrkitError as error:
             if run.info.status == "running":
                 run.update(status="done", status_reason=str(error))
-            show_outcome(run, error, as_json=as_json)
+            show_outcome(run, error, as_json=as_json, json_lines=json_lines)
             raise
     not_written = "" if write_patch is None else save_change(write_patch, recommendation.script)
-    show_outcome(run, None, as_json=as_json)
+    show_outcome(run, None, as_json=as_json, json_lines=json_lines)
     if not_written:
         print(f"ctrkit: {not_written}", file=sys.stderr)
 

@@ -7,7 +7,7 @@ The child writes a `Measurement` or an `Inspection`; the parent makes `TrialReco
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ctrkit.core.config import Cell, RunSizes, Watch, WorkloadSpec
 from ctrkit.core.launch_spread import LaunchSpread
@@ -415,6 +415,31 @@ class Recommendation:
     dataloader_kwargs: dict[str, Any] = field(default_factory=dict)
     script: ScriptAnswer | None = None
     stage_s: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerSoFar:
+    """What a probe would answer now, while it goes on; a line of `ctrkit probe --json-lines`.
+
+    `basis` says what it rests on. `measured`: so many `launches` of the cell as a whole.
+    `predicted`: its training step and a loader, each measured alone. `bound`: the training step
+    alone, so that nothing is known but the `_low` ends. The other names are as in `Recommendation`.
+    """
+
+    basis: Literal["measured", "predicted", "bound"]
+    cell: Cell
+    launches: int = 0
+    step_s: float | None = None
+    step_s_low: float | None = None
+    step_s_high: float | None = None
+    projected_epoch_s: float | None = None
+    projected_epoch_s_low: float | None = None
+    projected_epoch_s_high: float | None = None
+    projected_total_s: float | None = None
+    projected_total_s_low: float | None = None
+    projected_total_s_high: float | None = None
+    projected_first_epoch_s: float | None = None
+    flags: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

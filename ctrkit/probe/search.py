@@ -38,7 +38,7 @@ from ctrkit.probe.matrix import MatrixPlan
 from ctrkit.probe.numerics import variants_of
 from ctrkit.probe.predict import Prediction, compute_trial, nearest_loader
 from ctrkit.probe.same_failure import NOT_TRIED, SameFailure, only_failure
-from ctrkit.probe.state import AllFailAlikeError, OnRecord, SearchState
+from ctrkit.probe.state import AllFailAlikeError, OnAnswer, OnRecord, SearchState
 from ctrkit.probe.trials import Launch, Trial, compute_key, loader_key, not_run_record
 from ctrkit.probe.windows import (
     USEFUL,
@@ -107,6 +107,7 @@ def run_search(
     on_record: OnRecord = lambda record, trial: None,
     cores: int | None = None,
     known: Sequence[Trial] = (),
+    on_answer: OnAnswer | None = None,
 ) -> SearchResult:
     """Measure the matrix within the budget.
 
@@ -120,9 +121,11 @@ def run_search(
         on_record: see `OnRecord`.
         cores: physical cores; of this machine if left out.
         known: trials that were launched before, and count like those of the search.
+        on_answer: called after each trial with what would be answered then.
     """
     search = _Search(plan, inspection, launch, clock, budget_s, thorough, on_record)
     search.cores = cores or physical_cores()
+    search.on_answer = on_answer
     for trial in known:
         search.add_trial(trial)
     interrupted, failure, left = False, None, _OUT_OF_TIME

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ctrkit.core.config import Cell, TrialKind, WindowPlan
 from ctrkit.core.errors import InterruptedRunError
-from ctrkit.core.records import Inspection, TrialRecord
+from ctrkit.core.records import AnswerSoFar, Inspection, TrialRecord
 from ctrkit.measure.cores import waits_itself
 from ctrkit.probe.candidates import Candidate, candidates_of, winner_of
 from ctrkit.probe.cell_order import simplest
@@ -20,6 +20,7 @@ from ctrkit.probe.numerics import comparable
 from ctrkit.probe.predict import Prediction, compute_trial, predict
 from ctrkit.probe.same_epoch import OTHER_EPOCH, OtherEpoch, has_other_epoch, other_epochs
 from ctrkit.probe.same_failure import SameFailure, cell_to_ask, same_failure
+from ctrkit.probe.so_far import answer_so_far
 from ctrkit.probe.trials import (
     Launch,
     Trial,
@@ -42,10 +43,15 @@ class AllFailAlikeError(Exception):
         self.found = found
 
 
+OnAnswer = Callable[[AnswerSoFar], None]
+
+
 class SearchState:
     """Everything that a search decides on, and the one way to launch a trial."""
 
     cores = 1
+    #: called with the answer so far after each trial
+    on_answer: OnAnswer | None = None
 
     def __init__(
         self,
@@ -135,6 +141,15 @@ class SearchState:
             projection = project_cell(trial.cell, alone, self.inspection, beside=self.trials)
         self._add(record_of(trial, projection), trial)
         self._admit(trial)
+        self._tell_answer()
+
+    def _tell_answer(self) -> None:
+        if self.on_answer is None:
+            return
+        known = self._winner(), self.predictions().values()
+        answer = answer_so_far(*known, self.trials, self.inspection)
+        if answer is not None:
+            self.on_answer(answer)
 
     def _admit(self, trial: Trial) -> None:
         """Where a loader alone was found to wait, its cells with workers beyond the cores count."""

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ctrkit.core.config import Cell
 from ctrkit.core.progress import Progress, Stage
-from ctrkit.core.records import TrialRecord
+from ctrkit.core.records import AnswerSoFar, TrialRecord
 from ctrkit.core.units import format_duration
 from ctrkit.report.blocks import Table
 from ctrkit.report.live import Clock, Display
@@ -52,6 +52,7 @@ class ProbeDisplay(Display):
         self._running = self._running_id = ""
         self._started_s = self._began_s
         self._progress: Progress | None = None
+        self._answer = ""
 
     def started(self, what: str | Cell, kind: str = "") -> None:
         """A trial of this cell begins, or something else that takes a while."""
@@ -78,6 +79,17 @@ class ProbeDisplay(Display):
         elif not self._quiet and record.kind != "predicted":
             self.message(f"[{self._clock() - self._began_s:.0f} s] {trial_line(record)}")
 
+    def answer(self, answer: AnswerSoFar) -> None:
+        """What the probe would answer now; without a terminal a line, if it is a new one."""
+        line = so_far_line(answer)
+        if line == self._answer:
+            return
+        self._answer = line
+        if self._live is not None:
+            self._redraw(now=True)
+        elif not self._quiet and line:
+            self.message(f"[{self._clock() - self._began_s:.0f} s] {line}")
+
     def _renderable(self) -> RenderableType:
         width, height = self._console.size
         parts: list[RenderableType] = []
@@ -85,8 +97,9 @@ class ProbeDisplay(Display):
             table = matrix_table(self._records)
             parts.append(table_renderable(_shortened(table, height - _LINES_BELOW), width))
         results = cell_results(self._records)
+        answer = Text(self._answer or best_line(results), "bold")
         lines = (
-            self._marks(results), Text(self._now_line()), Text(best_line(results), "bold"),
+            self._marks(results), Text(self._now_line()), answer,
             Text(alone_line(self._records), "dim"), Text(self._budget_line(), "dim"),
         )  # fmt: skip
         for line in lines:
@@ -151,6 +164,46 @@ def best_line(results: Sequence[CellResult]) -> str:
         )
         words = "" if best.projected_epoch_s is None else f"epoch {epoch}, "
     return f"best {words}{clean(best.cell_id, 60)}"
+
+
+def so_far_line(answer: AnswerSoFar) -> str:
+    """`so far: whole run 6 h 02 min (5.4 .. 6.6 h), cpu-thread-..., 2 launches`."""
+    if answer.basis == "bound":
+        return _bound_line(answer)
+    what = "whole run"
+    words = projection_words(
+        answer.projected_total_s, answer.projected_total_s_low, answer.projected_total_s_high
+    )
+    if answer.projected_total_s is None:
+        what = "an epoch"
+        words = projection_words(
+            answer.projected_epoch_s, answer.projected_epoch_s_low, answer.projected_epoch_s_high
+        )
+        if answer.projected_epoch_s is None:
+            what = "a step"
+            words = step_words(answer.step_s, answer.step_s_low, answer.step_s_high)
+    rests_on = "predicted from its step and its loader, each measured alone"
+    if answer.basis == "measured":
+        rests_on = f"measured in {answer.launches} launch{'es' * (answer.launches != 1)}"
+    return f"so far: {what} {words} with {clean(answer.cell.cell_id, 60)}, {rests_on}"
+
+
+def _bound_line(answer: AnswerSoFar) -> str:
+    at_least = [
+        f"{what} at least {format_duration(low_s)}"
+        for what, low_s in (
+            ("whole run", answer.projected_total_s_low), ("an epoch", answer.projected_epoch_s_low)
+        )
+        if low_s is not None
+    ]  # fmt: skip
+    if not at_least:
+        return ""
+    cell = answer.cell
+    step = step_words(answer.step_s_low, None, None)
+    return (
+        f"so far: {at_least[0]}: on {clean(cell.device, 20)} with batch {cell.batch_size} a step "
+        f"takes at least {step} without its loader"
+    )
 
 
 def alone_line(records: Sequence[TrialRecord]) -> str:

@@ -8,10 +8,10 @@ from rich.console import Console
 
 from ctrkit.core.plugins import Plugin
 from ctrkit.core.progress import Progress, Stage
-from ctrkit.core.records import Recommendation
+from ctrkit.core.records import AnswerSoFar, Recommendation
 from ctrkit.ctr.plugin import MdafPlugin
 from ctrkit.report.ledger_view import ExpectedEnd
-from ctrkit.report.live_probe import ProbeDisplay
+from ctrkit.report.live_probe import ProbeDisplay, so_far_line
 from ctrkit.report.live_train import TrainDisplay, epoch_line, speed_of
 from tests.unit.report.conftest import (
     BATCHES,
@@ -77,6 +77,61 @@ def test_a_probe_without_terminal_prints_a_line_per_finished_trial() -> None:
         "[12 s] cpu-rows-w4-fork-p2-t2-b2048 (whole step): deadlock. all wait\\x1b[2J",
         "done",
     ]
+
+
+def answer(**changes: Any) -> AnswerSoFar:
+    values: dict[str, Any] = {
+        "basis": "measured", "cell": THREAD, "launches": 2, "step_s": 0.1, "step_s_low": 0.09,
+        "step_s_high": 0.11, "projected_epoch_s": 60.0, "projected_epoch_s_low": 50.0,
+        "projected_epoch_s_high": 70.0, "projected_total_s": 900.0, "projected_total_s_low": 780.0,
+        "projected_total_s_high": 1020.0,
+    }  # fmt: skip
+    return AnswerSoFar(**(values | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {},
+            "so far: whole run 15 min 00 s (13.0 .. 17.0 min) with {cell}, measured in 2 launches",
+        ),
+        (
+            {"basis": "predicted", "projected_total_s": None},
+            "so far: an epoch 1 min 00 s (50 .. 70 s) with {cell}, predicted from its step and its "
+            "loader, each measured alone",
+        ),
+        (
+            {"launches": 1, "projected_total_s": None, "projected_epoch_s": None},
+            "so far: a step 100 ms ±10 with {cell}, measured in 1 launch",
+        ),
+        (
+            {"basis": "bound", "projected_total_s": None, "projected_epoch_s": None},
+            "so far: whole run at least 13 min 00 s: on cpu with batch 2048 a step takes at least "
+            "90.0 ms without its loader",
+        ),
+    ],
+)
+def test_an_answer_so_far_is_a_line(changes: dict[str, Any], line: str) -> None:
+    assert so_far_line(answer(**changes)) == line.format(cell=THREAD.cell_id)
+
+
+def test_an_answer_so_far_is_told_once_where_there_is_no_terminal() -> None:
+    made, file = console(terminal=False, width=200)
+    with ProbeDisplay(console=made, clock=Clock()) as display:
+        for one in (answer(), answer(), answer(launches=3)):
+            display.answer(one)
+    lines = file.getvalue().splitlines()
+    assert [line.rpartition(", ")[2] for line in lines] == [
+        "measured in 2 launches", "measured in 3 launches",
+    ]  # fmt: skip
+
+
+def test_an_answer_so_far_stands_on_a_terminal() -> None:
+    made, file = console(terminal=True, width=200)
+    with ProbeDisplay(console=made, clock=Clock(), budget_s=120) as display:
+        display.answer(answer())
+    assert "so far: whole run 15 min 00 s (13.0 .. 17.0 min)" in file.getvalue()
 
 
 def test_a_probe_on_a_terminal_shows_matrix_what_runs_best_and_budget() -> None:
