@@ -124,6 +124,8 @@ class Recorder:
         self.beside_s = 0.0
         self.window = OVER
         self.epoch, self.step, self.rows, self.first_stamp = 0, 0, 0, 0
+        #: batches of the epoch that the loader was told to leave out
+        self.left_out = self._as_written = 0
         self.batches: int | None = None
         self.finished = False
 
@@ -159,11 +161,26 @@ class Recorder:
 
     # ---- an epoch --------------------------------------------------------------------------------
 
-    def begin_epoch(self, epoch: int, batches: int | None, at_s: float | None = None) -> None:
-        """The loader is asked for the iterator of an epoch, of so many batches, now or `at_s`."""
+    def begin_epoch(
+        self,
+        epoch: int,
+        batches: int | None,
+        at_s: float | None = None,
+        *,
+        left_out: int = 0,
+        as_written: int = 0,
+    ) -> None:
+        """The loader is asked for the iterator of an epoch, of so many batches, now or `at_s`.
+
+        `left_out` more belong to it and do not come, after the first `as_written` ones: what comes
+        is no whole epoch, and only those first ones are comparable with others' first ones.
+        """
         self.progress.enter(Stage.FIRST_BATCH, epoch=epoch, steps=batches or 0)
         self.epoch, self.batches = epoch, batches
         self.step, self.rows, self.finished = 0, 0, False
+        self.left_out, self._as_written = left_out, as_written
+        if epoch == 1:
+            self.fields["first_batch"] = left_out
         self.first_stamp = len(self.stamps.step)
         self.window, self._left = WARMUP, self.warmup_steps
         if epoch > 1:
@@ -203,7 +220,12 @@ class Recorder:
     @property
     def wants_hash(self) -> bool:
         """Whether the batch that was delivered last is to be hashed: not in a timed window."""
-        return self.window in (WARMUP, BOUNDARY) and self.step < max(1, self.hashed_batches)
+        return self.window in (WARMUP, BOUNDARY) and self.step < self._most_hashed
+
+    @property
+    def _most_hashed(self) -> int:
+        most = max(1, self.hashed_batches)
+        return min(most, self._as_written) if self.left_out else most
 
     def hashed(self, text: str) -> None:
         """The hash of the batch that was delivered last."""
@@ -226,7 +248,9 @@ class Recorder:
             self._close_group(asked_s)
             self._end_throughput(asked_s)
         self._end_windows()
-        if self.epoch == 1:
+        if self.epoch == 1 and self.left_out:
+            self.save()  # not a whole one: nothing was counted
+        elif self.epoch == 1:
             self.note(
                 epoch_complete=True,
                 epoch_batches=self.step,
@@ -241,10 +265,11 @@ class Recorder:
         self.finished = self.finished or complete
         self._more_batches, self._more_rows = self._more_batches + batches, self._more_rows + rows
         if self.epoch == 1:
+            counts = not self.left_out
             self.note(
-                epoch_complete=complete,
-                epoch_batches=self.step + self._more_batches,
-                epoch_rows=self.rows + self._more_rows,
+                epoch_complete=complete and counts,
+                epoch_batches=self.left_out + self.step + self._more_batches,
+                epoch_rows=self.rows + self._more_rows if counts else 0,
             )
 
     def add_stages(self, stages: Mapping[str, Sequence[float]]) -> None:
@@ -305,7 +330,7 @@ class Recorder:
         """Whether warm-up goes on: a few quick batches are hashed, of which none is timed."""
         room = self.batches is None or 8 * self.step < self.batches
         quick = done_s - self._began_s < _HASHING_S + float(self.fields["first_batch_s"])
-        return self.step < self.hashed_batches and room and quick
+        return self.step < min(self.hashed_batches, self._most_hashed) and room and quick
 
     # ---- the second epoch ------------------------------------------------------------------------
 
@@ -336,6 +361,8 @@ class Recorder:
         """Whether the boundary's steps are followed by more: where they are cheap, or differ."""
         window_s, steps = self.fields.get("throughput_s"), self.fields.get("throughput_steps")
         if not self.looks_into_second or not window_s or not steps:
+            return False
+        if self.fields.get("first_batch"):  # it has no steps at equal places
             return False
         if self.step >= max(self._first_epoch(), default=0):
             return False

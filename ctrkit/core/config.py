@@ -106,6 +106,8 @@ class WindowPlan:
     For `count_s` more an epoch whose length is only promised is counted, its batches only taken.
     `validation_from` is where in the validation data its batches are timed: 0 at the beginning, 1
     at the end.
+    `epoch_share` is where in the first epoch the measured steps begin, 0 its first batch, if the
+    loader can begin elsewhere.
     """
 
     window_s: float = 10.0
@@ -118,6 +120,7 @@ class WindowPlan:
     validation_batches: int = 20
     validation_from: float = 0.0
     checkpoints: int = 2
+    epoch_share: float = 0.0
 
 
 #: How often a real run saves within an epoch where nobody says otherwise.

@@ -56,6 +56,8 @@ def later_epochs(launches: Sequence[Measurement], cycle: int = 1) -> LaterEpochs
 
 def _pair(measurement: Measurement, cycle: int) -> tuple[list[float], list[float]] | None:
     """Seconds of the steps that both epochs have, at equal places; None where they are too few."""
+    if measurement.first_batch:  # the two have no place in common
+        return None
     first, second = (_seconds(measurement, epoch) for epoch in (1, 2))
     places = sorted(first.keys() & second.keys())
     places = [place for place in places if place > max(1, cycle, measurement.warm_up_steps)]

@@ -162,7 +162,7 @@ def falls_back(measurement: Measurement, trend: Trend) -> bool | None:
         if stamps.epoch[i] == 2 and stamps.epoch[i - 1] == 2
     )
     again = [seconds for seconds in second if seconds is not None]
-    if not again:
+    if not again or measurement.first_batch:
         return None
     mean_s = sum(again) / len(again)
     return abs(mean_s - trend.first_s) < abs(mean_s - trend.last_s)

@@ -10,7 +10,7 @@ from ctrkit.core.config import Cell
 from ctrkit.core.records import Inspection
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.statistics import Interval, mean_interval
-from ctrkit.measure.steps import samples_of
+from ctrkit.measure.steps import mean_step_s, samples_of
 from ctrkit.probe.cell_results import full_launches, objective, project_cell, turn_of
 from ctrkit.probe.finalists import Relation, relation
 from ctrkit.probe.same_epoch import has_other_epoch, other_epochs
@@ -19,6 +19,8 @@ from ctrkit.probe.trials import Trial
 #: A tie is no licence for a likely loss: of tied cells one with fewer workers is only preferred if
 #: it was not more than this slower in what was measured.
 _LIKELY_LOSS = 1.05
+#: Launches of one cell at different places of the epoch that differ by more may see other data.
+_PLACES_DIFFER = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +50,11 @@ def candidates_of(trials: Sequence[Trial], inspection: Inspection) -> list[Candi
     ran = clean or complete or {t.cell: None for t in full if t.usable}
     others = other_epochs(trials)
     candidates = []
-    for cell in [cell for cell in ran if not has_other_epoch(cell, others)] or ran:
-        step = mean_interval(samples_of(full_launches(cell, trials), turn_of(cell)))
-        ranked_by = objective(cell, trials, inspection)
+    alike = [cell for cell in ran if not has_other_epoch(cell, others)] or list(ran)
+    comparable = at_common_places(alike, trials)
+    for cell in alike:
+        step = mean_interval(samples_of(full_launches(cell, comparable), turn_of(cell)))
+        ranked_by = objective(cell, comparable, inspection)
         peaks = [t.result.peak_rss_bytes or 0 for t in trials if t.cell == cell]
         candidates.append(
             Candidate(
@@ -66,6 +70,32 @@ def candidates_of(trials: Sequence[Trial], inspection: Inspection) -> list[Candi
         # a time of the whole run is no rival of a time per row
         return [replace(c, objective=c.step.mean / c.cell.batch_size) for c in candidates]
     return candidates
+
+
+def at_common_places(cells: Sequence[Cell], trials: Sequence[Trial]) -> Sequence[Trial]:
+    """The trials by which to compare cells: where places differ, those at places that all have.
+
+    A cell that also ran where batches cost more is not slower than one that did not.
+    """
+    places: dict[Cell, dict[float, list[float]]] = {cell: {} for cell in cells}
+    for trial in trials:
+        measured = trial.result.measurement
+        step_s = None if measured is None else mean_step_s(measured)
+        if trial.request.kind == "full" and trial.cell in places and trial.usable and step_s:
+            places[trial.cell].setdefault(_place(trial), []).append(step_s)
+    means = [[sum(at) / len(at) for at in own.values()] for own in places.values()]
+    varies = any(own and max(own) > min(own) * (1 + _PLACES_DIFFER) for own in means)
+    common = set.intersection(*(set(own) for own in places.values())) if places else set()
+    if not varies or not common:
+        return trials
+    return [t for t in trials if t.request.kind != "full" or _place(t) in common]
+
+
+def _place(trial: Trial) -> float:
+    """Where in its epoch a launch measured, as a share of it."""
+    measured = trial.result.measurement
+    elsewhere = measured is not None and measured.first_batch > 0
+    return trial.request.windows.epoch_share if elsewhere else 0.0
 
 
 def compare(one: Candidate, other: Candidate) -> Relation:

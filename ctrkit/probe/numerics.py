@@ -90,5 +90,6 @@ def _loss_words(cell: Cell, base: Cell, trials: Sequence[Trial]) -> str:
 
 
 def _losses(cell: Cell, trials: Sequence[Trial]) -> list[float | None]:
-    """Of its longest launch."""
-    return max((m.losses for m in full_launches(cell, trials)), key=len, default=[])
+    """Of its longest launch that began with the epoch: the same batches in every cell."""
+    launches = [m for m in full_launches(cell, trials) if not m.first_batch]
+    return max((m.losses for m in launches), key=len, default=[])

@@ -267,8 +267,10 @@ def _correction(cell: Cell, trials: Sequence[Trial], cores: int) -> float:
         # what workers cost beside their batches says nothing of a cell without them
         like = like and (trial.cell.workers > 0) == (cell.workers > 0)
         # one that was cut short may have had no more than the batches that were made ahead
-        if trial.request.kind == "full" and like and trial.ok and trial.result.measurement:
-            measured.setdefault(trial.cell, []).append(mean_step_s(trial.result.measurement) or 0.0)
+        own = trial.result.measurement
+        # the parts were measured at the epoch's begin: so is what corrects them
+        if trial.request.kind == "full" and like and trial.ok and own and not own.first_batch:
+            measured.setdefault(trial.cell, []).append(mean_step_s(own) or 0.0)
     nearest = min(measured, key=lambda c: abs(c.workers - cell.workers), default=None)
     parts = None if nearest is None else _parts(nearest, trials, cores)
     if nearest is None or parts is None or parts.step_s <= 0:

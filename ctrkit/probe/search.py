@@ -319,7 +319,7 @@ class _Search(SearchState):
             return
         windows, expected_s = self._final_windows(full[0], 1)
         if expected_s <= self.left_s():
-            self._try("full", full[0], windows)
+            self._try("full", full[0], windows, as_first=True)
 
     def _loader_only(self, cell: Cell, costs: Costs, target_s: float) -> tuple[WindowPlan, float]:
         """Windows of a user's loader; a cell's first launch counts what is only promised."""

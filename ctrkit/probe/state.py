@@ -97,8 +97,12 @@ class SearchState:
         at_most_s: float = math.inf,
         *,
         confirms: bool = False,
+        as_first: bool = False,
     ) -> Trial | None:
         """Launch a trial and record it; None where it would not fit into the memory.
+
+        Each launch of a cell as a whole begins at another place of the epoch, unless it is to
+        be comparable with the first one (`as_first`).
 
         Raises:
             InterruptedRunError: the user ended it; its row is kept.
@@ -108,6 +112,8 @@ class SearchState:
         number = 1 + sum(t.request.kind == kind and t.cell == cell for t in self.trials)
         # each launch times the validation at another place
         windows = replace(windows, validation_from=epoch_share(number))
+        if kind == "full" and not as_first:
+            windows = replace(windows, epoch_share=self._epoch_share(cell, windows, number))
         request = TrialRequest(kind=kind, cell=cell, windows=windows, confirms=confirms)
         result = self._launch(request, self._deadline_s(at_most_s))
         trial = Trial(request=request, result=result, launch=number)
@@ -130,6 +136,15 @@ class SearchState:
             self._try(trial.request.kind, other, trial.request.windows, at_most_s)
         if found := same_failure(self.trials, self.cells):
             raise AllFailAlikeError(found)
+
+    def _epoch_share(self, cell: Cell, windows: WindowPlan, launch: int) -> float:
+        """Where in the epoch a launch begins: at its begin, where it counts or sees all of it."""
+        seen_whole = any(
+            t.result.measurement is not None and t.result.measurement.epoch_complete
+            for t in self.trials
+            if self._is_full(t, cell)
+        )
+        return 0.0 if windows.count_s or seen_whole else epoch_share(launch)
 
     def add_trial(self, trial: Trial) -> None:
         """Count a launch, and record it with the projection that it allows by itself."""

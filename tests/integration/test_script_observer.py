@@ -368,3 +368,31 @@ def test_warnings_name_the_line_that_they_name_without_the_observer(tmp_path: Pa
 
 def _without_addresses(text: str) -> str:
     return re.sub("0x[0-9a-f]+", "0x", text)
+
+
+@pytest.mark.parametrize("cell", [None, FORK], ids=["as written", "workers"])
+def test_a_launch_may_look_further_down_the_epoch(
+    cell: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    rows = ("--rows", "800")
+    as_written, _ = observe(tmp_path, "full", "plain.py", *rows, train_loader=0).needed()
+    put_in = {} if cell is None else {"cell": cell, "put_in": AXES}
+    found = observe(
+        tmp_path, "full", "plain.py", *rows, train_loader=0, window_s=60, epoch_share=0.5, **put_in
+    )
+    seen, measured = found.needed()
+    assert found.code == 0
+    assert measured.complete
+    assert measured.first_batch == 50
+    # its first batches are those of the script as written; the rest is no whole epoch
+    count = len(seen.batch_hashes)
+    assert 0 < count <= len(as_written.batch_hashes)
+    assert seen.batch_hashes == as_written.batch_hashes[:count]
+    assert seen.row_hashes == as_written.row_hashes[: len(seen.row_hashes)]
+    assert not measured.epoch_complete
+    assert measured.epoch_batches == 100
+    stamps = measured.stamps
+    first_epoch = [stamps.step[i] for i, epoch in enumerate(stamps.epoch) if epoch == 1]
+    assert max(first_epoch) == 50
+    assert measured.stamps.window.count("boundary") == 2
+    assert len(measured.validation_batch_s) == 4

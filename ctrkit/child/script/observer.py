@@ -15,6 +15,7 @@ import time
 from _thread import get_ident
 from typing import Any, Callable
 
+from ctrkit.child.elsewhere import Elsewhere, elsewhere_of
 from ctrkit.child.script import describe, hashes, json_files
 from ctrkit.child.script.ending import ScriptFailedError
 from ctrkit.child.script.pattern import Pattern
@@ -26,6 +27,7 @@ from ctrkit.child.script.seen_loaders import (
     Loaders,
     Seen,
     honest_length,
+    warmup_steps,
 )
 from ctrkit.child.script.trouble import note_trouble
 from ctrkit.child.script.unseen import unseen
@@ -89,6 +91,7 @@ class Observer:
         self.backwards = self.optimizer_steps = self.mismatched = 0
         self.device = "cpu"
         self.put_in_numbers: set[int] = set()
+        self._elsewhere: Elsewhere | None = None
         self.notes: list[str] = []
         self.problem = ""
         self.loss: Any = None
@@ -159,6 +162,7 @@ class Observer:
             self.driver.other_iterator_asked(seen, now_s)
         seen.begin_pass(now_s)
         self._put_in(seen, loader)
+        self._begin_elsewhere(seen, loader)
         self._spare_the_seed(seen, loader)
         return seen
 
@@ -177,10 +181,28 @@ class Observer:
         self._spared = loader, loader.generator
         loader.generator = own
 
+    def _begin_elsewhere(self, seen: Seen, loader: Any) -> None:
+        """A trial may be told to look further down the first epoch of the training loader."""
+        windows = self.spec.get("windows") or {}
+        share = float(windows.get("epoch_share") or 0.0)
+        # which loader trains is not known before the first launch has told it
+        if self.kind != "full" or not share or seen.number != self.train_number:
+            return
+        if seen.first_pass_s is not None or self._elsewhere is not None:
+            return
+        after, steps = warmup_steps(loader), int(windows.get("min_steps") or 1)
+        self._elsewhere = elsewhere_of(loader, share, after=after, steps=steps)
+        if self._elsewhere is not None:
+            self._elsewhere.install()
+            seen.as_written, seen.left_out = after, self._elsewhere.left_out
+
     def iterator_made(self, loader: Any) -> None:
         """It has been asked, whether or not that worked."""
         if self._spared is not None and self._spared[0] is loader:
             loader.generator, self._spared = self._spared[1], None
+        if self._elsewhere is not None and self._elsewhere.loader is loader:
+            self._elsewhere.restore()
+            self._elsewhere = None
         self._asking = [one for one in self._asking if one is not loader]
         self._asking_seen = None
 
@@ -226,6 +248,10 @@ class Observer:
         """The sampler has named the rows of a batch."""
         seen = seen or self._asking_seen
         if seen is None or seen.rows_full or not self.hashes_wanted(seen):
+            return
+        seen.drawn += 1
+        if seen.left_out and seen.drawn > seen.as_written:
+            seen.rows_full = True
             return
         try:
             if index is None:
@@ -323,7 +349,10 @@ class Observer:
             seen.facts["batch_size"] = seen.rows_of(batch) or None
 
     def _hash(self, seen: Seen, batch: Any) -> None:
-        if len(seen.hashes) >= HASHED_BATCHES or not self.hashes_wanted(seen):
+        if seen.left_out and seen.in_pass > seen.as_written:
+            seen.hashes_full = True  # these are no batches that another launch begins with
+        enough = seen.hashes_full or len(seen.hashes) >= HASHED_BATCHES
+        if enough or not self.hashes_wanted(seen):
             return
         began_s = self.clock()
         seen.hashes.append(hashes.batch_hash(batch))

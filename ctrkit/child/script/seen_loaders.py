@@ -52,7 +52,10 @@ class Seen:
         self.worker_pids: list[int] = []
         #: batches since the training loader was asked for one, and how often it was just one
         self.since_train = self.companion = 0
-        self.settled = self.rows_full = False
+        self.settled = self.rows_full = self.hashes_full = False
+        #: of the newest pass: batches that a trial has it leave out once so many came as written,
+        #: and those whose rows were named
+        self.left_out = self.as_written = self.drawn = 0
         #: copies of its first batches, for a trial of the step alone
         self.kept: list[Any] = []
         self._counter: Any = None
@@ -73,6 +76,7 @@ class Seen:
         self.asked += 1
         self.passes += bool(self.rows)  # another pass, once rows of the first were drawn
         self.rows_full = self.passes > 1
+        self.left_out = self.as_written = self.drawn = 0
         self.pending.clear()
 
     def rows_of(self, batch: Any) -> int:
@@ -89,6 +93,8 @@ class Seen:
             # what counts must not keep a loader that the script has let go
             self._counter, self._plain = RowCounter(weakref.proxy(loader)), 0
         index = self.in_pass - 1
+        if index >= self.as_written:
+            index += self.left_out
         if self.length:
             index %= self.length  # one iterator may go round, epoch after epoch
         if self._plain >= _PLAIN and self.length is not None and index < self.length - 1:
@@ -129,6 +135,12 @@ class Seen:
             "number": self.number, **self.facts, "length": self.length,
             "batches_taken": self.delivered, "is_train": is_train,
         }  # fmt: skip
+
+
+def warmup_steps(loader: Any) -> int:
+    """Batches that were made before anybody waited for them, and those that are hashed."""
+    queued = int(loader.num_workers) * int(loader.prefetch_factor or 0)
+    return max(1, queued, HASHED_BATCHES if loader.num_workers else 2)
 
 
 class Loaders:

@@ -17,7 +17,7 @@ from ctrkit.child.script.ending import CommonEnd, leave
 from ctrkit.child.script.hashes import cloned
 from ctrkit.child.script.presence import claim_owner
 from ctrkit.child.script.run_length import Length
-from ctrkit.child.script.seen_loaders import HASHED_BATCHES, Seen, honest_length, is_iterable
+from ctrkit.child.script.seen_loaders import Seen, honest_length, is_iterable, warmup_steps
 from ctrkit.child.script.watch import LoopWatch
 from ctrkit.core.losses import bad_loss
 from ctrkit.core.progress import ProgressWriter, Stage
@@ -122,6 +122,8 @@ class TrialWatch(LoopWatch, LoopProcess):
         recorder = self.recorder
         if self.observer.kind != "full" or recorder.epoch != 1 or self._epoch_complete:
             return {}
+        if self.left_out:
+            return {"epoch_batches": recorder.step + self.left_out}
         return {"epoch_batches": recorder.step, "epoch_rows": recorder.rows}
 
     @property
@@ -144,15 +146,13 @@ class TrialWatch(LoopWatch, LoopProcess):
             facts = None if loader is None else _loader_facts(loader, self.batches)
             recorder.note(startup_s=began_s, sizes=self._sizes(), loader=facts)
         if self.epoch <= 2:
-            recorder.begin_epoch(self.epoch, self.batches, began_s)
+            to_come = None if self.batches is None else self.batches - self.left_out
+            recorder.begin_epoch(self.epoch, to_come, began_s, left_out=self.left_out)
 
     def _warmup_steps(self, train: Seen | None) -> int:
         """Batches that were made before anybody waited for them, whole groups, and marked ones."""
         loader = train.loader() if train is not None else None
-        if loader is None:
-            return 2
-        queued = int(loader.num_workers) * int(loader.prefetch_factor or 0)
-        return max(1, queued, HASHED_BATCHES if loader.num_workers else 2)
+        return 2 if loader is None else warmup_steps(loader)
 
     def _sizes(self) -> dict[str, Any]:
         """A `RunSizes`: what is known before a batch; epochs are told by what was seen."""
@@ -234,7 +234,7 @@ class TrialWatch(LoopWatch, LoopProcess):
             return False
         step_s = recorder.fields["throughput_s"] / steps
         most_s = _GO_ON_OR_CUT_S if self._may_cut() else _GO_ON_S
-        return bool((self.batches - self.step) * step_s <= most_s)
+        return bool((self.batches - self.left_out - self.step) * step_s <= most_s)
 
     def _may_cut(self) -> bool:
         """Whether the script may be told that its first epoch is over, far from its end.
@@ -278,7 +278,8 @@ class TrialWatch(LoopWatch, LoopProcess):
     def length_is_wrong(self) -> None:
         self.recorder.know_batches(None)
         # the batch at hand is one more than `len()` promised
-        beyond = {"epoch_batches": self.recorder.step + 1} if self.epoch == 1 else {}
+        seen = self.recorder.step + 1 + self.left_out
+        beyond = {"epoch_batches": seen} if self.epoch == 1 else {}
         self.recorder.note(sizes=self._sizes(), **beyond)
 
     def beside_steps(self, seconds: float) -> None:

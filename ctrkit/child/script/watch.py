@@ -43,6 +43,8 @@ class LoopWatch:
         self.devices: list[str] = []
         self.epoch = self.step = 0
         self.batches: int | None = None
+        #: batches of the epoch under way that its loader was told to leave out
+        self.left_out = 0
         self.in_epoch = False
         self._open: int | None = None  # rows of the step under way
         self._open_until: float | None = None  # something else has begun since
@@ -112,7 +114,7 @@ class LoopWatch:
     def begin_pass(self, seen: Seen) -> None:
         """Its newest iterator is trained on."""
         self._drop_others()
-        self.step, self.batches = 0, seen.length
+        self.step, self.batches, self.left_out = 0, seen.length, seen.left_out
         self.epoch += 1
         self.in_epoch, self._open, self._open_until = True, None, None
         self.epoch_begins(seen.iterator_asked_s)
@@ -134,7 +136,8 @@ class LoopWatch:
 
     def delivered(self, asked_s: float, delivered_s: float, rows: int) -> None:
         """The loop has its next batch."""
-        if not self.in_epoch or (self.batches is not None and self.step >= self.batches):
+        at = self.step + self.left_out
+        if not self.in_epoch or (self.batches is not None and at >= self.batches):
             self._go_round(asked_s)
         self._open, self._open_until = rows, None
         self.batch_taken(asked_s, delivered_s, rows)
@@ -150,7 +153,7 @@ class LoopWatch:
             return
         if self.in_epoch:
             self._end_epoch(asked_s, asked_s)
-        self.step = 0
+        self.step = self.left_out = 0
         self.epoch += 1
         self.in_epoch = True
         self.epoch_begins(asked_s)
@@ -181,7 +184,7 @@ class LoopWatch:
             return
         self.in_epoch = False
         if self.epoch_batches is None:
-            self.epoch_batches = self.step
+            self.epoch_batches = self.step + self.left_out
         self.epoch_over(asked_s, ended_s)
 
     # ---- everything else that the loop does ----
@@ -203,7 +206,7 @@ class LoopWatch:
         """The step under way is over, if it was the epoch's last; else it is none to measure."""
         if not self.in_epoch or self._open is None:
             return
-        if self.batches is not None and self.step + 1 == self.batches:
+        if self.batches is not None and self.step + self.left_out + 1 == self.batches:
             self._end_epoch(now_s, now_s)
             return
         self._open_until = self._open_until or now_s

@@ -27,6 +27,7 @@ from ctrkit.child.training.batches import ROWS_UNKNOWN, known_rows, row_counter
 from ctrkit.child.training.checkpoint import save_checkpoint
 from ctrkit.child.training.devices import peak_device_bytes, synchronize
 from ctrkit.child.training.distributed import current_ranks
+from ctrkit.child.training.epoch_place import Place, place_of
 from ctrkit.child.training.loader_facts import facts_of, length_of, no_batch_words
 from ctrkit.child.training.own_metrics import own_metrics
 from ctrkit.child.training.seeding import kept_rng
@@ -64,6 +65,8 @@ class RunningTrial(LoopProcess):
         self.untold: str | None = None
         #: what the display of a real run would show after each step, as far as the task tells
         self.recent_losses: list[float] = []
+        #: where in the first epoch the measured steps begin
+        self.epoch_share = spec.windows.epoch_share
         self.batches = BatchClock(spec.folder, spec.cell, spec.spawned_at_s)
         self.warnings = TorchWarnings()
         self.recorder = Recorder(
@@ -194,15 +197,28 @@ def _measure_epoch(
     """As much of one epoch as the recorder wants; then the iterator is given up."""
     recorder = trial.recorder
     makes = not isinstance(loader, CachedLoader)
-    recorder.begin_epoch(epoch, batches)
-    loader.set_epoch(epoch)
-    trial.rows.begin_epoch()
+    place = Place()
+    if epoch == 1 and makes:
+        steps = trial.spec.windows.min_steps
+        place = place_of(loader, batches, trial.epoch_share, recorder.warmup_steps, steps)
+    to_come = None if batches is None else batches - place.left_out
+    recorder.begin_epoch(epoch, to_come, left_out=place.left_out, as_written=place.after)
+    place.tell(loader, epoch)
+    trial.rows.begin_epoch(place.left_out)
     if trial.task is not None:
         trial.task.begin_epoch(epoch)
     trial.batches.begin_epoch(loader)
-    iterator = iter(loader)
+    iterator = place.iterator_of(loader)
     _take_steps(trial, iterator, makes)
-    if batches is not None and recorder.step == batches and not recorder.finished:
+    if place.left_out and recorder.finished and not recorder.step:
+        # its len() promised too much: there is no batch there
+        close_iterator(iterator)
+        trial.epoch_share = 0.0
+        _measure_epoch(trial, loader, epoch=epoch, batches=batches)
+        return
+    # one that begins elsewhere by itself is not checked: it may not do so
+    checked = to_come is not None and recorder.step == to_come and not place.is_native
+    if checked and not recorder.finished:
         taken = _take(trial, iterator)
         if taken is not None:  # beyond what was promised
             recorder.counted(1, known_rows(trial.rows.count(taken[2])), complete=False)

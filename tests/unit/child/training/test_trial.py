@@ -434,3 +434,60 @@ def test_a_loss_that_is_no_number_leaves_the_trial_be(tmp_path: Path) -> None:
     assert read is not None
     assert read.losses == [0.5, None, None]
     assert read.throughput_steps == measured.throughput_steps
+
+
+class NumbersWorkload(CountingWorkload):
+    """A map-style DataLoader, whose batches tell their place; `promised` is what it claims."""
+
+    def __init__(self, batches: int = 100, promised: int | None = None) -> None:
+        super().__init__(promised or batches)
+        self.rows, self.taken = batches * ROWS, []
+
+    def train_loader(self, cell: Cell) -> EpochLoader:
+        return DataLoader(Numbers(self.rows, self.taken), batch_size=ROWS)
+
+
+class Numbers(Dataset[int]):
+    def __init__(self, rows: int, taken: list[int]) -> None:
+        self.rows, self.taken = rows, taken
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, index: int) -> int:
+        self.taken.append(index)
+        return index
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_launch_may_measure_elsewhere_in_the_epoch(tmp_path: Path, share: float) -> None:
+    first, workload = run(tmp_path, NumbersWorkload()), NumbersWorkload()
+    measured = run(tmp_path, workload, epoch_share=share, window_s=60.0, max_steps=1000)
+    left_out = round(share * 100)
+    assert measured.first_batch == left_out
+    second = workload.taken.index(0, 1)  # the second epoch begins at its begin
+    epoch = workload.taken[:second]
+    assert epoch == [*range(ROWS), *range((1 + left_out) * ROWS, 100 * ROWS)]
+    # what came is no whole epoch, and only the first batch is comparable with other launches
+    assert not measured.epoch_complete
+    assert measured.epoch_batches == 0
+    assert measured.batch_hashes == first.batch_hashes[:1]
+    assert measured.second_hashes[:1] == first.second_hashes[:1]
+    assert measured.throughput_steps >= 3
+
+
+def test_a_loader_that_promised_too_much_is_measured_from_its_begin(tmp_path: Path) -> None:
+    workload = NumbersWorkload(batches=12, promised=1000)
+    measured = run(tmp_path, workload, epoch_share=0.5, window_s=60.0, max_steps=1000)
+    assert measured.throughput_steps >= 3
+    assert measured.complete
+
+
+def test_a_loader_of_its_own_that_ignores_where_to_begin_is_not_called_endless(
+    tmp_path: Path,
+) -> None:
+    workload = CountingWorkload(batches=40)
+    measured = run(tmp_path, workload, epoch_share=0.9, window_s=60.0, max_steps=1000)
+    assert measured.first_batch > 0
+    assert measured.epoch_batches <= 40
+    assert measured.batch_hashes == []
