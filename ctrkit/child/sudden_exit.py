@@ -23,8 +23,10 @@ def tell_sudden_exits() -> None:
     def tell_and_end(status: int) -> NoReturn:
         if os.getpid() == pid:
             with suppress(Exception):
-                where = _place(sys._getframe(1))
-                print(f"{SAID}({status}) was called {where}", file=sys.stderr, flush=True)
+                frame = sys._getframe(1)
+                if not frame.f_globals.get("__name__", "").startswith("ctrkit."):
+                    said = f"{SAID}({status}) was called {_place(frame)}"
+                    print(said, file=sys.stderr, flush=True)
         ends(status)
 
     os._exit = tell_and_end

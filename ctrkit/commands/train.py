@@ -44,7 +44,7 @@ from ctrkit.core.errors import InconclusiveError, UsageError
 from ctrkit.core.files import plain_disk_errors
 from ctrkit.core.locks import only_writer
 from ctrkit.core.place import Sight, sight_of
-from ctrkit.core.records import Inspection
+from ctrkit.core.records import ONE_EPOCH, Inspection
 from ctrkit.core.run_time import projected_time, saved_every
 from ctrkit.core.runs import RunFolder, known_runs
 from ctrkit.core.units import format_duration
@@ -231,7 +231,7 @@ def _announce(choice: CellChoice, plan: TrainPlan, run: RunFolder, options: Trai
         first_s = projected.first_epoch_s
         first = f"the first epoch {format_duration(first_s)}, " if first_s is not None else ""
         whole = ""
-        if plan.epochs is not None:
+        if plan.epochs is not None and ONE_EPOCH not in projection.flags:
             total_s = projected.total_s(plan.epochs)
             end = time.strftime("%a %d %b %H:%M", time.localtime(time.time() + total_s))
             whole = f"{plural(plan.epochs, 'epoch')} in {format_duration(total_s)}, until {end}; "
@@ -242,6 +242,12 @@ def _announce(choice: CellChoice, plan: TrainPlan, run: RunFolder, options: Trai
         )
     else:
         say("projected: nothing for this cell; ctrkit probe would tell")
+    if projection is not None and ONE_EPOCH in projection.flags and (plan.epochs or 2) > 1:
+        say(
+            "WARNING: there is no epoch 2: the probe found that the loader can be iterated only "
+            "once. The run will end after epoch 1, which is saved: have the loader begin anew each "
+            "time that it is iterated, or give --epochs 1"
+        )
     if options.max_steps is not None:
         say(f"it stops after {options.max_steps} steps")
     say(f"run folder {run.path}")

@@ -381,6 +381,10 @@ class Origin:
     machine_fingerprint: str = ""
 
 
+#: a flag of a projection: the loader has no second epoch, so that no more than one is projected
+ONE_EPOCH = "one epoch only"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
     """`recommendation.json` (contract: others read it). Projections are None when endless.

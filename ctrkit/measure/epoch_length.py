@@ -115,6 +115,12 @@ def claim_of(measurement: Measurement) -> int | None:
     return measurement.sizes.train_batches if measurement.sizes is not None else None
 
 
+def has_one_epoch(measurements: Sequence[Measurement]) -> bool:
+    """Whether a second epoch has no batch: a generator, or a file that is read to its end."""
+    ended = [m.second_batches for m in measurements if m.second_batches is not None]
+    return bool(ended) and not any(ended)
+
+
 def _batches_of_rows(known: EpochLength) -> int | None:
     """Batches of an epoch whose claim looks like rows; None where it does not.
 

@@ -24,8 +24,9 @@ from dataclasses import dataclass, field, replace
 
 from ctrkit.core.config import RunSizes
 from ctrkit.core.launch_spread import SHIPPED, LaunchSpread
-from ctrkit.core.records import Measurement
+from ctrkit.core.records import ONE_EPOCH, Measurement
 from ctrkit.measure.caution import drifting
+from ctrkit.measure.epoch_length import has_one_epoch
 from ctrkit.measure.replay import Load
 from ctrkit.measure.statistics import DRIFT, Interval, Sample, interval, total
 from ctrkit.measure.steps import sizes_of
@@ -123,7 +124,10 @@ def project(
     )
     if training is None:
         return None
-    return project_training(training, [*launches, *earlier, *also], sizes, beside)
+    projection = project_training(training, [*launches, *earlier, *also], sizes, beside)
+    if has_one_epoch([*launches, *earlier]):
+        return replace(projection, flags=[ONE_EPOCH, *projection.flags])
+    return projection
 
 
 def project_training(

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from ctrkit.core.config import RunSizes
 from ctrkit.core.records import STAGES, Measurement, Stamps
-from ctrkit.measure.epoch_length import length_in, with_length
+from ctrkit.measure.epoch_length import has_one_epoch, length_in, with_length
 from ctrkit.measure.replay import Load, replay_epoch
 from ctrkit.measure.statistics import Sample, sample_of
 from ctrkit.measure.step_ends import ends_s
@@ -209,11 +209,14 @@ def sizes_of(
     """Sizes of the real run at this cell's batch size, as its own trials know them.
 
     An epoch that was counted overrides what `len()` or the workload promises (`epoch_length`), also
-    one of `elsewhere`: launches of a cell that has the same epoch.
+    one of `elsewhere`: launches of a cell that has the same epoch. A run has one epoch where a
+    second one has no batch.
     """
     sizes = next((m.sizes for m in measurements if m.sizes is not None), otherwise)
     if sizes is not None and otherwise is not None:  # which run it is says nobody but the run
         every_s = otherwise.checkpoint_every_s
         sizes = replace(sizes, epochs=otherwise.epochs, checkpoint_every_s=every_s)
+    if sizes is not None and sizes.epochs and has_one_epoch(measurements):
+        sizes = replace(sizes, epochs=1)
     claimed = sizes.train_batches if sizes is not None else None
     return with_length(sizes, length_in(measurements, elsewhere, claimed))

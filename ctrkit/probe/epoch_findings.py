@@ -10,7 +10,7 @@ from ctrkit.core.config import Cell
 from ctrkit.core.records import Finding, Inspection, Measurement
 from ctrkit.core.units import format_count, format_duration
 from ctrkit.measure.content import first_batches_only
-from ctrkit.measure.epoch_length import length_finding, length_in
+from ctrkit.measure.epoch_length import has_one_epoch, length_finding, length_in
 from ctrkit.measure.later_epochs import later_epochs, later_finding
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.steps import first_throughput_step
@@ -52,7 +52,6 @@ def epoch_findings(
     found = [
         other_epochs_finding(list(others.values()), all_of_them=has_other_epoch(cell, others)),
         length_finding(length_in(launches, launches_of_the_same_epoch(cell, trials), claimed)),
-        _second_is_empty(launches),
     ]
     if projection is not None and projection.trends:
         found.append(_trend(launches, projection))
@@ -72,15 +71,21 @@ def _note(stage: str, text: str, confidence: str = "high") -> Finding:
     return Finding(stage=stage, share=None, worth_x=None, text=text, confidence=confidence)
 
 
-def _second_is_empty(launches: Sequence[Measurement]) -> Finding | None:
-    """A loader that can be iterated once: a generator, or a file that is read to its end."""
-    ended = [m.second_batches for m in launches if m.second_batches is not None]
-    if not ended or any(ended):
+def one_epoch_finding(launches: Sequence[Measurement], epochs: int | None) -> Finding | None:
+    """That a run of several epochs cannot be had; None where it can, as far as was seen.
+
+    Args:
+        launches: of the cell.
+        epochs: of the run, where that is known.
+    """
+    if not has_one_epoch(launches):
         return None
+    projected = f"; projected is one epoch, and not {epochs}" if (epochs or 1) > 1 else ""
     return _note(
         "epoch",
         "the second epoch has no batch: the loader can be iterated only once, so a run of several "
-        "epochs ends there; it must start anew each time `iter()` is called",
+        "epochs ends there; it must start anew each time `iter()` is called"
+        f"{projected}",
     )
 
 

@@ -20,7 +20,7 @@ from ctrkit.measure.storage import threads_finding
 from ctrkit.probe.candidates import Candidate, candidates_of, differ, prefer
 from ctrkit.probe.cell_results import failure_of, full_trials
 from ctrkit.probe.device_comparison import device_finding
-from ctrkit.probe.epoch_findings import epoch_findings
+from ctrkit.probe.epoch_findings import epoch_findings, one_epoch_finding
 from ctrkit.probe.fitting_batch import fitting_options
 from ctrkit.probe.known_workers import leeway_of
 from ctrkit.probe.loss_findings import bad_loss_finding
@@ -221,6 +221,9 @@ def findings(
     if chosen.projection is not None and chosen.projection.run is None:
         about = [_unknown_epochs(), *about]
     found += about
+    sizes = inspection.sizes
+    if once := one_epoch_finding(launches, sizes.epochs if sizes is not None else None):
+        found.insert(0, once)
     if search.plan.own:
         found.append(
             Finding(stage="axes", share=None, worth_x=None, text=search.plan.own, confidence="high")

@@ -30,6 +30,7 @@ from ctrkit.report.shell_lines import command_lines, dataloader_lines, kept_opti
 from ctrkit.report.words import (
     cell_words,
     clean,
+    epochs_projected,
     flag_words,
     no_total_words,
     percent,
@@ -67,7 +68,7 @@ def probe_sections(contents: RunContents) -> list[Section]:
 
 def _answer(info: RunInfo, recommendation: Recommendation) -> Section:
     best = recommendation
-    epochs = info.planned_epochs or 0
+    epochs = epochs_projected(best, info.planned_epochs)
     rows = [("use", cell_words(best.cell)), ("because", clean(best.reason))]
     if best.script is not None:
         rows += script_rows(best.script, best)

@@ -23,6 +23,7 @@ from ctrkit.report.words import (
     cell_words,
     clean,
     deviation_words,
+    epochs_projected,
     flag_words,
     no_total_words,
     percent,
@@ -98,7 +99,7 @@ def _configuration(cell: Cell, *details: str) -> Card:
 
 
 def _duration(info: RunInfo, best: Recommendation) -> Card:
-    epochs = info.planned_epochs or 0
+    epochs = epochs_projected(best, info.planned_epochs)
     low_s, high_s = best.projected_total_s_low, best.projected_total_s_high
     if best.projected_total_s is None:
         if best.projected_epoch_s is None:

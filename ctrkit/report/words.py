@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from ctrkit.core.cell import Cell, axes_of
-from ctrkit.core.records import Recommendation
+from ctrkit.core.records import ONE_EPOCH, Recommendation
 from ctrkit.core.units import format_count, format_duration, format_percent
 
 # What a flag of a record or a recommendation means; a flag that is not here is shown as it is.
@@ -30,6 +30,7 @@ FLAG_WORDS = {
     "drift": "drift: the machine changed its pace during the probe: the first configuration took "
     "another time when it ran again last; the interval allows for as much again, and is open above "
     "where it got slower by over 10 %",
+    ONE_EPOCH: "one epoch only: the loader has no batch in a second epoch",
     "other epoch": "other epoch: it does not train on the same epoch as without workers",
     "host slept": "host slept: the host slept during the trial; its times cannot be relied on",
     "was stopped": "was stopped: a process of the trial was stopped for a while from outside",
@@ -156,6 +157,11 @@ def cell_words(cell: Cell) -> str:
             words += f" ({', '.join(filter(None, how))})"
         parts.append(words)
     return clean(", ".join(filter(None, parts)))
+
+
+def epochs_projected(best: Recommendation, planned: int | None) -> int:
+    """How many epochs the projected total is of: no more than the loader has."""
+    return 1 if ONE_EPOCH in best.flags else planned or 0
 
 
 def no_total_words(best: Recommendation) -> str:

@@ -38,6 +38,18 @@ class Lies:
 def lies():
     return Lies()
 
+class Once:
+    # a file that is read to its end
+    def __init__(self):
+        self.batches = iter([torch.full((8, 4), float(number)) for number in range(60)])
+    def __iter__(self):
+        for batch in self.batches:
+            time.sleep(0.003)
+            yield batch
+
+def once():
+    return Once()
+
 class Few(Dataset):
     def __len__(self):
         return 90
@@ -87,7 +99,7 @@ def test_a_counted_epoch_overrides_a_length_in_rows(ctrkit: Run) -> None:
 
 
 @pytest.mark.usefixtures("untidy")
-@pytest.mark.parametrize(("command", "code"), [("probe", 4), ("train", 2)])
+@pytest.mark.parametrize(("command", "code"), [("probe", 2), ("train", 2)])
 def test_without_a_batch_the_largest_batch_size_is_named(
     ctrkit: Run, command: str, code: int
 ) -> None:
@@ -97,3 +109,30 @@ def test_without_a_batch_the_largest_batch_size_is_named(
     assert "give --batch-size 90 or less" in done.stderr
     assert "longer --budget" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_loader_that_can_be_read_once_is_projected_for_one_epoch(
+    ctrkit: Run, untidy: Path
+) -> None:
+    target = f"{untidy.name}:once"
+    done = ctrkit(
+        "probe", "--workload", target, "--epochs", "5", "--budget", "20s", "--out", "p", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert "projected is one epoch, and not 5" in document["findings"][0]["text"]
+    assert document["projected_total_s"] < 3 * document["projected_epoch_s"] + 30
+    assert "one epoch only" in document["flags"]
+    assert document["options"] == []
+    shown = " ".join(ctrkit("report", "p").stdout.split())
+    assert "one epoch only" in shown
+    done = ctrkit(
+        "train", "--config", "p/recommendation.json", "--workload", target, "--epochs", "5",
+        "--out", "t",
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    before, _, after = done.stderr.partition("run folder")
+    assert "WARNING: there is no epoch 2" in before
+    assert "Epoch 1 is saved: train with --epochs 1" in after
+    done = ctrkit("train", "--workload", target, "--epochs", "1", "--out", "one")
+    assert done.returncode == 0, done.stderr

@@ -24,7 +24,7 @@ from ctrkit.child.training.seeding import kept_rng, rng_of_rank, rng_state, seed
 from ctrkit.child.training.time_spent import TimeLedger
 from ctrkit.child.workloads.iterable_loader import as_epoch_loader
 from ctrkit.child.workloads.protocol import Batch, EpochLoader, Mark, Task, Workload
-from ctrkit.child.workloads.returned import check_batch
+from ctrkit.child.workloads.returned import UsedUpError, check_batch
 from ctrkit.core import stops
 from ctrkit.core.config import Cell, RunSizes, TrainPlan
 from ctrkit.core.epochs import EPOCHS, write_epochs
@@ -251,11 +251,29 @@ class EpochLoop:
             self._step(batch, wait_s=self.clock() - asked_at)
         self.progress.enter(Stage.EPOCH_BOUNDARY)
         if position.batch == 0:
-            heeds = "batch_size" in self.workload.axes
-            words = no_batch_words(self.train_loader, self.cell.batch_size, heeds)
-            raise UsageError(f"epoch {position.epoch}: {words}")
+            raise UsageError(self._no_batch_words())
         position.end_training()
         self.batches = position.counted  # what was counted overrides what `len()` says
+
+    def _no_batch_words(self) -> str:
+        epoch = self.position.epoch
+        if epoch > 1 and self.position.counted:
+            return self._once_only(
+                f"no batch came, after {self.position.counted} in the one before"
+            )
+        heeds = "batch_size" in self.workload.axes
+        words = no_batch_words(self.train_loader, self.cell.batch_size, heeds)
+        return f"epoch {epoch}: {words}"
+
+    def _once_only(self, why: str) -> str:
+        """That there is no further epoch, that nothing is lost by it, and what to do."""
+        epoch = self.position.epoch
+        done = "epoch 1 is" if epoch == 2 else f"epochs 1 to {epoch - 1} are"
+        return (
+            f"epoch {epoch} cannot be had: {why}; the loader can be iterated only once. {done} "
+            f"saved: train with --epochs {epoch - 1}, or have the loader begin anew each time that "
+            f"it is iterated, and go on with ctrkit train --resume {self.plan.run_folder}"
+        ).replace(". epoch", ". Epoch")
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
         """The next batch, or `_END`.
@@ -298,7 +316,10 @@ class EpochLoop:
             self.epoch_rng = rng_state(self.cell.device)
         elif self.epoch_rng is not None:
             set_rng_state(self.epoch_rng, self.cell.device)
-        self.train_loader.set_epoch(position.epoch, position.batch)
+        try:
+            self.train_loader.set_epoch(position.epoch, position.batch)
+        except UsedUpError as error:
+            raise UsageError(self._once_only(str(error).partition(",")[0])) from None
         self.rows.begin_epoch(position.batch)
         if hasattr(self.train_loader, "on_skip"):  # each batch that it has to take is progress
             self.train_loader.on_skip = lambda: self.progress.enter(Stage.FIRST_BATCH)

@@ -37,7 +37,7 @@ from ctrkit.child.training.torch_warnings import TorchWarnings
 from ctrkit.child.workloads.iterable_loader import as_epoch_loader
 from ctrkit.child.workloads.loader_parts import untold_data_set
 from ctrkit.child.workloads.protocol import Batch, EpochLoader, Task, Workload
-from ctrkit.child.workloads.returned import check_batch
+from ctrkit.child.workloads.returned import UsedUpError, check_batch
 from ctrkit.core.config import ChildSpec, RunSizes
 from ctrkit.core.errors import UsageError
 from ctrkit.core.losses import BadLoss, bad_loss
@@ -201,9 +201,12 @@ def _measure_epoch(
     if epoch == 1 and makes:
         steps = trial.spec.windows.min_steps
         place = place_of(loader, batches, trial.epoch_share, recorder.warmup_steps, steps)
+    if not _is_told(place, loader, epoch):
+        recorder.note(second_batches=0)
+        recorder.finished = True
+        return
     to_come = None if batches is None else batches - place.left_out
     recorder.begin_epoch(epoch, to_come, left_out=place.left_out, as_written=place.after)
-    place.tell(loader, epoch)
     trial.rows.begin_epoch(place.left_out)
     if trial.task is not None:
         trial.task.begin_epoch(epoch)
@@ -238,6 +241,15 @@ def _measure_epoch(
     del iterator
     if epoch == 1:
         recorder.note(teardown_s=trial.now_s() - began_s)
+
+
+def _is_told(place: Place, loader: EpochLoader, epoch: int) -> bool:
+    """Tell the loader of the epoch; False where it can be iterated once only, and was."""
+    try:
+        place.tell(loader, epoch)
+    except UsedUpError:
+        return False
+    return True
 
 
 def _take_steps(trial: RunningTrial, iterator: Iterator[Batch], makes: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ctrkit.child.workloads.loader_parts import tell_epoch
 from ctrkit.child.workloads.protocol import Batch, EpochLoader
-from ctrkit.child.workloads.returned import NotBatchesError, checked_batches, is_iterator
+from ctrkit.child.workloads.returned import UsedUpError, checked_batches, is_iterator
 
 
 def as_epoch_loader(made: Any) -> EpochLoader:
@@ -50,7 +50,8 @@ class IterableLoader:
         kind = type(used).__name__
         made = None if self._make_again is None else self._make_again()
         if made is None or made is used:
-            raise NotBatchesError(
+            self.iterable = iter(())
+            raise UsedUpError(
                 f"make_loader returned a {kind} that was made before, which can be iterated once "
                 "only: there is no further epoch; make it inside make_loader, or return a "
                 "DataLoader, a list or an object with `__iter__`",

@@ -48,6 +48,10 @@ def checked_batches(value: Any, name: str = "make_loader") -> Iterable[Batch]:
     return found
 
 
+class UsedUpError(NotBatchesError):
+    """There is no further epoch: the loader can be iterated once only."""
+
+
 def check_batch(batch: Any) -> None:
     """What an iterator gives can be looked at only once it is there.
 
@@ -63,8 +67,14 @@ def check_batch(batch: Any) -> None:
 
 
 def is_iterator(value: Any) -> bool:
-    """Whether it can be iterated once only: a generator, a zip, what `iter()` returns."""
-    return isinstance(value, Iterator) and iter(value) is value
+    """Whether it can be iterated once only: a generator, a zip, what `iter()` returns.
+
+    A loader whose `__iter__` sets itself back and returns itself begins anew each time.
+    """
+    if not isinstance(value, Iterator) or iter(value) is not value:
+        return False
+    code = getattr(type(value).__iter__, "__code__", None)
+    return code is None or not code.co_names  # without a name, it can but return itself
 
 
 def _problem(value: Any) -> str:

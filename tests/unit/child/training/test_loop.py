@@ -399,6 +399,24 @@ def test_a_file_of_epochs_that_cannot_be_written_for_a_while(tmp_path, monkeypat
     assert len(read_epochs(tmp_path / "epochs.csv")) == 3
 
 
+@pytest.mark.parametrize("kind", ["generator", "same"])
+def test_a_loader_that_can_be_iterated_once_ends_after_its_epoch_which_is_saved(tmp_path, kind):
+    batches = iter([torch.arange(4), torch.arange(4, 8)])
+
+    class Same:
+        def __iter__(self):
+            return batches
+
+    loader = IterableLoader(batches if kind == "generator" else Same())
+    words = r"epoch 2 cannot be had: .* once. Epoch 1 is saved: train with --epochs 1, .*--resume"
+    work = Work(known=False)
+    work.train = loader
+    with pytest.raises(UsageError, match=words):
+        train(tmp_path, work)
+    assert load_checkpoint(tmp_path / "checkpoints/last.pt")["position"]["epoch"] == 2
+    assert len(read_epochs(tmp_path / "epochs.csv")) == 1
+
+
 def test_the_versions_of_the_code_are_kept(tmp_path):
     with ProgressWriter(tmp_path / "progress") as progress:
         run_training(
@@ -495,7 +513,7 @@ def test_a_loader_that_can_be_iterated_once_only_is_named(tmp_path):
             batches = list(super().__iter__())
             return iter(batches if self.epoch == 1 else [])
 
-    with pytest.raises(UsageError, match="epoch 2: .* no batch .* start anew"):
+    with pytest.raises(UsageError, match="epoch 2 cannot be had: no batch came.*Epoch 1 is saved"):
         train(tmp_path, Work(known=False, task=False, loader=Once()))
 
 

@@ -149,6 +149,24 @@ def test_what_can_be_iterated_once_only() -> None:
     assert is_iterator(iter([1]))
     assert is_iterator(number for number in [1])
     assert not is_iterator([1])
+
+    class BeginsAnew:
+        def __iter__(self):
+            self.left = 3
+            return self
+
+        def __next__(self):
+            self.left -= 1
+            if self.left < 0:
+                raise StopIteration
+            return self.left
+
+    class GoesOn(BeginsAnew):
+        def __iter__(self):
+            return self
+
+    assert not is_iterator(BeginsAnew())
+    assert is_iterator(GoesOn())
     assert not is_iterator(LOADER)
 
 
