@@ -34,9 +34,9 @@ def read_script_epochs(path: Path) -> list[dict[str, Any]]:
 def epoch_rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, float | None]]:
     """Rows of `epochs.csv`: how long each epoch took, with its validation and its checkpoint.
 
-    An epoch lasts until the next one begins. What comes after the last one's batches is known only
-    as its validation and its checkpoint, unless those came in the midst of its batches, as the
-    epochs before show.
+    An epoch lasts until the next one begins (`over_s`). What comes after the last one's batches is
+    known only as its validation and its checkpoint, unless those came in the midst of its batches,
+    as the epochs before show.
     """
     rows: list[dict[str, float | None]] = []
     in_midst = False
@@ -44,8 +44,11 @@ def epoch_rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, float | Non
         began_s, ended_s = float(line["began_s"]), line.get("ended_s")
         beside_s = float(line.get("validation_s") or 0.0) + float(line.get("checkpoint_s") or 0.0)
         wall_s: float | None = None
-        if number + 1 < len(lines):
-            wall_s = float(lines[number + 1]["began_s"]) - began_s
+        over_s = line.get("over_s")
+        if over_s is None and number + 1 < len(lines):
+            over_s = lines[number + 1]["began_s"]
+        if over_s is not None:
+            wall_s = float(over_s) - began_s
             in_midst = ended_s is not None and wall_s < float(ended_s) - began_s + beside_s / 2
         elif ended_s is not None:
             wall_s = float(ended_s) - began_s + (0.0 if in_midst else beside_s)

@@ -48,9 +48,9 @@ class SessionProgress:
     @property
     def is_pace_known(self) -> bool:
         """Whether enough of the run has been seen to go by its own pace."""
-        seen = self.steps >= _PACE_STEPS and self.stepping_s >= _PACE_S
+        seen = self.steps >= _PACE_STEPS and self.productive_s >= _PACE_S
         moved = self.done.trained > self.began.trained
-        return moved and (seen or self.stepping_s >= _PACE_LONG_S)
+        return moved and (seen or self.productive_s >= _PACE_LONG_S)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from observed import SCRIPTS, observe
 
 from ctrkit.core.runs import load_measurement
+from ctrkit.core.script_epochs import epoch_rows, read_script_epochs
 from ctrkit.measure.epoch_length import length_in
 from ctrkit.measure.projection import project
 
@@ -279,12 +281,13 @@ def test_what_comes_in_between_is_left_out_of_the_window(tmp_path: Path) -> None
     assert (sizes.validations, sizes.validation_batches, sizes.checkpoints) == (5, 50, 5)
     projected = project([measured], sizes)
     assert projected is not None
-    assert projected.terms["validation"].mean == pytest.approx(
-        4 * (
-            5 * (measured.validation_restart_s or 0.0)
-            + 50 * sum(measured.validation_batch_s) / len(measured.validation_batch_s)
-        )
-    )  # fmt: skip
+    batch_s = sum(measured.validation_batch_s) / len(measured.validation_batch_s)
+    each_s = (measured.validation_restart_s or 0.0) + 10 * batch_s
+    write_s = sum(measured.checkpoint_s) / len(measured.checkpoint_s)
+    # in each of 4 epochs one at its end, and four between its steps
+    assert projected.terms["validation"].mean == pytest.approx(4 * each_s)
+    assert projected.terms["checkpoint"].mean == pytest.approx(4 * write_s)
+    assert projected.terms["within"].mean == pytest.approx(4 * 4 * (each_s + write_s))
     # an epoch's own time has neither validation nor checkpoint, which are terms of their own
     assert measured.epoch_s is not None
     interrupted = [i for i, window in enumerate(measured.stamps.window) if window == "interrupted"]
@@ -292,6 +295,29 @@ def test_what_comes_in_between_is_left_out_of_the_window(tmp_path: Path) -> None
     beside_s = sum(stamps.done_s[i] - stamps.delivered_s[i] for i in interrupted)
     whole_s = stamps.done_s[99] - stamps.asked_s[0]
     assert measured.epoch_s <= whole_s - beside_s / 2
+
+
+def test_what_comes_between_epochs_beside_validation_and_checkpoint_counts(tmp_path: Path) -> None:
+    _, measured = observe(
+        tmp_path, "full", "between.py", str(tmp_path / "m.pt"), window_s=30.0
+    ).needed()
+    (metrics_s,) = measured.metrics_s
+    assert metrics_s >= 0.5
+    assert measured.checkpoint_s[0] >= 0.25
+
+
+def test_an_epoch_of_a_real_run_has_each_second_once(tmp_path: Path) -> None:
+    found = observe(tmp_path, "train", "between.py", str(tmp_path / "m.pt"))
+    lines = read_script_epochs(found.folder / "script-epochs.jsonl")
+    assert len(lines) == 3
+    for line in lines:
+        assert line["validation_s"] >= 0.5
+        assert line["checkpoint_s"] >= 0.25
+        between_s = line.get("over_s", math.inf) - line["ended_s"]
+        assert line["validation_s"] + line["checkpoint_s"] <= between_s + 0.001
+    # each is shown before the next one has a line
+    first = epoch_rows(lines[:1])[0]["wall_s"]
+    assert first == pytest.approx(lines[1]["began_s"] - lines[0]["began_s"])
 
 
 def test_validation_before_training_counts_once(tmp_path: Path) -> None:

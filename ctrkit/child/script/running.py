@@ -34,7 +34,7 @@ class RunWatch(LoopWatch):
         observer.write_seen(owner.folder)
 
     def epoch_begins(self, at_s: float) -> None:
-        self._write_epoch()
+        self._write_epoch(over_s=at_s)
         self.progress.enter(Stage.FIRST_BATCH, epoch=self.epoch, steps=self.batches or 0)
         self._epoch = {
             "epoch": self.epoch, "batches": 0, "rows": 0, "began_s": at_s, "ended_s": None,
@@ -100,6 +100,7 @@ class RunWatch(LoopWatch):
         self.observer.write_seen(self.owner.folder)
 
     def validation_begins(self, at_s: float) -> None:
+        self._saving_s = 0.0
         self.progress.enter(Stage.VALIDATION)
         self._turn_to(Spending.VALIDATION)
 
@@ -108,7 +109,8 @@ class RunWatch(LoopWatch):
 
     def validation_ends(self, began_s: float, at_s: float) -> None:
         if self._epoch:
-            self._epoch["validation_s"] += at_s - began_s
+            # a checkpoint before the next step is counted by itself
+            self._epoch["validation_s"] += max(0.0, at_s - began_s - self._saving_s)
         self.progress.enter(Stage.STEP)
         self._turn_to(Spending.DATA_WAIT)
 
@@ -120,14 +122,21 @@ class RunWatch(LoopWatch):
     def checkpoint_ends(self, at_s: float) -> None:
         if self._epoch:
             self._epoch["checkpoint_s"] += at_s - self._saved_s
+        self._saving_s += at_s - self._saved_s
         self.progress.enter(self._before)
         validating = self._before is Stage.VALIDATION
         self._turn_to(Spending.VALIDATION if validating else Spending.LOGGING)
 
     _before = Stage.STEP
+    _saving_s = 0.0
 
-    def _write_epoch(self) -> None:
-        """The line of an epoch is written once its validation and its checkpoint are over."""
+    def _write_epoch(self, over_s: float | None = None) -> None:
+        """The line of an epoch is written once its validation and its checkpoint are over.
+
+        `over_s` is when the next one began, None for the last one.
+        """
+        if over_s is not None and self._epoch:
+            self._epoch["over_s"] = over_s
         if self._epoch and self._epoch["batches"]:
             json_files.append_line(os.path.join(self.owner.folder, EPOCHS_FILE), self._epoch)
         self._epoch = {}

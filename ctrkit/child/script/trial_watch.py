@@ -136,6 +136,7 @@ class TrialWatch(LoopWatch, LoopProcess):
         recorder, train = self.recorder, self.observer.train
         began_s = self._time(at_s)
         if self.epoch == 2:
+            self._note_metrics(at_s)
             for counted in (self._validations, self._validated_batches, self._checkpoints):
                 counted.next_epoch_begins()
         if self.epoch == 1:
@@ -300,6 +301,7 @@ class TrialWatch(LoopWatch, LoopProcess):
     def epoch_over(self, asked_s: float, ended_s: float) -> None:
         if self.epoch > 2:
             return
+        self._over_s, self._known_s = ended_s, 0.0
         self.recorder.epoch_ended(self._time(asked_s), self._time(ended_s))
         self.progress.enter(Stage.EPOCH_BOUNDARY)
         if self.epoch == 1:
@@ -320,6 +322,7 @@ class TrialWatch(LoopWatch, LoopProcess):
 
     def validation_batch(self, number: int, seconds: float) -> None:
         recorder = self.recorder
+        self._known_s += seconds
         if number == 0:
             recorder.fields.setdefault("validation_restart_s", seconds)
         elif len(recorder.validation_batch_s) < self.plan.validation_batches:
@@ -338,6 +341,7 @@ class TrialWatch(LoopWatch, LoopProcess):
         self.progress.enter(self._stage_before)
 
     def checkpoint_over(self, seconds: float) -> None:
+        self._known_s += seconds
         if self.epoch == 1:
             self._saves = True
             self._checkpoints.add()
@@ -345,6 +349,16 @@ class TrialWatch(LoopWatch, LoopProcess):
             self.recorder.checkpoint_s.append(seconds)
 
     _stage_before = Stage.STEP
+
+    def _note_metrics(self, begins_s: float) -> None:
+        """What came between the first two epochs beside validation and checkpoint."""
+        if self._over_s is not None:
+            between_s = begins_s - self._over_s - self._known_s
+            self.recorder.metrics_s.append(max(0.0, between_s))
+        self._over_s = None
+
+    _over_s: float | None = None
+    _known_s = 0.0
 
     # ---- the step alone ----
 
@@ -369,6 +383,7 @@ class TrialWatch(LoopWatch, LoopProcess):
     def _cut_epoch(self) -> None:
         """Its window is measured: the script is told that there are no more batches."""
         self.in_epoch = False
+        self._over_s, self._known_s = self.observer.clock(), 0.0
         self.progress.enter(Stage.EPOCH_BOUNDARY)
         self._complete_stamps()
         self.observer.note(

@@ -23,6 +23,10 @@ def test_an_epoch_lasts_until_the_next_one_begins() -> None:
     assert walls(line(0, 10, 2), line(13, 23, 2)) == [13, 12]
 
 
+def test_an_epoch_that_is_over_says_so_itself() -> None:
+    assert walls({**line(0, 10, 2), "over_s": 14.0}) == [14]
+
+
 def test_validation_in_the_midst_is_not_counted_twice() -> None:
     assert walls(line(0, 10, 4), line(10.1, 20, 4)) == pytest.approx([10.1, 9.9])
 
