@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ctrkit.commands.inspection import (
     of_epochs,
     with_epochs,
 )
+from ctrkit.commands.known_spread import with_launch_spread
 from ctrkit.commands.learned_times import by_label
 from ctrkit.commands.options import Axes, CommonOptions, duration_s
 from ctrkit.commands.trial_launcher import TrialLauncher
@@ -30,6 +32,7 @@ from ctrkit.core.errors import (
     UsageError,
 )
 from ctrkit.core.files import finite, plain_disk_errors
+from ctrkit.core.launch_spread import LaunchSpread
 from ctrkit.core.records import (
     AnswerSoFar,
     Finding,
@@ -247,6 +250,7 @@ def search_and_recommend(
         known: what that came to.
         finish: completes the recommendation, before it is saved.
     """
+    inspection = with_launch_spread(inspection)
     with ProbeDisplay(budget_s=options.budget_s, cells=plan.cells, quiet=options.quiet) as display:
         for note in (options.time_limits.in_words(), *plan.notes, *plan.warnings):
             display.message(note)
@@ -344,7 +348,8 @@ def _conclude(
             run.update(status="done", status_reason=reason, wall_s=wall_s)
             raise type(error)(reason) from None
     else:
-        recommendation = finish(_signed(recommendation, run, wall_s), result)
+        signed = _signed(recommendation, run, wall_s, inspection.launch_spread)
+        recommendation = finish(signed, result)
         run.save_recommendation(recommendation)
     if result.interrupted:
         run.update(status="interrupted", status_reason="stopped by the user", wall_s=wall_s)
@@ -353,7 +358,9 @@ def _conclude(
     return recommendation
 
 
-def _signed(recommendation: Recommendation, run: RunFolder, wall_s: float) -> Recommendation:
+def _signed(
+    recommendation: Recommendation, run: RunFolder, wall_s: float, spread: LaunchSpread | None
+) -> Recommendation:
     """The recommendation with the probe's name, and with what such a probe cannot know."""
     found = list(recommendation.findings)
     if recommendation.projected_epoch_s is not None:
@@ -363,10 +370,14 @@ def _signed(recommendation: Recommendation, run: RunFolder, wall_s: float) -> Re
                 launches=recommendation.launches or 0,
                 flags=recommendation.flags,
                 epoch_s=recommendation.projected_epoch_s,
+                spread=spread,
             )
         )
-    name, origin = run.path.name, run.origin()
-    return replace(recommendation, probe=name, origin=origin, findings=found)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return replace(
+        recommendation, probe=run.path.name, origin=run.origin(), findings=found,
+        projected_at=now, launch_spread=spread,
+    )  # fmt: skip
 
 
 def show_outcome(

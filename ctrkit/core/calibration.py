@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from ctrkit.core.config import decode, encode
 from ctrkit.core.environment import cache_folder
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import read_json, read_table, write_table
+from ctrkit.core.launch_spread import Pair
 from ctrkit.core.locks import LockTakenError, locked
 from ctrkit.core.records import RunInfo
 from ctrkit.core.registry import title_of
@@ -26,6 +29,9 @@ CALIBRATION = "calibration.parquet"
 CALIBRATION_SCHEMA = 1
 FINISHED, INTERRUPTED = "finished", "interrupted"
 _WAIT_S = 10.0
+#: Columns that older files lack.
+_ADDED = {"apart_s"}
+HOUR_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +56,7 @@ class CalibrationRow:
         actual_total_s: None unless the run ended by itself after whole epochs.
         epochs: those that were ended.
         incidents: how often it was restarted, slept or was stopped.
+        apart_s: from the projection to the start of the run, None where that is not known.
         outcome: `finished`, `interrupted` or `failed: VERDICT`.
     """
 
@@ -74,6 +81,7 @@ class CalibrationRow:
     actual_total_s: float | None
     epochs: int
     incidents: int
+    apart_s: float | None = None
     outcome: str
     schema_version: int = CALIBRATION_SCHEMA
 
@@ -124,8 +132,55 @@ def row_of_run(
         actual_total_s=info.wall_s if whole else None,
         epochs=epochs,
         incidents=incidents,
+        apart_s=_seconds_between(projection.projected_at, info.created),
         outcome=_outcome(info),
     )
+
+
+def _seconds_between(earlier: str | None, later: str) -> float | None:
+    try:
+        found = datetime.fromisoformat(later) - datetime.fromisoformat(earlier or "")
+    except (ValueError, TypeError):
+        return None
+    return max(0.0, found.total_seconds())
+
+
+#: How long after its projection a run may be started, as the report calls it, in seconds.
+TIMES_APART = {"within an hour": HOUR_S, "within a day": 24 * HOUR_S, "later": math.inf}
+
+
+def time_apart(row: CalibrationRow) -> str:
+    """Which of TIMES_APART a run belongs to; where nobody noted it, the first."""
+    apart_s = row.apart_s or 0.0
+    return next(name for name, most_s in TIMES_APART.items() if apart_s <= most_s)
+
+
+def pairs_of(
+    rows: Sequence[CalibrationRow],
+    machine_fingerprint: str,
+    workload_fingerprint: str | None,
+    apart: str = "within an hour",
+) -> list[Pair]:
+    """Projections of this machine and what the runs then took, of runs started so long after.
+
+    None is left out for what came of it, but for runs that were restarted, slept or were stopped:
+    no projection is of those.
+    """
+    return [
+        Pair(
+            projected_s=row.projected_epoch_s,
+            actual_s=row.actual_epoch_s,
+            launches=row.launches or 1,
+            is_of_workload=workload_fingerprint is not None
+            and row.workload_fingerprint == workload_fingerprint,
+        )
+        for row in rows
+        if row.machine_fingerprint == machine_fingerprint
+        and row.actual_epoch_s
+        and row.projected_epoch_s > 0
+        and not row.incidents
+        and time_apart(row) == apart
+    ]
 
 
 def _ended_with_an_epoch(path: Path, info: RunInfo, epochs: int) -> bool:
@@ -193,7 +248,8 @@ def read_calibration(path: Path | None = None) -> list[CalibrationRow]:
     table = read_table(path)
     columns = set(table.column_names)
     versions = set(table["schema_version"].to_pylist()) if "schema_version" in columns else {None}
-    if versions - {CALIBRATION_SCHEMA} or columns != set(_schema().names):
+    lacking = set(_schema().names) - columns
+    if versions - {CALIBRATION_SCHEMA} or columns - set(_schema().names) or lacking - _ADDED:
         found = ", ".join(sorted(map(str, versions)))
         raise UsageError(
             f"{path}: schema version {found}, but this ctrkit reads {CALIBRATION_SCHEMA}; move the "

@@ -15,6 +15,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ctrkit.core.units import format_percent
+
 #: What is known before counts as so many pairs.
 PRIOR_PAIRS = 8.0
 _MOST_WEIGHT = 20.0
@@ -41,6 +43,20 @@ class LaunchSpread:
     def is_learned(self) -> bool:
         """Whether this machine has told anything of it."""
         return self.pairs > 0
+
+    def words(self) -> str:
+        """What is known of how launches differ, and from how many runs."""
+        size = f"{format_percent(self.relative)} of the time"
+        if not self.is_learned:
+            return (
+                f"how launches differ ({size}) is assumed, from this project's own runs: no "
+                "projected run has ended on this machine yet"
+            )
+        runs = "1 run" if self.pairs == 1 else f"{self.pairs} runs"
+        return (
+            f"how launches differ ({size}) was learned from {runs} of this machine, "
+            f"{self.own_pairs} of them of this workload"
+        )
 
 
 #: From the 42 pairs of results/pairs.json, none left out: Student's t fits their errors best with

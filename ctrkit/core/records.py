@@ -394,7 +394,8 @@ class Recommendation:
     epoch takes another time than the others; `projected_epoch_s` is then that of the others.
     `projected_terms_s` are the parts of such an epoch, by name, as in `measure.projection`.
     `stage_s` is the longest silence of each stage of its trials, by the stage's label. `origin`
-    says what was probed.
+    says what was probed. `projected_at` is when (UTC): the projection is of a run started then.
+    `launch_spread` is what was known before of how launches differ.
     """
 
     cell: Cell
@@ -410,6 +411,8 @@ class Recommendation:
     projected_startup_s: float | None = None
     projected_first_epoch_s: float | None = None
     projected_terms_s: dict[str, float] = field(default_factory=dict)
+    projected_at: str | None = None
+    launch_spread: LaunchSpread | None = None
     launches: int | None = None
     probe: str | None = None
     origin: Origin | None = None

@@ -5,12 +5,20 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ctrkit.core.calibration import FINISHED, INTERRUPTED, CalibrationRow
+from ctrkit.core.calibration import (
+    FINISHED,
+    INTERRUPTED,
+    TIMES_APART,
+    CalibrationRow,
+    pairs_of,
+)
 from ctrkit.core.config import encode
+from ctrkit.core.launch_spread import learned_spread
 from ctrkit.core.units import format_duration
+from ctrkit.measure.statistics import share_interval
 from ctrkit.report.blocks import Block, Column, Facts, Paragraph, Report, Section, Table
 from ctrkit.report.words import clean, percent, plural
 
@@ -40,7 +48,8 @@ class Accuracy:
 class CalibrationSummary:
     """What all runs of this machine say. `failures` counts how runs failed, by verdict.
 
-    `elsewhere` rows are of another machine, Python or torch, and count in nothing else.
+    `elsewhere` rows are of another machine, Python or torch, and count in nothing else. `spreads`
+    say how launches differ, by the time from the projection to the start of the run.
     """
 
     runs: int
@@ -53,6 +62,15 @@ class CalibrationSummary:
     epoch_flagged: Accuracy
     total: Accuracy
     elsewhere: int
+    spreads: dict[str, LearnedSpread] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedSpread:
+    """How launches differ, as a share, from so many runs; the shipped assumption weighs in."""
+
+    runs: int
+    relative: float
 
 
 def summarize(rows: Sequence[CalibrationRow], machine_fingerprint: str) -> CalibrationSummary:
@@ -75,7 +93,17 @@ def summarize(rows: Sequence[CalibrationRow], machine_fingerprint: str) -> Calib
         epoch_flagged=_accuracy([row for row in here if row.flags], "epoch"),
         total=_accuracy(here, "total"),
         elsewhere=len(rows) - len(here),
+        spreads=_spreads(rows, machine_fingerprint),
     )
+
+
+def _spreads(rows: Sequence[CalibrationRow], machine: str) -> dict[str, LearnedSpread]:
+    pairs = {apart: pairs_of(rows, machine, None, apart) for apart in TIMES_APART}
+    return {
+        apart: LearnedSpread(runs=len(found), relative=learned_spread(found).relative)
+        for apart, found in pairs.items()
+        if found
+    }
 
 
 def _accuracy(rows: Sequence[CalibrationRow], what: str) -> Accuracy:
@@ -129,6 +157,8 @@ def calibration_report(
     blocks: list[Block] = []
     if here:
         blocks += [Facts(tuple(_facts(summary))), _accuracy_table(summary)]
+        if summary.spreads:
+            blocks += [_spread_table(summary), Paragraph(_SPREAD_WORDS, tone="dim")]
     else:
         blocks.append(Paragraph(NOTHING_YET))
     if summary.elsewhere:
@@ -177,10 +207,33 @@ def _accuracy_table(summary: CalibrationSummary) -> Table:
     return Table(columns, rows)
 
 
+#: What the table of spreads is for.
+_SPREAD_WORDS = (
+    "The next probe uses the first of these: its projection is of a run started at once. Few runs "
+    "weigh little against the spread that is assumed before there are any."
+)
+
+
+def _spread_table(summary: CalibrationSummary) -> Table:
+    columns = (
+        Column("run started after its projection", right=False, short="started"),
+        Column("runs"),
+        Column("launches differ by"),
+    )
+    rows = tuple(
+        (apart, str(found.runs), percent(found.relative))
+        for apart, found in summary.spreads.items()
+    )
+    return Table(columns, rows)
+
+
 def _held(one: Accuracy) -> str:
     if one.covered is None:
         return ""
-    return f"{round(one.covered * one.intervals)} of {one.intervals} ({percent(one.covered)})"
+    held = round(one.covered * one.intervals)
+    low, high = share_interval(held, one.intervals)
+    between = f"{low * 100:.0f} to {high * 100:.0f} %"
+    return f"{held} of {one.intervals} ({percent(one.covered)}; 95 % interval: {between})"
 
 
 def _runs_table(rows: Sequence[CalibrationRow]) -> Table:

@@ -14,6 +14,7 @@ import psutil
 
 from ctrkit.core.control_groups import Throttling, cpu_quota_cores, cpu_throttling
 from ctrkit.core.environment import usable_cpus
+from ctrkit.core.launch_spread import LaunchSpread
 from ctrkit.core.records import Finding
 from ctrkit.core.subprocesses import output_of
 from ctrkit.core.units import format_bytes, format_duration, format_percent
@@ -330,7 +331,12 @@ def _uncached(host: HostFigures, data_bytes: int | None) -> Finding | None:
 
 
 def unknowns(
-    *, wall_s: float, launches: int, flags: Sequence[str], epoch_s: float | None
+    *,
+    wall_s: float,
+    launches: int,
+    flags: Sequence[str],
+    epoch_s: float | None,
+    spread: LaunchSpread | None = None,
 ) -> Finding:
     """What no probe can know, and how sure the projection is.
 
@@ -339,6 +345,7 @@ def unknowns(
         launches: of the cell that the projection is made from.
         flags: of the projection.
         epoch_s: projected.
+        spread: what was known before of how launches differ.
     """
     confidence = "high" if launches > 1 and not flags else "medium" if launches > 1 else "low"
     seen = (
@@ -348,6 +355,6 @@ def unknowns(
     return _note(
         "projection",
         f"the projection rests on {seen}{longer}: throttling, memory that grows and other work "
-        "later in the run cannot be seen in it",
+        "later in the run cannot be seen in it" + (f"; {spread.words()}" if spread else ""),
         confidence,
     )

@@ -1,6 +1,7 @@
 """Rows of `calibration.parquet`: what a run's row says, and that no writer loses another's."""
 
 import multiprocessing
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -9,6 +10,7 @@ from ctrkit.core.calibration import (
     CALIBRATION_SCHEMA,
     calibration_path,
     note_calibration,
+    pairs_of,
     read_calibration,
     row_of_run,
 )
@@ -151,3 +153,38 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
         note_calibration(row(tmp_path), tmp_path / "file" / "c.parquet")
+
+
+def test_a_row_says_how_long_after_its_projection_the_run_began(tmp_path):
+    promise = replace(PROMISE, projected_at="2030-01-02T01:34:05+00:00")
+    assert row(tmp_path, projection=promise).apart_s == 5400
+    assert row(tmp_path).apart_s is None
+
+
+def test_a_file_without_the_newer_column_is_read(tmp_path):
+    path = tmp_path / "calibration.parquet"
+    note_calibration(row(tmp_path), path)
+    write_table(path, read_table(path).drop_columns(["apart_s"]))
+    (found,) = read_calibration(path)
+    assert found.apart_s is None
+    note_calibration(row(tmp_path, created="2031-01-02T03:04:05+00:00"), path)
+    assert len(read_calibration(path)) == 2
+
+
+def test_pairs_are_of_this_machine_and_none_is_left_out_for_its_outcome(tmp_path):
+    late = replace(PROMISE, projected_at="2030-01-02T01:34:05+00:00")
+    rows = [
+        row(tmp_path),
+        row(tmp_path, walls=(30.0,), status="interrupted"),
+        row(tmp_path, workload_fingerprint="other"),
+        row(tmp_path, machine_fingerprint="other"),
+        row(tmp_path, incidents=1),
+        row(tmp_path, walls=()),
+        row(tmp_path, projection=late),
+    ]
+    pairs = pairs_of(rows, "m", "w")
+    assert [(p.actual_s, p.launches, p.is_of_workload) for p in pairs] == [
+        (11.0, 3, True), (30.0, 3, True), (11.0, 3, False),
+    ]  # fmt: skip
+    assert len(pairs_of(rows, "m", "w", "within a day")) == 1
+    assert pairs_of(rows, "m", "w", "later") == []

@@ -1,0 +1,24 @@
+"""What earlier runs of this machine tell a probe of how launches differ."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ctrkit.core.calibration import pairs_of, read_calibration
+from ctrkit.core.environment import machine_fingerprint
+from ctrkit.core.errors import UsageError
+from ctrkit.core.launch_spread import learned_spread
+from ctrkit.core.records import Inspection
+
+
+def with_launch_spread(inspection: Inspection) -> Inspection:
+    """The inspection with the spread between launches, as far as runs have told it.
+
+    A calibration file that cannot be read tells nothing: `ctrkit report --calibration` says why.
+    """
+    try:
+        rows = read_calibration()
+    except UsageError:
+        rows = []
+    pairs = pairs_of(rows, machine_fingerprint(), inspection.workload_fingerprint)
+    return replace(inspection, launch_spread=learned_spread(pairs))
