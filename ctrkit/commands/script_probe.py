@@ -206,7 +206,7 @@ def save_change(path: Path, answer: ScriptAnswer | None) -> str:
     """Write the change to the script as a diff; where there is none, why no file was made."""
     if answer is None or not answer.change:
         why = answer.change_words if answer is not None else ""
-        return f"--write-patch {path}: no file was written: {why or 'nothing is to be changed'}"
+        return f"--write-patch {path}: no file was written: {why or 'nothing needs to change'}"
     try:
         path.write_text(answer.change)
     except OSError as error:

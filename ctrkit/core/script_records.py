@@ -117,7 +117,7 @@ class ScriptAnswer:
         experiment_why: more on that, a clause.
         command: the command with the flags filled in.
         change: the change to the script as a unified diff; empty where there is none.
-        change_words: what to change where no diff can be made, or nothing is to be changed.
+        change_words: what to change where no diff can be made, or nothing needs to change.
         files_made: relative paths of files that appeared in the script's folder while the trials
             ran; trials or other programs made them.
         files_changed: of files that changed meanwhile.

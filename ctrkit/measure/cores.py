@@ -35,20 +35,20 @@ def core_findings(cell: Cell, launches: Sequence[Measurement], cores: int) -> li
     threads, workers = cell.threads * cell.nproc, cell.workers * cell.nproc
     share = max(1, cores // cell.nproc)
     if threads > cores:
-        text = f"{threads} threads take turns on {cores} cores: --threads {share} is enough"
+        text = f"{threads} threads share {cores} cores: --threads {share} is enough"
         return [_finding(text, "high")]
     crowd = threads + workers
     if workers and crowd > cores and used is not None and used >= _FULL_SHARE * cores:
         text = (
             f"the {cores} cores are full: {threads} threads of the step and {workers} "
-            "workers take turns on them, so more of either makes the other slower"
+            "workers share them, so more of either slows down the other"
         )
         return [_finding(text, "medium")]
     if computes and threads < cores and used is not None and cores - used >= _IDLE_CORES:
         text = (
             f"{cores - used:.1f} of {cores} cores are idle while the step computes with "
             f"{threads} thread{'s' if threads > 1 else ''}: --threads {share} may be "
-            "faster; how much was not measured"
+            "faster; ctrkit did not measure by how much"
         )
         return [_finding(text, "medium")]
     return []

@@ -18,7 +18,7 @@ from ctrkit.core.units import format_count
 Basis = Literal["counted", "exact", "claimed", "rows", "beyond", "unknown"]
 #: A counted epoch and a promised one agree within this share, or a batch of each worker.
 _SAME = 0.01
-#: A loader without a length that gives so many batches is taken for endless.
+#: A loader without a length that gives so many batches seems to be endless.
 _ENDLESS = 1000
 
 
@@ -161,17 +161,17 @@ def length_finding(length: EpochLength) -> Finding | None:
     if length.basis == "beyond":
         return _finding(
             f"len() promises {_batches(claimed)}, and the loader went on beyond that: "
-            f"{_batches(seen)} came without an end in sight. It is taken for endless, so nothing "
-            "can be projected; cells are ranked by rows per second",
+            f"{_batches(seen)} came, with no end in sight. It seems to be endless, so ctrkit "
+            "cannot project an epoch; configurations are ranked by rows per second",
             "high",
         )
     if length.basis == "unknown":
-        is_endless = "is taken for endless" if seen >= _ENDLESS else (
-            "may be endless, or a longer --budget may come to its end"
+        is_endless = "seems to be endless" if seen >= _ENDLESS else (
+            "may be endless; a longer --budget may reach its end"
         )  # fmt: skip
         return _finding(
             f"the loader has no length and did not end within {_batches(seen)}: it {is_endless}; "
-            "nothing can be projected, and cells are ranked by rows per second",
+            "nothing can be projected, and configurations are ranked by rows per second",
             "high",
         )
     if length.basis == "rows":
@@ -190,8 +190,8 @@ def length_finding(length: EpochLength) -> Finding | None:
         )
     if length.basis == "claimed":
         return _finding(
-            f"len() promises {_batches(claimed)}: that is unchecked, since no epoch came to its "
-            f"end (at most {_batches(seen)} were taken); a longer --budget may count one",
+            f"len() promises {_batches(claimed)}: that is unchecked, since no epoch was seen to "
+            f"its end (at most {_batches(seen)} were taken); a longer --budget may count one",
             "medium",
         )
     return None
@@ -207,7 +207,7 @@ def _counted(length: EpochLength) -> Finding | None:
     rows = f" ({format_count(length.rows)} rows)" if length.rows else ""
     return _finding(
         f"an epoch has {_batches(counted)}{rows}, counted to its end, and len() promises "
-        f"{_batches(claimed)}: {_reason(length)}; projected is what was counted",
+        f"{_batches(claimed)}: {_reason(length)}; the projection uses what was counted",
         "high",
     )
 
@@ -226,8 +226,8 @@ def _reason(length: EpochLength) -> str:
     if facts is not None and facts.iterable:
         return "the data set's len() does not say how many rows come"
     if facts is not None and not facts.length_is_exact:
-        return "the len() of its sampler or of the loader's class does not say what comes"
-    return "its len() does not say what comes"
+        return "the len() of its sampler or of the loader's class is wrong"
+    return "its len() is wrong"
 
 
 def _batches(count: int | None) -> str:

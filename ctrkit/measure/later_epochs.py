@@ -95,7 +95,7 @@ def later_finding(later: LaterEpochs, persistent: bool, workers: int) -> Finding
     )  # fmt: skip
     text = (
         f"later epochs are {changed}, by {later.steps} steps at equal places of both epochs: "
-        "projected are the first epoch and the later ones, each on its own"
+        "the first epoch and the later ones are projected separately"
     )
     if factor < 1:
         text += "; a cache that the first epoch fills does that, of the data set's or the system's"

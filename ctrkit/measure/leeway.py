@@ -52,23 +52,23 @@ class Leeway:
     def workers_words(self, cell: Cell) -> str:
         """Why more workers are no advice; empty where they are one."""
         if not self.heeds("workers"):
-            return "it takes no number of workers: have it take `workers` for its DataLoader"
+            return "it takes no number of workers: give it a parameter `workers` for its DataLoader"
         if self.repeats:
-            return "workers are no way out, as long as an epoch is another one with them"
+            return "more workers do not help as long as they change the epoch"
         more = self._more(cell)
         failed = [n for n in more if n in self.failed]
         promising = [n for n in more if n in self.promising]
         if failed and not promising:
-            return f"workers are no way out before it is known why {self._failed_words(failed[0])}"
+            return f"more workers do not help until it is clear why {self._failed_words(failed[0])}"
         parts = []
         if tried := [n for n in more if n in self.tried]:
             parts.append(
-                f"more workers ({_listed(tried)}) were tried and are not measurably faster"
+                f"more workers ({_listed(tried)}) were tried and were not measurably faster"
             )
         if promising:
             parts.append(
-                f"{_listed(promising)} workers are predicted to be faster, but were not run to "
-                "their end: give a longer --budget"
+                f"{_listed(promising)} workers are predicted to be faster, but were not fully "
+                "measured: give a longer --budget"
             )
         if failed:
             parts.append(self._failed_words(failed[0]))

@@ -198,7 +198,7 @@ def _training_s(training: TrainingTime, sizes: RunSizes, *, restart_s: float) ->
     if training.whole_s is not None:
         return training.whole_s
     if sizes.train_batches is None:
-        raise ValueError("the number of batches of an epoch is not known")
+        raise ValueError("the number of batches in an epoch is not known")
     step_s = training.per_epoch.mean
     return step_s * sizes.train_batches - (min(training.wait_s, step_s) if restart_s else 0.0)
 

@@ -80,12 +80,11 @@ def one_epoch_finding(launches: Sequence[Measurement], epochs: int | None) -> Fi
     """
     if not has_one_epoch(launches):
         return None
-    projected = f"; projected is one epoch, and not {epochs}" if (epochs or 1) > 1 else ""
+    projected = f"; ctrkit projects one epoch, not {epochs}" if (epochs or 1) > 1 else ""
     return _note(
         "epoch",
-        "the second epoch has no batch: the loader can be iterated only once, so a run of several "
-        "epochs ends there; it must start anew each time `iter()` is called"
-        f"{projected}",
+        "the second epoch has no batches: the loader can be iterated only once, so a run of "
+        f"several epochs ends there; make it start again each time `iter()` is called{projected}",
     )
 
 
@@ -96,7 +95,8 @@ def _first_batches(launches: Sequence[Measurement], projection: Projection) -> F
         return None
     text = (
         f"only the first {format_count(seen)} batches of an epoch were seen, of "
-        f"{format_count(batches)}: if later ones cost more or less, the projection does not know it"
+        f"{format_count(batches)}: if later batches take more or less time, the projection does "
+        "not include that"
     )
     return Finding(stage="epoch", share=None, worth_x=None, text=text, confidence="high")
 
@@ -116,7 +116,7 @@ def _trend(launches: Sequence[Measurement], projection: Projection) -> Finding:
     count = len(projection.trends)
     launched = f", in each of {count} launches" if count > 1 else ""
     text = (
-        f"steps get {how} all through the epoch: {format_duration(trend.first_s)} at step "
+        f"steps get {how} throughout the epoch: {format_duration(trend.first_s)} at step "
         f"{format_count(first)}, {format_duration(trend.last_s)} at step {format_count(last)} of "
         f"{format_count(batches)} (rank correlation {trend.tau:.2f}{launched}); "
         f"{_trend_cause(measured, trend)}; {_trend_bound(projection, trend)}"
@@ -129,13 +129,16 @@ def _trend_cause(measured: Measurement, trend: Trend) -> str:
     back = falls_back(measured, trend)
     if back:
         return (
-            "a new epoch begins as this one did, so it is the order of the data (sorted by length, "
-            "say) and not the machine"
+            "a new epoch begins at the pace at which this one began, so the order of the data "
+            "causes it (sorted by length, for example), not the machine"
         )
     machine = "memory that grows or a processor that heats up" if trend.rises else "a cache"
     if back is None:
-        return f"data that are sorted do that, and so does {machine}: no second epoch told"
-    return f"a new epoch goes on as this one ended: {machine} does that, the order does not"
+        return f"sorted data do that, and so does {machine}; no second epoch was seen to tell which"
+    return (
+        f"a new epoch continues at the pace at which this one ended: {machine} does that, the "
+        "order of the data does not"
+    )
 
 
 def _trend_bound(projection: Projection, trend: Trend) -> str:

@@ -198,7 +198,7 @@ def own_note(inspection: Inspection, kept: Collection[str]) -> str:
         return ""
     return (
         f"{inspection.workload_name} is called with its own defaults ({', '.join(words)}); name "
-        "an axis to try other values, e.g. --workers 0,2,4"
+        "an option to try other values, e.g. --workers 0,2,4"
     )
 
 
@@ -218,7 +218,7 @@ def _applied(
             applied[axis] = tuple(dict.fromkeys(values))
         else:
             option = AXES[axis].option
-            notes.append(f"{option} is left out: {inspection.workload_name} does not take it")
+            notes.append(f"{option} is ignored: {inspection.workload_name} does not take it")
     return applied, notes
 
 
@@ -254,7 +254,9 @@ def _unmet(
                 refused[bearer] = invalid[bearer]
             elif AXES[axis].of_workers and cells and value is not False:
                 bearer = replace(next(iter(cells)), **{axis: value})
-                refused[bearer] = f"{AXES[axis].option} {value} needs workers, but no cell has any"
+                refused[bearer] = (
+                    f"{AXES[axis].option} {value} needs workers, but no configuration has any"
+                )
     return refused
 
 

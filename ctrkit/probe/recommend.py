@@ -118,23 +118,28 @@ def _reason(
     if chosen.cell == search.plan.baseline:
         text = _as_written_reason(chosen, ranked, tied, search)
     elif len(ranked) == 1:
-        text = f"the most promising of {len(search.plan.cells)} cells, and it held when really run"
+        among = f"the fastest of {len(search.plan.cells)} configurations"
+        text = f"predicted to be {among}, and confirmed by a real run"
         if len(search.plan.cells) == 1:
-            text = "the only cell of the matrix, and it runs"
+            text = "the only configuration to try, and it works"
     elif tied:
         fewer = all(chosen.cell.workers <= c.cell.workers for c in tied)
-        why = "needs no more workers than any of them" if fewer else "was the faster one"
+        why = "needs no more workers than they do" if fewer else "was the fastest of them"
         names = ", ".join(c.cell.cell_id for c in tied)
-        text = f"tied in {what} with {names}; it {why}"
+        text = f"not measurably different from {names} in {what}; it {why}"
     else:
         gain = ranked[1].objective / chosen.objective
-        text = f"shortest {what} of {len(ranked)} cells really run, {gain:.2f}x ahead of the next"
+        among = f"{len(ranked)} configurations that were run"
+        text = f"shortest {what} of {among}, {gain:.2f}x as fast as the next"
     other = chosen.cell.batch_size != inspection.default_batch_size
     if inspection.has_task and (other or len(search.plan.batch_sizes) > 1):
         text += f" (batch {chosen.cell.batch_size}: {_BATCH_WORDS})"
     if chosen.cell.numerics:
         changed = ", ".join(f"{axis} {value}" for axis, value in chosen.cell.numerics.items())
-        text += f" (with {changed}: not the phase's own numerics, of which no cell was measured)"
+        text += (
+            f" (with {changed}: that changes the numerics; no configuration with the phase's own "
+            "was measured)"
+        )
     return text
 
 
@@ -144,12 +149,12 @@ def _as_written_reason(
     """Why a script is best left as it is, or why nothing better is known."""
     if tied:
         names = ", ".join(c.cell.cell_id for c in tied)
-        return f"as written: no proven gain, {names} cannot be told from it"
+        return f"as written: no gain is proven; {names} is not measurably different"
     cells = len(search.plan.cells)
     if cells == 1:
         return "as written, the only configuration there is to try"
     if len(ranked) > 1:
-        return f"as written, the fastest of {len(ranked)} configurations really run"
+        return f"as written, the fastest of {len(ranked)} configurations that were run"
     predicted = [p for p in search.predictions if p.cell != chosen.cell]
     best = min(predicted, key=lambda p: p.objective, default=None)
     if best is None or best.objective >= chosen.objective:
@@ -170,16 +175,16 @@ def _nothing_else_run(chosen: Candidate, predicted: int, search: SearchResult) -
     what_to_do = "give a longer --budget"
     why = "there was no time left"
     if search.interrupted:
-        why, what_to_do = "the probe was interrupted", "probe again, and let it come to its end"
+        why, what_to_do = "the probe was interrupted", "probe again without interrupting it"
     if predicted == 0:
         but = f" ({failed} of {len(others)} failed)" if failed else ""
-        return f"as written: no other configuration was run to its end{but}: {why}; {what_to_do}"
+        return f"as written: no other configuration was fully measured{but}: {why}; {what_to_do}"
     which = "the other configurations"
     if predicted < len(others):
         which = f"{predicted} of {which} (the rest could not be predicted)"
     return (
         f"as written: {which} {'is' if predicted == 1 < len(others) else 'are'} predicted to be "
-        f"no faster; none was run to its end: {why}"
+        f"no faster; none was fully measured: {why}"
     )
 
 
@@ -257,7 +262,7 @@ def _never_ends() -> Finding:
         worth_x=None,
         text=(
             "its result was complete, but its process did not end (shutdown-hang): the"
-            " measurement counts, but a run of your own would not end either"
+            " measurement counts, but your own run would not end either"
         ),
         confidence="high",
     )
@@ -268,8 +273,8 @@ def _unknown_epochs() -> Finding:
         stage="run",
         share=None,
         worth_x=None,
-        text="how many epochs the run has is not known: an epoch is projected, the whole run is "
-        "not; say it with --epochs N",
+        text="ctrkit does not know how many epochs the run has, so it projects one epoch and not "
+        "the whole run; say it with --epochs N",
         confidence="high",
     )
 
@@ -280,7 +285,7 @@ def _unknown_length() -> Finding:
         share=None,
         worth_x=None,
         text=(
-            "the loader has no length and did not end, so nothing can be projected; cells are"
+            "the loader has no length and did not end, so ctrkit cannot project an epoch; cells are"
             " ranked by rows per second"
         ),
         confidence="high",
@@ -292,7 +297,7 @@ def _several_batch_sizes() -> Finding:
         stage="batch size",
         share=None,
         worth_x=None,
-        text=f"batch sizes are ranked by the projected time of the run only: {_BATCH_WORDS}",
+        text=f"batch sizes are compared by the projected time of the run only: {_BATCH_WORDS}",
         confidence="high",
     )
 
@@ -400,11 +405,11 @@ def _nothing_to_recommend(search: SearchResult) -> CtrkitError:
     Bad input that fails in whichever cell is exit code 2, as where it is found before any trial.
     """
     if search.interrupted:
-        return InconclusiveError("interrupted before any cell was measured")
+        return InconclusiveError("interrupted before any configuration was measured")
     if search.same_failure is not None and search.same_failure.is_misuse:
         return UsageError(search.same_failure.words)
     if search.same_failure is not None:
-        return NoViableCellError(f"no cell can run: {search.same_failure.words}")
+        return NoViableCellError(f"no configuration can run: {search.same_failure.words}")
     reasons = [
         f"{record.cell_id}: {record.verdict}: {record.reason}"
         for record in search.records
@@ -420,8 +425,8 @@ def _nothing_to_recommend(search: SearchResult) -> CtrkitError:
         shown = "; ".join(
             [shown, *(o.text for o in fitting_options(search.trials, search.plan.cells))]
         )
-        return NoViableCellError(f"no cell can run: {shown or 'the matrix is empty'}")
+        return NoViableCellError(f"no configuration can run: {shown or 'there is none to try'}")
     return InconclusiveError(
-        "no cell could be measured within the budget; give a longer --budget"
+        "the budget was too short to measure any configuration; give a longer --budget"
         + (f" (failed so far: {shown})" if shown else "")
     )

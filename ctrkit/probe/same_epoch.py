@@ -118,7 +118,7 @@ def _counts(cell: Cell, ours: EpochLength, plain: Cell, others: EpochLength) -> 
     if same:
         return None
     text = (
-        f"{_with(cell)} an epoch yields {_batches(ours)} where it yields {_batches(others)} "
+        f"{_with(cell)} an epoch has {_batches(ours)}, but it has {_batches(others)} "
         f"{_with(plain)}: {_reason(ratio, cell.workers)}"
     )
     return OtherEpoch(cell=cell, text=text)
@@ -143,11 +143,11 @@ def _left_out(cell: Cell, length: EpochLength) -> int:
 def _reason(ratio: float, workers: int) -> str:
     """The likely reason for so many times the rows."""
     if workers > 1 and abs(ratio - workers) <= _SAME * ratio:
-        return "every worker reads the whole data set, so each row comes once per worker"
+        return "every worker reads the whole data set, so each row comes once from each"
     if ratio > 1:
         return "rows come more than once"
     if workers > 1 and abs(ratio * workers - 1) <= _SAME:
-        return "only the share of one worker comes, and the others' rows are lost"
+        return "only one worker's rows come, and those of the others are lost"
     return f"{format_percent(1 - ratio)} of the rows are lost"
 
 
@@ -184,11 +184,15 @@ def other_epochs_finding(found: Sequence[OtherEpoch], all_of_them: bool) -> Find
     texts = list(dict.fromkeys(other.text for other in found))
     shown = "; ".join(texts[:_MOST_SHOWN])
     if len(texts) > _MOST_SHOWN:
-        shown += f"; and {len(texts) - _MOST_SHOWN} cells more"
+        shown += f"; and {len(texts) - _MOST_SHOWN} more"
     advice = "let the data set share its rows out by torch.utils.data.get_worker_info()"
-    end = "no other cell could be measured" if all_of_them else "such a cell is not recommended"
+    end = (
+        "no other configuration could be measured"
+        if all_of_them
+        else "such a configuration is not recommended"
+    )
     confidence = "high" if any(o.confidence == "high" for o in found) else "medium"
-    text = f"not the same epoch in all cells: {shown}; {end}; {advice}"
+    text = f"not all configurations train on the same epoch: {shown}; {end}; {advice}"
     return Finding(stage="epoch", share=None, worth_x=None, text=text, confidence=confidence)
 
 
@@ -211,9 +215,10 @@ def other_content_finding(cell: Cell, trials: Sequence[Trial]) -> Finding | None
     if _first_launches(hashes[cell]) < 2 or _first_launches(hashes[plain]) < 2:
         return None
     text = (
-        f"the first batch {_with(cell)} is another one than {_with(plain)}, in every launch: other "
-        "content (rows shared out by worker, or changes drawn from a worker's own seed), which is "
-        "no error by itself; that an epoch holds the same rows was compared by their number only"
+        f"the first batch {_with(cell)} differs from the one {_with(plain)}, in every "
+        "launch: other content (rows shared out by worker, or changes drawn from a worker's own "
+        "seed), which is no error by itself; whether an epoch holds the same rows was compared by "
+        "their number only"
     )
     return Finding(stage="epoch", share=None, worth_x=None, text=text, confidence="medium")
 

@@ -16,7 +16,7 @@ from ctrkit.core.units import format_count
 from ctrkit.probe.trials import Trial
 
 #: begins the reason of a cell that was not tried because of it
-NOT_TRIED = "not tried: it would fail like the others"
+NOT_TRIED = "not tried: it would fail as the others did"
 _VERDICTS = ("setup-failed", "crashed")
 #: where a failure says nothing yet of the cell's pace or size
 _STAGES = ("import", "data", "model", "first batch")
@@ -47,10 +47,10 @@ class SameFailure:
     def words(self) -> str:
         """One line for all cells."""
         if not self.left:
-            return f"{self.reason} (in every cell)"
-        others = "the other cell was" if self.left == 1 else (
-            f"the other {format_count(self.left)} cells were")  # fmt: skip
-        return f"{self.reason} (alike in {' and '.join(self.tried)}: {others} not tried)"
+            return f"{self.reason} (in every configuration)"
+        others = "the other configuration was" if self.left == 1 else (
+            f"the other {format_count(self.left)} configurations were")  # fmt: skip
+        return f"{self.reason} (the same in {' and '.join(self.tried)}; {others} not tried)"
 
 
 def cell_to_ask(trial: Trial, trials: Sequence[Trial], cells: Sequence[Cell]) -> Cell | None:

@@ -58,7 +58,7 @@ _LOADERS_LEAST, _LOADERS_MOST = 0.15, 0.35
 _LAUNCHES_PLANNED = 6
 #: Launches of the winner after it was chosen.
 _CONFIRMING = 2
-_OUT_OF_TIME = "budget: no time was left to measure it; give a longer --budget"
+_OUT_OF_TIME = "no time was left in the budget to measure it; give a longer --budget"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -179,7 +179,7 @@ def predicted_record(cell: Cell, projection: Projection | None, step: Interval) 
         kind="predicted",
         cell=cell,
         verdict="skipped",
-        reason="predicted from the training step and the loader, each measured alone",
+        reason="predicted from the training step and the loader, which were measured separately",
         flags=list(projection.flags if projection else ()),
         rows_per_s=cell.batch_size / step.mean if step.mean > 0 else None,
         step_s=step.mean,

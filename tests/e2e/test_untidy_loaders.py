@@ -81,7 +81,7 @@ def test_a_cell_whose_workers_repeat_rows_is_named_and_not_recommended(ctrkit: R
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["cell"]["workers"] == 0
-    assert "100 batches (3,200 rows) where it yields 50 batches (1,600 rows)" in findings(found)
+    assert "100 batches (3,200 rows) but it has 50 batches (1,600 rows)" in findings(found)
     flagged = [t["cell"]["workers"] for t in found["trials"] if "other epoch" in t["flags"]]
     assert set(flagged) == {2}
 
@@ -120,7 +120,7 @@ def test_a_loader_that_can_be_read_once_is_projected_for_one_epoch(
     )
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
-    assert "projected is one epoch, and not 5" in document["findings"][0]["text"]
+    assert "ctrkit projects one epoch, not 5" in document["findings"][0]["text"]
     assert document["projected_total_s"] < 3 * document["projected_epoch_s"] + 30
     assert "one epoch only" in document["flags"]
     assert document["options"] == []

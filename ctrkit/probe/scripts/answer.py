@@ -95,7 +95,7 @@ def change_of(
 ) -> tuple[str, str]:
     """The change to the script as a diff, and in words where it cannot be one."""
     if cell == as_written:
-        return "", "nothing is to be changed"
+        return "", "nothing needs to change"
     named = placeholders_of(script.command)
     # what its DataLoader takes where the script says nothing
     silent = {"start_method": seen.default_start_method, "prefetch": _TORCH_PREFETCH}
@@ -117,7 +117,7 @@ def change_of(
     shown = ", ".join(f"{name}={value!r}" for name, value in settings.items())
     try:
         if loader is None:
-            raise PatchError("the place where the loader is made is not known")
+            raise PatchError("ctrkit did not find where the loader is made")
         return _diff(script, loader, settings), ""
     except PatchError as error:
         return "", f"give the training DataLoader {shown} ({error})"
@@ -125,7 +125,7 @@ def change_of(
 
 def _diff(script: ScriptSpec, loader: ScriptLoader, settings: dict[str, object]) -> str:
     if not loader.file:
-        raise PatchError("the place where the loader is made is not known")
+        raise PatchError("ctrkit did not find where the loader is made")
     path, folder = Path(loader.file), Path(script.folder)
     if not path.is_absolute():
         path = folder / path

@@ -17,7 +17,7 @@ CELL = make_cell(loader="script")
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("", "no file was written: nothing is to be changed"),
+        ("", "no file was written: nothing needs to change"),
         ("run the command above: its flags have the values", "no file was written: run the comm"),
     ],
 )

@@ -48,4 +48,4 @@ def test_a_machine_too_busy_to_measure_trains_in_the_default_cell(
 
 def test_a_loop_that_cannot_run_is_still_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NoViableCellError):
-        choose(monkeypatch, NoViableCellError("no cell can run"))
+        choose(monkeypatch, NoViableCellError("no configuration can run"))

@@ -21,12 +21,15 @@ def slow(measured, **fields) -> Measurement:
         (Leeway(axes=["batch_size"]), "it takes no number of workers"),
         (Leeway(failed={2: "deadlock"}), "2 workers failed (deadlock)"),
         (Leeway(failed={1: "crashed"}), "1 worker failed (crashed)"),
-        (Leeway(tried=[2, 4]), "more workers (2, 4) were tried and are not measurably faster"),
+        (Leeway(tried=[2, 4]), "more workers (2, 4) were tried and were not measurably faster"),
         (Leeway(predicted=[2, 4]), "(2, 4) were not run, but are predicted to be no faster"),
-        (Leeway(promising=[2, 4]), "2, 4 workers are predicted to be faster, but were not run"),
-        (Leeway(tried=[4], promising=[2]), "(4) were tried and are not measurably faster; 2 work"),
+        (
+            Leeway(promising=[2, 4]),
+            "2, 4 workers are predicted to be faster, but were not fully measured",
+        ),
+        (Leeway(tried=[4], promising=[2]), "(4) were tried and were not measurably faster; 2 work"),
         (Leeway(failed={8: "crashed"}, promising=[2]), "longer --budget; 8 workers failed (crashe"),
-        (Leeway(repeats=True), "an epoch is another one with them"),
+        (Leeway(repeats=True), "as long as they change the epoch"),
     ],
 )
 def test_workers_are_proposed_only_where_nothing_speaks_against_them(measured, leeway, words):

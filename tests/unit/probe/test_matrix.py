@@ -227,7 +227,7 @@ def test_processes_share_the_cores_out_and_are_an_axis_only_where_they_are_taken
     assert axis(named, "threads") == {3}
     without = build(inspection, asked, axes=["device", "loader"])
     assert axis(without, "nproc") == {1}
-    assert any("--nproc is left out" in note for note in without.notes)
+    assert any("--nproc is ignored" in note for note in without.notes)
     mps = build(inspection, {"nproc": (2,)}, axes=["device", "nproc"], devices=["mps"])
     assert {reason for _, reason in mps.refused} == {"device mps has one process"}
     with pytest.raises(UsageError, match="--nproc: is 0, but"):
@@ -244,7 +244,7 @@ def test_numerics_are_axes_with_one_value_unless_asked_for(inspection):
         ("adam", False), ("adam", True), ("sparse-adam", False), ("sparse-adam", True),
     }  # fmt: skip
     plan = build_matrix(inspection(), {"precision": ("bf16",)}, cores=2)
-    assert any("--precision is left out" in note for note in plan.notes)
+    assert any("--precision is ignored" in note for note in plan.notes)
     with pytest.raises(UsageError, match="--optimizer: unknown 'sgd'; known are adam, sparse-adam"):
         build_matrix(seen, {"optimizer": ("sgd",)})
 

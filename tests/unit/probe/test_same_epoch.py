@@ -35,12 +35,12 @@ PLAIN = trial(0, 100, 6400, hashes="abcdefgh")
     [
         (trial(2, 200, 12_800), "every worker reads the whole data set"),
         (trial(4, 400, 25_600), "every worker reads the whole data set"),
-        (trial(2, 50, 3200), "only the share of one worker comes"),
+        (trial(2, 50, 3200), "only one worker's rows come"),
         (trial(3, 90, 5760), "10 % of the rows are lost"),
         (trial(2, 150, 9600), "rows come more than once"),
         (trial(2, 130, 8320, whole=False), "goes on beyond the 100 batches"),
         (trial(2, 40, 2560, whole=False, hashes="aabbccdd"), "batches 1 and 2 of an epoch are the"),
-        (trial(2, 200, 0), "200 batches where it yields 100 batches"),
+        (trial(2, 200, 0), "200 batches, but it has 100 batches"),
     ],
 )
 def test_what_is_not_the_same_epoch_is_said(other, words):

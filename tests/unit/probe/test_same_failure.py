@@ -67,7 +67,7 @@ def test_main_process_and_worker_may_fail_of_the_same() -> None:
     found = same_failure([one, other], CELLS)
     assert found is not None
     assert found.left == 3
-    assert "the other 3 cells were not tried" in found.words
+    assert "the other 3 configurations were not tried" in found.words
     assert "no such file: 'a.csv'" in found.words
     different = failed(CELLS[4], "worker 1 raised: ImportError: no module named x")
     assert same_failure([one, different], CELLS) is None

@@ -107,10 +107,10 @@ def test_no_line_is_wider_than_the_terminal(width):
         HazardFinding(hazard=replace(WARNING, name=f"n{i}", text="word " * 40), cells=(FORK,))
         for i in range(3)
     )
-    notes = ("--pin is left out: own.py does not take it",)
+    notes = ("--pin is ignored: own.py does not take it",)
     shown = text(replace(CLEAN, findings=found, notes=notes), width)
     assert max(map(len, shown.splitlines())) <= width
-    assert "--pin is left out" in shown
+    assert "--pin is ignored" in shown
 
 
 def test_text_of_the_workload_cannot_steer_the_terminal():

@@ -294,9 +294,11 @@ def test_commands_are_never_broken() -> None:
 
 
 def test_a_probe_that_ended_without_an_answer_says_its_reason(make_run: MakeRun) -> None:
-    reason = "no cell could be measured within the budget; give a longer --budget"
+    reason = "the budget was too short to measure any configuration; give a longer --budget"
     text = text_of(make_run("probe", trials=[], status_reason=reason).path)
-    assert "\nNo recommendation\n  No cell could be measured within the budget; give" in text
+    assert (
+        "\nNo recommendation\n  The budget was too short to measure any configuration; give" in text
+    )
 
 
 def test_what_only_informs_is_a_note_and_a_share_is_said_once(

@@ -59,7 +59,7 @@ def test_flags_alone_change_nothing_of_the_text(script: ScriptSpec) -> None:
 
 def test_as_written_needs_no_change(script: ScriptSpec) -> None:
     own = as_written_cell(script, seen(), {})
-    assert change_of(script, seen(), own, own) == ("", "nothing is to be changed")
+    assert change_of(script, seen(), own, own) == ("", "nothing needs to change")
 
 
 @pytest.mark.parametrize("file", ["", "/usr/lib/site-packages/pkg/data.py", "missing.py"])
