@@ -130,7 +130,7 @@ def _take_environment(variables: dict[str, str]) -> None:
     os.environ.update(environment)
     shown = b"".join(os.fsencode(f"{k}={v}") + b"\0" for k, v in environment.items())
     # the first field after the name in brackets is the third of all
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    fields = Path("/proc/self/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
     begin, end = (int(fields[number - 3]) for number in (50, 51))
     if len(shown) > end - begin:
         raise RuntimeError(f"its environment has {len(shown)} bytes, {end - begin} have room")

@@ -12,18 +12,19 @@ from ctrkit import __version__
 from ctrkit.cli.data import data_app
 from ctrkit.cli.doctor import doctor
 from ctrkit.cli.explain import explain
-from ctrkit.cli.options import with_current_names
+from ctrkit.cli.options import help_of, with_current_names
 from ctrkit.cli.probe import probe
 from ctrkit.cli.report import report
 from ctrkit.cli.train import train
 from ctrkit.core.bystander import say
 from ctrkit.core.errors import CtrkitError
+from ctrkit.core.plain_text import make_streams_readable
 from ctrkit.core.units import printable
 
 app = typer.Typer(
     name="ctrkit",
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode="rich",  # Markdown would take `<UTC>` for a tag and leave it out
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Know before you start how long a PyTorch training run will take, which configuration is "
@@ -33,7 +34,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 for command in (probe, train, report, doctor, explain):
-    app.command()(command)
+    app.command(help=help_of(command))(command)
 
 # typer has brought its own click since 0.20: its errors are reached through typer alone.
 ClickError: Any = typer.BadParameter.__mro__[2]
@@ -57,6 +58,7 @@ def _root(
 
 def main() -> None:
     """Run the command line and exit: the only place where errors become exit codes."""
+    make_streams_readable()
     code = run_command()
     try:
         if sys.stdout is not None:  # which it is where the caller has closed it

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ctrkit.cli.options import help_of
+
 TABLE = "What --table holds"
 Column = Annotated[
     str | None,
@@ -40,7 +42,6 @@ Format = Annotated[
 ]  # fmt: skip
 
 
-@data_app.command()
 def synth(
     out: SynthOut,
     rows: Rows = None,
@@ -132,7 +133,6 @@ Fresh = Annotated[
 ]  # fmt: skip
 
 
-@data_app.command()
 def prepare(
     out: StoreOut,
     source: Source = None,
@@ -169,7 +169,6 @@ def prepare(
     )  # fmt: skip
 
 
-@data_app.command()
 def info(
     store: Annotated[Path, typer.Argument(metavar="DIR", help="The store.")],
     as_json: Annotated[
@@ -180,3 +179,7 @@ def info(
     from ctrkit.commands.data import info as run
 
     run(store, as_json=as_json)
+
+
+for command in (synth, prepare, info):
+    data_app.command(help=help_of(command))(command)

@@ -104,6 +104,14 @@ def _with_current_name(argument: str) -> str:
     return f"{_OLD_NAMES.get(name, name)}{equals}{value}"
 
 
+def help_of(command: Callable[..., None]) -> str:
+    """The docstring of a command as its help: each paragraph flows, and is shown to the letter."""
+    from rich.markup import escape
+
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    return escape("\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs))
+
+
 def takes_axes(command: Callable[..., None]) -> Callable[..., None]:
     """The command with an option for every axis in the place of its parameter `axes`.
 

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from ctrkit.core.errors import UsageError
+
 Runs = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="[RUN]...", help="Run folders. Default: the newest."),
+    typer.Argument(metavar="RUN", help="Run folders. Default: the newest."),
 ]  # fmt: skip
 Markdown = Annotated[
     Path | None,
@@ -42,12 +44,21 @@ Calibration = Annotated[
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout.")
 ]  # fmt: skip
+WithOutput = Annotated[
+    bool,
+    typer.Option(
+        "--with-output",
+        help="With --html: add the end of what failed programs printed. Without it the file is "
+        "safer to share, as programs print tokens.",
+    ),
+]  # fmt: skip
 
 
 def report(
     runs: Runs = None,
     markdown: Markdown = None,
     html: Html = None,
+    with_output: WithOutput = False,
     compare: Compare = None,
     threshold: Threshold = "5%",
     list_runs: ListRuns = False,
@@ -61,6 +72,8 @@ def report(
     Exit codes: 0 done, 2 bad input or runs that cannot be compared. With `--compare` also 5 if NEW
     is slower by more than the threshold, and 3 if that cannot be told.
     """
+    if with_output and (calibration or compare is not None or list_runs):
+        raise UsageError("--with-output belongs to the report of a run")
     if calibration:
         from ctrkit.commands.report import report_calibration
 
@@ -77,4 +90,7 @@ def report(
     else:
         from ctrkit.commands.report import report as run
 
-        run(runs or [], as_json=as_json, markdown=markdown, html=html, list_runs=list_runs)
+        run(
+            runs or [], as_json=as_json, markdown=markdown, html=html, list_runs=list_runs,
+            with_output=with_output,
+        )  # fmt: skip

@@ -6,10 +6,11 @@ import json
 import sys
 from typing import Any
 
+from ctrkit.commands.options import duration_s
 from ctrkit.core.command_line import without_secrets
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import finite
-from ctrkit.core.units import format_duration, parse_duration_s
+from ctrkit.core.units import format_duration
 from ctrkit.report.explain_view import explain_view, role_words, waiting_words
 from ctrkit.report.live import stderr_console
 from ctrkit.report.terminal import print_report
@@ -25,7 +26,7 @@ def explain(*, pid: str, wait: str | None, stacks: bool, as_json: bool, quiet: b
     """
     if not pid.isascii() or not pid.isdigit() or len(pid) > 10:
         raise UsageError(f"'{pid[:40]}' is no process id; write a number as `ps` shows it: 12345")
-    wait_s = None if wait is None else parse_duration_s(wait)
+    wait_s = duration_s("--wait", wait)
     if wait_s is not None and not quiet:
         words = f"looking at pid {pid} twice, {format_duration(wait_s)} apart ..."
         stderr_console().print(words, style="dim")

@@ -7,7 +7,7 @@ import time
 from rich.console import Console
 from rich.text import Text
 
-from ctrkit.core.units import format_count, format_duration, format_percent
+from ctrkit.core.units import format_count, format_duration, format_percent, format_significant
 from ctrkit.ctr.data.stage_progress import StageProgress, Watcher
 from ctrkit.report.live import Clock, Display
 
@@ -76,5 +76,5 @@ def _rows(progress: StageProgress) -> list[str]:
 def _pace(rows_per_s: float) -> str:
     for unit, factor in (("M", 1e6), ("k", 1e3)):
         if rows_per_s >= factor:
-            return f"{rows_per_s / factor:.3g} {unit}/s"
+            return f"{format_significant(rows_per_s / factor)} {unit}/s"
     return f"{rows_per_s:.0f} /s"

@@ -38,6 +38,7 @@ def report(
     markdown: Path | None,
     html: Path | None = None,
     list_runs: bool = False,
+    with_output: bool = False,
 ) -> None:
     """Report on run folders, the newest one of this machine where none is given.
 
@@ -47,11 +48,16 @@ def report(
         markdown: a file to write the report to instead of the terminal.
         html: likewise, as one HTML file that needs no other.
         list_runs: a line for each run instead of reports.
+        with_output: the HTML file holds the ends of what the training programs printed, too.
 
     Raises:
         UsageError: no run at all, no run folder, an unknown schema version, a file that cannot be
             written, or HTML without the packages that it needs.
     """
+    if with_output and html is None:
+        raise UsageError(
+            "--with-output belongs to --html FILE: other reports never hold what a program printed"
+        )
     check_outputs(markdown, html)
     paths = runs or list(itertools.islice(known_runs(), None if list_runs else 1))
     if not paths:
@@ -70,7 +76,7 @@ def report(
         {"runs": as_values}, views,
         as_json=as_json, markdown=markdown, html=html,
         to_paste=[status_update(view, run) for view, run in zip(views, contents, strict=True)],
-        pages=lambda: run_pages(contents),
+        pages=lambda: run_pages(contents, with_output=with_output),
     )  # fmt: skip
 
 

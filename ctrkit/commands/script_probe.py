@@ -208,7 +208,7 @@ def save_change(path: Path, answer: ScriptAnswer | None) -> str:
         why = answer.change_words if answer is not None else ""
         return f"--write-patch {path}: no file was written: {why or 'nothing needs to change'}"
     try:
-        path.write_text(answer.change)
+        path.write_text(answer.change, "utf-8")
     except OSError as error:
         return f"--write-patch {path}: cannot be written: {error}; the report has the change"
     return ""

@@ -40,7 +40,7 @@ def group_folders(controller: str, root: Path = ROOT, own: Path = OWN) -> list[t
         own: `/proc/PID/cgroup`.
     """
     try:
-        lines = own.read_text().splitlines()
+        lines = own.read_text("utf-8", "replace").splitlines()
     except OSError:
         return []
     found: list[tuple[Path, bool]] = []
@@ -97,7 +97,10 @@ def cpu_throttling(root: Path = ROOT, own: Path = OWN) -> Throttling | None:
 
 def _throttling(folder: Path) -> Throttling | None:
     try:
-        pairs = dict(line.split() for line in (folder / "cpu.stat").read_text().splitlines())
+        pairs = dict(
+            line.split()
+            for line in (folder / "cpu.stat").read_text("utf-8", "replace").splitlines()
+        )
         # version 2 counts microseconds, version 1 nanoseconds
         micro_s, nano_s = pairs.get("throttled_usec"), pairs.get("throttled_time", "0")
         throttled_s = int(nano_s) / 1e9 if micro_s is None else int(micro_s) / 1e6

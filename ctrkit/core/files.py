@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,18 +28,21 @@ def file_aside(path: Path) -> Iterator[IO[bytes]]:
 
     A reader sees the old file or the new one; after an error the old one is still there.
     """
-    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    aside = _beside(path)
     try:
-        os.close(handle)
-        with open(aside, "wb") as file:
+        with open(aside, "xb") as file:  # made as any file is, with the user's umask
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(aside, 0o644)
         os.replace(aside, path)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
         raise
+
+
+def _beside(path: Path) -> Path:
+    """A hidden name beside a path that nobody else has."""
+    return path.parent / f".{path.name}.{secrets.token_hex(6)}"
 
 
 def is_of_disk(error: OSError, path: Path) -> bool:
@@ -131,7 +134,8 @@ def read_table(path: Path) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(path)
+        with path.open("rb") as file:  # Arrow takes no path that is not UTF-8
+            return pq.read_table(file)
     except (OSError, pa.ArrowException) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from None
 
@@ -143,10 +147,10 @@ def folder_aside(path: Path) -> Iterator[Path]:
     `path` may exist if it is an empty folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    aside = _beside(path)
+    aside.mkdir()
     try:
         yield aside
-        os.chmod(aside, 0o755)
         if path.is_dir():
             path.rmdir()
         os.replace(aside, path)

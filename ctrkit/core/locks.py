@@ -43,7 +43,7 @@ def locked(path: Path, *, wait_s: float = 0.0) -> Iterator[None]:
         LockTakenError: another process holds it longer.
         OSError: the file cannot be written.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         if not _take(handle, wait_s):
             holder = os.pread(handle, 20, 0).decode(errors="replace").strip()

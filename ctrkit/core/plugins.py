@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ctrkit.core.config import Watch, decode, encode
 from ctrkit.core.epochs import FIXED_COLUMNS
 from ctrkit.core.errors import CtrkitError, UsageError
+from ctrkit.core.units import format_significant
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -72,7 +73,7 @@ class Metric:
             return ""
         if self.decimals is not None or value == 0 or 1e-3 <= abs(value) < 1e5:
             return f"{value:.{4 if self.decimals is None else self.decimals}f}"
-        return f"{value:.4g}"
+        return format_significant(value, 4)
 
 
 @dataclass(frozen=True, kw_only=True)

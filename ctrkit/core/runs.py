@@ -280,7 +280,7 @@ def _named_folder(path: Path) -> Path:
     check_out_folder(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path / "run.json", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        os.close(os.open(path / "run.json", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except FileExistsError:
         raise UsageError(
             f"--out {path}: another run has just begun there; name a new one"

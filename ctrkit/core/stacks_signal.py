@@ -83,7 +83,7 @@ def _arm(folder: str, number: int) -> None:
     global _armed
     # A plain descriptor: nothing of a file object that was copied while in use. It stays open.
     path = stacks_path(folder, os.getpid())
-    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o666)
     _armed = _Armed(os.getpid(), folder, fd, number)
     _listen(_armed, number)
 
@@ -122,7 +122,7 @@ def _handled_in_c() -> int:
     """The signals that this process catches, ignores or blocks, as the kernel knows it: a mask."""
     taken = 0
     try:
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text("utf-8", "replace").splitlines():
             if line[:6] in ("SigCgt", "SigIgn", "SigBlk"):
                 taken |= int(line[8:], 16)
     except (OSError, ValueError):

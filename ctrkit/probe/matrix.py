@@ -75,7 +75,7 @@ def build_matrix(
     Args:
         inspection: devices, loaders and axes that there are.
         axes: the values of each axis named on the command line: exactly the set of cells. `device`
-            may be `auto`. A value that fits no cell becomes a refused row.
+            may hold `auto`. A value that fits no cell becomes a refused row.
         run_refused: cells that a hazard rule refuses are run all the same.
         cores: physical cores; of this machine if left out.
         system: `platform.system()`; of this machine if left out.
@@ -87,12 +87,12 @@ def build_matrix(
     """
     asked = {axis: tuple(values) for axis, values in (axes or {}).items() if values}
     own = own_values(inspection)
-    if asked.get("device") == ("auto",):
-        del asked["device"]
+    cores = cores or physical_cores()
+    if "auto" in asked.get("device", ()):
         own.pop("device", None)
+        asked |= _with_auto(asked.pop("device"), _defaults(inspection, cores, "cpu")["device"])
     _check(asked, inspection)
     applied, notes = _applied(asked, inspection)
-    cores = cores or physical_cores()
     kept = own_note(inspection, own.keys() - applied.keys())
     said = own | applied
     usual = dict(defaults or {}) | said
@@ -258,6 +258,17 @@ def _unmet(
                     f"{AXES[axis].option} {value} needs workers, but no configuration has any"
                 )
     return refused
+
+
+def _with_auto(named: Sequence[str], found: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The axis `device` where `auto` is among its values: it stands for what is found here.
+
+    Nothing where it is alone: then the devices are those of a probe that names none.
+    """
+    if tuple(named) == ("auto",):
+        return {}
+    devices = [each for name in named for each in (found if name == "auto" else (name,))]
+    return {"device": tuple(dict.fromkeys(devices))}
 
 
 def _check(asked: Mapping[str, tuple[Any, ...]], inspection: Inspection) -> None:

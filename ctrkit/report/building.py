@@ -25,7 +25,11 @@ def build_display(*, quiet: bool = False) -> Iterator[Callable[[str, float], Non
 
         yield say
         return
-    columns = (TextColumn("{task.description:<28}"), BarColumn(), TaskProgressColumn())
+    columns = (
+        TextColumn("{task.description:<28}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+    )
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
         task = progress.add_task("", total=1.0)
         yield lambda text, share: progress.update(task, description=text, completed=share)

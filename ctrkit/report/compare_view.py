@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ctrkit.core.config import encode
-from ctrkit.core.units import format_duration
+from ctrkit.core.units import format_duration, format_significant
 from ctrkit.report.blocks import Block, Bullets, Column, Facts, Paragraph, Report, Section, Table
 from ctrkit.report.comparison import (
     FAILS_NOW,
@@ -57,7 +57,7 @@ def verdict_words(comparison: Comparison) -> str:
 
 def gate_words(comparison: Comparison) -> str:
     """Whether the new run passes, and why not."""
-    limit = f"{comparison.threshold * 100:.3g} %"
+    limit = f"{format_significant(comparison.threshold * 100)} %"
     among = f" among {plural(comparison.compared, 'comparison')}"
     if comparison.gate == "regression":
         return f"regression beyond {limit}{among}"

@@ -14,6 +14,7 @@ from ctrkit.supervise.explain.scene import Process, Wait
 
 _MOST_FILE_BYTES = 24_000
 _MOST_TRIALS, _MOST_FILES, _MOST_PROCESSES = 100, 40, 64
+_OUTPUT = ("stderr", "stdout")
 _FIRST = ("verdict", "stacks", "py-spy", "stderr", "stdout")
 
 
@@ -28,22 +29,31 @@ class EvidenceFile:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialEvidence:
-    """What lies in the evidence folder of one trial; `unread` are files for which was no room."""
+    """What lies in the evidence folder of one trial.
+
+    `unread` are files for which there was no room, `withheld` those that hold what the training
+    program has printed.
+    """
 
     trial: str
     processes: Table | None
     files: tuple[EvidenceFile, ...]
     unread: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()
 
 
-def read_evidence(folder: Path, most_bytes: int) -> list[TrialEvidence]:
+def read_evidence(
+    folder: Path, most_bytes: int, *, with_output: bool = False
+) -> list[TrialEvidence]:
     """The evidence of each trial below `folder`, at most `most_bytes` of text altogether.
 
-    Only plain files directly in a trial's own folder are read, never through a link.
+    Only plain files directly in a trial's own folder are read, never through a link. What the
+    program has printed is left out unless `with_output`: reports are shared, and programs print
+    tokens.
     """
     found = []
     for trial in _entries(folder, folders=True)[:_MOST_TRIALS]:
-        evidence = _read_trial(trial, most_bytes)
+        evidence = _read_trial(trial, most_bytes, with_output=with_output)
         most_bytes -= sum(len(file.text.encode("utf-8", "replace")) for file in evidence.files)
         found.append(evidence)
     return found
@@ -59,15 +69,19 @@ def _entries(folder: Path, *, folders: bool) -> list[Path]:
         return []
 
 
-def _read_trial(folder: Path, most_bytes: int) -> TrialEvidence:
+def _read_trial(folder: Path, most_bytes: int, *, with_output: bool) -> TrialEvidence:
     files: list[EvidenceFile] = []
     unread: list[str] = []
+    withheld: list[str] = []
     processes: Table | None = None
     for path in sorted(_entries(folder, folders=False), key=_rank):
         if path.name == PROCESSES:
             processes = _process_table(read_processes(path))
             if processes is not None:
                 continue
+        if _is_output(path) and not with_output:
+            withheld += [path.name] if path.stat().st_size else []
+            continue
         room_bytes = min(_MOST_FILE_BYTES, most_bytes) if len(files) < _MOST_FILES else 0
         file = _read_file(path, room_bytes)
         if file is None:
@@ -78,8 +92,17 @@ def _read_trial(folder: Path, most_bytes: int) -> TrialEvidence:
     if len(unread) > _MOST_FILES:
         unread = [*unread[:_MOST_FILES], f"{len(unread) - _MOST_FILES} more"]
     return TrialEvidence(
-        trial=folder.name, processes=processes, files=tuple(files), unread=tuple(unread)
+        trial=folder.name,
+        processes=processes,
+        files=tuple(files),
+        unread=tuple(unread),
+        withheld=tuple(withheld),
     )
+
+
+def _is_output(path: Path) -> bool:
+    """True for a file of what the training program has printed."""
+    return any(stream in path.name for stream in _OUTPUT)
 
 
 def _rank(path: Path) -> tuple[int, str]:

@@ -84,19 +84,28 @@ def html_document(pages: Sequence[Page]) -> str:
     return text.strip() + "\n"
 
 
-def run_pages(runs: Sequence[RunContents]) -> list[Page]:
-    """A page for each run folder; they share the room that a document has for evidence."""
+def run_pages(runs: Sequence[RunContents], *, with_output: bool = False) -> list[Page]:
+    """A page for each run folder; they share the room that a document has for evidence.
+
+    What the training programs have printed is in them only `with_output`.
+    """
     room_bytes = _EVIDENCE_BYTES // max(1, len(runs))
-    return [_run_page(contents, f"r{number}", room_bytes) for number, contents in enumerate(runs)]
+    return [
+        _run_page(
+            contents,
+            f"r{number}",
+            read_evidence(contents.path / "evidence", room_bytes, with_output=with_output),
+        )
+        for number, contents in enumerate(runs)
+    ]
 
 
-def _run_page(contents: RunContents, prefix: str, evidence_bytes: int) -> Page:
+def _run_page(contents: RunContents, prefix: str, evidence: Sequence[TrialEvidence]) -> Page:
     """The page of a run folder; ids of its charts begin with `prefix`."""
     pictures = probe_pictures if contents.info.command == "probe" else train_pictures
     charts, missing = pictures(contents, prefix)
     contents = replace(contents, missing=tuple(dict.fromkeys((*contents.missing, *missing))))
     report = report_view(contents)
-    evidence = read_evidence(contents.path / "evidence", evidence_bytes)
     about = [
         block for section in report.sections if not section.heading for block in section.blocks
     ]

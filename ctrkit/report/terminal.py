@@ -14,6 +14,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from ctrkit.core.plain_text import shown_on
 from ctrkit.report.blocks import WORTH_A_GAP, Bullets, Code, Facts, Paragraph, Report, Table
 from ctrkit.report.words import isolated
 
@@ -25,7 +26,7 @@ _LEAST_WIDTH = 8
 
 
 def print_report(reports: Iterable[Report], stream: TextIO | None = None) -> None:
-    """Print reports one after the other; characters that the stream cannot show become `?`."""
+    """Print reports one after the other; what the stream cannot show is in other words."""
     stream = sys.stdout if stream is None else stream
     console = Console(file=stream, highlight=False, emoji=False, markup=False)
     with console.capture() as capture:
@@ -34,8 +35,7 @@ def print_report(reports: Iterable[Report], stream: TextIO | None = None) -> Non
                 console.print()
             _print(report, console)
     text = "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
-    encoding = stream.encoding or "utf-8"
-    stream.write(text.encode(encoding, "replace").decode(encoding))
+    stream.write(shown_on(stream, text))
 
 
 def report_text(report: Report, width: int = 80) -> str:

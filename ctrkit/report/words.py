@@ -129,7 +129,7 @@ def rate_words(rows_per_s: float | None) -> str:
     """Rows per second, three digits below 100."""
     if rows_per_s is None or math.isnan(rows_per_s):
         return ""
-    return f"{rows_per_s:.3g}" if rows_per_s < 100 else format_count(rows_per_s)
+    return f"{rows_per_s:.3g}" if rows_per_s < 99.95 else format_count(rows_per_s)
 
 
 def deviation_words(actual_s: float, projected_s: float) -> str:

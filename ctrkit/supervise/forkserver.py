@@ -235,5 +235,5 @@ def _surroundings() -> tuple[object, ...]:
 
 def _text(path: str) -> str:
     with suppress(OSError):
-        return Path(path).read_text()
+        return Path(path).read_text("utf-8", "replace")
     return ""

@@ -77,7 +77,7 @@ class KillCounters:
 
     def _counters_of(self, pid: int) -> list[Path]:
         try:
-            lines = (self._proc / str(pid) / "cgroup").read_text().splitlines()
+            lines = (self._proc / str(pid) / "cgroup").read_text("utf-8", "replace").splitlines()
         except OSError:
             return []
         found = []

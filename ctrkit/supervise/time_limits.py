@@ -215,8 +215,14 @@ class TimeLimits:
         median_s = statistics.median(steps_s)
         scaled_s = self.steady_factor * median_s
         if scaled_s > self.steady_least_s:
-            return scaled_s, f"{self.steady_factor:g} x the median step of {median_s:.3g} s"
-        return self.steady_least_s, f"the least for a step; the median is {median_s:.3g} s"
+            return (
+                scaled_s,
+                f"{self.steady_factor:g} x the median step of {format_duration(median_s)}",
+            )
+        return (
+            self.steady_least_s,
+            f"the least for a step; the median is {format_duration(median_s)}",
+        )
 
 
 #: For the real run of a script, of which less is known: what it does before its first batch and

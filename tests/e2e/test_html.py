@@ -153,7 +153,7 @@ def test_hostile_text_does_nothing(chromium: Browser, run: Path, tmp_path: Path)
     info["environment"] = {HOSTILE: HOSTILE}
     (copy / "run.json").write_text(json.dumps(info))
     for evidence in (copy / "evidence").iterdir():
-        (evidence / "stderr.txt").write_text(HOSTILE)
+        (evidence / "stacks-1.txt").write_text(HOSTILE)
     hostile = write_report(copy, tmp_path / "hostile.html")
     chromium.events.clear()
     chromium.open(hostile, width=390)

@@ -47,7 +47,7 @@ def finite(value: Any) -> Any:
 def is_first(path: str) -> bool:
     """Whether this process is the first to make the file; it holds its process id."""
     try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except FileExistsError:
         return False
     with os.fdopen(handle, "w") as file:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ctrkit.core.cell import AXES, Cell, axes_of
 from ctrkit.core.records import Recommendation, TrialRecord
+from ctrkit.core.units import format_significant
 from ctrkit.report.charts.svg import FONT_PX, TOKENS, Canvas, Chart, Key, draw, fitting, text_px
 from ctrkit.report.matrix_view import (
     NOT_RUN,
@@ -185,7 +186,7 @@ def _tile(result: CellResult, row: int, column: int, fastest: float, is_best: bo
 
 def _brief(rate: float) -> str:
     """`64.4k`: three digits of a rate."""
-    return f"{rate / 1000:.3g}k" if rate >= 1000 else f"{rate:.3g}"
+    return f"{format_significant(rate / 1000)}k" if rate >= 999.5 else f"{rate:.3g}"
 
 
 def _paint(grid: Grid, width: float) -> Canvas:

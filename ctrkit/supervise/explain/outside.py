@@ -243,7 +243,7 @@ def _read_bytes(pid: int) -> int | None:
     total = None
     for thread in Path(f"/proc/{pid}/task").glob("[0-9]*"):
         with suppress(OSError, StopIteration, ValueError):
-            pins = (thread / "comm").read_text().startswith("pt_data_pin")
+            pins = (thread / "comm").read_text("utf-8", "replace").startswith("pt_data_pin")
             if int(thread.name) == pid or pins:
                 lines = (thread / "io").read_text().splitlines()
                 read = next(int(line[7:]) for line in lines if line.startswith("rchar: "))

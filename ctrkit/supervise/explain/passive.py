@@ -98,7 +98,7 @@ def _family(root_pid: int, most: int) -> list[psutil.Process]:
 def exit_code(pid: int) -> int | None:
     """Of a Linux zombie, negative for a signal; None for others or where it may not be read."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         return os.waitstatus_to_exitcode(int(fields[_EXIT_CODE_FIELD - 3]))
     except (OSError, ValueError, IndexError):
         return None
@@ -128,7 +128,7 @@ def catches(pid: int, number: int) -> bool | None:
 
 def _signal_masks(pid: int) -> dict[str, int] | None:
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/status").read_text("utf-8", "replace").splitlines()
         return {line[:6]: int(line[8:], 16) for line in lines if line[:6] in _MASKS}
     except (OSError, ValueError):
         return None
@@ -275,7 +275,7 @@ def _read_clock(family: Sequence[psutil.Process], sampler: TreeSampler) -> _Cloc
 def _wakes(pid: int, thread: int) -> int:
     """How often the thread has waited for something, and woken, so far."""
     with suppress(OSError, ValueError):
-        lines = Path(f"/proc/{pid}/task/{thread}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/task/{thread}/status").read_text("utf-8", "replace").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt"))
     return 0
 

@@ -123,14 +123,14 @@ def _in_container() -> bool:
     if any(Path(path).exists() for path in ("/.dockerenv", "/run/.containerenv")):
         return True
     with suppress(OSError):
-        words = Path("/proc/1/cgroup").read_text()
+        words = Path("/proc/1/cgroup").read_text("utf-8", "replace")
         return any(name in words for name in ("docker", "kubepods", "containerd", "lxc"))
     return False
 
 
 def _can_trace() -> bool:
     with suppress(OSError, ValueError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text("utf-8", "replace").splitlines():
             if line.startswith("CapEff:"):
                 return bool(int(line.split()[1], 16) >> _CAP_SYS_PTRACE & 1)
     return False
@@ -139,7 +139,7 @@ def _can_trace() -> bool:
 def _is_protected(pid: int) -> bool:
     """Whether root owns its folder in /proc, though the process is this user's."""
     with suppress(OSError, ValueError):
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/status").read_text("utf-8", "replace").splitlines()
         user = next(int(line.split()[1]) for line in lines if line.startswith("Uid:"))
         return Path(f"/proc/{pid}").stat().st_uid != user
     return False

@@ -147,7 +147,7 @@ def by_remote_exec(pid: int, interpreter: str | None = None) -> ReadStacks:
         os.chown(folder, owner.st_uid, owner.st_gid)
     answer, script = folder / "stacks.txt", folder / "ask.py"
     values = {"script": str(script), "answer": str(answer), "until_s": time.time() + _REMOTE_S}
-    script.write_text(_REMOTE_CODE.format(**values))
+    script.write_text(_REMOTE_CODE.format(**values), "utf-8")
     asks = f"import sys; sys.remote_exec({pid}, {str(script)!r})"
     try:
         done = subprocess.run(

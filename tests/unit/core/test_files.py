@@ -7,8 +7,10 @@ import json
 import os
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from ctrkit.child.script.json_files import is_first
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import (
     finite,
@@ -18,7 +20,9 @@ from ctrkit.core.files import (
     read_table,
     write_atomically,
     write_json,
+    write_table,
 )
+from ctrkit.core.locks import locked
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(
@@ -41,6 +45,35 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
     assert finite({"a": [1.0, float("nan")], "b": float("inf")}) == {"a": [1.0, None], "b": None}
     write_json(tmp_path / "n.json", {"a": float("nan")})
     assert json.loads((tmp_path / "n.json").read_text()) == {"a": None}
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o027, 0o077])
+def test_what_is_written_has_the_modes_that_the_user_wants(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "a", b"x")
+        write_json(tmp_path / "b.json", {})
+        write_table(tmp_path / "c.parquet", pa.table({"x": [1]}))
+        with folder_aside(tmp_path / "store") as aside:
+            (aside / "d").write_text("x")
+        with locked(tmp_path / "lock"):
+            pass
+        assert is_first(str(tmp_path / "first"))
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes.pop("store") == 0o777 & ~umask
+    assert set(modes.values()) == {0o666 & ~umask}
+
+
+def test_a_path_that_is_no_text_can_be_read(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system takes names of UTF-8 only")
+    write_table(folder / "t.parquet", pa.table({"x": [1]}))
+    assert read_table(folder / "t.parquet").to_pylist() == [{"x": 1}]
 
 
 def test_errors_name_the_file(tmp_path: Path) -> None:

@@ -78,6 +78,17 @@ def test_all_devices_are_probed_unless_some_are_named(inspection):
     assert axis(build(inspection, {"device": ("cpu",)}, devices=both), "device") == {"cpu"}
 
 
+def test_auto_beside_other_devices_stands_for_what_is_found(inspection):
+    for named in (("auto", "cpu"), ("cpu", "auto"), ("auto", "mps", "cpu")):
+        plan = build(inspection, {"device": named}, devices=["mps", "cpu"])
+        assert axis(plan, "device") == {"mps", "cpu"}
+    assert axis(build(inspection, {"device": ("auto", "cpu")}, devices=["cpu"]), "device") == {
+        "cpu"
+    }
+    with pytest.raises(UsageError, match="cuda"):
+        build(inspection, {"device": ("auto", "cuda")}, devices=["cpu"])
+
+
 def test_workers_that_nobody_named_are_tried_kept_between_epochs_too(inspection):
     kept = {(cell.workers > 0, cell.persistent) for cell in build(inspection).cells}
     assert kept == {(False, False), (True, False), (True, True)}

@@ -285,6 +285,21 @@ def test_an_interrupted_probe_and_a_run_that_is_gone(make_run: MakeRun) -> None:
     assert "left no checkpoint" in text
 
 
+def test_what_a_program_printed_is_shown_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "evidence" / "1"
+    folder.mkdir(parents=True)
+    for name in ("stderr.txt", "stdout.txt", "rank-1-stderr.txt", "stacks-1.txt"):
+        (folder / name).write_text("token=hf_secret" if "std" in name else "File loader.py")
+    (shared,) = read_evidence(tmp_path / "evidence", 9000)
+    assert [file.name for file in shared.files] == ["stacks-1.txt"]
+    assert sorted(shared.withheld) == ["rank-1-stderr.txt", "stderr.txt", "stdout.txt"]
+    (whole,) = read_evidence(tmp_path / "evidence", 9000, with_output=True)
+    assert [file.name for file in whole.files if "hf_secret" in file.text] == [
+        "stderr.txt", "stdout.txt", "rank-1-stderr.txt",
+    ]  # fmt: skip
+    assert whole.withheld == ()
+
+
 def test_evidence_is_bounded_and_never_read_through_links(tmp_path: Path) -> None:
     secret = tmp_path / "secret.txt"
     secret.write_text("do not show")

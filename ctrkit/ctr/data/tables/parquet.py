@@ -26,7 +26,8 @@ def read_types(file: Path) -> list[tuple[str, pa.DataType]]:
     import pyarrow.parquet as pq
 
     try:
-        schema = pq.read_schema(file)
+        with file.open("rb") as opened:  # Arrow takes no path that is not UTF-8
+            schema = pq.read_schema(opened)
     except (OSError, pa.ArrowException) as error:
         raise UsageError(f"{file}: no readable Parquet file: {first_line(error)}") from None
     return [(field.name, field.type) for field in schema]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -182,6 +183,8 @@ def _layout(
 
 
 def _parquet_part(file: Path, asked: Mapping[str, str]) -> ParquetPart:
+    if not str(file).isprintable() and "\ufffd" in os.fsencode(file).decode("utf-8", "replace"):
+        raise UsageError(f"{file}: its name is not UTF-8, which DuckDB cannot open; rename it")
     types = read_types(file)
     constant = {key: value for key, value in partitions(file).items() if key not in dict(types)}
     names = [name for name, _ in types] + list(constant)
