@@ -69,8 +69,9 @@ CASES = (
         command=("accelerate", "launch", "--cpu", "accelerate_train.py"),
     ),
     Case(
-        name="timm with its prefetcher", of=("timm",), command=("python", "timm_train.py", "-j", "0"),
-        batches=30, rows=16, epochs=2, make_data="images", env=_NO_NETWORK,
+        name="timm with its prefetcher", of=("timm",), batches=30,
+        command=("python", "timm_train.py", "-j", "0"),
+        rows=16, epochs=2, make_data="images", env=_NO_NETWORK,
     ),
     Case(
         name="ultralytics", of=("ultralytics",), shipped=True, batches=12, rows=16, epochs=2,

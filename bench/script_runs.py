@@ -37,9 +37,7 @@ class Ran:
     left: list[str] = field(default_factory=list)
 
 
-def run(
-    argv: Sequence[str], folder: Path, env: Mapping[str, str], limit_s: float
-) -> Ran:
+def run(argv: Sequence[str], folder: Path, env: Mapping[str, str], limit_s: float) -> Ran:
     """Run a command; one that takes longer than the limit is ended with all that it started."""
     mark = uuid.uuid4().hex
     temporary = Path(tempfile.mkdtemp(prefix="ctrkit-scripts-"))

@@ -53,7 +53,7 @@ def environment(cache: Path, name: str, found: Path | None = None) -> Path:
 
 
 #: Added to torchvision's own file; nothing of any script is changed.
-_STAND_IN = '''
+_STAND_IN = """
 
 # Added by ctrkit's bench: this build's own operations need CUDA, so `nms` is done in Python here.
 if not _has_ops():
@@ -77,7 +77,7 @@ if not _has_ops():
 
     def _assert_has_ops():  # noqa: F811
         return None
-'''
+"""
 
 
 def make_torchvision_usable(python: Path) -> None:

@@ -12,14 +12,14 @@ from script_cases import CASES, Case
 _HEAD = """# Training scripts of others, unedited
 
 `python bench/scripts.py`: each script is probed (`ctrkit probe --thorough --workers 0,2
---start-method fork,spawn -- COMMAND`), then run to its end as written and as recommended, in turn. "Ours": the
-package ships no script that runs as it is, so a small one of the bench uses the framework as its
-documentation does; torchvision's `nms` is done in Python, since PyPI's build needs CUDA. Data sets
-are generated, models are tiny.
+--start-method fork,spawn -- COMMAND`), then run to its end as written and as recommended, in turn.
+"Ours": the package ships no script that runs as it is, so a small one of the bench uses the
+framework as its documentation does; torchvision's `nms` is done in Python, since PyPI's build needs
+CUDA. Data sets are generated, models are tiny.
 
 Machine: 2 cores, Linux, CPU only, **shared with other work while this ran** (its load average is
-in the last column): times are rough, and only ratios of runs in turn say something. An epoch's
-ratio is as written / recommended, the median of the pairs with the least and the most. The
+in the last column): times are rough, and only ratios of runs in turn say something. A ratio is as
+written / recommended, of epochs: the median of the pairs with the least and the most. The
 projection is made in one probe, the epochs are run minutes later under another load: that is in
 its error.
 """
@@ -49,8 +49,8 @@ def markdown(kept: Mapping[str, Mapping[str, Any]]) -> str:
             "", "## Side by side with train-doctor 0.2.0", "",
             "`train-doctor fix` with its defaults on the same scripts, with the time limit of the "
             "bench. Its recommendation is what it calls proven.", "",
-            "| script | ctrkit's answer after | recommends | ratio in pairs | train-doctor's answer "
-            "after | says | ratio in pairs |",
+            "| script | ctrkit's answer after | recommends | ratio in pairs | "
+            "train-doctor's answer after | says | ratio in pairs |",
             "| --- | ---: | --- | --- | ---: | --- | --- |",
         ]  # fmt: skip
         lines += [_peer_row(case, one) for case, one in peers]
@@ -61,8 +61,10 @@ def _row(case: Case, one: Mapping[str, Any]) -> str:
     of = ", ".join(f"{name} {number}" for name, number in one["versions"].items())
     if one["failed"] and not one["recommended"]:
         said = one["failed"].strip().splitlines()[-1][:160]
-        return f"| {case.name} | {of} | {_whose(case)} | no answer: {said} |" + " |" * 6 + (
-            f" {_load(one)} |"
+        return (
+            f"| {case.name} | {of} | {_whose(case)} | no answer: {said} |"
+            + " |" * 6
+            + (f" {_load(one)} |")
         )
     right = ", ".join(one["right"]) or "none"
     wrong = "".join(f"; {name} is {one['found'][name]}, true is {getattr(case, name)}"

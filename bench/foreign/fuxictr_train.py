@@ -2,6 +2,7 @@
 
 The file shipped in the package cannot be run as it is: it imports its models relatively.
 """
+
 import argparse
 import os
 

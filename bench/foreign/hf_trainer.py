@@ -13,6 +13,8 @@ from transformers import (
 
 
 class Texts(Dataset):
+    """Rows as texts of 24 words."""
+
     def __init__(self, rows: int) -> None:
         self.rows = SlowRows(rows)
 

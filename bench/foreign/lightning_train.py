@@ -8,6 +8,8 @@ from torch.utils.data import DataLoader
 
 
 class Net(L.LightningModule):
+    """Two layers."""
+
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 1))

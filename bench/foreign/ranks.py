@@ -14,9 +14,7 @@ def main() -> None:
     data = SlowRows(1536)
     sampler = DistributedSampler(data)
     loader = DataLoader(data, batch_size=32, sampler=sampler)
-    model = DistributedDataParallel(
-        nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 1))
-    )
+    model = DistributedDataParallel(nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 1)))
     optimizer = torch.optim.Adam(model.parameters())
     for epoch in range(3):
         sampler.set_epoch(epoch)

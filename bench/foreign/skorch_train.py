@@ -1,4 +1,5 @@
 """skorch in the documented way: fit a classifier."""
+
 import numpy as np
 import torch
 from skorch import NeuralNetClassifier
@@ -9,8 +10,17 @@ def main():
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((4000, 64)).astype("float32"), rng.integers(0, 4, 4000)
-    module = nn.Sequential(nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 4))
-    net = NeuralNetClassifier(module, max_epochs=4, criterion=nn.CrossEntropyLoss, lr=0.05, batch_size=32, iterator_train__shuffle=True)
+    module = nn.Sequential(
+        nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 4)
+    )
+    net = NeuralNetClassifier(
+        module,
+        max_epochs=4,
+        criterion=nn.CrossEntropyLoss,
+        lr=0.05,
+        batch_size=32,
+        iterator_train__shuffle=True,
+    )
     net.fit(x, y)
 
 

@@ -7,6 +7,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 
 class Stream(IterableDataset):
+    """All rows, whoever asks."""
+
     def __init__(self, rows: int) -> None:
         self.rows = SlowRows(rows)
 

@@ -1,4 +1,5 @@
 """timm in the documented way: its data set, its loader with the prefetcher, its scheduler."""
+
 import argparse
 import time
 
@@ -50,27 +51,52 @@ def main():
     random_seed(42)
     device = torch.device("cpu")
     model = timm.create_model("test_resnet", num_classes=4)
-    common = {"input_size": (3, 64, 64), "batch_size": args.batch_size, "device": device,
-              "num_workers": args.workers, "use_prefetcher": True}
-    train = create_loader(create_dataset("", root=args.data, split="train", is_training=True),
-                          is_training=True, auto_augment="rand-m9-mstd0.5", re_prob=0.25, **common)
+    common = {
+        "input_size": (3, 64, 64),
+        "batch_size": args.batch_size,
+        "device": device,
+        "num_workers": args.workers,
+        "use_prefetcher": True,
+    }
+    train = create_loader(
+        create_dataset("", root=args.data, split="train", is_training=True),
+        is_training=True,
+        auto_augment="rand-m9-mstd0.5",
+        re_prob=0.25,
+        **common,
+    )
     valid = create_loader(create_dataset("", root=args.data, split="val"), **common)
     optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-3)
     scheduler, epochs = create_scheduler_v2(
-        optimizer, num_epochs=args.epochs, warmup_epochs=0, cooldown_epochs=0,
+        optimizer,
+        num_epochs=args.epochs,
+        warmup_epochs=0,
+        cooldown_epochs=0,
         updates_per_epoch=len(train) // args.accum,
     )
     ema, mixup = ModelEmaV3(model, decay=0.9), Mixup(mixup_alpha=0.2, num_classes=4)
     for epoch in range(0, epochs):
         began = time.time()
-        loss = train_one_epoch(epoch, model, train, optimizer, SoftTargetCrossEntropy(),
-                               scheduler, args.accum, ema, mixup)
+        loss = train_one_epoch(
+            epoch,
+            model,
+            train,
+            optimizer,
+            SoftTargetCrossEntropy(),
+            scheduler,
+            args.accum,
+            ema,
+            mixup,
+        )
         top = validate(model, valid)
         ema_top = validate(ema.module, valid)
         scheduler.step(epoch + 1)
         torch.save({"epoch": epoch, "state_dict": model.state_dict()}, "last.pth")
-        print(f"epoch {epoch}: loss {loss:.4f} top1 {top:.2f} {ema_top:.2f} "
-              f"{time.time() - began:.2f} s", flush=True)
+        print(
+            f"epoch {epoch}: loss {loss:.4f} top1 {top:.2f} {ema_top:.2f} "
+            f"{time.time() - began:.2f} s",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

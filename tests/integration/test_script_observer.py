@@ -145,6 +145,25 @@ def test_an_epoch_may_be_over_before_a_step_is_known(tmp_path: Path) -> None:
     assert (measured.sizes.epochs, measured.sizes.validation_batches) == (3, 2)
 
 
+def test_batches_may_be_taken_in_another_thread(tmp_path: Path) -> None:
+    seen, measured = observe(tmp_path, "full", "in_a_thread.py", window_s=60).needed()
+    assert (seen.train_loader, seen.epochs, seen.epoch_batches) == (0, 3, 40)
+    assert measured.complete
+    assert (measured.epoch_batches, measured.epoch_rows) == (40, 320)
+
+
+def test_a_loader_that_is_none_of_torchs_is_watched_and_left_as_it_is(tmp_path: Path) -> None:
+    """As fastai's: it uses torch's iterators, and a DataLoader is nowhere."""
+    seen, measured = observe(tmp_path, "full", "own_loader.py", window_s=60).needed()
+    assert (seen.train_loader, seen.clock, seen.epochs) == (0, "loader", 3)
+    assert (measured.epoch_batches, measured.epoch_rows) == (10, 80)
+    found = observe(tmp_path, "full", "own_loader.py", cell=FORK, train_loader=0, put_in=AXES)
+    assert found.measured is not None
+    assert found.measured.error is not None
+    assert found.measured.error.verdict == "refused"
+    assert "is no DataLoader of torch" in found.measured.error.message
+
+
 FORK = {"workers": 2, "start_method": "fork", "prefetch": 2, "persistent": True}
 SPAWN = FORK | {"start_method": "spawn"}
 AXES = ("workers", "start_method", "prefetch", "persistent")

@@ -11,6 +11,7 @@ import atexit
 import functools
 import os
 import sys
+import threading
 import time
 from _thread import get_ident
 from typing import Any, Callable
@@ -44,12 +45,16 @@ _MOST_ROWS = 256
 
 
 def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
-    """An error of the observer is noted, ends the observation, and is never the script's."""
+    """An error of the observer is noted, ends the observation, and is never the script's.
+
+    One thread at a time: a script may take its batches in another one than it trains in.
+    """
 
     @functools.wraps(method)
     def call(self: Observer, *arguments: Any) -> Any:
         try:
-            return method(self, *arguments)
+            with self.lock:
+                return method(self, *arguments)
         except Exception as error:
             self.give_up(f"{method.__name__} failed", error)
             return None
@@ -78,6 +83,7 @@ class Observer:
 
     def forget(self) -> None:
         """Begin anew: at the start, and in a process that was forked."""
+        self.lock = threading.RLock()  # another thread may have held the old one at the fork
         self.loaders = Loaders()
         self.pattern = Pattern()
         self.train: Seen | None = None
@@ -306,9 +312,10 @@ class Observer:
                 from ctrkit.child.script.drain import drain
 
                 drain(self, seen, iterator, original)
-            if seen is self.train and self.confirmed:
-                return self.driver.serve(seen, self.clock())
-            return self.driver.serve_other(seen) if self.driver is not None else None
+            with self.lock:
+                if seen is self.train and self.confirmed:
+                    return self.driver.serve(seen, self.clock())
+                return self.driver.serve_other(seen) if self.driver is not None else None
         except StopIteration:
             self.confirmed = self.confirmed and seen is not self.train
             raise

@@ -27,6 +27,7 @@ def watch_dataloader(module: Any) -> None:
     if observer is None:
         return
     _wrap_iter(observer, module.DataLoader)
+    _wrap_iterator(observer, module._BaseDataLoaderIter, module.DataLoader)
     _wrap_next(observer, module._BaseDataLoaderIter)
     _wrap_next_index(observer, module._BaseDataLoaderIter)
     _wrap_reset(observer, module._MultiProcessingDataLoaderIter)
@@ -80,6 +81,27 @@ def _wrap_iter(observer: Observer, kind: Any) -> None:
         return iterator
 
     kind._get_iterator = _get_iterator
+
+
+def _wrap_iterator(observer: Observer, kind: Any, stock: Any) -> None:
+    """A loader of another make may use torch's iterators without being a DataLoader: fastai's."""
+    original = kind.__init__
+
+    @unseen
+    @functools.wraps(original)
+    def __init__(self: Any, loader: Any) -> None:
+        foreign = observer.active and not isinstance(loader, stock)
+        if not foreign or observer.is_asking(loader):
+            original(self, loader)
+            return
+        seen = observer.iterator_asked(loader)
+        try:
+            original(self, loader)
+        finally:
+            observer.iterator_made(loader)
+        _mark(self, seen, loader)
+
+    kind.__init__ = __init__
 
 
 def _mark(iterator: Any, seen: Any, loader: Any) -> None:

@@ -25,6 +25,8 @@ def put_in(loader: Any, cell: Mapping[str, Any], axes: Iterable[str]) -> None:
         Refused: the loader cannot take them; nothing was changed.
     """
     axes = set(axes)
+    if not hasattr(loader, "batch_sampler"):
+        raise Refused(f"{type(loader).__qualname__} is no DataLoader of torch: it stays as it is")
     if getattr(loader, "_iterator", None) is not None and not axes <= {"pin"}:
         raise Refused("its iterator was made before and is kept (persistent workers)")
     wanted = _wanted(loader, cell, axes)

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from ctrkit.child.script.seen_loaders import is_script_file
 from ctrkit.child.script.unseen import FILE_NAME
 
 #: Attributes and variables by which a loop without a readable end is named the number of epochs.
@@ -63,8 +64,11 @@ def as_said(epochs: int, read: Length | None) -> Length:
 
 
 class _ForLoop(NamedTuple):
+    """A loop, and the frames of what it calls, innermost first."""
+
     node: Any
     frame: RunningFrame
+    inside: tuple = ()  # type: ignore[type-arg]
 
 
 def frames_from(frame: Any) -> list[RunningFrame]:
@@ -112,7 +116,11 @@ def run_length(
     told = _framework_length(frames)
     if told is not None:
         return told
-    loops = [loop for frame in frames for loop in _enclosing_loops(frame)]
+    loops = [
+        loop._replace(inside=tuple(frames[:i]))
+        for i, frame in enumerate(frames)
+        for loop in _enclosing_loops(frame)
+    ]
     return _length_of_loops(loops, loader, length, backwards) or _named_length(frames) or Length()
 
 
@@ -131,8 +139,9 @@ def _length_of_loops(
         inner = next(unclear, None)
     if inner is not None:
         alone = Length(epochs=1, told_by="no loop around the one over the batches")
-        outside = _length_outside(loops[inner + 1 :])
-        return outside or (None if inner + 1 < len(loops) else alone)
+        outside = _length_outside(loops[inner + 1 :], loops[inner])
+        goes_on = isinstance(loops[inner].node, ast.While) and counts[inner] is None
+        return outside or (None if inner + 1 < len(loops) or goes_on else alone)
     return _length_in_steps(loops, counts, backwards)
 
 
@@ -144,8 +153,10 @@ def _length_in_steps(
     places: list[str] = []
     for i, (loop, count) in enumerate(zip(loops, counts)):
         accumulates = i == 0 and count == backwards and backwards > 1 and len(loops) > 1
-        if count is None or accumulates:
+        if accumulates:
             continue
+        if count is None:  # the others alone would make too few
+            return Length()
         steps *= count
         places.append(_place(loop))
         at_most = at_most or _may_stop(loop)
@@ -154,8 +165,11 @@ def _length_in_steps(
     return Length(steps=steps, told_by="; ".join(reversed(places)), at_most=at_most)
 
 
-def _length_outside(loops: Sequence[_ForLoop]) -> Length | None:
-    """Loops around that over the batches count epochs, but where their counter moves inside it."""
+def _length_outside(loops: Sequence[_ForLoop], batches: _ForLoop) -> Length | None:
+    """Loops around that over the batches count epochs, but where their counter moves inside it.
+
+    One of the script's own around these that goes round nobody knows how often leaves all unknown.
+    """
     epochs, at_most = 1, False
     places: list[str] = []
     for loop in loops:
@@ -163,8 +177,10 @@ def _length_outside(loops: Sequence[_ForLoop]) -> Length | None:
         if count is None:
             if isinstance(loop.node, ast.While) and not places:
                 return _named_length([loop.frame])
+            if places and is_script_file(loop.frame.file):
+                return Length()
             continue
-        moved = _moved_by(loop)
+        moved = _moved_by(loop) or _moved_in_calls(loop, batches)
         if moved is not None:
             return Length(
                 steps=count, told_by=_place(loop), at_most=_may_stop(loop),
@@ -319,6 +335,8 @@ def _end_of_while(loop: _ForLoop) -> tuple[int, Any] | None:
         if isinstance(node, ast.If) and any(isinstance(part, ast.Break) for part in node.body):
             tests.append(node.test)
     counters = _counters(loop.node)
+    for frame in loop.inside:
+        counters |= _counters_of_call(frame)
     for test in tests:
         for compare in (part for part in ast.walk(test) if isinstance(part, ast.Compare)):
             limit = _limit(compare, counters, loop.frame)
@@ -344,6 +362,38 @@ def _moved_by(loop: _ForLoop) -> str | None:
                 return "step"  # counted beside the optimizer's own
         return "batch"
     return None
+
+
+def _counters_of_call(frame: RunningFrame) -> set:  # type: ignore[type-arg]
+    """What a running function counts up, of what its caller may read too: `self.epoch`."""
+    tree = _tree_of(frame.file)
+    if tree is None or frame.function == "<module>":
+        return set()
+    scope = _function_at(tree, frame)
+    return {text for text in _counters(scope) if text.startswith("Attribute(")}
+
+
+def _moved_in_calls(loop: _ForLoop, batches: _ForLoop) -> str | None:
+    """`batch` where what a `while` calls counts up once a batch; None: once a round."""
+    found = _end_of_while(loop) if isinstance(loop.node, ast.While) else None
+    if found is None:
+        return None
+    read = {ast.dump(part) for part in (found[1].left, found[1].comparators[0])}
+    if read & _counters(loop.node):
+        return None
+    for frame in loop.inside:
+        if not read & _counters_of_call(frame):
+            continue
+        if any(one is frame for one in batches.inside):
+            return "batch"  # called by the loop over the batches
+        tree = _tree_of(frame.file)
+        scope = _function_at(tree, frame) if tree is not None else None
+        inner = [] if scope is None else [n for n in _own_nodes(scope) if isinstance(n, _LOOPS)]
+        return "batch" if any(read & _counters(node) for node in inner) else None
+    return None
+
+
+_LOOPS = (ast.For, ast.AsyncFor, ast.While)
 
 
 def _makes_a_step(node: ast.AST) -> bool:
@@ -502,7 +552,7 @@ def _named_length(frames: Sequence[RunningFrame]) -> Length | None:
             if isinstance(stored, dict):
                 owners.append((f"{name}.", stored))
         for prefix, names in owners:
-            for name in EPOCH_NAMES:
+            for name in (*EPOCH_NAMES, *(f"_{one}" for one in EPOCH_NAMES)):
                 value = names.get(name)
                 if isinstance(value, int) and not isinstance(value, bool) and value > 0:
                     told_by = f"{prefix}{name} in {os.path.basename(frame.file)}:{frame.line}"

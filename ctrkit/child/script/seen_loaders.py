@@ -188,7 +188,8 @@ def _made_of(loader: Any) -> tuple[int, int | None]:
 
 def batch_size_of(loader: Any) -> int | None:
     """Rows of a batch, also where a batch sampler has the say."""
-    size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
+    batches = getattr(loader, "batch_sampler", None)
+    size = getattr(loader, "batch_size", None) or getattr(batches, "batch_size", None)
     return size if isinstance(size, int) else None
 
 
@@ -210,7 +211,8 @@ def configuration_of(loader: Any) -> tuple[Any, ...]:
     """What two loaders that do the same have in common, but for the data set itself."""
     batches = getattr(loader, "batch_sampler", None)
     return (
-        type(loader).__qualname__, type(loader.dataset).__qualname__, loader.batch_size,
+        type(loader).__qualname__, type(loader.dataset).__qualname__,
+        getattr(loader, "batch_size", None),
         getattr(batches, "batch_size", None), type(getattr(loader, "sampler", None)).__qualname__,
         loader.drop_last, _dataset_length(loader.dataset),
         getattr(loader.collate_fn, "__qualname__", type(loader.collate_fn).__qualname__),

@@ -519,15 +519,15 @@ def _loader_facts(loader: Any, claimed: int | None) -> dict[str, Any]:
 
     Its length is exact where it follows from the indices that a sampler of torch's own gives.
     """
-    batches = loader.batch_sampler
-    sampler = getattr(batches, "sampler", loader.sampler)
+    batches = getattr(loader, "batch_sampler", None)
+    sampler = getattr(batches, "sampler", getattr(loader, "sampler", None))
     iterable = is_iterable(loader)
     own = [type(one).__module__ for one in (batches, sampler) if one is not None]
     return {
         "claimed_batches": claimed,
         "dataset": type(loader.dataset).__name__,
         "iterable": iterable,
-        "batch_size": loader.batch_size,
+        "batch_size": getattr(loader, "batch_size", None),
         "drop_last": bool(loader.drop_last),
         "workers": int(loader.num_workers),
         "length_is_exact": not iterable and all(name.startswith("torch.utils.") for name in own),

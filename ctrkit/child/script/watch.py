@@ -136,6 +136,7 @@ class LoopWatch:
 
     def delivered(self, asked_s: float, delivered_s: float, rows: int) -> None:
         """The loop has its next batch."""
+        self._end_step(asked_s)  # not asked for through here: before it was known who trains
         at = self.step + self.left_out
         if not self.in_epoch or (self.batches is not None and at >= self.batches):
             self._go_round(asked_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -64,6 +65,79 @@ def test_a_while_whose_counter_moves_with_each_batch_counts_batches(tmp_path: Pa
         """
     found = length(tmp_path, text, most=300, step=3)
     assert (found.epochs, found.steps, found.by_optimizer) == (None, 300, False)
+
+
+def length_in_calls(tmp_path: Path, text: str, **attributes: Any) -> Any:
+    """The same where each function of the text has called the one before it, all of one object."""
+    path = tmp_path / f"loops{len(list(tmp_path.iterdir()))}.py"
+    path.write_text(textwrap.dedent(text))
+    owner = SimpleNamespace(loader=LOADER, **attributes)
+    frames = []
+    for i, line in enumerate(path.read_text().splitlines(), 1):
+        if "# here" in line:
+            name = f"call_{len(frames)}"
+            frames.append(RunningFrame(str(path), i, name, {"self": owner}, {}))
+    return run_length(frames, LOADER, 10)
+
+
+ITERATION = """
+    def call_0(self, x):
+        x.backward()  # here
+        self._iter += 1
+    """
+ITERATION_AND_EPOCH = (
+    ITERATION
+    + """
+    def call_1(self):
+        for x in self.loader:
+            self.call_0(x)  # here
+        self._epoch += 1
+    """
+)
+
+
+def test_a_while_whose_counter_moves_in_what_it_calls(tmp_path: Path) -> None:
+    text = """
+    def call_2(self):
+        while self._epoch < self._max and not self.stop:
+            self.call_1()  # here
+    """
+    values = {"_epoch": 0, "_max": 3, "_iter": 0, "stop": False}
+    found = length_in_calls(tmp_path, ITERATION_AND_EPOCH + text, **values)
+    assert (found.epochs, found.steps) == (3, None)
+    by_iterations = ITERATION_AND_EPOCH + text.replace("_epoch", "_iter")
+    found = length_in_calls(tmp_path, by_iterations, **values | {"_max": 300})
+    assert (found.epochs, found.steps) == (None, 300)
+    text = """
+    def call_1(self):
+        while self._iter < self._max:
+            x = next(self.iterator)
+            self.call_0(x)  # here
+    """
+    found = length_in_calls(tmp_path, ITERATION + text, **values | {"_max": 120})
+    assert (found.epochs, found.steps) == (None, 120)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "while more():\n  x = next(batches)\n  x  # here",  # not one epoch
+        "for f in split(x):\n  for e in range(9):\n    for x in loader:\n      x  # here",
+    ],
+)
+def test_a_loop_of_unknown_length_is_not_left_out(tmp_path: Path, text: str) -> None:
+    found = length(tmp_path, text, batches=iter(LOADER))
+    assert (found.epochs, found.steps) == (None, None)
+
+
+def test_steps_without_a_loader_are_unknown_where_one_of_the_loops_is(tmp_path: Path) -> None:
+    path = tmp_path / "train.py"
+    path.write_text("while t < most():\n  for e in range(10):\n    for x in buffer():\n      x\n")
+    frame = RunningFrame(str(path), 4, "<module>", {"t": 0, "epochs": 10}, {})
+    assert run_length([frame]) == Length()
+    path = tmp_path / "other.py"
+    path.write_text("for e in range(10):\n  for x in range(4):\n      x\n")
+    assert run_length([RunningFrame(str(path), 3, "<module>", {}, {})]).steps == 40
 
 
 def test_what_cannot_be_read_stays_unknown(tmp_path: Path) -> None:
