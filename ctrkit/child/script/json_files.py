@@ -7,13 +7,17 @@ import os
 from typing import Any
 
 
-def write_json(path: str, value: Any) -> None:
-    """Write aside, flush to disk, rename: a reader sees the old file or the new one."""
+def write_json(path: str, value: Any, *, durable: bool = True) -> None:
+    """Write aside, flush to disk, rename: a reader sees the old file or the new one.
+
+    Not `durable`, it is not flushed: that can take long, and only matters if the machine dies.
+    """
     aside = f"{path}.{os.getpid()}"
     with open(aside, "w", encoding="utf-8") as file:
         json.dump(finite(value), file, ensure_ascii=False, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     os.replace(aside, path)
 
 

@@ -517,7 +517,8 @@ class Observer:
     def write_seen(self, folder: str | None = None) -> None:
         """Write `script.json`."""
         path = os.path.join(folder or self.folder, "script.json")
-        json_files.write_json(path, describe.script_seen(self))
+        # a real run is not held up for what is written again and again
+        json_files.write_json(path, describe.script_seen(self), durable=self.is_trial)
 
 
 def _may_train(torch: Any, loader: Any) -> bool:

@@ -29,7 +29,8 @@ def watch_dataloader(module: Any) -> None:
     _wrap_iter(observer, module.DataLoader)
     _wrap_iterator(observer, module._BaseDataLoaderIter, module.DataLoader)
     _wrap_next(observer, module._BaseDataLoaderIter)
-    _wrap_next_index(observer, module._BaseDataLoaderIter)
+    if observer.is_trial:  # a real run's rows are compared with nothing
+        _wrap_next_index(observer, module._BaseDataLoaderIter)
     _wrap_reset(observer, module._MultiProcessingDataLoaderIter)
     _wrap_made(observer, module.DataLoader)
 

@@ -219,11 +219,16 @@ _trees: dict[str, ast.AST | None] = {}
 def _tree_of(file: str) -> ast.AST | None:
     if file not in _trees:
         try:
-            lines = linecache.getlines(file) if not file.startswith("<frozen") else []
+            lines = [] if _has_no_loop_of_a_run(file) else linecache.getlines(file)
             _trees[file] = ast.parse("".join(lines)) if lines else None
         except (SyntaxError, ValueError, RecursionError, OSError):
             _trees[file] = None
     return _trees[file]
+
+
+def _has_no_loop_of_a_run(file: str) -> bool:
+    """Torch's own files, which are long to parse, stand between a loop and its backward pass."""
+    return file.startswith("<frozen") or "/site-packages/torch/" in file
 
 
 def _function_at(tree: ast.AST, frame: RunningFrame) -> ast.AST:

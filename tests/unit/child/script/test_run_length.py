@@ -151,3 +151,15 @@ def test_what_the_user_says_wins_and_the_script_stands_beside_it() -> None:
     assert said.epochs == 7
     assert said.told_by == "--epochs; the script says 5 epochs: train.py:23: for epoch in range(5)"
     assert as_said(5, read).told_by == as_said(5, None).told_by == "--epochs"
+
+
+def test_torchs_own_files_are_not_parsed(tmp_path: Path) -> None:
+    folder = tmp_path / "site-packages" / "torch"
+    folder.mkdir(parents=True)
+    (folder / "loops.py").write_text("for epoch in range(9):\n    step()\n")
+    frame = RunningFrame(str(folder / "loops.py"), 2, "<module>", {}, {})
+    assert run_length([frame]) == Length()
+    beside = tmp_path / "site-packages" / "lightning"
+    beside.mkdir()
+    (beside / "loops.py").write_text("for epoch in range(9):\n    step()\n")
+    assert run_length([frame._replace(file=str(beside / "loops.py"))]).steps == 9
