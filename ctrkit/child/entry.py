@@ -9,6 +9,7 @@ Where the cell has several processes it leads them: each runs this module with t
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import signal
 import sys
@@ -166,12 +167,21 @@ def _run(spec: ChildSpec, progress: ProgressWriter, group: RankGroup | None) -> 
 def import_libraries(*, trial: bool = True) -> None:
     """Import torch and what drives a `trial`, before anything of the user's is imported.
 
-    The server that trials are forked from does so, too: they find what a new process would.
+    The server that trials are forked from does so, too: they find what a new process would. What
+    was imported stays to the end: the garbage collector, which needs half a second for it at each
+    start and end of a process, leaves it out from here on.
     """
-    import_module("torch")
-    import_module("ctrkit.child.workloads.load")
-    if trial:
-        import_module("ctrkit.child.training.trial")
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        import_module("torch")
+        import_module("ctrkit.child.workloads.load")
+        if trial:
+            import_module("ctrkit.child.training.trial")
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
 
 
 def child_error(error: BaseException, stage: Stage) -> ChildError:

@@ -100,7 +100,7 @@ def explained(
                 explain_process(process.pid, wait_s=2.0, use_stacks=False),
             )
 
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(5) as pool:
         found = dict(zip(HANGS, pool.map(explain, HANGS), strict=True))
     return found.__getitem__
 

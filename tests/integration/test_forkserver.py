@@ -56,7 +56,8 @@ SAME = {
                if n.startswith("RLIMIT_")},
     "umask": status("Umask"), "affinity": sorted(os.sched_getaffinity(0)),
     "descriptors": opened(),
-    "faulthandler": faulthandler.is_enabled(), "gc": [gc.isenabled(), gc.get_freeze_count()],
+    "faulthandler": faulthandler.is_enabled(),
+    "gc": [gc.isenabled(), gc.get_freeze_count() > 100_000],
     "streams": [str(s.encoding) + s.errors + str(s.line_buffering) + str(s.isatty())
                 for s in (sys.stdin, sys.stdout, sys.stderr)],
     "threads": [torch.get_num_threads(), torch.get_num_interop_threads(),

@@ -47,7 +47,7 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], SeenProb
         folder = tmp_path_factory.mktemp(name)
         return probe_scenario(CORPUS[name], workers, start_methods, folder)
 
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(4) as pool:
         seen = dict(zip(HANDFUL, pool.map(probe, HANDFUL), strict=True))
     return seen.__getitem__
 

@@ -68,7 +68,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Seen]:
             incidents=[json.loads(line) for line in lines],
         )
 
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(4) as pool:
         seen = dict(zip(CASES, pool.map(train, CASES), strict=True))
     return seen.__getitem__
 
