@@ -33,6 +33,8 @@ _LOOK_SHARE = 0.1
 _LOOK_STEPS, _OTHER_PACE = 6, 0.2
 #: Warm-up goes on for this long while batches are still to be hashed.
 _HASHING_S = 0.25
+#: A step so slow is saved at once, which takes some thousandths of a second.
+_SLOW_STEP_S = 1.0
 #: Files in use are looked at, for some milliseconds, where so much of the window waits for data.
 _WAITING = 0.3
 
@@ -216,6 +218,8 @@ class Recorder:
         self.progress.enter(Stage.STEP)
         self.progress.step(self.step, rows=rows, wait_s=self._delivered_s - self._asked_s)
         self._advance(done_s, rows)
+        if done_s - self._asked_s >= _SLOW_STEP_S:
+            self.save()  # the deadline may cut the trial before its window is over
 
     @property
     def wants_hash(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ctrkit.core.cell import WITHOUT_WORKERS
@@ -23,6 +24,7 @@ from ctrkit.probe.device_comparison import device_finding
 from ctrkit.probe.epoch_findings import epoch_findings, one_epoch_finding
 from ctrkit.probe.fitting_batch import fitting_options
 from ctrkit.probe.known_workers import leeway_of
+from ctrkit.probe.last_resort import salvaged, unsure, unsure_finding
 from ctrkit.probe.loss_findings import bad_loss_finding
 from ctrkit.probe.memory_needs import batch_memory_finding
 from ctrkit.probe.numerics import comparable, numerics_options
@@ -30,6 +32,7 @@ from ctrkit.probe.search import SearchResult
 from ctrkit.probe.trials import projected_columns
 
 _MOST_REASONS = 6
+_LAST_RESORT = "no trial came to its end within the budget; of this cell a step was measured"
 _BATCH_WORDS = "convergence at another batch size was not measured"
 
 
@@ -55,7 +58,11 @@ def recommend(
         InconclusiveError: none could be measured in the time there was.
         UsageError: no cell can run, since what the workload was given or returns is wrong.
     """
-    candidates = candidates_of(search.trials, inspection)
+    candidates, is_unsure = candidates_of(search.trials, inspection), False
+    if not candidates:
+        search = replace(search, trials=tuple(salvaged(search.trials)))
+        candidates = [unsure(c) for c in candidates_of(search.trials, inspection)]
+        is_unsure = True
     if not candidates:
         raise _nothing_to_recommend(search)
     # what computes something else is shown as an option, with its loss, and never preferred
@@ -78,11 +85,12 @@ def recommend(
         }
     return Recommendation(
         cell=chosen.cell,
-        reason=_reason(chosen, ranked, tied, search, inspection),
+        reason=_LAST_RESORT if is_unsure else _reason(chosen, ranked, tied, search, inspection),
         tied=[c.cell for c in tied],
         runner_up=others[0] if others else None,
         launches=_launches_projected(chosen.cell, search),
         findings=[
+            *([unsure_finding(chosen.cell, search.trials)] if is_unsure else []),
             *findings(chosen, search, inspection, other_cores),
             *_devices(chosen.cell, candidates, search),
             *host_findings,

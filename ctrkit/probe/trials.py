@@ -73,11 +73,15 @@ class TrialResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A request and its result; `launch` counts from 1 within the cell and kind."""
+    """A request and its result; `launch` counts from 1 within the cell and kind.
+
+    `is_salvaged`: the budget cut it, and with nothing better there is, any step of it counts.
+    """
 
     request: TrialRequest
     result: TrialResult
     launch: int
+    is_salvaged: bool = False
 
     @property
     def cell(self) -> Cell:
@@ -97,7 +101,8 @@ class Trial:
     @property
     def usable(self) -> bool:
         """It is ok, or was cut by the budget after having measured enough."""
-        cut = self.result.verdict == "skipped" and self._steps() >= ENOUGH_STEPS
+        enough = 1 if self.is_salvaged else ENOUGH_STEPS
+        cut = self.result.verdict == "skipped" and self._steps() >= enough
         return self.ok or cut
 
     @cached_property

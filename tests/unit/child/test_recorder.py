@@ -171,3 +171,14 @@ def test_an_epoch_of_one_batch_has_no_warmup(tmp_path: Path) -> None:
     loop.step()
     loop.recorder.epoch_ended(loop.now_s, loop.now_s)
     assert loop.recorder.fields["throughput_steps"] == 1
+
+
+def test_a_slow_step_is_saved_at_once_since_a_deadline_may_cut_the_trial(tmp_path: Path) -> None:
+    loop = Loop(tmp_path)
+    loop.recorder.begin_epoch(1, 100)
+    loop.step()
+    saves = loop.saves
+    loop.step(busy_s=0.2)
+    assert loop.saves == saves
+    loop.step(busy_s=30.0)
+    assert loop.saves > saves

@@ -114,7 +114,7 @@ def test_a_cell_that_was_cut_serves_only_where_none_came_to_its_end(inspection):
     assert recommend(searched(cut, trial(cells[1], 1.0)), inspection()).cell == cells[1]
     assert recommend(searched(cut), inspection()).cell == cells[0]
     with pytest.raises(InconclusiveError):
-        recommend(searched(trial(cells[0], 0.5, verdict="skipped", steps=1)), inspection())
+        recommend(searched(trial(cells[0], 0.5, verdict="skipped", steps=0)), inspection())
 
 
 def test_fewer_epochs_and_a_deadline_are_options_with_their_times(inspection):
