@@ -9,6 +9,8 @@ below only. An epoch is what `wall_s` of `epochs.csv` measures: the loader's res
 training, validation and checkpoint, but not the start-up. Not covered: what changes later in the
 run (throttling, a host that sleeps, memory that grows): unknowable in a short probe. The batches
 that workers have ready at the begin of an epoch count only where it is replayed (`loads`).
+What happens once an epoch is scaled by the epochs, its error with it: the mean of a kind of event
+is badly known from the one or two that were timed, and that error is the same in every epoch.
 
 The story is `project`, from a launch's stamps to the terms of a run: `steps` reads times from them,
 `loads` what replay needs, `replay` delivers a whole epoch of it, `statistics` makes intervals,

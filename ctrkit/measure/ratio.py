@@ -20,7 +20,7 @@ class LaunchTime:
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """New time over base time and its 95 % bounds: above 1 is slower.
+    """New time over base time and its 95 % bounds: above 1 is slower. Also a mean, over 1 s.
 
     `error` is the standard error of its logarithm, with so many degrees of `freedom`.
     """
@@ -60,6 +60,25 @@ def ratio_of(base: Sequence[LaunchTime], new: Sequence[LaunchTime]) -> Ratio:
         mean=math.exp(middle),
         low=math.exp(middle - half),
         high=math.exp(middle + half),
+        error=math.sqrt(variance),
+        freedom=freedom,
+    )
+
+
+def mean_of(launches: Sequence[LaunchTime]) -> Ratio:
+    """The mean time of a cell over its launches, with the 95 % interval of that mean.
+
+    As for a ratio: each launch's own interval, moderated by how the launches differ. More launches
+    that agree make it narrower.
+    """
+    middle, variance, freedom = _mean_log(launches)
+    half = t_quantile(CONFIDENCE, freedom) * math.sqrt(variance)
+    mean = sum(launch.mean_s for launch in launches) / len(launches)
+    scale = mean / math.exp(middle)
+    return Ratio(
+        mean=mean,
+        low=scale * math.exp(middle - half),
+        high=scale * math.exp(middle + half),
         error=math.sqrt(variance),
         freedom=freedom,
     )

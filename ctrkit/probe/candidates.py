@@ -11,7 +11,7 @@ from ctrkit.core.records import Inspection
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.statistics import Interval, mean_interval
 from ctrkit.measure.steps import mean_step_s, samples_of
-from ctrkit.probe.cell_results import full_launches, objective, project_cell, turn_of
+from ctrkit.probe.cell_results import full_launches, objective_of, project_cell, turn_of
 from ctrkit.probe.finalists import Relation, relation
 from ctrkit.probe.same_epoch import has_other_epoch, other_epochs
 from ctrkit.probe.trials import Trial
@@ -54,13 +54,13 @@ def candidates_of(trials: Sequence[Trial], inspection: Inspection) -> list[Candi
     comparable = at_common_places(alike, trials)
     for cell in alike:
         step = mean_interval(samples_of(full_launches(cell, comparable), turn_of(cell)))
-        ranked_by = objective(cell, comparable, inspection)
+        ranked_by = objective_of(cell, comparable, inspection, step)
         peaks = [t.result.peak_rss_bytes or 0 for t in trials if t.cell == cell]
         candidates.append(
             Candidate(
                 cell=cell,
-                objective=step.mean / cell.batch_size if ranked_by is None else ranked_by,
-                relative_half=step.relative_half,
+                objective=ranked_by.value,
+                relative_half=ranked_by.relative_half,
                 peak_rss_bytes=max(peaks, default=0),
                 projection=project_cell(cell, trials, inspection),
                 step=step,
@@ -68,7 +68,12 @@ def candidates_of(trials: Sequence[Trial], inspection: Inspection) -> list[Candi
         )
     if len({candidate.projection is None for candidate in candidates}) > 1:
         # a time of the whole run is no rival of a time per row
-        return [replace(c, objective=c.step.mean / c.cell.batch_size) for c in candidates]
+        return [
+            replace(
+                c, objective=c.step.mean / c.cell.batch_size, relative_half=c.step.relative_half
+            )
+            for c in candidates
+        ]
     return candidates
 
 

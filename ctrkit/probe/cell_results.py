@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ctrkit.core.config import Cell
 from ctrkit.core.launch_spread import SHIPPED
 from ctrkit.core.records import Inspection, Measurement
 from ctrkit.measure.projection import Projection, project, with_drift
-from ctrkit.measure.statistics import FASTER, SLOWER, Sample, drifted
+from ctrkit.measure.statistics import FASTER, SLOWER, Interval, Sample, drifted
 from ctrkit.measure.steps import mean_step_s, sample_of_measurement, samples_of
 from ctrkit.probe.beside import launches_beside
 from ctrkit.probe.predict import compute_trial, nearest_loader, predict, sizes_for
@@ -107,13 +108,38 @@ def drift_of(trials: Sequence[Trial]) -> float | None:
     return end.mean / begin.mean if not follows_a_trend and drifted(begin, end) else None
 
 
-def objective(cell: Cell, trials: Sequence[Trial], inspection: Inspection) -> float | None:
-    """What cells that were run are ranked by: the projected total, else seconds per row."""
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What a cell that was run is ranked by: the projected total, else seconds per row.
+
+    `relative_half` is the uncertainty of its mean, as a share of it.
+    """
+
+    value: float
+    relative_half: float
+
+
+#: What of an epoch depends on the cell, beside its training; the other terms hardly do.
+_TERMS_OF_THE_CELL = ("restart", "teardown")
+
+
+def objective_of(
+    cell: Cell, trials: Sequence[Trial], inspection: Inspection, step: Interval
+) -> Objective:
+    """The objective of a cell, of all its launches; `step` is the mean of theirs.
+
+    The whole run counts: where restarts take much of it and were timed once or twice, two cells
+    are not told apart by their steps alone. A term's interval is of one more event; half of its
+    variance, or less, is that of the mean.
+    """
     projection = project_cell(cell, trials, inspection, ranking=True)
-    if projection is not None:
-        return projection.objective_s
-    steps = [s for s in map(mean_step_s, full_launches(cell, trials)) if s is not None]
-    return sum(steps) / len(steps) / cell.batch_size if steps else None
+    if projection is None or projection.objective_s <= 0:
+        return Objective(value=step.mean / cell.batch_size, relative_half=step.relative_half)
+    total = projection.total.mean
+    training = projection.terms["training"].mean * step.relative_half
+    others = [projection.terms[name].half / math.sqrt(2) for name in _TERMS_OF_THE_CELL]
+    half = math.hypot(training, *others)
+    return Objective(value=projection.objective_s, relative_half=half / total)
 
 
 def failure_of(cell: Cell, trials: Sequence[Trial]) -> str | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ctrkit.core.cell import AXES, Cell, axes_of
 from ctrkit.core.records import COMPLETE, Recommendation, TrialRecord
 from ctrkit.core.units import format_duration
+from ctrkit.measure.ratio import LaunchTime, mean_of
 from ctrkit.report.blocks import Column, Table, Tone
 from ctrkit.report.words import clean, percent, rate_words, sentence, step_words
 
@@ -20,7 +21,7 @@ NOT_RUN = ("skipped", "refused")
 class CellResult:
     """What is known of a cell: `record` has the numbers, `verdict` what to call it.
 
-    Over several launches the step is their mean and its interval spans theirs all.
+    Over several launches the step is their mean, and its interval that of the mean.
     """
 
     record: TrialRecord
@@ -77,10 +78,21 @@ def _mean_launch(launches: Sequence[TrialRecord]) -> TrialRecord:
     for name in ("step_s", "rows_per_s", "data_wait_share"):
         values = [v for r in launches if (v := getattr(r, name)) is not None]
         changes[name] = sum(values) / len(values) if values else None
-    lows = [r.step_s_low for r in launches if r.step_s_low is not None]
-    highs = [r.step_s_high for r in launches if r.step_s_high is not None]
-    changes |= {"step_s_low": min(lows, default=None), "step_s_high": max(highs, default=None)}
+    changes |= _mean_interval(launches)
     return dataclasses.replace(last, **changes)  # type: ignore[arg-type]
+
+
+def _mean_interval(launches: Sequence[TrialRecord]) -> dict[str, float | None]:
+    """The ends of the interval of the mean step over several launches; None without theirs."""
+    times = [
+        LaunchTime(mean_s=r.step_s, half_s=r.step_s_high - r.step_s)
+        for r in launches
+        if r.step_s and r.step_s_high is not None
+    ]
+    if not times:
+        return {"step_s_low": None, "step_s_high": None}
+    mean = mean_of(times)
+    return {"step_s_low": mean.low, "step_s_high": mean.high}
 
 
 def _rank(result: CellResult) -> tuple[int, float, str]:

@@ -1,11 +1,14 @@
 import dataclasses
+from dataclasses import replace
 
 import pytest
 
 from ctrkit.core.config import make_cell
 from ctrkit.core.records import Measurement, Stamps
+from ctrkit.measure.statistics import mean_interval
+from ctrkit.measure.steps import samples_of
 from ctrkit.probe.candidates import candidates_of
-from ctrkit.probe.cell_results import drift_of, objective, project_cell
+from ctrkit.probe.cell_results import drift_of, objective_of, project_cell
 from ctrkit.probe.trials import Trial, TrialRequest, TrialResult
 
 A, B = (make_cell(loader="batches", workers=w, threads=2) for w in (0, 1))
@@ -35,10 +38,26 @@ def test_the_winner_is_projected_from_the_launches_made_since_and_ranked_by_all(
     assert project_cell(A, trials, known).step.mean == pytest.approx(1.2)
     ranked = project_cell(A, trials, known, ranking=True)
     assert ranked.step.mean == pytest.approx((1.0 + 1.2 + 1.2) / 3)
-    assert objective(A, trials, known) == ranked.total.mean
+    step = mean_interval(samples_of([t.result.measurement for t in trials if t.cell == A]))
+    assert objective_of(A, trials, known, step).value == ranked.total.mean
     (candidate,) = [c for c in candidates_of(trials, known) if c.cell == A]
     assert candidate.objective == ranked.total.mean
     assert candidate.projection.step.mean == pytest.approx(1.2)
+
+
+def test_where_restarts_matter_they_decide_whether_cells_are_tied(inspection):
+    def runs(cell, restart_s):
+        trial = full(cell, 1.0)
+        measured = replace(trial.result.measurement, restart_s=restart_s)
+        return replace(trial, result=replace(trial.result, measurement=measured))
+
+    known = inspection()
+    trials = [runs(A, 1.0), runs(A, 1.0), runs(B, 400.0), runs(B, 400.0)]
+    found = {c.cell: c for c in candidates_of(trials, known)}
+    # a step takes both as long; what B takes between two epochs was timed twice only
+    assert found[A].step.relative_half == pytest.approx(found[B].step.relative_half)
+    assert found[B].objective > 1.4 * found[A].objective
+    assert found[B].relative_half > 2 * found[A].relative_half
 
 
 def test_one_launch_since_is_not_provisional_where_there_were_others(inspection):

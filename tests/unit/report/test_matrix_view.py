@@ -24,10 +24,22 @@ def test_a_real_launch_beats_a_prediction_whatever_the_order() -> None:
         assert (result.record.step_s, result.verdict) == (11.0, "ok")
 
 
-def test_several_launches_are_their_mean_and_span_their_intervals() -> None:
-    (result,) = cell_results([measured(THREAD, 10.0, launch=1), measured(THREAD, 12.0, launch=2)])
-    assert result.record.step_s == 11.0
-    assert (result.record.step_s_low, result.record.step_s_high) == (9.7, 12.36)
+def test_several_launches_are_their_mean_with_the_interval_of_that_mean() -> None:
+    def of(*steps_s: float) -> TrialRecord:
+        records = [measured(THREAD, step_s, launch=i) for i, step_s in enumerate(steps_s, start=1)]
+        (result,) = cell_results(records)
+        return result.record
+
+    def half(*steps_s: float) -> float:
+        record = of(*steps_s)
+        assert record.step_s_high is not None
+        assert record.step_s is not None
+        return record.step_s_high - record.step_s
+
+    assert of(10.0, 12.0).step_s == 11.0
+    # more launches that agree make it narrower, and launches that differ wider
+    assert half(10.0, 10.1, 9.9) < half(10.0, 10.1)
+    assert half(10.0, 14.0) > half(10.0, 10.1)
 
 
 def test_a_launch_that_failed_is_not_hidden_by_one_that_did_not() -> None:
@@ -35,7 +47,7 @@ def test_a_launch_that_failed_is_not_hidden_by_one_that_did_not() -> None:
     (result,) = cell_results(records)
     assert (result.verdict, result.failed) == ("deadlock 1/3", True)
     table = matrix_table(records)
-    assert "11.1 s ±0.4" in table.rows[0]
+    assert "11.1 s ±0.2" in table.rows[0]
     assert table.tones == ("bad",)
 
 
