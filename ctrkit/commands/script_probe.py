@@ -42,6 +42,7 @@ from ctrkit.probe.scripts.answer import (
     clock_finding,
     experiment_finding,
     later_epochs_finding,
+    notes_findings,
     script_answer,
 )
 from ctrkit.probe.scripts.as_written import (
@@ -150,8 +151,7 @@ def probe_script(
         try:
             recommendation = _probe(run, script, workload, axes, options, rule, stop)
         except CtrkitError as error:
-            if run.info.status == "running":
-                run.update(status="done", status_reason=str(error))
+            _note_end(run, error)
             show_outcome(run, error, as_json=as_json, json_lines=json_lines)
             raise
     not_written = "" if write_patch is None else save_change(write_patch, recommendation.script)
@@ -189,9 +189,15 @@ def brief_script_probe(
         rule = replace(BRIEF, most_s=most_s)
         return _probe(run, script, workload, axes, options, rule, stop), run.path
     except CtrkitError as error:
-        if run.info.status == "running":
-            run.update(status="done", status_reason=str(error))
+        _note_end(run, error)
         raise
+
+
+def _note_end(run: RunFolder, error: CtrkitError) -> None:
+    """How a probe ended that came to nothing, where nothing has noted it yet."""
+    if run.info.status == "running":
+        status = "interrupted" if isinstance(error, InterruptedRunError) else "done"
+        run.update(status=status, status_reason=str(error))
 
 
 def _create_run(script: ScriptSpec, argv: Sequence[str], out: Path | None) -> RunFolder:
@@ -290,7 +296,7 @@ def _with_answer(
         later_epochs_finding(first.seen, answer, recommendation.cell),
         clock_finding(first.seen),
     ]
-    findings = [*filter(None, about), *recommendation.findings]
+    findings = [*filter(None, about), *notes_findings(first.seen), *recommendation.findings]
     return replace(recommendation, script=answer, findings=findings)
 
 

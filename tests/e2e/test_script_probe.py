@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from support import Run
+from support import COMMAND, Run
 
 SCRIPTS = Path(__file__).parent / "scripts"
 
@@ -77,3 +79,26 @@ def test_a_script_that_does_not_train_is_one_line(
     assert done.returncode == code, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_probe_that_is_interrupted_ends_with_130_whatever_the_signal(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "train.py").write_text(
+        "import time\nopen('ready', 'w').write('x')\ntime.sleep(600)\n"
+    )
+    probe = subprocess.Popen(
+        [COMMAND, "probe", "--quiet", "--out", "run", "--", sys.executable, "train.py"],
+        cwd=tmp_path, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    for _ in range(600):
+        if (tmp_path / "ready").exists():
+            break
+        time.sleep(0.1)
+    probe.send_signal(signal.Signals[name])
+    _, said = probe.communicate(timeout=60)
+    assert probe.returncode == 130, said
+    assert "Traceback" not in said
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"

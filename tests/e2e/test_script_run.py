@@ -419,3 +419,59 @@ def test_auto_device_trains_as_written_where_a_brief_probe_sees_no_training(
         done.stderr
     )
     assert info(tmp_path)["status"] == "done"
+
+
+GRACEFUL = """
+import signal, sys, time
+open("ready", "w").write("x")
+try:
+    while True:
+        time.sleep(0.05)
+except KeyboardInterrupt:
+    print("stopped by the user, saved", flush=True)
+"""
+
+
+def test_a_script_that_ends_well_after_ctrl_c_ends_ctrkit_well(tmp_path: Path) -> None:
+    run = start(tmp_path, "--", PYTHON, script(tmp_path, GRACEFUL))
+    wait_for(tmp_path / "ready")
+    run.send_signal(signal.SIGINT)
+    out, said = run.communicate(timeout=60)
+    assert (run.returncode, out) == (0, "stopped by the user, saved\n"), said
+    assert info(tmp_path)["status"] == "interrupted"
+
+
+JOBS = {
+    "slurm": lambda: {"SLURM_JOB_ID": "77", "SLURM_JOB_END_TIME": str(int(time.time()) + 90)},
+    "ends-by": dict,
+}
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_run_that_a_job_ends_is_told_before_and_gets_the_schedulers_signals(
+    tmp_path: Path, job: str
+) -> None:
+    """As Slurm does with `--signal=USR1@60`: SIGUSR1 first, SIGTERM at the end."""
+    options = ["--ends-by", "90s"] if job == "ends-by" else []
+    run = subprocess.Popen(
+        [COMMAND, "train", "--out", "run", *options, "--", PYTHON, script(tmp_path, NOTES_SIGNALS)],
+        cwd=tmp_path, text=True, env={**os.environ, **JOBS[job]()}, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    wait_for(tmp_path / "ready")
+    run.send_signal(signal.SIGUSR1)
+    time.sleep(0.6)
+    run.send_signal(signal.SIGTERM)
+    _, said = run.communicate(timeout=60)
+    assert (tmp_path / "signals").read_text().split() == ["SIGUSR1", "SIGTERM"]
+    assert run.returncode == 5, said
+    by = "the end of Slurm job 77" if job == "slurm" else "--ends-by 90s"
+    assert f"ctrkit: {by} leaves 1 min" in said
+
+
+def test_the_walltime_of_a_pbs_job_is_known(ctrkit: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PBS_JOBID", "12.server")
+    monkeypatch.setenv("PBS_WALLTIME", "999:00:00")
+    done = ctrkit("train", "--out", "run", "--", PYTHON, "-c", "pass")
+    assert done.returncode == 0, done.stderr
+    assert "ctrkit: the walltime of PBS job 12 leaves" in done.stderr

@@ -248,6 +248,16 @@ def test_ranks_stop_at_the_same_step(tmp_path: Path) -> None:
     assert len(other.stamps.step) == len(measured.stamps.step)
 
 
+def test_what_a_long_epoch_of_ranks_leaves_unseen_is_noted(tmp_path: Path) -> None:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [sys.executable, *torchrun, str(SCRIPTS / "ranks.py"), "3200000"]
+    seen, measured = observe(tmp_path, "full", command).needed()
+    assert measured.complete
+    assert not measured.epoch_complete
+    for notes in (seen.notes, measured.notes):
+        assert any("the first epoch was not cut short" in note for note in notes)
+
+
 def test_a_process_without_torch_and_a_users_own_sitecustomize(tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir()

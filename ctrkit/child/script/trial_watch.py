@@ -223,6 +223,13 @@ class TrialWatch(LoopWatch, LoopProcess):
         if self.epoch == 1 and self._may_cut():
             self._cut = True
         else:
+            if self.epoch == 1 and self.owner.world > 1 and self._is_cut_worthwhile():
+                self.observer.note(
+                    "several ranks train together, so that the first epoch was not cut short: its "
+                    "validation, its checkpoint and the next epoch were not seen, and are not in "
+                    "the projection"
+                )
+                self.recorder.note(notes=list(self.observer.notes))
             self._end.wish(self._steps)
 
     def _goes_on(self) -> bool:
@@ -243,8 +250,11 @@ class TrialWatch(LoopWatch, LoopProcess):
         Then it goes on to validation, checkpoint and second epoch, which could not be measured
         otherwise. Not in the last epoch: what follows that is none of a trial's business.
         """
+        return self._is_cut_worthwhile() and self.owner.world == 1
+
+    def _is_cut_worthwhile(self) -> bool:
         several = (self._sizes()["epochs"] or 1) > 1 and self.plan.boundary
-        return several and self.observer.kind == "full" and self.owner.world == 1
+        return several and self.observer.kind == "full"
 
     def _note_stages(self, done_s: float) -> None:
         """On the CPU, of a plain step: one backward pass and at most one optimizer step."""

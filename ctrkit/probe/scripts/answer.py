@@ -153,6 +153,14 @@ def clock_finding(seen: ScriptSeen) -> Finding | None:
     )
 
 
+def notes_findings(seen: ScriptSeen) -> list[Finding]:
+    """What the observer noted of the script, a finding each."""
+    return [
+        Finding(stage="script", share=None, worth_x=None, text=note, confidence="")
+        for note in seen.notes
+    ]
+
+
 def experiment_finding(answer: ScriptAnswer) -> Finding | None:
     """Said where the recommended cell may train something else; None where it is the same."""
     if answer.experiment in ("", "same batches"):

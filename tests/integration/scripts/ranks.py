@@ -1,4 +1,6 @@
-"""Two ranks under torchrun, on gloo."""
+"""Two ranks under torchrun, on gloo; the first argument is how many rows they have."""
+
+import sys
 
 import torch
 from torch import distributed
@@ -8,7 +10,8 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 def main():
     distributed.init_process_group("gloo")
     torch.manual_seed(0)
-    data = TensorDataset(torch.randn(320, 4), torch.randn(320, 1))
+    rows = int(sys.argv[1]) if len(sys.argv) > 1 else 320
+    data = TensorDataset(torch.randn(rows, 4), torch.randn(rows, 1))
     sampler = DistributedSampler(data)
     loader = DataLoader(data, batch_size=8, sampler=sampler)
     model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(4, 1))
