@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from devices import ON_DEVICES
 
 from ctrkit.core.config import LOADERS, START_METHODS, Cell, make_cell
 from ctrkit.core.errors import UsageError
@@ -388,16 +389,7 @@ def test_pinning_needs_cuda(store: Store) -> None:
         make_loader(store, Cell(pin=True), split="train", seed=1, history_length=5)
 
 
-@pytest.mark.parametrize(
-    "device",
-    [
-        pytest.param(name, marks=pytest.mark.skipif(not there, reason=f"no {name} here"))
-        for name, there in (
-            ("cuda", torch.cuda.is_available()),
-            ("mps", torch.backends.mps.is_available()),
-        )
-    ],
-)
+@pytest.mark.parametrize("device", ON_DEVICES)
 def test_resident_on_a_device(store: Store, device: str) -> None:
     with loading(store, loader="resident", device=device) as train:
         batch = next(iter(train))
@@ -405,7 +397,8 @@ def test_resident_on_a_device(store: Store, device: str) -> None:
         assert digests(train) == expected(store, 1)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no cuda here")
 @pytest.mark.parametrize("loader", ["rows", "batches", "thread"])
 def test_pinned_batches(store: Store, loader: str) -> None:
     with loading(store, loader=loader, pin=True) as train:

@@ -10,6 +10,7 @@ from itertools import pairwise
 from ctrkit.core.progress import WorkerStage
 from ctrkit.core.records import WorkerExit
 from ctrkit.core.units import format_bytes, signal_name
+from ctrkit.supervise.explain.device_errors import device_error
 from ctrkit.supervise.explain.scene import Scene, last_error
 from ctrkit.supervise.explain.sentences import REFERENCES, Cause
 from ctrkit.supervise.explain.stacks import Frame, Thread, parse_dump, parse_traceback, user_frame
@@ -267,7 +268,7 @@ def main_raised(scene: Scene) -> Cause | None:
 
 WORDS: tuple[Callable[[Scene], Cause | None], ...] = (
     missing_guard, cuda_over_fork, open_files, socket_path, shared_memory, not_picklable,
-    import_fails, memory,
+    import_fails, memory, device_error,
 )  # fmt: skip
 DEATHS = (*WORDS, worker_raised, death_of_worker, fatal_error, main_raised)
 

@@ -15,6 +15,9 @@ REFERENCES = {
     "OpenMP over fork": (f"{_PYTORCH}/17199", f"{_PYTORCH}/45198", f"{_PYTORCH}/1355"),
     "MPS over fork": (f"{_PYTORCH}/178037", f"{_PYTORCH}/78924", f"{_PYTORCH}/104761"),
     "MPS": (f"{_PYTORCH}/144634", f"{_PYTORCH}/141296"),
+    "error on the device": (
+        "https://pytorch.org/docs/stable/notes/cuda.html#asynchronous-execution",
+    ),
     "CUDA over fork": (
         "https://pytorch.org/docs/stable/notes/multiprocessing.html#cuda-in-multiprocessing",
     ),

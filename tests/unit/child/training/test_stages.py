@@ -77,7 +77,8 @@ def test_each_device_has_the_timer_that_is_safe_there():
     assert isinstance(stage_timer("cuda"), EventTimer)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no cuda here")
 def test_events_of_cuda_say_what_a_product_takes():
     timer = stage_timer("cuda")
     matrix = torch.ones(2048, 2048, device="cuda")

@@ -432,7 +432,7 @@ def test_cuda_in_a_forked_worker() -> None:
     cause = said("RuntimeError: Cannot re-initialize CUDA in forked subprocess. To use CUDA with\n")
     assert cause is not None
     assert cause.name == "CUDA over fork"
-    assert said("RuntimeError: CUDA error: device-side assert triggered\n") is None
+    assert said("RuntimeError: CUDA error: no kernel image is available\n") is None
 
 
 def test_memory_by_its_own_words_and_by_a_limit() -> None:
@@ -456,6 +456,33 @@ def test_memory_by_its_own_words_and_by_a_limit() -> None:
     assert free is not None
     assert "limit" not in free.sentence
     assert said("the memory of it\n") is None
+
+
+_ASSERTED = """\
+/pytorch/aten/src/ATen/native/cuda/IndexKernel.cu:94: operator(): block: [0,0,0], thread: [0,0,0] \
+Assertion `-sizes[i] <= index && index < sizes[i] && "index out of bounds"` failed.
+Traceback (most recent call last):
+  File "/home/me/train.py", line 50, in go_wrong
+    print(picked.sum().item())
+          ^^^^^^^^^^^^^^^^^^^
+torch.AcceleratorError: CUDA error: {}
+CUDA kernel errors might be asynchronously reported at some other API call.
+"""
+
+
+@pytest.mark.parametrize(
+    "what", ["device-side assert triggered", "an illegal memory access was encountered",
+             "unspecified launch failure"],
+)  # fmt: skip
+def test_an_error_of_the_device_has_its_line_and_says_that_it_came_late(what: str) -> None:
+    found = said(_ASSERTED.format(what))
+    assert found is not None
+    assert found.name == "error on the device"
+    assert what in found.sentence
+    assert "train.py:50 in go_wrong" in found.sentence
+    assert "which is where it was noticed" in found.sentence
+    assert "CUDA_LAUNCH_BLOCKING=1" in found.fix
+    assert said("ValueError: the word CUDA and an error: none\n") is None
 
 
 def test_torch_names_a_dead_worker_whose_exit_code_nobody_read() -> None:
