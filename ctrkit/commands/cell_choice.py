@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def choice_from_file(path: Path, inspection: Inspection, axes: Mapping[str, Any]
         raise UsageError(f"{path}: must be a JSON object: a recommendation or a cell's axes")
     if "cell" not in values:
         for key in values:
-            if key not in CELL_AXES:
+            if key not in (*CELL_AXES, "unheeded"):
                 raise UsageError(f"{path}: unknown axis '{key}'; known are {', '.join(CELL_AXES)}")
         base: dict[str, Any] = {"batch_size": inspection.default_batch_size}
         base |= {axis: value[0] for axis, value in own_values(inspection).items()}
@@ -202,4 +202,4 @@ def check_cell(choice: CellChoice, inspection: Inspection) -> CellChoice:
         raise UsageError(
             f"loader {cell.loader} has no worker processes; take --loader batches or --workers 0"
         )
-    return choice
+    return replace(choice, cell=replace(cell, unheeded=inspection.unheeded))

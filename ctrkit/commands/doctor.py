@@ -181,7 +181,7 @@ def document(checkup: Checkup) -> dict[str, Any]:
     """The one document of `--json`."""
     refused = [_finding(finding) for finding in checkup.of_level("refusal")]
     refused += [
-        {"name": "no such cell", "text": reason, "cells": [cell.cell_id]}
+        {"name": "no such cell", "text": reason, "cells": [cell.name]}
         for cell, reason in checkup.invalid
     ]
     return {
@@ -198,4 +198,4 @@ def document(checkup: Checkup) -> dict[str, Any]:
 
 
 def _finding(finding: HazardFinding) -> dict[str, Any]:
-    return dict(encode(finding.hazard)) | {"cells": [cell.cell_id for cell in finding.cells]}
+    return dict(encode(finding.hazard)) | {"cells": [cell.name for cell in finding.cells]}

@@ -215,6 +215,7 @@ def _create_run(
         workload_fingerprint=inspection.workload_fingerprint,
         data_fingerprint=inspection.data_fingerprint,
         device_names=inspection.device_names,
+        unheeded=inspection.unheeded,
         sizes=inspection.sizes,
         budget_s=options.budget_s,
     )

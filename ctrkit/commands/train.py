@@ -163,6 +163,7 @@ def _new_run(
     run = RunFolder.create("train", argv, workload, common.out)
     run.update(
         cell=choice.cell,
+        unheeded=inspection.unheeded,
         sizes=inspection.sizes and inspection.sizes.at(choice.cell.batch_size, epochs=epochs),
         workload_fingerprint=inspection.workload_fingerprint,
         data_fingerprint=inspection.data_fingerprint,
@@ -224,7 +225,7 @@ def _announce(choice: CellChoice, plan: TrainPlan, run: RunFolder, options: Trai
     """What was chosen and why, and when it should end."""
     if choice.warning:
         say(choice.warning)
-    say(f"cell {choice.cell.cell_id}: {choice.why}")
+    say(f"cell {choice.cell.name}: {choice.why}")
     projection, projected = choice.projection, projected_time(choice.projection)
     if projection is not None and projected is not None:
         between = between_words(projection.projected_epoch_s_low, projection.projected_epoch_s_high)
@@ -292,6 +293,6 @@ def _resumed(
     )  # fmt: skip
     if options.epochs is not None and run.info.sizes is not None:
         run.update(sizes=dataclasses.replace(run.info.sizes, epochs=options.epochs))
-    say(f"going on with {run.path} in cell {cell.cell_id}")
+    say(f"going on with {run.path} in cell {cell.name}")
     folder = str(run.path / "child")
     return run, dataclasses.replace(spec, folder=folder, cell=cell, train=plan)

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctrkit.core.config import decode, encode
+from ctrkit.core.config import CELL_AXES, decode, encode
 from ctrkit.core.environment import cache_folder
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import read_json, read_table, write_table
@@ -118,7 +118,7 @@ def row_of_run(
         data_fingerprint=info.data_fingerprint,
         phase=title_of(spec) or spec.target.rpartition("/")[2],
         cell_id=cell.cell_id,
-        cell=encode(cell),
+        cell={axis: getattr(cell, axis) for axis in CELL_AXES},
         probe=projection.probe,
         launches=projection.launches,
         flags=list(projection.flags),

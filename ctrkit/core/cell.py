@@ -8,7 +8,7 @@ axis, add a field here and the code that applies it in the child.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any, get_args, get_type_hints
@@ -295,6 +295,9 @@ class Cell:
         numerics=True,
     ))  # fmt: skip
 
+    #: axes that mean nothing to the loader, which takes no such argument: no words name them
+    unheeded: list[str] = field(default_factory=list, compare=False)
+
     @property
     def numerics(self) -> dict[str, Any]:
         """The axes that change what a step computes, where they are not the default."""
@@ -319,10 +322,19 @@ class Cell:
     @property
     def cell_id(self) -> str:
         """Short, unique and fit for a file name: `cpu-batches-w2-spawn-p2-t2-b2048`."""
+        return self._id()
+
+    @property
+    def name(self) -> str:
+        """The id as people are shown it: without the axes that the loader does not heed."""
+        return self._id(self.unheeded)
+
+    def _id(self, without: Sequence[str] = ()) -> str:
         said = [
             (row, getattr(self, row.name))
             for row in axes_of(type(self))
-            if row.always_said or getattr(self, row.name) != row.default
+            if row.name not in without
+            and (row.always_said or getattr(self, row.name) != row.default)
         ]
         return "-".join(row.name if value is True else row.in_id.format(value)
                         for row, value in said)  # fmt: skip
@@ -345,6 +357,7 @@ def axes_of(cell_type: type[Cell]) -> tuple[Axis, ...]:
                 default=f.default,
             )
             for f in dataclasses.fields(cell_type)
+            if f.name != "unheeded"
         )
     return _axes_of[cell_type]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ctrkit.core.config import Cell, RunSizes, Watch, WorkloadSpec
+from ctrkit.core.config import CELL_AXES, Cell, RunSizes, Watch, WorkloadSpec
 from ctrkit.core.launch_spread import LaunchSpread
 from ctrkit.core.losses import BadLoss
 from ctrkit.core.script_records import ScriptAnswer
@@ -311,6 +311,14 @@ class Inspection:
     needs: LoaderNeeds = field(default_factory=LoaderNeeds)
     launch_spread: LaunchSpread | None = None
 
+    @property
+    def unheeded(self) -> list[str]:
+        """Axes that a user's `make_loader` does not take."""
+        if self.loaders != ["custom"]:
+            return []
+        heeded = {*self.axes, "device", "loader", "threads"}  # these mean something in any case
+        return [axis for axis in CELL_AXES if axis not in heeded]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
@@ -458,6 +466,7 @@ class RunInfo:
     where (`this_place`): elsewhere the id means nothing. `stage_s` is the longest silence of each
     stage of a real run that ended by itself, by the stage's label. `ending_s` is what the end of an
     epoch took so far, on average: validation, metrics and checkpoint; None until one was seen.
+    `unheeded`: axes of a cell that mean nothing to the loader.
     """
 
     command: str
@@ -482,6 +491,7 @@ class RunInfo:
     place: dict[str, str] = field(default_factory=dict)
     stage_s: dict[str, float] = field(default_factory=dict)
     ending_s: float | None = None
+    unheeded: list[str] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
     @property

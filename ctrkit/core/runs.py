@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ctrkit.core.command_line import shown_script, without_secrets
-from ctrkit.core.config import Cell, WorkloadSpec, decode, encode
+from ctrkit.core.config import CELL_AXES, Cell, WorkloadSpec, decode, encode
 from ctrkit.core.environment import (
     began_unix_s,
     cache_folder,
@@ -170,7 +170,10 @@ class RunFolder:
             UsageError: the file is damaged.
         """
         path = self.path / "trials.parquet"
-        return records_of_table(read_table(path)) if path.is_file() else []
+        records = records_of_table(read_table(path)) if path.is_file() else []
+        unheeded = self.info.unheeded
+        told = dataclasses.replace
+        return [told(r, cell=told(r.cell, unheeded=unheeded)) for r in records]
 
     def origin(self) -> Origin:
         """What the run is of, for a recommendation that is read elsewhere."""
@@ -396,6 +399,7 @@ def stamps_table(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
 def _flat(record: TrialRecord) -> dict[str, Any]:
     row = encode(record)
     row |= row.pop("cell")
+    del row["unheeded"]  # it is of the workload, and stands in run.json
     stage_s: Mapping[str, float] = row.pop("stage_s")
     row |= {f"{stage}_s": stage_s.get(stage) for stage in STAGES}
     return dict(row)
@@ -412,7 +416,11 @@ def _trials_schema() -> pa.Schema:
     fields = []
     for f in dataclasses.fields(TrialRecord):
         if f.name == "cell":
-            fields += [(a.name, arrow_types[str(a.type)]) for a in dataclasses.fields(Cell)]
+            fields += [
+                (a.name, arrow_types[str(a.type)])
+                for a in dataclasses.fields(Cell)
+                if a.name in CELL_AXES
+            ]
         elif f.name == "stage_s":
             fields += [(f"{stage}_s", pa.float64()) for stage in STAGES]
         else:
@@ -422,10 +430,11 @@ def _trials_schema() -> pa.Schema:
 
 def records_of_table(table: pa.Table) -> list[TrialRecord]:
     """Trials of an Arrow table made by `trials_table`."""
-    axes = [f.name for f in dataclasses.fields(Cell)]
     records = []
     for row in table.to_pylist():
-        cell = {axis: row.pop(axis) for axis in axes if axis in row}  # an older table has fewer
+        cell = {
+            axis: row.pop(axis) for axis in CELL_AXES if axis in row
+        }  # an older table has fewer
         stage_s = {stage: row.pop(f"{stage}_s") for stage in STAGES}
         row["stage_s"] = {stage: value for stage, value in stage_s.items() if value is not None}
         records.append(decode(TrialRecord, {**row, "cell": cell}, "trials.parquet"))

@@ -20,6 +20,8 @@ class Leeway:
         promising: worker counts that were not run, and are predicted to be faster.
         failed: worker counts whose cells failed, with the verdict.
         repeats: whether cells with workers do not train on the same epoch.
+        idle: why workers that the workload is asked for are none, as its loader was seen; else
+            empty.
         other_cores: that other processes took meanwhile; 0 where that is not known.
     """
 
@@ -30,6 +32,7 @@ class Leeway:
     promising: Collection[int] = ()
     failed: Mapping[int, str] = field(default_factory=dict)
     repeats: bool = False
+    idle: str = ""
     other_cores: float = 0.0
 
     def heeds(self, axis: str) -> bool:
@@ -42,7 +45,8 @@ class Leeway:
 
     def may_gain_by_workers(self, cell: Cell) -> bool:
         """Whether more workers than the cell's may help: nothing that is known speaks against."""
-        return self.heeds("workers") and not self.repeats and not self._more(cell)
+        ignored = not self.heeds("workers") or bool(self.idle)
+        return not ignored and not self.repeats and not self._more(cell)
 
     def _more(self, cell: Cell) -> list[int]:
         """Worker counts above the cell's of which something is known."""
@@ -53,6 +57,8 @@ class Leeway:
         """Why more workers are no advice; empty where they are one."""
         if not self.heeds("workers"):
             return "it takes no number of workers: give it a parameter `workers` for its DataLoader"
+        if self.idle:
+            return self.idle
         if self.repeats:
             return "more workers do not help as long as they change the epoch"
         more = self._more(cell)

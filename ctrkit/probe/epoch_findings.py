@@ -71,6 +71,23 @@ def _note(stage: str, text: str, confidence: str = "high") -> Finding:
     return Finding(stage=stage, share=None, worth_x=None, text=text, confidence=confidence)
 
 
+def batch_size_finding(
+    cell: Cell, launches: Sequence[Measurement], inspection: Inspection
+) -> Finding | None:
+    """That a user's loader takes a batch size and makes batches of another one; None if not."""
+    if cell.loader != "custom" or "batch_size" not in inspection.axes:
+        return None
+    made = next((m.loader.batch_size for m in launches if m.loader and m.loader.batch_size), None)
+    if made is None or made == cell.batch_size:
+        return None
+    return _note(
+        "batch size",
+        f"make_loader was asked for batches of {format_count(cell.batch_size)} rows, and its "
+        f"DataLoader makes batches of {format_count(made)}: it does not heed `batch_size`, so no "
+        "--batch-size changes it",
+    )
+
+
 def one_epoch_finding(launches: Sequence[Measurement], epochs: int | None) -> Finding | None:
     """That a run of several epochs cannot be had; None where it can, as far as was seen.
 
@@ -161,7 +178,7 @@ def _warnings(cell: Cell, trials: Sequence[Trial]) -> list[Finding]:
     for trial in sorted(trials, key=lambda t: t.cell != cell):
         measured = trial.result.measurement
         for text in measured.warnings if measured is not None else ():
-            where = "" if trial.cell == cell else f" in {trial.cell.cell_id}"
+            where = "" if trial.cell == cell else f" in {trial.cell.name}"
             texts.setdefault(text, _warning_words(text, where))
     return [_note("warning", words) for words in list(texts.values())[:_MOST_WARNINGS]]
 

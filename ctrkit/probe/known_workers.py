@@ -34,9 +34,36 @@ def leeway_of(
         predicted={p.cell.workers for p in unknown} - promising,
         promising=promising,
         failed=failed,
+        idle=_idle_words(chosen, search),
         repeats=any(c.workers for c in other_epochs(search.trials)),
         other_cores=other_cores,
     )
+
+
+def _idle_words(chosen: Candidate, search: SearchResult) -> str:
+    """Why workers are none, where a user's loader takes their number and starts none of them.
+
+    Seen without workers, a loader without a DataLoader might make one when it is asked for some;
+    one that was asked tells for sure.
+    """
+    if chosen.cell.loader != "custom":
+        return ""
+    seen = [
+        (trial.cell.workers, measured.loader)
+        for trial in search.trials
+        if (measured := trial.result.measurement) is not None and measured.loader is not None
+    ]
+    asked = [(workers, facts.workers) for workers, facts in seen if workers]
+    if asked and not any(has for _, has in asked):
+        workers, has = asked[-1]
+        why = "no DataLoader was seen in it" if has is None else "its DataLoader has none"
+        return f"it does not heed `workers`: asked for {workers}, {why}"
+    if not asked and seen and all(facts.workers is None for _, facts in seen):
+        return (
+            "no DataLoader was seen in it whose workers could read ahead: read through one, with "
+            "num_workers=workers"
+        )
+    return ""
 
 
 def _differs_in_workers(cell: Cell, other: Cell) -> bool:

@@ -20,7 +20,7 @@ def bad_loss_finding(cell: Cell, trials: Sequence[Trial]) -> Finding | None:
         bad = trial.result.measurement.bad_loss if trial.result.measurement is not None else None
         if bad is None:
             continue
-        where = "" if trial.cell == cell else f" of {trial.cell.cell_id}"
+        where = "" if trial.cell == cell else f" of {trial.cell.name}"
         text = f"{bad.words} of a trial{where}: the projection is of its time only, and {ADVICE}"
         return Finding(stage="loss", share=None, worth_x=None, text=text, confidence="high")
     return None

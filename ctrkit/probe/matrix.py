@@ -103,6 +103,7 @@ def build_matrix(
         _defaults(inspection, cores, device) | usual | {"device": (device,)} for device in devices
     ]
     cells, invalid = _combined(values, said)
+    unheeded = inspection.unheeded
     beyond: Sequence[Cell] = ()
     # what a quota below one core holds back looks like a loader that waits
     if "workers" in inspection.axes and "workers" not in said and usable_cores() >= 1:
@@ -119,9 +120,9 @@ def build_matrix(
                     refused[cell] = hazard.reason
         beyond = [cell for cell in beyond if refusal(cell, known) is None]
     return MatrixPlan(
-        cells=tuple(cells),
-        if_waiting=tuple(beyond),
-        refused=tuple(refused.items()),
+        cells=tuple(replace(cell, unheeded=unheeded) for cell in cells),
+        if_waiting=tuple(replace(cell, unheeded=unheeded) for cell in beyond),
+        refused=tuple((replace(cell, unheeded=unheeded), why) for cell, why in refused.items()),
         notes=(*notes, *([kept] if kept else ())),
         own=kept,
         warnings=warning_lines(tuple(cells), known),

@@ -41,7 +41,7 @@ def memory_refusal(
     """
     smaller = failed_smaller(cell, trials)
     if smaller is not None:
-        return f"{smaller.cell_id} ran out of memory, and this one takes more; use a smaller batch"
+        return f"{smaller.name} ran out of memory, and this one takes more; use a smaller batch"
     if limits is None or (not cell.workers and _alone(cell, trials)):
         return None
     shared = cell.queued_batches * (inspection.needs.row_bytes or 0) * cell.batch_size

@@ -60,7 +60,7 @@ def numerics_options(
         spread = math.exp(math.hypot(base.relative_half, candidate.relative_half))
         words = (
             f"{how} (other numerics): {speed:.2f}x ({speed / spread:.2f} .. {speed * spread:.2f}) "
-            f"the speed of {base.cell.cell_id}; "
+            f"the speed of {base.cell.name}; "
             f"{_loss_words(candidate.cell, base.cell, trials)}"
         )
         run = candidate.projection.run if candidate.projection else None

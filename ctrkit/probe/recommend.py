@@ -21,7 +21,7 @@ from ctrkit.measure.storage import threads_finding
 from ctrkit.probe.candidates import Candidate, candidates_of, differ, prefer
 from ctrkit.probe.cell_results import failure_of, full_trials
 from ctrkit.probe.device_comparison import device_finding
-from ctrkit.probe.epoch_findings import epoch_findings, one_epoch_finding
+from ctrkit.probe.epoch_findings import batch_size_finding, epoch_findings, one_epoch_finding
 from ctrkit.probe.fitting_batch import fitting_options
 from ctrkit.probe.known_workers import leeway_of
 from ctrkit.probe.last_resort import salvaged, unsure, unsure_finding
@@ -133,7 +133,7 @@ def _reason(
     elif tied:
         fewer = all(chosen.cell.workers <= c.cell.workers for c in tied)
         why = "needs no more workers than they do" if fewer else "was the fastest of them"
-        names = ", ".join(c.cell.cell_id for c in tied)
+        names = ", ".join(c.cell.name for c in tied)
         text = f"not measurably different from {names} in {what}; it {why}"
     else:
         gain = ranked[1].objective / chosen.objective
@@ -156,7 +156,7 @@ def _as_written_reason(
 ) -> str:
     """Why a script is best left as it is, or why nothing better is known."""
     if tied:
-        names = ", ".join(c.cell.cell_id for c in tied)
+        names = ", ".join(c.cell.name for c in tied)
         return f"as written: no gain is proven; {names} is not measurably different"
     cells = len(search.plan.cells)
     if cells == 1:
@@ -169,7 +169,7 @@ def _as_written_reason(
         return _nothing_else_run(chosen, len(predicted), search)
     gain = chosen.objective / best.objective
     return (
-        f"as written: {best.cell.cell_id} is predicted to be {gain:.1f}x faster, but there was no "
+        f"as written: {best.cell.name} is predicted to be {gain:.1f}x faster, but there was no "
         "time to run it; give a longer --budget"
     )
 
@@ -235,6 +235,8 @@ def findings(
         about = [_unknown_epochs(), *about]
     found += about
     sizes = inspection.sizes
+    if other := batch_size_finding(chosen.cell, launches, inspection):
+        found.insert(0, other)
     if once := one_epoch_finding(launches, sizes.epochs if sizes is not None else None):
         found.insert(0, once)
     if search.plan.own:
@@ -388,7 +390,7 @@ def _other_devices(
 def dataloader_kwargs(cell: Cell, axes: Collection[str] = CELL_AXES) -> dict[str, Any]:
     """Arguments of a `torch.utils.data.DataLoader` that match the cell, for one's own loop.
 
-    Without an axis `batch_size` the cell's is not the loader's own, which nobody is to change.
+    What the workload does not take is left out: the cell's value is not the loader's own then.
     """
     workers = 0 if cell.loader in WITHOUT_WORKERS else cell.workers
     kwargs: dict[str, Any] = {
@@ -402,9 +404,12 @@ def dataloader_kwargs(cell: Cell, axes: Collection[str] = CELL_AXES) -> dict[str
             "persistent_workers": cell.persistent,
             "multiprocessing_context": cell.start_method,
         }
-    if "batch_size" not in axes:
-        del kwargs["batch_size"]
-    return kwargs
+    of_axis = {
+        "batch_size": "batch_size", "num_workers": "workers", "pin_memory": "pin",
+        "prefetch_factor": "prefetch", "persistent_workers": "persistent",
+        "multiprocessing_context": "start_method",
+    }  # fmt: skip
+    return {name: value for name, value in kwargs.items() if of_axis[name] in axes}
 
 
 def _nothing_to_recommend(search: SearchResult) -> CtrkitError:
@@ -419,7 +424,7 @@ def _nothing_to_recommend(search: SearchResult) -> CtrkitError:
     if search.same_failure is not None:
         return NoViableCellError(f"no configuration can run: {search.same_failure.words}")
     reasons = [
-        f"{record.cell_id}: {record.verdict}: {record.reason}"
+        f"{record.cell.name}: {record.verdict}: {record.reason}"
         for record in search.records
         if record.verdict not in ("ok", "skipped")
     ]

@@ -71,7 +71,7 @@ def same_failure(trials: Sequence[Trial], cells: Sequence[Cell]) -> SameFailure 
     if len(found) < 2 or found[0] is None or found[0] != found[1]:
         return None
     first, second = trials[:2]
-    tried = tuple(dict.fromkeys((first.cell.cell_id, second.cell.cell_id)))
+    tried = tuple(dict.fromkeys((first.cell.name, second.cell.name)))
     left = sum(cell not in (first.cell, second.cell) for cell in cells)
     reason = _CHANGING.sub("", first.result.reason)
     return SameFailure(
@@ -86,7 +86,7 @@ def only_failure(trials: Sequence[Trial], cells: Sequence[Cell]) -> SameFailure 
     if len(cells) != 1 or not failed or not failed[0].result.misused:
         return None
     reason = _CHANGING.sub("", failed[0].result.reason)
-    return SameFailure(reason=reason, tried=(cells[0].cell_id,), left=0, is_misuse=True)
+    return SameFailure(reason=reason, tried=(cells[0].name,), left=0, is_misuse=True)
 
 
 def _alike(trial: Trial) -> str | None:

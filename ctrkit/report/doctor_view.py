@@ -25,7 +25,7 @@ def doctor_view(checkup: Checkup) -> Report:
         blocks.append(Bullets(tuple(sentence(note) for note in checkup.notes)))
     sections = [Section("", tuple(blocks))]
     for cell, reason in checkup.invalid:
-        rows = (("what", sentence(reason)), ("cell", cell.cell_id))
+        rows = (("what", sentence(reason)), ("cell", cell.name))
         sections.append(Section("Refused: no such cell", (Facts(rows),)))
     for level, heading in _HEADINGS:
         sections += [
@@ -65,7 +65,7 @@ def _finding(finding: HazardFinding, cells: tuple[Cell, ...]) -> Facts:
 def _which_cells(concerned: tuple[Cell, ...], cells: tuple[Cell, ...]) -> str:
     """What sets these cells apart from the others: `loader rows, batches; workers 2, 4`."""
     if len(concerned) == len(cells):
-        return "every cell" if len(cells) > 1 else cells[0].cell_id
+        return "every cell" if len(cells) > 1 else cells[0].name
     words = []
     for axis in CELL_AXES:
         here, all_ = (
@@ -74,7 +74,7 @@ def _which_cells(concerned: tuple[Cell, ...], cells: tuple[Cell, ...]) -> str:
         )
         if here and here != all_:
             words.append(f"{axis.replace('_', ' ')} {', '.join(map(str, here))}")
-    return "; ".join(words) or ", ".join(cell.cell_id for cell in concerned)
+    return "; ".join(words) or ", ".join(cell.name for cell in concerned)
 
 
 def _machine(checkup: Checkup) -> Section:

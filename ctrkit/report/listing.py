@@ -54,7 +54,7 @@ def listed_run(path: Path) -> ListedRun:
         created=info.created,
         command=info.command,
         workload=f"{short_target(info.workload.target)} {title_of(info.workload)}".strip(),
-        cell_id=cell.cell_id if cell else "",
+        cell_id=cell.name if cell else "",
         status=_status(info, best),
         projected_s=_projected_s(info, best),
         took_s=info.wall_s,

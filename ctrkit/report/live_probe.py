@@ -56,8 +56,8 @@ class ProbeDisplay(Display):
 
     def started(self, what: str | Cell, kind: str = "") -> None:
         """A trial of this cell begins, or something else that takes a while."""
-        name = what.cell_id if isinstance(what, Cell) else what
-        self._running_id = name
+        name = what.name if isinstance(what, Cell) else what
+        self._running_id = what.cell_id if isinstance(what, Cell) else what
         self._running = clean(f"{name} ({kind_words(kind)})" if kind else name, 100)
         self._started_s, self._progress = self._clock(), None
         self._redraw(now=True)
@@ -163,7 +163,7 @@ def best_line(results: Sequence[CellResult]) -> str:
             best.projected_epoch_s, best.projected_epoch_s_low, best.projected_epoch_s_high
         )
         words = "" if best.projected_epoch_s is None else f"epoch {epoch}, "
-    return f"best {words}{clean(best.cell_id, 60)}"
+    return f"best {words}{clean(best.cell.name, 60)}"
 
 
 def so_far_line(answer: AnswerSoFar) -> str:
@@ -185,7 +185,7 @@ def so_far_line(answer: AnswerSoFar) -> str:
     rests_on = "predicted from its step and its loader, each measured alone"
     if answer.basis == "measured":
         rests_on = f"measured in {answer.launches} launch{'es' * (answer.launches != 1)}"
-    return f"so far: {what} {words} with {clean(answer.cell.cell_id, 60)}, {rests_on}"
+    return f"so far: {what} {words} with {clean(answer.cell.name, 60)}, {rests_on}"
 
 
 def _bound_line(answer: AnswerSoFar) -> str:
@@ -236,7 +236,7 @@ def kind_words(kind: str) -> str:
 
 def trial_line(record: TrialRecord) -> str:
     """A finished trial in a line."""
-    head = f"{record.cell_id} ({kind_words(record.kind)}): {record.verdict}"
+    head = f"{record.cell.name} ({kind_words(record.kind)}): {record.verdict}"
     if record.verdict != "ok":
         return clean(f"{head}. {record.reason}" if record.reason else head)
     parts = [head]

@@ -216,7 +216,7 @@ def _failure_line(records: Sequence[TrialRecord]) -> str:
     evidence = ", ".join(clean(r.evidence) for r in records if r.evidence)
     where = f" Evidence: {evidence}" if evidence else ""
     why = sentence(record.reason) or "No reason was recorded."
-    return f"{clean(record.cell_id)}{part}: {clean(record.verdict)}{times}. {why}{where}"
+    return f"{clean(record.cell.name)}{part}: {clean(record.verdict)}{times}. {why}{where}"
 
 
 def not_run_lines(trials: Sequence[TrialRecord]) -> list[str]:
@@ -225,7 +225,7 @@ def not_run_lines(trials: Sequence[TrialRecord]) -> list[str]:
     for result in cell_results(trials):
         record = result.record
         if result.verdict in NOT_RUN:
-            cells.setdefault((result.verdict, record.reason), []).append(record.cell_id)
+            cells.setdefault((result.verdict, record.reason), []).append(record.cell.name)
     lines = []
     for (verdict, reason), ids in cells.items():
         named = ", ".join(clean(cell_id) for cell_id in ids[:3])

@@ -197,7 +197,7 @@ def _matrix_sections(contents: RunContents) -> list[Section]:
         rows = tuple(
             (
                 "computing" if r.kind == "compute" else "loading",
-                clean(r.cell_id, 60),
+                clean(r.cell.name, 60),
                 step_words(r.step_s, r.step_s_low, r.step_s_high),
                 rate_words(r.rows_per_s),
                 format_bytes(r.peak_rss_bytes) if r.peak_rss_bytes is not None else "",

@@ -148,7 +148,8 @@ def cell_words(cell: Cell) -> str:
     parts = []
     for row in rows:
         value = getattr(cell, row.name)
-        if row.of_workers or (value == row.default and not row.always_said):
+        said = row.always_said or value != row.default
+        if row.of_workers or row.name in cell.unheeded or not said:
             continue
         words = row.words(value) if row.words else axis_label(row.name, value)
         if row.name == "workers" and value:

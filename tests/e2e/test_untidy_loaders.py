@@ -50,6 +50,18 @@ class Once:
 def once():
     return Once()
 
+class Rows(Dataset):
+    def __len__(self):
+        return 640
+    def __getitem__(self, index):
+        return torch.tensor(float(index))
+
+def takes_nothing():
+    return DataLoader(Rows(), batch_size=32, num_workers=1, multiprocessing_context="fork")
+
+def heeds_nothing(*, workers, batch_size):
+    return [torch.rand(32, 4) for _ in range(200)]
+
 class Few(Dataset):
     def __len__(self):
         return 90
@@ -136,3 +148,28 @@ def test_a_loader_that_can_be_read_once_is_projected_for_one_epoch(
     assert "Epoch 1 is saved: train with --epochs 1" in after
     done = ctrkit("train", "--workload", target, "--epochs", "1", "--out", "one")
     assert done.returncode == 0, done.stderr
+
+
+def test_axes_that_a_loader_does_not_take_are_nowhere(ctrkit: Run, untidy: Path) -> None:
+    target = f"{untidy.name}:takes_nothing"
+    done = ctrkit("probe", "--workload", target, "--epochs", "2", "--budget", "20s", "--out", "p")
+    assert done.returncode == 0, done.stderr
+    shown = " ".join((done.stdout + done.stderr).split())
+    for unsaid in ("2,048", "2048", "no workers", "w0", "num_workers=0"):
+        assert unsaid not in shown.replace("evidence/", ""), unsaid
+    document = json.loads((untidy.parent / "p" / "recommendation.json").read_text())
+    assert document["dataloader_kwargs"] == {}
+    assert {"batch_size", "workers"} <= set(document["cell"]["unheeded"])
+    done = ctrkit("train", "--config", "p/recommendation.json", "--workload", target,
+                  "--epochs", "1", "--out", "t")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2048" not in done.stderr
+    assert "2,048" not in ctrkit("report", "t").stdout
+
+
+def test_axes_that_a_loader_takes_and_does_not_heed_are_told(ctrkit: Run, untidy: Path) -> None:
+    target = f"{untidy.name}:heeds_nothing"
+    done = ctrkit("probe", "--workload", target, "--workers", "0,1", "--batch-size", "32",
+                  "--epochs", "2", "--budget", "30s", "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "let workers read ahead" not in findings(json.loads(done.stdout))

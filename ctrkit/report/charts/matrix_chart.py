@@ -260,5 +260,5 @@ def _alt(results: Sequence[CellResult], recommendation: Recommendation | None) -
         verdict = clean(result.verdict, 30)
         counts[verdict] = counts.get(verdict, 0) + 1
     words = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    best = f" Recommended: {recommendation.cell.cell_id}." if recommendation else ""
+    best = f" Recommended: {recommendation.cell.name}." if recommendation else ""
     return clean(f"Heat map of {plural(len(results), 'cell')}: {words}.{best}", 600)

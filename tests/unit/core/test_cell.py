@@ -8,6 +8,8 @@ import pytest
 
 from ctrkit.core.cell import AXES, NUMERICS, WITHOUT_ANY_WORKERS, Cell, Surroundings, make_cell
 from ctrkit.core.errors import UsageError
+from ctrkit.core.values import encode
+from ctrkit.report.words import cell_words
 
 AROUND = Surroundings(
     devices=("cpu", "mps"), loaders=("rows",), batch_size=64, cores=4, usable_cores=4.0, all_cores=4
@@ -15,7 +17,7 @@ AROUND = Surroundings(
 
 
 def test_every_axis_of_a_cell_says_what_it_is() -> None:
-    assert tuple(AXES) == tuple(f.name for f in dataclasses.fields(Cell))
+    assert (*AXES, "unheeded") == tuple(f.name for f in dataclasses.fields(Cell))
     for row in AXES.values():
         assert row.help
         assert row.kind is not str or row.choices
@@ -84,3 +86,14 @@ def test_the_threads_of_two_kinds_of_cores_are_the_fast_ones_first_then_all() ->
     assert AXES["threads"].tried(AROUND) == (4,)
     apple = dataclasses.replace(AROUND, cores=6, all_cores=12)
     assert AXES["threads"].tried(apple) == (6, 12)
+
+
+def test_what_the_loader_does_not_heed_is_in_the_id_but_in_no_words() -> None:
+    plain = make_cell(loader="custom", batch_size=2048, threads=2)
+    told = dataclasses.replace(plain, unheeded=["workers", "batch_size"])
+    assert told == plain
+    assert told.cell_id == plain.cell_id == plain.name == "cpu-custom-w0-t2-b2048"
+    assert told.name == "cpu-custom-t2"
+    assert cell_words(plain) == "cpu, own loader, no workers, 2 threads, batch 2,048"
+    assert cell_words(told) == "cpu, own loader, 2 threads"
+    assert make_cell(**encode(told)).unheeded == told.unheeded
