@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TextIO
 
 from rich.cells import cell_len
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -103,8 +103,11 @@ def _facts(block: Facts) -> RenderableType:
     return grid
 
 
-def table_renderable(table: Table, width: int) -> RichTable:
-    """The table in `width` columns: headings wrapped, then short, a smaller gap, fewer columns."""
+def table_renderable(table: Table, width: int) -> RenderableType:
+    """The table in `width` columns: headings wrapped, then short, a smaller gap, fewer columns.
+
+    A line below it says what short headings stand for.
+    """
     table, names, gap, wrap = _fit(table, width)
     widths = _column_widths(table, names, wrap)
     excess = sum(widths) + gap * (len(widths) - 1) - width
@@ -120,7 +123,12 @@ def table_renderable(table: Table, width: int) -> RichTable:
     tones = table.tones or ("plain",) * len(table.rows)
     for row, tone in zip(table.rows, tones, strict=True):
         grid.add_row(*(_text(cell) for cell in row), style=_STYLES[tone])
-    return grid
+    legend = ", ".join(
+        f"{name}: {column.name}"
+        for column, name in zip(table.columns, names, strict=True)
+        if name != column.name
+    )
+    return Group(grid, Text(legend, style="dim")) if legend else grid
 
 
 def _fit(table: Table, width: int) -> tuple[Table, list[str], int, bool]:

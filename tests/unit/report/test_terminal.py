@@ -73,6 +73,7 @@ Cells
   cpu    rows       4 fork    2 deadlock
   mps    rows       2 fork    2 refused
   cpu    resident   0           skipped
+  wrk: workers, pre: prefetch
 
 Failed
   - cpu-rows-w4-fork-p2-t2-b2048: deadlock. 4 workers wait for a lock that
@@ -261,12 +262,12 @@ def test_hostile_text_cannot_steer_the_terminal(make_run: MakeRun) -> None:
     assert "[bold]" in text  # shown, not taken for rich's markup
 
 
-def test_a_stream_without_the_characters_gets_question_marks() -> None:
+def test_a_stream_without_the_characters_gets_others_for_them() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
     print_report([Report("±", (), (Section("", (Facts((("a", "█"),)),)),))], stream)
     stream.flush()
-    assert raw.getvalue() == b"?\n  a                ?\n"
+    assert raw.getvalue() == b"+/-\n  a                #\n"
 
 
 @given(
