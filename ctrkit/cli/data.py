@@ -116,7 +116,7 @@ Positive = Annotated[
 ]  # fmt: skip
 AcceptLoss = Annotated[
     bool,
-    typer.Option("--accept-loss", rich_help_panel=TABLE,
+    typer.Option("--accept-loss",
                  help="Continue even if more than 20 % of the rows cannot be used."),
 ]  # fmt: skip
 Split = Annotated[

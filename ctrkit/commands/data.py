@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from ctrkit.core.units import (
     format_value,
     parse_bytes,
 )
-from ctrkit.ctr.data.store import SPLITS, Reading, Store, StoreMeta
+from ctrkit.ctr.data.store import SPLITS, FileAccount, Reading, Store, StoreMeta
 from ctrkit.report.blocks import (
     Block,
     Bullets,
@@ -136,7 +137,7 @@ def prepare(
         "label_threshold": label_threshold,
         "positive": _values("positive", positive),
     }
-    said = {**columns, **text, **meaning, "accept_loss": accept_loss or None}
+    said = {**columns, **text, **meaning}
     _check_which(source, table, said, sample_users)
     check_out_folder(out)
     limits: dict[str, Any] = {
@@ -150,7 +151,7 @@ def prepare(
 
             prepare_tianchi(
                 source, out, sample_users=sample_users, history=history, split=split, seed=seed,
-                fresh=fresh, watcher=display, **limits,
+                accept_loss=accept_loss, fresh=fresh, watcher=display, **limits,
             )  # fmt: skip
         elif table is not None:
             from ctrkit.ctr.data.interactions import TableOptions, prepare_table
@@ -318,7 +319,9 @@ def _vocabulary_table(meta: StoreMeta) -> Table:
 def _bad_rows_blocks(meta: StoreMeta) -> tuple[Block, ...]:
     reading = meta.reading
     tone: Tone = "warning" if reading and _lost_share(reading) > _NOTABLE_LOSS else "plain"
-    blocks = [] if reading is None else [_account_block(reading, tone)]
+    blocks: list[Block] = [] if reading is None else [_account_block(reading, tone)]
+    if reading is not None and reading.files:
+        blocks = [_files_table(reading.files)]
     if not meta.bad_rows:
         return (*blocks, Paragraph("none"))
     first = reading.first_bad if reading else {}
@@ -333,6 +336,22 @@ def _bad_rows_blocks(meta: StoreMeta) -> tuple[Block, ...]:
 
 def _lost_share(reading: Reading) -> float:
     return 1 - reading.used / reading.rows
+
+
+def _files_table(files: Mapping[str, FileAccount]) -> Table:
+    """What became of the rows of each file; a file that lost many is shown as a warning."""
+    rows: list[tuple[str, ...]] = []
+    tones: list[Tone] = []
+    for name, each in files.items():
+        lost = each.dropped / max(1, each.rows)
+        counts = (each.rows, each.used, each.not_needed, each.dropped)
+        rows.append((name, *map(format_count, counts), format_percent(lost)))
+        tones.append("warning" if lost > _NOTABLE_LOSS else "plain")
+    columns = (
+        Column("file", right=False), Column("rows"), Column("used"), Column("not needed"),
+        Column("dropped"), Column("share dropped", short="share"),
+    )  # fmt: skip
+    return Table(columns, tuple(rows), tuple(tones))
 
 
 def _account_block(reading: Reading, tone: Tone) -> Paragraph:

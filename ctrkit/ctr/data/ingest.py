@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ctrkit.core.errors import UsageError
+from ctrkit.core.units import format_value
 from ctrkit.ctr.data.builder import StoreBuilder
 from ctrkit.ctr.data.store import FIRST_REAL_ID, UNKNOWN_ID
 from ctrkit.ctr.data.workspace import SORTED_SHARE, Workspace, literal
@@ -22,6 +23,7 @@ LATEST_TIME_S = 2**31 - 1  # times are kept as int32
 RANDOM_TRAIN_SHARE = 14 / 17  # of the original run: 1,052,081 of 1,277,527 rows
 _OFFSETS_FILE = "offsets.npy"
 _SAMPLE_BYTES = 1 << 20
+_COUNTED_BYTES = 16 << 20
 _MONDAY_SHIFT = 3  # Unix time starts on a Thursday
 _SIDES = {"train": "train", "validation": "NOT train"}  # in the order of the store
 
@@ -36,49 +38,95 @@ class Slices(NamedTuple):
     time_s: npt.NDArray[np.int32]
 
 
+class Unusable(NamedTuple):
+    """Why a row cannot be used: `test` is SQL on the columns of the view, `column` is to blame."""
+
+    test: str
+    column: str
+    words: str
+
+
+class RowCounts(NamedTuple):
+    """The rows of a file: read, and dropped by reason; what the first of each reason holds."""
+
+    rows: int
+    dropped: dict[str, int]
+    first: dict[str, str]
+
+
 def read_rows(
     space: Workspace,
     table: str,
-    file: str,
     relation: str,
     columns: Mapping[str, str],
-    unusable: Sequence[tuple[str, str]],
+    unusable: Sequence[Unusable],
     *,
     expected_rows: int = 0,
-) -> None:
+) -> RowCounts:
     """Make a view `table` of the usable rows of a relation, and count the others by reason.
 
     Args:
         space: the database.
         table: the view's name; all rows are in the table `{table}_read`.
-        file: what the counts name as their source.
         relation: SQL after FROM.
         columns: SQL expression per column of the view.
-        unusable: (SQL condition on the columns, reason); the first that holds is counted.
+        unusable: the first that holds is counted.
         expected_rows: about how many there are, for the progress.
     """
     space.advance(0, expected_rows)
-    cases = " ".join(f"WHEN {test} THEN {i}" for i, (test, _) in enumerate(unusable))
-    chosen = ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
+    cases = " ".join(f"WHEN {each.test} THEN {i}" for i, each in enumerate(unusable))
+    blamed = {each.column: f"blamed_{i}" for i, each in enumerate(unusable)}
+    samples = " ".join(f"WHEN {i} THEN {blamed[each.column]}" for i, each in enumerate(unusable))
+    cells = {alias: cell(column) for column, alias in blamed.items()}
+    chosen = ", ".join(f"{sql} AS {name}" for name, sql in {**columns, **cells}.items())
     space.run(
-        f"CREATE TABLE {table}_read AS SELECT *, (CASE {cases} END)::UTINYINT AS bad"
-        f" FROM (SELECT {chosen} FROM {relation})"
+        f"CREATE TABLE {table}_read AS SELECT {', '.join(columns)}, bad,"
+        f" CASE bad {samples} END AS sample"
+        f" FROM (SELECT *, (CASE {cases} END)::UTINYINT AS bad"
+        f" FROM (SELECT {chosen} FROM {relation}))"
     )
-    unused = f"SELECT bad, count(*) FROM {table}_read WHERE bad IS NOT NULL"
-    for number, count in space.rows(f"{unused} GROUP BY ALL ORDER BY ALL"):
-        space.count_bad(f"{file}: {unusable[number][1]}", count)
-    space.run(f"CREATE VIEW {table} AS SELECT * EXCLUDE (bad) FROM {table}_read WHERE bad IS NULL")
+    unused = f"SELECT bad, count(*), min(sample) FROM {table}_read WHERE bad IS NOT NULL"
+    dropped, first = {}, {}
+    for number, count, sample in space.rows(f"{unused} GROUP BY ALL ORDER BY ALL"):
+        reason = f"{unusable[number].column} {unusable[number].words}"
+        dropped[reason] = int(count)
+        first[reason] = format_value(sample or "")
+    space.run(
+        f"CREATE VIEW {table} AS SELECT * EXCLUDE (bad, sample) FROM {table}_read WHERE bad IS NULL"
+    )
     read = int(space.value(f"SELECT count(*) FROM {table}_read"))
     space.advance(read, read)
+    return RowCounts(read, dropped, first)
 
 
-def count_rejected(space: Workspace, table: str, file: str) -> None:
-    """Count the lines of a CSV file that could not be split into its columns."""
-    for kind, count in space.rows(
-        f"SELECT error_type::VARCHAR, count(DISTINCT line) FROM {table}_rejected_errors"
-        " GROUP BY ALL ORDER BY ALL"
+def rejected_lines(space: Workspace, table: str) -> RowCounts:
+    """The lines of a CSV file that could not be split into its columns, all of them dropped."""
+    dropped, first = {}, {}
+    for kind, count, line, text in space.rows(
+        "SELECT kind, count(*), min(line), arg_min(text, line) FROM"
+        " (SELECT min(error_type::VARCHAR) AS kind, min(line) AS line, any_value(csv_line) AS text"
+        f" FROM {table}_rejected_errors GROUP BY line_byte_position) GROUP BY ALL ORDER BY ALL"
     ):
-        space.count_bad(f"{file}: line with {kind.lower()}", count)
+        dropped[f"line with {kind.lower()}"] = int(count)
+        first[f"line with {kind.lower()}"] = f"line {line:,}: {format_value(text or '')}"
+    return RowCounts(sum(dropped.values()), dropped, first)
+
+
+def count_lines(path: Path) -> tuple[int, int]:
+    """How many lines a text file has that are not blank, and how many blank ones."""
+    lines = blank = 0
+    before = np.frombuffer(b"\n", np.uint8)  # as if a line had ended before the file
+    with path.open("rb") as file:
+        while block := file.read(_COUNTED_BYTES):
+            bytes_ = np.concatenate([before, np.frombuffer(block, np.uint8)])
+            ends = np.flatnonzero(bytes_ == ord("\n"))
+            gaps = np.diff(ends)
+            returns = bytes_[ends[1:] - 1] == ord("\r")
+            blank += int(((gaps == 1) | ((gaps == 2) & returns)).sum())
+            lines += len(gaps)
+            before = bytes_[ends[-1] :]
+    rest = bytes(before[1:].tobytes()).strip(b"\r")
+    return lines - blank + bool(rest), blank
 
 
 def number_ids(space: Workspace, table: str, values: str) -> int:

@@ -50,6 +50,25 @@ ADS_FILE = "ads.arrow"
 
 
 @dataclass(frozen=True, kw_only=True)
+class FileAccount:
+    """What became of the rows of one of several files: `rows` is the sum of the next three.
+
+    Attributes:
+        rows: its lines after the header, but for blank ones.
+        used: rows that are in the store.
+        not_needed: rows that could be used, but belong to no impression of the store.
+        dropped: rows that could not be used, or are there twice.
+        blank_lines: not counted as rows.
+    """
+
+    rows: int
+    used: int
+    not_needed: int = 0
+    dropped: int = 0
+    blank_lines: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reading:
     """How a table was read.
 
@@ -60,6 +79,8 @@ class Reading:
         first_bad: where each reason of `StoreMeta.bad_rows` is met first, and the value there.
         notes: how columns and bytes were understood.
         warnings: what may be wrong with the data although it could be read.
+        files: each file's own account, where there are several; then the fields above are of the
+            file of impressions.
     """
 
     rows: int
@@ -68,6 +89,7 @@ class Reading:
     first_bad: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    files: dict[str, FileAccount] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ What is decided here:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from ctrkit.ctr.data.ingest import (
 )
 from ctrkit.ctr.data.preparation import Preparation, preparing
 from ctrkit.ctr.data.stage_progress import Watcher
-from ctrkit.ctr.data.store import StoreMeta
+from ctrkit.ctr.data.store import Reading, StoreMeta
 from ctrkit.ctr.data.tianchi_files import (
     AD_FEATURE,
     BEHAVIOR_LOG,
@@ -60,6 +61,7 @@ def prepare_tianchi(
     seed: int = 42,
     memory_limit_bytes: int,
     threads: int,
+    accept_loss: bool = False,
     fresh: bool = False,
     watcher: Watcher | None = None,
 ) -> StoreMeta:
@@ -74,17 +76,21 @@ def prepare_tianchi(
         seed: of the sample and of the random split.
         memory_limit_bytes: DuckDB keeps within it and spills to a folder beside `out`.
         threads: of DuckDB; the result does not depend on them.
+        accept_loss: go on even if many rows of a file cannot be used.
         fresh: begin anew whatever an interrupted call left.
         watcher: is told of the stages.
 
     Returns:
-        The store's description. `bad_rows` counts by reason what could not be used as it is.
+        The store's description. `bad_rows` counts by reason what could not be used as it is;
+        `reading.files` accounts for each row of each file.
 
     Raises:
         UsageError: a file or column is missing, nothing is usable, a split would be empty, or
             the memory limit is too small.
     """
-    options = _Options(sample_users=sample_users, history=history, split=split, seed=seed)
+    options = _Options(
+        sample_users=sample_users, history=history, split=split, seed=seed, accept_loss=accept_loss
+    )
     options.check()
     headers = read_headers(source, history)
     with preparing(
@@ -96,7 +102,7 @@ def prepare_tianchi(
         fresh=fresh,
         watcher=watcher,
     ) as preparation:
-        files = TianchiFiles(preparation.space, source, headers)
+        files = TianchiFiles(preparation.space, source, headers, accept_loss=accept_loss)
         return _make_store(preparation, files, options)
 
 
@@ -108,6 +114,7 @@ class _Options:
     history: str
     split: str
     seed: int
+    accept_loss: bool
 
     def named(self) -> dict[str, object]:
         """Each by its name on the command line."""
@@ -152,6 +159,21 @@ def _make_store(preparation: Preparation, files: TianchiFiles, options: _Options
         history=_HISTORY_SLOTS[options.history],
         bad_rows=space.bad_rows,
         seed=options.seed,
+        reading=_reading(files, rows),
+    )
+
+
+def _reading(files: TianchiFiles, rows: Mapping[str, int]) -> Reading:
+    """The account of all files; the impressions that the store lacks are those of other users."""
+    used = sum(rows.values())
+    files.not_needed(RAW_SAMPLE, files.accounts[RAW_SAMPLE].used - used)
+    impressions = files.accounts[RAW_SAMPLE]
+    return Reading(
+        rows=impressions.rows,
+        used=used,
+        blank_lines=impressions.blank_lines,
+        first_bad=files.first_bad,
+        files=files.accounts,
     )
 
 
@@ -165,7 +187,8 @@ def _read_files(space: Workspace, files: TianchiFiles, options: _Options) -> dic
     )
     if options.history == "behaviors":
         files.read(BEHAVIOR_LOG, files.read_behaviors)
-        space.stage("matching users", files.match_behaviors)
+        strangers = space.stage("matching users", files.match_behaviors)
+        files.not_needed(BEHAVIOR_LOG, strangers)
     more: dict[str, int] = space.stage(
         "numbering brands and categories",
         lambda: _number_history(space, options.history, vocabulary["item"]),

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ctrkit.core.errors import UsageError
+from ctrkit.core.units import format_count, format_percent, format_value
 from ctrkit.ctr.data.ingest import (
     LATEST_TIME_S,
+    Unusable,
     cell,
     check_columns,
-    count_rejected,
+    count_lines,
     csv_relation,
     estimated_lines,
     header_line,
     read_rows,
+    rejected_lines,
 )
+from ctrkit.ctr.data.store import FileAccount
+from ctrkit.ctr.data.tables.counting import MOST_DROPPED_SHARE
 from ctrkit.ctr.data.workspace import Workspace
 
 LOG_BEGIN_S = 1490976000  # 2017-04-01 00:00 in Beijing
@@ -64,45 +71,109 @@ def _integer(column: str) -> str:
     return f"try_cast({cell(column)} AS BIGINT)"
 
 
-def _time_unusable(time: str) -> list[tuple[str, str]]:
+def _no_number(test_column: str, column: str) -> Unusable:
+    return Unusable(f"{test_column} IS NULL", column, "is no number")
+
+
+def _time_unusable(time: str) -> list[Unusable]:
     return [
-        (f"{time} IS NULL", "time_stamp is no number"),
-        (f"{time} <= 0", "time_stamp is not positive"),
+        _no_number(time, "time_stamp"),
+        Unusable(f"{time} <= 0", "time_stamp", "is not positive"),
     ]
 
 
 class TianchiFiles:
-    """Reads each file into a view of its usable rows, with counts of the others."""
+    """Reads each file into a view of its usable rows, with counts of the others.
 
-    def __init__(self, space: Workspace, source: Path, headers: Mapping[str, list[str]]) -> None:
+    Attributes:
+        accounts: what became of each file's rows; those of impressions and behaviours count as
+            used until it is known which ones nobody needs.
+        first_bad: the first value, by reason.
+    """
+
+    def __init__(
+        self,
+        space: Workspace,
+        source: Path,
+        headers: Mapping[str, list[str]],
+        *,
+        accept_loss: bool = False,
+    ) -> None:
         self.space = space
         self.source = source
         self.headers = headers
+        self.accounts: dict[str, FileAccount] = {}
+        self.first_bad: dict[str, str] = {}
+        self._accept_loss = accept_loss
 
-    def read(self, file: str, work: Callable[[], None]) -> None:
-        """A stage that reads a file."""
-        self.space.stage(f"reading {file}", work)
+    def read(self, file: str, work: Callable[[], dict[str, Any]]) -> None:
+        """A stage that reads a file.
+
+        Raises:
+            UsageError: too many of its rows cannot be used, and the user does not accept that.
+        """
+        found = self.space.stage(f"reading {file}", work)
+        self.first_bad |= found["first"]
+        counts = {name: found[name] for name in ("rows", "dropped", "blank_lines")}
+        account = FileAccount(**counts, used=found["rows"] - found["dropped"])
+        self.accounts[file] = account
+        if account.dropped > MOST_DROPPED_SHARE * account.rows and not self._accept_loss:
+            reasons = "; ".join(
+                f"{format_count(self.space.bad_rows[reason])} x {reason.partition(': ')[2]},"
+                f" such as {sample}"
+                for reason, sample in found["first"].items()
+            )
+            raise UsageError(
+                f"{self.source / file}: {format_count(account.dropped)} of"
+                f" {format_count(account.rows)} rows"
+                f" ({format_percent(account.dropped / account.rows)}) cannot be used: {reasons};"
+                " --accept-loss goes on without them"
+            )
+
+    def not_needed(self, file: str, rows: int) -> None:
+        """Of a file's usable rows so many belong to no impression of the store."""
+        account = self.accounts[file]
+        self.accounts[file] = replace(account, used=account.used - rows, not_needed=rows)
 
     def _read(
         self,
         table: str,
         file: str,
         columns: Mapping[str, str],
-        unusable: list[tuple[str, str]],
-    ) -> None:
-        relation = csv_relation(self.source / file, self.headers[file], table)
-        read_rows(
-            self.space,
-            table,
-            file,
-            relation,
-            columns,
-            unusable,
-            expected_rows=estimated_lines(self.source / file),
-        )
-        count_rejected(self.space, table, file)
+        unusable: list[Unusable],
+    ) -> dict[str, Any]:
+        """Read a file into a view; every line of it is read or rejected.
 
-    def read_impressions(self) -> None:
+        Raises:
+            UsageError: lines and rows do not add up.
+        """
+        path = self.source / file
+        relation = csv_relation(path, self.headers[file], table)
+        read = read_rows(
+            self.space, table, relation, columns, unusable, expected_rows=estimated_lines(path)
+        )
+        rejected = rejected_lines(self.space, table)
+        lines, blank = count_lines(path)
+        rows = lines - 1  # the header
+        if rows != read.rows + rejected.rows:
+            raise UsageError(
+                f"{path}: has {rows:,} lines after its header, but {read.rows:,} rows were read and"
+                f" {rejected.rows:,} lines rejected; a line may end with a lone carriage return:"
+                " write each with a line feed"
+            )
+        dropped = read.dropped | rejected.dropped
+        for reason, count in dropped.items():
+            self.space.count_bad(f"{file}: {reason}", count)
+        return {
+            "rows": rows,
+            "dropped": sum(dropped.values()),
+            "blank_lines": blank,
+            "first": {
+                f"{file}: {why}": each for why, each in (read.first | rejected.first).items()
+            },
+        }
+
+    def read_impressions(self) -> dict[str, Any]:
         """View `shown`: user, time_s, adgroup, clk."""
         columns = {
             "raw_user": _integer("user"),
@@ -111,44 +182,61 @@ class TianchiFiles:
             "clk": _integer("clk"),
         }
         unusable = [
-            ("raw_user IS NULL", "user is no number"),
-            ("adgroup IS NULL", "adgroup_id is no number"),
+            _no_number("raw_user", "user"),
+            _no_number("adgroup", "adgroup_id"),
             *_time_unusable("time_s"),
-            (f"time_s > {LATEST_TIME_S}", "time_stamp is out of range"),
-            ("clk IS NULL OR clk NOT IN (0, 1)", "clk is not 0 or 1"),
+            Unusable(f"time_s > {LATEST_TIME_S}", "time_stamp", "is out of range"),
+            Unusable("clk IS NULL OR clk NOT IN (0, 1)", "clk", "is not 0 or 1"),
         ]
-        self._read("shown", RAW_SAMPLE, columns, unusable)
+        return self._read("shown", RAW_SAMPLE, columns, unusable)
 
-    def read_ads(self) -> None:
+    def read_ads(self) -> dict[str, Any]:
         """View `ad`: one row per adgroup; NULL where a value is empty, `NULL` or no number."""
         fields = ("cate_id", "campaign_id", "customer", "brand")
         columns = {"adgroup": _integer("adgroup_id")} | {f: _integer(f) for f in fields}
         columns["price"] = f"try_cast({cell('price')} AS DOUBLE)"
-        self._read(
-            "every_ad", AD_FEATURE, columns, [("adgroup IS NULL", "adgroup_id is no number")]
-        )
-        self._keep_one("ad", "every_ad", columns, AD_FEATURE, "adgroup_id")
+        unusable = [_no_number("adgroup", "adgroup_id")]
+        found = self._read("every_ad", AD_FEATURE, columns, unusable)
+        return self._keep_one(found, "ad", "every_ad", columns, AD_FEATURE, "adgroup_id")
 
-    def read_profiles(self) -> None:
+    def read_profiles(self) -> dict[str, Any]:
         """View `profile`: one row per user."""
         columns = {"raw_user": _integer("userid")} | {f: _integer(f) for f in PROFILE_FIELDS}
-        unusable = [("raw_user IS NULL", "userid is no number")]
-        self._read("every_profile", USER_PROFILE, columns, unusable)
-        self._keep_one("profile", "every_profile", columns, USER_PROFILE, "userid")
+        unusable = [_no_number("raw_user", "userid")]
+        found = self._read("every_profile", USER_PROFILE, columns, unusable)
+        return self._keep_one(found, "profile", "every_profile", columns, USER_PROFILE, "userid")
 
     def _keep_one(
-        self, table: str, every: str, columns: Iterable[str], file: str, column: str
-    ) -> None:
+        self,
+        found: dict[str, Any],
+        table: str,
+        every: str,
+        columns: Iterable[str],
+        file: str,
+        column: str,
+    ) -> dict[str, Any]:
         """One row per key, the first of the columns: the least row, whatever the file's order."""
         key, *others = columns
         self.space.run(
             f"CREATE TABLE {table} AS SELECT * FROM {every} QUALIFY"
             f" row_number() OVER (PARTITION BY {key} ORDER BY {', '.join(others)}) = 1"
         )
-        extra = f"SELECT (SELECT count(*) FROM {every}) - (SELECT count(*) FROM {table})"
-        self.space.count_bad(f"{file}: {column} is there twice", self.space.value(extra))
+        extra = int(
+            self.space.value(
+                f"SELECT (SELECT count(*) FROM {every}) - (SELECT count(*) FROM {table})"
+            )
+        )
+        reason = f"{file}: {column} is there twice"
+        self.space.count_bad(reason, extra)
+        if not extra:
+            return found
+        twice = (
+            f"SELECT min({key}) FROM (SELECT {key} FROM {every} GROUP BY ALL HAVING count(*) > 1)"
+        )
+        first = {reason: format_value(self.space.value(twice))}
+        return found | {"dropped": found["dropped"] + extra, "first": found["first"] | first}
 
-    def read_behaviors(self) -> None:
+    def read_behaviors(self) -> dict[str, Any]:
         """View `whole_log`: raw_user, time_s, cate, brand.
 
         Users are matched later: DuckDB could not tell how far it is with a file that it joins.
@@ -161,15 +249,18 @@ class TianchiFiles:
         }
         outside = f"time_s < {LOG_BEGIN_S} OR time_s >= {LOG_END_S}"
         unusable = [
-            ("raw_user IS NULL", "user is no number"),
+            _no_number("raw_user", "user"),
             *_time_unusable("time_s"),
-            (outside, "time_stamp is outside 2017-04-01 .. 2017-05-13"),
-            ("cate IS NULL", "cate is no number"),
+            Unusable(outside, "time_stamp", "is outside 2017-04-01 .. 2017-05-13"),
+            _no_number("cate", "cate"),
         ]
-        self._read("whole_log", BEHAVIOR_LOG, columns, unusable)
+        return self._read("whole_log", BEHAVIOR_LOG, columns, unusable)
 
-    def match_behaviors(self) -> None:
-        """Table `log`: user_id, time_s, cate, brand; only of users who have an impression."""
+    def match_behaviors(self) -> int:
+        """Table `log`: user_id, time_s, cate, brand; only of users who have an impression.
+
+        Returns the rows of other users.
+        """
         whole = int(self.space.value("SELECT count(*) FROM whole_log"))
         self.space.advance(0, whole)
         self.space.run(
@@ -181,3 +272,4 @@ class TianchiFiles:
         self.space.run("DROP VIEW whole_log")
         self.space.run("DROP TABLE whole_log_read")
         self.space.advance(whole, whole)
+        return strangers

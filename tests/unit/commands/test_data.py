@@ -160,7 +160,6 @@ def test_info_of_no_store(tmp_path: Path) -> None:
         ({"table": Path("b"), **COLUMNS, "sample_users": 0.5}, "--sample-users belongs to"),
         ({"source": Path("a"), "user": "u"}, "--user belongs to --table"),
         ({"source": Path("a"), "time_unit": "s"}, "--time-unit belongs to --table"),
-        ({"source": Path("a"), "accept_loss": True}, "--accept-loss belongs to --table"),
         ({"source": Path("a"), "label_threshold": 0.0}, "--label-threshold belongs to --table"),
         ({"source": Path("a"), "memory_limit": "lots"}, "--memory-limit: 'lots' is no size"),
         ({"source": Path("a"), "memory_limit": "1MB"}, "--memory-limit 1MB: must be at least"),

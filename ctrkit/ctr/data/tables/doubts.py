@@ -25,8 +25,9 @@ def find_doubts(space: Workspace, source: Source) -> list[str]:
             if isinstance(part, ParquetPart) and name in part.kinds
         ]
         limit = min((limit for limit in limits if limit), default=ids.EXACT_LIMIT)
+        odd = ids.odd_sql(f"{name}_text")
         columns = ids.profile_sql(f"{name}_text", limit)
-        counts = space.rows(f"SELECT {columns} FROM cells WHERE flaw = 0")[0]
+        counts = space.rows(f"SELECT {columns} FROM cells WHERE flaw = 0 AND {odd}")[0]
         profile = ids.IdProfile(*counts)
         found += ids.id_warnings(source.asked[name], limit, profile)
         found += _two_ways(space, source, name, profile)
@@ -127,14 +128,16 @@ def _rounded_times(space: Workspace, source: Source) -> list[str]:
 #: so many bits that are always zero do not come by chance
 _BITS_BEYOND_CHANCE = 24
 _SINGLE_BITS = 24
+_LOOKED_AT = 10_000
 
 
 def _single_precision(space: Workspace, source: Source) -> list[str]:
     """Times that were once numbers in single precision, which skips most whole numbers."""
-    rows = (
-        "SELECT DISTINCT n FROM (SELECT try_cast(time_text AS DOUBLE) AS n FROM cells"
-        f" WHERE flaw = 0) WHERE abs(n) > {2**_SINGLE_BITS} AND isfinite(n)"
-    )
+    numbers = "SELECT try_cast(time_text AS DOUBLE) AS n FROM cells WHERE flaw = 0"
+    single = "n::FLOAT::DOUBLE = n OR n::FLOAT::VARCHAR::DOUBLE = n"
+    if space.value(f"SELECT bool_and({single}) FROM ({numbers} LIMIT {_LOOKED_AT})") is False:
+        return []  # as nearly always
+    rows = f"SELECT DISTINCT n FROM ({numbers}) WHERE abs(n) > {2**_SINGLE_BITS} AND isfinite(n)"
     # multiples of a day are such numbers by nature, those of a minute are when they are printed
     exact, printed, most, distinct = space.rows(
         "SELECT bool_and(n = n::FLOAT::DOUBLE) AND NOT bool_and(n % 86400 = 0),"

@@ -20,7 +20,7 @@ _MISSING_LOWER: tuple[str, ...] = (
     "nil",
     "n/a",
 )
-_MISSING_LOWER += ("<na>", "#n/a", "#na", "#n/a n/a", "undefined", "-1.#ind", "1.#ind", "1.#qnan")
+_MISSING_LOWER += ("<na>", "#n/a", "#na", "#n/a n/a", "undefined", "-1.#ind")
 #: what spreadsheets write for a failed formula, and programs for a number that is none
 _MISSING_LOWER += ("#null!", "#value!", "#ref!", "#name?", "#num!", "#div/0!", "inf", "-inf")
 _MISSING_LOWER += ("+inf", "infinity", "-infinity", "+infinity")
@@ -94,16 +94,15 @@ def missing_sql(cell: str, *, dashes: bool = True) -> str:
     """SQL: a cell that is there, but stands for nothing; `-` and `?` only where `dashes`."""
     texts, lower = (", ".join(map(literal, each)) for each in (_MISSING, _MISSING_LOWER))
     found = (
-        f"(strlen({cell}) <= {max(map(len, _MISSING_LOWER))}"
-        f" AND ({cell} IN ({texts}) OR lower({cell}) IN ({lower})))"
+        f"strlen({cell}) <= {max(map(len, _MISSING_LOWER))}"
+        f" AND ({cell} IN ({texts}) OR lower({cell}) IN ({lower}))"
     )
-    if not dashes:
-        return found
-    only_dashes = (
-        f"strlen({cell}) <= {_DASHES_LENGTH} AND ({cell} < '0' OR {cell} > '9')"
-        f" AND regexp_full_match({cell}, '{_DASHES}')"
-    )
-    return f"({found} OR ({only_dashes}))"
+    if dashes:
+        found += (
+            f" OR strlen({cell}) <= {_DASHES_LENGTH} AND regexp_full_match({cell}, '{_DASHES}')"
+        )
+    # a cheap test first: none of them begins with a digit, and most cells do
+    return f"(({cell} < '0' OR {cell} >= ':') AND ({found}))"
 
 
 def text_sql(cell: str) -> str:
@@ -162,6 +161,11 @@ def profile_sql(cell: str, exact_limit: int) -> str:
             f"min({cell}) FILTER ({doubtful})",
         )
     )
+
+
+def odd_sql(cell: str) -> str:
+    """SQL: a cell that is no plain whole number, of which there is nothing to say."""
+    return f"try_cast({cell} AS UBIGINT)::VARCHAR IS DISTINCT FROM {cell}"
 
 
 def id_warnings(name: str, exact_limit: int, profile: IdProfile) -> list[str]:

@@ -5,14 +5,18 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ctrkit.core.errors import UsageError
+from ctrkit.ctr.data.ingest import count_lines
 from ctrkit.ctr.data.stage_progress import StageProgress, Watcher
-from ctrkit.ctr.data.store import Store, StoreMeta
+from ctrkit.ctr.data.store import FileAccount, Store, StoreMeta
 from ctrkit.ctr.data.taobao import VALIDATION_BEGIN_S, prepare_tianchi
 from ctrkit.ctr.data.tianchi import generate_tianchi
 from ctrkit.ctr.data.tianchi_files import COLUMNS, LOG_BEGIN_S, LOG_END_S
@@ -88,10 +92,16 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _prepare(source: Path, out: Path, **options: Any) -> tuple[StoreMeta, Store]:
-    options = {"memory_limit_bytes": 10**9, "threads": 2} | options
+    options = {"memory_limit_bytes": 10**9, "threads": 2, "accept_loss": True} | options
     meta = prepare_tianchi(source, out, **options)
     store = Store.open(out)
     assert store.meta == meta
+    assert meta.reading is not None
+    for file, account in meta.reading.files.items():
+        lines = [line for line in (source / file).read_bytes().split(b"\n") if line.strip(b"\r")]
+        assert account.rows == len(lines) - 1
+        assert account.rows == account.used + account.not_needed + account.dropped
+    assert meta.reading.files["raw_sample.csv"].used == sum(meta.rows.values())
     return meta, store
 
 
@@ -151,6 +161,76 @@ def test_every_unusable_row_is_counted_by_reason(source: Path, tmp_path: Path) -
         "raw_sample.csv: adgroup_id not in ad_feature.csv (kept, category unknown)": 1,
         "raw_sample.csv: user not in user_profile.csv (kept, without profile)": 3,
     }
+
+
+def test_each_row_of_each_file_is_accounted_for(source: Path, tmp_path: Path) -> None:
+    meta, _ = _prepare(source, tmp_path / "store")
+    assert meta.reading is not None
+    assert meta.reading.files == {
+        "raw_sample.csv": FileAccount(rows=13, used=6, dropped=7),
+        "ad_feature.csv": FileAccount(rows=5, used=3, dropped=2),
+        "user_profile.csv": FileAccount(rows=1, used=1),
+        "behavior_log.csv": FileAccount(rows=13, used=5, not_needed=1, dropped=7),
+    }
+    assert meta.behaviors == 5
+    first = meta.reading.first_bad
+    assert first["raw_sample.csv: user is no number"] == "'x'"
+    assert first["raw_sample.csv: line with missing columns"].startswith("line 14: '3,1494000000,5")
+    assert first["ad_feature.csv: adgroup_id is there twice"] == "'7'"
+
+
+def test_blank_lines_and_several_line_ends_are_counted_apart(source: Path, tmp_path: Path) -> None:
+    path = source / "user_profile.csv"
+    path.write_bytes(USER_PROFILE.replace("\n", "\r\n").encode() + b"\r\n\r\n" + b"\r\n")
+    meta, _ = _prepare(source, tmp_path / "store")
+    assert meta.reading is not None
+    assert meta.reading.files["user_profile.csv"] == FileAccount(rows=1, used=1, blank_lines=3)
+
+
+def test_a_sample_of_users_leaves_rows_that_are_not_needed(generated: Path, tmp_path: Path) -> None:
+    meta, _ = _prepare(generated, tmp_path / "store", sample_users=0.3, accept_loss=False)
+    assert meta.reading is not None
+    account = meta.reading.files["raw_sample.csv"]
+    assert (account.rows, account.dropped) == (3000, 0)
+    assert account.not_needed > 1500
+    assert meta.reading.files["behavior_log.csv"].not_needed > 0
+
+
+def test_many_dropped_rows_of_a_file_are_an_error_unless_accepted(
+    source: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UsageError,
+        match=r"raw_sample.csv: 7 of 13 rows \(54 %\) cannot be used: 1 x user is no number, such"
+        r" as 'x'; .*--accept-loss goes on",
+    ):
+        _prepare(source, tmp_path / "store", accept_loss=False)
+
+
+def test_lines_that_the_reader_joins_are_an_error(source: Path, tmp_path: Path) -> None:
+    path = source / "ad_feature.csv"
+    path.write_bytes(AD_FEATURE.replace("\n", "\r").encode() + b"1,2,3,4,5,6\n")
+    with pytest.raises(UsageError):
+        _prepare(source, tmp_path / "store")
+
+
+@given(
+    st.lists(st.sampled_from(["a,b", "", "x", " "])),
+    st.sampled_from(["\n", "\r\n"]),
+    st.booleans(),
+    st.integers(1, 9),
+)
+def test_lines_are_counted_whatever_the_blocks(
+    lines: list[str], end: str, ended: bool, block: int
+) -> None:
+    text = end.join(lines) + end * ended
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ctrkit.ctr.data.ingest._COUNTED_BYTES", block)
+        path = Path(folder, "a.csv")
+        path.write_bytes(text.encode())
+        pieces = text.encode().split(b"\n")
+        full = sum(bool(piece.strip(b"\r")) for piece in pieces)
+        assert count_lines(path) == (full, len(pieces) - 1 - full + bool(pieces[-1].strip(b"\r")))
 
 
 def test_users_and_ads_keep_their_raw_ids_and_fields(source: Path, tmp_path: Path) -> None:
