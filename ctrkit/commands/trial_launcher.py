@@ -10,6 +10,8 @@ from typing import Any
 
 from ctrkit.core.config import Cell, ChildSpec, WorkloadSpec
 from ctrkit.core.files import write_table
+from ctrkit.core.memory_points import MemoryPoint
+from ctrkit.core.progress import Stage
 from ctrkit.core.records import Measurement
 from ctrkit.core.runs import RunFolder, load_measurement, load_seen, stamps_table
 from ctrkit.core.script_records import ScriptSeen
@@ -18,12 +20,14 @@ from ctrkit.probe.trials import TrialRequest, TrialResult
 from ctrkit.report.live_probe import ProbeDisplay
 from ctrkit.report.silence import SilenceNotice
 from ctrkit.supervise.forkserver import ForkServer
+from ctrkit.supervise.sampler import private_bytes
 from ctrkit.supervise.stop import StopRequest
 from ctrkit.supervise.supervisor import Outcome, run_child
 from ctrkit.supervise.time_limits import StageTimes, TimeLimits
 from ctrkit.supervise.watching import Tick
 
 _PAUSE_S = 1.0
+_MEMORY_EVERY_S = 0.5
 
 
 class TrialLauncher:
@@ -50,12 +54,14 @@ class TrialLauncher:
         self.put_in: Callable[[Cell], list[str]] = lambda cell: []
         self._silence = SilenceNotice()
         self._stamps: dict[str, list[Any]] = {}
+        self._memory: list[MemoryPoint] = []  # of the trial under way
 
     def __call__(self, request: TrialRequest, deadline_s: float) -> TrialResult:
         """Run a trial to its end, its verdict or its deadline."""
         self.launches += 1
         name = f"{self.launches:03d}-{request.kind}-{request.cell.cell_id}"
         folder = self.run.path / "trials" / name
+        self._memory = []
         self.display.started(request.cell, request.kind)
         server = self._server(request)
         outcome = run_child(
@@ -112,6 +118,8 @@ class TrialLauncher:
 
     def _tick(self, tick: Tick) -> None:
         self.display.tick(tick.progress)
+        if point := memory_point(tick, self._memory[-1].at_s if self._memory else 0.0):
+            self._memory.append(point)
         if line := self._silence(tick):
             self.display.message(line)
 
@@ -130,6 +138,7 @@ class TrialLauncher:
             exit_code=outcome.exit_code,
             seen=seen,
             gpu_use=outcome.gpu_use,
+            memory=tuple(self._memory),
             stage=outcome.failed_stage,
             misused=outcome.error is not None and outcome.error.verdict == "usage",
             flags=tuple(
@@ -157,3 +166,18 @@ class TrialLauncher:
     def clean_up(self) -> None:
         """Remove the trials' own folders; what matters of them is in the run folder's files."""
         shutil.rmtree(self.run.path / "trials", ignore_errors=True)
+
+
+def memory_point(tick: Tick, after_s: float) -> MemoryPoint | None:
+    """The memory of the tree between steps; None until it is time to look again."""
+    progress = tick.progress
+    if tick.sample is None or progress is None or progress.stage is not Stage.STEP:
+        return None
+    if tick.wall_s - after_s < _MEMORY_EVERY_S:
+        return None
+    private = private_bytes(process.pid for process in tick.sample.processes)
+    if private is None:
+        return None
+    return MemoryPoint(
+        epoch=progress.epoch, step=progress.step, at_s=tick.wall_s, private_bytes=private
+    )

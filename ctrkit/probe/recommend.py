@@ -15,6 +15,7 @@ from ctrkit.core.records import Finding, Inspection, Option, Recommendation
 from ctrkit.core.units import format_duration
 from ctrkit.measure.cores import core_findings, waiting_finding
 from ctrkit.measure.diagnosis import Ceilings, diagnose
+from ctrkit.measure.memory_growth import memory_finding
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.steps import mean_step_s
 from ctrkit.measure.storage import threads_finding
@@ -217,6 +218,8 @@ def findings(
     )
     if bad := bad_loss_finding(chosen.cell, search.trials):
         found.append(bad)
+    if growth := _memory_growth(chosen, search):
+        found.append(growth)
     if inspection.has_task:
         found += core_findings(chosen.cell, search.launches(chosen.cell), physical_cores())
     launches = search.launches(chosen.cell)
@@ -263,6 +266,17 @@ def _devices(chosen: Cell, candidates: Sequence[Candidate], search: SearchResult
     ]
     found = device_finding(chosen, candidates, search.predictions, failed)
     return [found] if found is not None else []
+
+
+def _memory_growth(chosen: Candidate, search: SearchResult) -> Finding | None:
+    limits, projection = search.plan.limits, chosen.projection
+    return memory_finding(
+        [t.result.memory for t in search.full_trials(chosen.cell)],
+        free_bytes=None if limits is None else limits.memory_bytes,
+        batches=None if projection is None else projection.sizes.train_batches,
+        epochs=None if projection is None else projection.sizes.epochs,
+        step_s=chosen.step.mean,
+    )
 
 
 def _never_ends() -> Finding:

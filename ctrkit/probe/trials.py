@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from ctrkit.core.config import Cell, RunSizes, TrialKind, WindowPlan
+from ctrkit.core.memory_points import MemoryPoint
 from ctrkit.core.records import COMPLETE, Measurement, TrialRecord
 from ctrkit.core.script_records import ScriptSeen
 from ctrkit.measure.loads import load_of
@@ -52,7 +53,7 @@ class TrialResult:
     process that ended by itself; `seen` is what the observer saw, of a script. `gpu_use` is of its
     steps. `stage` is where it failed; `misused`: of bad input, which only the child could notice.
     `saved_s`: so much shorter its start was than that of a process started anew, where it was
-    forked.
+    forked. `memory` is that of its processes between steps.
     """
 
     verdict: str
@@ -69,6 +70,7 @@ class TrialResult:
     stage: str = ""
     misused: bool = False
     saved_s: float = 0.0
+    memory: tuple[MemoryPoint, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

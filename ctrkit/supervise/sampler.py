@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +128,23 @@ class TreeSampler:
                 return sample
         except psutil.Error:
             return None
+
+
+def private_bytes(pids: Iterable[int]) -> int | None:
+    """What these processes have for themselves alone: no mapped files and no shared memory.
+
+    None where the system does not tell these apart (macOS), or where one of them has ended.
+    """
+    total = 0
+    for pid in pids:
+        try:
+            memory = psutil.Process(pid).memory_info()
+        except psutil.Error:
+            return None
+        if not hasattr(memory, "shared"):
+            return None
+        total += max(0, int(memory.rss - memory.shared))
+    return total or None
 
 
 def _is_on_timer(pid: int) -> bool:

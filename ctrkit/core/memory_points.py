@@ -1,0 +1,18 @@
+"""The memory of a tree of processes at moments of a launch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPoint:
+    """The private memory of all processes after so many steps of an epoch.
+
+    Private is what they alone have: without files that are mapped and memory that they share.
+    """
+
+    epoch: int
+    step: int
+    at_s: float
+    private_bytes: int
