@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from observed import SCRIPTS, observe
 
+from ctrkit.core.progress import Spending, read_spent
 from ctrkit.core.runs import load_measurement
 from ctrkit.core.script_epochs import epoch_rows, read_script_epochs
 from ctrkit.measure.epoch_length import length_in
@@ -451,3 +452,21 @@ def test_a_launch_may_look_further_down_the_epoch(
     assert max(first_epoch) == 50
     assert measured.stamps.window.count("boundary") == 2
     assert len(measured.validation_batch_s) == 4
+
+
+def test_the_first_batch_of_each_later_epoch_is_waited_for(tmp_path: Path) -> None:
+    found = observe(tmp_path, "train", "slow_begin.py")
+    assert found.trouble == ""
+    spent = read_spent(found.folder / "spent.bin")
+    assert spent is not None
+    # the first epoch's is part of the start: nothing was known of the loop before its first step
+    assert spent.seconds[Spending.DATA_WAIT] >= 4 * 0.4
+    assert spent.seconds[Spending.VALIDATION] >= 3 * 0.3
+    lines = (found.folder / "script-epochs.jsonl").read_text().splitlines()
+    assert [json.loads(line)["validation_s"] > 0.25 for line in lines] == [
+        True,
+        False,
+        True,
+        False,
+        True,
+    ]

@@ -12,6 +12,7 @@ from ctrkit.core.progress import SPENT_FILE, ProgressWriter, Spending, SpentWrit
 if TYPE_CHECKING:
     from ctrkit.child.script.observer import Observer
     from ctrkit.child.script.presence import Owner
+    from ctrkit.child.script.seen_loaders import Seen
 
 EPOCHS_FILE = "script-epochs.jsonl"
 _SEEN_EVERY_S = 30.0
@@ -54,6 +55,16 @@ class RunWatch(LoopWatch):
             self.spent.enter(doing)
 
     _doing = Spending.STARTUP
+
+    def pass_asked(self, now_s: float, was_training: bool) -> None:
+        """Making an iterator, and its workers, is part of the wait for its first batch."""
+        super().pass_asked(now_s, was_training)
+        self._turn_to(Spending.DATA_WAIT)
+
+    def other_delivered(self, seen: Seen, now_s: float) -> None:
+        super().other_delivered(seen, now_s)
+        if seen is self.observer.train and self._doing is Spending.DATA_WAIT:
+            self._turn_to(Spending.COMPUTE)  # whether it is trained on is not known yet
 
     def asked(self, now_s: float) -> None:
         super().asked(now_s)
