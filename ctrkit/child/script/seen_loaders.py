@@ -272,6 +272,7 @@ def honest_length(loader: Any) -> int | None:
 
 
 _ASKS = {"get_worker_info", "apply_sharding", "split_by_worker"}
+_RUN = ("__iter__", "__next__", "__init__", "__call__")
 _DEEPEST = 4
 
 
@@ -281,6 +282,9 @@ def shares_out(dataset: Any) -> bool:
 
 
 def _asks(dataset: Any, depth: int, done: set) -> bool:  # type: ignore[type-arg]
+    if hasattr(dataset, "__code__"):  # a stage of a pipeline
+        named = getattr(dataset, "__name__", "") in _ASKS
+        return named or _code_asks(dataset, depth, done)
     if depth == 0 or id(dataset) in done:
         return False
     done.add(id(dataset))
@@ -289,13 +293,19 @@ def _asks(dataset: Any, depth: int, done: set) -> bool:  # type: ignore[type-arg
             return True  # data pipes are shared out by torch itself
         for name, member in list(vars(kind).items()):
             function = getattr(member, "__func__", member)
-            plain = not name.startswith("__") or name in ("__iter__", "__next__", "__init__")
+            plain = not name.startswith("__") or name in _RUN
             if plain and _code_asks(function, depth, done):
                 return True
     inner = list(getattr(dataset, "__dict__", {}).values())
     parts = [part for value in inner for part in (value if isinstance(value, list) else [value])]
-    return any(_asks(part, depth - 1, done) for part in parts[:100] if hasattr(part, "__iter__")
-               and hasattr(part, "__dict__"))  # fmt: skip
+    return any(_asks(part, depth - 1, done) for part in parts[:100] if _may_ask(part))
+
+
+def _may_ask(part: Any) -> bool:
+    """Whether it is a function, or an object that is iterated or called: data sets hold these."""
+    if isinstance(part, type) or not hasattr(part, "__dict__"):
+        return False
+    return hasattr(part, "__code__") or hasattr(part, "__iter__") or callable(part)
 
 
 def _code_asks(function: Any, depth: int, done: set) -> bool:  # type: ignore[type-arg]
@@ -309,8 +319,10 @@ def _code_asks(function: Any, depth: int, done: set) -> bool:  # type: ignore[ty
         codes += [one for one in code.co_consts if hasattr(one, "co_names")]
         if _ASKS & set(code.co_names):
             return True
-        for name in code.co_names:
-            called = function.__globals__.get(name)
+        named = [function.__globals__.get(name) for name in code.co_names]
+        modules = [one for one in named if isinstance(one, type(sys)) and one.__name__ != "torch"]
+        named += [vars(one).get(name) for one in modules for name in code.co_names]
+        for called in named:
             if hasattr(called, "__code__") and _code_asks(called, depth - 1, done):
                 return True
     return False
