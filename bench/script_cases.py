@@ -54,7 +54,8 @@ CASES = (
     ),
     Case(
         name="torchrun with two ranks", batches=24, rows=32, epochs=3,
-        command=("torchrun", "--standalone", "--nproc-per-node", "2", "ranks.py"),
+        command=("python", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+                 "ranks.py"),
     ),
     Case(
         name="Lightning", of=("lightning",), command=("python", "lightning_train.py"),

@@ -76,13 +76,18 @@ def frames_from(frame: Any) -> list[RunningFrame]:
     found = []
     while frame is not None:
         code = frame.f_code
-        if not code.co_filename.startswith((_OWN_FOLDER, FILE_NAME)):
+        own = code.co_filename.startswith((_OWN_FOLDER, FILE_NAME))
+        if not own and not _is_torchs(frame):  # an optimizer's step loops over its hooks
             names = _names_of(frame)
             found.append(
                 RunningFrame(code.co_filename, frame.f_lineno, code.co_name, names, frame.f_globals)
             )
         frame = frame.f_back
     return found
+
+
+def _is_torchs(frame: Any) -> bool:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] == "torch"
 
 
 def _names_of(frame: Any) -> dict[str, Any]:
