@@ -40,7 +40,10 @@ class EmbeddingTable(nn.Embedding):
         return found
 
     def touched(self) -> tuple[Tensor, Tensor] | None:
-        """Rows int64 (n,), ascending, and their gradients (n, width), of the newest backward pass.
+        """Rows int64 (n,), and their gradients (n, width), of the newest backward pass.
+
+        On the CPU they are ascending. On an accelerator the padding may follow them, as often as it
+        takes, with a gradient of 0: see `distinct_at_once`.
 
         None where they are not known: on an accelerator, or where something else than this table
         and `scale_` wrote to `weight.grad`.
@@ -104,7 +107,7 @@ class EmbeddingTable(nn.Embedding):
         before, values = self._rows, self._values
         if not self.dense and before is not None and values is not None:
             ids, grad = torch.cat([before, ids]), torch.cat([values, grad])
-        self._rows, places = torch.unique(ids, return_inverse=True)
+        self._rows, places = distinct(ids, padding)
         self._values = torch.ops.aten.embedding_dense_backward(
             grad, places, len(self._rows), -1, False
         )
@@ -131,6 +134,30 @@ class EmbeddingTable(nn.Embedding):
         self._kept.index_copy_(0, self._rows, self._values)
         self._kept_version = self._kept._version
         return self._kept
+
+
+def distinct(ids: Tensor, padding: int) -> tuple[Tensor, Tensor]:
+    """The rows of these ids, int64 (n,), and the place of each id among them.
+
+    `padding` is a row of which it does no harm to be there several times; negative without one.
+    """
+    if ids.device.type == "cpu" or padding < 0:
+        rows, places = torch.unique(ids, return_inverse=True)
+        return rows, places
+    return distinct_at_once(ids, padding)
+
+
+def distinct_at_once(ids: Tensor, padding: int) -> tuple[Tensor, Tensor]:
+    """The same without waiting for an accelerator, which `torch.unique` does to learn how many.
+
+    There are as many rows as ids: those that are left over are `padding`.
+    """
+    ordered, origin = ids.sort()
+    is_new = torch.ones_like(ordered, dtype=torch.bool)
+    is_new[1:] = ordered[1:] != ordered[:-1]
+    slot = is_new.cumsum(0) - 1
+    rows = torch.full_like(ids, padding).scatter_(0, slot, ordered)
+    return rows, torch.empty_like(ids).scatter_(0, origin, slot)
 
 
 class _Lookup(torch.autograd.Function):

@@ -21,6 +21,11 @@ _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
 
 
+def _float64_device(device: torch.device) -> torch.device:
+    """Where float64 can be kept beside a table: with it, but on MPS, which has none."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 class LazyAdam(Optimizer):
     """Adam (Kingma & Ba 2015) with decoupled decay on the touched rows of tables.
 
@@ -40,7 +45,9 @@ class LazyAdam(Optimizer):
             self.state[weight] = {
                 "first": torch.zeros_like(weight, requires_grad=False),
                 "second": torch.zeros_like(weight, requires_grad=False),
-                "decayed": torch.zeros(len(weight), dtype=torch.float64, device="cpu"),
+                "decayed": torch.zeros(
+                    len(weight), dtype=torch.float64, device=_float64_device(weight.device)
+                ),
             }
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -85,7 +92,8 @@ class LazyAdam(Optimizer):
         super().load_state_dict(dict(state))
         for place, table in enumerate(self.tables):
             decayed = state["state"][place]["decayed"]
-            self.state[table.weight]["decayed"] = decayed.to("cpu", torch.float64).clone()
+            device = _float64_device(table.weight.device)
+            self.state[table.weight]["decayed"] = decayed.to(device, torch.float64).clone()
 
     @torch.no_grad()
     def settle(self) -> None:

@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ctrkit.child.training.embedding_tables import EmbeddingTable
+from ctrkit.child.training import embedding_tables
+from ctrkit.child.training.embedding_tables import EmbeddingTable, distinct_at_once
+from ctrkit.ctr.training.lazy_adam import LazyAdam
+from ctrkit.ctr.training.optimizers import clip_gradients
 
 SIZE, WIDTH = 9, 3
 IDS = st.lists(st.integers(0, SIZE - 1), min_size=1, max_size=12)
@@ -140,3 +143,44 @@ def test_the_gradient_of_several_ranks_replaces_this_ones(dense):
     if dense:
         assert torch.equal(table.weight.grad.abs().sum(1).nonzero().ravel(), torch.tensor([7]))
     assert table.touched()[0].tolist() == [7]
+
+
+@pytest.mark.parametrize("ids", [[], [0], [5], [3, 0, 3, 7, 0, 7, 7], list(range(9))])
+def test_distinct_rows_without_waiting_are_those_of_unique(ids):
+    whole = torch.tensor(ids, dtype=torch.int64)
+    rows, places = distinct_at_once(whole, padding=0)
+    assert torch.equal(rows[places], whole)
+    expected = torch.unique(whole)
+    assert torch.equal(rows[: len(expected)], expected)
+    assert not rows[len(expected) :].any()  # the padding
+
+
+def test_a_backward_pass_and_an_update_by_rows_ask_an_accelerator_for_nothing():
+    # reading a value of a meta tensor raises, as it would stall an accelerator
+    table = EmbeddingTable(50, 4, padding_idx=0).to("meta")
+    adam = LazyAdam([table], lr=0.1, weight_decay=0.01)
+    table(torch.zeros(3, 5, dtype=torch.int32, device="meta")).sum().backward()
+    clip_gradients([table.weight], 1.0, [table])
+    adam.step()
+    rows, values = table.touched()
+    assert (rows.shape, values.shape) == ((15,), (15, 4))
+    assert table.weight.grad is None
+
+
+def test_rows_that_are_left_over_change_nothing(monkeypatch):
+    tables = []
+    for at_once in (False, True):
+        torch.manual_seed(0)
+        table = EmbeddingTable(20, 3, padding_idx=0)
+        adam = LazyAdam([table], lr=0.1, weight_decay=0.01)
+        with monkeypatch.context() as patch:
+            if at_once:  # as on an accelerator
+                patch.setattr(embedding_tables, "distinct", distinct_at_once)
+            for ids in ([1, 2, 2, 0], [2, 9, 0, 0], [9, 9, 9, 9]):
+                adam.zero_grad()
+                table(torch.tensor(ids)).square().sum().backward()
+                clip_gradients([table.weight], 0.5, [table])
+                adam.step()
+        adam.settle()
+        tables.append(table.weight.detach())
+    torch.testing.assert_close(*tables)
