@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -32,7 +32,7 @@ from ctrkit.core.imported_files import files_of
 from ctrkit.core.progress import ProgressWriter, Stage, rank_folder
 from ctrkit.core.records import ChildError, Inspection, Measurement, WorkerExit
 from ctrkit.core.registry import is_file_target, plugin_of, source_of, source_version
-from ctrkit.core.runs import load_measurement, save_measurement
+from ctrkit.core.runs import WARNINGS_FILE, load_measurement, save_measurement
 from ctrkit.core.stacks_signal import arm_stacks
 
 if TYPE_CHECKING:
@@ -286,11 +286,23 @@ def _joined(
 
 def _train(spec: ChildSpec, workload: Workload, progress: ProgressWriter, ranks: Ranks) -> None:
     from ctrkit.child.training.loop import run_training
+    from ctrkit.child.training.torch_warnings import TorchWarnings
 
     assert spec.train is not None, "a train spec has a train plan"
     stops.catch_again(signal.SIGINT)  # the supervisor's own word
-    outcome = run_training(
-        workload, spec.cell, spec.train, progress, stop_requested=stops.noted,
-        code=code_versions(source_version(spec.workload.target)), ranks=ranks,
-    )  # fmt: skip
+
+    def keep(counts: Mapping[str, int]) -> None:
+        with suppress(OSError):
+            write_json(Path(spec.folder) / WARNINGS_FILE, dict(counts))
+
+    kept = TorchWarnings(keep)
+    try:
+        outcome = run_training(
+            workload, spec.cell, spec.train, progress, stop_requested=stops.noted,
+            code=code_versions(source_version(spec.workload.target)), ranks=ranks,
+        )  # fmt: skip
+    finally:
+        kept.end()
+        if kept.counts:
+            keep(kept.counts)
     write_json(Path(spec.folder) / "outcome.json", outcome)

@@ -14,6 +14,7 @@ from ctrkit.commands.restarts import RestartRules, Supervision, run_over_restart
 from ctrkit.commands.run_end import conclude_run
 from ctrkit.commands.timekeeping import Timekeeper, TimeRules
 from ctrkit.commands.unsaved_watch import UnsavedWatch
+from ctrkit.commands.warnings_watch import WarningsWatch
 from ctrkit.core.bystander import Bystander, say
 from ctrkit.core.calibration import note_calibration, row_of_run
 from ctrkit.core.config import ChildSpec, encode
@@ -121,6 +122,8 @@ class _Session:
 
         self._losses = LossWatch(run, say if options.quiet else display.message)
 
+        self._warnings = WarningsWatch(run, Path(spec.folder), display.message)
+
     def supervision(self) -> Supervision:
         """What restarts need of the session."""
         return Supervision(
@@ -144,6 +147,8 @@ class _Session:
         self._cell = spec.cell
         with doing("to look for checkpoints that failed"):
             self.unsaved.launched()
+        with doing("to look for torch's warnings"):
+            self._warnings.launched()
         outcome = run_child(
             spec,
             time_limits=self._time_limits.of_cell(spec.cell),
@@ -160,6 +165,8 @@ class _Session:
             self._epochs.look()
             self._losses.look(outcome.progress, spec.cell)
             self.unsaved.look(spec.cell)
+        with doing("to keep torch's warnings"):
+            self._warnings.look()
         with doing("to keep the time"):
             self._times.ended(lost=outcome.verdict not in ("ok", "skipped"))
         return outcome
@@ -169,6 +176,8 @@ class _Session:
         self._times.tick(tick)
         self._losses.look(tick.progress, self._cell)
         self.unsaved.look(self._cell)
+        with self._bystander.doing("to keep torch's warnings"):
+            self._warnings.look()
         if self._stop.finish and self._run.info.status == "running":
             self._note_stop()
 

@@ -466,7 +466,8 @@ class RunInfo:
     where (`this_place`): elsewhere the id means nothing. `stage_s` is the longest silence of each
     stage of a real run that ended by itself, by the stage's label. `ending_s` is what the end of an
     epoch took so far, on average: validation, metrics and checkpoint; None until one was seen.
-    `unheeded`: axes of a cell that mean nothing to the loader.
+    `unheeded`: axes of a cell that mean nothing to the loader. `warnings`: torch's own, of a real
+    run, and how often each came.
     """
 
     command: str
@@ -492,6 +493,7 @@ class RunInfo:
     stage_s: dict[str, float] = field(default_factory=dict)
     ending_s: float | None = None
     unheeded: list[str] = field(default_factory=list)
+    warnings: dict[str, int] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     @property

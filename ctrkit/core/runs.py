@@ -45,6 +45,7 @@ from ctrkit.core.records import (
 from ctrkit.core.registry import settings_of
 from ctrkit.core.script_records import ScriptSeen
 
+WARNINGS_FILE = "warnings.json"
 INCIDENTS = "incidents.jsonl"
 
 if TYPE_CHECKING:

@@ -53,6 +53,12 @@ def train_sections(contents: RunContents) -> list[Section]:
         sections.append(Section("Ended", (Bullets(tuple(failures), "bad"),)))
     if contents.incidents:
         sections.append(incidents_section(contents.incidents))
+    if contents.info.warnings:
+        lines = (
+            f"{clean(text)}{f' ({format_count(count)} times)' if count > 1 else ''}"
+            for text, count in contents.info.warnings.items()
+        )
+        sections.append(Section("Warnings of torch's own", (Bullets(tuple(lines)),)))
     return sections
 
 

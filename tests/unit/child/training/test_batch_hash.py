@@ -50,6 +50,30 @@ def test_what_cannot_be_looked_at_has_no_hash():
     assert batch_hash(Stubborn()) == batch_hash(object()) == batch_hash(None) == ""
 
 
+def own_warning():
+    warnings.warn("of the user's own tensors", stacklevel=1)
+
+
+def test_warnings_that_torch_puts_on_a_line_of_the_users_are_counted(capsys):
+    found = []
+    kept = TorchWarnings(lambda counts: found.append(dict(counts)))
+    try:
+        with warnings.catch_warnings(record=False):
+            warnings.showwarning = kept._showwarning
+            kept._show = lambda *arguments, **named: print(arguments[0])
+            warnings.simplefilter("always")
+            for _ in range(3):
+                torch.nn.functional.mse_loss(torch.zeros(3), torch.zeros(3, 1))
+                torch.tensor(torch.zeros(1))
+                own_warning()
+    finally:
+        kept.end()
+    assert [text.split()[0] for text in kept.seen] == ["Using", "To"]
+    assert list(kept.counts.values()) == [3, 3]
+    assert len(found) == 2  # as soon as each is new
+    assert len(capsys.readouterr().out.splitlines()) == 3  # and shown once for each place
+
+
 def test_torchs_own_warnings_are_kept_and_no_others():
     kept = TorchWarnings()
     try:
