@@ -1,11 +1,15 @@
 """Pairs of a projection and the epoch that was then really run, collected over many sittings.
 
-Each pair: a fresh probe of one cell, with at most a sixth of the epoch's time, and then that very
-epoch by `ctrkit train --config`. The size of the data is chosen so that an epoch takes about
-`--epoch-seconds`. Pairs are added to results/pairs.json as they come; the summary is of all pairs
-there whose epoch took at least 6 times as long as its probe.
+Each pair: a fresh probe of one cell, with about a sixth of the epoch's time, and then that very
+epoch by `ctrkit train --config`, at once or, of `later` pairs, an hour or more after its probe. The
+size of the data is chosen so that an epoch takes about so long; how long it then took decides
+nothing: no pair is left out, and a probe without a projection is counted as such.
 
-    python bench/pairs.py --pairs 8 --epoch-seconds 75
+The numbers of pairs are targets: what is in results/pairs.json already counts, so that the same
+command goes on where it was ended. Data, probes that wait for their epoch and what ctrkit learns
+from the pairs are kept in the folder `--work`.
+
+    python bench/pairs.py --short 26 --long 8 --later 6 --work ~/pairs
     python bench/pairs.py --summary
 """
 
@@ -14,13 +18,14 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import os
 import random
 import statistics
 import subprocess
 import sys
-import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,10 +36,15 @@ import pyarrow as pa
 
 from ctrkit.core.environment import describe_environment, machine_fingerprint
 from ctrkit.core.files import read_json, read_table, write_atomically, write_json, write_table
+from ctrkit.measure.statistics import share_interval
 
 LOADERS = Path(__file__).resolve().parent / "pairs_loaders.py"
-LEAST_RATIO = 6.0
+#: A probe may take this part of the epoch, a little less since it ends what it has begun.
+PROBE_PART = 1 / 6.75
+LEAST_BUDGET_S = 20.0
 INCONCLUSIVE = 3
+#: Seconds of an epoch by the kind of a pair.
+EPOCH_S = {"short": 75.0, "long": 660.0, "later": 75.0}
 SIZING_ROWS, SIZING_BATCHES = 20_000, 400
 
 
@@ -71,25 +81,36 @@ CASES = (
     Case(data="stored", loader="custom", workers=2, batch_size=128),
     Case(data="decoded", loader="custom", workers=0, batch_size=256),
     Case(data="decoded", loader="custom", workers=2, batch_size=256),
+    Case(data="uneven", loader="custom", workers=0, batch_size=32),
+    Case(data="uneven", loader="custom", workers=2, batch_size=32),
+    Case(data="by_length", loader="custom", workers=0, batch_size=32),
+    Case(data="by_length", loader="custom", workers=2, batch_size=32),
+    Case(data="streamed", loader="custom", workers=0, batch_size=32),
 )
+#: Data whose batches differ in cost.
+UNEVEN = ("uneven", "by_length", "streamed")
 
 
-class TooShort(Exception):
-    """A sixth of the epoch was too short for a probe: give longer epochs."""
+class NoProjectionError(Exception):
+    """The probe could not project anything."""
 
 
-def ctrkit(*arguments: object, batches: int = 0, timeout_s: float) -> None:
-    """Run the command line; its progress is not shown."""
+class FailedError(Exception):
+    """ctrkit ended with another exit code."""
+
+
+def ctrkit(*arguments: object, batches: int = 0, timeout_s: float, home: Path) -> None:
+    """Run the command line; its progress is not shown, and what it learns is kept in `home`."""
     done = subprocess.run(
         [sys.executable, "-m", "ctrkit", *map(str, arguments)],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=timeout_s,
-        check=False, env=os.environ | {"PAIRS_BATCHES": str(batches)},
+        check=False, env=os.environ | {"PAIRS_BATCHES": str(batches), "CTRKIT_HOME": str(home)},
     )  # fmt: skip
     if done.returncode == INCONCLUSIVE:
-        raise TooShort(done.stderr.strip().splitlines()[-1])
+        raise NoProjectionError(done.stderr.strip().splitlines()[-1])
     if done.returncode:
-        raise SystemExit(
-            f"ctrkit {arguments[0]}: exit code {done.returncode}: {done.stderr[-400:]}"
+        raise FailedError(
+            f"ctrkit {arguments[0]}: exit code {done.returncode}: {done.stderr[-400:].strip()}"
         )
 
 
@@ -97,7 +118,7 @@ class Data:
     """Data sets in the sizes that are asked for, made once."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.home = folder, folder / "home"
         self.step_s: dict[str, float] = {}
 
     def options(self, case: Case, rows: int) -> list[object]:
@@ -110,10 +131,9 @@ class Data:
             make(path, rows)
         return ["--data", path, "--phase", "phase1", "--set", f"model={case.model}"]
 
-    @staticmethod
-    def _synthetic(path: Path, rows: int) -> None:
+    def _synthetic(self, path: Path, rows: int) -> None:
         size = ["--rows", rows, "--users", max(200, rows // 30), "--items", max(400, rows // 20)]
-        ctrkit("data", "synth", "--out", path, *size, timeout_s=300)
+        ctrkit("data", "synth", "--out", path, *size, timeout_s=300, home=self.home)
 
     def _interactions(self, path: Path, rows: int) -> None:
         """A log of ratings like MovieLens: few users with many events each."""
@@ -133,7 +153,7 @@ class Data:
         columns = ["--user", "user", "--item", "item", "--time", "time", "--label", "rating"]
         ctrkit(
             "data", "prepare", "--table", file, *columns, "--label-threshold", 4, "--out", path,
-            timeout_s=300,
+            timeout_s=300, home=self.home,
         )  # fmt: skip
 
 
@@ -143,10 +163,12 @@ def cell_options(case: Case) -> list[object]:
     return options if case.own else [*options, "--loader", case.loader]
 
 
-def probe(case: Case, data: list[object], batches: int, budget_s: float, out: Path) -> None:
+def probe(
+    case: Case, data: Data, options: list[object], batches: int, budget_s: float, out: Path
+) -> None:
     ctrkit(
-        "probe", *data, *cell_options(case), "--budget", f"{budget_s:.0f}s", "--out", out,
-        "--quiet", batches=batches, timeout_s=600,
+        "probe", *options, *cell_options(case), "--budget", f"{budget_s:.0f}s", "--out", out,
+        "--quiet", batches=batches, timeout_s=budget_s + 900, home=data.home,
     )  # fmt: skip
 
 
@@ -155,13 +177,14 @@ def epoch_size(
 ) -> int:
     """Rows, or batches of a loader of one's own, that take about so long."""
     if case.name not in data.step_s:
-        same = [pair for pair in known if pair["case"] == case.name]
+        same = [p for p in known if p["case"] == case.name and p.get("actual_epoch_s")]
         if same:
             data.step_s[case.name] = same[-1]["actual_epoch_s"] / same[-1]["size"]
         else:
-            out = data.folder / f"sizing-{case.name}"
+            out = data.folder / f"sizing-{case.name}-{time.time_ns()}"
             sizing_s = max(20.0, 1.5 * budget_s)
-            probe(case, data.options(case, SIZING_ROWS), SIZING_BATCHES, sizing_s, out)
+            options = data.options(case, SIZING_ROWS)
+            probe(case, data, options, SIZING_BATCHES, sizing_s, out)
             best = read_json(out / "recommendation.json")
             unit = SIZING_BATCHES if case.own else SIZING_ROWS
             data.step_s[case.name] = best["projected_epoch_s"] / unit
@@ -169,67 +192,119 @@ def epoch_size(
     return max(50, round(size)) if case.own else max(2000, round(size / 1000) * 1000)
 
 
-def run_pair(
-    case: Case,
-    data: Data,
-    seconds: float,
-    budget_s: float,
-    known: Sequence[dict[str, Any]],
-    folder: Path,
+def begin_pair(
+    case: Case, kind: str, data: Data, seconds: float, known: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """A probe and the epoch that it foretold."""
-    size = epoch_size(case, data, seconds, budget_s, known)
-    batches = size if case.own else 0
-    options = data.options(case, size)
-    load = os.getloadavg()[0]
-    probe(case, options, batches, budget_s, folder / "probe")
-    best = read_json(folder / "probe" / "recommendation.json")
-    took_s = read_json(folder / "probe" / "run.json")["wall_s"]
-    ctrkit(
-        "train", *options, "--config", folder / "probe" / "recommendation.json", "--epochs", 1,
-        "--out", folder / "train", "--quiet", batches=batches, timeout_s=3600,
-    )  # fmt: skip
-    with open(folder / "train" / "epochs.csv") as file:
-        actual_s = float(next(csv.DictReader(file))["wall_s"])
-    trials = read_table(folder / "probe" / "trials.parquet").to_pylist()
-    return {
+    """The probe of a pair: what it projected, and where the epoch is to be run from."""
+    budget_s = max(LEAST_BUDGET_S, seconds * PROBE_PART)
+    pair: dict[str, Any] = {
+        "kind": kind,
+        "case": case.name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine_fingerprint(),
-        "case": case.name,
-        "workload": case.data,
-        "model": None if case.own else case.model,
+        "uneven": case.data in UNEVEN,
+        "load_average": os.getloadavg()[0],
+    }
+    folder = data.folder / f"pair-{time.time_ns()}"
+    try:
+        pair["size"] = epoch_size(case, data, seconds, budget_s, known)
+        options = data.options(case, pair["size"])
+        probe(case, data, options, pair["size"] if case.own else 0, budget_s, folder / "probe")
+    except (NoProjectionError, FailedError) as error:
+        return pair | {"no_projection": str(error)}
+    best = read_json(folder / "probe" / "recommendation.json")
+    if best.get("projected_epoch_s") is None:
+        return pair | {"no_projection": "the length of the epoch was not known"}
+    trials = read_table(folder / "probe" / "trials.parquet").to_pylist()
+    return pair | {
+        "folder": str(folder),
+        "probed_unix_s": time.time(),
         "cell": best["cell"],
-        "size": size,
         "launches": sum(row["kind"] == "full" and row["verdict"] == "ok" for row in trials),
-        "probe_s": took_s,
-        "epoch_per_probe": actual_s / took_s,
+        "launch_spread": best.get("launch_spread"),
+        "probe_s": read_json(folder / "probe" / "run.json")["wall_s"],
         "projected_epoch_s": best["projected_epoch_s"],
         "low_s": best["projected_epoch_s_low"],
         "high_s": best["projected_epoch_s_high"],
-        "actual_epoch_s": actual_s,
-        "error": best["projected_epoch_s"] / actual_s - 1,
-        "covered": best["projected_epoch_s_low"] <= actual_s <= best["projected_epoch_s_high"],
         "flags": best["flags"],
-        "load_average": load,
+    }
+
+
+def end_pair(case: Case, pair: dict[str, Any], data: Data) -> dict[str, Any]:
+    """The epoch that was foretold, and what came of the projection."""
+    folder = Path(pair["folder"])
+    apart_s = time.time() - pair["probed_unix_s"]
+    ctrkit(
+        "train", *data.options(case, pair["size"]), "--config",
+        folder / "probe" / "recommendation.json", "--epochs", 1,
+        "--out", folder / f"train-{time.time_ns()}", "--quiet",
+        batches=pair["size"] if case.own else 0, timeout_s=4 * 3600, home=data.home,
+    )  # fmt: skip
+    newest = max(folder.glob("train-*"))
+    with open(newest / "epochs.csv") as file:
+        actual_s = float(next(csv.DictReader(file))["wall_s"])
+    high_s = pair["high_s"]
+    return pair | {
+        "apart_s": apart_s,
+        "actual_epoch_s": actual_s,
+        "epoch_per_probe": actual_s / pair["probe_s"],
+        "error": pair["projected_epoch_s"] / actual_s - 1,
+        "covered": pair["low_s"] <= actual_s and (high_s is None or actual_s <= high_s),
     }
 
 
 def summary(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Errors and coverage of the pairs that count, all and without flags."""
-    counted = [pair for pair in pairs if pair["epoch_per_probe"] >= LEAST_RATIO]
-    found: dict[str, Any] = {"pairs": len(pairs), "counted": len(counted)}
-    plain = [pair for pair in counted if not pair["flags"]]
-    for name, group in (("all", counted), ("unflagged", plain)):
-        errors = [abs(pair["error"]) for pair in group]
-        halves = [pair["high_s"] / pair["projected_epoch_s"] - 1 for pair in group]
-        found[name] = {
-            "pairs": len(group),
-            "error_median": statistics.median(errors) if errors else None,
-            "error_p95": _p95(errors),
-            "coverage": sum(pair["covered"] for pair in group) / len(group) if group else None,
-            "half_width_median": statistics.median(halves) if halves else None,
-        }
-    return found
+    """Errors and coverage with its interval, of all pairs and of those with something in common.
+
+    Pairs without a `kind` were made before flags acted on the interval.
+    """
+    new = [pair for pair in pairs if pair.get("kind")]
+    ended = [pair for pair in new if "actual_epoch_s" in pair]
+    groups = {
+        "all": ended,
+        "unflagged": [p for p in ended if not p["flags"]],
+        "flagged": [p for p in ended if p["flags"]],
+        "epochs of 10 min or more": [p for p in ended if p["actual_epoch_s"] >= 600],
+        "batches that differ in cost": [p for p in ended if p["uneven"]],
+        "an hour or more apart": [p for p in ended if p["apart_s"] >= HOUR_S],
+        "before flags acted": [p for p in pairs if not p.get("kind")],
+    }
+    found: dict[str, Any] = {
+        "pairs": len(new),
+        "ended": len(ended),
+        "waiting": sum(map(_waits, new)),
+        "without_an_epoch": sum("no_epoch" in pair for pair in new),
+        "without_a_projection": sum("no_projection" in pair for pair in new),
+    }
+    return found | {"groups": {name: _figures(group) for name, group in groups.items() if group}}
+
+
+HOUR_S = 3600.0
+
+
+def _waits(pair: dict[str, Any]) -> bool:
+    """Whether its epoch is still to be run."""
+    return "folder" in pair and "actual_epoch_s" not in pair and "no_epoch" not in pair
+
+
+def _figures(group: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    errors = [abs(pair["error"]) for pair in group]
+    held = sum(pair["covered"] for pair in group)
+    low, high = share_interval(held, len(group))
+    halves = [
+        math.inf if p["high_s"] is None else p["high_s"] / p["projected_epoch_s"] - 1 for p in group
+    ]
+    return {
+        "pairs": len(group),
+        "error_median": statistics.median(errors),
+        "error_p95": _p95(errors),
+        "held": held,
+        "coverage": held / len(group),
+        "coverage_low": low,
+        "coverage_high": high,
+        "half_width_median": statistics.median(halves),
+        "open_above": sum(map(math.isinf, halves)),
+    }
 
 
 def _p95(values: Sequence[float]) -> float | None:
@@ -245,33 +320,48 @@ def markdown(pairs: Sequence[dict[str, Any]], found: dict[str, Any]) -> str:
     lines = [
         "# Projections and the epochs that were then run",
         "",
-        f"`python bench/pairs.py`: {found['pairs']} pairs, {found['counted']} of them with an "
-        f"epoch at least {LEAST_RATIO:.0f} times as long as its probe; only these count.",
+        f"`python bench/pairs.py`: {found['pairs']} pairs, none left out: {found['ended']} ended, "
+        f"{found['waiting']} wait for their epoch, {found['without_a_projection']} without a "
+        f"projection, {found['without_an_epoch']} whose run failed. Coverage with its 95 % "
+        "interval (Clopper-Pearson).",
         "",
-        "| | pairs | median error | 95th percentile | held by the interval | median half-width |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| | pairs | median error | 95th percentile | held by the interval | median half-width |"
+        " open above |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for name in ("all", "unflagged"):
-        one = found[name]
+    for name, one in found["groups"].items():
+        between = f"{one['coverage_low'] * 100:.0f} to {one['coverage_high'] * 100:.0f} %"
+        half = one["half_width_median"]
         lines.append(
             f"| {name} | {one['pairs']} | {share(one['error_median'])} | "
-            f"{share(one['error_p95'])} | {share(one['coverage'])} | "
-            f"{share(one['half_width_median'])} |"
+            f"{share(one['error_p95'])} | {one['held']} of {one['pairs']}, "
+            f"{share(one['coverage'])} ({between}) | "
+            f"{'open' if math.isinf(half) else share(half)} | {one['open_above']} |"
         )
     lines += [
         "",
-        "| date | case | epoch | epoch / probe | error | interval | held | flags |",
-        "| --- | --- | ---: | ---: | ---: | --- | --- | --- |",
+        "| date | kind | case | epoch | epoch / probe | apart | error | interval | held | flags |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | --- | --- | --- |",
     ]
-    for pair in pairs:
-        low, high = (pair[end] / pair["projected_epoch_s"] - 1 for end in ("low_s", "high_s"))
-        lines.append(
-            f"| {pair['date'][:16].replace('T', ' ')} | {pair['case']} | "
-            f"{pair['actual_epoch_s']:.0f} s | {pair['epoch_per_probe']:.1f} | "
-            f"{pair['error']:+.1%} | {low:+.1%} .. {high:+.1%} | "
-            f"{'yes' if pair['covered'] else 'no'} | {', '.join(pair['flags'])} |"
-        )
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *map(_line, pairs), ""])
+
+
+def _line(pair: dict[str, Any]) -> str:
+    date, kind = pair["date"][:16].replace("T", " "), pair.get("kind", "before")
+    if "no_projection" in pair:
+        return f"| {date} | {kind} | {pair['case']} | | | | | {pair['no_projection']} | | |"
+    projected_s, high_s = pair["projected_epoch_s"], pair["high_s"]
+    high = "open" if high_s is None else f"{high_s / projected_s - 1:+.1%}"
+    interval = f"{pair['low_s'] / projected_s - 1:+.1%} .. {high}"
+    flags = ", ".join(pair["flags"])
+    if "actual_epoch_s" not in pair:
+        state = pair.get("no_epoch", "waits")
+        return f"| {date} | {kind} | {pair['case']} | {state} | | | | {interval} | | {flags} |"
+    return (
+        f"| {date} | {kind} | {pair['case']} | {pair['actual_epoch_s']:.0f} s | "
+        f"{pair['epoch_per_probe']:.1f} | {pair.get('apart_s', 0) / 60:.0f} min | "
+        f"{pair['error']:+.1%} | {interval} | {'yes' if pair['covered'] else 'no'} | {flags} |"
+    )
 
 
 def save(out: Path, pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -284,56 +374,96 @@ def save(out: Path, pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def chosen_cases(names: str, pairs: Sequence[dict[str, Any]], count: int) -> list[Case]:
-    """So many cases, those with the fewest pairs so far first, in random order among equals."""
-    known = {case.name: case for case in CASES}
-    wanted = [known[name] for name in names.split(",")] if names else list(CASES)
-    done = {case.name: sum(pair["case"] == case.name for pair in pairs) for case in wanted}
-    chosen: list[Case] = []
-    for _ in range(count):
-        case = min(wanted, key=lambda c: (done[c.name], random.random()))
-        done[case.name] += 1
-        chosen.append(case)
-    return chosen
+def next_case(cases: Sequence[Case], pairs: Sequence[dict[str, Any]], kind: str) -> Case:
+    """The case with the fewest pairs of this kind so far, any of those that have as few."""
+
+    def done(case: Case) -> int:
+        return sum(p["case"] == case.name and p.get("kind") == kind for p in pairs)
+
+    return min(cases, key=lambda case: (done(case), random.random()))
+
+
+class Sitting:
+    """Makes pairs until there are as many of each kind as wanted."""
+
+    def __init__(self, options: argparse.Namespace, pairs: list[dict[str, Any]]) -> None:
+        self.options, self.pairs = options, pairs
+        known = {case.name: case for case in CASES}
+        self.known = known
+        self.cases = [known[name] for name in options.cases.split(",")] if options.cases else CASES
+        self.data = Data(options.work)
+        self.wanted = {"later": options.later, "long": options.long, "short": options.short}
+
+    def run(self) -> None:
+        """Probes whose epoch comes later are made first, the other pairs while these wait."""
+        for kind in self._kinds_to_make():
+            self._end_those_due()
+            case = next_case(self.cases, self.pairs, kind)
+            seconds = self.options.epoch_seconds or EPOCH_S[kind]
+            pair = begin_pair(case, kind, self.data, seconds, self.pairs)
+            self.pairs.append(pair)
+            self._save(pair)
+            if kind != "later":
+                self._end(pair)
+        while waiting := self._waiting():
+            due_s = min(map(self._due_unix_s, waiting)) - time.time()
+            time.sleep(max(0.0, min(60.0, due_s)))
+            self._end_those_due()
+
+    def _kinds_to_make(self) -> Iterator[str]:
+        for pair in [p for p in self._waiting() if p["kind"] != "later"]:
+            self._end(pair)  # its probe was made, and then the command was ended
+        for kind, wanted in self.wanted.items():
+            done = sum(pair.get("kind") == kind for pair in self.pairs)
+            yield from [kind] * (wanted - done)
+
+    def _waiting(self) -> list[dict[str, Any]]:
+        return [p for p in self.pairs if _waits(p)]
+
+    def _due_unix_s(self, pair: dict[str, Any]) -> float:
+        later = pair["kind"] == "later"
+        return float(pair["probed_unix_s"]) + (self.options.later_seconds if later else 0.0)
+
+    def _end_those_due(self) -> None:
+        for pair in self._waiting():
+            if self._due_unix_s(pair) <= time.time():
+                self._end(pair)
+
+    def _end(self, pair: dict[str, Any]) -> None:
+        if pair.get("folder"):
+            try:
+                pair |= end_pair(self.known[pair["case"]], dict(pair), self.data)
+            except FailedError as error:
+                pair["no_epoch"] = str(error)
+            self._save(pair)
+
+    def _save(self, pair: dict[str, Any]) -> None:
+        save(self.options.out, self.pairs)
+        print(_line(pair), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=8)
-    parser.add_argument("--epoch-seconds", type=float, default=75.0)
-    parser.add_argument("--budget", type=float, help="of a probe, in seconds; else a part of it")
+    parser.add_argument("--short", type=int, default=0, help="pairs of about 75 s in all")
+    parser.add_argument("--long", type=int, default=0, help="pairs with epochs of over 10 min")
+    parser.add_argument("--later", type=int, default=0, help="pairs run an hour after their probe")
+    parser.add_argument("--later-seconds", type=float, default=HOUR_S)
+    parser.add_argument("--epoch-seconds", type=float, help="of an epoch, instead of each kind's")
     parser.add_argument("--cases", default="", help="names, with commas between; --list shows them")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--summary", action="store_true", help="only sum up what is there")
+    parser.add_argument("--work", type=Path, default=Path("build/pairs"), help="kept between runs")
     parser.add_argument("--out", type=Path, default=Path("results/pairs"))
     options = parser.parse_args()
     if options.list:
         print("\n".join(case.name for case in CASES))
         return
-    # a little less than is allowed: a probe ends what it has begun
-    budget_s = options.budget or max(5.0, options.epoch_seconds / (LEAST_RATIO + 0.75))
+    options.work = options.work.expanduser().resolve()
+    options.work.mkdir(parents=True, exist_ok=True)
     file = options.out.with_suffix(".json")
     pairs: list[dict[str, Any]] = read_json(file)["pairs"] if file.is_file() else []
-    with tempfile.TemporaryDirectory() as temporary:
-        data = Data(Path(temporary))
-        cases = [] if options.summary else chosen_cases(options.cases, pairs, options.pairs)
-        for i, case in enumerate(cases):
-            try:
-                pair = run_pair(
-                    case, data, options.epoch_seconds, budget_s, pairs,
-                    Path(temporary) / f"pair{i}",
-                )  # fmt: skip
-            except TooShort as error:
-                print(f"{case.name:<36} no pair: {error}", flush=True)
-                continue
-            pairs.append(pair)
-            save(options.out, pairs)
-            print(
-                f"{case.name:<36} {pair['actual_epoch_s']:6.1f} s  x{pair['epoch_per_probe']:.1f} "
-                f"error {pair['error']:+.1%} {'held' if pair['covered'] else 'NOT held'} "
-                f"{', '.join(pair['flags'])}",
-                flush=True,
-            )
+    if not options.summary:
+        Sitting(options, pairs).run()
     print(json.dumps(save(options.out, pairs), indent=2))
 
 

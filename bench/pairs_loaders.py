@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 WIDTH = 256
+#: Rows of a batch of those that differ in cost.
+UNEVEN_BATCH = 32
 
 
 class Stored(Dataset[torch.Tensor]):
@@ -36,7 +39,40 @@ class Decoded(Stored):
         return torch.from_numpy(np.sort(values, axis=1).mean(axis=0)).float()
 
 
-def _loader(kind: type[Stored], workers: int, start_method: str | None, batch_size: int) -> Any:
+class Uneven(Stored):
+    """Batches that cost from almost nothing to several times the mean, by their content."""
+
+    def cost_s(self, batch: int) -> float:
+        return float(np.random.default_rng(batch).gamma(1.6, 0.025))
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        time.sleep(self.cost_s(index // UNEVEN_BATCH) / UNEVEN_BATCH)
+        return torch.full((WIDTH,), float(index))
+
+
+class ByLength(Uneven):
+    """The same rows sorted by their length: a batch takes ever longer."""
+
+    def cost_s(self, batch: int) -> float:
+        return 0.01 + 0.06 * batch * UNEVEN_BATCH / self.rows
+
+
+class Streamed(IterableDataset[torch.Tensor]):
+    """Uneven rows from a stream, of which only the first batches can be seen."""
+
+    def __init__(self, rows: int) -> None:
+        self.made = Uneven(rows)
+
+    def __len__(self) -> int:
+        return len(self.made)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return (self.made[index] for index in range(len(self.made)))
+
+
+def _loader(
+    kind: Callable[[int], Any], workers: int, start_method: str | None, batch_size: int
+) -> Any:
     rows = int(os.environ["PAIRS_BATCHES"]) * batch_size
     context = {"multiprocessing_context": start_method} if workers else {}
     return DataLoader(kind(rows), batch_size=batch_size, num_workers=workers, **context)
@@ -48,3 +84,15 @@ def stored(*, workers: int, start_method: str | None, batch_size: int) -> Any:
 
 def decoded(*, workers: int, start_method: str | None, batch_size: int) -> Any:
     return _loader(Decoded, workers, start_method, batch_size)
+
+
+def uneven(*, workers: int, start_method: str | None, batch_size: int) -> Any:
+    return _loader(Uneven, workers, start_method, batch_size)
+
+
+def by_length(*, workers: int, start_method: str | None, batch_size: int) -> Any:
+    return _loader(ByLength, workers, start_method, batch_size)
+
+
+def streamed(*, workers: int, start_method: str | None, batch_size: int) -> Any:
+    return _loader(Streamed, workers, start_method, batch_size)
