@@ -441,7 +441,8 @@ def table(rows: Sequence[dict[str, object]], first_seed: int) -> str:
         )
     held = sum(float(str(r["coverage_unflagged"] or 0)) * int(str(r["unflagged"])) for r in rows)
     plain = sum(int(str(r["unflagged"])) for r in rows)
-    lines += ["", f"All rows together: {held / plain:.1%} of {plain} unflagged intervals held.", ""]
+    of_all = f"{held / plain:.1%} of {plain}" if plain else "none of 0"
+    lines += ["", f"All rows together: {of_all} unflagged intervals held.", ""]
     lines += ["Below the aim:", "", *(misses(rows) or ["nothing"])]
     return "\n".join(lines) + "\n"
 

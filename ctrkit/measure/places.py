@@ -17,8 +17,12 @@ import numpy as np
 
 from ctrkit.core.launch_spread import LaunchSpread
 from ctrkit.core.records import Measurement
-from ctrkit.measure.statistics import Sample, t_quantile
-from ctrkit.measure.steps import first_throughput_step, sample_of_measurement
+from ctrkit.measure.statistics import Sample, sample_of, t_quantile
+from ctrkit.measure.steps import (
+    first_throughput_step,
+    sample_of_measurement,
+    step_times_s,
+)
 
 VARIES = "varies over the epoch"
 #: Means of two places differ when that is chance in one of a hundred cases at most ...
@@ -29,6 +33,8 @@ _LEAST_CHANGE = 0.1
 _FREEDOM = 3.0
 #: A last place this near to the end of the epoch leaves nothing unseen.
 _NEAR_THE_END = 0.2
+#: A window is looked at in so many stretches, of so many turns of the workers at least.
+_MOST_STRETCHES, _LEAST_STRETCH = 4, 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +68,25 @@ def places_of(launches: Sequence[Measurement], batches: int, cycle: int = 1) -> 
             begin = m.first_batch + first_throughput_step(m)
             end = min(batches, begin + sample.n)
             found.append(Place(begin=begin / batches, end=end / batches, sample=sample))
-    return sorted(found, key=lambda place: place.begin)
+    return sorted(found, key=_begin)
+
+
+def _begin(place: Place) -> float:
+    return place.begin
+
+
+def _stretches(measurement: Measurement, batches: int, cycle: int) -> list[Place]:
+    """The window of a launch in a few stretches of whole turns, one after the other."""
+    times = step_times_s(measurement)
+    length = max(_LEAST_STRETCH * cycle, -(-len(times) // _MOST_STRETCHES))
+    length -= length % cycle
+    begin = measurement.first_batch + first_throughput_step(measurement)
+    found = []
+    for at in range(0, max(min(1, len(times)), len(times) - length + 1), length):
+        part = times[at : at + length]
+        first, last = begin + at, min(batches, begin + at + len(part))
+        found.append(Place(begin=first / batches, end=last / batches, sample=sample_of(part)))
+    return found
 
 
 def profile_of(
@@ -72,13 +96,20 @@ def profile_of(
     places = places_of(launches, batches, cycle)
     if len({m.first_batch for m in launches}) < 2 or not _differ(places, spread):
         return None
-    joined = [_joined(list(group)) for _, group in itertools.groupby(places, key=_place_number)]
-    return _along(joined) if len(joined) > 1 else None
+    stretches = sorted(
+        (part for m in launches for part in _stretches(m, batches, cycle)), key=_begin
+    )
+    joined = [_joined(list(group)) for _, group in itertools.groupby(stretches, key=_place_number)]
+    # how it goes on beyond the last place is told by whole windows: stretches are too near
+    whole = [_joined(list(group)) for _, group in itertools.groupby(places, key=_place_number)]
+    return _along(joined, whole[-2:]) if len(joined) > 1 and len(whole) > 1 else None
 
 
 def _differ(places: Sequence[Place], spread: LaunchSpread) -> bool:
     """Whether any two places differ by more than chance; all pairs are tested (Bonferroni)."""
-    pairs = [(a, b) for a, b in itertools.combinations(places, 2) if b.begin >= a.end]
+    pairs = [
+        (a, b) for a, b in itertools.combinations(places, 2) if b.begin >= (a.begin + a.end) / 2
+    ]
     if not pairs:
         return False
     level = 1 - (1 - _SURE) / len(pairs)
@@ -107,11 +138,13 @@ def _joined(places: Sequence[Place]) -> tuple[float, float]:
     return middle, sum(p.sample.mean for p in places) / len(places)
 
 
-def _along(places: Sequence[tuple[float, float]]) -> Profile:
+def _along(
+    places: Sequence[tuple[float, float]], last_two: Sequence[tuple[float, float]]
+) -> Profile:
     at = np.array([place for place, _ in places])
     mean_s = np.array([mean for _, mean in places])
-    last, before = places[-1], places[-2]
-    slope = (last[1] - before[1]) / (last[0] - before[0])
+    last, (earlier, later) = places[-1], last_two
+    slope = (later[1] - earlier[1]) / (later[0] - earlier[0])
     end_s = max(0.0, last[1] + slope * (1 - last[0]))
     xs = np.concatenate([[0.0], at, [1.0]])
     ys = np.concatenate([mean_s[:1], mean_s, [end_s]])
