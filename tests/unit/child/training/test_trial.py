@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from ctrkit.child.training.trial import family_cpu_s, run_trial
 from ctrkit.child.workloads.protocol import Batch, EpochLoader, Mark, Task, Workload
 from ctrkit.core.config import Cell, ChildSpec, RunSizes, WindowPlan, WorkloadSpec, make_cell
 from ctrkit.core.errors import UsageError
+from ctrkit.core.losses import BadLoss
 from ctrkit.core.progress import ProgressWriter, Stage, read_progress
 from ctrkit.core.records import Measurement
 from ctrkit.core.runs import load_measurement, save_measurement
@@ -491,3 +493,104 @@ def test_a_loader_of_its_own_that_ignores_where_to_begin_is_not_called_endless(
     assert measured.first_batch > 0
     assert measured.epoch_batches <= 40
     assert measured.batch_hashes == []
+
+
+class EndsWorkload(CountingWorkload):
+    """Its task and its validation loader are as the test says."""
+
+    task_class: type[SleepyTask] = SleepyTask
+    skips_unread = False
+
+    def sizes(self, batch_size: int) -> RunSizes:
+        return RunSizes(epochs=2, train_batches=self.batches, validation_batches=50)
+
+    def validation_loader(self, cell: Cell) -> EpochLoader | None:
+        return _Noting(self)
+
+    def make_task(self, cell: Cell) -> Task | None:
+        return self.task_class(self.log)
+
+
+class _Noting(CountingLoader):
+    def __init__(self, workload: EndsWorkload) -> None:
+        super().__init__(50, workload.log)
+        self.skips_unread = workload.skips_unread
+
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        self.log.append(f"validation {epoch} from {first_batch}")
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield from super().__iter__()
+
+
+class _Metrics(SleepyTask):
+    def metrics(self) -> dict[str, float]:
+        time.sleep(0.05)
+        self.log.append("metrics")
+        return {"loss": 0.5}
+
+
+class _NoMetricsYet(SleepyTask):
+    def metrics(self) -> dict[str, float]:
+        raise ValueError("only one class in y_true")
+
+
+class _WrongMetrics(SleepyTask):
+    def metrics(self) -> dict[str, float]:
+        return [1.0]  # type: ignore[return-value]
+
+
+class _BreaksAtThree(SleepyTask):
+    def losses(self) -> list[float]:
+        return []
+
+    def recent_loss(self) -> float | None:
+        return math.nan if self.log.count("step") >= 3 else 0.5
+
+
+def test_the_end_of_an_epoch_is_timed_in_its_order(tmp_path: Path) -> None:
+    workload = EndsWorkload()
+    workload.task_class = _Metrics
+    measured = run(tmp_path, workload)
+    assert all(seconds >= 0.05 for seconds in measured.metrics_s)
+    assert len(measured.metrics_s) == 1
+    assert measured.validation_teardown_s is not None
+    assert measured.validation_again_s is None
+    last = len(workload.log) - 1 - workload.log[::-1].index("validation step")
+    assert workload.log.index("metrics") > last
+
+
+def test_metrics_that_a_few_batches_do_not_have_are_no_failure(tmp_path: Path) -> None:
+    workload = EndsWorkload()
+    workload.task_class = _NoMetricsYet
+    measured = run(tmp_path, workload)
+    assert measured.complete
+    assert measured.metrics_s == []
+    assert any("metrics() raised ValueError" in note for note in measured.notes)
+    workload.task_class = _WrongMetrics  # a real run would fail at the end of its first epoch
+    with pytest.raises(UsageError, match=r"Task\.metrics returned a list"):
+        run(tmp_path, workload)
+
+
+def test_workers_that_are_kept_start_a_second_validation(tmp_path: Path) -> None:
+    cell = make_cell(threads=1, workers=1, persistent=True)
+    measured = run(tmp_path, EndsWorkload(), cell=cell)
+    assert measured.validation_again_s is not None
+
+
+@pytest.mark.parametrize(("skips", "first"), [(True, 22), (False, 0)])
+def test_another_place_is_validated_where_a_loader_goes_there_at_once(
+    tmp_path: Path, skips: bool, first: int
+) -> None:
+    workload = EndsWorkload()
+    workload.skips_unread = skips
+    measured = run(tmp_path, workload, validation_from=0.5)
+    assert measured.validation_from == first
+    assert f"validation 1 from {first}" in workload.log
+
+
+def test_a_loss_that_only_the_display_would_show_is_named_with_its_step(tmp_path: Path) -> None:
+    workload = EndsWorkload()
+    workload.task_class = _BreaksAtThree
+    assert run(tmp_path, workload).bad_loss == BadLoss(3, "nan")
+    assert run(tmp_path, EndsWorkload()).bad_loss is None
