@@ -28,6 +28,8 @@ from ctrkit.supervise.watching import Tick
 
 _PAUSE_S = 1.0
 _MEMORY_EVERY_S = 0.5
+#: of the time until torch is imported, before a trial was forked
+_LIKELY_SAVED = 0.9
 
 
 class TrialLauncher:
@@ -48,6 +50,7 @@ class TrialLauncher:
         self.launches = 0
         #: what the first launch that was started anew took until torch was imported
         self.import_s: float | None = None
+        self._saved_s = 0.0
         #: how long the stages of the trials so far were silent
         self.times = StageTimes()
         #: axes of a cell that are put into a script from inside
@@ -105,16 +108,22 @@ class TrialLauncher:
     def _as_started_anew(
         self, measurement: Measurement, outcome: Outcome
     ) -> tuple[Measurement, float]:
-        """The measurement with the start-up that a real run will have, and what a fork saved."""
+        """The measurement with the start-up that a real run will have, and what forking saves."""
         import_s, startup_s = measurement.import_s, measurement.startup_s
-        if not outcome.forked and self.import_s is None:
-            self.import_s = import_s
-        if not outcome.forked or import_s is None or self.import_s is None:
-            return measurement, 0.0
-        saved_s = max(0.0, self.import_s - import_s)
-        if startup_s is not None:
-            measurement = dataclasses.replace(measurement, startup_s=startup_s + saved_s)
-        return measurement, saved_s
+        if import_s is None:
+            return measurement, self._saved_s
+        if not outcome.forked:
+            if self.import_s is None and self.server is not None and not self.server.problem:
+                self._saved_s = _LIKELY_SAVED * import_s
+            self.import_s = self.import_s or import_s
+        elif self.import_s is not None:
+            self._saved_s = max(0.0, self.import_s - import_s)
+            if startup_s is not None:
+                startup_s += self._saved_s
+                measurement = dataclasses.replace(measurement, startup_s=startup_s)
+        if self.server is not None and self.server.problem:  # it forks no more
+            self._saved_s = 0.0
+        return measurement, self._saved_s
 
     def _tick(self, tick: Tick) -> None:
         self.display.tick(tick.progress)

@@ -164,7 +164,7 @@ def costs_of(cell: Cell, trials: Sequence[Trial], inspection: Inspection, cores:
     """What the parts of a trial of this cell cost, as far as trials have shown."""
     measured = [t.result.measurement for t in trials if t.result.measurement]
     start_s = max((m.startup_s for m in measured if m.startup_s is not None), default=None)
-    saved_s = next((t.result.saved_s for t in reversed(trials) if not t.request.confirms), 0.0)
+    saved_s = trials[-1].result.saved_s if trials else 0.0
     costs = Costs()
     if start_s is not None:
         costs = Costs(launch_s=max(0.0, start_s - saved_s) + 0.5, start_s=start_s + 0.5)

@@ -52,8 +52,8 @@ class TrialResult:
     relative to the run folder. `flags`: what happened to it from outside. `exit_code` is of a
     process that ended by itself; `seen` is what the observer saw, of a script. `gpu_use` is of its
     steps. `stage` is where it failed; `misused`: of bad input, which only the child could notice.
-    `saved_s`: so much shorter its start was than that of a process started anew, where it was
-    forked. `memory` is that of its processes between steps.
+    `saved_s`: so much sooner a forked launch begins than one that is started anew, where the next
+    is forked. `memory` is that of its processes between steps.
     """
 
     verdict: str

@@ -22,7 +22,7 @@ FAST_CELLS = ["--device", "cpu", "--loader", "thread,rows", "--workers", "0"]
 def test_probe_train_report(ctrkit: Run, tmp_path: Path, small_store: Path) -> None:
     data = ["--data", small_store]
     done = ctrkit(
-        "probe", *data, *SMALL, *FAST_CELLS, "--budget", "45s", "--json", "--out", "probe"
+        "probe", *data, *SMALL, *FAST_CELLS, "--budget", "60s", "--json", "--out", "probe"
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
