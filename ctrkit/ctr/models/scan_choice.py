@@ -32,7 +32,7 @@ def takes_kernel(device: str, dtype: torch.dtype, *, has_triton: bool) -> bool:
 def scan_of(x: Tensor, state: int) -> Scan:
     """The scan for an input like x, (tokens, channels), and so large a state of each channel."""
     asks = takes_kernel(x.device.type, x.dtype, has_triton=has_triton())
-    if asks and not failure_of(x.device, x.shape[1], state):
+    if asks and not failure_of(x.device.type, x.shape[1], state):
         from ctrkit.ctr.models.triton_scan import triton_scan
 
         return triton_scan
@@ -45,7 +45,7 @@ def scan_note(device: torch.device, channels: int, state: int) -> str:
         return ""
     if not has_triton():
         return "the scan goes step by step, which is slow on CUDA: triton is not installed"
-    failure = failure_of(device, channels, state)
+    failure = failure_of(device.type, channels, state)
     return f"the scan goes step by step, which is slow on CUDA: {failure}" if failure else ""
 
 
@@ -56,9 +56,9 @@ def has_triton() -> bool:
 
 
 @lru_cache(maxsize=8)
-def failure_of(device: torch.device, channels: int, state: int) -> str:
-    """Why the kernel is of no use on a device, for these sizes; empty where it works."""
-    return tried(_kernel, device, channels, state)
+def failure_of(device: str, channels: int, state: int) -> str:
+    """Why the kernel is of no use on this process's device, for these sizes; empty if it works."""
+    return tried(_kernel, torch.device(device), channels, state)
 
 
 def _kernel(*arguments: Any) -> Tensor:

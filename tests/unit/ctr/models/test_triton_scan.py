@@ -143,6 +143,26 @@ def test_the_choice_tries_a_kernel_and_says_why_not(kernels: ModuleType) -> None
     assert scan_choice.tried(kernels.triton_scan, cpu, 6, 3) == ""
 
 
+def test_a_failure_is_told_once_tried_and_the_scan_goes_step_by_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a made-up device: none is asked for anything."""
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(scan_choice, "has_triton", lambda: True)
+    monkeypatch.setattr(scan_choice, "failure_of", lambda *_: "its Triton kernel failed (X: y)")
+    x = type("OnCuda", (), {"device": cuda, "dtype": torch.float32, "shape": (5, 4)})()
+    assert scan_choice.scan_of(x, 2) is selective_scan
+    assert scan_choice.scan_note(cuda, 4, 2) == (
+        "the scan goes step by step, which is slow on CUDA: its Triton kernel failed (X: y)"
+    )
+    monkeypatch.setattr(scan_choice, "failure_of", lambda *_: "")
+    assert scan_choice.scan_note(cuda, 4, 2) == ""
+    monkeypatch.setattr(scan_choice, "has_triton", lambda: False)
+    assert scan_choice.scan_of(x, 2) is selective_scan
+    assert scan_choice.scan_note(cuda, 4, 2).endswith("triton is not installed")
+    assert scan_choice.scan_note(torch.device("cpu"), 4, 2) == ""
+
+
 def test_a_kernel_that_is_wrong_or_fails_is_not_taken() -> None:
     cpu = torch.device("cpu")
 
@@ -189,4 +209,4 @@ def test_on_the_gpu() -> None:
     pytest.importorskip("triton")
     kernels = importlib.import_module(NAME)
     check(kernels.triton_scan, [50, 49, 1, 0, 33], 50, 256, 16, device="cuda", skip_padding=False)
-    assert scan_choice.failure_of(torch.device("cuda"), 256, 16) == ""
+    assert scan_choice.failure_of("cuda", 256, 16) == ""
