@@ -20,6 +20,7 @@ from ctrkit.core.records import WorkerExit
 from ctrkit.core.stacks_signal import listened_signal, stacks_path
 from ctrkit.supervise.explain import passive
 from ctrkit.supervise.explain.causes import Cause, explain
+from ctrkit.supervise.explain.lock_holders import lock_holders_of
 from ctrkit.supervise.explain.lock_origins import lock_origins_of
 from ctrkit.supervise.explain.scene import Process, Role, Scene, narrowed, place_of, start_method_of
 from ctrkit.supervise.explain.stack_readers import by_py_spy, py_spy_program
@@ -188,6 +189,7 @@ def _fill(
         # the sources may lie on the same disk
         sources={} if in_io else sources_of(processes),
         locks={} if in_io else lock_origins_of(processes),
+        holders={} if in_io else lock_holders_of(processes),
     )
 
 

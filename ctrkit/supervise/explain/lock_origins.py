@@ -51,10 +51,10 @@ def origin_in(module: ast.Module, frames: Sequence[Frame]) -> LockOrigin:
         module: its source.
         frames: calls in it, innermost first.
     """
-    around = _functions_around(module, frames[0])
+    around = functions_around(module, frames[0])
     if not around:
         return LockOrigin.UNKNOWN
-    waits = list(_taken(around[-1], frames[0].line))
+    waits = list(taken(around[-1], frames[0].line))
     origins = {_of_expression(module, around, lock, frames) for lock in waits}
     return origins.pop() if len(origins) == 1 else LockOrigin.UNKNOWN
 
@@ -65,7 +65,7 @@ def _of_expression(
     makers = _makers(module, around, lock)
     reentrant = "RLock" in makers
     if not reentrant and any(
-        _is_held(module, frame, lock, waits=frame is frames[0]) for frame in frames
+        is_held(module, frame, lock, waits=frame is frames[0]) for frame in frames
     ):
         return LockOrigin.OWN
     root = _root(lock)
@@ -94,7 +94,7 @@ def _of_name(
         runs = any(frame.function == function.name for frame in frames)
         if function is not around[-1] and not runs:
             return LockOrigin.BEFORE_FORK  # its call is over: it was made where the worker was not
-        made = [_maker(value) for value in _values(function, name)]
+        made = [_maker(value) for value in values_of(function, name)]
         return LockOrigin.OWN if made and all(made) else LockOrigin.UNKNOWN
     return LockOrigin.BEFORE_FORK if _binds_in(module.body, name) else LockOrigin.UNKNOWN
 
@@ -112,7 +112,7 @@ def _of_attribute(module: ast.Module, method: _Function, owner: str, lock: ast.e
     return LockOrigin.UNKNOWN
 
 
-def _functions_around(module: ast.Module, frame: Frame) -> list[_Function]:
+def functions_around(module: ast.Module, frame: Frame) -> list[_Function]:
     """The functions whose text has the line, outermost first; none if the innermost is another."""
     found = [
         one
@@ -123,7 +123,7 @@ def _functions_around(module: ast.Module, frame: Frame) -> list[_Function]:
     return found if found and found[-1].name == frame.function else []
 
 
-def _taken(function: _Function, line: int) -> Iterator[ast.expr]:
+def taken(function: _Function, line: int) -> Iterator[ast.expr]:
     """The locks that the statement at this line takes."""
     for one in ast.walk(function):
         if isinstance(one, ast.With | ast.AsyncWith):
@@ -134,9 +134,9 @@ def _taken(function: _Function, line: int) -> Iterator[ast.expr]:
             yield one.func.value  # type: ignore[attr-defined]
 
 
-def _is_held(module: ast.Module, frame: Frame, lock: ast.expr, *, waits: bool) -> bool:
+def is_held(module: ast.Module, frame: Frame, lock: ast.expr, *, waits: bool) -> bool:
     """Whether the call took the same lock on the way to the line where it stands, or waits."""
-    around = _functions_around(module, frame)
+    around = functions_around(module, frame)
     if not around:
         return False
     text, held = ast.unparse(lock), 0
@@ -156,7 +156,7 @@ def _is_held(module: ast.Module, frame: Frame, lock: ast.expr, *, waits: bool) -
 def _makers(module: ast.Module, around: Sequence[_Function], lock: ast.expr) -> set[str]:
     text = ast.unparse(lock)
     inside: list[ast.AST] = [module, *around]
-    return {maker for one in inside for value in _values(one, text) if (maker := _maker(value))}
+    return {maker for one in inside for value in values_of(one, text) if (maker := _maker(value))}
 
 
 def _maker(value: ast.expr | None) -> str:
@@ -167,7 +167,7 @@ def _maker(value: ast.expr | None) -> str:
     return name if name in _MAKERS else ""
 
 
-def _values(inside: ast.AST, text: str) -> Iterator[ast.expr | None]:
+def values_of(inside: ast.AST, text: str) -> Iterator[ast.expr | None]:
     """What is assigned to this name or attribute."""
     for one in ast.walk(inside):
         targets: list[ast.expr] = []
@@ -180,7 +180,7 @@ def _values(inside: ast.AST, text: str) -> Iterator[ast.expr | None]:
 
 
 def _sets(method: _Function, text: str) -> bool:
-    return any(True for _ in _values(method, text))
+    return any(True for _ in values_of(method, text))
 
 
 def _binds(function: _Function, name: str) -> bool:

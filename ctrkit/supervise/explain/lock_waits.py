@@ -5,8 +5,14 @@ from __future__ import annotations
 import re
 
 from ctrkit.supervise.explain.lock_origins import LockOrigin
-from ctrkit.supervise.explain.scene import Process, Scene
-from ctrkit.supervise.explain.sentences import Cause, blame, is_worker, others_in_user_code
+from ctrkit.supervise.explain.scene import Process, Scene, place_of
+from ctrkit.supervise.explain.sentences import (
+    Cause,
+    at,
+    blame,
+    is_worker,
+    others_in_user_code,
+)
 from ctrkit.supervise.explain.stacks import Frame, Thread, find_frame, is_users
 
 NO_FORK = "start the workers with spawn, or use a loader without processes"
@@ -20,6 +26,8 @@ def lock(scene: Scene, process: Process) -> Cause | None:
         in_c = process.wait is not None and process.wait.syscall == "futex"
         if not (in_c and forked and process.in_loop):
             return None
+    if process.pid in scene.holders and not _waits_to_be_woken(process.stack):
+        return _between_processes(scene, process)
     if forked and not others_in_user_code(process):
         if _waits_to_be_woken(process.stack):
             return blame(scene, process, "thread over fork", "waits to be woken by a thread, and "
@@ -46,6 +54,26 @@ def lock(scene: Scene, process: Process) -> Cause | None:
     return blame(scene, process, "deadlock", f"waits for a lock that is never released{alone}",
                  fix="see who holds it; a lock that is taken twice by one thread must be an RLock",
                  )  # fmt: skip
+
+
+def _between_processes(scene: Scene, process: Process) -> Cause:
+    """It waits for a lock that all processes share, so that no fork and no thread is to blame."""
+    pid = scene.holders[process.pid]
+    holder = next((one for one in scene.processes if one.pid == pid), None)
+    if holder is None:
+        says = (
+            "waits for a lock of multiprocessing, which all processes share; who holds it cannot "
+            "be told: another of them, the process itself, or one that ended without a release"
+        )
+        fix = "take it by `with`, for as short as can be; one that is killed never releases it"
+    else:
+        where = at(scene, place_of(holder)).strip() or "elsewhere"
+        says = (
+            f"waits for a lock of multiprocessing that {scene.name(holder)} holds, which stands "
+            f"{where}"
+        )
+        fix = "see what the holder waits for; it must not wait with the lock taken"
+    return blame(scene, process, "lock of another process", says, fix=fix)
 
 
 def file_lock(scene: Scene, process: Process) -> Cause | None:

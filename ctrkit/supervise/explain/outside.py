@@ -18,6 +18,7 @@ from ctrkit.supervise.explain.causes import Cause, explain
 from ctrkit.supervise.explain.endpoints import name_targets
 from ctrkit.supervise.explain.evidence import sources_of
 from ctrkit.supervise.explain.kernel_waits import cause_of_waits
+from ctrkit.supervise.explain.lock_holders import lock_holders_of
 from ctrkit.supervise.explain.lock_origins import lock_origins_of
 from ctrkit.supervise.explain.macos import with_native_waits
 from ctrkit.supervise.explain.movement import Look, Movement, State, judge_movement
@@ -307,7 +308,9 @@ def _explanation(
     in_io = any(one.status == psutil.STATUS_DISK_SLEEP for one in seen.processes)
     if not in_io:
         locks = lock_origins_of(scene.processes)
-        scene = replace(scene, sources=sources_of(scene.processes), locks=locks)
+        holders = lock_holders_of(scene.processes)
+        sources = sources_of(scene.processes)
+        scene = replace(scene, sources=sources, locks=locks, holders=holders)
     burning = movement is not None and movement.state is State.BURNING
     scene = replace(scene, verdict="stalled" if burning else "deadlock")
     cause = explain(scene) if scene.main.stack or scene.main.is_stopped else cause_of_waits(scene)

@@ -151,6 +151,8 @@ class Scene:
         sources: the lines of code at which user code stands, stripped.
         locks: by process id, what the source shows of the lock that it waits for: one of
             `LockOrigin`, missing where that is unknown.
+        holders: by the id of a process that waits for a lock of `multiprocessing`, the one that
+            holds it, None where that cannot be told.
         ranks: where several processes train together, their numbers by pid.
         others_wait: whether other ranks were seen to wait for the one at the root.
         main_name: how a sentence names the main process.
@@ -173,6 +175,7 @@ class Scene:
     limits: Mapping[str, int] = field(default_factory=dict)
     sources: Mapping[Frame, str] = field(default_factory=dict)
     locks: Mapping[int, str] = field(default_factory=dict)
+    holders: Mapping[int, int | None] = field(default_factory=dict)
     ranks: Mapping[int, int] = field(default_factory=dict)
     others_wait: bool = False
     main_name: str = "the main process"

@@ -181,6 +181,18 @@ def test_a_lock_is_only_said_to_be_held_over_a_fork_where_it_is_older_than_the_w
     assert "spawn" not in own.fix
 
 
+def test_a_lock_between_processes_is_blamed_on_who_holds_it_and_on_no_thread() -> None:
+    found = scene("lock_over_fork")
+    worker = guilty(found)
+    holder = next(one for one in found.processes if one.pid not in (worker.pid, found.root_pid))
+    told = cause_of(replace(found, holders={worker.pid: holder.pid}))
+    assert told.name == "lock of another process"
+    assert f"that {found.name(holder)} holds" in told.sentence
+    unknown = cause_of(replace(found, holders={worker.pid: None}))
+    assert "who holds it cannot be told" in unknown.sentence
+    assert "thread" not in told.sentence + unknown.sentence
+
+
 def test_without_the_kernels_word_a_lock_is_told_by_its_line() -> None:
     found = scene("lock_over_fork")
     blind = alter(found, guilty(found).pid, waits=())
