@@ -10,6 +10,10 @@ from ctrkit.ctr.data.tables.parquet import exact_limit
 from ctrkit.ctr.data.tables.reading import FIELDS, ParquetPart, Source
 from ctrkit.ctr.data.workspace import Workspace
 
+#: SQL: a time of day and then `Z`, `UTC`, `+08` or `-05:00`
+_OFFSET = (
+    r"regexp_matches(time_text, ':[0-9.,]+ *([zZ]|UTC|GMT|[+-][0-9]{2}(:?[0-9]{2})?)( .*|\])?$')"
+)
 _SINGLE = (2**24, 2**11)  # where float32 and float16 begin to skip whole numbers
 
 
@@ -33,7 +37,8 @@ def find_doubts(space: Workspace, source: Source) -> list[str]:
         found += _two_ways(space, source, name, profile)
         found += _zeros(space, source, name) if profile.padded else []
         found += _look_alikes(space, source, name, profile)
-    found += _rounded_times(space, source) + _single_precision(space, source)
+    found += _rounded_times(space, source) or _single_precision(space, source)
+    found += _mixed_offsets(space, source)
     found += _open_quotes(space, source)
     return found
 
@@ -70,6 +75,10 @@ def _look_alikes(space: Workspace, source: Source, name: str, profile: ids.IdPro
         without = f"regexp_replace({cell}, ',0+$', '')"
         plain = f"CASE WHEN {groups} THEN replace({cell}, ',', '') ELSE {without} END"
         found += _alike(space, source, name, plain, "are the same number with and without a comma")
+    if profile.decorated:
+        found += _alike(
+            space, source, name, ids.bare_sql(cell), "differ by what stands around them only"
+        )
     if profile.powers:
         whole = f"coalesce(try_cast(try_cast({cell} AS DOUBLE) AS HUGEINT)::VARCHAR, {cell})"
         found += _alike(space, source, name, whole, "are the same number with and without a power")
@@ -122,6 +131,21 @@ def _rounded_times(space: Workspace, source: Source) -> list[str]:
         f"column {format_value(source.asked['time'])} has {format_count(rounded)} values such"
         f" as {format_value(sample)}, which are rounded: times are right to"
         " their last digit only; export them in full"
+    ]
+
+
+def _mixed_offsets(space: Workspace, source: Source) -> list[str]:
+    """Times of which some say their offset from UTC and others do not."""
+    with_offset, of, sample = space.rows(
+        f"SELECT count(*) FILTER ({_OFFSET}), count(*), min(time_text) FILTER (NOT {_OFFSET})"
+        " FROM cells WHERE flaw = 0 AND contains(time_text, ':')"
+    )[0]
+    if not 0 < with_offset < of:
+        return []
+    return [
+        f"column {format_value(source.asked['time'])} has {format_count(with_offset)} times with an"
+        f" offset from UTC and {format_count(of - with_offset)} without, such as"
+        f" {format_value(sample)}: those without are read as UTC"
     ]
 
 

@@ -39,7 +39,8 @@ _DOUBTFUL: tuple[str, ...] = (
     "n.a.",
 )
 _DOUBTFUL += ("00000000-0000-0000-0000-000000000000",)
-#: blanks beyond ASCII, and characters of no width, that belong to no id
+#: what exports put around an id
+_AROUND = "{}()[]<>=#'\"`"
 _WIDE_BLANKS = (
     " \u00a0\u1680\u2002\u2003\u2007\u2009\u200a\u200b\u200c\u200d\u202f\u2060\u3000\ufeff"
 )
@@ -64,6 +65,7 @@ class IdProfile(NamedTuple):
         padded: cells with zeros before a number, such as 007.
         grouped: cells that are a number with a comma, such as 1,234 or 57,0.
         powers: cells such as 1e3, which may be a hexadecimal id as well.
+        decorated: cells with quotes, brackets or the like around them, such as {57} or ="57".
         upper: cells with a capital letter.
         lower: cells with a small letter.
         decomposed: cells whose accents are characters of their own (not in Unicode's form C).
@@ -81,6 +83,7 @@ class IdProfile(NamedTuple):
     padded: int
     grouped: int
     powers: int
+    decorated: int
     upper: int
     lower: int
     decomposed: int
@@ -152,6 +155,7 @@ def profile_sql(cell: str, exact_limit: int) -> str:
             count(f"starts_with({cell}, '0') AND regexp_full_match({cell}, '0[0-9]+')"),
             count(grouped),
             count(f"contains(lower({cell}), 'e') AND regexp_full_match({cell}, '{_BARE_POWER}')"),
+            count(f"{cell} <> {bare_sql(cell)}"),
             count(f"{cell} <> lower({cell})"),
             count(f"{cell} <> upper({cell})"),
             count(f"{wide} AND {cell} <> nfc_normalize({cell})"),
@@ -161,6 +165,11 @@ def profile_sql(cell: str, exact_limit: int) -> str:
             f"min({cell}) FILTER ({doubtful})",
         )
     )
+
+
+def bare_sql(cell: str) -> str:
+    """SQL of a cell without quotes, brackets and the like around it."""
+    return f"trim({cell}, {literal(_AROUND)})"
 
 
 def odd_sql(cell: str) -> str:

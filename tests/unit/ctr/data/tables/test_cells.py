@@ -250,6 +250,9 @@ def test_spellings_of_one_id(tmp_path: Path, one: str, other: str, words: str | 
         ("u{}", "U{}", "differ by capital letters only"),
         ("1{}000", '"1{},000"', "are the same number with and without a comma"),
         ("{}", '"{},0"', "are the same number with and without a comma"),
+        ("{}", "{{{}}}", "differ by what stands around them only"),
+        ("u{}", "'u{}", "differ by what stands around them only"),
+        ("{}", '="{}"', "differ by what stands around them only"),
         ("{}000", "{}e3", "are the same number with and without a power"),
     ],
 )

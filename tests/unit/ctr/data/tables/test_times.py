@@ -227,6 +227,21 @@ def test_a_unit_that_another_one_fits_is_refused(
         _prepare(tmp_path, time, time_unit=said)
 
 
+@pytest.mark.parametrize("offset", ["Z", "+08:00", " -0500", " UTC"])
+def test_offsets_that_only_some_times_have_are_warned_of(tmp_path: Path, offset: str) -> None:
+    def time(time_s: int) -> str:
+        return f"{utc(time_s):%Y-%m-%d %H:%M:%S}" + offset * (time_s // 21600 % 2)
+
+    (warning,) = _prepare(tmp_path, time).reading.warnings
+    assert "80 times with an offset from UTC and 80 without" in warning
+    assert _prepare_all(tmp_path, offset).reading.warnings == []
+
+
+def _prepare_all(tmp_path: Path, offset: str):  # type: ignore[no-untyped-def]
+    (tmp_path / "all").mkdir()
+    return _prepare(tmp_path / "all", lambda s: f"{utc(s):%Y-%m-%dT%H:%M:%S}{offset.strip()}")
+
+
 def test_steps_of_ones_own_are_read_and_their_dates_are_warned_of(tmp_path: Path) -> None:
     result = _prepare(tmp_path, lambda s: str(s - BEGIN_S), time_unit="s")
     assert result.times[0] == 0
