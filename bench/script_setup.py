@@ -23,7 +23,7 @@ REQUIREMENTS = {
     ),
     "recbole": (
         "torch==2.13.0", "numpy==1.26.4", "pandas==2.2.3", "scipy==1.11.4", "pyarrow==17.0.0",
-        "scikit-learn==1.5.2", "ray[tune]==2.55.1", "recbole==1.2.1", "thop", "kmeans-pytorch",
+        "scikit-learn==1.5.2", "recbole==1.2.1",
     ),
 }  # fmt: skip
 _INSTALL_S = 3600

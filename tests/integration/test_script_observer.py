@@ -165,6 +165,26 @@ def test_a_loader_that_is_none_of_torchs_is_watched_and_left_as_it_is(tmp_path: 
     assert "is no DataLoader of torch" in found.measured.error.message
 
 
+@pytest.mark.parametrize(("how", "steps"), [("cycle", 184), ("list", 140), ("one", 140)])
+def test_a_run_goes_on_with_batches_that_it_keeps(how: str, steps: int, tmp_path: Path) -> None:
+    """Else its silence would be taken for a hang."""
+    found = observe(tmp_path, "train", "kept_batches.py", how)
+    assert (found.code, found.out, found.trouble) == (0, "done\n", "")
+    assert found.seen is not None
+    assert any("keeps" in note for note in found.seen.notes)
+    lines = (found.folder / "script-epochs.jsonl").read_text().splitlines()
+    assert sum(json.loads(line)["batches"] for line in lines) >= steps
+
+
+def test_a_trial_does_not_measure_the_first_pass_for_all(tmp_path: Path) -> None:
+    found = observe(tmp_path, "full", "kept_batches.py", "cycle", window_s=60)
+    assert found.seen is not None
+    assert "trains on batches that it keeps" in found.seen.problem
+    seen, measured = observe(tmp_path, "full", "kept_batches.py", "inner", window_s=60).needed()
+    assert seen.problem == ""
+    assert (measured.complete, measured.epoch_batches) == (True, 10)
+
+
 FORK = {"workers": 2, "start_method": "fork", "prefetch": 2, "persistent": True}
 SPAWN = FORK | {"start_method": "spawn"}
 AXES = ("workers", "start_method", "prefetch", "persistent")

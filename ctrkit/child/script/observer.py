@@ -37,7 +37,7 @@ from ctrkit.core.progress import Stage
 
 #: Optimizer steps without any batch of a loader after which they are what tells a step.
 STEPS_WITHOUT_LOADER = 5
-#: The same where a loader gave a batch once, as one that holds the whole data set does.
+#: The same where a loader has given batches: the loop keeps them, and trains on them again.
 STEPS_ON_ONE_BATCH = 50
 #: Backward passes without a loader and without an optimizer after which nothing tells a step.
 BACKWARDS_ALONE = 50
@@ -95,6 +95,7 @@ class Observer:
         self.in_backward = self.saving = False
         self.optimizer_clock = 0
         self.backwards = self.optimizer_steps = self.mismatched = 0
+        self.steps_without_batch = self.most_on_a_batch = 0
         self.device = "cpu"
         self.put_in_numbers: set[int] = set()
         self._elsewhere: Elsewhere | None = None
@@ -106,6 +107,20 @@ class Observer:
         self._first_optimizer = 0
         #: a loader that has a generator of ours for a moment, and the one that it had
         self._spared: tuple[Any, Any] | None = None
+
+    def _most_without_batch(self) -> int:
+        train = self.train
+        if not self.confirmed or train is None:
+            return STEPS_WITHOUT_LOADER
+        all_taken = train.length is not None and train.in_pass >= train.length
+        # a trial does not go on after it was wrong; a run does, with the next batch
+        least = STEPS_ON_ONE_BATCH if all_taken or not self.is_trial else 20 * STEPS_ON_ONE_BATCH
+        return max(least, 4 * self.most_on_a_batch)
+
+    @property
+    def serves_batches(self) -> bool:
+        """Whether batches come from the observer, not from the loader."""
+        return self.kind in ("compute", "loader")
 
     def give_up(self, what: str, error: BaseException) -> None:
         """The observer does not understand this script any more: it leaves it alone."""
@@ -329,7 +344,10 @@ class Observer:
     def _delivered(self, seen: Seen, asked_s: float, delivered_s: float, batch: Any) -> None:
         seen.delivered += 1
         seen.in_pass += 1
-        self.newest = seen
+        self.most_on_a_batch = max(self.most_on_a_batch, self.steps_without_batch)
+        self.newest, self.steps_without_batch = seen, 0
+        if seen is self.train:
+            self.optimizer_clock = 0  # it asks for batches after all
         if not seen.settled:
             self._settle(seen, batch)
         rows = seen.rows_of(batch)
@@ -470,6 +488,18 @@ class Observer:
             self.pattern.stepped()
             self.train.steps += 1
             self.driver.step_ends(self.clock())
+            if id(optimizer) == self._first_optimizer:
+                self._step_without_batch()
+
+    def _step_without_batch(self) -> None:
+        """A list of a loader's batches, or itertools.cycle: later epochs never ask for any.
+
+        Once a pass is over a few steps tell it; before that a batch may have many steps.
+        """
+        self.steps_without_batch += 1
+        if self.steps_without_batch > self._most_without_batch() and not self.serves_batches:
+            self.optimizer_clock = self._first_optimizer
+            self.driver.keeps_batches(self.clock())
 
     def _step_without_training_loader(self) -> None:
         seen = self.newest

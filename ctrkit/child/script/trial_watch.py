@@ -423,6 +423,14 @@ class TrialWatch(LoopWatch, LoopProcess):
             leave(1)
         super().begin_clock(now_s)
 
+    def keeps_batches(self, now_s: float) -> None:
+        """What was measured is the first pass alone: all later epochs are another thing."""
+        self.observer.problem = (
+            "after its first pass over its loader the script trains on batches that it keeps (a "
+            "list, itertools.cycle): there is no loader to vary; ctrkit train -- watches such a run"
+        )
+        self.cannot_tell()
+
     def cannot_tell(self) -> None:
         self._say_error("setup-failed", self.observer.problem)
         self.observer.write_seen(self.owner.folder)

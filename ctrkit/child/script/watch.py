@@ -382,6 +382,33 @@ class LoopWatch:
         self.batch_taken(now_s, now_s, 0)
         self._open = 0
 
+    def keeps_batches(self, now_s: float) -> None:
+        """The loop has kept its loader's batches: from here on its optimizer's steps are its own.
+
+        An epoch has as many steps as the pass over the loader had, if that was a whole one.
+        """
+        self._end_others(now_s)
+        taken = self.step + (self._open is not None) if self.in_epoch else self.epoch_batches
+        whole = not self.in_epoch or taken == self.batches
+        if self.in_epoch:
+            self._end_epoch(now_s, now_s)
+        steps = (taken or 0) // self.observer.pattern.group
+        self._kept_steps = steps if whole and steps > 1 else None
+        self.observer.note(
+            "after its first pass the loop trains on batches that it keeps (a list, "
+            "itertools.cycle): its loader is no part of later epochs"
+        )
+        self._begin_kept_epoch(now_s)
+
+    def _begin_kept_epoch(self, now_s: float) -> None:
+        self.step, self.left_out, self.batches = 0, 0, self._kept_steps
+        self.epoch += 1
+        self.in_epoch, self._open, self._open_until = True, 0, None
+        self.epoch_begins(now_s)
+        self.batch_taken(now_s, now_s, 0)
+
+    _kept_steps: int | None = None
+
     def clock_ticked(self, now_s: float) -> None:
         """That optimizer has made a step."""
         if not self._looked and self.observer.pattern.steps >= _LOOK_AT:
@@ -389,6 +416,10 @@ class LoopWatch:
         self._end_step(now_s)
         self._end_others(now_s)
         self._go_on(now_s)
+        if self._kept_steps is not None and self.step >= self._kept_steps:
+            self._end_epoch(now_s, now_s)
+            self._begin_kept_epoch(now_s)
+            return
         self._open, self._open_until = 0, None
         self.batch_taken(now_s, now_s, 0)
 
