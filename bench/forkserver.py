@@ -15,6 +15,7 @@ import math
 import os
 import statistics
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,9 +31,6 @@ from ctrkit.supervise.time_limits import TimeLimits
 WINDOWS = WindowPlan(window_s=1.0, max_steps=400, boundary=False, checkpoints=1)
 CELLS = {
     "no workers": make_cell(loader="custom", workers=0, batch_size=128, threads=1),
-    "2 spawned workers": make_cell(
-        loader="custom", workers=2, start_method="spawn", batch_size=128, threads=1
-    ),
     "2 forked workers": make_cell(
         loader="custom", workers=2, start_method="fork", batch_size=128, threads=1
     ),
@@ -117,15 +115,18 @@ def launch(folder: Path, file: Path, cell: Cell, server: ForkServer | None) -> F
     return dict(zip(MEASURES, values, strict=True))
 
 
-def pairs_of(folder: Path, count: int) -> dict[str, list[tuple[Figures, Figures]]]:
+def pairs_of(folder: Path, count: int, most_s: float) -> dict[str, list[tuple[Figures, Figures]]]:
     """`(anew, forked)` pairs of each cell; the cells take turns."""
     found: dict[str, list[tuple[Figures, Figures]]] = {name: [] for name in CELLS}
+    end_s = time.monotonic() + most_s
     file = folder / "regression.py"
     file.write_text(WORKLOAD)
     with fork_server() as server:
         if server is None or not server.prepare():
             raise SystemExit("nothing can be forked here")
         for number in range(count):
+            if time.monotonic() > end_s:
+                break
             for name, cell in CELLS.items():
                 how = (None, server) if number % 2 else (server, None)
                 taken = [launch(folder / "trial", file, cell, one) for one in how]
@@ -147,6 +148,8 @@ def table(found: dict[str, list[tuple[Figures, Figures]]]) -> str:
     """The results as Markdown."""
     lines = [
         "# A forked trial beside one that is started anew", "",
+        f"{len(next(iter(found.values())))} pairs of each cell, load average "
+        f"{os.getloadavg()[0]:.1f} at the end.", "",
         "| cell | what | anew | forked | forked / anew | interval of the median | one pair |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip
@@ -170,13 +173,14 @@ def _shown(what: str, value: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--pairs", type=int, default=12)
+    parser.add_argument("--minutes", type=float, default=30, help="begin no pair after them")
     parser.add_argument("--out", type=Path, default=Path("results"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ctrkit-fork-") as temporary:
-        found = pairs_of(Path(temporary), options.pairs)
+        found = pairs_of(Path(temporary), options.pairs, 60 * options.minutes)
     text = table(found)
     print(text, end="")
-    settings = {"pairs": options.pairs}
+    settings = {"pairs": len(next(iter(found.values())))}
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(

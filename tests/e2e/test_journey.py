@@ -121,9 +121,8 @@ def test_an_interrupted_probe_keeps_what_it_measured_and_leaves_no_process(
     tmp_path: Path, small_store: Path, number: signal.Signals
 ) -> None:
     process = start(
-        tmp_path, "probe", "--data", small_store, *SMALL, "--workers", "0,2", "--out", "run",
-        "--budget", "60s",
-    )  # fmt: skip
+        tmp_path, "probe", "--data", small_store, *SMALL, "--workers", "0,2", "--out", "run"
+    )
     wait_for((tmp_path / "run" / "trials.parquet").is_file, process)
     time.sleep(1)
     children = family(process.pid)
@@ -157,7 +156,7 @@ def test_the_parent_never_imports_torch(tmp_path: Path) -> None:
     (tmp_path / "loader.py").write_text("def make_loader():\n    return [[1.0, 2.0]] * 64\n")
     arguments = [
         ["--help"],
-        ["probe", "--workload", "loader.py:make_loader", "--budget", "10s", "--out", "run"],
+        ["probe", "--workload", "loader.py:make_loader", "--budget", "30s", "--out", "run"],
         ["report", "run"],
     ]
     script = (
