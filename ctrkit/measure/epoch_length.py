@@ -227,6 +227,11 @@ def _reason(length: EpochLength) -> str:
         return "the data set's len() does not say how many rows come"
     if facts is not None and not facts.length_is_exact:
         return "the len() of its sampler or of the loader's class is wrong"
+    if facts is not None and counted < claimed:
+        return (
+            "its sampler asks for that many, so a StopIteration inside the data set or the collate "
+            "function ends each epoch early and loses the rows behind it: raise another error there"
+        )
     return "its len() is wrong"
 
 

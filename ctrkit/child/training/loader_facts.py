@@ -87,6 +87,11 @@ def no_batch_words(loader: Any, batch_size: int, heeds_batch_size: bool) -> str:
         return f"{words}; give --batch-size {rows} or less, or leave out drop_last"
     if facts.drop_last:
         return f"{words}: drop_last leaves out an incomplete batch; give a smaller --batch-size"
+    if facts.claimed_batches and facts.length_is_exact:
+        return (
+            f"{words}, and none came: a StopIteration inside its data set {facts.dataset} or its "
+            "collate function ended it; raise another error there"
+        )
     if facts.claimed_batches:
         return f"{words}, and none came: it must hold data and start anew each time it is iterated"
     return f"{words}; it must hold data and start anew each time it is iterated"

@@ -97,3 +97,11 @@ def test_an_epoch_that_another_cell_has_counted_is_the_length_of_this_one():
     beyond = launch(LoaderFacts(), 90, 5760)  # then it is not the same epoch
     assert length_in([beyond], [counted]).batches is None
     assert length_in([counted], [launch(LoaderFacts(), 70, 4480, whole=True)]).batches == 63
+
+
+def test_an_epoch_that_a_stop_iteration_cuts_short_is_not_blamed_on_len():
+    text = length_finding(epoch_length([launch(SHUFFLED, 30, 1920, whole=True)])).text
+    assert "30 batches" in text
+    assert "100 batches" in text
+    assert "StopIteration" in text
+    assert "loses the rows" in text
