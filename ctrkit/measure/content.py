@@ -27,7 +27,7 @@ def content_of(launches: Sequence[Measurement], batches: float) -> Content | Non
         launches: of one cell.
         batches: of an epoch.
     """
-    seen = [_steps_by_batch(m) for m in launches]
+    seen = [steps_by_batch(m) for m in launches]
     distinct = len(set().union(*seen)) if seen else 0
     counted = sum(len(one) for one in seen)
     if not distinct or distinct == counted or not _gives_the_same(launches):
@@ -50,10 +50,10 @@ def first_batches_only(launches: Sequence[Measurement]) -> int | None:
     """
     if not launches or any(m.first_batch or m.epoch_complete for m in launches):
         return None
-    return max((max(_steps_by_batch(m), default=0) for m in launches), default=0) or None
+    return max((max(steps_by_batch(m), default=0) for m in launches), default=0) or None
 
 
-def _steps_by_batch(measurement: Measurement) -> dict[int, float]:
+def steps_by_batch(measurement: Measurement) -> dict[int, float]:
     """Seconds of each step of the throughput window, by the number of its batch in the epoch."""
     stamps = measurement.stamps
     places = [

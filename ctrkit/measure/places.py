@@ -17,12 +17,15 @@ import numpy as np
 
 from ctrkit.core.launch_spread import LaunchSpread
 from ctrkit.core.records import Measurement
-from ctrkit.measure.statistics import Sample, sample_of, t_quantile
+from ctrkit.measure.content import steps_by_batch
+from ctrkit.measure.statistics import Interval, Sample, sample_of, t_quantile
 from ctrkit.measure.steps import (
     first_throughput_step,
     sample_of_measurement,
     step_times_s,
+    trends_of,
 )
+from ctrkit.measure.trends import TrendingEpoch, trending_epoch
 
 VARIES = "varies over the epoch"
 #: Means of two places differ when that is chance in one of a hundred cases at most ...
@@ -157,3 +160,65 @@ def _along(
         high_s=math.inf if is_open else float(widths @ upper),
         places=len(places),
     )
+
+
+#: Batches that two cells must have in common for one to tell of the other's epoch.
+_LEAST_COMMON = 3
+
+
+def longer_elsewhere(
+    own: Sequence[Measurement],
+    reference: Sequence[Measurement],
+    batches: int,
+    spread: LaunchSpread,
+    cycle: int = 1,
+) -> Interval | None:
+    """How much longer a step takes over the whole epoch than in the launches of a cell.
+
+    As another cell tells, which saw more of the epoch: by its steps at the very batches that both
+    have seen. None where the steps of that cell take as long everywhere.
+
+    Args:
+        own: launches of the cell.
+        reference: those of the other one.
+        batches: of an epoch.
+        spread: between launches.
+        cycle: workers of the other cell.
+    """
+    ours, theirs = _mean_by_batch(own), _mean_by_batch(reference)
+    common = sorted(ours.keys() & theirs.keys())
+    epoch = _epoch_of(reference, batches, spread, cycle)
+    if epoch is None or len(common) < _LEAST_COMMON:
+        return None
+    at_common_s = sum(theirs[batch] for batch in common) / len(common)
+    ours_s = sum(ours.values()) / len(ours)
+    if at_common_s <= 0 or ours_s <= 0:
+        return None
+    share = sum(ours[batch] for batch in common) / len(common) / ours_s
+    scale = share / at_common_s
+    return Interval(mean=epoch.mean_s * scale, low=epoch.low_s * scale, high=epoch.high_s * scale)
+
+
+def _mean_by_batch(launches: Sequence[Measurement]) -> dict[int, float]:
+    found: dict[int, list[float]] = {}
+    for measurement in launches:
+        for batch, seconds in steps_by_batch(measurement).items():
+            found.setdefault(batch, []).append(seconds)
+    return {batch: sum(seconds) / len(seconds) for batch, seconds in found.items()}
+
+
+def _epoch_of(
+    launches: Sequence[Measurement], batches: int, spread: LaunchSpread, cycle: int
+) -> Profile | TrendingEpoch | None:
+    profile = profile_of(launches, batches, spread, cycle)
+    trends = trends_of(launches)
+    if profile is not None or not trends:
+        return profile
+    before = min(first_throughput_step(m) for m in launches)
+    longest = max(trends, key=lambda trend: trend.steps)
+    return trending_epoch(longest, before, batches)
+
+
+def batches_seen(launches: Sequence[Measurement]) -> int:
+    """How many different batches of the epoch the launches have measured."""
+    return len(set().union(*(steps_by_batch(m) for m in launches))) if launches else 0

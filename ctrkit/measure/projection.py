@@ -96,6 +96,7 @@ def project(
     elsewhere: Sequence[Measurement] = (),
     beside: Sequence[Measurement] = (),
     spread: LaunchSpread = SHIPPED,
+    longer: Interval | None = None,
 ) -> Projection | None:
     """Project the real run from the launches of one cell.
 
@@ -114,6 +115,8 @@ def project(
         beside: launches that tell of validation and checkpoint, where these do not depend on the
             cell.
         spread: what is known before of how launches of one cell differ.
+        longer: how much longer a step takes over the whole epoch than in these launches, as
+            another cell tells that saw more of it.
 
     Returns:
         None for an endless or unsized loader, and where no step was measured.
@@ -122,8 +125,9 @@ def project(
     if sizes is None or not sizes.train_batches:
         return None
     training = training_time(
-        launches, sizes, loads=loads, cycle=cycle, earlier=earlier, peers=peers, spread=spread
-    )
+        launches, sizes, loads=loads, cycle=cycle, earlier=earlier, peers=peers, spread=spread,
+        longer=longer,
+    )  # fmt: skip
     if training is None:
         return None
     projection = project_training(training, [*launches, *earlier, *also], sizes, beside)

@@ -77,6 +77,7 @@ def training_time(
     earlier: Sequence[Measurement],
     peers: Sequence[Sequence[Sample]],
     spread: LaunchSpread = SHIPPED,
+    longer: Interval | None = None,
 ) -> TrainingTime | None:
     """The training time of a cell from its launches; the arguments are those of `project`.
 
@@ -89,7 +90,11 @@ def training_time(
     whole_s, trends = _whole_epoch(launches, batches)
     everywhere = [*launches, *earlier]
     profile = None if whole_s is not None else profile_of(everywhere, batches, spread, cycle)
-    if profile is not None:
+    if whole_s is not None:
+        longer = None
+    if longer is not None:
+        profile = None
+    if profile is not None or longer is not None:
         trends = []
     replayed = bool(loads) and not trends and profile is None
     samples = [sample_of_load(load, batches) for load in loads] if replayed else raw
@@ -114,9 +119,23 @@ def training_time(
         flags=tuple(_flags(samples, len(earlier), peers, whole_s)),
         lacking=LAUNCHES_DIFFER if spread_share(samples, spread=spread) > 0.5 else FEW_STEPS,
     )
+    if longer is not None:
+        return _longer(found, longer)
     if profile is not None:
         return _along_the_epoch(found, profile, everywhere, cycle, spread)
     return _following_trends(found, launches, batches) if trends else found
+
+
+def _longer(found: TrainingTime, factor: Interval) -> TrainingTime:
+    """The same where another cell tells that steps take longer, or less, over the whole epoch."""
+    per_epoch, per_run = (
+        Interval(
+            mean=step.mean * factor.mean, low=step.low * factor.low, high=step.high * factor.high
+        )
+        for step in (found.per_epoch, found.per_run)
+    )
+    flags = tuple(flag for flag in found.flags if flag not in (SLOWER, FASTER))
+    return replace(found, per_epoch=per_epoch, per_run=per_run, flags=(*flags, VARIES))
 
 
 def _along_the_epoch(

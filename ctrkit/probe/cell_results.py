@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from ctrkit.core.config import Cell
 from ctrkit.core.launch_spread import SHIPPED
 from ctrkit.core.records import Inspection, Measurement
+from ctrkit.measure.places import batches_seen, longer_elsewhere
 from ctrkit.measure.projection import Projection, project, with_drift
 from ctrkit.measure.statistics import FASTER, SLOWER, Interval, Sample, drifted
-from ctrkit.measure.steps import mean_step_s, sample_of_measurement, samples_of
+from ctrkit.measure.steps import mean_step_s, sample_of_measurement, samples_of, sizes_of
 from ctrkit.probe.beside import launches_beside
 from ctrkit.probe.predict import compute_trial, nearest_loader, predict, sizes_for
 from ctrkit.probe.same_epoch import launches_of_the_same_epoch
@@ -70,9 +71,31 @@ def project_cell(
         elsewhere=launches_of_the_same_epoch(cell, trials),
         beside=launches_beside(cell, beside or trials),
         spread=inspection.launch_spread or SHIPPED,
+        longer=_longer_elsewhere(cell, trials, inspection),
     )
     drift = drift_of(trials)
     return with_drift(projection, drift) if projection and drift else projection
+
+
+def _longer_elsewhere(
+    cell: Cell, trials: Sequence[Trial], inspection: Inspection
+) -> Interval | None:
+    """What the cell that saw most of the epoch tells of one that saw less of it.
+
+    All cells are then projected by what one has seen, at the batches that they have in common: a
+    short window at the epoch's begin is no gain where batches cost more later.
+    """
+    alike = {t.cell: None for t in trials if t.request.kind == "full" and t.usable
+             and t.cell.batch_size == cell.batch_size}  # fmt: skip
+    launches = {other: full_launches(other, trials) for other in alike}
+    own = launches.get(cell)
+    most = max(launches, key=lambda other: batches_seen(launches[other]), default=cell)
+    sizes = sizes_for(inspection, cell.batch_size)
+    known = sizes_of(launches[most], sizes) if own and most != cell else None
+    if not own or known is None or not known.train_batches:
+        return None
+    spread = inspection.launch_spread or SHIPPED
+    return longer_elsewhere(own, launches[most], known.train_batches, spread, turn_of(most))
 
 
 def _peers(cell: Cell, trials: Sequence[Trial]) -> list[list[Sample]]:

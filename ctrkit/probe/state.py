@@ -152,7 +152,12 @@ class SearchState:
         projection = None
         if trial.request.kind == "full" and trial.usable:
             step_alone = compute_trial(trial.cell, self.trials)
-            alone = [t for t in (step_alone, trial) if t is not None]
+            measured = trial.result.measurement
+            own = [trial]
+            if measured is not None and measured.first_batch:
+                # of one place alone, elsewhere in the epoch, nothing of the whole epoch follows
+                own = [t for t in self.trials if self._is_full(t, trial.cell)]
+            alone = [t for t in (step_alone, *own) if t is not None]
             projection = project_cell(trial.cell, alone, self.inspection, beside=self.trials)
         self._add(record_of(trial, projection), trial)
         self._admit(trial)

@@ -49,3 +49,36 @@ def test_places_that_do_not_differ_all_count(ran_alike):
     if ran_alike:
         trials.append(at(full(B, 1.22), MIDDLE))
     assert at_common_places([A, B], trials) == trials
+
+
+def rising_with(cell, speed, steps):
+    """A launch of so many steps from the epoch's begin; each takes 1 % longer than the last."""
+    trial, done_s = full(cell, 1.0, steps=steps), [0.0]
+    for i in range(steps):
+        done_s.append(done_s[-1] + speed * (1 + 0.01 * i))
+    stamps = replace(
+        trial.result.measurement.stamps, asked_s=done_s[:-1], delivered_s=done_s[:-1],
+        done_s=done_s[1:],
+    )  # fmt: skip
+    measured = replace(
+        trial.result.measurement, stamps=stamps, throughput_s=done_s[-1], throughput_steps=steps
+    )
+    return replace(trial, result=replace(trial.result, measurement=measured))
+
+
+@pytest.mark.parametrize("slower", [1.3, 0.7])
+def test_a_short_window_at_the_epochs_begin_is_no_gain_on_sorted_data(inspection, slower):
+    # A saw 100 batches, B but the first, cheap ones
+    trials = [rising_with(A, 1.0, 100), rising_with(B, slower, 8)]
+    found = {c.cell: c for c in candidates_of(trials, inspection())}
+    ratio = found[B].projection.terms["training"].mean / found[A].projection.terms["training"].mean
+    assert ratio == pytest.approx(slower, rel=0.05)
+    assert "varies over the epoch" in found[B].projection.flags
+    assert (found[B].objective > found[A].objective) is (slower > 1)
+
+
+def test_without_a_trend_other_cells_tell_nothing(inspection):
+    trials = [full(A, 1.0, steps=100), full(B, 1.3, steps=8)]
+    found = {c.cell: c for c in candidates_of(trials, inspection())}
+    assert "varies over the epoch" not in found[B].projection.flags
+    assert found[B].projection.step.mean == pytest.approx(1.3)
