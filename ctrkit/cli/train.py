@@ -167,7 +167,7 @@ def train(
         )  # fmt: skip
         return
     if ends_by is not None:
-        raise UsageError("--ends-by is for a script: write its command after --")
+        raise UsageError("--ends-by is for scripts: write the command after --")
     from ctrkit.commands.train import read_train_options
     from ctrkit.commands.train import train as run
 

@@ -44,12 +44,12 @@ def default_choice(inspection: Inspection, axes: Mapping[str, Any]) -> CellChoic
     else:
         values["loader"] = usual
     named = ", ".join(f"{axis}={value}" for axis, value in axes.items())
-    why = f"the default cell with {named}" if named else "the default cell"
+    why = f"the default configuration with {named}" if named else "the default cell"
     if own:
         kept = ", ".join(f"{axis}={value}" for axis, value in own.items())
         why += f", {inspection.workload_name}'s own defaults kept: {kept}"
     return CellChoice(
-        cell=make_cell("options", **values), why=f"{why} (ctrkit probe finds a better one)"
+        cell=make_cell("options", **values), why=f"{why} (ctrkit probe may find a better one)"
     )
 
 
@@ -77,11 +77,15 @@ def choice_from_file(path: Path, inspection: Inspection, axes: Mapping[str, Any]
     """
     values = read_json(path)
     if not isinstance(values, dict):
-        raise UsageError(f"{path}: must be a JSON object: a recommendation or a cell's axes")
+        raise UsageError(
+            f'{path}: must be a JSON object: a recommendation, or axes such as {{"workers": 4}}'
+        )
     if "cell" not in values:
         for key in values:
             if key not in (*CELL_AXES, "unheeded"):
-                raise UsageError(f"{path}: unknown axis '{key}'; known are {', '.join(CELL_AXES)}")
+                raise UsageError(
+                    f"{path}: unknown axis '{key}'; the known ones are {', '.join(CELL_AXES)}"
+                )
         base: dict[str, Any] = {"batch_size": inspection.default_batch_size}
         base |= {axis: value[0] for axis, value in own_values(inspection).items()}
         if "loader" not in inspection.axes:
@@ -138,7 +142,10 @@ def newest_fitting(
             continue
         why = f"recommended by the probe of {run.info.created} ({recommendation.reason})"
         if missing:
-            why += f"; it left out {missing} of the {len(cells)} cells that a probe searches now"
+            why += (
+                f"; it did not try {missing} of the {len(cells)} configurations that a probe would "
+                "try now"
+            )
         choice = CellChoice(cell=recommendation.cell, why=why, projection=recommendation)
         if not missing:
             return choice
@@ -193,7 +200,7 @@ def check_cell(choice: CellChoice, inspection: Inspection) -> CellChoice:
         raise UsageError(f"loader {cell.loader}: the workload has {known}")
     if cell.nproc > 1 and "nproc" not in inspection.axes:
         raise UsageError(
-            f"--nproc {cell.nproc}: {inspection.workload_name} has no parts of a batch for several "
+            f"--nproc {cell.nproc}: {inspection.workload_name} cannot share a batch among several "
             "processes; take --nproc 1"
         )
     if problem := AXES["nproc"].device_problem(cell.nproc, cell.device):

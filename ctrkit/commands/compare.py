@@ -44,9 +44,7 @@ def compare(
     """
     if other_runs or list_runs:
         beside = "--list" if list_runs else str(other_runs[0])
-        raise UsageError(
-            f"--compare BASE NEW takes two runs and nothing beside; leave out {beside}"
-        )
+        raise UsageError(f"--compare BASE NEW takes two runs and nothing else; leave out {beside}")
     share = parse_threshold(threshold)
     check_outputs(markdown, html)
     for path in (base, new):
@@ -75,7 +73,7 @@ def parse_threshold(text: str) -> float:
         value = -1.0
     # a plain 5 may mean 5 % or five times: it is not guessed
     if rest or not 0 <= value <= (10 if percent else 0.999):
-        raise UsageError(f"--threshold: '{text}' is no share; write for example 5% or 0.05")
+        raise UsageError(f"--threshold: '{text}' is not a share; write for example 5% or 0.05")
     return value
 
 

@@ -46,7 +46,7 @@ def doctor(*, common: CommonOptions, axes: Axes, as_json: bool, quiet: bool) -> 
     """
     workload = find_workload(common, quiet=quiet)
     if not quiet:
-        stderr_console().print("looking at the workload ...", style="dim")
+        stderr_console().print("inspecting the workload ...", style="dim")
     with handle_interrupts(graceful=False) as stop:
         inspection, examination = examine(workload, common, axes, stop)
     show(check_up(workload, common, axes, inspection, examination), as_json=as_json)
@@ -96,7 +96,7 @@ def examine(
         found = decode(Examination, read_json(path), str(path)) if path.is_file() else None
     if outcome.interrupted:
         raise InterruptedRunError("interrupted")
-    problem = f"the look at it ended as {outcome.verdict}: {outcome.reason}"
+    problem = f"inspecting it ended as {outcome.verdict}: {outcome.reason}"
     if outcome.cut_by_budget:
         problem = f"making the loader took longer than {LOOK_S:.0f} s"
     if failed is not None and failed.error is not None:
@@ -158,7 +158,7 @@ def check_up(
 
 
 def stage_allowances(cells: Sequence[Cell], time_limits: TimeLimits) -> tuple[StageAllowance, ...]:
-    """How long each stage may be silent, of the cell with the most workers."""
+    """Time limits: how long each stage may make no progress, of the cell with the most workers."""
     cell = max(cells, key=lambda cell: cell.workers, default=make_cell())
     time_limits = time_limits.of_cell(cell)
     found = []

@@ -25,7 +25,9 @@ def explain(*, pid: str, wait: str | None, stacks: bool, as_json: bool, quiet: b
         UsageError: no such process, or one that may not be looked at.
     """
     if not pid.isascii() or not pid.isdigit() or len(pid) > 10:
-        raise UsageError(f"'{pid[:40]}' is no process id; write a number as `ps` shows it: 12345")
+        raise UsageError(
+            f"'{pid[:40]}' is not a process id; write a number as `ps` shows it, such as 12345"
+        )
     wait_s = duration_s("--wait", wait)
     if wait_s is not None and not quiet:
         words = f"looking at pid {pid} twice, {format_duration(wait_s)} apart ..."

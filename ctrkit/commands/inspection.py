@@ -159,7 +159,8 @@ def inspect_workload(
             raise InterruptedRunError("interrupted")
         if outcome.cut_by_budget:
             raise RunEndedError(
-                f"{workload.target}: was still being prepared when it was too late: nothing begun"
+                f"{workload.target}: its data was still being prepared when the time was over; "
+                "nothing was started"
             )
         if inspection is not None:
             return inspection
@@ -167,7 +168,7 @@ def inspect_workload(
             raise UsageError(outcome.error.message)
         kept = "" if run is None else _keep_evidence(folder / "evidence", run())
     raise NoViableCellError(
-        f"{workload.target} cannot be inspected, so nothing was begun: "
+        f"{workload.target} cannot be inspected, so nothing was started: "
         f"{outcome.verdict}: {outcome.reason}{kept}"
     )
 
@@ -177,7 +178,7 @@ def _tell_of_silence() -> Callable[[Tick], None]:
 
     def tell(tick: Tick) -> None:
         if line := notice(tick):
-            say(f"looking at the workload: {line}")
+            say(f"inspecting the workload: {line}")
 
     return tell
 

@@ -138,7 +138,7 @@ def read_time_limits(
     *,
     defaults: TimeLimits | None = None,
 ) -> TimeLimits:
-    """How long each stage may be silent: the defaults, `--time-limits FILE` and the two options.
+    """Time limits of each stage: the defaults, `--time-limits FILE` and the two options.
 
     Raises:
         UsageError: no duration, no such file, an unknown key, ...

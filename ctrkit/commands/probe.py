@@ -69,7 +69,7 @@ Finish = Callable[[Recommendation, SearchResult], Recommendation]
 DEFAULT_BUDGET = "120s"
 BRIEF_BUDGET_S = 60.0
 _LEAST_BUDGET_S = 5.0
-_MAKE_ROOM = "make room, or name a folder on another disk with --out"
+_MAKE_ROOM = "free some space, or name a folder on another disk with --out"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -129,7 +129,7 @@ def _choose(
     if advice.remedy is Remedy.NONE:
         return _Choice("stopped", advice.why)
     if restarts >= rules.max_restarts:
-        return _Choice("stopped", f"--max-restarts {rules.max_restarts} are used up")
+        return _Choice("stopped", f"--max-restarts {rules.max_restarts} have all been used")
     if advice.remedy is Remedy.SAME_CELL:
         return _Choice("restarted", advice.why, spec.cell)
     try:
@@ -137,7 +137,9 @@ def _choose(
     except CtrkitError:  # interrupted, or the workload cannot even be looked at
         if supervision.stop.finish:
             return _Choice("stopped", "you stopped it")
-        return _Choice("restarted", "the workload could not be asked for a safer cell", spec.cell)
+        return _Choice(
+            "restarted", "the workload could not be asked for a safer configuration", spec.cell
+        )
     tied = run.info.projection.tied if run.info.projection is not None else []
     cell = safest_cell(spec.cell, tied=tied, loaders=inspection.loaders, axes=inspection.axes)
     if cell == spec.cell:
@@ -232,7 +234,7 @@ def order_note(cell: Cell | None, position: SavedPosition) -> str | None:
         return None
     unseeded = "if your loader shuffles without a seed of its own for each epoch"
     if position.batch == 0:
-        return f"epoch {position.epoch} begins anew: {unseeded}, perhaps in another order"
+        return f"epoch {position.epoch} starts over: {unseeded}, perhaps in another order"
     return (
         f"the first {position.batch} batches of epoch {position.epoch} are left out: {unseeded}, "
         "some rows of that epoch may come twice and others not at all"

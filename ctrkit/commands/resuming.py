@@ -40,7 +40,7 @@ def resumable_spec(run: RunFolder, common: CommonOptions, argv: Sequence[str]) -
     """
     path = run.path / "child" / "spec.json"
     if not path.is_file():
-        raise UsageError(f"--resume {run.path}: it ended before it was set up; start it anew")
+        raise UsageError(f"--resume {run.path}: it ended before it was set up; start a new run")
     spec = decode(ChildSpec, named_settings(read_json(path)), str(path))
     if spec.train is None:
         raise UsageError(f"{path}: has no train plan")
@@ -91,12 +91,15 @@ def starting_point(run: RunFolder, workload: WorkloadSpec) -> bool:
     """
     saved = recover(run.path / "checkpoints")
     if saved is None:
-        say("nothing was saved yet: it begins at its first step")
+        say("nothing was saved yet: it starts at its first step")
         return False
     if saved.problem:
         say(f"warning: {saved.problem}, epoch {saved.position.epoch}, batch {saved.position.batch}")
     if words := code_differences(saved, code_versions(source_version(workload.target))):
-        say(f"warning: {words}; the rest may differ from an uninterrupted run's in the last digits")
+        say(
+            f"warning: {words}; from here the numbers may differ in the last digits from those of "
+            "an uninterrupted run"
+        )
     return True
 
 

@@ -79,7 +79,7 @@ def conclude_run(
 
 
 def _finished(run: RunFolder, result: Mapping[str, Any], *, anew: bool) -> RunEnd:
-    said = "" if anew else f"{run.path} is finished already: nothing was left to do"
+    said = "" if anew else f"{run.path} is already finished: nothing to do"
     reasons = (_max_steps_words(run, result), _best_words(result))
     reason, lost = "; ".join(filter(None, reasons)), _best_words(result)
     return RunEnd(status="done", reason=reason, said="; ".join(filter(None, (said, lost))))
@@ -163,8 +163,8 @@ def _best_words(result: Mapping[str, Any]) -> str:
 
 def _how_to_go_on(path: Path) -> str:
     if (path / "checkpoints" / "last.pt").is_file():
-        return f"go on with: ctrkit train --resume {path}"
-    return f"nothing was saved yet; begin it again with: ctrkit train --resume {path}"
+        return f"continue with: ctrkit train --resume {path}"
+    return f"nothing was saved yet; start it again with: ctrkit train --resume {path}"
 
 
 def _lost_words(path: Path, outcome: Outcome) -> str:
@@ -176,4 +176,4 @@ def _lost_words(path: Path, outcome: Outcome) -> str:
     steps = "an unknown number of steps is" if lost is None else f"{plural(lost, 'step')} are"
     if lost == 1:
         steps = "1 step is"
-    return f"it had not saved when the grace was over (--grace gives it longer): {steps} lost"
+    return f"it had not saved when its --grace was over (give it longer): {steps} lost"

@@ -48,17 +48,17 @@ def read_script(
     """
     if not command:
         if "--" in argv:
-            raise UsageError("after -- there is no command; write: -- python train.py")
+            raise UsageError("there is no command after --; write: -- python train.py")
         for option, value in (("--env", environment), ("--train-loader", train_loader)):
             if value not in ((), [], None):
-                raise UsageError(f"{option} is for a script: write its command after --")
+                raise UsageError(f"{option} is for scripts: write the command after --")
         return None
     if "--" not in argv:
         raise UsageError(f"'{command[0]}' is not an option; write -- before a command: -- "
                          f"{' '.join(command)}")  # fmt: skip
     for option, given in (other or {}).items():
         if given:
-            raise UsageError(f"{option}: is for a workload; a script brings its own")
+            raise UsageError(f"{option}: is for workloads; a script has its own")
     folder = (folder or Path.cwd()).resolve()
     variables = _variables(environment)
     _check_program(command[0], folder, os.environ | variables)

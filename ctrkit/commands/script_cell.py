@@ -125,10 +125,10 @@ def _check_axes(values: Mapping[str, Any], named: tuple[str, ...], where: str) -
         option = where.format(axis.replace("_", "-") if "--" in where else axis)
         if axis in ("device", "batch_size", "nproc"):
             raise UsageError(
-                f"{option}: a script has a flag of its own for that; write {{{axis}}} in the "
+                f"{option}: use the script's own flag for that; write {{{axis}}} in the "
                 f"command: -- python train.py --{axis} {{{axis}}}"
             )
-        raise UsageError(f"{option}: cannot be changed in a script; leave it out")
+        raise UsageError(f"{option}: cannot be changed in a script; leave this option out")
 
 
 def _read_config(
@@ -136,13 +136,17 @@ def _read_config(
 ) -> tuple[dict[str, Any], Recommendation | None]:
     values = read_json(path)
     if not isinstance(values, dict):
-        raise UsageError(f"{path}: must be a JSON object: a recommendation or a cell's axes")
+        raise UsageError(
+            f'{path}: must be a JSON object: a recommendation, or axes such as {{"workers": 4}}'
+        )
     if "cell" in values:
         recommendation = decode(Recommendation, values, str(path))
         return _changes(recommendation, named), recommendation
     for key in values:
         if key not in CELL_AXES:
-            raise UsageError(f"{path}: unknown axis '{key}'; known are {', '.join(CELL_AXES)}")
+            raise UsageError(
+                f"{path}: unknown axis '{key}'; the known ones are {', '.join(CELL_AXES)}"
+            )
     return {key: value for key, value in values.items() if value is not None}, None
 
 

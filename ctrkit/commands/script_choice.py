@@ -56,7 +56,7 @@ def choose_or_probe(
         return choose_script_cell(script, wanted, None, found)
     _check_before_probe(script, wanted)
     if not quiet:
-        say("ctrkit: no probe of this command is known yet: it is probed briefly first")
+        say("ctrkit: there is no probe of this command yet, so it is probed briefly first")
     try:
         with handle_interrupts(graceful=False) as stop:
             found, run = brief_script_probe(

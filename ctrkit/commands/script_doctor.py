@@ -45,7 +45,7 @@ def doctor_script(
         InterruptedRunError: stopped by the user.
     """
     if not quiet:
-        stderr_console().print("starting the script up to its first steps ...", style="dim")
+        stderr_console().print("running the script up to its first steps ...", style="dim")
     with handle_interrupts(graceful=False) as stop:
         seen = _look(script, common, axes, stop)
     values = first_values(script, axes)
@@ -105,7 +105,7 @@ def _refusals(cells: Sequence[Cell], seen: ScriptSeen, own: Cell) -> list[Hazard
                 name="the script's loader",
                 level="refusal",
                 text=why,
-                advice="take other workers, or another start method",
+                advice="use another number of workers, or another start method",
             ),
             cells=tuple(concerned),
         )

@@ -341,7 +341,7 @@ def _nothing_seen(
         return UsageError(f"the script ended with exit code 2: {result.reason}")
     if result.exit_code == 0 or result.verdict == "ok":
         return InconclusiveError(
-            "the script ended without a training step that could be seen: no torch DataLoader "
+            "the script ended before ctrkit saw a training step: no torch DataLoader "
             "was followed by a backward pass, and no optimizer made a step (python -I, -E or -S "
             "keep the observer out, too)"
         )

@@ -215,7 +215,7 @@ class _ScriptRun:
         left_s = time_left_s(self.deadline)
         left = f"{self.deadline.said_by} leaves {format_duration(left_s)}"
         if total_s is None:
-            found.append(f"{left}; how long the run takes is not known before its first minutes")
+            found.append(f"{left}; ctrkit knows after the first minutes how long the run takes")
         elif total_s > left_s:
             found.append(f"it does not fit: {left}, and {format_duration(total_s)} are projected")
         else:
@@ -233,7 +233,11 @@ class _ScriptRun:
             why = f"--max-restarts {self.options.max_restarts} allows it"
         else:
             most = self.options.max_restarts
-            why = f"--max-restarts {most} are used up" if most else "a script is not run again"
+            why = (
+                f"--max-restarts {most} have all been used"
+                if most
+                else "a script is not started over"
+            )
         self._note(outcome, "restarted" if again else "stopped", why)
         if again:
             left = self.options.max_restarts - self.launches
@@ -286,7 +290,7 @@ class _ScriptRun:
                 late = f"it had not ended {after} after {by}" if outcome.cut_by_grace else (
                     f"it had not ended after {by}, and was ended at once")  # fmt: skip
                 keep("ended" if aborted else "interrupted", aborted or late)
-                message = f"{aborted or late} (--grace gives it longer); {report}"
+                message = f"{aborted or late} (give it a longer --grace); {report}"
                 if aborted:
                     raise RunEndedError(message)
                 raise ScriptEndedError(message, _SHELL_SIGNAL + self.stop.first)

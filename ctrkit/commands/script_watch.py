@@ -178,7 +178,7 @@ class ScriptWatch:
         script = self._spec.workload.script
         words = script.command if script is not None else []
         if option := deaf_option(words):
-            why = f"python {option} does not let the observer in"
+            why = f"python {option} keeps the observer out"
         elif (self._folder / "observer-trouble.txt").is_file():
             why = f"the observer failed: see {self._folder / 'observer-trouble.txt'}"
         else:
@@ -205,10 +205,10 @@ class ScriptWatch:
             return
         until = f"{self._deadline.said_by} ({moment_words(until_s)})"
         if now_s > until_s:
-            words = f"the run goes on after {until}"
+            words = f"the run continues after {until}"
         else:
             words = (
-                f"the run will not end in time: it is expected to end at "
+                f"the run will not end in time: ctrkit expects its end at "
                 f"{moment_words(end_unix_s or now_s)}, "
                 f"{format_duration(late_s)} after {until}"
             )
@@ -222,7 +222,8 @@ class ScriptWatch:
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             verdict="late",
             reason=words,
-            fix="ask for a longer job, or train fewer epochs; ctrkit probe finds a faster cell",
+            fix="ask for a longer job, or train fewer epochs; ctrkit probe may find a faster "
+            "configuration",
             epoch=progress.epoch if progress is not None else 0,
             step=progress.step if progress is not None else 0,
             stage=progress.stage.label if progress is not None else "",

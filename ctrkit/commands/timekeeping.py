@@ -267,7 +267,7 @@ class Timekeeper:
         if limit_s is None or wall_s <= limit_s or self.aborted or self._stop.finish:
             return
         self.aborted = (
-            f"it has taken {format_duration(wall_s)} and trains nothing yet, and "
+            f"it has taken {format_duration(wall_s)} without a training step, and "
             f"--abort-if-later-than allows {format_duration(limit_s)}"
         )
         self._display.message(f"stopping: {self.aborted}")

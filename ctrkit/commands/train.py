@@ -52,7 +52,7 @@ from ctrkit.probe.matrix import build_matrix
 from ctrkit.report.words import between_words, plural
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
 
-_BEGIN_ELSEWHERE = "nothing was begun: make room, or name another folder with --out"
+_BEGIN_ELSEWHERE = "nothing was started: free some space, or name another folder with --out"
 
 
 def read_train_options(
@@ -159,7 +159,7 @@ def _new_run(
     epochs = inspection.sizes.epochs if inspection.sizes else None
     if epochs is None and options.max_steps is None:
         epochs = 1
-        say("how many epochs it has is not known: it makes one; --epochs N for more")
+        say("ctrkit does not know how many epochs it has, so it trains one; --epochs N gives more")
     run = RunFolder.create("train", argv, workload, common.out)
     run.update(
         cell=choice.cell,
@@ -211,7 +211,7 @@ def _choose(
     )
     if found is not None:
         return check_cell(found, inspection)
-    say("no fitting recommendation yet: probing briefly first")
+    say("there is no fitting recommendation yet, so it is probed briefly first")
     try:
         recommendation = brief_probe(common, axes, workload, inspection, stop, quiet=options.quiet)
     except InconclusiveError as error:
@@ -242,7 +242,7 @@ def _announce(choice: CellChoice, plan: TrainPlan, run: RunFolder, options: Trai
             f"{format_duration(projected.epoch_s)}{between}"
         )
     else:
-        say("projected: nothing for this cell; ctrkit probe would tell")
+        say("nothing is projected for this configuration; ctrkit probe can do that")
     if projection is not None and ONE_EPOCH in projection.flags and (plan.epochs or 2) > 1:
         say(
             "WARNING: there is no epoch 2: the probe found that the loader can be iterated only "
@@ -293,6 +293,6 @@ def _resumed(
     )  # fmt: skip
     if options.epochs is not None and run.info.sizes is not None:
         run.update(sizes=dataclasses.replace(run.info.sizes, epochs=options.epochs))
-    say(f"going on with {run.path} in cell {cell.name}")
+    say(f"continuing {run.path} with {cell.name}")
     folder = str(run.path / "child")
     return run, dataclasses.replace(spec, folder=folder, cell=cell, train=plan)

@@ -196,4 +196,4 @@ def _calibrate(run: RunFolder) -> None:
         if row is not None:
             note_calibration(row)
     except (UsageError, OSError) as error:
-        say(f"not noted for ctrkit report --calibration: {error}")
+        say(f"not recorded for ctrkit report --calibration: {error}")

@@ -121,7 +121,7 @@ def _put_in_place(folder: Path, name: str) -> str:
         os.replace(last, last.with_name("last.pt.damaged"))
         problem = f"{last} is damaged (kept as last.pt.damaged)"
     os.replace(aside, last)
-    return f"{problem}: going on from {name} before it"
+    return f"{problem}: continuing from {name}, the one before"
 
 
 def usable_checkpoint(folder: Path) -> SavedCheckpoint | None:

@@ -66,7 +66,7 @@ class EpochModel:
         return self.startup_s * startup_x + epoch.total_s + rest_s
 
     def steady_step_s(self) -> float:
-        """Mean step once the batches that were made ahead are used up."""
+        """Mean step once the batches that were made ahead have all been used."""
         count = max(64, 8 * self.load.workers * self.load.prefetch)
         return _pace_s(replay_epoch(self.load, count).delivered_s, self.load.workers)
 

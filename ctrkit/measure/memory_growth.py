@@ -107,7 +107,7 @@ def _words(
         f"memory grows with each step: {format_bytes(first.private_bytes)} after step "
         f"{first.step}, {format_bytes(last.private_bytes)} after step {last.step}, "
         f"{format_bytes(growth.bytes_a_step)} a step{often}. If that goes on, the "
-        f"{format_bytes(free_bytes)} that are free are used up after "
+        f"{format_bytes(free_bytes)} that are free have all been used after "
         f"{format_count(round(steps))} steps{where}{after}. A loss that is kept with its graph "
         "does that (keep loss.item()), and so does a list that grows in the data set"
     )

@@ -136,7 +136,7 @@ def steady_step_s(
     overhead_s: float = 0.0,
     pinned: bool = False,
 ) -> float:
-    """Mean seconds of a step once the pre-filled batches are used up.
+    """Mean seconds of a step once the pre-filled batches have all been used.
 
     `consumer_s` are measured steps, replayed in their order over and over; the others see `replay`.
     """

@@ -191,7 +191,7 @@ def _accuracy_table(summary: CalibrationSummary) -> Table:
         Column("runs"),
         Column("median error", short="median"),
         Column("95th percentile", short="95th"),
-        Column("held by the interval", short="held"),
+        Column("inside the interval", short="held"),
     )
     parts = (
         ("an epoch", summary.epoch),

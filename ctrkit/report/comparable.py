@@ -52,16 +52,16 @@ def cautions(base: RunContents, new: RunContents) -> Iterator[str]:
     was, now = base.info, new.info
     machines = [_group(info, "machine") for info in (was, now)]
     if any(machines[0].get(key) != machines[1].get(key) for key in _HARDWARE):
-        yield "Another machine: the ratio is of the machines as well as of what runs on them."
+        yield "Another machine: the ratio compares the machines, too."
     torches = [str(_group(info, "versions").get("torch", "")) for info in (was, now)]
     if torches[0] != torches[1]:
         yield f"Another torch: {_or_unknown(torches[0])} against {_or_unknown(torches[1])}."
     if is_file_target(was.workload.target) and was.workload_fingerprint != now.workload_fingerprint:
-        yield "The workload's file is another one or was changed."
+        yield "The workload's file is another one, or it was changed."
     if not (was.data_fingerprint and now.data_fingerprint):
         yield "Whether the data are the same is not known: a run does not have their fingerprint."
     if was.command == "train" and was.cell != now.cell:
-        yield "The two ran in different cells."
+        yield "The two ran with different configurations."
     horizons = [info.workload.settings.get("epochs") for info in (was, now)]
     if horizons[0] != horizons[1] and was.command == "train":
         yield "The schedules have other horizons: metrics of equal epochs need not be equal."

@@ -49,7 +49,7 @@ def verdict_words(comparison: Comparison) -> str:
     """What the rows say that decide: `slower: 1.21 (1.15 .. 1.27) times as long a step in ...`."""
     rows = comparison.regressions or comparison.deciding
     if not rows:
-        return "not known: no cell was measured in both runs"
+        return "not known: no configuration was measured in both runs"
     parts = [_row_words(row) for row in rows[:3]]
     more = f"; and {len(rows) - 3} more" if len(rows) > 3 else ""
     return f"{comparison.verdict}: {'; '.join(parts)}{more}"
@@ -64,7 +64,9 @@ def gate_words(comparison: Comparison) -> str:
     if comparison.gate == "passed":
         return f"passed: no regression beyond {limit}{among}"
     if not any(row.ratio for row in comparison.deciding):
-        return "cannot tell: nothing was measured in both runs; name the cells of both"
+        return (
+            "cannot tell: nothing was measured in both runs; probe the same configurations in both"
+        )
     return (
         f"cannot tell: the interval reaches beyond {limit}; more launches (a longer --budget, "
         "fewer cells) make it narrower"

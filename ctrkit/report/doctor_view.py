@@ -47,9 +47,10 @@ def _verdict(checkup: Checkup) -> Paragraph:
         rest = f", and {plural(warned, 'warning')}" if warned else ""
         return Paragraph(f"{plural(refused, 'refusal')}{rest}.", "bad")
     if warned:
-        return Paragraph(f"{plural(warned, 'warning')}; every cell may run.")
+        return Paragraph(f"{plural(warned, 'warning')}; every configuration may run.")
     return Paragraph(
-        f"Nothing is wrong: of {checkup.rules} rules on known hazards none applies to these cells.",
+        f"No problem found: none of {checkup.rules} rules on known hazards applies to these "
+        "configurations.",
         "good",
     )
 
@@ -122,7 +123,7 @@ def _workload(checkup: Checkup) -> Section:
     """What the look at the loader said; what was not known is said, too."""
     examination = checkup.examination
     needs = examination.needs
-    rows = [("loader", clean(examination.loader) or "could not be made, see above")]
+    rows = [("loader", clean(examination.loader) or "could not be made (see above)")]
     rows += [(part.name, _part_words(part)) for part in examination.parts]
     if examination.loader and not examination.parts:
         rows.append(("parts", "no torch DataLoader in it, so nothing that could be pickled"))
@@ -130,7 +131,7 @@ def _workload(checkup: Checkup) -> Section:
     rows.append(("a worker", f"{weight} of its own where it is started anew (spawn, forkserver)"))
     if needs.row_bytes is None:
         rows.append(
-            ("a row", "not known before a batch is taken: the rules on batches were silent")
+            ("a row", "unknown before a batch is taken: the rules on batches were not applied")
         )
     else:
         tensors = plural(needs.tensors_per_batch or 0, "tensor")
@@ -211,4 +212,4 @@ def _allowances(checkup: Checkup) -> Section:
         )
         for allowance in checkup.allowances
     )
-    return Section("How long each stage may be silent", (Table(columns, rows),))
+    return Section("Time limits: how long each stage may make no progress", (Table(columns, rows),))

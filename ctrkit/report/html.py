@@ -33,7 +33,7 @@ _FOLDED = {"Answer": "The answer in full", "Run": "The status in full"}
 _MOST_CHARTS = 3
 _FEW_CHARTS = {"Batch by batch": 1}
 # The blocks of a section that stand under a chart about the same.
-_JOINED = {"A step of the recommended cell": "Where a step goes"}
+_JOINED = {"A step of the recommended configuration": "Where a step goes"}
 
 
 @dataclass(frozen=True)

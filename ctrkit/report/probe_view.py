@@ -153,17 +153,19 @@ def _no_answer(contents: RunContents) -> Section:
     if info.status == "done" and info.status_reason:
         lacking = sentence(info.status_reason)
     elif not contents.trials:
-        lacking = "No trial was recorded: nothing is known of any cell."
+        lacking = "No trial was recorded, so nothing is known of any configuration."
     elif measured:
-        lacking = "The probe ended before it could compare the cells; a longer --budget can."
-    elif predicted:
         lacking = (
-            "No cell was run as a whole, and only such are recommended: give a longer --budget."
+            "The probe ended before it could compare the configurations; give a longer --budget."
         )
+    elif predicted:
+        lacking = "No configuration was fully run, so none is recommended: give a longer --budget."
     elif failed and not not_run:
-        lacking = "No cell can run here: the reasons are below."
+        lacking = "No configuration can run here: the reasons are below."
     else:
-        lacking = "No cell was measured: give a longer --budget, or other cells."
+        lacking = (
+            "No configuration was measured: give a longer --budget, or name other configurations."
+        )
     facts = (Facts(tuple(rows)),) if rows else ()
     return Section("No recommendation", (*facts, Paragraph(lacking)))
 
@@ -241,8 +243,8 @@ def _stage_sections(trials: Sequence[TrialRecord], recommendation: Recommendatio
     if record.peak_device_bytes is not None:
         words.append(f"on the device {format_bytes(record.peak_device_bytes)}")
     if words:
-        blocks.append(Paragraph("Beside the steps: " + ", ".join(words) + "."))
-    return [Section("A step of the recommended cell", tuple(blocks))] if blocks else []
+        blocks.append(Paragraph("Besides the steps: " + ", ".join(words) + "."))
+    return [Section("A step of the recommended configuration", tuple(blocks))] if blocks else []
 
 
 def _with_compute(record: TrialRecord) -> Mapping[str, float]:

@@ -173,9 +173,10 @@ def _with_true_status(info: RunInfo, alive: bool) -> RunInfo:
         return dataclasses.replace(
             info,
             status=ELSEWHERE,
-            status_reason="it was begun on another host or in another container and may run there",
+            status_reason="it was started on another host or in another container, and may run "
+            "there",
         )
-    return dataclasses.replace(info, status=DIED, status_reason="it ended without a word")
+    return dataclasses.replace(info, status=DIED, status_reason="it ended without an error message")
 
 
 def _is_alive(info: RunInfo, progress: Progress | None, progress_path: Path) -> bool:

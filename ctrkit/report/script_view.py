@@ -59,18 +59,18 @@ def script_sections(
     if changed:
         supervised = ["ctrkit", "train", "--config", config_file, *kept, "--", *script.command]
         blocks += [
-            Paragraph("Run it so under ctrkit, the script unchanged:"),
+            Paragraph("Run the unchanged script under ctrkit:"),
             Code(tuple(command_lines(supervised)), "sh"),
         ]
     else:
         supervised = ["ctrkit", "train", *kept, "--", *(answer.command or script.command)]
         blocks += [
-            Paragraph("Run it as it is; under ctrkit it is watched and accounted for:"),
+            Paragraph("Run it as it is; ctrkit can watch it and account for its time:"),
             Code(tuple(command_lines(supervised)), "sh"),
         ]
     if changed and answer.command != script.command:
         blocks += [
-            Paragraph("Or with its own flags:"),
+            Paragraph("Or use its own flags:"),
             Code(tuple(command_lines([*_environment(script), *answer.command])), "sh"),
         ]
     if answer.change:

@@ -24,5 +24,6 @@ class SilenceNotice:
         self._said = True
         return (
             f"no progress in stage '{tick.stage.label}' for {format_duration(tick.silent_s)}; "
-            f"after {format_duration(tick.limit.idle_s)} it is judged ({tick.limit.reason})"
+            f"it will be treated as hung at {format_duration(tick.limit.idle_s)} "
+            f"({tick.limit.reason})"
         )

@@ -118,7 +118,7 @@ def _other_cell(
     info = contents.info
     best = info.projection
     if best is not None and best.projected_epoch_s is not None and best.cell != info.cell:
-        text = f"change to the recommended cell: {cell_words(best.cell)}"
+        text = f"change to the recommended configuration: {cell_words(best.cell)}"
         return _option(text, done, planned, projected_time(best), spent_s)
     there = [d for d in info.device_names if info.cell is not None and d != info.cell.device]
     which = f" ({clean(', '.join(there), 40)} is there)" if there else ""
@@ -206,7 +206,7 @@ def _summary(contents: RunContents) -> Iterator[str]:
     info, best = contents.info, contents.recommendation
     if info.command == "probe":
         if best is None:
-            yield sentence(f"No cell is recommended ({clean(info.status, 40)})")
+            yield sentence(f"No configuration is recommended ({clean(info.status, 40)})")
             return
         yield sentence(f"Recommended: {cell_words(best.cell)}")
         if best.projected_total_s is not None:

@@ -187,7 +187,11 @@ def _without_answer(contents: RunContents) -> Summary:
     if failed:
         reasons = dict.fromkeys(sentence(r.record.reason) for r in failed)
         cards.append(Card("Failed", plural(len(failed), "cell"), tuple(reasons)[:2], "bad"))
-    todo = "Probe again with a longer --budget" if viable else "Read why each cell failed, below"
+    todo = (
+        "Probe again with a longer --budget"
+        if viable
+        else "Read below why each configuration failed"
+    )
     lines = again_lines(contents.info.argv) if viable else []
     return Summary(tuple(cards), todo, tuple(lines), _badges(contents))
 
@@ -282,7 +286,7 @@ def _train_time(info: RunInfo, whole: Sequence[EpochRow]) -> Card:
 def _train_todo(contents: RunContents) -> tuple[str, list[str]]:
     info = contents.info
     if info.status == "done":
-        return "Nothing is left to do: the run is finished", []
+        return "Nothing to do: the run is finished", []
     if contents.alive:
         planned, time = info.planned_epochs, contents.measured_time
         if planned and time is not None:
@@ -290,8 +294,8 @@ def _train_todo(contents: RunContents) -> tuple[str, list[str]]:
             return f"Wait: about {format_duration(left_s)} to go at this pace", []
         return "Wait: it runs", []
     if info.status == ELSEWHERE:
-        return "Look where it was begun whether it runs: that is not known here", []
+        return "Look on the host where it was started: whether it runs is not known here", []
     if contents.has_checkpoint:
         command = ["ctrkit", "train", "--resume", short_path(contents.path)]
-        return "Go on from its checkpoint", command_lines(command)
-    return "Start it anew: it left no checkpoint", again_lines(info.argv)
+        return "Continue from its checkpoint", command_lines(command)
+    return "Start a new run: it left no checkpoint", again_lines(info.argv)

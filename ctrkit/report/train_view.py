@@ -77,12 +77,10 @@ def _status(contents: RunContents) -> Section:
         if info.workload.target == UNKNOWN:
             blocks.append(Paragraph("Without its run.json it cannot be resumed."))
         elif info.status == ELSEWHERE:
-            blocks.append(
-                Paragraph("Resume it only if it does not run any more where it was begun.")
-            )
+            blocks.append(Paragraph("Resume it only if it no longer runs where it was started."))
         elif contents.has_checkpoint:
             command = ["ctrkit", "train", "--resume", short_path(contents.path)]
-            blocks += [Paragraph("Go on with it:"), Code(tuple(command_lines(command)), "sh")]
+            blocks += [Paragraph("Continue it:"), Code(tuple(command_lines(command)), "sh")]
         else:
             blocks.append(Paragraph("It left no checkpoint: it cannot be resumed."))
     return Section("Run", tuple(blocks))
@@ -172,7 +170,7 @@ def projection_section(contents: RunContents) -> Section:
     rows += [("caution", words) for words in flag_words(projection.flags)]
     rows += [("caution", words) for words in [moved_words(contents.incidents)] if words]
     if not whole:
-        blocks.append(Paragraph("No whole epoch was finished yet: there is nothing to compare."))
+        blocks.append(Paragraph("No whole epoch is finished yet, so there is nothing to compare."))
     return Section("Actual against projected", (*blocks, Facts(tuple(rows))))
 
 

@@ -24,7 +24,7 @@ def hold_command(system: str, pid: int) -> list[str]:
     """
     if system == "darwin":
         return [_CAFFEINATE, "-i", "-w", str(pid)]
-    why = "a training run goes on"
+    why = "a training run is active"
     return [_INHIBIT, "--what=idle:sleep", "--mode=block", "--who=ctrkit", f"--why={why}", "cat"]
 
 

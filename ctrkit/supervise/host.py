@@ -33,9 +33,9 @@ class HostFigures:
     `busy_s` are CPU seconds of the cores that this process may use, and that were not idle, also
     those that a hypervisor took. Memory and swap are those of the control group where it has less
     than the host.
-    `throttles` counts how often a core was slowed down for its heat; `speed_limit` is the share of
-    full speed at which the processor may run (macOS). `stolen_s` of `busy_s` went to other guests
-    of a hypervisor; for `starved_s` some process waited for memory.
+    `throttles` counts how often a core was slowed down because it was hot; `speed_limit` is the
+    share of full speed at which the processor may run (macOS). `stolen_s` of `busy_s` went to other
+    guests of a hypervisor; for `starved_s` some process waited for memory.
     """
 
     busy_s: float

@@ -265,7 +265,7 @@ def _scarce(
         return None
     return _note(
         "memory pressure",
-        f"{lead}: close what takes the memory; what the run takes later is not known",
+        f"{lead}: end programs that use much memory; the run may need more later",
     )
 
 
@@ -274,9 +274,9 @@ def _slowed(begin: HostFigures, end: HostFigures, power: Power) -> Finding | Non
     throttles = (end.throttles or 0) - (begin.throttles or 0)
     limit = min((s for s in (begin.speed_limit, end.speed_limit) if s is not None), default=1.0)
     if throttles > 0:
-        lead = f"the processor was slowed down for its heat {throttles} times"
+        lead = f"the processor was slowed down because it was hot {throttles} times"
     elif limit < 1:
-        lead = f"the processor was held at {format_percent(limit)} of its speed for its heat"
+        lead = f"the processor was held at {format_percent(limit)} of its speed because it was hot"
     elif power.frequency_share is not None and power.frequency_share < _SLOWED_SHARE:
         return _note(
             "low power",
@@ -287,7 +287,7 @@ def _slowed(begin: HostFigures, end: HostFigures, power: Power) -> Finding | Non
         return None
     return _note(
         "throttling",
-        f"{lead}; a longer run heats it more, so it may take longer than projected: give it air "
+        f"{lead}; a longer run heats it up more, so it may take longer than projected: give it air "
         "and mains power",
     )
 

@@ -179,10 +179,11 @@ _SLEEP_ADVICE = (
     "holds it awake where the system lets it"
 )
 _STOP_ADVICE = (
-    "somebody sent SIGSTOP, or paused its container or machine; if nobody meant to, look who does"
+    "somebody sent SIGSTOP, or paused its container or machine; if nobody meant to, find out who "
+    "did"
 )
 _RESTART_ADVICE = "see the incidents: each has its cause and what is known to help"
-_STARTUP_ADVICE = "the data, imports or the model came slowly; it happens once"
+_STARTUP_ADVICE = "data, imports or the model were slow to load; this happens once"
 
 
 def _slow_cause(
@@ -195,8 +196,11 @@ def _slow_cause(
     others = _others_words(recent)
     beside = f": {others}" if others else ""
     if swap := _swap_words(rows):
-        return LateCause(swap, "close what takes the memory, or train with a smaller --batch-size, "
-                           "fewer --workers or another loader")  # fmt: skip
+        return LateCause(
+            swap,
+            "end programs that use much memory, or train with a smaller --batch-size, fewer "
+            "--workers or another loader",
+        )
     if throttled := _throttle_words(rows, recent):
         return LateCause(
             throttled, "give it air and mains power, and a power mode that lets its fans run"
@@ -205,7 +209,7 @@ def _slow_cause(
         return LateCause(held, "give the GPU air, or a higher power limit (nvidia-smi -q -d POWER)")
     now, before = _share(recent, "data_wait"), _share(early, "data_wait")
     advice = "end the other work, or give it other cores" if others else (
-        "the loader does not keep up: ctrkit probe tells whether it does in another cell"
+        "the loader does not keep up: ctrkit probe tells whether it does in another configuration"
     )  # fmt: skip
     if rising := _rising_words(stepping):
         return LateCause(rising + beside, _RISING_ADVICE)
@@ -226,13 +230,13 @@ def _slow_cause(
         factor = standing.productive_s / _due_s(standing, projected)
         slower = f"an epoch takes {factor:.1f} times what was projected; "
     return LateCause(
-        f"{slower}{most} takes {share} of the time, and no figure of the machine explains it",
+        f"{slower}{most} takes {share} of the time, and no measurement of the machine explains it",
         "ctrkit probe measures what this machine can do now",
     )
 
 
 _RISING_ADVICE = (
-    "data sorted by length do that, and the next epoch then begins as fast as this one did; memory "
+    "data sorted by length do that, and the next epoch then starts as fast as this one did; memory "
     "that grows does it, too, and then it does not"
 )
 
@@ -280,7 +284,7 @@ def _throttle_words(rows: Sequence[LedgerRow], recent: Sequence[LedgerRow]) -> s
     hottest = max((row.temperature_c for row in recent if row.temperature_c is not None),
                   default=None)  # fmt: skip
     heat = "" if hottest is None else f" (up to {hottest:.0f} °C)"
-    return f"the processor has been slowed down for its heat since {_since(first)}{heat}"
+    return f"the processor has been slowed down because it is hot since {_since(first)}{heat}"
 
 
 def _gpu_held_words(recent: Sequence[LedgerRow]) -> str:

@@ -120,7 +120,7 @@ def read_ledger(path: Path) -> list[LedgerRow]:
         try:
             rows.append(LedgerRow(**values, seconds=seconds))
         except TypeError as error:
-            raise UsageError(f"{path}: is no ledger: {error}") from None
+            raise UsageError(f"{path}: is not a ledger: {error}") from None
     return rows
 
 
@@ -236,7 +236,7 @@ class LedgerFile:
         except UsageError as error:
             aside = self._path.with_name(f"damaged-{self._path.name}")
             self._path.replace(aside)
-            self._say(f"{error}; it is kept as {aside.name}, a new one is begun")
+            self._say(f"{error}; it is kept as {aside.name}, and a new one is started")
             return []
 
     def add(self, row: LedgerRow) -> None:
@@ -249,5 +249,5 @@ class LedgerFile:
             write_table(self._path, self._table)
         except OSError as error:
             if not self._told:
-                self._say(f"{self._path}: cannot be written: {error.strerror}; the run goes on")
+                self._say(f"{self._path}: cannot be written: {error.strerror}; the run continues")
             self._told = True

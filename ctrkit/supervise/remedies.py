@@ -22,8 +22,8 @@ class Remedy(Enum):
     """What may help a run that was ended."""
 
     NONE = "none"
-    SAME_CELL = "the same cell again"
-    SAFER_CELL = "a cell without worker processes"
+    SAME_CELL = "the same configuration again"
+    SAFER_CELL = "a configuration without worker processes"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def advise(outcome: Outcome, cell: Cell) -> Advice:
     """
     verdict, code, error = outcome.verdict, outcome.exit_code, outcome.error
     if error is not None and any(dead.kind == "rank" for dead in error.dead_workers):
-        return Advice(Remedy.SAME_CELL, "all ranks begin again at the last checkpoint")
+        return Advice(Remedy.SAME_CELL, "all ranks continue from the last checkpoint")
     if verdict in HANGS_AND_DEATHS:
         return _safer(cell)
     if verdict == "out-of-memory":
@@ -61,13 +61,15 @@ def advise(outcome: Outcome, cell: Cell) -> Advice:
         if -code in _FROM_OUTSIDE:
             return Advice(Remedy.SAME_CELL, "the signal came from outside")
         return _safer(cell)
-    return Advice(Remedy.NONE, "it would come again")
+    return Advice(Remedy.NONE, "it would happen again")
 
 
 def _safer(cell: Cell) -> Advice:
     if cell.workers:
-        return Advice(Remedy.SAFER_CELL, "a loader without processes cannot hang or die so")
-    return Advice(Remedy.SAME_CELL, "there is no safer cell")
+        return Advice(
+            Remedy.SAFER_CELL, "a loader without worker processes cannot hang or die like that"
+        )
+    return Advice(Remedy.SAME_CELL, "there is no safer configuration")
 
 
 def safest_cell(

@@ -22,7 +22,7 @@ COMPUTE_STAGES = (
 _LEARNED = 5.0
 #: After a verdict a stage may be silent so many times as long as it was, up to RAISED_MOST_S.
 _RAISED, RAISED_MOST_S = 3.0, 1800.0
-_UNMEASURED = "nobody has measured yet how long this stage takes"
+_UNMEASURED = "nothing is known yet about how long this stage takes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,11 +151,11 @@ class TimeLimits:
         """
         times = times or StageTimes()
         raised_s = times.raised_s.get(stage, 0.0)
-        idle_s, reason = self.stall_timeout_s, "the stall timeout that was given"
+        idle_s, reason = self.stall_timeout_s, "the given --stall-timeout"
         if idle_s is None:
             idle_s, reason = self._learned(stage, steps_s, times)
         if raised_s > idle_s:
-            idle_s, reason = raised_s, "raised after the last verdict on this stage"
+            idle_s, reason = raised_s, "raised after the last hang in this stage"
         burning_s = (1.5 if reason is _UNMEASURED else 2) * idle_s
         compares = stage in (Stage.STEP, Stage.VALIDATION) and len(steps_s) >= self.enough_steps
         if stage in COMPUTE_STAGES and not compares and self.stall_timeout_s is None:

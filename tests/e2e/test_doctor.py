@@ -46,7 +46,7 @@ def names(entries: list[dict[str, str]]) -> list[str]:
 def test_mdaf_is_sound_and_a_thousand_workers_are_refused(ctrkit: Run, small_store: Path) -> None:
     done = ctrkit("doctor", "--data", small_store, "--start-method", "spawn", "--workers", "0,1")
     assert done.returncode == 0, done.stderr
-    assert "How long each stage may be silent" in done.stdout
+    assert "Time limits: how long each stage may make no progress" in done.stdout
     done = ctrkit(
         "doctor", "--data", small_store, "--workers", "0,100000", "--json", "--quiet",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A workload that cannot even be looked at: what is wrong, with its evidence, and nothing begun."""
+"""A workload that cannot even be inspected: what is wrong, with its evidence."""
 
 from __future__ import annotations
 

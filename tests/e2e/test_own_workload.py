@@ -142,7 +142,7 @@ def test_a_run_that_loses_a_worker_ends_or_goes_on_as_asked(ctrkit: Run, tmp_pat
     last = done.stderr.splitlines()[-1]
     assert "worker-died" in last
     assert f"evidence in {tmp_path / 'run' / 'evidence' / 'train-1'}" in last
-    assert f"go on with: ctrkit train --resume {tmp_path / 'run'}" in last
+    assert f"continue with: ctrkit train --resume {tmp_path / 'run'}" in last
     text = " ".join(ctrkit("report", "run").stdout.split())
     assert "done The run was stopped. why --no-fallback." in text
 

@@ -70,7 +70,7 @@ def test_the_threshold_is_an_option(ctrkit: Run, base: Path) -> None:
     assert "passed: no regression beyond 50 %" in done.stdout
     done = ctrkit("report", "--compare", base, new, "--threshold", "5")
     assert done.returncode == 2
-    assert "'5' is no share; write for example 5% or 0.05" in done.stderr
+    assert "'5' is not a share; write for example 5% or 0.05" in done.stderr
 
 
 def test_what_is_not_comparable_is_one_clear_line(ctrkit: Run, base: Path) -> None:
@@ -129,7 +129,7 @@ def test_two_real_probes_of_which_the_second_is_slower(ctrkit: Run, tmp_path: Pa
     found = json.loads(done.stdout)["compare"]
     assert found["verdict"] == "slower"
     assert found["rows"][0]["ratio_low"] > 1.05
-    assert "The workload's file is another one or was changed." in found["cautions"]
+    assert "The workload's file is another one, or it was changed." in found["cautions"]
     done = ctrkit("report", "--compare", "two", "one")
     assert done.returncode == 0, done.stderr
     assert "faster" in done.stdout

@@ -252,7 +252,7 @@ def test_ctrl_c_saves_and_other_numbers_of_ranks_go_on(folder: Path, start: Star
     process.send_signal(signal.SIGINT)
     words, _ = process.communicate(timeout=100)
     assert process.returncode == 130, words
-    assert "go on with: ctrkit train --resume" in words
+    assert "continue with: ctrkit train --resume" in words
     outcome = json.loads((folder / "cut" / "child" / "outcome.json").read_text())
     assert outcome["interrupted"]
     done = ctrkit(folder, "cut", "train", "--resume", "cut", "--nproc", "1", "--quiet")

@@ -235,7 +235,7 @@ def test_a_run_that_takes_longer_than_allowed_saves_and_stops(runs: dict[str, Ru
     run = runs["aborted"]
     assert run.exit_code == 6, run.log
     assert f"--abort-if-later-than allows {ALLOWED_S}" in run.log
-    assert f"go on with: ctrkit train --resume {run.path}" in run.log.splitlines()[-1]
+    assert f"continue with: ctrkit train --resume {run.path}" in run.log.splitlines()[-1]
     assert (run.info["status"], run.incidents[0]["action"]) == ("ended", "stopped")
     assert "may go to sleep" not in run.log
     (run.path.parent / "quick").touch()

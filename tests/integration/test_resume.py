@@ -141,7 +141,7 @@ def test_killed_inside_a_checkpoint_write_and_resumed_with_all_else_changed(
     done = ctrkit(folder, "train", "--resume", "cut", "--data", "moved", *cell, "--quiet")
     assert done.returncode == 0, done.stderr
     assert "last.pt is damaged (kept as last.pt.damaged)" in done.stderr
-    assert "going on from previous.pt before it" in done.stderr
+    assert "continuing from previous.pt, the one before" in done.stderr
     assert_same_run(folder / "cut", folder / "whole")
     assert not list(checkpoints.glob(".last.pt.*"))
 
@@ -153,7 +153,7 @@ def test_killed_before_the_first_checkpoint(folder: Path, start: Start) -> None:
     assert not (folder / "early" / "checkpoints" / "last.pt").exists()
     done = ctrkit(folder, "train", "--resume", "early", "--quiet")
     assert done.returncode == 0, done.stderr
-    assert "nothing was saved yet: it begins at its first step" in done.stderr
+    assert "nothing was saved yet: it starts at its first step" in done.stderr
     assert_same_run(folder / "early", folder / "whole")
 
 
@@ -334,7 +334,7 @@ def test_a_disk_that_is_full_from_the_start_is_one_line(
     assert "cannot be written: No space left on device" in said
     if command == "probe":
         assert done.stderr.count("\n") == 1
-        assert "make room, or name a folder on another disk with --out" in said
+        assert "free some space, or name a folder on another disk with --out" in said
     else:
         assert "what was saved before" not in said
 
@@ -398,5 +398,5 @@ def test_ctrl_c_once_waits_for_the_step_and_twice_does_not(tmp_path: Path, start
     _, words = process.communicate(timeout=60)
     assert process.returncode == 130, words
     assert "finishing the step and saving; Ctrl-C again: stop now" in words
-    assert f"go on with: ctrkit train --resume {tmp_path / 'run'}" in words
+    assert f"continue with: ctrkit train --resume {tmp_path / 'run'}" in words
     assert seen(tmp_path / "run") == SEEN[:10]

@@ -181,7 +181,7 @@ def death_of_worker(scene: Scene) -> Cause | None:
     when = _when(scene, dead.pid)
     if code >= 0:
         return _cause("worker ended itself", f"{who} ended with exit code {code}{when}", frame,
-                      "see what calls `exit` there, and its last words in stderr.txt", "",
+                      "see what calls `exit` there, and the end of its output in stderr.txt", "",
                       guilty=who, pid=dead.pid)  # fmt: skip
     cause, fix = "", "see who sends that signal"
     if -code == signal.SIGKILL:
@@ -202,8 +202,8 @@ def _unread_death(scene: Scene) -> Cause | None:
         return None
     pid = int(match[1].split(",")[0])
     who = _name(scene, WorkerExit(pid=pid, worker=None, exit_code=1))
-    return _cause("worker ended itself", f"{who} ended before its time{_when(scene, pid)}", None,
-                  "see its last words in stderr.txt", "", guilty=who, pid=pid)  # fmt: skip
+    return _cause("worker ended itself", f"{who} ended unexpectedly{_when(scene, pid)}", None,
+                  "read the end of its output in stderr.txt", "", guilty=who, pid=pid)  # fmt: skip
 
 
 def _when(scene: Scene, pid: int) -> str:
@@ -239,7 +239,7 @@ def worker_raised(scene: Scene) -> Cause | None:
     original = scene.words[match.end() :]
     return _cause(f"{match[1]} in a worker", f"worker {match[2]} raised: "
                   f"{last_error(original) or match[1]}", user_frame(parse_traceback(original)),
-                  "the line is the user's own: mend it there", "",
+                  "the error is in this line of your code", "",
                   guilty=f"worker {match[2]}")  # fmt: skip
 
 
@@ -288,7 +288,7 @@ def fix_of_dropped(said: str) -> tuple[str, str]:
         return "detach the tensors of a batch, `tensor.detach()`, in the data set", "pickling"
     if said:
         return "the batch was made, and sending it failed: mend what that error names", ""
-    return "see the workers' last words in stderr.txt", ""
+    return "read the end of the workers' output in stderr.txt", ""
 
 
 def explain_words(scene: Scene) -> Cause | None:

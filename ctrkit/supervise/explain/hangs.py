@@ -1,4 +1,4 @@
-"""Why a living family does not go on: one small function for each known pattern."""
+"""Why a living family makes no progress: one small function for each known pattern."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def stopped(scene: Scene) -> Cause | None:
     """A process that somebody stopped (SIGSTOP, a debugger, Ctrl-Z)."""
     for process in scene.processes:
         if process.is_stopped:
-            return blame(scene, process, "stopped process", "is stopped, and nobody lets it go on",
-                         fix=f"find out who stopped it; `kill -CONT {process.pid}` lets it go on",
+            return blame(scene, process, "stopped process", "is stopped, and nobody continues it",
+                         fix=f"find out who stopped it; `kill -CONT {process.pid}` continues it",
                          )  # fmt: skip
     return None
 
@@ -84,7 +84,7 @@ def spawn_pipe(scene: Scene) -> Cause | None:
         guilty=f"a worker (pid {dead.pid})" if dead else "a worker",
         place=words.place if words else None,
         waits_for=kernel_wait(scene.main) or "a write to a pipe",
-        fix=words.fix if words else "read the worker's last words in stderr.txt",
+        fix=words.fix if words else "read the end of the worker's output in stderr.txt",
         references=(*REFERENCES["spawn pipe"], *(words.references if words else ())),
     )
 
@@ -234,12 +234,12 @@ def main_is_stuck(scene: Scene) -> Cause | None:
 
 
 def stuck(scene: Scene, process: Process) -> Cause:
-    """What a process that does not go on stands in."""
+    """What a process that makes no progress stands in."""
     for pattern in STUCK:
         if cause := pattern(scene, process):
             return cause
     what = kernel_wait(process)
-    return blame(scene, process, "stuck", what or "does not go on", fix=_LOOK_THERE)
+    return blame(scene, process, "stuck", what or "makes no progress", fix=_LOOK_THERE)
 
 
 def spins(scene: Scene, process: Process) -> Cause | None:

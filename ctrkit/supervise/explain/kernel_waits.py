@@ -1,4 +1,4 @@
-"""Why a family does not go on, as far as the kernel alone tells it: without any Python stack."""
+"""Why a family makes no progress, as far as the kernel alone tells it: without any Python stack."""
 
 from __future__ import annotations
 

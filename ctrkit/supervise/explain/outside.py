@@ -99,7 +99,7 @@ def explain_process(
         between = _sample(family.main_pid, reader, wait_s, sleep)
         listed = list_processes()
         if family.main_pid not in listed or listed[family.main_pid].status == psutil.STATUS_ZOMBIE:
-            raise UsageError(f"pid {family.main_pid} ended while it was looked at")
+            raise UsageError(f"pid {family.main_pid} ended while ctrkit looked at it")
         last = _look(family, listed, reader)
         movement = judge_movement(first.look, last.look, between)
         first = last
@@ -198,7 +198,7 @@ def _look(family: TrainingFamily, listed: Mapping[int, Listed], reader: _Reader)
         with_native_waits(passive.look(family.top_pid, lambda: False, _MAX_PROCESSES))
     )
     if not any(one.pid == family.main_pid for one in processes):
-        raise UsageError(f"pid {family.main_pid} ended while it was looked at")
+        raise UsageError(f"pid {family.main_pid} ended while ctrkit looked at it")
     python = [one.pid for one in processes if one.pid in listed and listed[one.pid].python]
     python = [one for one in python if not listed[one].is_helper]
     python.sort(key=lambda one: (one != family.main_pid, one not in family.ranks))

@@ -77,11 +77,11 @@ def missing(access: Access, problem: str) -> Missing:
     if access.ptrace_scope in (1, 2):
         open_up = "echo 0 | sudo tee /proc/sys/kernel/yama/ptrace_scope"
         return Missing(
-            what="this kernel lets a user read only processes that he started himself "
+            what="this kernel lets a user read only processes that it started itself "
             f"(kernel.yama.ptrace_scope is {access.ptrace_scope})",
             commands=(*_as_root(access), f"{open_up}    # until the next boot, for every process"),
         )
-    return Missing(what="the system does not let it be read", commands=_as_root(access))
+    return Missing(what="the system does not allow reading it", commands=_as_root(access))
 
 
 def _as_root(access: Access) -> tuple[str, ...]:

@@ -111,7 +111,7 @@ def test_a_probe_that_searched_what_would_be_searched_now_goes_before_a_newer_na
     left = taken(gate, narrow)
     assert left is not None
     assert left.cell.loader == "rows"
-    assert "left out 1 of the 3 cells" in left.why
+    assert "did not try 1 of the 3 configurations" in left.why
 
 
 def test_a_cell_that_was_named_has_the_projection_of_the_newest_probe_of_it(
@@ -161,7 +161,7 @@ def test_bad_files(tmp_path: Path, content: object, message: str) -> None:
         ({"device": "cuda"}, "device cuda is not available here; there is cpu"),
         ({"loader": "custom"}, "loader custom: the workload has rows"),
         ({"loader": "thread", "workers": 2}, "thread has no worker processes"),
-        ({"nproc": 2}, "--nproc 2: mdaf has no parts of a batch for several processes"),
+        ({"nproc": 2}, "--nproc 2: mdaf cannot share a batch among several processes"),
     ],
 )
 def test_cells_that_cannot_run_here(axes: dict[str, Any], message: str) -> None:

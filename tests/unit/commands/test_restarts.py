@@ -176,7 +176,7 @@ def test_restarts_are_bounded_and_every_end_has_its_evidence(run: RunFolder) -> 
     end, incidents = fake.go(max_restarts=2)
     assert end.verdict == "deadlock"
     assert [i.action for i in incidents] == ["restarted", "restarted", "stopped"]
-    assert incidents[-1].why == "--max-restarts 2 are used up"
+    assert incidents[-1].why == "--max-restarts 2 have all been used"
     assert incidents[-1].cell_after is None
     assert fake.folders == ["evidence/train-1", "evidence/train-2", "evidence/train-3"]
     assert [spec.cell for spec in fake.specs] == [WORKERS, THREAD, THREAD]
@@ -289,7 +289,7 @@ def test_steps_that_are_lost(progress: Progress | None, position: SavedPosition,
 def test_the_order_of_a_users_loader_is_the_users() -> None:
     custom = make_cell(loader="custom")
     assert order_note(THREAD, SavedPosition(2, 30)) is None
-    assert "epoch 2 begins anew" in (order_note(custom, SavedPosition(2, 0)) or "")
+    assert "epoch 2 starts over" in (order_note(custom, SavedPosition(2, 0)) or "")
     assert "some rows of that epoch may come twice" in (
         order_note(custom, SavedPosition(2, 30)) or ""
     )

@@ -119,7 +119,7 @@ def test_a_spec_of_before_plug_ins_can_be_resumed(run: RunFolder) -> None:
 
 def test_a_run_that_was_never_set_up_is_named(run: RunFolder) -> None:
     (run.path / "child" / "spec.json").unlink()
-    with pytest.raises(UsageError, match="ended before it was set up; start it anew"):
+    with pytest.raises(UsageError, match="ended before it was set up; start a new run"):
         resumable_spec(run, common(), [])
 
 
@@ -157,7 +157,7 @@ def test_before_the_first_checkpoint_it_begins_at_its_first_step(
     run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert starting_point(run, OWN) is False
-    assert "begins at its first step" in capsys.readouterr().err
+    assert "starts at its first step" in capsys.readouterr().err
 
 
 def test_the_same_code_is_not_spoken_of(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,7 +183,7 @@ def test_a_damaged_checkpoint_is_told_of(
     assert starting_point(run, OWN) is True
     words = capsys.readouterr().err
     assert "last.pt is damaged (kept as last.pt.damaged)" in words
-    assert "going on from previous.pt before it, epoch 2, batch 7" in words
+    assert "continuing from previous.pt, the one before, epoch 2, batch 7" in words
 
 
 def test_a_changed_workload_file_is_other_code(tmp_path: Path) -> None:

@@ -62,5 +62,5 @@ def test_a_variable_needs_a_name_and_a_value(tmp_path: Path, text: str) -> None:
 
 
 def test_options_of_a_script_need_one() -> None:
-    with pytest.raises(UsageError, match="--train-loader is for a script"):
+    with pytest.raises(UsageError, match="--train-loader is for scripts"):
         read_script([], ["probe"], {}, train_loader=1)

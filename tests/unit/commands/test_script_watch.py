@@ -85,7 +85,7 @@ def test_epochs_are_shown_and_kept_as_they_come(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("python3", "-I", "train.py"), "python -I does not let the observer in"),
+        (("python3", "-I", "train.py"), "python -I keeps the observer out"),
         (("/usr/bin/python3.9", "-S", "train.py"), "python -S"),
         (("bash", "-I", "run.sh"), "no Python process"),
         (("python", "-uI", "train.py"), "python -I"),
@@ -127,7 +127,7 @@ def test_one_whose_time_is_over_is_told_even_if_its_end_is_not_known(tmp_path: P
     stand.now_s = 1001.0
     stand.watch.compare_with_deadline(None)
     (line,) = stand.screen.lines
-    assert "goes on after the end of Slurm job 7" in line
+    assert "continues after the end of Slurm job 7" in line
 
 
 def test_what_is_passed_on_and_what_the_observer_notes_are_told(tmp_path: Path) -> None:

@@ -263,7 +263,7 @@ def test_a_run_that_trains_nothing_yet_is_aborted_too(tmp_path: Path) -> None:
     now.world.awake_s += 2
     now.times.wait()
     assert now.stop.finish
-    assert "trains nothing yet" in now.times.aborted
+    assert "without a training step" in now.times.aborted
 
 
 def test_a_machine_that_cannot_be_held_awake_is_told_of_once(tmp_path: Path) -> None:

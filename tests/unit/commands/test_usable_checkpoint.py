@@ -89,7 +89,7 @@ def test_the_newest_whole_one_takes_the_place_of_the_last(
     assert found.position == position
     assert found.code == {"torch": "2.0"}
     assert f"last.pt is {last}" in found.problem
-    assert f"going on from {name}" in found.problem
+    assert f"continuing from {name}" in found.problem
     loaded = load_checkpoint(tmp_path / "last.pt")["position"]
     assert (loaded["epoch"], loaded["batch"]) == (position.epoch, position.batch)
     assert (tmp_path / "last.pt.damaged").exists() == (last == "damaged")

@@ -205,7 +205,7 @@ def test_a_branch_has_its_workload_elsewhere_or_edited(probe: Make) -> None:
     )  # fmt: skip
     found = compared(base, new)
     assert found.gate == "passed"
-    assert any("file is another one or was changed" in line for line in found.cautions)
+    assert any("file is another one, or it was changed" in line for line in found.cautions)
     assert any("Whether the data are the same is not known" in line for line in found.cautions)
 
 
@@ -291,14 +291,14 @@ def test_thresholds(text: str, share: float) -> None:
 
 @pytest.mark.parametrize("text", ["5", "-1%", "five", "", "%", "5%x", "nan", "inf%"])
 def test_bad_thresholds(text: str) -> None:
-    with pytest.raises(UsageError, match="is no share; write for example 5%"):
+    with pytest.raises(UsageError, match="is not a share; write for example 5%"):
         parse_threshold(text)
 
 
 def test_wrong_use_of_compare(probe: Make, tmp_path: Path) -> None:
     base = probe("a", thrice(THREAD, 11))
     for options in ({"other_runs": [base]}, {"list_runs": True}):
-        with pytest.raises(UsageError, match="takes two runs and nothing beside"):
+        with pytest.raises(UsageError, match="takes two runs and nothing else"):
             run_compare(base, base, **options)
     with pytest.raises(UsageError, match="no run folder"):
         run_compare(base, tmp_path)

@@ -281,7 +281,7 @@ def test_an_interrupted_probe_and_a_run_that_is_gone(make_run: MakeRun) -> None:
     assert "none to recommend" in text
     gone = make_run("train", name="t", status="running")
     text = page(gone.path).text
-    assert "It ended without a word" in text
+    assert "It ended without an error message" in text
     assert "left no checkpoint" in text
 
 

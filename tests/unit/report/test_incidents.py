@@ -34,7 +34,7 @@ def text_of(make_run: MakeRun, *incidents: Incident, **changes: Any) -> str:
 
 
 def test_an_incident_says_when_where_what_was_done_and_what_it_cost(make_run: MakeRun) -> None:
-    text = text_of(make_run, incident(note="epoch 2 begins anew"))
+    text = text_of(make_run, incident(note="epoch 2 starts over"))
     for words in (
         "1. 2026-01-31 12:00:05 UTC: deadlock in epoch 2, step 130",
         "reason No progress in stage 'step' for 31 s.",
@@ -44,7 +44,7 @@ def test_an_incident_says_when_where_what_was_done_and_what_it_cost(make_run: Ma
         "done Restarted from epoch 2, batch 100 in another cell: cpu, thread loader, no workers",
         "why No processes, no lock.",
         "lost 30 steps, 1 min 32 s",
-        "note Epoch 2 begins anew.",
+        "note Epoch 2 starts over.",
         "evidence evidence/train-1",
     ):
         assert words in text

@@ -22,7 +22,8 @@ TRAIN_FILES = ("run.json", "epochs.csv", "incidents.jsonl")
 # What a report must still say, whichever one of its files is lost; by that file.
 STILL = {
     "run.json": "use              cpu, thread loader", "trials.parquet": "use              cpu",
-    "recommendation.json": "best so far", "stamps.parquet": "A step of the recommended cell",
+    "recommendation.json": "best so far",
+    "stamps.parquet": "A step of the recommended configuration",
 }  # fmt: skip
 
 

@@ -160,7 +160,7 @@ def test_a_run_whose_process_is_gone_is_not_listed_as_running(make_run: MakeRun)
         assert listed_run(run.path).status == "died"
         contents = read_contents(run.path)
         assert (contents.info.status, contents.alive) == ("died", False)
-        assert "died: it ended without a word" in report_text(report_view(contents))
+        assert "died: it ended without an error message" in report_text(report_view(contents))
     old = make_run("probe", name="old", status="running")
     assert listed_run(old.path).status == "running"  # nothing tells of its process
 

@@ -20,6 +20,6 @@ def test_each_silence_is_said_once_with_its_limit_and_the_reason() -> None:
     lines = [line for line in said if line]
     assert [index for index, line in enumerate(said) if line] == [2, 6]
     assert lines[0] == (
-        "no progress in stage 'step' for 16 s; after 30 s it is judged "
+        "no progress in stage 'step' for 16 s; it will be treated as hung at 30 s "
         "(20 x the median step of 1.5 s)"
     )

@@ -31,8 +31,8 @@ def test_options_of_a_run_that_is_not_finished(
         "| continue as is: 15 epochs | 13 h 00 min | 15 h 00 min |\n"
         "| reduce the epochs: stop after 8 | 6 h 00 min | 8 h 00 min |\n"
         "| reduce the epochs: stop after 5 | 3 h 00 min | 5 h 00 min |\n"
-        "| change to the recommended cell: cpu, thread loader, no workers, 2 threads, batch 2,048 "
-        "| 6 h 30 min | 8 h 30 min |\n"
+        "| change to the recommended configuration: cpu, thread loader, no workers, 2 threads, "
+        "batch 2,048 | 6 h 30 min | 8 h 30 min |\n"
         "| stop and report 2 epochs | none | 2 h 00 min |\n"
     ) in text
 
@@ -109,4 +109,4 @@ def test_the_summary_of_a_probe(
     assert "Recommended: cpu, thread loader, no workers, 2 threads, batch 2,048." in text
     assert "projected to take 1 d 1 h (24.2 .. 26.7 h)." in text
     assert "of 6 cells, 1 failed" in text
-    assert "No cell is recommended" in pasted(make_run("probe", name="b").path)
+    assert "No configuration is recommended" in pasted(make_run("probe", name="b").path)

@@ -56,7 +56,7 @@ def test_the_answer_comes_first(
     assert "It takes 58 % of a step. Without it: 2.4x as fast." in answer
     assert "  tied with        cpu, batches loader, 2 workers" in answer
     assert "5 epochs instead of 15           9 h 00 min" in rest
-    assert rest.index("Cells") < rest.index("A step of the recommended cell")
+    assert rest.index("Cells") < rest.index("A step of the recommended configuration")
 
 
 def test_the_matrix_at_80_columns(
@@ -108,7 +108,7 @@ def test_stages_of_the_recommended_cell(
     run = make_run("probe", trials=trials, recommendation=recommendation)
     text = text_of(run.path)
     assert "  backward    6.50 s   58 %  ██████████████\n" in text
-    assert "Beside the steps: start-up 2.1 s, first batch 300 ms, new epoch 100 ms," in text
+    assert "Besides the steps: start-up 2.1 s, first batch 300 ms, new epoch 100 ms," in text
 
 
 def test_a_long_command_goes_on_in_the_next_line(
@@ -126,7 +126,7 @@ def test_an_interrupted_probe_says_what_is_known_and_what_is_missing(
     text = text_of(run.path)
     assert "\nNo recommendation\n  status           interrupted: Ctrl-C\n" in text
     assert "predicted        2 cells" in text
-    assert "No cell was run as a whole" in text
+    assert "No configuration was fully run" in text
     run = make_run("probe", name="more", trials=trials, status="interrupted")
     text = text_of(run.path)
     assert "best so far      cpu, thread loader, no workers" in text
@@ -139,7 +139,7 @@ def test_a_probe_without_any_trial_and_one_where_nothing_can_run(make_run: MakeR
     bad = [trial(cell(loader="rows"), verdict="crashed", reason="KeyError: 'x'")]
     run = make_run("probe", name="bad", trials=bad, status="no viable cell")
     text = text_of(run.path)
-    assert "No cell can run here: the reasons are below." in text
+    assert "No configuration can run here: the reasons are below." in text
     assert "crashed. KeyError: 'x'." in text
 
 
@@ -211,7 +211,7 @@ def test_a_finished_run_needs_no_resume_and_one_without_projection_says_so(
 def test_a_run_that_was_killed_is_not_called_running(make_run: MakeRun) -> None:
     run = make_run("train", status="running")
     text = text_of(run.path)
-    assert "status           died: it ended without a word" in text
+    assert "status           died: it ended without an error message" in text
     assert "It left no checkpoint" in text
     (run.path / "child").mkdir()
     with ProgressWriter(run.path / "child" / "progress.bin") as writer:

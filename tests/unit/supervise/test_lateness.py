@@ -148,10 +148,10 @@ def test_swap_is_named_with_its_beginning_and_old_pages_are_not() -> None:
 def test_heat_and_others_are_named() -> None:
     hot = [row(m, throttles=7, temperature_c=98.0) for m in range(60, 180)]
     assert cause(HEALTHY + hot, done=1.0) == (
-        "the processor has been slowed down for its heat since 02:00 (up to 98 °C)"
+        "the processor has been slowed down because it is hot since 02:00 (up to 98 °C)"
     )
     limited = [row(m, speed_limit=0.5) for m in range(60, 180)]
-    assert "slowed down for its heat since 02:00" in cause(HEALTHY + limited, done=1.0)
+    assert "slowed down because it is hot since 02:00" in cause(HEALTHY + limited, done=1.0)
     crowded = [row(m, other_cores=1.6) for m in range(180)]
     assert cause(crowded, done=1.0) == "other processes take 1.6 cores"
 
@@ -161,7 +161,7 @@ def test_where_nothing_explains_it_that_is_said() -> None:
     words = cause(rows, done=1.0, productive_s=2.1 * HOUR)
     assert words == (
         "an epoch takes 2.1 times what was projected; compute takes 97 % of the time, "
-        "and no figure of the machine explains it"
+        "and no measurement of the machine explains it"
     )
     assert late_cause([], standing(), None, 0).words
 

@@ -129,7 +129,7 @@ def test_a_damaged_ledger_is_put_aside_and_a_missing_disk_does_not_end_the_run(
     world.steps(child, 130)
     assert len(world.keeper.rows) == 2
     assert len(world.said) == 2
-    assert "No space left on device; the run goes on" in world.said[1]
+    assert "No space left on device; the run continues" in world.said[1]
 
 
 def test_no_file_no_rows(tmp_path: Path) -> None:

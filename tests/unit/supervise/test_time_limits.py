@@ -64,7 +64,7 @@ def test_a_run_waits_longer_for_what_nobody_has_measured_and_says_so(stage: Stag
     assert limits.for_stage(stage).idle_s == 60
     limit = limits.for_stage(stage, (), StageTimes(is_run=True))
     assert (limit.idle_s, limit.burning_s) == (600, 900)
-    assert "nobody has measured" in limit.reason
+    assert "nothing is known yet about how long" in limit.reason
     assert "10 min" in limits.in_words(StageTimes(is_run=True))
 
 
@@ -87,7 +87,7 @@ def test_after_a_verdict_the_next_is_not_given_at_the_same_limit(limits: TimeLim
         assert before_s < limit.idle_s <= max(RAISED_MOST_S, before_s + 2)
         before_s = limit.idle_s
         times = times.after_verdict(Stage.METRICS, limit.idle_s + 2)
-    assert "raised after the last verdict" in limits.for_stage(Stage.METRICS, (), times).reason
+    assert "raised after the last hang" in limits.for_stage(Stage.METRICS, (), times).reason
     assert limits.for_stage(Stage.DONE, (), times).idle_s < 60
 
 
