@@ -21,8 +21,8 @@ from pathlib import Path
 _MARK = "CTRKIT_BENCH_MARK"
 #: seconds for which a process may still be on its way out after its command has ended
 _LINGERS_S = 3.0
-#: caches that torch makes in any run of these scripts, with ctrkit or without
-_OF_LIBRARIES = ("torchinductor_",)
+#: what torch leaves after any run of these scripts, with ctrkit or without: caches, torchrun's logs
+_OF_LIBRARIES = ("torchinductor_", "torchelastic_")
 _IN_OWN_SHM = 'mount -t tmpfs tmpfs /dev/shm && "$@"; code=$?; ls -A /dev/shm > "$LEFT"; exit $code'
 
 

@@ -21,7 +21,8 @@ Machine: 2 cores, Linux, CPU only, **shared with other work while this ran** (it
 in the last column): times are rough, and only ratios of runs in turn say something. A ratio is as
 written / recommended, of epochs: the median of the pairs with the least and the most. The
 projection is made in one probe, the epochs are run minutes later under another load: that is in
-its error.
+its error. Left behind: processes, `/dev/shm`, temporary files; not counted is what torch and
+torchrun leave after any run (`torchinductor_*`, `torchelastic_*`).
 """
 
 
