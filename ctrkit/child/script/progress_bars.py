@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ctrkit.child.script.run_length import Length
+from ctrkit.child.script.length import Length
 
 
 class Bar(NamedTuple):

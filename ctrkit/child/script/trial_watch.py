@@ -15,8 +15,8 @@ from ctrkit.child.script.beside import BesideCount
 from ctrkit.child.script.cpu import family_cpu_s
 from ctrkit.child.script.ending import CommonEnd, leave
 from ctrkit.child.script.hashes import cloned
+from ctrkit.child.script.length import Length
 from ctrkit.child.script.presence import claim_owner
-from ctrkit.child.script.run_length import Length
 from ctrkit.child.script.seen_loaders import Seen, honest_length, is_iterable, warmup_steps
 from ctrkit.child.script.watch import LoopWatch
 from ctrkit.core.losses import bad_loss

@@ -10,9 +10,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ctrkit.child.script.length import Length, as_said
 from ctrkit.child.script.progress_bars import bars_shown, compared_with_bars
 from ctrkit.child.script.put_in import has_main_guard
-from ctrkit.child.script.run_length import Length, as_said, frames_from, run_length
+from ctrkit.child.script.run_length import run_length
+from ctrkit.child.script.running_frames import frames_from
 from ctrkit.child.script.seen_loaders import Seen, is_iterable
 from ctrkit.child.script.trouble import note_trouble
 from ctrkit.core.progress import RankWriter, WorkerStage

@@ -48,7 +48,8 @@ _CHECK = """
 import sys, warnings
 from ctrkit.child.script.cpu import family_cpu_s
 from ctrkit.child.script.hook import install
-from ctrkit.child.script.run_length import frames_from, run_length
+from ctrkit.child.script.run_length import run_length
+from ctrkit.child.script.running_frames import frames_from
 from ctrkit.child.script.unseen import unseen
 install()
 assert family_cpu_s() is None or family_cpu_s() > 0

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from ctrkit.child.script.length import Length
 from ctrkit.child.script.progress_bars import Bar, bars_shown, compared_with_bars
-from ctrkit.child.script.run_length import Length
 
 READ = Length(epochs=3, told_by="train.py:9: for epoch in range(3)")
 

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader
 
-from ctrkit.child.script.run_length import Length, RunningFrame, as_said, run_length
+from ctrkit.child.script.length import Length, as_said
+from ctrkit.child.script.run_length import run_length
+from ctrkit.child.script.running_frames import RunningFrame
 
 LOADER = DataLoader(range(80), batch_size=8)
 

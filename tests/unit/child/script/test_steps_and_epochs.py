@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from ctrkit.child.script.run_length import Length, frames_from, run_length
+from ctrkit.child.script.length import Length
+from ctrkit.child.script.run_length import run_length
+from ctrkit.child.script.running_frames import frames_from
 
 
 class Loader:
