@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ctrkit.child.training.trial import family_cpu_s, run_trial
+from ctrkit.child.training.running_trial import family_cpu_s
+from ctrkit.child.training.trial import run_trial
 from ctrkit.child.workloads.protocol import Batch, EpochLoader, Mark, Task, Workload
 from ctrkit.core.config import Cell, ChildSpec, RunSizes, WindowPlan, WorkloadSpec, make_cell
 from ctrkit.core.errors import UsageError
