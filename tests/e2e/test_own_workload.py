@@ -95,7 +95,7 @@ def test_what_fails_in_every_cell_is_one_line_after_two_trials(
     assert done.returncode == code, done.stderr
     (last,) = done.stderr.splitlines()
     assert words in last
-    assert "the other 2 cells were not tried" in last
+    assert "the other 2 configurations were not tried" in last
     launched = [trial for trial in json.loads(done.stdout)["trials"] if trial["launch"]]
     assert len(launched) == 2
 
