@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ctrkit.child.training.batches import RowCounter, known_rows, row_counter
-from ctrkit.child.training.checkpoint import (
-    keep_as,
-    save_checkpoint,
-)
 from ctrkit.child.training.distributed import Ranks
 from ctrkit.child.training.loader_facts import length_of, no_batch_words
-from ctrkit.child.training.own_metrics import check_watch, own_metrics
+from ctrkit.child.training.own_metrics import own_metrics
 from ctrkit.child.training.plain_state import to_plain
-from ctrkit.child.training.position import Position, identity, read_state
-from ctrkit.child.training.saving import Saving, never_saved
+from ctrkit.child.training.run_state import LoaderTask, RunState
 from ctrkit.child.training.seeding import kept_rng, rng_of_rank, rng_state, seed_rank, set_rng_state
 from ctrkit.child.training.time_spent import TimeLedger
 from ctrkit.child.workloads.iterable_loader import as_epoch_loader
-from ctrkit.child.workloads.protocol import Batch, EpochLoader, Mark, Task, Workload
+from ctrkit.child.workloads.protocol import Batch, EpochLoader, Workload
 from ctrkit.child.workloads.returned import UsedUpError, check_batch
 from ctrkit.core import stops
-from ctrkit.core.config import Cell, RunSizes, TrainPlan
-from ctrkit.core.epochs import EPOCHS, write_epochs
+from ctrkit.core.config import Cell, TrainPlan
 from ctrkit.core.errors import UsageError
-from ctrkit.core.files import plain_disk_errors
 from ctrkit.core.progress import SPENT_FILE, ProgressWriter, Spending, Stage
-from ctrkit.core.unsaved import UNSAVED_FILE
 
 _END = object()
 #: a stop that went to all processes may have ended one of the loader's before this one hears of it
 _SAME_STOP_S = 1.0
-#: how long a run that is done waits at most for a disk that does not take its last state, and how
-#: long it waits between two tries
-_LAST_TRIES_S, _BETWEEN_TRIES_S = 60.0, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,17 +51,7 @@ class TrainOutcome:
     best_lost: bool = False
 
 
-class _LoaderTask(Task):
-    """The task of a workload without a model: a step is only taking a batch."""
-
-    def transfer(self, batch: Batch) -> Batch:
-        return batch
-
-    def train_step(self, batch: Batch, mark: Mark) -> None:
-        pass
-
-
-class EpochLoop:
+class EpochLoop(RunState):
     """One process's way through a run; see `run_training` for what it promises."""
 
     def __init__(
@@ -87,28 +64,11 @@ class EpochLoop:
         clock: Callable[[], float],
         ranks: Ranks,
     ) -> None:
-        self.workload, self.cell, self.plan, self.progress = workload, cell, plan, progress
-        self.stop_requested, self.clock, self.ranks = stop_requested, clock, ranks
+        super().__init__(workload, cell, plan, progress, stop_requested, clock, ranks)
         self.ledger = TimeLedger(progress.path.with_name(SPENT_FILE))
-        self.last_path = Path(plan.run_folder) / "checkpoints" / "last.pt"
-        self.epochs_path = Path(plan.run_folder) / EPOCHS
-        self.position = Position(watch=check_watch(workload.watch))
-        self.rng: Mapping[str, Any] | None = None  # to be put back when a resumed epoch goes on
-        self.epoch_rng: Mapping[str, Any] | None = None  # that of the epoch's `iter`, for its order
-        self.begun_rng: Mapping[str, Any] | None = None  # that of the epoch's first moment
-        self.saved: tuple[int, int, bool] | None = None  # the position in `last.pt`
         self.stopping = False  # as all ranks have agreed after the last step
         self.steps_run = 0
-        self.tried_at = self.started_at = clock()  # when it was last saved, or tried in vain
-        self.refused = 0  # the error with which the disk refused the last checkpoint; 0: it did not
-        self.epochs_refused = 0  # the same of `epochs.csv`, at the rank that writes it
-        note = progress.path.with_name(UNSAVED_FILE) if ranks.rank == 0 else None
-        self.saving = Saving(note, plan.checkpoint_every_s)
 
-    code: dict[str, str]
-    sizes: RunSizes
-    batches: int | None  # of an epoch, as far as it is known
-    task: Task
     train_loader: EpochLoader
     rows: RowCounter
     validation_loader: EpochLoader | None
@@ -118,17 +78,17 @@ class EpochLoop:
         with ExitStack() as stack:
             self.progress.enter(Stage.DATA)
             self.sizes = self.workload.sizes(self.cell.batch_size)
-            state = self._read_checkpoint() if self.plan.resume else None
+            state = self.read_checkpoint() if self.plan.resume else None
             self.ranks.check_equal("position", (self.position.epoch, self.position.batch))
             self.batches = self.position.counted or self.sizes.train_batches
-            self._write_epochs(must=True)
+            self.write_epochs(must=True)
             if not self._is_finished():
                 self._open(stack, state)
                 del state  # as large as the model and the optimiser together
                 stops.let(stops.Raises.NEVER)  # from here on there may be something to save
                 while not self._is_finished() and not interrupted:
                     interrupted = not self._run_epoch() and not self._is_finished()
-                self._save_at_last()
+                self.save_at_last()
             # not in a `finally`: after an error the progress must keep the stage that failed
             self.ledger.enter(Spending.SHUTDOWN)
             self.progress.enter(Stage.SHUTDOWN)
@@ -154,7 +114,7 @@ class EpochLoop:
         if self.validation_loader is not None:
             stack.callback(self.validation_loader.close)
         self.progress.enter(Stage.MODEL)
-        self.task = self.workload.make_task(self.cell) or _LoaderTask()
+        self.task = self.workload.make_task(self.cell) or LoaderTask()
         seed_rank(self.ranks.rank)
         if state is not None:
             # what a task resets at the start of an epoch is in the state, too
@@ -203,25 +163,25 @@ class EpochLoop:
             self._end_epoch()
             return True
         self.ledger.enter(Spending.CHECKPOINT)
-        if self.saved != self._place():
-            self._save()
+        if self.saved != self.place():
+            self.save()
         return False
 
     def _train(self) -> bool:
         position = self.position
         self.ledger.enter(Spending.DATA_WAIT)
         self.progress.enter(Stage.FIRST_BATCH, epoch=position.epoch, steps=self.batches or 0)
-        self.stopping = self._any(self.stop_requested())
+        self.stopping = self.any_rank(self.stop_requested())
         if self.stopping:
             return False
         if position.batch == 0:
-            self._restore_rng()
+            self.restore_rng()
             self.begun_rng = rng_state(self.cell.device)
             self.task.begin_epoch(position.epoch)
         else:
             self.progress.step(position.batch)
         if position.trained:
-            self._restore_rng()
+            self.restore_rng()
             return True
         try:
             batches = self._begin_loading()
@@ -283,7 +243,7 @@ class EpochLoop:
                 streams, too, where the batches are made by other processes. Elsewhere only a wait
                 that takes too long is given up.
         """
-        is_exact = self.cell.workers > 0 or self.saved == self._place() or not self.position.batch
+        is_exact = self.cell.workers > 0 or self.saved == self.place() or not self.position.batch
         at_once = is_exact and not self._is_at_its_end()
         with self._waiting(stops.Raises.AT_ONCE if at_once else stops.Raises.LATE):
             return next(batches, _END)
@@ -325,7 +285,7 @@ class EpochLoop:
             self.train_loader.on_skip = lambda: self.progress.enter(Stage.FIRST_BATCH)
         with self._waiting(stops.Raises.AT_ONCE):  # there is no step yet that is not saved
             batches = iter(self.train_loader)
-        self._restore_rng()
+        self.restore_rng()
         return batches
 
     def _step(self, batch: Batch, wait_s: float) -> None:
@@ -351,11 +311,7 @@ class EpochLoop:
         self.progress.step(self.position.batch, rows=rows, wait_s=wait_s, loss=loss)
         if save:
             self.ledger.enter(Spending.CHECKPOINT)
-            self._save()
-
-    def _any(self, wish: bool) -> bool:
-        """Whether any rank wishes it; all ranks must ask at the same place."""
-        return self.ranks.sum(wish)[0] > 0
+            self.save()
 
     def _validate(self) -> bool:
         """Score the validation batches; False if it was asked to stop: resuming starts it anew."""
@@ -383,7 +339,7 @@ class EpochLoop:
                 batch = next(batches, _END)
             if batch is _END:
                 return True
-            if self._any(self.stop_requested()):
+            if self.any_rank(self.stop_requested()):
                 return False
             self.task.validation_step(self.task.transfer(batch))
             self.progress.enter(Stage.VALIDATION)  # each batch is progress
@@ -400,13 +356,13 @@ class EpochLoop:
         row["wall_s"] = before_s + self.clock() - self.started_at
         position.next_epoch()
         self.ledger.enter(Spending.CHECKPOINT)
-        is_saved = self._save(elapsed_s=0.0)
+        is_saved = self.save(elapsed_s=0.0)
         if is_best:
-            position.best_lost = not (is_saved and self._keep_best())
+            position.best_lost = not (is_saved and self.keep_best())
         self.ledger.enter(Spending.LOGGING)
         # the checkpoint belongs to the epoch's time, so the file of epochs knows more than it does
         row["wall_s"] = before_s + self.clock() - self.started_at
-        self._write_epochs()
+        self.write_epochs()
 
     def _metrics(self) -> dict[str, float | str | None]:
         """Of the epoch; where the task cannot tell them, the epoch's training is saved first."""
@@ -415,119 +371,6 @@ class EpochLoop:
                 return own_metrics(self.task.metrics())
         except Exception:
             if self.ranks.count == 1:  # the others may have theirs, and would not save with it
-                self._save()
+                self.save()
             self.progress.enter(Stage.METRICS)
             raise
-
-    # ---- checkpoints -----------------------------------------------------------------------------
-
-    def _place(self) -> tuple[int, int, bool]:
-        """The position as a checkpoint of now would have it."""
-        position = self.position
-        if self._saves_beginning():
-            return position.epoch, 0, False
-        return position.epoch, position.batch, position.trained
-
-    def _saves_beginning(self) -> bool:
-        return bool(self.position.batch) and isinstance(self.task, _LoaderTask)
-
-    def _save(self, elapsed_s: float | None = None) -> bool:
-        """Write `last.pt`; False where the disk refuses: the checkpoint before stays as it is.
-
-        Args:
-            elapsed_s: to be added to the epoch's time, as is usual; since this process began it if
-                left out.
-        """
-        self.progress.enter(Stage.CHECKPOINT)
-        if elapsed_s is None:
-            elapsed_s = self.clock() - self.started_at
-        at_beginning = self._saves_beginning()
-        rng = self.epoch_rng if at_beginning else self.rng
-        # of every rank, and by all of them together: the task gathers what they have, too
-        rngs = self.ranks.gather(rng_state(self.cell.device) if rng is None else rng)
-        task = self.task.state_dict()
-        refused = 0
-        if rngs is not None:
-            state = {
-                "identity": identity(self.workload, self.cell),
-                "code": self.code,
-                "position": self.position.as_saved(elapsed_s, at_beginning=at_beginning),
-                "task": task,
-                "rng": rngs[0],
-                "epoch_rng": self.epoch_rng,
-                "rng_of_ranks": rngs[1:],
-            }
-            refused = self.saving.refused(
-                self.last_path, lambda: save_checkpoint(self.last_path, state)
-            )
-        self.refused = self.ranks.sum(refused)[0]  # one rank writes, and all of them know
-        if not self.refused:
-            self.saved = self._place()
-        self.saving.note(self.refused, self._place(), self.saved)
-        self.tried_at = self.clock()
-        self.progress.enter(Stage.STEP if self.position.batch else Stage.EPOCH_BOUNDARY)
-        return not self.refused
-
-    def _save_at_last(self) -> None:
-        """Before the process ends: what the disk refused is tried again, for a while.
-
-        Raises:
-            UsageError: it was in vain, or the user would not wait.
-        """
-        if not self.refused and not self.epochs_refused:
-            return
-        waits_s = min(self.plan.checkpoint_every_s, _LAST_TRIES_S)
-        self.saving.waits(waits_s)
-        until = self.clock() + waits_s
-        while self.refused and not self._any(self.stop_requested() or self.clock() >= until):
-            time.sleep(_BETWEEN_TRIES_S)
-            self._save(elapsed_s=None if self.position.batch else 0.0)
-        if self.refused:
-            raise never_saved(self.last_path, self.refused, self.plan.run_folder, self.saved)
-        self._write_epochs(must=True)
-
-    def _keep_best(self) -> bool:
-        """The last checkpoint is the best one, too; False where the disk refuses."""
-        if self.ranks.rank != 0:
-            return True
-        return not self.saving.refused(self.last_path, lambda: keep_as(self.last_path, "best.pt"))
-
-    def _write_epochs(self, *, must: bool = False) -> None:
-        """The rows so far. They are in every checkpoint as well: the disk may refuse them here.
-
-        Args:
-            must: then it must not.
-
-        Raises:
-            UsageError: the disk refuses, and must not.
-        """
-        if self.ranks.rank != 0:
-            return
-
-        def write() -> None:
-            write_epochs(self.epochs_path, self.position.history, self.workload.epoch_columns)
-
-        if must:
-            folder = self.plan.run_folder
-            begin = f"make room, then begin with ctrkit train --resume {folder}"
-            advice = "" if self.last_path.is_file() else f"nothing was saved yet: {begin}"
-            with plain_disk_errors(self.epochs_path, resume=folder, advice=advice):
-                write()
-            return
-        self.epochs_refused = self.saving.refused(self.epochs_path, write)
-        if self.epochs_refused:
-            self.saving.note(self.epochs_refused, self._place(), self.saved)
-
-    def _restore_rng(self) -> None:
-        if self.rng is not None:
-            set_rng_state(self.rng, self.cell.device)
-            self.rng = None
-
-    def _read_checkpoint(self) -> Mapping[str, Any]:
-        wanted = identity(self.workload, self.cell)
-        state, self.position = read_state(self.last_path, self.epochs_path, wanted)
-        self.position.watch_for(check_watch(self.workload.watch))
-        self.saved = self.position.epoch, self.position.batch, self.position.trained
-        if self.position.batch == 0 and self.position.best_epoch == self.position.epoch - 1:
-            self._keep_best()  # in case it ended between the two
-        return state

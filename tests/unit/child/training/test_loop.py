@@ -306,8 +306,8 @@ class Disk:
     def __init__(self, monkeypatch, full):
         self.saves, self.full, self.kept = 0, full, []
         self.patch = monkeypatch
-        monkeypatch.setattr("ctrkit.child.training.epoch_loop.save_checkpoint", self.save)
-        monkeypatch.setattr("ctrkit.child.training.epoch_loop._BETWEEN_TRIES_S", 0.0)
+        monkeypatch.setattr("ctrkit.child.training.run_state.save_checkpoint", self.save)
+        monkeypatch.setattr("ctrkit.child.training.run_state._BETWEEN_TRIES_S", 0.0)
 
     def save(self, path, state):
         self.saves += 1
@@ -381,7 +381,7 @@ def test_what_is_no_fault_of_the_disk_ends_the_run(tmp_path, monkeypatch):
     def broken(path, state):
         raise BrokenPipeError("no disk")
 
-    monkeypatch.setattr("ctrkit.child.training.epoch_loop.save_checkpoint", broken)
+    monkeypatch.setattr("ctrkit.child.training.run_state.save_checkpoint", broken)
     with pytest.raises(BrokenPipeError):
         train(tmp_path, Work())
 
@@ -394,7 +394,7 @@ def test_a_file_of_epochs_that_cannot_be_written_for_a_while(tmp_path, monkeypat
             raise OSError(errno.EDQUOT, "Disk quota exceeded")
         write_epochs(*arguments)
 
-    monkeypatch.setattr("ctrkit.child.training.epoch_loop.write_epochs", refusing)
+    monkeypatch.setattr("ctrkit.child.training.run_state.write_epochs", refusing)
     assert train(tmp_path, Work()).finished
     assert len(read_epochs(tmp_path / "epochs.csv")) == 3
 
@@ -534,7 +534,7 @@ def test_checkpoints_within_an_epoch(tmp_path, monkeypatch):
         saved.append((state["position"]["epoch"], state["position"]["batch"]))
         save_checkpoint(path, state)
 
-    monkeypatch.setattr("ctrkit.child.training.epoch_loop.save_checkpoint", spy)
+    monkeypatch.setattr("ctrkit.child.training.run_state.save_checkpoint", spy)
     train(tmp_path, Work(), clock=Clock(), checkpoint_every_s=6, epochs=1)
     assert saved[-1] == (2, 0)
     assert [batch for _, batch in saved[:-1]] == [2, 4]
@@ -698,7 +698,7 @@ def test_a_stop_in_the_validation_makes_it_draw_the_same_again(tmp_path):
 
 def test_a_stop_at_a_checkpoint_writes_no_second_one(tmp_path, monkeypatch):
     saved = []
-    keep = "ctrkit.child.training.epoch_loop.save_checkpoint"
+    keep = "ctrkit.child.training.run_state.save_checkpoint"
     monkeypatch.setattr(keep, lambda *given: (saved.append(1), save_checkpoint(*given)))
     work = Work()
     outcome = train(tmp_path, work, lambda: len(saved) > 0)

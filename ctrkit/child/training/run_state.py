@@ -1,0 +1,184 @@
+"""What a run is at a moment, and how it is kept: `last.pt`, `best.pt` and `epochs.csv`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ctrkit.child.training.checkpoint import keep_as, save_checkpoint
+from ctrkit.child.training.distributed import Ranks
+from ctrkit.child.training.own_metrics import check_watch
+from ctrkit.child.training.position import Position, identity, read_state
+from ctrkit.child.training.saving import Saving, never_saved
+from ctrkit.child.training.seeding import rng_state, set_rng_state
+from ctrkit.child.workloads.protocol import Batch, Mark, Task, Workload
+from ctrkit.core.config import Cell, RunSizes, TrainPlan
+from ctrkit.core.epochs import EPOCHS, write_epochs
+from ctrkit.core.files import plain_disk_errors
+from ctrkit.core.progress import ProgressWriter, Stage
+from ctrkit.core.unsaved import UNSAVED_FILE
+
+#: how long a run that is done waits at most for a disk that does not take its last state, and how
+#: long it waits between two tries
+_LAST_TRIES_S, _BETWEEN_TRIES_S = 60.0, 2.0
+
+
+class LoaderTask(Task):
+    """The task of a workload without a model: a step is only taking a batch."""
+
+    def transfer(self, batch: Batch) -> Batch:
+        return batch
+
+    def train_step(self, batch: Batch, mark: Mark) -> None:
+        pass
+
+
+class RunState:
+    """A run's position, its random streams and its task, which checkpoints keep and bring back."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        cell: Cell,
+        plan: TrainPlan,
+        progress: ProgressWriter,
+        stop_requested: Callable[[], bool],
+        clock: Callable[[], float],
+        ranks: Ranks,
+    ) -> None:
+        self.workload, self.cell, self.plan, self.progress = workload, cell, plan, progress
+        self.stop_requested, self.clock, self.ranks = stop_requested, clock, ranks
+        self.last_path = Path(plan.run_folder) / "checkpoints" / "last.pt"
+        self.epochs_path = Path(plan.run_folder) / EPOCHS
+        self.position = Position(watch=check_watch(workload.watch))
+        self.rng: Mapping[str, Any] | None = None  # to be put back when a resumed epoch goes on
+        self.epoch_rng: Mapping[str, Any] | None = None  # that of the epoch's `iter`, for its order
+        self.begun_rng: Mapping[str, Any] | None = None  # that of the epoch's first moment
+        self.saved: tuple[int, int, bool] | None = None  # the position in `last.pt`
+        self.tried_at = self.started_at = clock()  # when it was last saved, or tried in vain
+        self.refused = 0  # the error with which the disk refused the last checkpoint; 0: it did not
+        self.epochs_refused = 0  # the same of `epochs.csv`, at the rank that writes it
+        note = progress.path.with_name(UNSAVED_FILE) if ranks.rank == 0 else None
+        self.saving = Saving(note, plan.checkpoint_every_s)
+
+    code: dict[str, str]
+    sizes: RunSizes
+    batches: int | None  # of an epoch, as far as it is known
+    task: Task
+
+    def place(self) -> tuple[int, int, bool]:
+        """The position as a checkpoint of now would have it."""
+        position = self.position
+        if self._saves_beginning():
+            return position.epoch, 0, False
+        return position.epoch, position.batch, position.trained
+
+    def _saves_beginning(self) -> bool:
+        return bool(self.position.batch) and isinstance(self.task, LoaderTask)
+
+    def save(self, elapsed_s: float | None = None) -> bool:
+        """Write `last.pt`; False where the disk refuses: the checkpoint before stays as it is.
+
+        Args:
+            elapsed_s: to be added to the epoch's time, as is usual; since this process began it if
+                left out.
+        """
+        self.progress.enter(Stage.CHECKPOINT)
+        if elapsed_s is None:
+            elapsed_s = self.clock() - self.started_at
+        at_beginning = self._saves_beginning()
+        rng = self.epoch_rng if at_beginning else self.rng
+        # of every rank, and by all of them together: the task gathers what they have, too
+        rngs = self.ranks.gather(rng_state(self.cell.device) if rng is None else rng)
+        task = self.task.state_dict()
+        refused = 0
+        if rngs is not None:
+            state = {
+                "identity": identity(self.workload, self.cell),
+                "code": self.code,
+                "position": self.position.as_saved(elapsed_s, at_beginning=at_beginning),
+                "task": task,
+                "rng": rngs[0],
+                "epoch_rng": self.epoch_rng,
+                "rng_of_ranks": rngs[1:],
+            }
+            refused = self.saving.refused(
+                self.last_path, lambda: save_checkpoint(self.last_path, state)
+            )
+        self.refused = self.ranks.sum(refused)[0]  # one rank writes, and all of them know
+        if not self.refused:
+            self.saved = self.place()
+        self.saving.note(self.refused, self.place(), self.saved)
+        self.tried_at = self.clock()
+        self.progress.enter(Stage.STEP if self.position.batch else Stage.EPOCH_BOUNDARY)
+        return not self.refused
+
+    def save_at_last(self) -> None:
+        """Before the process ends: what the disk refused is tried again, for a while.
+
+        Raises:
+            UsageError: it was in vain, or the user would not wait.
+        """
+        if not self.refused and not self.epochs_refused:
+            return
+        waits_s = min(self.plan.checkpoint_every_s, _LAST_TRIES_S)
+        self.saving.waits(waits_s)
+        until = self.clock() + waits_s
+        while self.refused and not self.any_rank(self.stop_requested() or self.clock() >= until):
+            time.sleep(_BETWEEN_TRIES_S)
+            self.save(elapsed_s=None if self.position.batch else 0.0)
+        if self.refused:
+            raise never_saved(self.last_path, self.refused, self.plan.run_folder, self.saved)
+        self.write_epochs(must=True)
+
+    def keep_best(self) -> bool:
+        """The last checkpoint is the best one, too; False where the disk refuses."""
+        if self.ranks.rank != 0:
+            return True
+        return not self.saving.refused(self.last_path, lambda: keep_as(self.last_path, "best.pt"))
+
+    def write_epochs(self, *, must: bool = False) -> None:
+        """The rows so far. They are in every checkpoint as well: the disk may refuse them here.
+
+        Args:
+            must: then it must not.
+
+        Raises:
+            UsageError: the disk refuses, and must not.
+        """
+        if self.ranks.rank != 0:
+            return
+
+        def write() -> None:
+            write_epochs(self.epochs_path, self.position.history, self.workload.epoch_columns)
+
+        if must:
+            folder = self.plan.run_folder
+            begin = f"make room, then begin with ctrkit train --resume {folder}"
+            advice = "" if self.last_path.is_file() else f"nothing was saved yet: {begin}"
+            with plain_disk_errors(self.epochs_path, resume=folder, advice=advice):
+                write()
+            return
+        self.epochs_refused = self.saving.refused(self.epochs_path, write)
+        if self.epochs_refused:
+            self.saving.note(self.epochs_refused, self.place(), self.saved)
+
+    def restore_rng(self) -> None:
+        if self.rng is not None:
+            set_rng_state(self.rng, self.cell.device)
+            self.rng = None
+
+    def read_checkpoint(self) -> Mapping[str, Any]:
+        wanted = identity(self.workload, self.cell)
+        state, self.position = read_state(self.last_path, self.epochs_path, wanted)
+        self.position.watch_for(check_watch(self.workload.watch))
+        self.saved = self.position.epoch, self.position.batch, self.position.trained
+        if self.position.batch == 0 and self.position.best_epoch == self.position.epoch - 1:
+            self.keep_best()  # in case it ended between the two
+        return state
+
+    def any_rank(self, wish: bool) -> bool:
+        """Whether any rank wishes it; all ranks must ask at the same place."""
+        return self.ranks.sum(wish)[0] > 0
