@@ -11,13 +11,12 @@ from ctrkit.child import family_reads
 from ctrkit.child.device_clock import DeviceClock, event_maker
 from ctrkit.child.recorder import OVER, THROUGHPUT, LoopProcess, Recorder
 from ctrkit.child.script import json_files
-from ctrkit.child.script.beside import BesideCount
 from ctrkit.child.script.cpu import family_cpu_s
 from ctrkit.child.script.ending import CommonEnd, leave
 from ctrkit.child.script.hashes import cloned
-from ctrkit.child.script.length import Length
 from ctrkit.child.script.presence import claim_owner
-from ctrkit.child.script.seen_loaders import Seen, honest_length, is_iterable, warmup_steps
+from ctrkit.child.script.seen_loaders import Seen, honest_length, warmup_steps
+from ctrkit.child.script.trial_sizes import BesideTheSteps, loader_facts, run_sizes
 from ctrkit.child.script.watch import LoopWatch
 from ctrkit.core.losses import bad_loss
 from ctrkit.core.progress import ProgressWriter, Stage
@@ -62,11 +61,7 @@ class TrialWatch(LoopWatch, LoopProcess):
         self._losses: list[Any] = []
         self._backward_s: list[tuple[float, float]] = []
         self._optimizer_end_s, self._optimizer_steps = 0.0, 0
-        self._validations, self._validated_batches = BesideCount(), BesideCount()
-        self._checkpoints = BesideCount()
-        self._validates = self._saves = False
-        #: batches that were left out of a validation that was ended early, None: unknown how many
-        self._not_validated: list[int | None] = []
+        self._beside = BesideTheSteps()
 
     def _now_s(self) -> float:
         return self._time(self.observer.clock())
@@ -137,14 +132,13 @@ class TrialWatch(LoopWatch, LoopProcess):
         began_s = self._time(at_s)
         if self.epoch == 2:
             self._note_metrics(at_s)
-            for counted in (self._validations, self._validated_batches, self._checkpoints):
-                counted.next_epoch_begins()
+            self._beside.next_epoch_begins()
         if self.epoch == 1:
             if train is not None:
                 train.first_pass_s = at_s
             recorder.warmup_steps = self._warmup_steps(train)
             loader = train.loader() if train is not None else None
-            facts = None if loader is None else _loader_facts(loader, self.batches)
+            facts = None if loader is None else loader_facts(loader, self.batches)
             recorder.note(startup_s=began_s, sizes=self._sizes(), loader=facts)
         if self.epoch <= 2:
             to_come = None if self.batches is None else self.batches - self.left_out
@@ -157,32 +151,16 @@ class TrialWatch(LoopWatch, LoopProcess):
 
     def _sizes(self) -> dict[str, Any]:
         """A `RunSizes`: what is known before a batch; epochs are told by what was seen."""
+        whole = self._first_steps if self._epoch_complete else self.batches
+        in_epoch = self.in_epoch and self.epoch == 1
         sizes: dict[str, Any] = {
             "epochs": None,
             "train_batches": self.batches,
-            "validation_batches": self._validation_batches(),
-            "validations": self._of_an_epoch(self._validations) if self._validates else None,
-            "checkpoints": self._of_an_epoch(self._checkpoints) if self._saves else None,
+            **self._beside.of_an_epoch(self._first_steps, in_epoch=in_epoch, whole=whole),
         }
         if self.length is not None:
-            group = self.observer.pattern.group
-            sizes.update(_run_sizes(self.length, self.batches, group))
+            sizes.update(run_sizes(self.length, self.batches, self.observer.pattern.group))
         return sizes
-
-    def _validation_batches(self) -> int | None:
-        """Of an epoch, however often it validates; None where nothing was validated or counted.
-
-        A validation that was ended early has as many batches as its loader claims.
-        """
-        left_out = [count for count in self._not_validated if count is not None]
-        if not self._validates or len(left_out) < len(self._not_validated):
-            return None
-        return self._of_an_epoch(self._validated_batches) + sum(left_out)
-
-    def _of_an_epoch(self, counted: BesideCount) -> int:
-        whole = self._first_steps if self._epoch_complete else self.batches
-        in_epoch = self.in_epoch and self.epoch == 1
-        return counted.of_an_epoch(self._first_steps, in_epoch=in_epoch, whole=whole)
 
     def batch_taken(self, asked_s: float, delivered_s: float, rows: int) -> None:
         if self.epoch > 2:
@@ -296,8 +274,7 @@ class TrialWatch(LoopWatch, LoopProcess):
     def beside_steps(self, seconds: float) -> None:
         if self.epoch == 1:
             self.recorder.beside_s += seconds
-            for counted in (self._validations, self._validated_batches, self._checkpoints):
-                counted.epoch_goes_on(self.step)
+            self._beside.epoch_goes_on(self.step)
 
     def leave_out(self, seconds: float) -> None:
         self.recorder.left_out_s += seconds
@@ -325,10 +302,7 @@ class TrialWatch(LoopWatch, LoopProcess):
 
     def validation_batch_taken(self, seen: Seen) -> None:
         if self.epoch == 1:
-            self._validates = True
-            self._validated_batches.add()
-            if self._validated == 1:
-                self._validations.add()
+            self._beside.validated(is_first=self._validated == 1)
 
     def validation_batch(self, number: int, seconds: float) -> None:
         recorder = self.recorder
@@ -353,8 +327,7 @@ class TrialWatch(LoopWatch, LoopProcess):
     def checkpoint_over(self, seconds: float) -> None:
         self._known_s += seconds
         if self.epoch == 1:
-            self._saves = True
-            self._checkpoints.add()
+            self._beside.saved()
         if len(self.recorder.checkpoint_s) < self.plan.checkpoints:
             self.recorder.checkpoint_s.append(seconds)
 
@@ -408,7 +381,7 @@ class TrialWatch(LoopWatch, LoopProcess):
             if self.epoch == 1:
                 claimed = honest_length(seen.loader()) if seen.length is None else seen.length
                 left = None if claimed is None else max(0, claimed - seen.in_pass)
-                self._not_validated.append(left)
+                self._beside.validation_ended_early(left)
             raise StopIteration
         return None
 
@@ -512,41 +485,3 @@ def end_refused(observer: Observer, reason: str) -> None:
     error = error_of("refused", Stage.FIRST_BATCH, reason)
     json_files.write_json(path, {"kind": observer.kind, "error": error})
     leave(1)
-
-
-def _run_sizes(length: Length, batches: int | None, group: int) -> dict[str, Any]:
-    """`epochs` and `train_batches` of the run: a run told in steps is as many epochs as they fill.
-
-    Args:
-        length: of the run.
-        batches: of an epoch, where that is known.
-        group: batches from one optimizer step to the next.
-    """
-    if length.epochs:
-        return {"epochs": length.epochs}
-    if not length.steps:
-        return {}
-    steps = length.steps * (group if length.by_optimizer else 1)
-    if not batches or steps <= batches:
-        return {"epochs": 1, "train_batches": steps}
-    return {"epochs": -(-steps // batches)}
-
-
-def _loader_facts(loader: Any, claimed: int | None) -> dict[str, Any]:
-    """A `LoaderFacts` of the script's training DataLoader.
-
-    Its length is exact where it follows from the indices that a sampler of torch's own gives.
-    """
-    batches = getattr(loader, "batch_sampler", None)
-    sampler = getattr(batches, "sampler", getattr(loader, "sampler", None))
-    iterable = is_iterable(loader)
-    own = [type(one).__module__ for one in (batches, sampler) if one is not None]
-    return {
-        "claimed_batches": claimed,
-        "dataset": type(loader.dataset).__name__,
-        "iterable": iterable,
-        "batch_size": getattr(loader, "batch_size", None),
-        "drop_last": bool(loader.drop_last),
-        "workers": int(loader.num_workers),
-        "length_is_exact": not iterable and all(name.startswith("torch.utils.") for name in own),
-    }
