@@ -8,10 +8,11 @@ from ctrkit.core.errors import InconclusiveError, NoViableCellError
 from ctrkit.core.records import Finding, Measurement, Stamps
 from ctrkit.measure.projection import project
 from ctrkit.measure.statistics import interval
+from ctrkit.probe.alternatives import fitting_epochs
 from ctrkit.probe.candidates import Candidate, differ, prefer
 from ctrkit.probe.matrix import MatrixPlan, build_matrix
 from ctrkit.probe.predict import Prediction
-from ctrkit.probe.recommend import dataloader_kwargs, fitting_epochs, recommend
+from ctrkit.probe.recommend import dataloader_kwargs, recommend
 from ctrkit.probe.search import SearchResult
 from ctrkit.probe.trials import Trial, TrialRequest, TrialResult, not_run_record, record_of
 

@@ -431,7 +431,7 @@ def test_more_workers_than_cores_are_tried_where_the_loader_waits(machine, inspe
 
 
 def test_workers_that_were_named_are_all_that_is_tried(machine, inspection, monkeypatch):
-    monkeypatch.setattr("ctrkit.probe.recommend.physical_cores", lambda: 2)
+    monkeypatch.setattr("ctrkit.probe.findings.physical_cores", lambda: 2)
     waiting = machine(fetch_s={"rows": 2.0}, waiting=frozenset({"rows"}))
     found = waiting.search(axes={"loader": ("rows",), "workers": (0, 2)})
     assert {cell.workers for cell in found.plan.cells} == {0, 2}

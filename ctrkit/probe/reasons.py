@@ -1,0 +1,133 @@
+"""Why a cell is recommended, or why none is, in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ctrkit.core.errors import CtrkitError, InconclusiveError, NoViableCellError, UsageError
+from ctrkit.core.records import Inspection
+from ctrkit.probe.candidates import Candidate
+from ctrkit.probe.cell_results import failure_of
+from ctrkit.probe.fitting_batch import fitting_options
+from ctrkit.probe.search import SearchResult
+
+_MOST_REASONS = 6
+LAST_RESORT = "no trial came to its end within the budget; of this cell a step was measured"
+BATCH_WORDS = "convergence at another batch size was not measured"
+
+
+def reason_for(
+    chosen: Candidate,
+    ranked: Sequence[Candidate],
+    tied: Sequence[Candidate],
+    search: SearchResult,
+    inspection: Inspection,
+) -> str:
+    """One sentence: why this cell."""
+    what = "time per row"
+    if chosen.projection is not None:
+        what = "projected time" if chosen.projection.run else "projected time of an epoch"
+    if chosen.cell == search.plan.baseline:
+        text = _as_written_reason(chosen, ranked, tied, search)
+    elif len(ranked) == 1:
+        among = f"the fastest of {len(search.plan.cells)} configurations"
+        text = f"predicted to be {among}, and confirmed by a real run"
+        if len(search.plan.cells) == 1:
+            text = "the only configuration to try, and it works"
+    elif tied:
+        fewer = all(chosen.cell.workers <= c.cell.workers for c in tied)
+        why = "needs no more workers than they do" if fewer else "was the fastest of them"
+        names = ", ".join(c.cell.name for c in tied)
+        text = f"not measurably different from {names} in {what}; it {why}"
+    else:
+        gain = ranked[1].objective / chosen.objective
+        among = f"{len(ranked)} configurations that were run"
+        text = f"shortest {what} of {among}, {gain:.2f}x as fast as the next"
+    other = chosen.cell.batch_size != inspection.default_batch_size
+    if inspection.has_task and (other or len(search.plan.batch_sizes) > 1):
+        text += f" (batch {chosen.cell.batch_size}: {BATCH_WORDS})"
+    if chosen.cell.numerics:
+        changed = ", ".join(f"{axis} {value}" for axis, value in chosen.cell.numerics.items())
+        text += (
+            f" (with {changed}: that changes the numerics; no configuration with the phase's own "
+            "was measured)"
+        )
+    return text
+
+
+def _as_written_reason(
+    chosen: Candidate, ranked: Sequence[Candidate], tied: Sequence[Candidate], search: SearchResult
+) -> str:
+    """Why a script is best left as it is, or why nothing better is known."""
+    if tied:
+        names = ", ".join(c.cell.name for c in tied)
+        return f"as written: no gain is proven; {names} is not measurably different"
+    cells = len(search.plan.cells)
+    if cells == 1:
+        return "as written, the only configuration there is to try"
+    if len(ranked) > 1:
+        return f"as written, the fastest of {len(ranked)} configurations that were run"
+    predicted = [p for p in search.predictions if p.cell != chosen.cell]
+    best = min(predicted, key=lambda p: p.objective, default=None)
+    if best is None or best.objective >= chosen.objective:
+        return _nothing_else_run(chosen, len(predicted), search)
+    gain = chosen.objective / best.objective
+    return (
+        f"as written: {best.cell.name} is predicted to be {gain:.1f}x faster, but there was no "
+        "time to run it; give a longer --budget"
+    )
+
+
+def _nothing_else_run(chosen: Candidate, predicted: int, search: SearchResult) -> str:
+    """Why a script is left as it is where nothing else was run to its end, and what to do."""
+    others = [cell for cell in search.plan.cells if cell != chosen.cell]
+    failed = sum(failure_of(cell, search.trials) is not None for cell in others)
+    if failed == len(others):
+        return "as written: every other configuration failed"
+    what_to_do = "give a longer --budget"
+    why = "there was no time left"
+    if search.interrupted:
+        why, what_to_do = "the probe was interrupted", "probe again without interrupting it"
+    if predicted == 0:
+        but = f" ({failed} of {len(others)} failed)" if failed else ""
+        return f"as written: no other configuration was fully measured{but}: {why}; {what_to_do}"
+    which = "the other configurations"
+    if predicted < len(others):
+        which = f"{predicted} of {which} (the rest could not be predicted)"
+    return (
+        f"as written: {which} {'is' if predicted == 1 < len(others) else 'are'} predicted to be "
+        f"no faster; none was fully measured: {why}"
+    )
+
+
+def nothing_to_recommend(search: SearchResult) -> CtrkitError:
+    """Failures and refusals of every cell are exit code 4; a cell that had no time makes it 3.
+
+    Bad input that fails in whichever cell is exit code 2, as where it is found before any trial.
+    """
+    if search.interrupted:
+        return InconclusiveError("interrupted before any configuration was measured")
+    if search.same_failure is not None and search.same_failure.is_misuse:
+        return UsageError(search.same_failure.words)
+    if search.same_failure is not None:
+        return NoViableCellError(f"no configuration can run: {search.same_failure.words}")
+    reasons = [
+        f"{record.cell.name}: {record.verdict}: {record.reason}"
+        for record in search.records
+        if record.verdict not in ("ok", "skipped")
+    ]
+    shown = "; ".join(reasons[:_MOST_REASONS])
+    if len(reasons) > _MOST_REASONS:
+        shown += f"; and {len(reasons) - _MOST_REASONS} more"
+    refused = {record.cell_id for record in search.records if record.verdict == "refused"}
+    if all(
+        cell.cell_id in refused or failure_of(cell, search.trials) for cell in search.plan.cells
+    ):
+        shown = "; ".join(
+            [shown, *(o.text for o in fitting_options(search.trials, search.plan.cells))]
+        )
+        return NoViableCellError(f"no configuration can run: {shown or 'there is none to try'}")
+    return InconclusiveError(
+        "the budget was too short to measure any configuration; give a longer --budget"
+        + (f" (failed so far: {shown})" if shown else "")
+    )
