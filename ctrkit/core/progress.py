@@ -1,8 +1,7 @@
 """The progress file: a small memory map that the loop writes and the supervisor reads.
 
 There is no heartbeat thread: only the loop itself writes here, so a silent file is a silent loop.
-DataLoader workers write files of their own, which also tell who is busy when the loop waits. A real
-run has one more, of the seconds that it has spent, and on what.
+DataLoader workers write files of their own, which also tell who is busy when the loop waits.
 A write costs about a microsecond and makes no system call.
 
 Standard library only, and Python 3.9: it also runs inside a script's own interpreter.
@@ -105,7 +104,7 @@ class RankProgress(WorkerProgress):
     waited_s: float = 0.0
 
 
-def _new_map(path: Path, size: int) -> mmap.mmap:
+def new_map(path: Path, size: int) -> mmap.mmap:
     """A file of zeros in a map. One that was there before stays whole for who writes into it."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_bytes(bytes(size))
@@ -119,7 +118,7 @@ class Slot:
     """A record in a memory map of its own, written whole or, for the reader, not yet."""
 
     def __init__(self, path: str | os.PathLike[str], layout: struct.Struct) -> None:
-        self._map = _new_map(Path(path), _SEQUENCE.size + layout.size)
+        self._map = new_map(Path(path), _SEQUENCE.size + layout.size)
         self._layout, self._sequence = layout, 0
 
     def write(self, *values: float) -> None:
@@ -323,122 +322,4 @@ def read_slot(
         if before % 2 == 0 and values[1] == MAGIC:
             return before // 2, values
         time.sleep(0.0005)
-    return None
-
-
-class Spending(IntEnum):
-    """What the loop's main thread spends its time on."""
-
-    STARTUP = 0
-    DATA_WAIT = 1
-    TRANSFER = 2
-    COMPUTE = 3
-    OPTIMIZER = 4
-    VALIDATION = 5
-    CHECKPOINT = 6
-    LOGGING = 7
-    SHUTDOWN = 8
-
-
-@dataclass(frozen=True)
-class Spent:
-    """One reading of what a loop has spent since it began.
-
-    `seconds` has one entry for each `Spending`, without what it has been `doing` since `since_s`
-    (`time.monotonic()`, system-wide). `rows` and `steps` add up over epochs; `writes` grows with
-    each write. `device_bytes` is None where it is not known. `long` is the newest stretch of more
-    than LONG_S in which it did only one thing: what, from when, until when.
-    """
-
-    pid: int
-    doing: Spending
-    since_s: float
-    seconds: tuple[float, ...]
-    rows: int = 0
-    steps: int = 0
-    device_bytes: int | None = None
-    writes: int = 0
-    long: tuple[Spending, float, float] | None = None
-
-    def until(self, now_s: float) -> tuple[float, ...]:
-        """The seconds, and those of what it is doing up to `now_s`."""
-        open_s = max(0.0, now_s - self.since_s)
-        return tuple(
-            seconds + (open_s if index == self.doing else 0.0)
-            for index, seconds in enumerate(self.seconds)
-        )
-
-
-SPENT_FILE = "spent.bin"
-LONG_S = 4.0
-_HEAD, _PID, _DOING, _SINCE, _ROWS, _STEPS, _DEVICE, _LONG, _FROM, _TO, _FIRST = range(11)
-_TAIL = _FIRST + len(Spending)
-_CELLS = struct.Struct(f"={_TAIL + 1}d")
-
-
-class SpentWriter:
-    """The loop's side: a memory map of doubles; `path` is created. A write costs under 1 µs."""
-
-    def __init__(
-        self, path: str | os.PathLike[str], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._cells = memoryview(_new_map(Path(path), _CELLS.size)).cast("d")
-        self._clock, self._writes = clock, 0
-        self._doing, self._since_s = Spending.STARTUP, clock()
-        self._cells[_PID], self._cells[_DEVICE] = os.getpid(), float("nan")
-        self.enter(Spending.STARTUP)
-
-    def enter(self, doing: Spending) -> None:
-        """From now on the time goes there; what has passed belongs to what was done before."""
-        now_s, cells = self._clock(), self._cells
-        self._begin()
-        cells[_FIRST + self._doing] += now_s - self._since_s
-        if now_s - self._since_s > LONG_S:
-            cells[_LONG], cells[_FROM], cells[_TO] = self._doing, self._since_s, now_s
-        cells[_DOING], cells[_SINCE] = doing, now_s
-        self._doing, self._since_s = doing, now_s
-        cells[_HEAD] = self._writes
-
-    def step(self, rows: int) -> None:
-        """One more step done, of so many rows."""
-        self._begin()
-        self._cells[_ROWS] += rows
-        self._cells[_STEPS] += 1
-        self._cells[_HEAD] = self._writes
-
-    def device(self, in_use_bytes: int | None) -> None:
-        """How much memory of the device is in use."""
-        self._begin()
-        self._cells[_DEVICE] = float("nan") if in_use_bytes is None else in_use_bytes
-        self._cells[_HEAD] = self._writes
-
-    def _begin(self) -> None:
-        # The tail first and the head last: where a reader, who goes forward, finds both equal,
-        # nothing was written while it read.
-        self._writes += 1
-        self._cells[_TAIL] = self._writes
-
-
-def read_spent(path: str | os.PathLike[str]) -> Spent | None:
-    """What the loop has spent so far, or None while there is nothing to be read."""
-    for _ in range(100):
-        try:
-            content = Path(path).read_bytes()
-        except FileNotFoundError:
-            return None
-        if len(content) < _CELLS.size:
-            return None
-        cells = _CELLS.unpack_from(content)
-        if cells[_HEAD] == 0:
-            return None
-        if cells[_HEAD] == cells[_TAIL]:
-            known = cells[_DEVICE] == cells[_DEVICE]
-            return Spent(
-                pid=int(cells[_PID]), doing=Spending(int(cells[_DOING])), since_s=cells[_SINCE],
-                seconds=cells[_FIRST:_TAIL], rows=int(cells[_ROWS]), steps=int(cells[_STEPS]),
-                device_bytes=int(cells[_DEVICE]) if known else None, writes=int(cells[_HEAD]),
-                long=(Spending(int(cells[_LONG])), cells[_FROM], cells[_TO])
-                if cells[_TO] else None,
-            )  # fmt: skip
-        time.sleep(0.0002)
     return None

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctrkit.core.progress import SPENT_FILE, Spending, Spent, read_ranks, read_spent
+from ctrkit.core.progress import read_ranks
+from ctrkit.core.spending import SPENT_FILE, Spending, Spent, read_spent
 
 #: A rank that others wait for less than this share of the time is none to speak of.
 _LEAST_SHARE = 0.1

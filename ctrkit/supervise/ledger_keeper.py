@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from ctrkit.core.progress import SPENT_FILE, read_spent
+from ctrkit.core.spending import SPENT_FILE, read_spent
 from ctrkit.supervise.gpu import GpuUse, added
 from ctrkit.supervise.host import HostFigures, read_host
 from ctrkit.supervise.ledger import LedgerFile, LedgerRow, SessionReading, row_between

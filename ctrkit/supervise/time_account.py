@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ctrkit.core.environment import usable_cpus
-from ctrkit.core.progress import Spending, Spent
+from ctrkit.core.spending import Spending, Spent
 
 OWN = tuple(spending.name.lower() for spending in Spending)
 """What the loop itself counts, in the order of `Spent.seconds`."""

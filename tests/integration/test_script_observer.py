@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from observed import SCRIPTS, observe
 
-from ctrkit.core.progress import Spending, read_spent
 from ctrkit.core.runs import load_measurement
 from ctrkit.core.script_epochs import epoch_rows, read_script_epochs
+from ctrkit.core.spending import Spending, read_spent
 from ctrkit.measure.epoch_length import length_in
 from ctrkit.measure.projection import project
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ctrkit.child.script import json_files
 from ctrkit.child.script.watch import LoopWatch
-from ctrkit.core.progress import SPENT_FILE, ProgressWriter, Spending, SpentWriter, Stage
+from ctrkit.core.progress import ProgressWriter, Stage
+from ctrkit.core.spending import SPENT_FILE, Spending, SpentWriter
 
 if TYPE_CHECKING:
     from ctrkit.child.script.observer import Observer

@@ -21,7 +21,8 @@ from ctrkit.child.workloads.returned import UsedUpError, check_batch
 from ctrkit.core import stops
 from ctrkit.core.config import Cell, TrainPlan
 from ctrkit.core.errors import UsageError
-from ctrkit.core.progress import SPENT_FILE, ProgressWriter, Spending, Stage
+from ctrkit.core.progress import ProgressWriter, Stage
+from ctrkit.core.spending import SPENT_FILE, Spending
 
 _END = object()
 #: a stop that went to all processes may have ended one of the loader's before this one hears of it

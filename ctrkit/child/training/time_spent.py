@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ctrkit.child.workloads.protocol import Task
-from ctrkit.core.progress import Spending, SpentWriter
+from ctrkit.core.spending import Spending, SpentWriter
 
 _DEVICE_EVERY_S = 10.0
 

@@ -15,9 +15,9 @@ import pytest
 
 from ctrkit.commands.timekeeping import Timekeeper, TimeRules
 from ctrkit.core.config import ChildSpec, TrainPlan, WorkloadSpec, make_cell
-from ctrkit.core.progress import Spending, SpentWriter
 from ctrkit.core.records import Recommendation
 from ctrkit.core.runs import RunFolder
+from ctrkit.core.spending import Spending, SpentWriter
 from ctrkit.report.blocks import Report
 from ctrkit.report.ledger_view import ExpectedEnd, ledger_section
 from ctrkit.report.terminal import report_text

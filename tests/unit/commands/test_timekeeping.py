@@ -11,9 +11,9 @@ import pytest
 from ctrkit.commands.timekeeping import Timekeeper, TimeRules
 from ctrkit.core.config import ChildSpec, RunSizes, TrainPlan, WorkloadSpec, make_cell
 from ctrkit.core.epochs import write_epochs
-from ctrkit.core.progress import Spending, SpentWriter
 from ctrkit.core.records import Recommendation
 from ctrkit.core.runs import RunFolder
+from ctrkit.core.spending import Spending, SpentWriter
 from ctrkit.report.ledger_view import ExpectedEnd, ledger_section
 from ctrkit.report.run_reader import read_contents
 from ctrkit.supervise.awake import Awake

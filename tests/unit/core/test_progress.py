@@ -11,20 +11,17 @@ from pathlib import Path
 import pytest
 
 from ctrkit.core.progress import (
-    SPENT_FILE,
     ProgressWriter,
     RankWriter,
-    Spending,
-    SpentWriter,
     Stage,
     WorkerStage,
     WorkerWriter,
     rank_folder,
     read_progress,
     read_ranks,
-    read_spent,
     read_workers,
 )
+from ctrkit.core.spending import SPENT_FILE, Spending, SpentWriter, read_spent
 
 
 def test_counters_add_up_within_an_epoch_and_start_anew_with_the_next(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ctrkit.core.progress import RankWriter, Spending, SpentWriter, WorkerStage
+from ctrkit.core.progress import RankWriter, WorkerStage
+from ctrkit.core.spending import Spending, SpentWriter
 from ctrkit.measure.ranks import RankTimes, late_rank, read_rank_times
 
 

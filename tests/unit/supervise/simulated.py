@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ctrkit.core.progress import SPENT_FILE, Progress, Spending, SpentWriter, Stage
+from ctrkit.core.progress import Progress, Stage
+from ctrkit.core.spending import SPENT_FILE, Spending, SpentWriter
 from ctrkit.supervise.gpu import GpuSample
 from ctrkit.supervise.host import HostFigures
 from ctrkit.supervise.ledger_keeper import Clocks, LedgerKeeper

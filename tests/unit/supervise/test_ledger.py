@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from ctrkit.core.errors import UsageError
-from ctrkit.core.progress import Spending
+from ctrkit.core.spending import Spending
 from ctrkit.report.ledger_view import _facts
 from ctrkit.supervise.gpu import GpuProcess, GpuSample
 from ctrkit.supervise.ledger import read_ledger, totals

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctrkit.core.progress import Spending, Spent
+from ctrkit.core.spending import Spending, Spent
 from ctrkit.supervise.time_account import CATEGORIES, OWN, SessionLook, TimeAccount
 
 

@@ -12,7 +12,8 @@ from ctrkit.child.training.loop import run_training
 from ctrkit.child.training.time_spent import TimeLedger
 from ctrkit.child.workloads.protocol import Task, Workload
 from ctrkit.core.config import RunSizes, TrainPlan, make_cell
-from ctrkit.core.progress import SPENT_FILE, ProgressWriter, Spending, read_spent
+from ctrkit.core.progress import ProgressWriter
+from ctrkit.core.spending import SPENT_FILE, Spending, read_spent
 
 CELL = make_cell(batch_size=4, threads=1)
 
