@@ -12,7 +12,7 @@ from ctrkit.core.cell import AXES, Axis
 from ctrkit.core.config import DEFAULT_WORKLOAD
 
 DATA = "Data & model"
-CELL = "Configurations (comma-separated lists; what you name is exactly what is tried)"
+CELL = "Configurations (only what you name is tried)"
 RUN = "The run"
 SCRIPT = "Your own script, unchanged (write its command after --)"
 

@@ -11,7 +11,8 @@ from ctrkit.core.errors import UsageError
 
 Runs = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="RUN", help="Run folders. Default: the newest."),
+    typer.Argument(metavar="RUN", help="Run folders. Default: the newest in the working folder, "
+                   "or of this machine if it has none."),
 ]  # fmt: skip
 Markdown = Annotated[
     Path | None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from ctrkit.core.calibration import read_calibration
 from ctrkit.core.environment import machine_fingerprint
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import write_atomically
-from ctrkit.core.runs import known_runs
+from ctrkit.core.runs import known_runs, newest_run
 from ctrkit.report.blocks import Report
 from ctrkit.report.calibration_view import (
     NOTHING_YET,
@@ -40,7 +39,7 @@ def report(
     list_runs: bool = False,
     with_output: bool = False,
 ) -> None:
-    """Report on run folders, the newest one of this machine where none is given.
+    """Report on run folders; where none is given on the newest of the working folder or machine.
 
     Args:
         runs: run folders, reported one after the other.
@@ -59,7 +58,7 @@ def report(
             "--with-output belongs to --html FILE: other reports never hold what a program printed"
         )
     check_outputs(markdown, html)
-    paths = runs or list(itertools.islice(known_runs(), None if list_runs else 1))
+    paths = runs or (list(known_runs()) if list_runs else _newest())
     if not paths:
         raise UsageError("no runs yet; start with `ctrkit probe`, or name a run folder")
     if list_runs:
@@ -78,6 +77,11 @@ def report(
         to_paste=[status_update(view, run) for view, run in zip(views, contents, strict=True)],
         pages=lambda: run_pages(contents, with_output=with_output),
     )  # fmt: skip
+
+
+def _newest() -> list[Path]:
+    newest = newest_run(Path.cwd())
+    return [newest] if newest is not None else []
 
 
 def report_calibration(

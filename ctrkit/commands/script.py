@@ -14,6 +14,7 @@ from ctrkit.core.command_line import PLACEHOLDERS, placeholders_of
 from ctrkit.core.config import ScriptSpec
 from ctrkit.core.errors import UsageError
 
+_PYTHON = re.compile(r"(python|pypy)[\d.]*")
 _BRACED = re.compile(r"\{([A-Za-z_]+)\}")
 #: Axes whose placeholder needs values from the command line: nothing else names any.
 _NEED_VALUES = ("batch_size",)
@@ -53,15 +54,17 @@ def read_script(
             if value not in ((), [], None):
                 raise UsageError(f"{option} is for scripts: write the command after --")
         return None
+    _check_notebook(command)
     if "--" not in argv:
         raise UsageError(f"'{command[0]}' is not an option; write -- before a command: -- "
-                         f"{' '.join(command)}")  # fmt: skip
+                         f"{_with_interpreter(command)}")  # fmt: skip
     for option, given in (other or {}).items():
         if given:
             raise UsageError(f"{option}: is for workloads; a script has its own")
     folder = (folder or Path.cwd()).resolve()
     variables = _variables(environment)
     _check_program(command[0], folder, os.environ | variables)
+    _check_file(command, folder)
     _check_placeholders(command, axes)
     _check_counts(epochs, train_loader)
     return ScriptSpec(
@@ -98,8 +101,47 @@ def _check_program(program: str, folder: Path, environment: Mapping[str, str]) -
         raise UsageError(f"-- {program}: there is no such command on the PATH")
 
 
+def _check_notebook(command: Sequence[str]) -> None:
+    notebook = next((word for word in command[:2] if Path(word).suffix == ".ipynb"), None)
+    first_is_it = bool(command) and (notebook == command[0] or _is_python(command[0]))
+    if notebook is not None and first_is_it:
+        raise UsageError(f"{notebook}: Python cannot run a notebook; make a script of it with "
+                         f"`jupyter nbconvert --to script {notebook}`")  # fmt: skip
+
+
+def _is_python(program: str) -> bool:
+    return _PYTHON.fullmatch(Path(program).name) is not None
+
+
+def _check_file(command: Sequence[str], folder: Path) -> None:
+    """The file that Python is to run must be there.
+
+    Only `python FILE` is looked at: behind an option of Python's own or a launcher the file may be
+    any word.
+    """
+    if len(command) < 2 or not _is_python(command[0]):
+        return
+    file = command[1]
+    if file.startswith("-") or "{" in file or (folder / file).exists():
+        return
+    names = [path.name for path in (folder / file).parent.glob("*.py")]
+    near = difflib.get_close_matches(Path(file).name, names, n=1)
+    advice = f"; did you mean {Path(file).with_name(near[0])}?" if near else f" in {folder}"
+    raise UsageError(f"-- {' '.join(command[:2])}: there is no file {file}{advice}")
+
+
+def _interpreter_of(program: str) -> str | None:
+    return {".py": "python", ".sh": "bash"}.get(Path(program).suffix)
+
+
+def _with_interpreter(command: Sequence[str]) -> str:
+    """The command as it can be started: `python train.py` for `train.py`."""
+    interpreter = _interpreter_of(command[0])
+    return " ".join([interpreter, *command] if interpreter else command)
+
+
 def _interpreter_advice(program: str) -> str:
-    interpreter = {".py": "python", ".sh": "bash"}.get(Path(program).suffix)
+    interpreter = _interpreter_of(program)
     return f"; write -- {interpreter} {program}" if interpreter else ""
 
 

@@ -338,7 +338,7 @@ def _nothing_seen(
     if seen is not None and seen.problem:
         return InconclusiveError(f"the script cannot be observed: {seen.problem}")
     if result.exit_code == 2:  # what argparse and its kin end with
-        return UsageError(f"the script ended with exit code 2: {result.reason}")
+        return UsageError(f"the script as written: {result.reason}")
     if result.exit_code == 0 or result.verdict == "ok":
         return InconclusiveError(
             "the script ended before ctrkit saw a training step: no torch DataLoader "

@@ -345,6 +345,16 @@ def known_runs() -> Iterator[Path]:
             yield path
 
 
+def newest_run(folder: Path) -> Path | None:
+    """The newest run inside this folder; the newest of the machine where the folder has none."""
+    folder, newest = folder.resolve(), None
+    for path in known_runs():
+        if path.is_relative_to(folder):
+            return path
+        newest = newest or path
+    return newest
+
+
 def save_measurement(path: Path, measurement: Measurement | Inspection) -> None:
     """The child's result, atomically (compact: the stamps can be long)."""
     write_atomically(path, msgspec.json.encode(encode(measurement)))

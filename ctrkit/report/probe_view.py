@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ctrkit.core.config import Cell
 from ctrkit.core.records import STAGES, Finding, Recommendation, RunInfo, TrialRecord
 from ctrkit.core.units import format_bytes, format_duration, format_factor
 from ctrkit.report.blocks import (
@@ -52,9 +53,7 @@ def probe_sections(contents: RunContents) -> list[Section]:
     """The sections of a probe's report."""
     recommendation = contents.recommendation
     sections = [
-        _answer(contents.info, recommendation)
-        if recommendation is not None
-        else _no_answer(contents)
+        _answer(contents, recommendation) if recommendation is not None else _no_answer(contents)
     ]
     if recommendation is not None and recommendation.options:
         sections.append(_options(recommendation))
@@ -66,12 +65,12 @@ def probe_sections(contents: RunContents) -> list[Section]:
     return sections
 
 
-def _answer(info: RunInfo, recommendation: Recommendation) -> Section:
-    best = recommendation
+def _answer(contents: RunContents, recommendation: Recommendation) -> Section:
+    info, best = contents.info, recommendation
     epochs = epochs_projected(best, info.planned_epochs)
     rows = [("use", cell_words(best.cell)), ("because", clean(best.reason))]
     if best.script is not None:
-        rows += script_rows(best.script, best)
+        rows += script_rows(best.script, best, _data_wait(contents.trials, best.script.as_written))
     if best.projected_first_epoch_s is not None:
         rows.append(("first epoch", format_duration(best.projected_first_epoch_s)))
     if best.projected_epoch_s is not None:
@@ -95,12 +94,18 @@ def _answer(info: RunInfo, recommendation: Recommendation) -> Section:
         rows.append(("status", status_words(info)))
     rows += [
         ("note" if finding.share is None else "limited by", finding_words(finding))
-        for finding in best.findings
+        for finding in sorted(best.findings, key=lambda finding: finding.share is None)
     ]
     rows += [("tied with", cell_words(cell)) for cell in best.tied if cell != best.cell]
     if best.runner_up is not None and best.runner_up not in best.tied:
         rows.append(("runner-up", cell_words(best.runner_up)))
     return Section("Answer", (Facts(tuple(row for row in rows if row[1])),))
+
+
+def _data_wait(trials: Sequence[TrialRecord], cell: Cell) -> float | None:
+    """The share of a step in which this cell waits for data; None if it did not really run."""
+    results = (result for result in cell_results(trials) if result.record.cell == cell)
+    return next((one.record.data_wait_share for one in results if one.verdict == "ok"), None)
 
 
 def status_words(info: RunInfo) -> str:

@@ -9,7 +9,7 @@ from ctrkit.core.records import Recommendation
 from ctrkit.core.script_records import ScriptAnswer
 from ctrkit.report.blocks import Block, Bullets, Code, Paragraph, Section
 from ctrkit.report.shell_lines import command_lines
-from ctrkit.report.words import cell_words, clean, plural
+from ctrkit.report.words import cell_words, clean, percent, plural
 
 _MOST_FILES = 12
 _EXPERIMENT = {
@@ -20,11 +20,15 @@ _EXPERIMENT = {
 }
 
 
-def script_rows(answer: ScriptAnswer, recommendation: Recommendation) -> list[tuple[str, str]]:
-    """Lines of the answer."""
+def script_rows(
+    answer: ScriptAnswer, recommendation: Recommendation, data_wait_share: float | None = None
+) -> list[tuple[str, str]]:
+    """Lines of the answer; `data_wait_share` is of the script as written, None if unknown."""
     rows = []
     if recommendation.cell != answer.as_written:
-        rows.append(("as written", cell_words(answer.as_written)))
+        wait = percent(data_wait_share)
+        waits = f"; a step waits for data {wait} of its time" if wait else ""
+        rows.append(("as written", cell_words(answer.as_written) + waits))
     if answer.faster_x is not None:
         rows.append(("gain", gain_words(answer)))
     if answer.experiment and recommendation.cell != answer.as_written:

@@ -55,6 +55,7 @@ def clean(text: str, limit: int = 400) -> str:
 
 
 # Hebrew, Arabic and their like, from the first such character to the last
+_MANY = 3.0  # times as long: from here on a percentage is hard to read
 _RIGHT_TO_LEFT = re.compile(
     "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
     "(?:.*[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff])?"
@@ -133,8 +134,11 @@ def rate_words(rows_per_s: float | None) -> str:
 
 
 def deviation_words(actual_s: float, projected_s: float) -> str:
-    """How much longer than projected it took: `+4.6 %`, negative where it was faster."""
-    return f"{(actual_s / projected_s - 1) * 100:+.1f} %" if projected_s > 0 else ""
+    """How much longer than projected it took: `+4.6 %`, `6.0x as long`; `-3.0 %` if faster."""
+    if projected_s <= 0:
+        return ""
+    ratio = actual_s / projected_s
+    return f"{ratio:.1f}x as long" if ratio >= _MANY else f"{(ratio - 1) * 100:+.1f} %"
 
 
 def plural(count: int, noun: str) -> str:

@@ -126,10 +126,11 @@ class TimeLimits:
             ("validation", Stage.VALIDATION), ("metrics", Stage.METRICS),
             ("a checkpoint", Stage.CHECKPOINT),
         )  # fmt: skip
-        listed = ", ".join(
-            f"{format_duration(self.for_stage(stage, (), times).idle_s)} in {what}"
-            for what, stage in stages
-        )
+        by_limit: dict[str, list[str]] = {}  # stages with the same limit are named together
+        for what, stage in stages:
+            limit = format_duration(self.for_stage(stage, (), times).idle_s)
+            by_limit.setdefault(limit, []).append(what)
+        listed = ", ".join(f"{limit} in {' or '.join(them)}" for limit, them in by_limit.items())
         learns = (
             f"; once measured, a stage may take {_LEARNED:g} x the longest" if times.is_run else ""
         )

@@ -14,6 +14,7 @@ from ctrkit.supervise.explain.deaths import (
     fix_of_dropped,
 )
 from ctrkit.supervise.explain.lock_waits import NO_FORK, file_lock, is_forked, lock, takes_lock
+from ctrkit.supervise.explain.process_waits import queue_or_signal
 from ctrkit.supervise.explain.scene import (
     Process,
     Role,
@@ -334,7 +335,8 @@ def mps_waits(scene: Scene, process: Process) -> Cause | None:
 
 
 STUCK: tuple[StuckPattern, ...] = (
-    starts_up, spins, init_hangs, holds_gil, file_lock, mps_over_fork, mps_waits, openmp, lock,
+    starts_up, spins, init_hangs, holds_gil, file_lock, queue_or_signal, mps_over_fork, mps_waits,
+    openmp, lock,
 )  # fmt: skip
 HANGS: tuple[Pattern, ...] = (
     stopped, spawn_pipe, joins_threads, joins_processes, handshake, waits_for_worker, main_is_stuck,

@@ -17,6 +17,7 @@ def read(folder: Path, *command: str, axes: Any = None, **options: Any) -> Scrip
 
 
 def test_a_command_is_kept_as_typed(tmp_path: Path) -> None:
+    (tmp_path / "t.py").write_text("")
     script = read(tmp_path, "python3", "t.py", "-j", "{workers}", environment=["A=b=c"], epochs=3)
     assert script is not None
     assert script.command == ["python3", "t.py", "-j", "{workers}"]
@@ -33,6 +34,11 @@ def test_without_a_command_there_is_no_script() -> None:
     [
         (["probe", "--"], [], "there is no command"),
         (["probe", "python3", "t.py"], ["python3", "t.py"], "write -- before a command"),
+        (["probe", "t.py", "-x"], ["t.py", "-x"], "write -- before a command: -- python t.py -x"),
+        (["probe", "--", "python3", "tt.py"], ["python3", "tt.py"], "tt.py; did you mean t.py"),
+        (["probe", "--", "python3", "other.x"], ["python3", "other.x"], "no file other.x in"),
+        (["train", "--", "python3.12", "n.ipynb"], ["python3.12", "n.ipynb"], "nbconvert"),
+        (["train", "n.ipynb"], ["n.ipynb"], "nbconvert"),
         (["probe", "--", "no-such-program-x"], ["no-such-program-x"], "no such command"),
         (["probe", "--", "./none"], ["./none"], "no such file"),
         (["probe", "--", "t.py"], ["t.py"], "write -- python t.py"),
@@ -49,7 +55,17 @@ def test_what_cannot_be_started_is_said(
         read_script(command, argv, {}, folder=tmp_path)
 
 
+@pytest.mark.parametrize("word", ["-m", "-c", "-", "{workers}.py", "folder", "t.py"])
+def test_only_a_file_that_python_is_to_run_is_looked_for(tmp_path: Path, word: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "t.py").write_text("")
+    script = read(tmp_path, "python3", word, "missing.py")
+    assert script is not None
+    assert script.command[1] == word
+
+
 def test_braces_of_the_script_are_its_own(tmp_path: Path) -> None:
+    (tmp_path / "t.py").write_text("")
     script = read(tmp_path, "python3", "t.py", '{"lr": 1}', "ckpt-{epoch}.pt")
     assert script is not None
     assert script.command[2:] == ['{"lr": 1}', "ckpt-{epoch}.pt"]

@@ -21,7 +21,14 @@ from ctrkit.core.records import (
     Recommendation,
     TrialRecord,
 )
-from ctrkit.core.runs import Incident, RunFolder, known_runs, load_measurement, save_measurement
+from ctrkit.core.runs import (
+    Incident,
+    RunFolder,
+    known_runs,
+    load_measurement,
+    newest_run,
+    save_measurement,
+)
 
 CONTRACT_COLUMNS = (
     "cell_id launch kind device loader workers start_method prefetch persistent pin threads "
@@ -86,6 +93,14 @@ def test_runs_are_found_newest_first(tmp_path: Path) -> None:
     assert list(known_runs()) == [second.path, first.path]
     (second.path / "run.json").unlink()
     assert list(known_runs()) == [first.path]
+
+
+def test_the_newest_run_is_one_of_this_folder_where_it_has_any(tmp_path: Path) -> None:
+    assert newest_run(tmp_path) is None
+    mine, other = make_run(tmp_path / "mine" / "a"), make_run(tmp_path / "other" / "b")
+    assert newest_run(tmp_path / "mine") == mine.path
+    assert newest_run(tmp_path) == other.path
+    assert newest_run(tmp_path / "elsewhere") == other.path
 
 
 def test_unknown_schema_version_is_one_clear_line(tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ctrkit.core.config import ScriptSpec, make_cell
+from ctrkit.core.records import Recommendation
 from ctrkit.core.script_records import ScriptAnswer
 from ctrkit.report.blocks import Code
-from ctrkit.report.script_view import script_sections
+from ctrkit.report.script_view import script_rows, script_sections
 
 OWN = make_cell(loader="script", batch_size=8)
 
@@ -53,3 +54,13 @@ def test_a_diff_keeps_its_indentation_and_no_control_characters() -> None:
     assert lines[:4] == ("--- a/t.py", "+++ b/t.py", "@@ -1 +1 @@", "-    a = 1")
     assert lines[4].startswith("+    a = 2")
     assert "\x1b" not in lines[4]
+
+
+def test_how_long_the_script_as_written_waits_for_data_stands_beside_it() -> None:
+    other = make_cell(loader="script", batch_size=8, workers=4, start_method="fork")
+    answer = ScriptAnswer(as_written=OWN, command=["python", "t.py"])
+    found = {cell: Recommendation(cell=cell, reason="") for cell in (OWN, other)}
+    words = dict(script_rows(answer, found[other], 0.54))["as written"]
+    assert words.endswith("; a step waits for data 54 % of its time")
+    assert "waits" not in dict(script_rows(answer, found[other]))["as written"]
+    assert "as written" not in dict(script_rows(answer, found[OWN], 0.54))

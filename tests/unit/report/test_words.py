@@ -76,6 +76,7 @@ def test_shares_rates_and_deviations() -> None:
     assert [rate_words(v) for v in (1.234, 183.4, 102_400, None)] == ["1.23", "183", "102,400", ""]
     assert deviation_words(1862, 1780) == "+4.6 %"
     assert deviation_words(1600, 1780) == "-10.1 %"
+    assert deviation_words(21, 3.5) == "6.0x as long"
     assert deviation_words(1, 0) == ""
 
 

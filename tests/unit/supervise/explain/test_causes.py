@@ -193,6 +193,35 @@ def test_a_lock_between_processes_is_blamed_on_who_holds_it_and_on_no_thread() -
     assert "thread" not in told.sentence + unknown.sentence
 
 
+_LIBRARY = "/usr/lib/python3.11/"
+
+
+@pytest.mark.parametrize(
+    ("inside", "name"),
+    [
+        ([("synchronize.py", "__enter__"), ("queues.py", "get")], "empty queue"),
+        ([("connection.py", "_recv"), ("connection.py", "recv_bytes"), ("queues.py", "get")],
+         "empty queue"),
+        ([("queues.py", "put")], "full queue"),
+        ([("synchronize.py", "wait"), ("synchronize.py", "wait")], "missing signal"),
+    ],
+)  # fmt: skip
+def test_a_wait_for_another_process_is_no_lock_over_a_fork(
+    inside: list[tuple[str, str]], name: str
+) -> None:
+    hang = scene("lock_over_fork")
+    at = next(n for n, frame in enumerate(guilty(hang).stack) if frame.file.endswith("rows.py"))
+    frames = [Frame(f"{_LIBRARY}multiprocessing/{file}", 9, called) for file, called in inside]
+    stack = (*frames, *guilty(hang).stack[at:])
+    found = cause_of(alter(hang, guilty(hang).pid, threads=(stack,)))
+    assert (found.name, found.place) == (name, str(stack[len(frames)]))
+    assert "fork" not in found.sentence
+    # torch waits in a queue of its own, too: that of a worker that is idle
+    torchs = Frame("/usr/lib/python3.11/site-packages/torch/utils/data/x.py", 9, "next")
+    alone = alter(hang, guilty(hang).pid, threads=((*frames, torchs, *stack[len(frames) :]),))
+    assert cause_of(alone).name != name
+
+
 def test_without_the_kernels_word_a_lock_is_told_by_its_line() -> None:
     found = scene("lock_over_fork")
     blind = alter(found, guilty(found).pid, waits=())
