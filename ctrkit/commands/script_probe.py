@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 
 from ctrkit.commands.options import Axes, CommonOptions
-from ctrkit.commands.probe import (
+from ctrkit.commands.probe import search_and_recommend
+from ctrkit.commands.probe_end import show_outcome
+from ctrkit.commands.probe_options import (
     BRIEF_BUDGET_S,
     DEFAULT_BUDGET,
     ProbeOptions,
     read_probe_options,
-    search_and_recommend,
-    show_outcome,
 )
 from ctrkit.commands.trial_launcher import TrialLauncher
 from ctrkit.core.command_line import without_secrets

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from ctrkit.commands.known_spread import with_launch_spread
-from ctrkit.commands.probe import ProbeOptions, _conclude, _signed
+from ctrkit.commands.probe_end import conclude_probe, sign
+from ctrkit.commands.probe_options import ProbeOptions
 from ctrkit.core.calibration import CalibrationRow, calibration_path, note_calibration
 from ctrkit.core.config import WorkloadSpec, make_cell
 from ctrkit.core.environment import machine_fingerprint
@@ -39,7 +40,7 @@ def run(tmp_path):
 def test_no_answer_on_a_busy_machine_says_so(run):
     result = SearchResult(plan=plan(), records=(), trials=(), predictions=())
     with pytest.raises(InconclusiveError, match=r"longer --budget; others took 1\.8 of 2 cores"):
-        _conclude(run, INSPECTION, result, ProbeOptions(budget_s=9.0), 0.0, [BUSY])
+        conclude_probe(run, INSPECTION, result, ProbeOptions(budget_s=9.0), 0.0, [BUSY])
     assert run.info.status == "done"
     assert run.info.status_reason.endswith(BUSY.text)
     assert run.recommendation() is None
@@ -47,19 +48,19 @@ def test_no_answer_on_a_busy_machine_says_so(run):
 
 def test_an_answer_is_signed_and_says_what_it_does_not_know(run):
     endless = Recommendation(cell=make_cell(), reason="r")
-    signed = _signed(endless, run, 90.0, None)
+    signed = sign(endless, run, 90.0, None)
     assert signed.projected_at is not None
     assert replace(signed, origin=None, projected_at=None) == replace(endless, probe="run")
     assert signed.origin is not None
     assert signed.origin.machine_fingerprint == run.info.machine_fingerprint
     known = Recommendation(cell=make_cell(), reason="r", projected_epoch_s=3600.0, launches=2,
                            findings=[BUSY])  # fmt: skip
-    found = _signed(known, run, 90.0, SHIPPED).findings
+    found = sign(known, run, 90.0, SHIPPED).findings
     assert [finding.stage for finding in found] == ["other processes", "projection"]
     assert "2 launches in a probe of 1 min 30 s" in found[1].text
     assert "is assumed, from this project's own runs" in found[1].text
     learned = replace(SHIPPED, pairs=14, own_pairs=6)
-    text = _signed(known, run, 90.0, learned).findings[1].text
+    text = sign(known, run, 90.0, learned).findings[1].text
     assert "learned from 14 runs of this machine, 6 of them of this workload" in text
 
 
