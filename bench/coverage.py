@@ -454,11 +454,10 @@ AIM_UNFLAGGED, AIM_FLAGGED, LEAST_SHOWN = 0.9, 0.8, 0.1
 #: Why a scenario cannot come to its aim, by the beginning of its name.
 REASONS = {
     "stalls in 0.4 %": "a stall that did not come within the steps seen cannot be foretold",
-    "launches 5%, 12": "what is shipped still weighs as 8 pairs and pulls the learned spread down, "
-    "while its weight counts all 12 as if they stood alone",
-    "launches 10%": "a few launches that happen to agree look like launches that always do; pairs "
-    "of the workload tell (the rows with 12 pairs)",
-    "launches 15%": "the same: the shipped spread is of a calmer machine, and 12 pairs tell it",
+    "launches 10%": "a few launches that happen to agree look like launches that always do; where "
+    "they do not agree, a flag says so, and few are left without one",
+    "launches 15%": "the same; of one launch alone nothing tells that others take another time, "
+    "until pairs of the workload do",
     "slower by": "a probe cannot see what begins after it; the projection is for a machine "
     "otherwise as it was",
     "sorted": "one launch sees nothing but the first batches, and the note says so",

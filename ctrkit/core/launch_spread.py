@@ -1,12 +1,18 @@
 """How far fresh launches of one cell differ: assumed, until real runs of this machine have told it.
 
 A pair is a projection and what the run then took. Its error e, divided by sqrt(1 + 1/L) for the L
-launches that the projection was made from, is one draw of that difference. A few pairs say little:
-what was known before counts as PRIOR_PAIRS of them (the moderated variance of Smyth, "Linear models
-and empirical Bayes methods", 2004, section 4, for a scale of Student's t). Each pair is weighed by
-(v + 1) / (v + (e/s)^2), the weights of a t distribution (Lange, Little & Taylor 1989), so that one
-run that something else slowed down does not count for all. First come all pairs of the machine,
-then those of the workload on top of them.
+launches that the projection was made from, is one draw of that difference.
+
+The model has two levels (Smyth, "Linear models and empirical Bayes methods", 2004, sections 3, 4).
+Each workload has a variance of its own; over the workloads of a machine these follow a scaled
+inverse chi-square of `weight` degrees of freedom. So a pair of *another* workload is a draw of
+Student's t of that weight, and the scale of this t is what such pairs tell: what is shipped counts
+as PRIOR_PAIRS of them. The n pairs of *this* workload are draws of its own variance: what was known
+before counts as `weight` of them, and the next draw is Student's t of `weight + n` degrees.
+
+One run that something else slowed down must not count for all. Each pair is weighed by
+(v + 1) / (v + (e/s)^2), the weights of a t distribution (Lange, Little & Taylor 1989). Of normal
+errors these take a part away: the workload's variance is divided by what is left in the mean.
 """
 
 from __future__ import annotations
@@ -17,7 +23,7 @@ from dataclasses import dataclass
 
 from ctrkit.core.units import format_percent
 
-#: What is known before counts as so many pairs.
+#: What is shipped counts as so many pairs of other workloads.
 PRIOR_PAIRS = 8.0
 _MOST_WEIGHT = 20.0
 _ROUNDS = 30
@@ -85,10 +91,12 @@ def learned_spread(pairs: Sequence[Pair], before: LaunchSpread = SHIPPED) -> Lau
     if not pairs:
         return before
     own = [pair.deviation for pair in pairs if pair.is_of_workload]
+    others = [pair.deviation for pair in pairs if not pair.is_of_workload]
     weight = min(_MOST_WEIGHT, before.weight + len(own))
-    relative = _scale([pair.deviation for pair in pairs], before.relative, weight)
+    relative = _scale(others, before.relative, counts_as=PRIOR_PAIRS, freedom=before.weight)
     if own:
-        relative = _scale(own, relative, weight)
+        kept = _kept_of_normal(weight)
+        relative = _scale(own, relative, counts_as=before.weight, freedom=weight, kept=kept)
     return LaunchSpread(
         relative=relative,
         weight=weight,
@@ -97,10 +105,30 @@ def learned_spread(pairs: Sequence[Pair], before: LaunchSpread = SHIPPED) -> Lau
     )
 
 
-def _scale(deviations: Sequence[float], before: float, freedom: float) -> float:
-    """The scale of Student's t for these deviations, `before` counted as PRIOR_PAIRS of them."""
+def _scale(
+    deviations: Sequence[float],
+    before: float,
+    *,
+    counts_as: float,
+    freedom: float,
+    kept: float = 1.0,
+) -> float:
+    """The scale of these deviations, each weighed; `before` counts as so many of them.
+
+    `kept` is the share of a square that the weights leave in the mean. At 1 the scale is that of
+    Student's t of `freedom`; otherwise it is the sd of the distribution that `kept` was made for.
+    """
     variance = before**2
     for _ in range(_ROUNDS):
         weighed = [e * e * (freedom + 1) / (freedom + e * e / variance) for e in deviations]
-        variance = (PRIOR_PAIRS * before**2 + sum(weighed)) / (PRIOR_PAIRS + len(deviations))
+        whole = counts_as * before**2 + sum(weighed) / kept
+        variance = whole / (counts_as + len(deviations))
     return math.sqrt(variance)
+
+
+def _kept_of_normal(freedom: float) -> float:
+    """Mean of (v + 1) z^2 / (v + z^2) for a standard normal z: what the weights leave of its 1."""
+    half = freedom / 2
+    return (freedom + 1) * (
+        1 - math.sqrt(math.pi * half) * math.exp(half) * math.erfc(math.sqrt(half))
+    )

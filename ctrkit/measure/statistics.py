@@ -31,6 +31,8 @@ SLOWER, FASTER = "slower and slower", "faster and faster"
 DRIFT = "drift"
 #: The same cell, launched first and again last, that differs by more than this has drifted.
 _DRIFTED = 0.03
+#: Launches are said to differ where chance makes them differ so much in one of a hundred cases.
+_BY_CHANCE = 0.01
 #: Below this many steps no autocorrelation can be estimated, and none is assumed.
 _LEAST_FOR_AUTOCORRELATION = 8
 _LEAST_FOR_BATCH_MEANS = 16
@@ -358,25 +360,54 @@ def _between_launches(
 ) -> tuple[float, float]:
     """Variance between launches and its degrees of freedom, the assumed spread included.
 
-    `noise` is the share of the scatter within a launch that is not the same in all of them.
-    """
-    own, freedom = 0.0, spread.weight
-    for group in (launches, *peers):
-        if len(group) > 1:
-            freedom += len(group) - 1
-            own += _scatter(group, noise)
-    own = max(0.0, own) * mean**2
-    return (spread.weight * (spread.relative * mean) ** 2 + own) / freedom, freedom
+    What is known before never makes the variance smaller than the launches themselves show it:
+    the shipped spread may be of a calmer machine. `noise` is the share of the scatter within a
+    launch that is not the same in all of them.
 
-
-def _scatter(launches: Sequence[Sample], noise: float = 1.0) -> float:
-    """Sum of squares of the launches' means about their own, relative to it.
-
-    What they differ by within-launch noise alone is counted there already. Half of it is taken off:
+    Of the scatter that the steps within the launches explain, half is taken off what is moderated:
     a difference of two estimates is too uncertain to take off all, and coverage showed it.
     """
+    groups = [group for group in (launches, *peers) if len(group) > 1]
+    seen = sum(len(group) - 1 for group in groups)
+    freedom = spread.weight + seen
+    own = max(0.0, sum(_scatter(group, noise / 2) for group in groups))
+    moderated = (spread.weight * spread.relative**2 + own) / freedom
+    shown = sum(_scatter(group, noise) for group in groups) / max(1, seen)
+    return max(moderated, shown) * mean**2, freedom
+
+
+def launches_differ(
+    groups: Sequence[Sequence[Sample]], spread: LaunchSpread = SHIPPED, noise: float = 1.0
+) -> bool:
+    """Whether launches of one cell scatter by more than the spread known before explains (1 %).
+
+    Args:
+        groups: launches that have one mean.
+        spread: known before; what the steps within a launch scatter is added.
+        noise: as for `_between_launches`.
+    """
+    from scipy.special import chdtri
+
+    squares, freedom = 0.0, 0
+    for group in groups:
+        mean = sum(s.mean for s in group) / max(1, len(group))
+        if len(group) < 2 or mean <= 0:
+            continue
+        within = noise * sum(s.variance / s.n_eff for s in group) / len(group)
+        expected = (spread.relative * mean) ** 2 + within
+        squares += sum((s.mean - mean) ** 2 for s in group) / expected
+        freedom += len(group) - 1
+    return freedom > 0 and squares > float(chdtri(freedom, _BY_CHANCE))
+
+
+def _scatter(launches: Sequence[Sample], taken_off: float) -> float:
+    """Sum of squares of the launches' means about their own, relative to it.
+
+    What they differ by within-launch noise alone is counted there already: so much of it is taken
+    off, as a share.
+    """
     mean = sum(s.mean for s in launches) / len(launches)
-    explained = noise / 2 * sum(s.variance / s.n_eff for s in launches) / len(launches)
+    explained = taken_off * sum(s.variance / s.n_eff for s in launches) / len(launches)
     own = sum((s.mean - mean) ** 2 for s in launches) - (len(launches) - 1) * explained
     return own / mean**2 if mean > 0 else 0.0
 

@@ -6,7 +6,7 @@ Each is timed for real by the trials; where one was not, another stands in and a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ctrkit.core.config import RunSizes
@@ -35,6 +35,8 @@ _ELSEWHERE = 0.25
 #: Metrics are worth a word where they may take this share of an epoch's steps.
 _METRICS_MATTER = 0.05
 _VALIDATION_MATTERS = 0.05
+#: What one epoch's end had is worth a word where it takes this share of an epoch.
+_END_MATTERS = 0.02
 
 
 def sizes_beside(sizes: RunSizes, beside: Sequence[Measurement]) -> RunSizes:
@@ -286,3 +288,48 @@ def validation_finding(
         "shorter; a longer --budget times more of them"
     )
     return Finding(stage="validation", share=None, worth_x=None, text=text, confidence="medium")
+
+
+def every_epoch_finding(
+    launches: Sequence[Measurement],
+    each_epoch: Mapping[str, Interval],
+    epochs: int | None,
+) -> Finding | None:
+    """That the end of one epoch stands for all: a script may validate or save in some epochs only.
+
+    None where no launch came to an epoch's end, where the run has one epoch, or where what was seen
+    there takes no time to speak of.
+
+    Args:
+        launches: that tell of validation and checkpoints; each sees the end of its first epoch.
+        each_epoch: terms of a projected epoch.
+        epochs: of the run, None where not known.
+    """
+    ended = [m for m in launches if m.restart_s is not None]
+    if not ended or epochs == 1:
+        return None
+    kinds = {
+        "validation": [m.validation_restart_s is not None for m in ended],
+        "checkpoint": [bool(m.checkpoint_s) for m in ended],
+    }
+    came = [f"{name}{_in_some(seen)}" for name, seen in kinds.items() if any(seen)]
+    beside_s = sum(each_epoch[name].mean for name in ("validation", "within", "checkpoint"))
+    share = beside_s / sum(term.mean for term in each_epoch.values())
+    if not came:
+        text = (
+            "neither validation nor checkpoint came at the end of the first epoch, so none is "
+            "projected: if the script makes one in later epochs only, the run takes longer"
+        )
+    elif share < _END_MATTERS:
+        return None
+    else:
+        text = (
+            f"{' and '.join(came)} ({format_percent(share)} of an epoch) came in the first epoch, "
+            "and the projection counts that in every epoch, since a trial sees the end of one: if "
+            "the script does it in every k-th epoch only, the run takes less"
+        )
+    return Finding(stage="epoch", share=None, worth_x=None, text=text, confidence="medium")
+
+
+def _in_some(seen: Sequence[bool]) -> str:
+    return "" if all(seen) else f" (in {sum(seen)} of {len(seen)} launches)"

@@ -24,6 +24,7 @@ from ctrkit.measure.statistics import (
     SLOWER,
     Interval,
     Sample,
+    launches_differ,
     prediction_interval,
     spread_share,
 )
@@ -108,6 +109,9 @@ def training_time(
         predicted = prediction_interval(samples, horizon, groups, spread=spread, content=content)
         return cautious(predicted, samples, raw)
 
+    noise = 1.0 - (content.share if content is not None else 0.0)
+    differ = profile is None and launches_differ([samples, groups[0]], spread, noise)
+    differing = [LAUNCHES_DIFFER] if differ else []
     per_epoch, per_run = step(batches), step(batches * (sizes.epochs or 1))
     found = TrainingTime(
         per_epoch=per_epoch,
@@ -116,7 +120,7 @@ def training_time(
         whole_s=whole_s,
         later=later.factor if later is not None else None,
         trends=tuple(trends),
-        flags=tuple(_flags(samples, len(earlier), peers, whole_s)),
+        flags=(*_flags(samples, len(earlier), peers, whole_s), *differing),
         lacking=LAUNCHES_DIFFER if spread_share(samples, spread=spread) > 0.5 else FEW_STEPS,
     )
     if longer is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -19,8 +20,10 @@ from ctrkit.measure.step_ends import ends_s, seconds_between
 
 #: Means of so many stretches are ranked, so that noise and the turns of workers even out.
 _MOST_STRETCHES, _LEAST_STRETCHES = 24, 8
-#: Beyond this normal deviate the ranks are no chance (about 1 in 1,000) ...
-_SURE = 3.0
+#: A trend is extrapolated to the whole epoch, so that one found by chance ruins a projection. A
+#: probe of 20 cells looks at up to 100 windows, and 1 in 1,000 probes may find one by chance
+#: (Bonferroni). Of ten steps at most one pair may then be out of order ...
+_BY_CHANCE = 0.001 / 100
 _LEAST_TAU = 0.5
 #: ... and the trend matters where it changes the pace by this share of the mean; one that hardly a
 #: stretch disobeys by less, since the window may be but the beginning of the epoch.
@@ -73,8 +76,8 @@ def trend_of(values_s: Sequence[float] | np.ndarray) -> Trend | None:
     if count < _LEAST_STRETCHES:
         return None
     means = values[: count * stretch].reshape(count, stretch).mean(axis=1)
-    tau, deviate = _kendall(means)
-    if abs(tau) < _LEAST_TAU or abs(deviate) < _SURE:
+    tau = _kendall(means)
+    if abs(tau) < _LEAST_TAU or _chance_of(tau, count) > _BY_CHANCE:
         return None
     slope = _slope(means)
     halves = _slope(means[: count // 2]), _slope(means[count // 2 :])
@@ -93,13 +96,33 @@ def without_trend(values_s: np.ndarray, trend: Trend) -> np.ndarray:
     return np.asarray(values_s - line)
 
 
-def _kendall(values: np.ndarray) -> tuple[float, float]:
-    """Rank correlation with the place, and its normal deviate under no correlation at all."""
+def _kendall(values: np.ndarray) -> float:
+    """Rank correlation with the place."""
     n = values.size
     later = np.sign(values[None, :] - values[:, None])[np.triu_indices(n, 1)]
-    score = float(later.sum())
-    spread = math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
-    return score / (n * (n - 1) / 2), (score - np.sign(score)) / spread
+    return float(later.sum()) / (n * (n - 1) / 2)
+
+
+def _chance_of(tau: float, n: int) -> float:
+    """Probability of a rank correlation at least this far from 0 where the order is all chance.
+
+    Exact, since the normal approximation is at its worst for few values and small probabilities.
+    """
+    pairs = n * (n - 1) // 2
+    out_of_order = round((1 - abs(tau)) / 2 * pairs)
+    return min(1.0, 2 * float(_orders(n)[: out_of_order + 1].sum()))
+
+
+@lru_cache(maxsize=64)
+def _orders(n: int) -> np.ndarray:
+    """Share of all orders of n values that have 0, 1, 2, ... pairs out of order.
+
+    The i-th value comes before 0 to i - 1 of those before it, each as often.
+    """
+    shares = np.ones(1)
+    for i in range(2, n + 1):
+        shares = np.convolve(shares, np.full(i, 1 / i))
+    return shares
 
 
 def _slope(values: np.ndarray) -> float:

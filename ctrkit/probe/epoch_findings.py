@@ -14,8 +14,9 @@ from ctrkit.measure.epoch_length import has_one_epoch, length_finding, length_in
 from ctrkit.measure.later_epochs import later_epochs, later_finding
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.steps import first_throughput_step
-from ctrkit.measure.terms import validation_finding
+from ctrkit.measure.terms import every_epoch_finding, validation_finding
 from ctrkit.measure.trends import Trend, falls_back
+from ctrkit.probe.beside import launches_beside
 from ctrkit.probe.cell_results import turn_of
 from ctrkit.probe.same_epoch import (
     has_other_epoch,
@@ -58,6 +59,9 @@ def epoch_findings(
     if projection is not None:
         found.append(_first_batches(launches, projection))
         found.append(_validation(launches, projection))
+        beside = launches_beside(cell, trials)  # none but for a script
+        epochs = projection.sizes.epochs
+        found.append(every_epoch_finding(beside, projection.each_epoch, epochs))
     later = later_epochs(launches, turn_of(cell))
     if later is not None:
         found.append(later_finding(later, cell.persistent, cell.workers))

@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from ctrkit.core.launch_spread import PRIOR_PAIRS, SHIPPED, Pair, learned_spread
+from ctrkit.core.launch_spread import SHIPPED, Pair, learned_spread
+from ctrkit.measure.statistics import CONFIDENCE, t_quantile
 
 
 def pairs(spread, count, *, own=False, seed=0, launches=2):
@@ -46,6 +47,31 @@ def test_one_run_that_something_slowed_down_does_not_count_for_all():
     outlier = Pair(projected_s=10.0, actual_s=30.0, launches=2, is_of_workload=True)
     with_it = learned_spread([*calm, outlier]).relative
     counted_in_full = math.sqrt(
-        (PRIOR_PAIRS * SHIPPED.relative**2 + outlier.deviation**2) / (PRIOR_PAIRS + 21)
+        (SHIPPED.weight * SHIPPED.relative**2 + outlier.deviation**2) / (SHIPPED.weight + 21)
     )
     assert learned_spread(calm).relative < with_it < counted_in_full / 2
+
+
+@pytest.mark.parametrize("spread", [0.03, 0.05, 0.1])
+def test_the_learned_spread_of_a_workload_is_not_too_small(spread):
+    found = [learned_spread(pairs(spread, 60, own=True, seed=s)).relative for s in range(200)]
+    assert np.median(found) == pytest.approx(spread, rel=0.05)
+
+
+@pytest.mark.parametrize(("spread", "count"), [(0.02, 5), (0.05, 5), (0.05, 12), (0.1, 12)])
+def test_the_next_run_lies_within_what_pairs_foretell(spread, count):
+    held = 0
+    for seed in range(2000):
+        *told, ahead = pairs(spread, count + 1, own=True, seed=seed)
+        found = learned_spread(told)
+        held += abs(ahead.deviation) <= t_quantile(CONFIDENCE, found.weight) * found.relative
+    assert held / 2000 >= 0.92
+
+
+def test_pairs_of_the_workload_are_not_counted_twice():
+    own = pairs(0.1, 12, own=True)
+    elsewhere = pairs(0.01, 12, seed=1)
+    assert learned_spread([*elsewhere, *own]).relative < learned_spread(own).relative
+    # with no pair of another workload, only what is shipped stands beside them
+    square = (2 * SHIPPED.relative**2 + sum(pair.deviation**2 for pair in own)) / 14
+    assert learned_spread(own).relative == pytest.approx(math.sqrt(square), rel=0.05)

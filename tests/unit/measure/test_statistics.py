@@ -15,9 +15,11 @@ from ctrkit.measure.statistics import (
     effective_sample_size,
     event_interval,
     interval,
+    launches_differ,
     mean_interval,
     prediction_interval,
     sample_of,
+    t_quantile,
     total,
 )
 
@@ -153,6 +155,40 @@ def test_agreeing_launches_narrow_the_interval_and_differing_ones_widen_it():
     agreeing = prediction_interval(launches(1.0, 1.001, 0.999), 500).half
     differing = prediction_interval(launches(0.8, 1.2, 1.0), 500).half
     assert agreeing < one < differing
+
+
+def launches_of(*means, variance=1e-6):
+    return [Sample(mean=m, variance=variance, n=50, n_eff=50) for m in means]
+
+
+def test_launches_that_differ_by_more_than_is_known_before_are_believed():
+    differing = launches_of(0.85, 1.15, 1.0)
+    calm = LaunchSpread(relative=0.01, weight=20, pairs=20, own_pairs=20)
+    # sd 0.15 between the three and the one to come, however sure the calm was
+    least = t_quantile(0.95, 22) * 0.15 * math.sqrt(1 + 1 / 3)
+    assert prediction_interval(differing, 500, spread=calm).half == pytest.approx(least, rel=0.01)
+    assert prediction_interval(differing, 500).half > least
+
+
+def test_scatter_of_the_steps_is_not_taken_for_launches_that_differ():
+    noisy = launches_of(0.98, 1.02, 1.0, variance=0.02)  # sd 2 % each by the steps alone
+    calm = LaunchSpread(relative=0.001, weight=20)
+    assert prediction_interval(noisy, 500, spread=calm).half < 0.05
+    assert not launches_differ([noisy])
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_launches_are_said_to_differ_beyond_chance(count):
+    random = np.random.default_rng(3)
+
+    def share(spread):
+        drawn = random.normal(1, spread, (1000, count))
+        return sum(launches_differ([launches_of(*means)]) for means in drawn) / 1000
+
+    assert share(SHIPPED.relative) < 0.03
+    assert share(0.1) > (0.3 if count == 2 else 0.5)
+    assert not launches_differ([launches_of(1.0), launches_of(2.0)])  # one launch tells nothing
+    assert not launches_differ([])
 
 
 def test_within_launch_noise_counts_for_the_steps_ahead_too():

@@ -8,8 +8,8 @@ import pytest
 
 from ctrkit.core.config import RunSizes
 from ctrkit.measure.projection import project
-from ctrkit.measure.statistics import PROVISIONAL
-from ctrkit.measure.terms import validation_finding
+from ctrkit.measure.statistics import PROVISIONAL, ZERO
+from ctrkit.measure.terms import every_epoch_finding, validation_finding
 
 SIZES = RunSizes(epochs=4, train_batches=100, validation_batches=200)
 
@@ -99,3 +99,29 @@ def test_a_validation_that_was_seen_in_part_is_said_so_where_it_matters(measured
     assert validation_finding([one], SIZES, share=0.01) is None
     whole = launch(measured, validation_batch_s=[0.5] * 200)
     assert validation_finding([whole], SIZES, share=0.5) is None
+
+
+def test_the_end_of_one_epoch_is_said_to_stand_for_all(measured):
+    seen = launch(measured, restart_s=1.0)
+    terms = each([seen])
+    finding = every_epoch_finding([seen], terms, epochs=None)
+    assert finding.text.startswith("validation and checkpoint (")
+    assert "counts that in every epoch" in finding.text
+    without = launch(measured, restart_s=1.0, validation_batch_s=[], validation_restart_s=None)
+    some = every_epoch_finding([seen, without], terms, epochs=10)
+    assert some.text.startswith("validation (in 1 of 2 launches) and checkpoint (")
+    assert every_epoch_finding([seen], terms, epochs=1) is None
+    assert every_epoch_finding([launch(measured, restart_s=None)], terms, epochs=10) is None
+
+
+def test_an_epoch_that_ended_with_nothing_may_be_followed_by_others(measured):
+    bare = launch(measured, validation_batch_s=[], validation_restart_s=None, checkpoint_s=[])
+    finding = every_epoch_finding([bare], each([bare]), epochs=None)
+    assert finding.text.startswith("neither validation nor checkpoint came")
+    assert "the run takes longer" in finding.text
+
+
+def test_what_takes_next_to_nothing_is_not_worth_a_word(measured):
+    quick = launch(measured, restart_s=1.0, validation_batch_s=[1e-6] * 20, checkpoint_s=[1e-6])
+    terms = each([quick]) | {"validation": ZERO, "checkpoint": ZERO, "within": ZERO}
+    assert every_epoch_finding([quick], terms, epochs=None) is None

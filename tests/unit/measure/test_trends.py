@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 from ctrkit.core.config import RunSizes
 from ctrkit.measure.projection import LOW_CONFIDENCE, project
 from ctrkit.measure.statistics import FASTER, SLOWER, sample_of
-from ctrkit.measure.trends import trend_of, trending_epoch
+from ctrkit.measure.trends import _chance_of, _kendall, trend_of, trending_epoch
 
 RISING = [0.004 + 0.00025 * i for i in range(1, 300)]
 SQUARE = [0.004 + 1e-6 * i**2 for i in range(1, 300)]
@@ -17,6 +18,29 @@ def test_a_rise_is_found_by_rank(values):
     trend = trend_of(values)
     assert trend is not None
     assert trend.rises
+
+
+def test_few_steps_must_be_in_order_to_be_a_trend():
+    steps = [1.0 + 0.1 * i for i in range(10)]
+    assert trend_of(steps) is not None
+    one_pair = [*steps[:4], steps[5], steps[4], *steps[6:]]
+    assert trend_of(one_pair) is not None
+    five_pairs = [steps[5], *steps[:5], *steps[6:]]
+    assert trend_of(five_pairs) is None
+
+
+def test_random_steps_are_no_trend():
+    random = np.random.default_rng(5)
+    drawn = random.gamma(1.5, 1.0, (4000, 10))
+    assert not any(trend_of(steps) for steps in drawn)
+
+
+def test_the_chance_of_an_order_is_exact():
+    orders = list(itertools.permutations(range(6)))
+    taus = [_kendall(np.array(order)) for order in orders]
+    for tau in sorted(set(taus)):
+        as_far = sum(abs(other) >= abs(tau) - 1e-9 for other in taus) / len(orders)
+        assert _chance_of(tau, 6) == pytest.approx(as_far)
 
 
 def test_a_fall_is_found_too():
