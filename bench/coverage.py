@@ -23,11 +23,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ctrkit.core.child_records import Measurement, Stamps
 from ctrkit.core.config import RunSizes
 from ctrkit.core.environment import describe_environment
 from ctrkit.core.files import write_atomically, write_json
 from ctrkit.core.launch_spread import SHIPPED, Pair, learned_spread
-from ctrkit.core.records import Measurement, Stamps
 from ctrkit.measure.content import first_batches_only
 from ctrkit.measure.projection import project, with_drift
 from ctrkit.measure.ratio import LaunchTime, ratio_of

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ctrkit.core.child_records import Inspection, Measurement, Stamps
 from ctrkit.core.config import Cell, RunSizes
-from ctrkit.core.records import Inspection, Measurement, Stamps
 from ctrkit.measure.replay import Delivery, replay
 from ctrkit.probe.matrix import MatrixPlan, build_matrix
 from ctrkit.probe.trials import TrialRequest, TrialResult

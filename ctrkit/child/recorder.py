@@ -17,7 +17,7 @@ from ctrkit.child.device_clock import DeviceClock
 from ctrkit.child.family_reads import between
 from ctrkit.core.progress import ProgressWriter, Stage
 
-#: The columns of `records.Stamps`.
+#: The columns of `child_records.Stamps`.
 STAMP_COLUMNS = (
     "epoch", "step", "window", "asked_s", "delivered_s", "done_s", "rows",
     "worker", "fetch_start_s", "fetch_end_s", "collate_end_s", "sent_s", "device_done_s",
@@ -132,7 +132,7 @@ class Recorder:
         self.finished = False
 
     def measurement(self) -> dict[str, Any]:
-        """The keyword arguments of a `records.Measurement`, `stamps` as a mapping of columns."""
+        """The arguments of a `child_records.Measurement`; `stamps` is a mapping of columns."""
         return {
             **self.fields,
             "stages": self.stages,

@@ -9,10 +9,11 @@ from typing import Any
 
 from ctrkit.commands.recommended_of import warning_for_workload
 from ctrkit.core.cell import AXES, WITHOUT_ANY_WORKERS, WITHOUT_WORKERS
+from ctrkit.core.child_records import Inspection
 from ctrkit.core.config import CELL_AXES, NUMERICS, Cell, decode, encode, make_cell
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import read_json
-from ctrkit.core.records import Inspection, Recommendation
+from ctrkit.core.records import Recommendation
 from ctrkit.core.runs import RunFolder
 from ctrkit.probe.matrix import own_values
 

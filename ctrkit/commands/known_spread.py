@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ctrkit.core.calibration import pairs_of, read_calibration
+from ctrkit.core.child_records import Inspection
 from ctrkit.core.environment import machine_fingerprint
 from ctrkit.core.errors import UsageError
 from ctrkit.core.launch_spread import learned_spread
-from ctrkit.core.records import Inspection
 
 
 def with_launch_spread(inspection: Inspection) -> Inspection:

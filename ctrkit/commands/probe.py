@@ -25,18 +25,13 @@ from ctrkit.commands.probe_options import (
     read_probe_options,
 )
 from ctrkit.commands.trial_launcher import TrialLauncher
+from ctrkit.core.child_records import Inspection
 from ctrkit.core.config import WorkloadSpec, encode
 from ctrkit.core.errors import (
     CtrkitError,
 )
 from ctrkit.core.files import plain_disk_errors
-from ctrkit.core.records import (
-    AnswerSoFar,
-    Finding,
-    Inspection,
-    Recommendation,
-    TrialRecord,
-)
+from ctrkit.core.records import AnswerSoFar, Finding, Recommendation, TrialRecord
 from ctrkit.core.runs import RunFolder
 from ctrkit.measure.steps import data_wait_share
 from ctrkit.probe.matrix import MatrixPlan, build_matrix

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ctrkit.commands.probe_options import ProbeOptions
+from ctrkit.core.child_records import Inspection
 from ctrkit.core.config import encode
 from ctrkit.core.errors import (
     CtrkitError,
@@ -22,11 +23,7 @@ from ctrkit.core.errors import (
 )
 from ctrkit.core.files import finite
 from ctrkit.core.launch_spread import LaunchSpread
-from ctrkit.core.records import (
-    Finding,
-    Inspection,
-    Recommendation,
-)
+from ctrkit.core.records import Finding, Recommendation
 from ctrkit.core.runs import RunFolder
 from ctrkit.probe.recommend import recommend
 from ctrkit.probe.search import SearchResult

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from ctrkit.core.child_records import Inspection
 from ctrkit.core.command_line import shown_script
 from ctrkit.core.config import ScriptSpec, WorkloadSpec
 from ctrkit.core.environment import machine_fingerprint
 from ctrkit.core.errors import UsageError
-from ctrkit.core.records import Inspection, Origin, Recommendation
+from ctrkit.core.records import Origin, Recommendation
 from ctrkit.core.runs import RunFolder
 from ctrkit.core.script_sources import edited_since, sources_of
 from ctrkit.report.words import plural

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from ctrkit.commands.usable_checkpoint import SavedPosition, inspect_checkpoint, usable_checkpoint
 from ctrkit.core.bystander import Bystander
+from ctrkit.core.child_records import Inspection
 from ctrkit.core.config import Cell, ChildSpec
 from ctrkit.core.errors import CtrkitError
 from ctrkit.core.progress import Progress
-from ctrkit.core.records import Inspection
 from ctrkit.core.runs import Incident, RunFolder
 from ctrkit.core.units import format_duration
 from ctrkit.supervise.explain.sentences import Cause

@@ -21,6 +21,7 @@ from ctrkit.commands.probe_options import (
     read_probe_options,
 )
 from ctrkit.commands.trial_launcher import TrialLauncher
+from ctrkit.core.child_records import Inspection
 from ctrkit.core.command_line import without_secrets
 from ctrkit.core.config import SCRIPT_TARGET, Cell, ScriptSpec, WindowPlan, WorkloadSpec, make_cell
 from ctrkit.core.errors import (
@@ -31,7 +32,7 @@ from ctrkit.core.errors import (
     UsageError,
 )
 from ctrkit.core.folder_changes import FolderLook, changes_between, look_at_folder
-from ctrkit.core.records import Inspection, Recommendation
+from ctrkit.core.records import Recommendation
 from ctrkit.core.runs import RunFolder
 from ctrkit.core.script_records import ScriptAnswer, ScriptSeen
 from ctrkit.core.script_sources import settled, sources_of

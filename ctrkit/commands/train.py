@@ -38,13 +38,14 @@ from ctrkit.commands.timekeeping import TimeRules
 from ctrkit.commands.torchrun import axes_of_launch, launch_of_environment
 from ctrkit.commands.train_session import TrainOptions, train_over_restarts
 from ctrkit.core.bystander import say
+from ctrkit.core.child_records import Inspection
 from ctrkit.core.config import ChildSpec, TrainPlan, WorkloadSpec
 from ctrkit.core.environment import machine_fingerprint
 from ctrkit.core.errors import InconclusiveError, UsageError
 from ctrkit.core.files import plain_disk_errors
 from ctrkit.core.locks import only_writer
 from ctrkit.core.place import Sight, sight_of
-from ctrkit.core.records import ONE_EPOCH, Inspection
+from ctrkit.core.records import ONE_EPOCH
 from ctrkit.core.run_time import projected_time, saved_every
 from ctrkit.core.runs import RunFolder, known_runs
 from ctrkit.core.units import format_duration

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import Cell, ChildSpec, WorkloadSpec
 from ctrkit.core.files import write_table
 from ctrkit.core.memory_points import MemoryPoint
 from ctrkit.core.progress import Stage
-from ctrkit.core.records import Measurement
 from ctrkit.core.runs import RunFolder, load_measurement, load_seen, stamps_table
 from ctrkit.core.script_records import ScriptSeen
 from ctrkit.measure.warm_up import without_warm_up

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ctrkit.core.child_records import Examination, Inspection
 from ctrkit.core.config import Cell
-from ctrkit.core.records import Examination, Inspection
 from ctrkit.core.script_records import ScriptSeen
 
 #: a refusal is not run; a warning is run and shown; a note is only worth knowing

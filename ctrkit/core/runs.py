@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ctrkit.core.child_records import STAGES, Inspection, Measurement, Stamps
 from ctrkit.core.command_line import shown_script, without_secrets
 from ctrkit.core.config import CELL_AXES, Cell, WorkloadSpec, decode, encode
 from ctrkit.core.environment import (
@@ -31,17 +32,7 @@ from ctrkit.core.files import (
     write_table,
 )
 from ctrkit.core.place import this_place
-from ctrkit.core.records import (
-    SCHEMA_VERSION,
-    STAGES,
-    Inspection,
-    Measurement,
-    Origin,
-    Recommendation,
-    RunInfo,
-    Stamps,
-    TrialRecord,
-)
+from ctrkit.core.records import SCHEMA_VERSION, Origin, Recommendation, RunInfo, TrialRecord
 from ctrkit.core.registry import settings_of
 from ctrkit.core.script_records import ScriptSeen
 

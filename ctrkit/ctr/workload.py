@@ -25,10 +25,10 @@ from ctrkit.child.training.distributed import (
 )
 from ctrkit.child.training.seeding import seed_everything
 from ctrkit.child.workloads.protocol import EpochLoader, Mark, Task, Workload
+from ctrkit.core.child_records import LoaderNeeds
 from ctrkit.core.config import LOADERS, NUMERICS, Cell, RunSizes, encode
 from ctrkit.core.environment import fingerprint
 from ctrkit.core.errors import UsageError
-from ctrkit.core.records import LoaderNeeds
 from ctrkit.ctr.data.gather import gather
 from ctrkit.ctr.data.loaders import make_loader
 from ctrkit.ctr.data.store import Store

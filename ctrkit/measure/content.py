@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ctrkit.core.records import Measurement
+from ctrkit.core.child_records import Measurement
 from ctrkit.measure.statistics import Content
 from ctrkit.measure.steps import step_times_s
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ctrkit.core.cell import WITHOUT_WORKERS
+from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import Cell
-from ctrkit.core.records import Finding, Measurement
+from ctrkit.core.records import Finding
 from ctrkit.measure.leeway import ANYTHING, Leeway
 from ctrkit.measure.steps import cpu_per_step_s, data_wait_share, mean_step_s
 from ctrkit.measure.storage import reading_of, wait_cause

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import Cell
-from ctrkit.core.records import Finding, Measurement
+from ctrkit.core.records import Finding
 from ctrkit.core.units import format_duration, format_factor, format_percent
 from ctrkit.measure.elasticity import FETCHING, STARTUP, STEPPING, EpochModel, epoch_model
 from ctrkit.measure.leeway import ANYTHING, Leeway

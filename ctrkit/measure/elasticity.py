@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import Cell
-from ctrkit.core.records import Measurement
 from ctrkit.measure.loads import load_of
 from ctrkit.measure.replay import THREAD_QUEUE, Load, replay_epoch
 from ctrkit.measure.steps import mean_step_s, mean_wait_s, stage_means_s, step_times_s

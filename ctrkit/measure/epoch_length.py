@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ctrkit.core.child_records import LoaderFacts, Measurement
 from ctrkit.core.config import RunSizes
-from ctrkit.core.records import Finding, LoaderFacts, Measurement
+from ctrkit.core.records import Finding
 from ctrkit.core.units import format_count
 
 Basis = Literal["counted", "exact", "claimed", "rows", "beyond", "unknown"]

@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ctrkit.core.records import Finding, Measurement
+from ctrkit.core.child_records import Measurement
+from ctrkit.core.records import Finding
 from ctrkit.core.units import format_factor, format_percent
 from ctrkit.measure.statistics import Interval, interval, t_quantile
 from ctrkit.measure.step_ends import ends_s, seconds_between

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ctrkit.core.child_records import Measurement, Stamps
 from ctrkit.core.config import Cell
-from ctrkit.core.records import Measurement, Stamps
 from ctrkit.measure.replay import THREAD_QUEUE, Load, message_overhead_s, replay
 from ctrkit.measure.step_ends import by_device, ends_s, seconds_between
 

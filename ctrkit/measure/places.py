@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ctrkit.core.child_records import Measurement
 from ctrkit.core.launch_spread import LaunchSpread
-from ctrkit.core.records import Measurement
 from ctrkit.measure.content import steps_by_batch
 from ctrkit.measure.statistics import Interval, Sample, sample_of, t_quantile
 from ctrkit.measure.steps import (

@@ -24,9 +24,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import RunSizes
 from ctrkit.core.launch_spread import SHIPPED, LaunchSpread
-from ctrkit.core.records import ONE_EPOCH, Measurement
+from ctrkit.core.records import ONE_EPOCH
 from ctrkit.measure.caution import drifting
 from ctrkit.measure.epoch_length import has_one_epoch
 from ctrkit.measure.replay import Load

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ctrkit.core.records import Stamps
+from ctrkit.core.child_records import Stamps
 
 
 def by_device(stamps: Stamps) -> bool:

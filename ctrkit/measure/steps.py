@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from ctrkit.core.child_records import STAGES, Measurement, Stamps
 from ctrkit.core.config import RunSizes
-from ctrkit.core.records import STAGES, Measurement, Stamps
 from ctrkit.measure.epoch_length import has_one_epoch, length_in, with_length
 from ctrkit.measure.replay import Load, replay_epoch
 from ctrkit.measure.statistics import Sample, sample_of

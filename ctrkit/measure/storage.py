@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ctrkit.core.child_records import FileUse, Measurement
 from ctrkit.core.config import Cell
-from ctrkit.core.records import FileUse, Finding, Measurement
+from ctrkit.core.records import Finding
 from ctrkit.core.units import format_bytes, format_percent
 
 _NETWORK = (

@@ -9,8 +9,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import RunSizes
-from ctrkit.core.records import Finding, Measurement
+from ctrkit.core.records import Finding
 from ctrkit.core.run_time import saves_within
 from ctrkit.core.units import format_count, format_percent
 from ctrkit.measure.statistics import (

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
+from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import RunSizes
 from ctrkit.core.launch_spread import SHIPPED, LaunchSpread
-from ctrkit.core.records import Measurement
 from ctrkit.measure.caution import cautious
 from ctrkit.measure.content import content_of
 from ctrkit.measure.later_epochs import later_epochs

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ctrkit.core.records import Measurement
+from ctrkit.core.child_records import Measurement
 from ctrkit.measure.step_ends import ends_s, seconds_between
 
 #: Means of so many stretches are ranked, so that noise and the turns of workers even out.

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ctrkit.core.records import Measurement, Stamps
+from ctrkit.core.child_records import Measurement, Stamps
 
 #: A step at the beginning is one of warm-up where it takes so many times a usual one, ...
 _SLOW = 2.0

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import Cell
-from ctrkit.core.records import Measurement
 from ctrkit.probe.trials import Trial, compute_key
 
 #: Loaders of a script's cells.

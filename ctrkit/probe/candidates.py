@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ctrkit.core.child_records import Inspection
 from ctrkit.core.config import Cell
-from ctrkit.core.records import Inspection
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.statistics import Interval, mean_interval
 from ctrkit.measure.steps import mean_step_s, samples_of

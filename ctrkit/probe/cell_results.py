@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ctrkit.core.child_records import Inspection, Measurement
 from ctrkit.core.config import Cell
 from ctrkit.core.launch_spread import SHIPPED
-from ctrkit.core.records import Inspection, Measurement
 from ctrkit.measure.places import batches_seen, longer_elsewhere
 from ctrkit.measure.projection import Projection, project, with_drift
 from ctrkit.measure.statistics import FASTER, SLOWER, Interval, Sample, drifted

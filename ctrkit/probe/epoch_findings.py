@@ -6,8 +6,9 @@ import math
 import re
 from collections.abc import Sequence
 
+from ctrkit.core.child_records import Inspection, Measurement
 from ctrkit.core.config import Cell
-from ctrkit.core.records import Finding, Inspection, Measurement
+from ctrkit.core.records import Finding
 from ctrkit.core.units import format_count, format_duration
 from ctrkit.measure.content import first_batches_only
 from ctrkit.measure.epoch_length import has_one_epoch, length_finding, length_in

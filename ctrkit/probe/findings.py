@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ctrkit.core.child_records import Inspection
 from ctrkit.core.config import Cell
 from ctrkit.core.environment import physical_cores
-from ctrkit.core.records import Finding, Inspection
+from ctrkit.core.records import Finding
 from ctrkit.measure.cores import core_findings, waiting_finding
 from ctrkit.measure.diagnosis import Ceilings, diagnose
 from ctrkit.measure.memory_growth import memory_finding

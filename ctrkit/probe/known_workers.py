@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ctrkit.core.child_records import Inspection
 from ctrkit.core.config import Cell
-from ctrkit.core.records import Inspection
 from ctrkit.measure.leeway import Leeway
 from ctrkit.probe.candidates import Candidate
 from ctrkit.probe.cell_results import failure_of

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import Cell
-from ctrkit.core.records import Finding, Measurement
+from ctrkit.core.records import Finding
 from ctrkit.core.units import format_count
 from ctrkit.measure.statistics import PROVISIONAL, Interval
 from ctrkit.probe.candidates import Candidate

@@ -19,6 +19,7 @@ from ctrkit.core.cell import (
     make_cell,
 )
 from ctrkit.core.checkup import MachineLimits
+from ctrkit.core.child_records import Inspection
 from ctrkit.core.environment import (
     all_cores,
     performance_cores,
@@ -26,7 +27,6 @@ from ctrkit.core.environment import (
     usable_cores,
 )
 from ctrkit.core.errors import UsageError
-from ctrkit.core.records import Inspection
 from ctrkit.probe.hazards.facts import HazardFacts, known_facts
 from ctrkit.probe.hazards.rules import refusal, warning_lines
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ctrkit.core.checkup import MachineLimits
+from ctrkit.core.child_records import Inspection
 from ctrkit.core.config import Cell
-from ctrkit.core.records import Finding, Inspection
+from ctrkit.core.records import Finding
 from ctrkit.core.units import format_bytes, format_count, format_percent
 from ctrkit.probe.trials import Trial
 

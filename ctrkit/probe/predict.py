@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from ctrkit.core.child_records import Inspection, Measurement
 from ctrkit.core.config import Cell, RunSizes
-from ctrkit.core.records import Inspection, Measurement
 from ctrkit.measure.projection import LOW_CONFIDENCE, Projection, project_training
 from ctrkit.measure.replay import (
     THREAD_QUEUE,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ctrkit.core.child_records import Inspection
 from ctrkit.core.errors import CtrkitError, InconclusiveError, NoViableCellError, UsageError
-from ctrkit.core.records import Inspection
 from ctrkit.probe.candidates import Candidate
 from ctrkit.probe.cell_results import failure_of
 from ctrkit.probe.fitting_batch import fitting_options

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from ctrkit.core.cell import WITHOUT_WORKERS
+from ctrkit.core.child_records import Inspection
 from ctrkit.core.config import CELL_AXES, Cell
-from ctrkit.core.records import Finding, Inspection, Recommendation
+from ctrkit.core.records import Finding, Recommendation
 from ctrkit.probe.alternatives import options
 from ctrkit.probe.candidates import Candidate, candidates_of, differ, prefer
 from ctrkit.probe.cell_results import full_trials

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import Cell
-from ctrkit.core.records import Finding, Measurement
+from ctrkit.core.records import Finding
 from ctrkit.core.units import format_count, format_percent
 from ctrkit.measure.epoch_length import EpochLength, epoch_length
 from ctrkit.probe.trials import Trial

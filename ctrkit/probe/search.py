@@ -26,10 +26,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from ctrkit.core.child_records import Inspection, Measurement
 from ctrkit.core.config import Cell, WindowPlan
 from ctrkit.core.environment import physical_cores
 from ctrkit.core.errors import InterruptedRunError
-from ctrkit.core.records import Inspection, Measurement, TrialRecord
+from ctrkit.core.records import TrialRecord
 from ctrkit.probe.cell_order import anchors
 from ctrkit.probe.cell_results import full_launches
 from ctrkit.probe.finalists import MOST_LAUNCHES, TIE, next_finalists

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ctrkit.core.records import AnswerSoFar, Inspection
+from ctrkit.core.child_records import Inspection
+from ctrkit.core.records import AnswerSoFar
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.statistics import Interval, mean_interval
 from ctrkit.measure.steps import sample_of_measurement

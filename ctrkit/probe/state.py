@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+from ctrkit.core.child_records import Inspection
 from ctrkit.core.config import Cell, TrialKind, WindowPlan
 from ctrkit.core.errors import InterruptedRunError
-from ctrkit.core.records import AnswerSoFar, Inspection, TrialRecord
+from ctrkit.core.records import AnswerSoFar, TrialRecord
 from ctrkit.measure.cores import waits_itself
 from ctrkit.probe.candidates import Candidate, candidates_of, winner_of
 from ctrkit.probe.cell_order import simplest

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import Cell, RunSizes, TrialKind, WindowPlan
 from ctrkit.core.memory_points import MemoryPoint
-from ctrkit.core.records import COMPLETE, Measurement, TrialRecord
+from ctrkit.core.records import COMPLETE, TrialRecord
 from ctrkit.core.script_records import ScriptSeen
 from ctrkit.measure.loads import load_of
 from ctrkit.measure.projection import Projection

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ctrkit.core.cell import CELL_AXES, Cell
 from ctrkit.core.checkup import Checkup, HazardFinding, MachineLimits
-from ctrkit.core.records import LoaderPart
+from ctrkit.core.child_records import LoaderPart
 from ctrkit.core.script_records import ScriptLoader, ScriptSeen
 from ctrkit.core.units import format_bytes, format_count
 from ctrkit.report.blocks import Block, Bullets, Column, Facts, Paragraph, Report, Section, Table

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ctrkit.core.child_records import STAGES
 from ctrkit.core.config import Cell
-from ctrkit.core.records import STAGES, Finding, Recommendation, RunInfo, TrialRecord
+from ctrkit.core.records import Finding, Recommendation, RunInfo, TrialRecord
 from ctrkit.core.units import format_bytes, format_duration, format_factor
 from ctrkit.report.blocks import (
     Block,

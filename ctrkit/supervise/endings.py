@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 
 from ctrkit.core import stops
+from ctrkit.core.child_records import ChildError, WorkerExit
 from ctrkit.core.progress import Progress, Stage
-from ctrkit.core.records import ChildError, WorkerExit
 from ctrkit.core.units import signal_name
 from ctrkit.supervise.last_words import last_words
 from ctrkit.supervise.watchdog import Verdict

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from ctrkit.core.child_records import ChildError
 from ctrkit.core.config import ChildSpec
 from ctrkit.core.files import write_json
 from ctrkit.core.progress import Progress, Stage, read_progress, read_ranks
-from ctrkit.core.records import ChildError
 from ctrkit.core.units import format_bytes
 from ctrkit.supervise.cleanup import Ended, subreaper
 from ctrkit.supervise.endings import (

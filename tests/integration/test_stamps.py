@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import ChildSpec, WindowPlan, WorkloadSpec, make_cell
-from ctrkit.core.records import Measurement
 from ctrkit.core.runs import load_measurement
 from ctrkit.measure.loads import load_of
 from ctrkit.measure.steps import stage_means_s

@@ -474,7 +474,7 @@ class TrialWatch(LoopWatch, LoopProcess):
 
 
 def error_of(verdict: str, stage: Stage, message: str) -> dict[str, Any]:
-    """A `records.ChildError` as plain values."""
+    """A `child_records.ChildError` as plain values."""
     return {"verdict": verdict, "stage": stage.label, "message": message, "traceback": message}
 
 

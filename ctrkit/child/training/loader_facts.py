@@ -16,7 +16,7 @@ from torch.utils.data import (
 from torch.utils.data.distributed import DistributedSampler
 
 from ctrkit.child.workloads.loader_parts import find_dataloader
-from ctrkit.core.records import LoaderFacts
+from ctrkit.core.child_records import LoaderFacts
 from ctrkit.core.units import format_count
 
 #: Samplers whose length is that of the indices they give.

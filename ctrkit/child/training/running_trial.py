@@ -20,10 +20,10 @@ from ctrkit.child.training.distributed import current_ranks
 from ctrkit.child.training.stamps import BatchClock
 from ctrkit.child.training.torch_warnings import TorchWarnings
 from ctrkit.child.workloads.protocol import Batch, Task, Workload
+from ctrkit.core.child_records import Measurement, Stamps, untold_words
 from ctrkit.core.config import ChildSpec
 from ctrkit.core.losses import BadLoss, bad_loss
 from ctrkit.core.progress import ProgressWriter
-from ctrkit.core.records import Measurement, Stamps, untold_words
 
 Save = Callable[[Measurement], None]
 

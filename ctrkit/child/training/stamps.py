@@ -181,7 +181,7 @@ def matched(stamps: Sequence[BatchStamp], delivered_s: Iterable[float]) -> list[
 
 
 def fill_in(stamps: Any, first: int, made: Sequence[BatchStamp], launched_s: float) -> None:
-    """Write into the columns of a `records.Stamps`, from index `first`, how batches were made."""
+    """Write how batches were made into the columns of a `child_records.Stamps`, from `first` on."""
     for i, one in enumerate(made, start=first):
         stamps.worker[i] = one.worker
         stamps.fetch_start_s[i] = one.start_s - launched_s
@@ -280,7 +280,7 @@ class BatchClock:
     def complete(self, stamps: Any, first: int) -> None:
         """Fill in what workers and threads kept of the epoch whose steps begin at index `first`.
 
-        `stamps` has the columns of a `records.Stamps`.
+        `stamps` has the columns of a `child_records.Stamps`.
         """
         delivered_s = [at_s + self._launched_s for at_s in stamps.delivered_s[first:]]
         if not delivered_s:

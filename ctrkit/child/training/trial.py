@@ -24,10 +24,10 @@ from ctrkit.child.workloads.iterable_loader import as_epoch_loader
 from ctrkit.child.workloads.loader_parts import untold_data_set
 from ctrkit.child.workloads.protocol import Batch, EpochLoader, Workload
 from ctrkit.child.workloads.returned import UsedUpError, check_batch
+from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import ChildSpec, RunSizes
 from ctrkit.core.errors import UsageError
 from ctrkit.core.progress import ProgressWriter, Stage
-from ctrkit.core.records import Measurement
 
 CACHED_BATCHES = 10
 #: Batches at the beginning of an epoch by which configurations are compared.

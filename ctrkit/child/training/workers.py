@@ -37,7 +37,7 @@ from ctrkit.core.progress import WorkerStage, WorkerWriter, read_workers, worker
 from ctrkit.core.stacks_signal import keep_crashes, stacks_path
 
 if TYPE_CHECKING:
-    from ctrkit.core.records import WorkerExit
+    from ctrkit.core.child_records import WorkerExit
 
 # A broken connection is a death that will be seen; torch's own error may be, or another's.
 _DYING_S: dict[type[BaseException], float] = {OSError: 5.0, EOFError: 5.0, RuntimeError: 1.0}
@@ -161,7 +161,7 @@ def dead_workers(error: BaseException) -> list[WorkerExit]:
     The error can come before the death can be seen: then it is waited for, some seconds at most.
     torch's handler of SIGCHLD, which raises, must not be set any more.
     """
-    from ctrkit.core.records import WorkerExit
+    from ctrkit.core.child_records import WorkerExit
 
     before = ended = _ended()
     may_follow_s = next((s for kind, s in _DYING_S.items() if isinstance(error, kind)), 0.0)

@@ -28,8 +28,8 @@ from ctrkit.child.workloads.pickling import pickled_part
 from ctrkit.child.workloads.protocol import Workload
 from ctrkit.child.workloads.returned import NotBatchesError
 from ctrkit.core.cell import WITHOUT_WORKERS
+from ctrkit.core.child_records import Examination, LoaderNeeds
 from ctrkit.core.config import Cell, ChildSpec, make_cell
-from ctrkit.core.records import Examination, LoaderNeeds
 
 #: libraries whose own threads or locks are known not to survive a fork, by the name to import
 THREADED_LIBRARIES = ("cv2", "h5py", "tokenizers")

@@ -22,7 +22,7 @@ import torch
 import torch.multiprocessing  # teaches the pickler torch's tensors
 
 if TYPE_CHECKING:
-    from ctrkit.core.records import LoaderPart
+    from ctrkit.core.child_records import LoaderPart
 
 _DEEPEST = 6
 _MOST_MESSAGE = 300
@@ -30,7 +30,7 @@ _MOST_MESSAGE = 300
 
 def pickled_part(name: str, value: Any) -> LoaderPart:
     """What pickling this part of a DataLoader takes, or why it fails. Never raises an Exception."""
-    from ctrkit.core.records import LoaderPart
+    from ctrkit.core.child_records import LoaderPart
 
     kind = _kind_of(value)
     sink = _CountingSink()

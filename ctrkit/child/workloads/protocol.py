@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
+from ctrkit.core.child_records import LoaderNeeds
 from ctrkit.core.config import Cell, RunSizes, Watch
-from ctrkit.core.records import LoaderNeeds
 
 Batch = Any
 """A batch as the loader yields it: a tensor, or dicts, lists and tuples of tensors."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ctrkit.core.checkup import MachineLimits
+from ctrkit.core.child_records import Examination, Inspection, LoaderNeeds
 from ctrkit.core.config import Cell
-from ctrkit.core.records import Examination, Inspection, LoaderNeeds
 from ctrkit.probe.hazards.source import SourceNote
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ctrkit.core.checkup import Hazard
+from ctrkit.core.child_records import LoaderPart
 from ctrkit.core.config import Cell
-from ctrkit.core.records import LoaderPart
 from ctrkit.core.units import format_bytes
 from ctrkit.probe.hazards.facts import HazardFacts
 

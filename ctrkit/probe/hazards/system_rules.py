@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ctrkit.core.checkup import Hazard
+from ctrkit.core.child_records import untold_words
 from ctrkit.core.config import Cell
-from ctrkit.core.records import untold_words
 from ctrkit.core.units import format_count
 from ctrkit.probe.hazards.facts import HazardFacts
 

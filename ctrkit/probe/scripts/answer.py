@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from ctrkit.core.child_records import Inspection
 from ctrkit.core.command_line import filled, placeholders_of
 from ctrkit.core.config import Cell, ScriptSpec
 from ctrkit.core.folder_changes import FolderChange
-from ctrkit.core.records import Finding, Inspection
+from ctrkit.core.records import Finding
 from ctrkit.core.script_records import ScriptAnswer, ScriptLoader, ScriptSeen
 from ctrkit.probe.candidates import Candidate, candidates_of
 from ctrkit.probe.scripts.as_written import train_loader_of

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ctrkit.core.child_records import Inspection, Measurement
 from ctrkit.core.command_line import PUT_IN, placeholders_of
 from ctrkit.core.config import Cell, RunSizes, ScriptSpec, make_cell
 from ctrkit.core.environment import fingerprint
-from ctrkit.core.records import Inspection, Measurement
 from ctrkit.core.script_records import ScriptLoader, ScriptSeen
 from ctrkit.core.script_sources import sources_of
 from ctrkit.measure.epoch_length import epoch_length, with_length

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ctrkit.core.child_records import Inspection
 from ctrkit.core.command_line import placeholders_of
 from ctrkit.core.config import Cell, ScriptSpec
-from ctrkit.core.records import Inspection
 from ctrkit.core.script_records import ScriptSeen
 from ctrkit.probe.hazards.facts import HazardFacts
 from ctrkit.probe.matrix import MatrixPlan, build_matrix

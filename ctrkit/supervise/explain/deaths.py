@@ -7,8 +7,8 @@ import signal
 from collections.abc import Callable
 from itertools import pairwise
 
+from ctrkit.core.child_records import WorkerExit
 from ctrkit.core.progress import WorkerStage
-from ctrkit.core.records import WorkerExit
 from ctrkit.core.units import format_bytes, signal_name
 from ctrkit.supervise.explain.device_errors import device_error
 from ctrkit.supervise.explain.scene import Scene, last_error

@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from ctrkit.core.child_records import WorkerExit
 from ctrkit.core.files import write_atomically, write_json
 from ctrkit.core.progress import Progress, read_workers
-from ctrkit.core.records import WorkerExit
 from ctrkit.core.stacks_signal import listened_signal, stacks_path
 from ctrkit.supervise.explain import passive
 from ctrkit.supervise.explain.causes import Cause, explain

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from ctrkit.core.child_records import WorkerExit
 from ctrkit.core.errors import UsageError
-from ctrkit.core.records import WorkerExit
 from ctrkit.supervise.explain import passive
 from ctrkit.supervise.explain.causes import Cause, explain
 from ctrkit.supervise.explain.endpoints import name_targets

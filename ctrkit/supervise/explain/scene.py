@@ -9,8 +9,8 @@ from enum import StrEnum
 
 import psutil
 
+from ctrkit.core.child_records import WorkerExit
 from ctrkit.core.progress import WorkerProgress, WorkerStage
-from ctrkit.core.records import WorkerExit
 from ctrkit.supervise.explain.stacks import (
     Frame,
     Thread,

@@ -18,11 +18,12 @@ from ctrkit.commands.cell_choice import (
     unmeasured_choice,
     with_projection,
 )
+from ctrkit.core.child_records import Inspection
 from ctrkit.core.config import LOADERS, Cell, ScriptSpec, WorkloadSpec, encode, make_cell
 from ctrkit.core.environment import machine_fingerprint
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import write_json
-from ctrkit.core.records import Inspection, Origin, Recommendation, TrialRecord
+from ctrkit.core.records import Origin, Recommendation, TrialRecord
 from ctrkit.core.runs import RunFolder
 
 INSPECTION = Inspection(

@@ -6,9 +6,9 @@ import json
 
 from ctrkit.commands.doctor import document, stage_allowances
 from ctrkit.core.checkup import Checkup, Hazard, HazardFinding, MachineLimits
+from ctrkit.core.child_records import Examination, Inspection
 from ctrkit.core.config import make_cell
 from ctrkit.core.progress import Stage
-from ctrkit.core.records import Examination, Inspection
 from ctrkit.supervise.time_limits import TimeLimits
 
 INSPECTION = Inspection(

@@ -8,11 +8,12 @@ from ctrkit.commands.known_spread import with_launch_spread
 from ctrkit.commands.probe_end import conclude_probe, sign
 from ctrkit.commands.probe_options import ProbeOptions
 from ctrkit.core.calibration import CalibrationRow, calibration_path, note_calibration
+from ctrkit.core.child_records import Inspection
 from ctrkit.core.config import WorkloadSpec, make_cell
 from ctrkit.core.environment import machine_fingerprint
 from ctrkit.core.errors import InconclusiveError
 from ctrkit.core.launch_spread import SHIPPED
-from ctrkit.core.records import Finding, Inspection, Recommendation
+from ctrkit.core.records import Finding, Recommendation
 from ctrkit.core.runs import RunFolder
 from ctrkit.probe.matrix import MatrixPlan, build_matrix
 from ctrkit.probe.search import SearchResult

@@ -13,10 +13,11 @@ import torch
 from ctrkit.commands import restarts
 from ctrkit.commands.restarts import RestartRules, Supervision, lost_steps, order_note
 from ctrkit.commands.usable_checkpoint import SavedPosition
+from ctrkit.core.child_records import ChildError, Inspection
 from ctrkit.core.config import Cell, ChildSpec, TrainPlan, WorkloadSpec, make_cell
 from ctrkit.core.errors import CtrkitError
 from ctrkit.core.progress import Progress, Stage
-from ctrkit.core.records import ChildError, Inspection, Recommendation
+from ctrkit.core.records import Recommendation
 from ctrkit.core.runs import Incident, RunFolder
 from ctrkit.supervise.stop import StopRequest
 from ctrkit.supervise.supervisor import Outcome

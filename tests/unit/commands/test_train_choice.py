@@ -11,9 +11,9 @@ from ctrkit.commands import train
 from ctrkit.commands.options import read_common, read_time_limits
 from ctrkit.commands.restarts import RestartRules
 from ctrkit.commands.timekeeping import TimeRules
+from ctrkit.core.child_records import Inspection
 from ctrkit.core.config import WorkloadSpec
 from ctrkit.core.errors import InconclusiveError, NoViableCellError
-from ctrkit.core.records import Inspection
 from ctrkit.supervise.stop import StopRequest
 
 INSPECTION = Inspection(

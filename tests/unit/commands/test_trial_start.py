@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ctrkit.commands.trial_launcher import TrialLauncher
+from ctrkit.core.child_records import Inspection, Measurement
 from ctrkit.core.config import Cell, make_cell
-from ctrkit.core.records import Inspection, Measurement
 from ctrkit.probe.cell_results import costs_of
 from ctrkit.probe.trials import Trial, TrialRequest, TrialResult
 

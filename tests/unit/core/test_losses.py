@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import decode, encode
 from ctrkit.core.files import read_json, write_json
 from ctrkit.core.losses import BadLoss, bad_loss
 from ctrkit.core.progress import ProgressWriter, Stage, read_progress
-from ctrkit.core.records import Measurement
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from ctrkit.core.child_records import STAGES, ChildError, Measurement
 from ctrkit.core.config import RunSizes, WorkloadSpec, make_cell
 from ctrkit.core.errors import UsageError
-from ctrkit.core.records import (
-    STAGES,
-    ChildError,
-    Finding,
-    Measurement,
-    Option,
-    Recommendation,
-    TrialRecord,
-)
+from ctrkit.core.records import Finding, Option, Recommendation, TrialRecord
 from ctrkit.core.runs import (
     Incident,
     RunFolder,

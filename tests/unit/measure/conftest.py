@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ctrkit.core.records import Measurement, Stamps
+from ctrkit.core.child_records import Measurement, Stamps
 
 MakeMeasurement = Callable[..., Measurement]
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from ctrkit.core.child_records import STAGES, Measurement, Stamps
 from ctrkit.core.config import RunSizes, make_cell
-from ctrkit.core.records import STAGES, Measurement, Stamps
 from ctrkit.measure.diagnosis import Ceilings, diagnose, limiting_stage
 from ctrkit.measure.elasticity import epoch_model
 from ctrkit.measure.projection import project

@@ -1,7 +1,7 @@
 import pytest
 
+from ctrkit.core.child_records import LoaderFacts, Measurement
 from ctrkit.core.config import RunSizes
-from ctrkit.core.records import LoaderFacts, Measurement
 from ctrkit.measure.epoch_length import epoch_length, length_finding, length_in, with_length
 
 SHUFFLED = LoaderFacts(claimed_batches=100, dataset="Rows", dataset_rows=6400, batch_size=64,

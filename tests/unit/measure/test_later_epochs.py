@@ -1,7 +1,7 @@
 import pytest
 
+from ctrkit.core.child_records import Measurement, Stamps
 from ctrkit.core.config import RunSizes
-from ctrkit.core.records import Measurement, Stamps
 from ctrkit.measure.later_epochs import later_epochs, later_finding
 from ctrkit.measure.projection import project
 

@@ -1,7 +1,7 @@
 import pytest
 
+from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import make_cell
-from ctrkit.core.records import Measurement
 from ctrkit.measure.cores import waiting_finding
 from ctrkit.measure.diagnosis import Ceilings, diagnose
 from ctrkit.measure.leeway import Leeway

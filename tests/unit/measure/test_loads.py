@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from ctrkit.core.child_records import Measurement, Stamps
 from ctrkit.core.config import make_cell
-from ctrkit.core.records import Measurement, Stamps
 from ctrkit.measure.loads import load_of
 from ctrkit.measure.replay import replay, replay_epoch
 from ctrkit.measure.steps import making_stages_s, sample_of_load

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import RunSizes
-from ctrkit.core.records import Measurement
 from ctrkit.measure.projection import LOW_CONFIDENCE, project
 from ctrkit.measure.replay import Load, replay
 from ctrkit.measure.statistics import PROVISIONAL
@@ -172,7 +172,7 @@ def test_means_are_taken_over_whole_turns_of_the_workers(measured):
 
 @given(st.integers(1, 30), st.integers(1, 30))
 def test_more_epochs_take_in_proportion_longer(one, more):
-    from ctrkit.core.records import Stamps
+    from ctrkit.core.child_records import Stamps
 
     launch = Measurement(
         kind="full", startup_s=5.0, restart_s=1.0, throughput_s=10.0, throughput_steps=10,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from unit.measure.test_loads import launched
 
+from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import make_cell
-from ctrkit.core.records import Measurement
 from ctrkit.measure.later_epochs import _seconds
 from ctrkit.measure.loads import load_of
 from ctrkit.measure.step_ends import by_device, ends_s

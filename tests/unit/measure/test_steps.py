@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import RunSizes
-from ctrkit.core.records import Measurement
 from ctrkit.measure.replay import Load, replay
 from ctrkit.measure.statistics import HEAVY_TAIL, prediction_interval
 from ctrkit.measure.steps import (

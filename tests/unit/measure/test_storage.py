@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from ctrkit.core.child_records import FileUse, Measurement
 from ctrkit.core.config import make_cell
-from ctrkit.core.records import FileUse, Measurement
 from ctrkit.measure.storage import reading_of, threads_finding, wait_cause
 
 WINDOW_S = 10.0

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from ctrkit.core.child_records import Measurement, Stamps
 from ctrkit.core.config import RunSizes
-from ctrkit.core.records import Measurement, Stamps
 from ctrkit.measure.projection import project
 from ctrkit.measure.steps import mean_step_s
 from ctrkit.measure.warm_up import without_warm_up

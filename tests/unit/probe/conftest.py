@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from ctrkit.core.child_records import Inspection, Measurement, Stamps
 from ctrkit.core.config import Cell, RunSizes
-from ctrkit.core.records import Inspection, Measurement, Stamps, TrialRecord
+from ctrkit.core.records import TrialRecord
 from ctrkit.measure.replay import steady_step_s
 from ctrkit.probe.matrix import build_matrix
 from ctrkit.probe.search import SearchResult, run_search

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from ctrkit.core.child_records import Measurement, Stamps
 from ctrkit.core.config import RunSizes, make_cell
-from ctrkit.core.records import Measurement, Stamps
 from ctrkit.core.script_records import ScriptLoader, ScriptSeen
 from ctrkit.probe.beside import launches_beside
 from ctrkit.probe.cell_results import project_cell

@@ -3,8 +3,8 @@ from dataclasses import replace
 
 import pytest
 
+from ctrkit.core.child_records import Measurement, Stamps
 from ctrkit.core.config import make_cell
-from ctrkit.core.records import Measurement, Stamps
 from ctrkit.measure.statistics import mean_interval
 from ctrkit.measure.steps import samples_of
 from ctrkit.probe.candidates import candidates_of

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ctrkit.core.child_records import Measurement, Stamps
 from ctrkit.core.config import make_cell
 from ctrkit.core.errors import InconclusiveError
-from ctrkit.core.records import Measurement, Stamps
 from ctrkit.probe.last_resort import salvaged
 from ctrkit.probe.matrix import MatrixPlan
 from ctrkit.probe.recommend import recommend

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import make_cell
 from ctrkit.core.losses import BadLoss
-from ctrkit.core.records import Measurement
 from ctrkit.probe.loss_findings import bad_loss_finding
 from ctrkit.probe.trials import Trial, TrialRequest, TrialResult
 

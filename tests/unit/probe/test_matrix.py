@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 
 from ctrkit.core.cell import default_workers, workers_beside_a_gpu
 from ctrkit.core.checkup import MachineLimits
+from ctrkit.core.child_records import LoaderNeeds
 from ctrkit.core.errors import UsageError
-from ctrkit.core.records import LoaderNeeds
 from ctrkit.probe import matrix
 from ctrkit.probe.hazards.facts import HazardFacts
 from ctrkit.probe.matrix import build_matrix

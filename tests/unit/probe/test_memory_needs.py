@@ -1,8 +1,8 @@
 import pytest
 
 from ctrkit.core.checkup import MachineLimits
+from ctrkit.core.child_records import LoaderNeeds, Measurement
 from ctrkit.core.config import make_cell
-from ctrkit.core.records import LoaderNeeds, Measurement
 from ctrkit.probe.memory_needs import (
     Line,
     batch_memory_finding,

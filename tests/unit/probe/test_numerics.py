@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import Cell, RunSizes, make_cell
-from ctrkit.core.records import Measurement
 from ctrkit.measure.statistics import interval
 from ctrkit.probe.candidates import Candidate
 from ctrkit.probe.numerics import comparable, numerics_options, plain, variants_of

@@ -3,9 +3,10 @@ from dataclasses import replace
 
 import pytest
 
+from ctrkit.core.child_records import Measurement, Stamps
 from ctrkit.core.config import RunSizes, make_cell
 from ctrkit.core.errors import InconclusiveError, NoViableCellError
-from ctrkit.core.records import Finding, Measurement, Stamps
+from ctrkit.core.records import Finding
 from ctrkit.measure.projection import project
 from ctrkit.measure.statistics import interval
 from ctrkit.probe.alternatives import fitting_epochs

@@ -1,7 +1,7 @@
 import pytest
 
+from ctrkit.core.child_records import LoaderFacts, Measurement
 from ctrkit.core.config import make_cell
-from ctrkit.core.records import LoaderFacts, Measurement
 from ctrkit.probe.same_epoch import (
     has_other_epoch,
     launches_of_the_same_epoch,

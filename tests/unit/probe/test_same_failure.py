@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ctrkit.core.child_records import Inspection
 from ctrkit.core.config import Cell, make_cell
 from ctrkit.core.errors import NoViableCellError, UsageError
-from ctrkit.core.records import Inspection
 from ctrkit.probe.matrix import build_matrix
 from ctrkit.probe.recommend import recommend
 from ctrkit.probe.same_failure import NOT_TRIED, cell_to_ask, same_failure

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from ctrkit.core.checkup import Checkup, Hazard, HazardFinding, MachineLimits, StageAllowance
+from ctrkit.core.child_records import Examination, Inspection, LoaderNeeds, LoaderPart
 from ctrkit.core.config import make_cell
-from ctrkit.core.records import Examination, Inspection, LoaderNeeds, LoaderPart
 from ctrkit.report.doctor_view import doctor_view
 from ctrkit.report.terminal import report_text
 

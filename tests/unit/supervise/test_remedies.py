@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from ctrkit.core.child_records import ChildError, WorkerExit
 from ctrkit.core.config import Cell, make_cell
-from ctrkit.core.records import ChildError, WorkerExit
 from ctrkit.supervise.remedies import Remedy, advise, safest_cell
 from ctrkit.supervise.supervisor import Outcome
 

@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 
 from ctrkit.core.checkup import MachineLimits
+from ctrkit.core.child_records import Examination, LoaderNeeds, LoaderPart
 from ctrkit.core.config import make_cell
-from ctrkit.core.records import Examination, LoaderNeeds, LoaderPart
 from ctrkit.probe.hazards.facts import HazardFacts, known_facts
 from ctrkit.probe.hazards.rules import findings_of, hazards_of, refusal, warning_lines
 from ctrkit.probe.hazards.source import SourceNote

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ctrkit
+from ctrkit.core.child_records import WorkerExit
 from ctrkit.core.progress import WorkerProgress, WorkerStage
-from ctrkit.core.records import WorkerExit
 from ctrkit.supervise.explain.causes import Cause, explain
 from ctrkit.supervise.explain.lock_origins import LockOrigin
 from ctrkit.supervise.explain.scene import Process, Role, Scene, Wait

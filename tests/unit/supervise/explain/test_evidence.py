@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ctrkit.core.child_records import WorkerExit
 from ctrkit.core.lifeline import FIRST_FOLDER, FOLDER_VARIABLE
 from ctrkit.core.progress import Progress, Stage, WorkerStage, WorkerWriter
-from ctrkit.core.records import WorkerExit
 from ctrkit.supervise.explain.evidence import examine, examine_ended, tail
 from ctrkit.supervise.explain.scene import Process, Scene
 from ctrkit.supervise.explain.stack_readers import parse_py_spy
