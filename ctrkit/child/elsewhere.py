@@ -4,12 +4,16 @@ The first batches come as written, so that they can be compared with those of an
 the sampler goes on further down the epoch. The next epoch is whole again. What only an iterator
 knows (an iterable data set, a generator) cannot be brought forward without making it.
 
+A sampler may be slow, one that reads each row to learn its length above all. No run leaves batches
+out, so whoever measures is told what that took, and leaves it out of its times.
+
 Standard library only, and Python 3.9: it also runs inside a script's own interpreter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -38,17 +42,25 @@ def batches_to_leave_out(batches: int, share: float, *, before: int, steps: int)
 class LaterSampler:
     """A sampler that once leaves out `left_out` of its items, after the first few.
 
-    Else it is as the one that it stands for.
+    Else it is as the one that it stands for. `took` is told the seconds that leaving out took.
     """
 
-    def __init__(self, sampler: Any, after: int, left_out: int) -> None:
+    def __init__(
+        self, sampler: Any, after: int, left_out: int, took: Callable[[float], None]
+    ) -> None:
         self._sampler, self._after, self.left_out = sampler, after, left_out
+        self._took = took
 
     def __iter__(self) -> Iterator[Any]:
         left_out, self.left_out = self.left_out, 0
         items = iter(self._sampler)
         yield from islice(items, self._after)
-        yield from islice(items, left_out, None)
+        if left_out:
+            began_s = time.monotonic()
+            for _ in islice(items, left_out):
+                pass
+            self._took(time.monotonic() - began_s)
+        yield from items
 
     def __len__(self) -> int:
         return len(self._sampler)
@@ -64,17 +76,23 @@ class Elsewhere:
 
     def __init__(self, loader: Any, after: int, left_out: int) -> None:
         self.loader, self.after, self.left_out = loader, after, left_out
+        #: told the seconds that leaving out took
+        self.took: Callable[[float], None] = _nobody
         self._name = "sampler" if loader.batch_sampler is None else "batch_sampler"
         self._own = getattr(loader, self._name)
 
     def install(self) -> None:
         """Before the iterator is made. The loader's own setter refuses a change for good."""
-        sampler = LaterSampler(self._own, self.after, self.left_out)
+        sampler = LaterSampler(self._own, self.after, self.left_out, self.took)
         self.loader.__dict__[self._name] = sampler
 
     def restore(self) -> None:
         """Once the iterator is made: it keeps the sampler that it was made with."""
         self.loader.__dict__[self._name] = self._own
+
+
+def _nobody(seconds: float) -> None:
+    pass
 
 
 def elsewhere_of(loader: Any, share: float, *, after: int, steps: int) -> Elsewhere | None:

@@ -214,8 +214,14 @@ class Observer:
         after, steps = warmup_steps(loader), int(windows.get("min_steps") or 1)
         self._elsewhere = elsewhere_of(loader, share, after=after, steps=steps)
         if self._elsewhere is not None:
+            self._elsewhere.took = self._hold_clock
             self._elsewhere.install()
             seen.as_written, seen.left_out = after, self._elsewhere.left_out
+
+    def _hold_clock(self, seconds: float) -> None:
+        """It stood still for so long, while a sampler left batches out: no run spends that time."""
+        clock = self.clock
+        self.clock = lambda: clock() - seconds
 
     def iterator_made(self, loader: Any) -> None:
         """It has been asked, whether or not that worked."""

@@ -136,7 +136,7 @@ class TrialWatch(LoopWatch, LoopProcess):
         if self.epoch == 1:
             if train is not None:
                 train.first_pass_s = at_s
-            recorder.warmup_steps = self._warmup_steps(train)
+            recorder.warmup_steps = self._warmup_steps(train) + bool(self.left_out)
             loader = train.loader() if train is not None else None
             facts = None if loader is None else loader_facts(loader, self.batches)
             recorder.note(startup_s=began_s, sizes=self._sizes(), loader=facts)

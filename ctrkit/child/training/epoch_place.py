@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ctrkit.child.elsewhere import Elsewhere, batches_to_leave_out, elsewhere_of
@@ -34,10 +34,16 @@ class Place:
         else:
             loader.set_epoch(epoch)
 
-    def iterator_of(self, loader: EpochLoader) -> Iterator[Batch]:
-        """The loader's iterator, from here on."""
+    def iterator_of(self, loader: EpochLoader, took: Callable[[float], None]) -> Iterator[Batch]:
+        """The loader's iterator, from here on.
+
+        Args:
+            loader: of the trial.
+            took: is told the seconds that its sampler took to leave batches out.
+        """
         if self.elsewhere is None:
             return iter(loader)
+        self.elsewhere.took = took
         self.elsewhere.install()
         try:
             return iter(loader)

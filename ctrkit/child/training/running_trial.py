@@ -44,6 +44,7 @@ class RunningTrial(LoopProcess):
         self.recent_losses: list[float] = []
         #: where in the first epoch the measured steps begin
         self.epoch_share = spec.windows.epoch_share
+        self._left_out_s = 0.0
         self.batches = BatchClock(spec.folder, spec.cell, spec.spawned_at_s)
         self.warnings = TorchWarnings()
         self.recorder = Recorder(
@@ -59,7 +60,12 @@ class RunningTrial(LoopProcess):
 
     def now_s(self) -> float:
         """Seconds since the parent launched this process."""
-        return time.monotonic() - self.spec.spawned_at_s
+        return time.monotonic() - self.spec.spawned_at_s - self._left_out_s
+
+    def leave_out(self, seconds: float) -> None:
+        """The clock stood still for so long: no run spends this time."""
+        self._left_out_s += seconds
+        self.batches.leave_out(seconds)
 
     def synchronize(self) -> None:
         synchronize(self.cell.device)

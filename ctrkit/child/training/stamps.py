@@ -261,6 +261,10 @@ class BatchClock:
         if hasattr(loader, "on_made"):
             loader.on_made = lambda *batch: made.append(batch)
 
+    def leave_out(self, seconds: float) -> None:
+        """The loop's clock stood still for so long."""
+        self._launched_s += seconds
+
     def taken(self, asked_s: float, delivered_s: float) -> dict[str, float]:
         """To be called for each batch once the loop has it: times in seconds since the launch.
 

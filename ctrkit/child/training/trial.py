@@ -124,13 +124,15 @@ def _measure_epoch(
         recorder.note(second_batches=0)
         recorder.finished = True
         return
+    if place.elsewhere is not None:
+        recorder.warmup_steps += 1  # in one step the sampler leaves batches out, which takes CPU
     to_come = None if batches is None else batches - place.left_out
     recorder.begin_epoch(epoch, to_come, left_out=place.left_out, as_written=place.after)
     trial.rows.begin_epoch(place.left_out)
     if trial.task is not None:
         trial.task.begin_epoch(epoch)
     trial.batches.begin_epoch(loader)
-    iterator = place.iterator_of(loader)
+    iterator = place.iterator_of(loader, trial.leave_out)
     _take_steps(trial, iterator, makes)
     if place.left_out and recorder.finished and not recorder.step:
         # its len() promised too much: there is no batch there

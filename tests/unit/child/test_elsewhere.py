@@ -1,6 +1,8 @@
+import time
+
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from ctrkit.child.elsewhere import Elsewhere, batches_to_leave_out, elsewhere_of
 from ctrkit.child.training.epoch_place import Place, place_of
@@ -71,6 +73,34 @@ def test_a_loader_without_automatic_batches_is_brought_forward_by_its_sampler():
     assert [next(iterator) for _ in range(3)] == [0, 101, 102]
 
 
+class Slow(Sampler):
+    """It looks at each row before it names it, as one that puts rows of equal length together."""
+
+    def __len__(self):
+        return 400
+
+    def __iter__(self):
+        for row in range(400):
+            time.sleep(0.001)
+            yield row
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_leaving_out_took_is_told_once(workers):
+    context = {"multiprocessing_context": "fork"} if workers else {}
+    loader = DataLoader(Numbers(), batch_size=4, sampler=Slow(), num_workers=workers, **context)
+    told = []
+    elsewhere = elsewhere_of(loader, 0.5, after=2, steps=3)
+    elsewhere.took = told.append
+    elsewhere.install()
+    iterator = iter(loader)
+    elsewhere.restore()
+    assert [int(batch[0]) for batch in iterator] == [0, 4, *range(208, 400, 4)]
+    assert firsts(loader)[:3] == [0, 4, 8]
+    (seconds,) = told
+    assert seconds >= 0.2
+
+
 class OfItsOwnMind(DataLoader):
     @property
     def _index_sampler(self):
@@ -134,7 +164,7 @@ def test_a_loader_of_its_own_is_told_where_to_begin_if_it_can_be_told():
     place = place_of(native, 100, 0.5, 2, 3)
     place.tell(native, 1)
     assert native.told == (1, 50)
-    assert next(place.iterator_of(native)) == 50
+    assert next(place.iterator_of(native, print)) == 50
     assert place_of(old, 100, 0.5, 2, 3) == Place()
     Place().tell(old, 1)
     assert old.told == (1, 0)
@@ -144,7 +174,7 @@ def test_a_wrapped_dataloader_begins_elsewhere_and_one_without_a_length_does_not
     loader = IterableLoader(DataLoader(Numbers(), batch_size=4))
     place = place_of(loader, 100, 0.5, 2, 3)
     place.tell(loader, 1)
-    assert [int(batch[0]) for batch in place.iterator_of(loader)][:3] == [0, 4, 208]
+    assert [int(batch[0]) for batch in place.iterator_of(loader, print)][:3] == [0, 4, 208]
     assert place_of(loader, None, 0.5, 2, 3) == Place()
     assert place_of(loader, 100, 0.0, 2, 3) == Place()
     # a workload that is told to take less than the loader has never comes to nothing

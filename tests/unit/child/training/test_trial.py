@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ctrkit.child.training.running_trial import family_cpu_s
 from ctrkit.child.training.trial import run_trial
@@ -477,6 +477,36 @@ def test_a_launch_may_measure_elsewhere_in_the_epoch(tmp_path: Path, share: floa
     assert measured.batch_hashes == first.batch_hashes[:1]
     assert measured.second_hashes[:1] == first.second_hashes[:1]
     assert measured.throughput_steps >= 3
+
+
+class SlowSampler(Sampler[int]):
+    """It takes a second in the part of the epoch that a launch elsewhere leaves out."""
+
+    def __len__(self) -> int:
+        return 100 * ROWS
+
+    def __iter__(self) -> Iterator[int]:
+        for row in range(len(self)):
+            if row == 20 * ROWS:
+                time.sleep(1.0)
+            yield row
+
+
+class SlowSamplerWorkload(NumbersWorkload):
+    def train_loader(self, cell: Cell) -> EpochLoader:
+        return DataLoader(Numbers(self.rows, self.taken), batch_size=ROWS, sampler=SlowSampler())
+
+
+def test_what_a_sampler_took_to_leave_batches_out_is_no_step(tmp_path: Path) -> None:
+    measured = run(
+        tmp_path, SlowSamplerWorkload(), epoch_share=0.5, window_s=60.0, max_steps=1000,
+        boundary=False,
+    )  # fmt: skip
+    assert measured.first_batch == 50
+    assert measured.first_batch_s is not None
+    stamps = measured.stamps
+    steps_s = [done - asked for asked, done in zip(stamps.asked_s, stamps.done_s, strict=True)]
+    assert max(measured.first_batch_s, *steps_s) < 1.0
 
 
 def test_a_loader_that_promised_too_much_is_measured_from_its_begin(tmp_path: Path) -> None:
