@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ctrkit.core.child_files import load_measurement
 from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import Cell, ChildSpec, WindowPlan, WorkloadSpec, make_cell
 from ctrkit.core.environment import describe_environment
 from ctrkit.core.files import write_atomically, write_json
 from ctrkit.core.records import Finding
-from ctrkit.core.runs import load_measurement
 from ctrkit.measure.diagnosis import BALANCED, Ceilings, diagnose
 from ctrkit.measure.projection import project
 from ctrkit.supervise.supervisor import run_child

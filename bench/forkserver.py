@@ -19,10 +19,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ctrkit.core.child_files import load_measurement
 from ctrkit.core.config import Cell, ChildSpec, WindowPlan, WorkloadSpec, make_cell
 from ctrkit.core.environment import describe_environment
 from ctrkit.core.files import write_atomically, write_json
-from ctrkit.core.runs import load_measurement
 from ctrkit.measure.steps import sample_of_measurement
 from ctrkit.supervise.forkserver import ForkServer, fork_server
 from ctrkit.supervise.supervisor import run_child

@@ -21,11 +21,11 @@ from pathlib import Path
 
 from ctrkit.child.recorder import append_stamp
 from ctrkit.child.training.stamps import STAMPS_VARIABLE, StampWriter
+from ctrkit.core.child_files import load_measurement
 from ctrkit.core.child_records import Stamps
 from ctrkit.core.config import ChildSpec, WindowPlan, WorkloadSpec, make_cell
 from ctrkit.core.environment import describe_environment
 from ctrkit.core.files import write_atomically, write_json
-from ctrkit.core.runs import load_measurement
 from ctrkit.measure.statistics import t_quantile
 from ctrkit.measure.steps import mean_step_s
 from ctrkit.supervise.supervisor import run_child

@@ -14,11 +14,11 @@ from typing import Any
 import msgspec
 
 import ctrkit
+from ctrkit.core.child_files import load_measurement
 from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import Cell, ChildSpec, ScriptSpec, WindowPlan, WorkloadSpec
 from ctrkit.core.files import write_json
 from ctrkit.core.lifeline import FIRST_FOLDER, FOLDER_VARIABLE
-from ctrkit.core.runs import load_measurement
 from ctrkit.core.script_records import ScriptSeen
 
 SCRIPTS = Path(__file__).parent / "integration" / "scripts"

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctrkit.child.sudden_exit import tell_sudden_exits
 from ctrkit.core import lifeline, stops
+from ctrkit.core.child_files import load_measurement, save_measurement
 from ctrkit.core.child_records import ChildError, Inspection, Measurement, WorkerExit
 from ctrkit.core.config import ChildSpec, WorkloadSpec, decode, encode
 from ctrkit.core.environment import code_versions, fingerprint
@@ -32,7 +33,7 @@ from ctrkit.core.files import read_json, write_json
 from ctrkit.core.imported_files import files_of
 from ctrkit.core.progress import ProgressWriter, Stage, rank_folder
 from ctrkit.core.registry import is_file_target, plugin_of, source_of, source_version
-from ctrkit.core.runs import WARNINGS_FILE, load_measurement, save_measurement
+from ctrkit.core.runs import WARNINGS_FILE
 from ctrkit.core.stacks_signal import arm_stacks
 
 if TYPE_CHECKING:

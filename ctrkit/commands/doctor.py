@@ -14,6 +14,7 @@ from typing import Any
 from ctrkit.commands.inspection import find_workload, gather_facts
 from ctrkit.commands.options import Axes, CommonOptions
 from ctrkit.core.checkup import Checkup, HazardFinding, StageAllowance
+from ctrkit.core.child_files import load_inspection, load_measurement
 from ctrkit.core.child_records import Examination, Inspection
 from ctrkit.core.config import Cell, ChildSpec, WorkloadSpec, decode, encode, make_cell
 from ctrkit.core.environment import describe_environment
@@ -21,7 +22,6 @@ from ctrkit.core.errors import InterruptedRunError, NoViableCellError, UsageErro
 from ctrkit.core.files import finite, read_json
 from ctrkit.core.progress import Stage
 from ctrkit.core.registry import title_of
-from ctrkit.core.runs import load_inspection, load_measurement
 from ctrkit.probe.hazards.rules import RULES, findings_of
 from ctrkit.probe.matrix import build_matrix
 from ctrkit.report.doctor_view import doctor_view

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ctrkit.commands.options import CommonOptions
 from ctrkit.core.bystander import say
+from ctrkit.core.child_files import load_inspection
 from ctrkit.core.child_records import Examination, Inspection
 from ctrkit.core.config import CHECKPOINT_EVERY_S, ChildSpec, RunSizes, WorkloadSpec, make_cell
 from ctrkit.core.errors import (
@@ -21,7 +22,7 @@ from ctrkit.core.errors import (
     UsageError,
 )
 from ctrkit.core.registry import is_file_target, plugin_of
-from ctrkit.core.runs import RunFolder, load_inspection
+from ctrkit.core.runs import RunFolder
 from ctrkit.probe.hazards.facts import HazardFacts, known_facts
 from ctrkit.probe.hazards.limits import read_limits
 from ctrkit.probe.hazards.source import look_at_files

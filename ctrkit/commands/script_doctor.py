@@ -10,11 +10,11 @@ from pathlib import Path
 from ctrkit.commands.doctor import show, stage_allowances
 from ctrkit.commands.options import Axes, CommonOptions
 from ctrkit.core.checkup import Checkup, Hazard, HazardFinding
+from ctrkit.core.child_files import load_seen
 from ctrkit.core.child_records import Examination
 from ctrkit.core.config import SCRIPT_TARGET, Cell, ChildSpec, ScriptSpec, WorkloadSpec, make_cell
 from ctrkit.core.environment import describe_environment
 from ctrkit.core.errors import InconclusiveError, InterruptedRunError, NoViableCellError
-from ctrkit.core.runs import load_seen
 from ctrkit.core.script_records import ScriptSeen
 from ctrkit.probe.hazards.facts import known_facts
 from ctrkit.probe.hazards.limits import read_limits

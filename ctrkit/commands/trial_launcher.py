@@ -8,13 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ctrkit.core.child_files import load_measurement, load_seen
 from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import Cell, ChildSpec, WorkloadSpec
 from ctrkit.core.files import write_table
 from ctrkit.core.memory_points import MemoryPoint
 from ctrkit.core.progress import Stage
-from ctrkit.core.runs import RunFolder, load_measurement, load_seen, stamps_table
+from ctrkit.core.runs import RunFolder
 from ctrkit.core.script_records import ScriptSeen
+from ctrkit.core.trial_tables import stamps_table
 from ctrkit.measure.warm_up import without_warm_up
 from ctrkit.probe.trials import TrialRequest, TrialResult
 from ctrkit.report.live_probe import ProbeDisplay

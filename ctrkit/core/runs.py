@@ -5,17 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import msgspec
-
-from ctrkit.core.child_records import STAGES, Inspection, Measurement, Stamps
 from ctrkit.core.command_line import shown_script, without_secrets
-from ctrkit.core.config import CELL_AXES, Cell, WorkloadSpec, decode, encode
+from ctrkit.core.config import Cell, WorkloadSpec, decode, encode
 from ctrkit.core.environment import (
     began_unix_s,
     cache_folder,
@@ -27,20 +24,16 @@ from ctrkit.core.files import (
     finite,
     read_json,
     read_table,
-    write_atomically,
     write_json,
     write_table,
 )
 from ctrkit.core.place import this_place
 from ctrkit.core.records import SCHEMA_VERSION, Origin, Recommendation, RunInfo, TrialRecord
 from ctrkit.core.registry import settings_of
-from ctrkit.core.script_records import ScriptSeen
+from ctrkit.core.trial_tables import records_of_table, trials_table
 
 WARNINGS_FILE = "warnings.json"
 INCIDENTS = "incidents.jsonl"
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,100 +337,3 @@ def newest_run(folder: Path) -> Path | None:
             return path
         newest = newest or path
     return newest
-
-
-def save_measurement(path: Path, measurement: Measurement | Inspection) -> None:
-    """The child's result, atomically (compact: the stamps can be long)."""
-    write_atomically(path, msgspec.json.encode(encode(measurement)))
-
-
-def load_measurement(path: Path) -> Measurement | None:
-    """The child's result so far, None if it wrote none."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Measurement)
-    except (OSError, msgspec.DecodeError):
-        return None
-
-
-def load_seen(path: Path) -> ScriptSeen | None:
-    """What the observer of a script wrote, None if it wrote nothing."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=ScriptSeen)
-    except OSError:
-        return None
-    except msgspec.DecodeError as error:
-        return ScriptSeen(pid=0, problem=f"what was observed cannot be read: {error}")
-
-
-def load_inspection(path: Path) -> Inspection | None:
-    """The child's inspection, None if it wrote none."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Inspection)
-    except (OSError, msgspec.DecodeError):
-        return None
-
-
-def trials_table(records: Sequence[TrialRecord]) -> pa.Table:
-    """Trials as an Arrow table: axes and stage seconds are columns of their own."""
-    import pyarrow as pa
-
-    rows = [_flat(record) for record in records]
-    return pa.Table.from_pylist(rows, schema=_trials_schema())
-
-
-def stamps_table(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
-    """Stamps of several trials as an Arrow table; a column of nothing but None keeps its type."""
-    import pyarrow as pa
-
-    arrow_types = {"int": pa.int64(), "float": pa.float64(), "str": pa.string()}
-    known = {
-        f.name: arrow_types[str(f.type).removeprefix("list[").split(" ")[0].removesuffix("]")]
-        for f in dataclasses.fields(Stamps)
-    }
-    fields = [(name, known.get(name, pa.string())) for name in columns]
-    return pa.table(dict(columns), schema=pa.schema(fields))
-
-
-def _flat(record: TrialRecord) -> dict[str, Any]:
-    row = encode(record)
-    row |= row.pop("cell")
-    del row["unheeded"]  # it is of the workload, and stands in run.json
-    stage_s: Mapping[str, float] = row.pop("stage_s")
-    row |= {f"{stage}_s": stage_s.get(stage) for stage in STAGES}
-    return dict(row)
-
-
-def _trials_schema() -> pa.Schema:
-    import pyarrow as pa
-
-    arrow_types = {
-        "int": pa.int64(), "int | None": pa.int64(), "bool": pa.bool_(),
-        "float | None": pa.float64(), "str": pa.string(), "str | None": pa.string(),
-        "list[str]": pa.list_(pa.string()),
-    }  # fmt: skip
-    fields = []
-    for f in dataclasses.fields(TrialRecord):
-        if f.name == "cell":
-            fields += [
-                (a.name, arrow_types[str(a.type)])
-                for a in dataclasses.fields(Cell)
-                if a.name in CELL_AXES
-            ]
-        elif f.name == "stage_s":
-            fields += [(f"{stage}_s", pa.float64()) for stage in STAGES]
-        else:
-            fields.append((f.name, arrow_types[str(f.type)]))
-    return pa.schema(fields)
-
-
-def records_of_table(table: pa.Table) -> list[TrialRecord]:
-    """Trials of an Arrow table made by `trials_table`."""
-    records = []
-    for row in table.to_pylist():
-        cell = {
-            axis: row.pop(axis) for axis in CELL_AXES if axis in row
-        }  # an older table has fewer
-        stage_s = {stage: row.pop(f"{stage}_s") for stage in STAGES}
-        row["stage_s"] = {stage: value for stage, value in stage_s.items() if value is not None}
-        records.append(decode(TrialRecord, {**row, "cell": cell}, "trials.parquet"))
-    return records

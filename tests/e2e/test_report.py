@@ -14,7 +14,7 @@ import pytest
 from support import Run
 
 from ctrkit.core.files import read_table, write_table
-from ctrkit.core.runs import records_of_table, trials_table
+from ctrkit.core.trial_tables import records_of_table, trials_table
 
 STORED = Path(__file__).parents[1] / "unit" / "report" / "golden"
 

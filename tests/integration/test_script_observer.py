@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from observed import SCRIPTS, observe
 
-from ctrkit.core.runs import load_measurement
+from ctrkit.core.child_files import load_measurement
 from ctrkit.core.script_epochs import epoch_rows, read_script_epochs
 from ctrkit.core.spending import Spending, read_spent
 from ctrkit.measure.epoch_length import length_in

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ctrkit.core.child_files import load_measurement
 from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import ChildSpec, WindowPlan, WorkloadSpec, make_cell
-from ctrkit.core.runs import load_measurement
 from ctrkit.measure.loads import load_of
 from ctrkit.measure.steps import stage_means_s
 from ctrkit.supervise.supervisor import run_child

@@ -26,10 +26,10 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ctrkit.core import stops
+from ctrkit.core.child_files import load_measurement
 from ctrkit.core.child_records import ChildError, WorkerExit
 from ctrkit.core.lifeline import SUPERVISOR_VARIABLE
 from ctrkit.core.progress import Stage, rank_folder, read_progress, read_ranks
-from ctrkit.core.runs import load_measurement
 
 _HERE = "127.0.0.1"
 _AGENTS_SIGNAL = "SIGQUIT"

@@ -85,8 +85,8 @@ def test_metrics_are_shown_in_the_order_of_the_plugin_then_of_the_file() -> None
 @pytest.mark.parametrize(
     ("decimals", "value", "text"),
     [
-        (2, 0.567, "0.57"), (None, 0.5, "0.5000"), (None, 1e-9, "1e-09"), (None, 1e12, "1e+12"),
-        (None, None, ""), (None, 0.0, "0.0000"),
+        (2, 0.567, "0.57"), (None, 0.5, "0.5000"), (None, 1e-9, "1e-09"),
+        (None, 1e12, "1,000,000,000,000"), (None, None, ""), (None, 0.0, "0.0000"),
     ],
 )  # fmt: skip
 def test_numbers_show_as_many_digits_as_they_need(

@@ -10,18 +10,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from ctrkit.core.child_files import load_measurement, save_measurement
 from ctrkit.core.child_records import STAGES, ChildError, Measurement
 from ctrkit.core.config import RunSizes, WorkloadSpec, make_cell
 from ctrkit.core.errors import UsageError
 from ctrkit.core.records import Finding, Option, Recommendation, TrialRecord
-from ctrkit.core.runs import (
-    Incident,
-    RunFolder,
-    known_runs,
-    load_measurement,
-    newest_run,
-    save_measurement,
-)
+from ctrkit.core.runs import Incident, RunFolder, known_runs, newest_run
 
 CONTRACT_COLUMNS = (
     "cell_id launch kind device loader workers start_method prefetch persistent pin threads "

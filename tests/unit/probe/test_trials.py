@@ -2,7 +2,7 @@ import pytest
 
 from ctrkit.core.child_records import Measurement, Stamps
 from ctrkit.core.config import RunSizes, make_cell
-from ctrkit.core.runs import records_of_table, trials_table
+from ctrkit.core.trial_tables import records_of_table, trials_table
 from ctrkit.measure.projection import project
 from ctrkit.measure.statistics import interval
 from ctrkit.probe.trials import (

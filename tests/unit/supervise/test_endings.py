@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from ctrkit.core.child_files import save_measurement
 from ctrkit.core.child_records import ChildError, Measurement, WorkerExit
 from ctrkit.core.progress import Progress, Stage
 from ctrkit.core.records import VERDICTS
-from ctrkit.core.runs import save_measurement
 from ctrkit.core.stops import EXIT_CODE
 from ctrkit.supervise.endings import (
     End,

@@ -5,9 +5,9 @@ import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from ctrkit.child.training.rank_launcher import RankEnd, first_failure, rank_ends
+from ctrkit.core.child_files import save_measurement
 from ctrkit.core.child_records import ChildError, Measurement, WorkerExit
 from ctrkit.core.progress import ProgressWriter, RankWriter, Stage
-from ctrkit.core.runs import save_measurement
 
 LOST = "RuntimeError: [gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer"
 

@@ -17,12 +17,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ctrkit.child.training.running_trial import family_cpu_s
 from ctrkit.child.training.trial import run_trial
 from ctrkit.child.workloads.protocol import Batch, EpochLoader, Mark, Task, Workload
+from ctrkit.core.child_files import load_measurement, save_measurement
 from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import Cell, ChildSpec, RunSizes, WindowPlan, WorkloadSpec, make_cell
 from ctrkit.core.errors import UsageError
 from ctrkit.core.losses import BadLoss
 from ctrkit.core.progress import ProgressWriter, Stage, read_progress
-from ctrkit.core.runs import load_measurement, save_measurement
 from ctrkit.measure.steps import stage_means_s
 
 ROWS = 4

@@ -19,7 +19,7 @@ import pyarrow as pa
 from ctrkit.core.config import WorkloadSpec, encode
 from ctrkit.core.files import write_json, write_table
 from ctrkit.core.records import Finding, Option, Recommendation, TrialRecord
-from ctrkit.core.runs import trials_table
+from ctrkit.core.trial_tables import trials_table
 from ctrkit.ctr.phase import EPOCH_COLUMNS
 from ctrkit.ctr.plugin import load_phase
 from ctrkit.report.compare_view import compare_view

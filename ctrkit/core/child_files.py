@@ -1,0 +1,45 @@
+"""What a child wrote into its folder, and how it writes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from ctrkit.core.child_records import Inspection, Measurement
+from ctrkit.core.config import encode
+from ctrkit.core.files import (
+    write_atomically,
+)
+from ctrkit.core.script_records import ScriptSeen
+
+
+def save_measurement(path: Path, measurement: Measurement | Inspection) -> None:
+    """The child's result, atomically (compact: the stamps can be long)."""
+    write_atomically(path, msgspec.json.encode(encode(measurement)))
+
+
+def load_measurement(path: Path) -> Measurement | None:
+    """The child's result so far, None if it wrote none."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Measurement)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def load_seen(path: Path) -> ScriptSeen | None:
+    """What the observer of a script wrote, None if it wrote nothing."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ScriptSeen)
+    except OSError:
+        return None
+    except msgspec.DecodeError as error:
+        return ScriptSeen(pid=0, problem=f"what was observed cannot be read: {error}")
+
+
+def load_inspection(path: Path) -> Inspection | None:
+    """The child's inspection, None if it wrote none."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Inspection)
+    except (OSError, msgspec.DecodeError):
+        return None
