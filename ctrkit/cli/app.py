@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from typing import Annotated, Any
 
@@ -82,12 +83,35 @@ def run_command() -> int:
     except ClickError as error:
         # a group without a command has printed its help already and has no message
         if error.format_message():
-            _say(f"{error.format_message().rstrip('.')}; see ctrkit --help")
+            said, advice = error.format_message().rstrip("."), _advice(error)
+            _say(
+                f"{said} {advice[0].upper()}{advice[1:]}"
+                if said.endswith("?")
+                else f"{said}; {advice}"
+            )
         return 2
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except BrokenPipeError:
         return 0
+
+
+def _advice(error: Any) -> str:
+    """What to do about it: read the help of the command, or write `ctrkit probe --` before it."""
+    group = error.ctx is not None and hasattr(error.ctx.command, "commands")
+    words = sys.argv[1:]
+    if group and error.ctx.parent is None and _is_program(words):
+        command = " ".join(words[1:] if words[0] == "--" else words)
+        if command.endswith(".py") and " " not in command:
+            command = f"python {command}"
+        return f"for a command of your own write: ctrkit probe -- {command}"
+    return f"see {error.ctx.command_path if error.ctx is not None else 'ctrkit'} --help"
+
+
+def _is_program(words: list[str]) -> bool:
+    """Whether this can be a training command, and no misspelt command of ctrkit."""
+    first = words[1:2] if words[:1] == ["--"] else words[:1]
+    return bool(first) and (shutil.which(first[0]) is not None or first[0].endswith(".py"))
 
 
 def _say(message: str) -> None:

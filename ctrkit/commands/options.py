@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 from ctrkit.core.bystander import say
 from ctrkit.core.cell import AXES
-from ctrkit.core.config import DEFAULT_WORKLOAD, LOADER_SETTINGS
+from ctrkit.core.config import DEFAULT_WORKLOAD, LOADER_SETTINGS, WorkloadSpec
 from ctrkit.core.errors import UsageError
 from ctrkit.core.registry import find_plugin, is_file_target
 from ctrkit.core.runs import RunFolder, check_out_folder
@@ -50,6 +51,16 @@ class CommonOptions:
     epochs: int | None = None
 
 
+def _resumable(path: Path) -> WorkloadSpec:
+    spec = RunFolder.open(path).info.workload
+    if spec.script is not None:
+        raise UsageError(
+            f"--resume {path}: is of a script; ctrkit resumes only workloads. Start the script "
+            f"again, it may resume by itself: ctrkit train -- {shlex.join(spec.script.command)}"
+        )
+    return spec
+
+
 def read_common(
     data: Path | None,
     phase: str | None,
@@ -70,7 +81,7 @@ def read_common(
     if epochs is not None and epochs < 1:
         raise UsageError(f"--epochs: is {epochs}, but must be at least 1")
     if workload is None and resume is not None:
-        target = RunFolder.open(resume).info.workload.target
+        target = _resumable(resume).target
     else:
         target = _target(workload)
     if is_file_target(target):

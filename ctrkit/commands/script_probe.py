@@ -313,7 +313,9 @@ def _launch_as_written(script: ScriptSpec, axes: Axes, launcher: TrialLauncher) 
     values = first_values(script, axes)
     provisional = make_cell("the script as written", loader=SCRIPT_LOADER, **values)
     windows = WindowPlan(window_s=_FIRST_WINDOW_S)
-    request = TrialRequest(kind="full", cell=provisional, windows=windows)
+    request = TrialRequest(
+        kind="full", cell=provisional, windows=windows, label="the script as written"
+    )
     result = launcher(request, time.monotonic() + _FIRST_LAUNCH_S)
     if result.interrupted:
         raise InterruptedRunError("interrupted before the script trained")

@@ -67,7 +67,7 @@ class TrialLauncher:
         name = f"{self.launches:03d}-{request.kind}-{request.cell.cell_id}"
         folder = self.run.path / "trials" / name
         self._memory = []
-        self.display.started(request.cell, request.kind)
+        self.display.started(request.label or request.cell, request.kind)
         server = self._server(request)
         outcome = run_child(
             ChildSpec(

@@ -110,8 +110,10 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error}") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: cannot be read as JSON: {error}") from None
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -35,13 +35,15 @@ class TrialRequest:
     """A launch to make: `full`, `compute` or `loader`, of this cell, measuring at most so much.
 
     It `confirms` where its cell was chosen before, from other launches: it is projected from these.
-    Such a launch is a process started anew, as the real run will be.
+    Such a launch is a process started anew, as the real run will be. `label` is what people are
+    shown instead of the cell, where that is not known yet.
     """
 
     kind: TrialKind
     cell: Cell
     windows: WindowPlan = field(default_factory=WindowPlan)
     confirms: bool = False
+    label: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -130,7 +130,7 @@ class TimeLimits:
         for what, stage in stages:
             limit = format_duration(self.for_stage(stage, (), times).idle_s)
             by_limit.setdefault(limit, []).append(what)
-        listed = ", ".join(f"{limit} in {' or '.join(them)}" for limit, them in by_limit.items())
+        listed = ", ".join(f"{limit} in {_either(them)}" for limit, them in by_limit.items())
         learns = (
             f"; once measured, a stage may take {_LEARNED:g} x the longest" if times.is_run else ""
         )
@@ -239,6 +239,13 @@ SCRIPT_LIMITS = TimeLimits(
     max_step_s=3600.0,
     unseen_device_s=900.0,
 )
+
+
+def _either(names: Sequence[str]) -> str:
+    """`a step`, `a step or validation`, `start-up, a step or validation`."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
 
 _SETTINGS = {
     Stage.IMPORT: "startup_s", Stage.DATA: "startup_s", Stage.MODEL: "startup_s",

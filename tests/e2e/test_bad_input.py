@@ -49,7 +49,11 @@ def assert_one_clear_line(done: object, *words: str) -> None:
         (["explain", "4194999"], ["no process 4194999", "ps -ef"]),
         (["explain", "1", "--wait", "soon"], ["soon"]),
         (["nonsense"], ["nonsense"]),
-        (["probe", "--nonsense"], ["--nonsense"]),
+        (["probe", "--nonsense"], ["--nonsense", "ctrkit probe --help"]),
+        (["train.py"], ["ctrkit probe -- python train.py"]),
+        (["python3", "train.py"], ["ctrkit probe -- python3 train.py"]),
+        (["porbe"], ["Did you mean 'probe'? See ctrkit --help"]),
+        (["train", "train.py"], ["-- python train.py"]),
     ],
     ids=" ".join,
 )

@@ -8,7 +8,9 @@ import pytest
 
 from ctrkit.cli.options import with_current_names
 from ctrkit.commands.options import cell_axes, read_common, read_time_limits, single_axes
+from ctrkit.core.config import SCRIPT_TARGET, ScriptSpec, WorkloadSpec
 from ctrkit.core.errors import UsageError
+from ctrkit.core.runs import RunFolder
 from ctrkit.supervise.time_limits import TimeLimits
 
 
@@ -113,3 +115,11 @@ def test_numerics_are_lists_like_other_axes():
     }  # fmt: skip
     with pytest.raises(UsageError, match="--precision: unknown 'int8'; known are float32, bf16"):
         cell_axes({"precision": "int8"})
+
+
+def test_the_run_of_a_script_is_started_again_not_resumed(tmp_path: Path) -> None:
+    script = ScriptSpec(command=["python", "t.py", "--name", "a b"], folder=str(tmp_path))
+    spec = WorkloadSpec(target=SCRIPT_TARGET, script=script)
+    run = RunFolder.create("train", ["train"], spec, tmp_path / "run")
+    with pytest.raises(UsageError, match="ctrkit train -- python t.py --name 'a b'"):
+        read_common(None, None, None, None, TimeLimits(), None, run.path)

@@ -96,3 +96,8 @@ def test_a_limit_that_was_set_is_kept_until_it_is_known_to_be_too_short() -> Non
     assert limits.for_stage(Stage.FIRST_BATCH, (), StageTimes(is_run=True)).idle_s == 20
     known = StageTimes(is_run=True, longest_s={Stage.FIRST_BATCH: 10.0})
     assert limits.for_stage(Stage.FIRST_BATCH, (), known).idle_s == 50
+
+
+def test_stages_with_the_same_limit_are_named_together() -> None:
+    words = TimeLimits(checkpoint_s=180.0).in_words()
+    assert "1 min 00 s in start-up, a first batch, validation or metrics, 3 min 00 s in " in words
