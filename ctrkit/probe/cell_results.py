@@ -168,11 +168,11 @@ def objective_of(
 def failure_of(cell: Cell, trials: Sequence[Trial]) -> str | None:
     """How this cell, or a part that it shares with others, has failed; None if it has not.
 
-    A trial that the budget cut has not failed.
+    A trial that the budget cut has not failed, and one that failed elsewhere says nothing of cells.
     """
     for trial in trials:
         kind, result = trial.request.kind, trial.result
-        if not trial.failed:
+        if not trial.failed or trial.failed_elsewhere:
             continue
         if kind == "full" and trial.cell == cell:
             return f"{result.verdict}: {result.reason}"

@@ -29,6 +29,7 @@ from ctrkit.probe.trials import (
     not_run_record,
     predicted_record,
     record_of,
+    told_of_place,
 )
 from ctrkit.probe.windows import USEFUL, Costs, epoch_share, full_cost_s
 
@@ -117,7 +118,7 @@ class SearchState:
             windows = replace(windows, epoch_share=self._epoch_share(cell, windows, number))
         request = TrialRequest(kind=kind, cell=cell, windows=windows, confirms=confirms)
         result = self._launch(request, self._deadline_s(at_most_s))
-        trial = Trial(request=request, result=result, launch=number)
+        trial = told_of_place(Trial(request=request, result=result, launch=number))
         self.add_trial(trial)
         if result.interrupted:
             raise InterruptedRunError("interrupted")
@@ -145,7 +146,8 @@ class SearchState:
             for t in self.trials
             if self._is_full(t, cell)
         )
-        return 0.0 if windows.count_s or seen_whole else epoch_share(launch)
+        fails = any(t.failed_elsewhere for t in self.trials)
+        return 0.0 if windows.count_s or seen_whole or fails else epoch_share(launch)
 
     def add_trial(self, trial: Trial) -> None:
         """Count a launch, and record it with the projection that it allows by itself."""
@@ -248,7 +250,8 @@ class SearchState:
 
         And it trains on the same epoch as the others, as far as is known.
         """
-        cut = any(self._is_full(t, cell) and not t.usable for t in self.trials)
+        full = [t for t in self.trials if self._is_full(t, cell) and not t.failed_elsewhere]
+        cut = any(not t.usable for t in full)
         failed = cut or failure_of(cell, self.trials) is not None
         return (
             not failed

@@ -11,6 +11,7 @@ from typing import Any
 from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import Cell, RunSizes, TrialKind, WindowPlan
 from ctrkit.core.memory_points import MemoryPoint
+from ctrkit.core.progress import Stage
 from ctrkit.core.records import COMPLETE, TrialRecord
 from ctrkit.core.script_records import ScriptSeen
 from ctrkit.measure.loads import load_of
@@ -104,6 +105,17 @@ class Trial:
         return self.result.verdict not in ("ok", "skipped", "refused") and not self.ok
 
     @property
+    def failed_elsewhere(self) -> bool:
+        """A step raised an error after the loader had left batches out, at ctrkit's request.
+
+        That says nothing of its cell: the data may have to be read in order, or may be broken there
+        for every cell.
+        """
+        result, measured = self.result, self.result.measurement
+        raised = self.failed and result.verdict == "crashed" and result.stage == Stage.STEP.label
+        return raised and measured is not None and measured.first_batch > 0
+
+    @property
     def usable(self) -> bool:
         """It is ok, or was cut by the budget after having measured enough."""
         enough = 1 if self.is_salvaged else ENOUGH_STEPS
@@ -119,6 +131,19 @@ class Trial:
     def _steps(self) -> int:
         measurement = self.result.measurement
         return 0 if measurement is None else steps_measured(measurement)
+
+
+def told_of_place(trial: Trial) -> Trial:
+    """The trial; where it failed elsewhere, its reason says what that may mean."""
+    result, measured = trial.result, trial.result.measurement
+    if measured is None or not trial.failed_elsewhere:
+        return trial
+    words = (
+        f"{result.reason}. Before this step ctrkit had left out {measured.first_batch:,} batches, "
+        "to measure further down the epoch. If the data can only be read in order, no run fails "
+        "like this; else a run that gets there does. Later launches leave nothing out"
+    )
+    return replace(trial, result=replace(result, reason=words))
 
 
 Launch = Callable[[TrialRequest, float], TrialResult]

@@ -82,3 +82,27 @@ def test_without_a_trend_other_cells_tell_nothing(inspection):
     found = {c.cell: c for c in candidates_of(trials, inspection())}
     assert "varies over the epoch" not in found[B].projection.flags
     assert found[B].projection.step.mean == pytest.approx(1.3)
+
+
+def test_a_launch_that_fails_elsewhere_is_made_again_from_the_first_batch(machine):
+    fails, shares = machine(), []
+    launched = fails.launch
+
+    def launch(request, deadline_s):
+        result = launched(request, deadline_s)
+        shares.append(request.windows.epoch_share)
+        if not shares[-1]:
+            return result
+        measured = replace(result.measurement, first_batch=100)
+        return replace(
+            result, verdict="crashed", stage="step", reason="OSError: not in order",
+            measurement=measured,
+        )  # fmt: skip
+
+    fails.launch = launch
+    result = fails.search(budget_s=400.0)
+    assert sum(share > 0 for share in shares) == 1
+    place = next(i for i, share in enumerate(shares) if share)
+    assert shares[place + 1 :]
+    (failed,) = (t for t in result.trials if t.result.verdict == "crashed")
+    assert failed.cell in [r.cell for r in fails.requests[place + 1 :]]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from ctrkit.core.child_records import Measurement, Stamps
@@ -5,6 +7,7 @@ from ctrkit.core.config import RunSizes, make_cell
 from ctrkit.core.trial_tables import records_of_table, trials_table
 from ctrkit.measure.projection import project
 from ctrkit.measure.statistics import interval
+from ctrkit.probe.cell_results import failure_of
 from ctrkit.probe.trials import (
     Trial,
     TrialRequest,
@@ -14,6 +17,7 @@ from ctrkit.probe.trials import (
     not_run_record,
     predicted_record,
     record_of,
+    told_of_place,
 )
 
 CELL = make_cell(loader="batches", workers=2, batch_size=100, threads=2)
@@ -100,3 +104,24 @@ def test_cells_share_ceilings_where_nothing_that_matters_differs():
     more = make_cell(loader="batches", workers=4, batch_size=100, threads=2, prefetch=4)
     assert compute_key(CELL) == compute_key(more)
     assert loader_key(CELL) != loader_key(more)
+
+
+@pytest.mark.parametrize(
+    ("first_batch", "result", "elsewhere"),
+    [
+        (50, {"verdict": "crashed", "stage": "step"}, True),
+        (0, {"verdict": "crashed", "stage": "step"}, False),
+        (50, {"verdict": "crashed", "stage": "model"}, False),
+        (50, {"verdict": "out-of-memory", "stage": "step"}, False),
+        (50, {"verdict": "ok"}, False),
+    ],
+)
+def test_an_error_after_batches_were_left_out_is_no_failure_of_its_cell(
+    first_batch, result, elsewhere
+):
+    measured = replace(MEASURED, first_batch=first_batch)
+    one = told_of_place(trial(measurement=measured, reason="OSError: not in order", **result))
+    assert one.failed_elsewhere is elsewhere
+    assert ("had left out 50 batches" in one.result.reason) is elsewhere
+    has_failed = result["verdict"] != "ok" and not elsewhere
+    assert (failure_of(CELL, [one]) is not None) is has_failed
