@@ -36,7 +36,7 @@ import pyarrow as pa
 
 from ctrkit.core.environment import describe_environment, machine_fingerprint
 from ctrkit.core.files import read_json, read_table, write_atomically, write_json, write_table
-from ctrkit.measure.statistics import share_interval
+from ctrkit.measure.quantiles import share_interval
 
 LOADERS = Path(__file__).resolve().parent / "pairs_loaders.py"
 #: A probe may take this part of the epoch, a little less since it ends what it has begun.

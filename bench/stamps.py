@@ -26,7 +26,7 @@ from ctrkit.core.child_records import Stamps
 from ctrkit.core.config import ChildSpec, WindowPlan, WorkloadSpec, make_cell
 from ctrkit.core.environment import describe_environment
 from ctrkit.core.files import write_atomically, write_json
-from ctrkit.measure.statistics import t_quantile
+from ctrkit.measure.quantiles import t_quantile
 from ctrkit.measure.steps import mean_step_s
 from ctrkit.supervise.supervisor import run_child
 from ctrkit.supervise.time_limits import TimeLimits

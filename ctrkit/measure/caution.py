@@ -11,13 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ctrkit.measure.statistics import (
-    CONFIDENCE,
-    HEAVY_TAIL,
-    NOT_STEADY,
-    Interval,
-    Sample,
-)
+from ctrkit.measure.quantiles import CONFIDENCE
+from ctrkit.measure.samples import HEAVY_TAIL, NOT_STEADY, Sample
+from ctrkit.measure.statistics import Interval
 
 #: A machine that got slower by more than this may go on doing so.
 OPEN_ENDED_DRIFT = 0.1

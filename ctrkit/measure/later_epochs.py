@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from ctrkit.core.child_records import Measurement
 from ctrkit.core.records import Finding
 from ctrkit.core.units import format_factor, format_percent
-from ctrkit.measure.statistics import Interval, interval, t_quantile
+from ctrkit.measure.quantiles import t_quantile
+from ctrkit.measure.statistics import Interval, interval
 from ctrkit.measure.step_ends import ends_s, seconds_between
 
 #: The second epoch's pace differs where it changes by this share, and by more than chance.

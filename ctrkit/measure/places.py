@@ -18,7 +18,9 @@ import numpy as np
 from ctrkit.core.child_records import Measurement
 from ctrkit.core.launch_spread import LaunchSpread
 from ctrkit.measure.content import steps_by_batch
-from ctrkit.measure.statistics import Interval, Sample, sample_of, t_quantile
+from ctrkit.measure.quantiles import t_quantile
+from ctrkit.measure.samples import Sample, sample_of
+from ctrkit.measure.statistics import Interval
 from ctrkit.measure.steps import (
     first_throughput_step,
     sample_of_measurement,

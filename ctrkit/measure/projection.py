@@ -31,7 +31,8 @@ from ctrkit.core.records import ONE_EPOCH
 from ctrkit.measure.caution import drifting
 from ctrkit.measure.epoch_length import has_one_epoch
 from ctrkit.measure.replay import Load
-from ctrkit.measure.statistics import DRIFT, Interval, Sample, interval, total
+from ctrkit.measure.samples import Sample
+from ctrkit.measure.statistics import DRIFT, Interval, interval, total
 from ctrkit.measure.steps import sizes_of
 from ctrkit.measure.terms import sizes_beside, terms_beside
 from ctrkit.measure.training_time import TrainingTime, training_time

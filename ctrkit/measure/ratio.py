@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ctrkit.core.launch_spread import SHIPPED
-from ctrkit.measure.statistics import CONFIDENCE, t_quantile, t_tail
+from ctrkit.measure.quantiles import CONFIDENCE, t_quantile, t_tail
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from ctrkit.core.child_records import STAGES, Measurement, Stamps
 from ctrkit.core.config import RunSizes
 from ctrkit.measure.epoch_length import has_one_epoch, length_in, with_length
 from ctrkit.measure.replay import Load, replay_epoch
-from ctrkit.measure.statistics import Sample, sample_of
+from ctrkit.measure.samples import Sample, sample_of
 from ctrkit.measure.step_ends import ends_s
 from ctrkit.measure.trends import Trend, common_trend, trend_of
 

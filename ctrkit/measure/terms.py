@@ -14,6 +14,7 @@ from ctrkit.core.config import RunSizes
 from ctrkit.core.records import Finding
 from ctrkit.core.run_time import saves_within
 from ctrkit.core.units import format_count, format_percent
+from ctrkit.measure.samples import sample_of
 from ctrkit.measure.statistics import (
     PROVISIONAL,
     ZERO,
@@ -21,7 +22,6 @@ from ctrkit.measure.statistics import (
     event_interval,
     interval,
     prediction_interval,
-    sample_of,
     total,
 )
 from ctrkit.measure.steps import stage_means_s

@@ -18,12 +18,10 @@ from ctrkit.measure.content import content_of
 from ctrkit.measure.later_epochs import later_epochs
 from ctrkit.measure.places import VARIES, Profile, profile_of
 from ctrkit.measure.replay import Load
+from ctrkit.measure.samples import FASTER, SLOWER, Sample
 from ctrkit.measure.statistics import (
-    FASTER,
     PROVISIONAL,
-    SLOWER,
     Interval,
-    Sample,
     launches_differ,
     prediction_interval,
     spread_share,

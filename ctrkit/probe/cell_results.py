@@ -11,7 +11,8 @@ from ctrkit.core.config import Cell
 from ctrkit.core.launch_spread import SHIPPED
 from ctrkit.measure.places import batches_seen, longer_elsewhere
 from ctrkit.measure.projection import Projection, project, with_drift
-from ctrkit.measure.statistics import FASTER, SLOWER, Interval, Sample, drifted
+from ctrkit.measure.samples import FASTER, SLOWER, Sample
+from ctrkit.measure.statistics import Interval, drifted
 from ctrkit.measure.steps import mean_step_s, sample_of_measurement, samples_of, sizes_of
 from ctrkit.probe.beside import launches_beside
 from ctrkit.probe.predict import compute_trial, nearest_loader, predict, sizes_for

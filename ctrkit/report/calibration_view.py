@@ -18,7 +18,7 @@ from ctrkit.core.calibration import (
 from ctrkit.core.config import encode
 from ctrkit.core.launch_spread import learned_spread
 from ctrkit.core.units import format_duration
-from ctrkit.measure.statistics import share_interval
+from ctrkit.measure.quantiles import share_interval
 from ctrkit.report.blocks import Block, Column, Facts, Paragraph, Report, Section, Table
 from ctrkit.report.words import clean, percent, plural
 

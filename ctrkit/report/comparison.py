@@ -9,8 +9,10 @@ from typing import Literal
 from ctrkit.core.config import Cell
 from ctrkit.core.epochs import EpochRow
 from ctrkit.core.records import TrialRecord
+from ctrkit.measure.quantiles import CONFIDENCE, holm
 from ctrkit.measure.ratio import LaunchTime, Ratio, ratio_of
-from ctrkit.measure.statistics import CONFIDENCE, holm, mean_interval, sample_of
+from ctrkit.measure.samples import sample_of
+from ctrkit.measure.statistics import mean_interval
 from ctrkit.report.comparable import Change, cautions, changes, check_comparable
 from ctrkit.report.contents import RunContents
 from ctrkit.report.matrix_view import CellResult, cell_results, has_figures

@@ -234,22 +234,7 @@ class StoreBuilder:
                 is out of range: a fault of the code that builds the store.
         """
         self._check(rows, vocabulary)
-        with ExitStack() as stack:
-            packed, time_s, item, category, behavior_time_s = (
-                column.mapped(stack) for column in self._columns()
-            )
-            packed_rows = np.frombuffer(packed, np.int32).reshape(-1, len(IMPRESSION_COLUMNS))
-            if np.any(packed_rows[:, _BEGIN] > packed_rows[:, _END]):
-                raise ValueError("impressions: a history ends before it begins")
-            ctr, lengths = _statistics(packed_rows, rows)
-            _write_columns(
-                self.folder / IMPRESSIONS_FILE,
-                {"row": (packed, len(IMPRESSION_COLUMNS)), "time_s": (time_s, 1)},
-            )
-            _write_columns(
-                self.folder / BEHAVIORS_FILE,
-                {"item": (item, 1), "category": (category, 1), "time_s": (behavior_time_s, 1)},
-            )
+        ctr, lengths = self._write_arrow(rows)
         hashes = [column.hash.hexdigest() for column in self._columns()]
         meta = StoreMeta(
             schema_version=STORE_SCHEMA_VERSION,
@@ -274,6 +259,26 @@ class StoreBuilder:
         for column in self._columns():
             column.remove()
         return meta
+
+    def _write_arrow(self, rows: Mapping[str, int]) -> tuple[dict[str, float], dict[str, float]]:
+        """Write impressions and behaviours; gives their CTR and the lengths of their histories."""
+        with ExitStack() as stack:
+            packed, time_s, item, category, behavior_time_s = (
+                column.mapped(stack) for column in self._columns()
+            )
+            packed_rows = np.frombuffer(packed, np.int32).reshape(-1, len(IMPRESSION_COLUMNS))
+            if np.any(packed_rows[:, _BEGIN] > packed_rows[:, _END]):
+                raise ValueError("impressions: a history ends before it begins")
+            found = _statistics(packed_rows, rows)
+            _write_columns(
+                self.folder / IMPRESSIONS_FILE,
+                {"row": (packed, len(IMPRESSION_COLUMNS)), "time_s": (time_s, 1)},
+            )
+            _write_columns(
+                self.folder / BEHAVIORS_FILE,
+                {"item": (item, 1), "category": (category, 1), "time_s": (behavior_time_s, 1)},
+            )
+        return found
 
     def _check(self, rows: Mapping[str, int], vocabulary: Mapping[str, int]) -> None:
         told = sum(rows[split] for split in SPLITS)

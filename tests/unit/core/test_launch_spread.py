@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ctrkit.core.launch_spread import SHIPPED, Pair, learned_spread
-from ctrkit.measure.statistics import CONFIDENCE, t_quantile
+from ctrkit.measure.quantiles import CONFIDENCE, t_quantile
 
 
 def pairs(spread, count, *, own=False, seed=0, launches=2):

@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 
 from ctrkit.measure.caution import OPEN_ENDED_DRIFT, cautious, drifting
-from ctrkit.measure.statistics import (
-    HEAVY_TAIL,
-    NOT_STEADY,
-    interval,
-    prediction_interval,
-    sample_of,
-)
+from ctrkit.measure.samples import HEAVY_TAIL, NOT_STEADY, sample_of
+from ctrkit.measure.statistics import interval, prediction_interval
 
 
 def step(*windows):

@@ -56,7 +56,10 @@ def test_when_it_runs_out_is_told_in_steps_epochs_and_time():
     assert found is not None
     assert "5 MB a step, in each of 2 launches" in found.text
     # 50 steps have 0.5 GB, and 7.5 GB last for 1,500 more
-    assert "used up after 1,550 steps in epoch 2, about 12 min 55 s of training" in found.text
+    assert (
+        "have all been used after 1,550 steps in epoch 2, about 12 min 55 s of training"
+        in found.text
+    )
 
 
 def test_a_run_that_is_over_before_it_runs_out_is_not_warned_of():

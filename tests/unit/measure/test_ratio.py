@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctrkit.core.launch_spread import SHIPPED
+from ctrkit.measure.quantiles import holm
 from ctrkit.measure.ratio import LaunchTime, Ratio, ratio_of
-from ctrkit.measure.statistics import holm, mean_interval, sample_of
+from ctrkit.measure.samples import sample_of
+from ctrkit.measure.statistics import mean_interval
 
 times = st.floats(1e-4, 1e4)
 shares = st.floats(0.001, 0.5)

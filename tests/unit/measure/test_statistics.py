@@ -6,20 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctrkit.core.launch_spread import SHIPPED, LaunchSpread
+from ctrkit.measure.quantiles import t_quantile
+from ctrkit.measure.samples import HEAVY_TAIL, NOT_STEADY, Sample, effective_sample_size, sample_of
 from ctrkit.measure.statistics import (
-    HEAVY_TAIL,
-    NOT_STEADY,
     Interval,
-    Sample,
     drifted,
-    effective_sample_size,
     event_interval,
     interval,
     launches_differ,
     mean_interval,
     prediction_interval,
-    sample_of,
-    t_quantile,
     total,
 )
 

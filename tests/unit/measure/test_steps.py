@@ -6,7 +6,8 @@ import pytest
 from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import RunSizes
 from ctrkit.measure.replay import Load, replay
-from ctrkit.measure.statistics import HEAVY_TAIL, prediction_interval
+from ctrkit.measure.samples import HEAVY_TAIL
+from ctrkit.measure.statistics import prediction_interval
 from ctrkit.measure.steps import (
     cpu_per_step_s,
     data_wait_share,

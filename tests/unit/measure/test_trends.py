@@ -6,7 +6,7 @@ import pytest
 
 from ctrkit.core.config import RunSizes
 from ctrkit.measure.projection import LOW_CONFIDENCE, project
-from ctrkit.measure.statistics import FASTER, SLOWER, sample_of
+from ctrkit.measure.samples import FASTER, SLOWER, sample_of
 from ctrkit.measure.trends import _chance_of, _kendall, trend_of, trending_epoch
 
 RISING = [0.004 + 0.00025 * i for i in range(1, 300)]

@@ -1,0 +1,180 @@
+"""The steps of one launch in short: their mean, their scatter, and what stands out of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ctrkit.measure.quantiles import t_quantile
+from ctrkit.measure.trends import trend_of, without_trend
+
+HEAVY_TAIL, NOT_STEADY = "heavy tail", "not steady"
+SLOWER, FASTER = "slower and slower", "faster and faster"
+#: Below this many steps no autocorrelation can be estimated, and none is assumed.
+_LEAST_FOR_AUTOCORRELATION = 8
+_LEAST_FOR_BATCH_MEANS = 16
+#: Of fewer steps, one may well make up most of the scatter.
+_LEAST_FOR_ONE_SLOW_STEP = 30
+#: However correlated, steps count as so many independent ones when their scatter is corrected.
+_LEAST_WORTH = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowSteps:
+    """The few steps that make the mean of a launch with a heavy tail.
+
+    `excess_s` is what each took longer than the others, in the mean; `most_s` what the slowest did.
+    """
+
+    count: int
+    excess_s: float
+    most_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """The steps of one launch in short: seconds, and how many independent steps they are worth.
+
+    `slow` is known where the tail is heavy, `change` where they are not steady: by how much, as a
+    share of the mean, the second half of the window differs from the first.
+    """
+
+    mean: float
+    variance: float
+    n: int
+    n_eff: float
+    flags: tuple[str, ...] = ()
+    slow: SlowSteps | None = None
+    change: float = 0.0
+
+    def has(self, flag: str) -> bool:
+        """Whether this has to be said of the steps."""
+        return flag in self.flags
+
+
+def sample_of(values_s: Sequence[float], mean_s: float | None = None, *, cycle: int = 1) -> Sample:
+    """A launch's steps in short.
+
+    Args:
+        values_s: seconds of each step, in order; at least one.
+        mean_s: the mean where it is known better than from the values: the window's wall time,
+            synchronised at its ends only, over its steps.
+        cycle: steps in which every worker delivers once. Waits come in bursts of that period, so
+            only whole cycles count, and what scatters is their means.
+    """
+    values = np.asarray(values_s, dtype=np.float64)
+    if values.size == 0:
+        raise ValueError("no steps to take a mean of")
+    mean = float(values.mean()) if mean_s is None else mean_s
+    n = int(values.size)
+    cycles = n // cycle if cycle > 1 else 0
+    if cycles < 2:
+        cycle = 1
+    else:
+        whole = values[: cycles * cycle]
+        mean *= float(whole.mean() / values.mean()) if values.mean() > 0 else 1.0
+        values = whole.reshape(cycles, cycle).mean(axis=1)
+    trend = trend_of(values)
+    if trend is not None:  # a rise is no autocorrelation: what scatters is what is left without it
+        values = without_trend(values, trend)
+    slow = _slow_steps(values)
+    change = _change_of_pace(values) if trend is None else 0.0
+    raised = {
+        HEAVY_TAIL: slow is not None,
+        NOT_STEADY: change > 0,
+        SLOWER: trend is not None and trend.rises,
+        FASTER: trend is not None and not trend.rises,
+    }
+    flags = tuple(flag for flag, is_raised in raised.items() if is_raised)
+    n_eff = effective_sample_size(values)
+    # about their own mean, steps worth n_eff independent ones scatter too little by 1 / n_eff
+    short = max(n_eff, min(_LEAST_WORTH, float(values.size)))
+    variance = float(values.var()) * short / (short - 1) if values.size > 1 else 0.0
+    # a cycle's mean is worth its steps
+    worth = n_eff * n / values.size
+    return Sample(
+        mean=mean, variance=variance * worth / n_eff, n=n, n_eff=worth, flags=flags, slow=slow,
+        change=change,
+    )  # fmt: skip
+
+
+def effective_sample_size(values_s: Sequence[float] | np.ndarray) -> float:
+    """How many independent steps have a mean as uncertain as that of these correlated ones.
+
+    The smaller of two estimates, so that the wider interval counts. AR(1): n (1 - r) / (1 + r),
+    with r the lag-1 autocorrelation, its bias of -(1 + 3 r) / n taken back (Marriott & Pope,
+    Biometrika 41, 1954), raised by half its standard error sqrt((1 - r^2) / n) since a short
+    window hides more than it shows, never negative. Batch means (Law, "Simulation Modeling
+    and Analysis", section 9.5): about sqrt(n) batches; where their means vary more than independent
+    steps would, that ratio divides n.
+    """
+    values = np.asarray(values_s, dtype=np.float64)
+    n = values.size
+    centred = values - values.mean() if n else values
+    power = float(centred @ centred)
+    if n < _LEAST_FOR_AUTOCORRELATION or power <= 1e-24 * max(1.0, float(values @ values)):
+        return float(n)
+    r = float(centred[1:] @ centred[:-1]) / power
+    r = min(max(r + (1 + 3 * r) / n, 0.0), 0.99)
+    r = min(r + math.sqrt((1 - r * r) / n) / 2, 0.99)
+    by_ar1 = n * (1 - r) / (1 + r)
+    return max(1.0, min(float(n), by_ar1, _by_batch_means(values)))
+
+
+def _by_batch_means(values: np.ndarray) -> float:
+    n = values.size
+    if n < _LEAST_FOR_BATCH_MEANS:
+        return float(n)
+    length = math.isqrt(n)
+    means = values[: n // length * length].reshape(-1, length).mean(axis=1)
+    ratio = length * float(means.var(ddof=1)) / float(values.var(ddof=1))
+    return n / max(1.0, ratio)
+
+
+def _slow_steps(values: np.ndarray) -> SlowSteps | None:
+    """The few slow steps that make the mean, if they do: more or slower ones may come unseen.
+
+    Steps of over three medians take a tenth of the time, or the slowest one alone makes up most of
+    the scatter and moves the mean by over 1 %.
+    """
+    if values.size < 3:
+        return None
+    slow = values > 3 * np.median(values)
+    excess = float(values.max() - values.mean())
+    scatter = float(((values - values.mean()) ** 2).sum())
+    alone = (
+        values.size >= _LEAST_FOR_ONE_SLOW_STEP
+        and excess**2 > 0.5 * scatter
+        and excess > 0.01 * float(values.sum())
+    )
+    if not alone and values[slow].sum() <= 0.1 * values.sum():
+        return None
+    if not slow.any():
+        slow = values == values.max()
+    others = float(values[~slow].mean())
+    return SlowSteps(
+        count=int(slow.sum()),
+        excess_s=float(values[slow].mean()) - others,
+        most_s=float(values.max()) - others,
+    )
+
+
+def _change_of_pace(values: np.ndarray) -> float:
+    """By what share the two halves differ; 0 unless by over 5 % and by more than chance (1 %)."""
+    if values.size < _LEAST_FOR_AUTOCORRELATION:
+        return 0.0
+    first, second = np.array_split(values, 2)
+    # a change of pace must not pass for autocorrelation: each half about its own mean
+    rest = np.concatenate([first - first.mean(), second - second.mean()])
+    worth = effective_sample_size(rest) / values.size
+    pooled = (first.var(ddof=1) + second.var(ddof=1)) / 2
+    error = math.sqrt(pooled * (1 / first.size + 1 / second.size) / worth)
+    difference = abs(float(first.mean() - second.mean()))
+    freedom = max(1.0, values.size * worth - 2)
+    mean = float(values.mean())
+    if difference <= 0.05 * mean or difference <= t_quantile(0.99, freedom) * error:
+        return 0.0
+    return difference / mean
