@@ -132,7 +132,7 @@ class ProbeDisplay(Display):
             words += self._progress.stage.label
             if self._progress.stage in (Stage.STEP, Stage.VALIDATION):
                 words += f" {self._progress.step}"
-        return f"{words}, {format_duration(self._clock() - self._started_s)}"
+        return f"{words}, {format_duration(max(1, round(self._clock() - self._started_s)))}"
 
     def _budget_line(self) -> str:
         if self._budget_s is None:
