@@ -8,11 +8,12 @@ Each workload has a variance of its own; over the workloads of a machine these f
 inverse chi-square of `weight` degrees of freedom. So a pair of *another* workload is a draw of
 Student's t of that weight, and the scale of this t is what such pairs tell: what is shipped counts
 as PRIOR_PAIRS of them. The n pairs of *this* workload are draws of its own variance: what was known
-before counts as `weight` of them, and the next draw is Student's t of `weight + n` degrees.
+before counts as `weight` of them, and the next draw is Student's t of about `weight + n` degrees.
 
 One run that something else slowed down must not count for all. Each pair is weighed by
-(v + 1) / (v + (e/s)^2), the weights of a t distribution (Lange, Little & Taylor 1989). Of normal
-errors these take a part away: the workload's variance is divided by what is left in the mean.
+(v + 1) / (v + (e/s)^2) with v = `weight`, as under a t distribution (Lange, Little & Taylor 1989).
+Of normal errors this takes a part away: the workload's variance is divided by what is left of it in
+the mean. Three pairs of a workload outvote one such run; of one or two nobody knows which it was.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from ctrkit.core.units import format_percent
 #: What is shipped counts as so many pairs of other workloads.
 PRIOR_PAIRS = 8.0
 _MOST_WEIGHT = 20.0
+#: A weighed pair tells as much of a normal variance as so many pairs that count in full (at v = 2).
+_WORTH_OF_PAIR = 0.8
 _ROUNDS = 30
 
 
@@ -92,11 +95,11 @@ def learned_spread(pairs: Sequence[Pair], before: LaunchSpread = SHIPPED) -> Lau
         return before
     own = [pair.deviation for pair in pairs if pair.is_of_workload]
     others = [pair.deviation for pair in pairs if not pair.is_of_workload]
-    weight = min(_MOST_WEIGHT, before.weight + len(own))
+    weight = min(_MOST_WEIGHT, before.weight + _WORTH_OF_PAIR * len(own))
     relative = _scale(others, before.relative, counts_as=PRIOR_PAIRS, freedom=before.weight)
     if own:
-        kept = _kept_of_normal(weight)
-        relative = _scale(own, relative, counts_as=before.weight, freedom=weight, kept=kept)
+        kept = _kept_of_normal(before.weight)
+        relative = _scale(own, relative, counts_as=before.weight, freedom=before.weight, kept=kept)
     return LaunchSpread(
         relative=relative,
         weight=weight,

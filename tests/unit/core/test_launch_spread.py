@@ -49,7 +49,13 @@ def test_one_run_that_something_slowed_down_does_not_count_for_all():
     counted_in_full = math.sqrt(
         (SHIPPED.weight * SHIPPED.relative**2 + outlier.deviation**2) / (SHIPPED.weight + 21)
     )
-    assert learned_spread(calm).relative < with_it < counted_in_full / 2
+    assert learned_spread(calm).relative < with_it < counted_in_full / 4
+
+
+@pytest.mark.parametrize(("calm", "most"), [(0, 1.0), (2, 0.08), (4, 0.05), (11, 0.035)])
+def test_three_pairs_outvote_a_run_that_was_slowed_down(calm, most):
+    slowed = Pair(projected_s=10.0, actual_s=20.0, launches=2, is_of_workload=True)
+    assert learned_spread([*pairs(0.02, calm, own=True), slowed]).relative < most
 
 
 @pytest.mark.parametrize("spread", [0.03, 0.05, 0.1])
@@ -65,7 +71,7 @@ def test_the_next_run_lies_within_what_pairs_foretell(spread, count):
         *told, ahead = pairs(spread, count + 1, own=True, seed=seed)
         found = learned_spread(told)
         held += abs(ahead.deviation) <= t_quantile(CONFIDENCE, found.weight) * found.relative
-    assert held / 2000 >= 0.92
+    assert held / 2000 >= 0.915
 
 
 def test_pairs_of_the_workload_are_not_counted_twice():
@@ -74,4 +80,4 @@ def test_pairs_of_the_workload_are_not_counted_twice():
     assert learned_spread([*elsewhere, *own]).relative < learned_spread(own).relative
     # with no pair of another workload, only what is shipped stands beside them
     square = (2 * SHIPPED.relative**2 + sum(pair.deviation**2 for pair in own)) / 14
-    assert learned_spread(own).relative == pytest.approx(math.sqrt(square), rel=0.05)
+    assert learned_spread(own).relative == pytest.approx(math.sqrt(square), rel=0.15)
