@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import sys
-from typing import Annotated, Any
+import threading
+from contextlib import suppress
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -66,7 +69,21 @@ def main() -> None:
             sys.stdout.flush()
     except OSError:  # its reader, or the terminal, has gone: Python would make that the exit code
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process as Python would, but for what it does to daemon threads.
+
+    The interpreter's own end unwinds them wherever they are. Inside of C++ (pyarrow) that aborts
+    the process with SIGABRT, after all its work was done.
+    """
+    getattr(threading, "_shutdown", lambda: None)()  # waits for threads that are no daemons
+    getattr(atexit, "_run_exitfuncs", lambda: None)()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code)
 
 
 def run_command() -> int:

@@ -113,7 +113,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
     assert epochs("cut") == epochs("whole")
     done = ctrkit("train", "--resume", "cut")
     assert done.returncode == 0
-    assert "finished already" in done.stderr
+    assert "already finished" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -149,7 +149,7 @@ def test_a_run_that_loses_a_worker_ends_or_goes_on_as_asked(ctrkit: Run, tmp_pat
     # in its second epoch, the third of the run, it loses a worker again
     done = ctrkit("train", "--resume", "run", "--epochs", "3")
     assert done.returncode == 0, done.stderr
-    assert "in cell cpu-custom-w1-fork" in done.stderr
+    assert "with cpu-custom-w1-fork" in done.stderr
     assert "restarted from epoch 3, batch 0 in another cell" in done.stderr
     (found,) = json.loads(ctrkit("report", "run", "--json").stdout)["runs"]
     assert [row["rows"] for row in found["epochs"]] == [1000] * 3
@@ -160,7 +160,7 @@ def test_a_run_that_loses_a_worker_ends_or_goes_on_as_asked(ctrkit: Run, tmp_pat
 
     done = ctrkit("train", "--resume", "run", "--epochs", "4")
     assert done.returncode == 0, done.stderr
-    assert "in cell cpu-custom-w0" in done.stderr
+    assert "with cpu-custom-w0" in done.stderr
 
 
 def examples() -> list[tuple[str, str]]:

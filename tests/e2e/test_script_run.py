@@ -271,7 +271,6 @@ def test_no_secret_of_the_command_is_written_down(ctrkit: Run, tmp_path: Path) -
         (["--ends-by", "yesterday", "--", "true"], ["--ends-by yesterday", "07:30"]),
         (["--ends-by", "2020-01-01T00:00", "--", "true"], ["past"]),
         (["--ends-by", "6h"], ["--ends-by", "after --"]),
-        (["--auto-device", "--", "true"], ["ctrkit probe -- true"]),
         (["--config", "nowhere.json", "--", "true"], ["nowhere.json"]),
         (["--", "no-such-program"], ["no-such-program"]),
     ],

@@ -93,7 +93,7 @@ def test_a_cell_whose_workers_repeat_rows_is_named_and_not_recommended(ctrkit: R
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["cell"]["workers"] == 0
-    assert "100 batches (3,200 rows) but it has 50 batches (1,600 rows)" in findings(found)
+    assert "100 batches (3,200 rows), but it has 50 batches (1,600 rows)" in findings(found)
     flagged = [t["cell"]["workers"] for t in found["trials"] if "other epoch" in t["flags"]]
     assert set(flagged) == {2}
 

@@ -120,7 +120,7 @@ def test_a_run_whose_worker_ends_goes_on_without_workers(
     assert incident["lost_s"] > 0
     assert incident["cell_before"]["workers"] == 2
     assert incident["cell_after"]["workers"] == run.info["cell"]["workers"] == 0
-    assert "begins anew" in incident["note"]
+    assert "starts over" in incident["note"]
     assert (run.path / incident["evidence"] / "verdict.json").is_file()
     assert f"{verdict} in epoch 2" in run.log
     text = run.report()

@@ -75,9 +75,13 @@ UNIX = (
         " THEN try_cast(time_text AS DOUBLE) / 1e9 END",
     ),
 )
+# `10:00:00 -0500`, as git and Ruby write it, and `10:00:00 UTC`, as ISO has them
+_WITH_OFFSET = r"""regexp_replace(
+    regexp_replace(time_text, '(:[0-9]{2}(?:\.[0-9]+)?) ?([+-][0-9]{2}):?([0-9]{2})$', '\1\2:\3'),
+    '(:[0-9]{2}(?:\.[0-9]+)?) ?(?:UTC|GMT)$', '\1Z')"""
 ISO = Form(
     "ISO 8601",
-    f"CASE WHEN NOT {_IS_NUMBER} THEN epoch(try_cast(time_text AS TIMESTAMPTZ)) END",
+    f"CASE WHEN NOT {_IS_NUMBER} THEN epoch(try_cast({_WITH_OFFSET} AS TIMESTAMPTZ)) END",
     "%Y-%m-%d %H:%M:%S",
 )
 EXCEL = Form(

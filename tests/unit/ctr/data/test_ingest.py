@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from ctrkit.core.errors import UsageError
 from ctrkit.ctr.data.ingest import (
     Slices,
+    Unusable,
     cell,
     check_columns,
-    count_rejected,
     csv_relation,
     estimated_lines,
     header_line,
@@ -22,6 +22,7 @@ from ctrkit.ctr.data.ingest import (
     local_clock,
     number_ids,
     read_rows,
+    rejected_lines,
 )
 from ctrkit.ctr.data.workspace import Workspace, workspace
 
@@ -87,24 +88,24 @@ def test_columns_that_lack_or_stand_twice_are_named() -> None:
         check_columns(Path("a.csv"), ["a", "a"], ["a"])
 
 
-def _read(space: Workspace, path: Path) -> list[tuple[object, ...]]:
-    columns = {"a": f"try_cast({cell('a')} AS BIGINT)", "b": cell("b")}
-    relation = csv_relation(path, ["a", "b"], "t")
-    read_rows(space, "t", path.name, relation, columns, [("a IS NULL", "a is no number")])
-    count_rejected(space, "t", path.name)
-    return space.rows("SELECT a, b FROM t ORDER BY ALL")
-
-
 def test_lines_that_do_not_fit_are_counted_and_the_others_read(tmp_path: Path) -> None:
     path = tmp_path / "it's.csv"
     path.write_bytes(b'a,b\r\n1,x\r\n2\r\n3,y,z\r\nno,x\r\n 4 ,"q\r\n')
+    columns = {"a": f"try_cast({cell('a')} AS BIGINT)", "b": cell("b")}
     with _space(tmp_path) as space:
-        assert _read(space, path) == [(1, "x"), (4, '"q')]
-        assert space.bad_rows == {
-            "it's.csv: a is no number": 1,
-            "it's.csv: line with missing columns": 1,
-            "it's.csv: line with too many columns": 1,
-        }
+        relation = csv_relation(path, ["a", "b"], "t")
+        counts = read_rows(
+            space, "t", relation, columns, [Unusable("a IS NULL", "a", "is no number")]
+        )
+        assert space.rows("SELECT a, b FROM t ORDER BY ALL") == [(1, "x"), (4, '"q')]
+        assert counts.dropped == {"a is no number": 1}
+        assert counts.first["a is no number"] == "'no'"
+        rejected = rejected_lines(space, "t")
+        assert rejected.rows == 2
+        assert rejected.dropped == {
+            "line with missing columns": 1, "line with too many columns": 1,
+        }  # fmt: skip
+        assert rejected.first["line with missing columns"].startswith("line 3: ")
 
 
 def test_ids_are_dense_from_2_in_the_order_of_the_raw_ids(tmp_path: Path) -> None:
