@@ -73,10 +73,10 @@ def main() -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process as Python would, but for what it does to daemon threads.
+    """End the process after Python's exit handlers, before libraries in C++ end themselves.
 
-    The interpreter's own end unwinds them wherever they are. Inside of C++ (pyarrow) that aborts
-    the process with SIGABRT, after all its work was done.
+    A finished probe was aborted there twice, on a loaded machine, with "terminate called without
+    an active exception": a C++ thread was still there. Which library's it was is not known.
     """
     getattr(threading, "_shutdown", lambda: None)()  # waits for threads that are no daemons
     getattr(atexit, "_run_exitfuncs", lambda: None)()

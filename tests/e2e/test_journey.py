@@ -162,11 +162,12 @@ def test_the_parent_never_imports_torch(tmp_path: Path) -> None:
         ["report", "run"],
     ]
     script = (
-        "import json, sys\n"
+        "import json, os, sys\n"
         "from ctrkit.cli.app import run_command\n"
         "sys.argv = ['ctrkit', *json.loads(sys.argv[1])]\n"
         "code = run_command()\n"
-        "print('torch' in sys.modules, code, file=sys.stderr)\n"
+        "print('torch' in sys.modules, code, file=sys.stderr, flush=True)\n"
+        "os._exit(0)\n"  # as the command does
     )
     for words in arguments:
         done = subprocess.run(
