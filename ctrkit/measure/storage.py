@@ -131,9 +131,10 @@ def wait_cause(reading: Reading | None) -> WaitCause:
             "(ctrkit explain PID shows the line)", "", False,
         )  # fmt: skip
     return WaitCause(
-        f"although its files come from memory ({format_bytes(reading.read_per_s)}/s read, almost "
-        "nothing of it from storage), so it is no disk: a lock, a sleep or another process; which "
-        "of them cannot be told from outside (ctrkit explain PID shows the line)", "", False,
+        f"although almost nothing of the {format_bytes(reading.read_per_s)}/s that it reads (from "
+        "files and pipes) comes from storage, so it is no disk: a lock, a sleep or another "
+        "process; which of them cannot be told from outside (ctrkit explain PID shows the line)",
+        "", False,
     )  # fmt: skip
 
 
