@@ -194,7 +194,8 @@ class ForkServer:
             process.wait(timeout=0.5 if self.problem else _END_WITHIN_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
+            with suppress(subprocess.TimeoutExpired):  # not even SIGKILL ends what a disk holds up
+                process.wait(timeout=_END_WITHIN_S)
         # where it was killed, the process that was between it and a trial has come to this one
         reap_orphans(Family(root_pid=process.pid, created_s=time.time(), run_id=""), ())
 
