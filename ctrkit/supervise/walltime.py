@@ -119,10 +119,26 @@ def _ask(argv: list[str]) -> str:
 
 
 def _session_began() -> float | None:
-    """A job's script leads the session in which we run."""
+    """When the oldest process of our session that we can see was started: the job's script.
+
+    It leads the session. Where it has ended, or a container hides it, the oldest of our ancestors
+    in the session is the next best: it may be younger.
+    """
+    began: list[float] = []
     with suppress(psutil.Error, OSError):
-        return float(psutil.Process(os.getsid(0)).create_time())
-    return None
+        session, ourselves = os.getsid(0), psutil.Process()
+        began += _began(session) if session else []
+        for one in [ourselves, *ourselves.parents()]:
+            with suppress(OSError):
+                began += _began(one.pid) if os.getsid(one.pid) == session else []
+    return min(began, default=None)
+
+
+def _began(pid: int) -> list[float]:
+    try:
+        return [float(psutil.Process(pid).create_time())]
+    except psutil.Error:
+        return []
 
 
 def time_left_s(deadline: Deadline, now_unix_s: float | None = None) -> float:

@@ -117,8 +117,11 @@ class Process:
     def holds_gil(self) -> bool:
         """Whether its main thread keeps the GIL from another one that wakes to ask for it.
 
-        Who asks for it waits in a futex. Threads of libraries that poll a socket wake as often.
+        Who asks for it waits in a futex, and Python knows that thread. Threads of a library (gloo's,
+        for example) wake as often, in a futex or to poll a socket, but have no Python stack.
         """
+        if len(self.threads) == 1:
+            return False
         others = [
             wait.wakes_per_s or 0.0
             for wait in self.waits

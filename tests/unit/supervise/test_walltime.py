@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import datetime
 
 import pytest
@@ -79,3 +81,27 @@ def test_pbs_counts_from_the_jobs_begin() -> None:
 
 def test_outside_of_a_job_nothing_says_it() -> None:
     assert end_of_job({}, nobody, lambda: NOW) is None
+
+
+#: Its session's leader ends at once; the child that is left asks when the job began.
+ORPHAN = """
+import os, sys, time
+os.setsid()
+if os.fork():
+    os._exit(0)
+while os.getppid() == int(sys.argv[1]):
+    time.sleep(0.01)
+from ctrkit.supervise.walltime import end_of_job
+found = end_of_job({"PBS_JOBID": "12.server", "PBS_WALLTIME": "100"})
+left_s = -1 if found is None else found.at_unix_s - time.time()
+print(0 < left_s <= 100, flush=True)
+"""
+
+
+def test_a_pbs_job_whose_script_has_ended_or_is_hidden_is_timed_all_the_same() -> None:
+    code = f"import os, sys; sys.argv.append(str(os.getpid()))\n{ORPHAN}"
+    parent = f"import os, sys\nif os.fork():\n    os.wait()\nelse:\n    exec({code!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", parent], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.strip() == "True", done.stderr

@@ -41,3 +41,13 @@ def test_only_a_thread_that_waits_in_a_futex_can_wait_for_the_gil() -> None:
 
     assert holds("futex")
     assert not holds("epoll_wait")
+
+
+def test_a_thread_that_python_does_not_know_cannot_wait_for_the_gil() -> None:
+    waits = (
+        Wait(thread=5, syscall="clock_nanosleep", wakes_per_s=10),
+        Wait(thread=6, syscall="futex", wakes_per_s=190),
+    )
+    main, other = (Frame("/home/me/train.py", 5, "step"),), (Frame("/home/me/log.py", 7, "send"),)
+    assert Process(pid=5, waits=waits, threads=(other, main)).holds_gil
+    assert not Process(pid=5, waits=waits, threads=(main,)).holds_gil
