@@ -1,3 +1,3 @@
-"""ctrkit: know before the launch how long a training run takes, in which configuration, and why."""
+"""ctrkit: know before a training run how long it takes, in which configuration, and why."""
 
 __version__ = "0.2.0"

@@ -1,4 +1,4 @@
-"""`python -m ctrkit`: the command line; under `torchrun` one of several ranks of `ctrkit train`."""
+"""`python -m ctrkit`: the command line. Under `torchrun` it is a rank of `ctrkit train`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The child process: its entry, the loop and the trial, and how a workload is found."""
+"""The child process: its entry, the training loop, probe trials, and how it finds a workload."""

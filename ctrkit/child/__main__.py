@@ -1,4 +1,4 @@
-"""`python -m ctrkit.child SPEC.json`: the child process.
+"""`python -m ctrkit.child SPEC.json`: starts the child process.
 
 `--serve DESCRIPTOR` instead of a spec: it forks children on request, and goes on in each of them.
 """

@@ -1,4 +1,4 @@
-"""When the device was done with each step, by events in its own queue that are read later.
+"""Times when the device finished each step, with CUDA events that are read later.
 
 The host runs ahead of a GPU: its stamps tell when a step was asked for, not when it was computed.
 An event is noted by the device when it gets there, and nobody waits for it.

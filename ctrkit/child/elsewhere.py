@@ -1,4 +1,4 @@
-"""Lets an epoch begin elsewhere: a map-style DataLoader whose sampler leaves batches out, unloaded.
+"""Lets a DataLoader continue later in its epoch: the sampler skips batches without loading them.
 
 The first batches come as written, so that they can be compared with those of any other launch; then
 the sampler goes on further down the epoch. The next epoch is whole again. What only an iterator

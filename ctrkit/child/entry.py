@@ -1,4 +1,4 @@
-"""The child process: loads the workload its spec names, runs the loop, writes the results.
+"""Runs the child process: loads the workload that its spec names, runs it, writes the results.
 
 Started as `python -m ctrkit.child SPEC.json`. It ends by returning from `main`: exit code 0 when
 its result is complete, 1 when an error is written into the result, 2 when the input is unusable,

@@ -1,4 +1,4 @@
-"""What a process and its workers read from files, and what its workers burn (Linux).
+"""Counts what a process and its workers read from files, and the CPU time of its workers (Linux).
 
 Counters of `/proc/PID/io` include the children that a process has waited for (`man 5 proc`), so
 they do not fall when a worker ends. Only the standard library: a script's Python runs it, too.

@@ -1,4 +1,4 @@
-"""The server that trials are forked from: it imports torch once, and they begin with it imported.
+"""The fork server: imports torch once, so that trials forked from it need not import it again.
 
 `serve` waits for requests, and returns in a trial only. From there on the trial is what a process
 that was started anew would be: it leads a session, is the supervisor's own child, has output files,

@@ -1,4 +1,4 @@
-"""Turns the events of a training loop into what a trial measured, and decides when it has enough.
+"""Turns the events of a training loop into a trial's measurement, and decides when to stop.
 
 Two kinds of loop feed it: that of a workload, which the trial drives itself, and that of a script,
 which an observer watches. Each says when it asks for a batch, has it, and is done with the step;

@@ -1,4 +1,4 @@
-"""Says who called `os._exit` in this process: such an end leaves no traceback and no words."""
+"""Notes who called `os._exit`: such an exit leaves neither a traceback nor a message."""
 
 from __future__ import annotations
 

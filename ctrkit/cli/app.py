@@ -1,4 +1,4 @@
-"""The command line: its commands, and exit codes for whatever they raise; nothing else."""
+"""The command line: its commands, and an exit code for each error that they raise."""
 
 from __future__ import annotations
 

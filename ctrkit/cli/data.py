@@ -1,4 +1,4 @@
-"""The options of `ctrkit data synth | prepare | info`; nothing else."""
+"""The options of `ctrkit data synth | prepare | info`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ctrkit doctor`: its options."""
+"""The options of `ctrkit doctor`."""
 
 from __future__ import annotations
 

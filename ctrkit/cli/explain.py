@@ -1,4 +1,4 @@
-"""`ctrkit explain`: its options."""
+"""The options of `ctrkit explain`."""
 
 from __future__ import annotations
 

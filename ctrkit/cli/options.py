@@ -1,4 +1,4 @@
-"""Options that several commands share, as typer reads them from signatures: names and help only."""
+"""Options that several commands share, as typer reads them: their names and help texts."""
 
 import functools
 import inspect

@@ -1,4 +1,4 @@
-"""`ctrkit probe`: its options."""
+"""The options of `ctrkit probe`."""
 
 from __future__ import annotations
 

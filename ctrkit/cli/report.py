@@ -1,4 +1,4 @@
-"""`ctrkit report`: its options."""
+"""The options of `ctrkit report`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ctrkit train`: its options."""
+"""The options of `ctrkit train`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One command a file, each the whole way of it on a page."""
+"""The commands: one file for each, which shows the command from start to end."""

@@ -1,4 +1,4 @@
-"""Which cell a training run takes, and what was projected for it."""
+"""Chooses the cell of a real run, and finds the time that was projected for it."""
 
 from __future__ import annotations
 

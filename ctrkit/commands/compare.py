@@ -1,4 +1,4 @@
-"""`ctrkit report --compare`: two runs against each other, and a gate for CI."""
+"""`ctrkit report --compare`: compares two runs, and fails a CI job on a regression."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ctrkit data synth | prepare | info`: options checked, data made or read, a summary printed."""
+"""`ctrkit data synth | prepare | info`: checks options, makes or reads data, prints a summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ctrkit doctor`: look at machine and workload, say what is known to go wrong, start nothing."""
+"""`ctrkit doctor`: looks at machine and workload, lists known hazards, trains nothing."""
 
 from __future__ import annotations
 

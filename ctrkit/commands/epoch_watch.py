@@ -1,4 +1,4 @@
-"""Shows the epochs of a training run as it writes them."""
+"""Shows the epochs of a real run as the child writes them."""
 
 from __future__ import annotations
 

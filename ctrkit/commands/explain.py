@@ -1,4 +1,4 @@
-"""`ctrkit explain PID`: what a running process is stuck on; nothing of it is changed."""
+"""`ctrkit explain PID`: says what a running process is stuck on, and changes nothing in it."""
 
 from __future__ import annotations
 

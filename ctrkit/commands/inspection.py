@@ -1,4 +1,4 @@
-"""What `probe` and `train` do first: find the data, and let a child look at the workload."""
+"""The first steps of `probe` and `train`: find the data, and let a child inspect the workload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What earlier runs of this machine tell a probe of how launches differ."""
+"""Finds how much launches differed in earlier runs on this machine, for a new probe."""
 
 from __future__ import annotations
 

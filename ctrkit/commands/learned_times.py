@@ -1,4 +1,4 @@
-"""What a real run has learned of how long its stages take, kept over restarts and sessions."""
+"""Keeps how long the stages of a real run took, over restarts and sessions, for its time limits."""
 
 from __future__ import annotations
 

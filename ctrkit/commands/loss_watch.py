@@ -1,4 +1,4 @@
-"""Tells, once in a session of a real run, that its training loss is NaN or infinite."""
+"""Warns once per session of a real run if its training loss is NaN or infinite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that commands share, checked before anything is built or started."""
+"""Checks the options that several commands share, before anything is built or started."""
 
 from __future__ import annotations
 

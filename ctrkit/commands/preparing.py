@@ -1,4 +1,4 @@
-"""What a terminal or a log shows of the stages of a preparation."""
+"""Shows the stages of a data preparation on a terminal or in a log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ctrkit probe`: inspect, search, recommend, and leave all of it in a run folder."""
+"""`ctrkit probe`: inspects, searches, recommends, and leaves everything in a run folder."""
 
 from __future__ import annotations
 

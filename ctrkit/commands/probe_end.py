@@ -1,4 +1,4 @@
-"""How a probe ends: the recommendation or the reason for none, saved and shown."""
+"""Ends a probe: saves and shows the recommendation, or the reason why there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a probe is asked to do, checked."""
+"""Checks the options of a probe."""
 
 from __future__ import annotations
 

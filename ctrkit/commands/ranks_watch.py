@@ -1,4 +1,4 @@
-"""Follows the ranks of a script's run: which of them was late within the last minute."""
+"""Finds which rank of a script's run was late within the last minute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a recommendation in a file is of what is to be run, and what to say where it is not."""
+"""Checks that a recommendation file is about the workload to be run, and says so if it is not."""
 
 from __future__ import annotations
 

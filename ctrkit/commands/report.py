@@ -1,4 +1,4 @@
-"""`ctrkit report`: what run folders hold, for the terminal, as Markdown, HTML or JSON."""
+"""`ctrkit report`: shows run folders in the terminal, or as Markdown, HTML or JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real run over its restarts: evidence, an incident, and on from the last checkpoint."""
+"""Restarts a real run after a hang or a death: evidence, an incident, the last checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `ctrkit train --resume` goes on with: the same experiment, the newest whole checkpoint."""
+"""Decides what `ctrkit train --resume` continues: the same experiment, its newest checkpoint."""
 
 from __future__ import annotations
 

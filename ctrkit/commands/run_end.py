@@ -1,4 +1,4 @@
-"""How a real run ended: said in one line, kept in `run.json`, and raised where it is no success."""
+"""Ends a real run: one line on how it ended, the same in `run.json`, an error if it failed."""
 
 from __future__ import annotations
 

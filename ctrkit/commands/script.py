@@ -1,4 +1,4 @@
-"""The command after `--`: checked before anything is started."""
+"""Checks the command after `--` before anything is started."""
 
 from __future__ import annotations
 

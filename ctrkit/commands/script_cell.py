@@ -1,4 +1,4 @@
-"""Which configuration a script trains in: as it is written, or with axes that are put in."""
+"""Chooses the configuration that a script trains in: as written, or with some axes changed."""
 
 from __future__ import annotations
 

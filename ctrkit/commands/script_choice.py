@@ -1,4 +1,4 @@
-"""`train --auto-device` of a script: what a probe recommends; without one, it is probed briefly."""
+"""`train --auto-device` of a script: takes what a probe recommended, or probes briefly first."""
 
 from __future__ import annotations
 

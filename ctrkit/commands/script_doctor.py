@@ -1,4 +1,4 @@
-"""`ctrkit doctor -- COMMAND`: start a script up to its first steps, say what would go wrong."""
+"""`ctrkit doctor -- COMMAND`: runs a script up to its first steps, and says what would go wrong."""
 
 from __future__ import annotations
 

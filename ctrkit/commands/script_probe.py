@@ -1,4 +1,4 @@
-"""`ctrkit probe -- COMMAND`: a script as written first, then what can be varied of it."""
+"""`ctrkit probe -- COMMAND`: measures a script as written, then in other configurations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ctrkit train -- COMMAND`: the real run of any script, watched and accounted for."""
+"""`ctrkit train -- COMMAND`: runs any script for real, watches it and accounts for its time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Follows the real run of a script: its epochs, what the observer sees, the time that is left."""
+"""Follows the real run of a script: its epochs, what the observer reports, the time left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The time of a real run as it goes on: its ledger, its end against the projection, warnings."""
+"""Keeps time for a running real run: its ledger, its expected end, warnings when it is late."""
 
 from __future__ import annotations
 

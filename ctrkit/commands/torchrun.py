@@ -1,4 +1,4 @@
-"""`torchrun -m ctrkit train`: what differs where torch has started this process as a rank.
+"""`torchrun -m ctrkit train`: what a process does that torchrun has started as a rank.
 
 Rank 0 is the command as ever: it makes the run folder and supervises a child, which is the rank.
 The others become children at once and learn from rank 0 what to run. A group that loses a rank is

@@ -1,4 +1,4 @@
-"""`ctrkit train`: choose a cell, train in a supervised child, and say how it compares."""
+"""`ctrkit train`: chooses a cell, trains in a supervised child, compares with the projection."""
 
 from __future__ import annotations
 

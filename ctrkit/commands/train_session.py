@@ -1,4 +1,4 @@
-"""One session of a real run: its children, its display and its time, until it is over."""
+"""Runs one session of a real run to its end: its children, its display, its time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tells of checkpoints that the disk refused while a real run goes on."""
+"""Reports checkpoints that could not be written while a real run continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which checkpoint a run can go on from, and where that stands: read without torch."""
+"""Finds the checkpoint that a run can continue from, without importing torch."""
 
 from __future__ import annotations
 

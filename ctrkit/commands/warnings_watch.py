@@ -1,4 +1,4 @@
-"""Tells of torch's own warnings while a real run goes on, and keeps them for its report."""
+"""Shows torch's own warnings during a real run, and keeps them for its report."""
 
 from __future__ import annotations
 

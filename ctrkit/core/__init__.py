@@ -1,1 +1,1 @@
-"""What parent and child share: specs, records, files of the run folder, units, errors."""
+"""What parent and child share: specs, records, the files of a run folder, units, errors."""

@@ -1,4 +1,4 @@
-"""What only watches a run, or tells of it, may fail without ending it."""
+"""Lets code that only watches or reports a run fail without ending that run."""
 
 from __future__ import annotations
 

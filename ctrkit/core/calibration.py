@@ -1,4 +1,4 @@
-"""`calibration.parquet` of the cache folder: what was projected, and what the real runs took."""
+"""`calibration.parquet` in the cache folder: projected times, and the times that real runs took."""
 
 from __future__ import annotations
 

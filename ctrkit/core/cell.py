@@ -1,4 +1,4 @@
-"""The axes of the matrix, in one table: a `Cell` has a value for each of them.
+"""The axes of the matrix in one table, and `Cell`, which has a value for each axis.
 
 A row of the table is a field of `Cell` with its `Axis`. The options of the commands, the checks,
 the cells that a probe tries, the words of reports and the id of a cell are made from it. To add an

@@ -1,4 +1,4 @@
-"""What `ctrkit doctor` finds out, as frozen dataclasses: limits, hazards, and the whole checkup."""
+"""The results of `ctrkit doctor` as frozen dataclasses: limits, hazards, the whole checkup."""
 
 from __future__ import annotations
 

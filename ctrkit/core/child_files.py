@@ -1,4 +1,4 @@
-"""What a child wrote into its folder, and how it writes it."""
+"""The files that a child writes into its folder: their names, and how they are written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a child tells its parent, as frozen dataclasses.
+"""The records that a child writes for its parent, as frozen dataclasses.
 
 A trial writes a `Measurement`, a look at the workload an `Inspection` and an `Examination`. Nothing
 here does any I/O.

@@ -1,4 +1,4 @@
-"""The command of a script: its placeholders, and a cell's values in their place."""
+"""The command of a script: finds its placeholders, and puts a cell's values in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conditions that a figure of a run has to meet, as people write them: `>= 0.578`, `3-6`."""
+"""Conditions on a figure of a run, as people write them: `>= 0.578`, `3-6`."""
 
 from __future__ import annotations
 

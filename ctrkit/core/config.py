@@ -1,4 +1,4 @@
-"""Specs and sizes of what is run: the frozen dataclasses that parent and child both understand."""
+"""Frozen dataclasses for what is to be run: the specs and sizes that parent and child share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The control groups of this process (Linux): its folders, its CPU quota, its memory.
+"""The control groups of this process (Linux): its folders, CPU quota and memory.
 
 A quota is time per period, at any level above the process; what `os.cpu_count()` and the affinity
 say knows nothing of it (`man 7 cgroups`; cgroup v2 `cpu.max`, v1 `cpu.cfs_quota_us`).

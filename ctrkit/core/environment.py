@@ -1,4 +1,4 @@
-"""This machine: its cores, cache folder, fingerprint, and the allow-listed environment of a run."""
+"""This machine: cores, cache folder, fingerprint, and the environment variables a run records."""
 
 from __future__ import annotations
 

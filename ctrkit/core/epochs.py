@@ -1,4 +1,4 @@
-"""`epochs.csv`: a row for each finished epoch; the child writes it, both sides read it."""
+"""`epochs.csv`: one row per finished epoch. The child writes it; both sides read it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong, each kind with its exit code; only the command line turns them into exits."""
+"""The errors that ctrkit raises, each with its exit code. Only the command line exits."""
 
 from __future__ import annotations
 

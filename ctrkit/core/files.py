@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and read with errors that name them."""
+"""Writes files whole or not at all, and reads them with errors that name the file."""
 
 from __future__ import annotations
 

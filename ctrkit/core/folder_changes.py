@@ -1,4 +1,4 @@
-"""Which files of a folder were made or changed between two looks at it."""
+"""Finds the files of a folder that were made or changed between two looks at it."""
 
 from __future__ import annotations
 

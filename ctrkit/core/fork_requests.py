@@ -1,4 +1,4 @@
-"""What the supervisor and the server that trials are forked from say to each other.
+"""The messages between the supervisor and the fork server of trials.
 
 Standard library only: the server reads it before it has imported anything else.
 """

@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine that CUDA may use, as `nvidia-smi` tells; nothing without it."""
+"""The NVIDIA GPUs that CUDA may use here, from `nvidia-smi`; an empty list without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a user's own folder that a file imports, and those that they import.
+"""Finds the files of a user's folder that a file imports, directly or through others.
 
 A look at its source must read them, too, and a fingerprint must cover them.
 

@@ -1,4 +1,4 @@
-"""How far fresh launches of one cell differ: assumed, until real runs of this machine have told it.
+"""How much the step time of one cell differs between launches: assumed, or learned from real runs.
 
 A pair is a projection and what the run then took. Its error e, divided by sqrt(1 + 1/L) for the L
 launches that the projection was made from, is one draw of that difference.

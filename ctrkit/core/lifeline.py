@@ -1,4 +1,4 @@
-"""What a child does first for its supervisor: it ends with it, and puts its sockets where told.
+"""Ties a child to its supervisor: the child ends when the supervisor dies. Also places sockets.
 
 Standard library only: this is imported before anything that could hang.
 """

@@ -1,4 +1,4 @@
-"""A lock that one process at a time holds; the kernel gives it back when that process dies.
+"""A lock that one process at a time can hold; the kernel releases it when that process dies.
 
 It is a POSIX record lock: neither a forked worker that inherits the file nor a lock file left
 behind can hold it. It keeps other processes out, not other threads of this one.

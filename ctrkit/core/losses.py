@@ -1,4 +1,4 @@
-"""A training loss that is NaN or infinite: where it was seen first, and what to do about it.
+"""A training loss that is NaN or infinite: where it was first seen, and what to do about it.
 
 Standard library only, and Python 3.9: it also runs inside a script's own interpreter.
 """

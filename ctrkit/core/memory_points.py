@@ -1,4 +1,4 @@
-"""The memory of a tree of processes at moments of a launch."""
+"""Memory of a process tree at certain moments of a launch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a process runs: the host, its boot, and the container whose process ids mean something."""
+"""Where a process runs: host, boot, and the container in which its process id is valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text for a terminal or log that shows ASCII only: what it lacks is written in other words."""
+"""Rewrites text for a terminal or log that can show ASCII only."""
 
 from __future__ import annotations
 

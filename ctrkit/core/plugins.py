@@ -1,4 +1,4 @@
-"""Workloads as plug-ins: what the parent knows of one.
+"""Workloads as plug-ins: what the parent process knows about one.
 
 A package registers a `Plugin` as an entry point of the group `ctrkit.workloads`. The parent asks
 it for settings, data and what its metrics mean; the child asks it for the `Workload` itself. So

@@ -1,4 +1,4 @@
-"""The progress file: a small memory map that the loop writes and the supervisor reads.
+"""The progress file: a small memory map that the child writes and the supervisor reads.
 
 There is no heartbeat thread: only the loop itself writes here, so a silent file is a silent loop.
 DataLoader workers write files of their own, which also tell who is busy when the loop waits.

@@ -1,4 +1,4 @@
-"""What a run leaves behind, as frozen dataclasses.
+"""The records of a run folder, as frozen dataclasses.
 
 The parent makes `TrialRecord`s, a `Recommendation` and a `RunInfo`, of what its children tell
 (`child_records.py`). Nothing here does any I/O.

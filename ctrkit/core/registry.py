@@ -1,4 +1,4 @@
-"""The registry of workloads: entry points of the group `ctrkit.workloads`, found by their names."""
+"""The registry of workloads: finds entry points of the group `ctrkit.workloads` by name."""
 
 from __future__ import annotations
 

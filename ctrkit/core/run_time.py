@@ -1,4 +1,4 @@
-"""How long a run takes: its start-up once, then its epochs. Who needs such a figure asks here."""
+"""How long a run takes: start-up once, then its epochs. Displays and reports ask here."""
 
 from __future__ import annotations
 

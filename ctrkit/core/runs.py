@@ -1,4 +1,4 @@
-"""The run folder: its records, written atomically and read again. Nothing here imports torch."""
+"""The run folder: writes its records atomically, and reads them again. Imports no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of a script: its loaders, what its observer saw, what a recommendation means for it.
+"""Records about a script: its loaders, what the observer saw, what a recommendation changes.
 
 Nothing here does any I/O.
 """

@@ -1,4 +1,4 @@
-"""The source files of a script's command, and which of them were edited since a probe.
+"""Finds the source files of a script's command, and those edited since a probe.
 
 These are the files that the command names (`train.py`, `conf.yaml`, the module after `-m`) and
 what a Python file imports from its own folder.

@@ -1,4 +1,4 @@
-"""What a loop spends its seconds on: one more memory map, which the supervisor reads.
+"""A memory map in which a loop notes what it spends its seconds on, and the supervisor reads it.
 
 Standard library only, and Python 3.9: it also runs inside a script's own interpreter.
 """

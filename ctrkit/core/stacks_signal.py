@@ -1,4 +1,4 @@
-"""A process shows its stacks when it is asked by a signal that the user's code does not handle.
+"""Writes a process's stacks when it gets a signal that the user's code does not handle.
 
 The signal must be one that works while the GIL is held in C, so a handler in C is needed
 (faulthandler's), and which processes the supervisor may ask must be certain: whoever does not

@@ -1,4 +1,4 @@
-"""A child's side of a stop: SIGINT, SIGTERM and SIGHUP, noted from its first moment on.
+"""The child's side of a stop: it notes SIGINT, SIGTERM and SIGHUP from its first moment.
 
 A scheduler or a service manager sends them to every process of a run at once, so that the child
 must not die of them before it has saved. Where there is nothing to save yet, or where the loop

@@ -1,4 +1,4 @@
-"""What another program says, where it is there and answers in time."""
+"""Runs another program and returns what it prints: empty if it is missing, fails or is slow."""
 
 from __future__ import annotations
 

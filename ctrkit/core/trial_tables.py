@@ -1,4 +1,4 @@
-"""Trials and their stamps as Arrow tables, as `trials.parquet` and `stamps.parquet` hold them."""
+"""Trials and their stamps as Arrow tables, for `trials.parquet` and `stamps.parquet`."""
 
 from __future__ import annotations
 

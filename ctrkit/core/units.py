@@ -1,4 +1,4 @@
-"""Durations, sizes, counts and signals, from and to text that people read."""
+"""Converts durations, sizes, counts and signals to text that people read, and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a real run could not save: its loop notes it in a memory map, its parent reads it.
+"""Lets a real run tell its parent, through a memory map, what it could not save.
 
 A full disk takes no new file, so the map is made before anything is trained.
 """

@@ -1,4 +1,4 @@
-"""Where the modules of a user's file are found: by name, in each process of a family alike.
+"""Makes the modules beside a user's file importable, in the same way in every process.
 
 The file may have any name (`click-loader.py`, `random.py`, `my.loader.py`): it is imported under a
 name that is free, and a worker that is started anew finds it under the same one when it unpickles.

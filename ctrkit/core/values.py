@@ -1,4 +1,4 @@
-"""Dataclasses from the plain values of JSON and TOML, and back."""
+"""Converts plain values of JSON and TOML to dataclasses, and back."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Phase 3: MDAF on the Taobao ad data, one workload among others."""
+"""Phase 3: the MDAF model on the Taobao ad data, one workload among others."""

@@ -1,4 +1,4 @@
-"""The settings of MDAF: what is trained and how, and which values they can have."""
+"""The settings of MDAF: what is trained and how, and which values each setting can have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MDAF as a plug-in: its phases, its data, and the original runs' figures. Free of torch."""
+"""MDAF as a plug-in: its phases, its data, and the figures of the original runs. Needs no torch."""
 
 from __future__ import annotations
 

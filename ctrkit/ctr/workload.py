@@ -1,4 +1,4 @@
-"""The default workload: MDAF on impressions with histories, trained as a phase says."""
+"""The default workload: trains MDAF on impressions with histories, with a phase's settings."""
 
 from __future__ import annotations
 

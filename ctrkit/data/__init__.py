@@ -1,3 +1,3 @@
-"""`from ctrkit.data import Loader`: the front for other people's training loops."""
+"""`from ctrkit.data import Loader`: fast batches for your own training loop."""
 
 from ctrkit.ctr.data import __getattr__ as __getattr__

@@ -1,1 +1,1 @@
-"""Measurement: from raw stamps to intervals, projections and findings."""
+"""Measurement: turns raw stamps into intervals, projections and findings."""

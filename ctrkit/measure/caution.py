@@ -1,4 +1,4 @@
-"""What flags do to an interval: they widen it by what they measured, or leave it open above.
+"""Widens an interval by what a flag measured, or leaves it open above.
 
 A flag without an effect is a warning that nobody can act on. A heavy tail: as many slow steps as a
 count of those seen allows, of the size of those seen. Not steady: the run may keep the pace of

@@ -1,4 +1,4 @@
-"""How much of the scatter of steps is due to the batches themselves: some simply cost more.
+"""How much of the scatter of step times comes from the batches: some simply cost more.
 
 The same batch in two launches tells it: what both took longer for it is its content, what only one
 did is noise. Launches that saw the same batches have seen no more of the epoch than one of them.

@@ -1,4 +1,4 @@
-"""What each stage moves: elasticities of an epoch's time, and what removing a stage would leave.
+"""Elasticities of an epoch's time to each stage, and what removing a stage would leave.
 
 The epoch is replayed from what was measured: a start-up (the workers' start, the end of the epoch
 before), the loader's service, the messages that the main process takes, and the step. Elasticity

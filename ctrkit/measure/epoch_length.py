@@ -1,4 +1,4 @@
-"""How long an epoch is: what `len()` promises, what was counted, and whether the two agree.
+"""How long an epoch is: what `len()` promises, what was counted, whether they agree.
 
 `len()` is a claim. A counted epoch overrides it, and so does a batch beyond it. Where the epoch
 was too long to be counted, the claim is checked against what the loader says of itself.

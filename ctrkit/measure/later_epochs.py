@@ -1,4 +1,4 @@
-"""Whether a second epoch goes at another pace than the first: a cache that fills, a cold disk.
+"""Whether a second epoch is faster or slower than the first: a cache that fills, a cold disk.
 
 Steps of equal places are compared, so that data whose steps take longer later in an epoch show no
 difference. Workers that end with an epoch lose what they have cached; the steps show that, too.

@@ -1,4 +1,4 @@
-"""What can still be changed about a loader, so that advice names no option that cannot help."""
+"""What can still be changed about a loader, so that no advice names an option that cannot help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The load of a launch, from the stamps of its batches: what replay needs to deliver an epoch."""
+"""Reads the load of a launch from the stamps of its batches, as replay needs it."""
 
 from __future__ import annotations
 

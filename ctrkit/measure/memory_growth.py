@@ -1,4 +1,4 @@
-"""Memory that grows from step to step: how fast, and when it will have taken all that is free.
+"""Memory that grows from step to step: how fast, and when it will have used all free memory.
 
 A pool that fills in the first steps grows, too, and then no more. So memory grows only where it
 does so all the time, in the second half as in the first. Where the system does not tell private

@@ -1,4 +1,4 @@
-"""Steps that take another time elsewhere in the epoch: data sorted by length, groups of big rows.
+"""Steps that are slower or faster at other places in the epoch, as when data is sorted by length.
 
 Launches begin at different places. Where their means differ by more than launches and steps do by
 chance, the epoch is projected along the line through the places; between two of them a step may

@@ -1,4 +1,4 @@
-"""Projected wall-clock time of an epoch and of the whole run, term by term, with intervals.
+"""Projects the wall-clock time of an epoch and of the whole run, term by term, with intervals.
 
     total = start-up + epochs x (restart + batches x step + teardown + saves and validations within
             + validation + metrics + checkpoint)

@@ -1,4 +1,4 @@
-"""Quantiles of Student's t, and other answers of probability theory."""
+"""Quantiles of Student's t distribution, and other probability functions."""
 
 from __future__ import annotations
 

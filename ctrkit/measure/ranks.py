@@ -1,4 +1,4 @@
-"""Of ranks that train together: which one the others wait for, and whether it waits for data."""
+"""Which of several ranks the others wait for, and whether that rank waits for data."""
 
 from __future__ import annotations
 

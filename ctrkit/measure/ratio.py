@@ -1,4 +1,4 @@
-"""The ratio of two mean times with an honest interval: a cell in one run against another run."""
+"""The ratio of two mean times, with an interval: one cell in one run against another run."""
 
 from __future__ import annotations
 

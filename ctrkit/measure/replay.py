@@ -1,4 +1,4 @@
-"""Replay of how a loader delivers batches: what a combination of loader and step would take.
+"""Replays how a loader delivers batches, to predict a combination of loader and step.
 
 A pure function over service and consumer times. The recurrence is that of torch's
 `_MultiProcessingDataLoaderIter` (`_reset`, `_try_put_index`, `_next_data`, and `_pin_memory_loop`).

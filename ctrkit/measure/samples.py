@@ -1,4 +1,4 @@
-"""The steps of one launch in short: their mean, their scatter, and what stands out of them."""
+"""Summarises the steps of one launch: their mean, their scatter, and outliers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Means of step times with honest intervals: within a launch and between launches.
+"""Mean step times with honest intervals, within a launch and between launches.
 
 Small samples say little about their own spread. Wherever one is used, its variance is *moderated*:
 averaged with a stated assumption that weighs as much as a few observations, as in Smyth, "Linear

@@ -1,4 +1,4 @@
-"""When each step of a launch was over: by the device where that tells it, else by the host.
+"""When each step of a launch ended: by the device's clock if it has one, else by the host's.
 
 A host runs ahead of a GPU, so its stamps say how evenly it asks, not how evenly the GPU computes.
 """

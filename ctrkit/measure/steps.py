@@ -1,4 +1,4 @@
-"""Step times, waits and stage means of one trial, read from its raw measurement."""
+"""Reads step times, waits and stage means of one trial from its raw measurement."""
 
 from __future__ import annotations
 

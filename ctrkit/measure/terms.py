@@ -1,4 +1,4 @@
-"""The terms of a run beside its training: start-up, restart, validation, metrics, checkpoints ...
+"""The terms of a run other than training: start-up, restart, validation, metrics, checkpoints.
 
 Each is timed for real by the trials; where one was not, another stands in and a flag says so.
 """

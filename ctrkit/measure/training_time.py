@@ -1,4 +1,4 @@
-"""What the training of an epoch takes, from the steps that launches of a cell were seen to make.
+"""How long the training of an epoch takes, from the steps that launches of a cell made.
 
 Of three ways the one is taken that saw most: a whole epoch that was timed; the batches that workers
 stamped, replayed to a whole epoch; the mean step of the windows, multiplied.

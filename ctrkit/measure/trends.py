@@ -1,4 +1,4 @@
-"""Steps that get slower, or faster, all through an epoch: found by rank, and what follows from it.
+"""Steps that get slower or faster all through an epoch: found by rank correlation, projected on.
 
 Data sorted by length do that, and so do memory that grows and a machine that heats up. A rise is no
 autocorrelation: a window's mean says little of an epoch of which it saw the beginning. Kendall's

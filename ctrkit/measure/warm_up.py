@@ -1,4 +1,4 @@
-"""The slow steps at the beginning of a run: compiling, choosing kernels, first allocations.
+"""The slow first steps of a run: compiling, choosing kernels, first allocations.
 
 How many there are is found from the steps: those at the beginning of which each took longer than
 any step after them. They come once, so they belong to the start of a run and not to its pace.

@@ -1,1 +1,1 @@
-"""The probe: which cells to try, in which order, and what to recommend."""
+"""The probe: which cells to try, in which order, and which one to recommend."""

@@ -1,4 +1,4 @@
-"""What one could do instead: fewer epochs, or another device, with the projected time."""
+"""What the user could do instead: fewer epochs, or another device, with the projected time."""
 
 from __future__ import annotations
 

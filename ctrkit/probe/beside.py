@@ -1,4 +1,4 @@
-"""The launches that tell what a script does beside its training: validation and checkpoints.
+"""Launches that measure what a script does besides training: validation and checkpoints.
 
 A probe varies the training loader of a script, and its validation stays as written: all its cells
 have the same, also those that were only predicted or were cut short.

@@ -1,4 +1,4 @@
-"""The cells that were really run, and whether two of them differ, are tied, or cannot be told."""
+"""The cells that were really run, and whether two of them differ, tie, or cannot be compared."""
 
 from __future__ import annotations
 

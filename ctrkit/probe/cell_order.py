@@ -1,4 +1,4 @@
-"""In which order cells are tried: what is simple and takes little memory comes first."""
+"""The order in which cells are tried: simple ones that take little memory come first."""
 
 from __future__ import annotations
 

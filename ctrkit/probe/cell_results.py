@@ -1,4 +1,4 @@
-"""What the trials so far say of a cell: its launches, projection, objective, failures and costs."""
+"""What the trials so far say about a cell: its launches, projection, failures and costs."""
 
 from __future__ import annotations
 

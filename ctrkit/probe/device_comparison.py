@@ -1,4 +1,4 @@
-"""Which device is faster for this model: both times in one sentence."""
+"""Says in one sentence which device is faster for this model, with both times."""
 
 from __future__ import annotations
 

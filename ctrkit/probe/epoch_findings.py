@@ -1,4 +1,4 @@
-"""What is to be known of the epochs of the recommended cell: length, sameness, pace, warnings."""
+"""Findings on the epochs of the recommended cell: length, sameness, pace, warnings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decides which cell is really run next: a rival that may win, or a finalist once more."""
+"""Decides which cell is run next: a rival that may win, or a finalist once more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What limits the recommended cell, and what is to be known of its projection."""
+"""Findings on the recommended cell: what limits it, and how sure its projection is."""
 
 from __future__ import annotations
 

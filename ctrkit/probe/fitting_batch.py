@@ -1,4 +1,4 @@
-"""The largest batch that fits into a device's memory, where the run's own does not.
+"""Finds the largest batch that fits into a device's memory, if the run's own does not fit.
 
 It is looked for so that it can be offered. It is never chosen: another batch size is another
 experiment.

@@ -1,4 +1,4 @@
-"""What a probe has found out about other numbers of workers than the chosen one."""
+"""What a probe found out about other numbers of workers than the chosen one."""
 
 from __future__ import annotations
 

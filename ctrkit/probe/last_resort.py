@@ -1,4 +1,4 @@
-"""What is left to go by where no trial came to its end: the steps that cut ones had made.
+"""Projects from the steps of trials that were cut off, where no trial came to its end.
 
 On a machine that others keep busy a trial may take longer than the whole budget. A wide answer is
 then better than none, and it says what it rests on.

@@ -1,4 +1,4 @@
-"""What is to be known of training losses that are no finite numbers."""
+"""Findings on training losses that are NaN or infinite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cells of a probe: what was asked for, defaults elsewhere, invalid combinations told apart."""
+"""Makes the cells of a probe from options and defaults, and sets invalid combinations apart."""
 
 from __future__ import annotations
 

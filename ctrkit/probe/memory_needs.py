@@ -1,4 +1,4 @@
-"""What cells take of the memory, from those that were measured; what would not fit is not tried."""
+"""Estimates each cell's memory from the measured ones, so that none is tried that cannot fit."""
 
 from __future__ import annotations
 

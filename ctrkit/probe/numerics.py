@@ -1,4 +1,4 @@
-"""Cells with other numerics: compared with the phase's own by time and by loss, never preferred."""
+"""Compares cells with other numerics with the phase's own, by time and loss; never prefers one."""
 
 from __future__ import annotations
 

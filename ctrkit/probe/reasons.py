@@ -1,4 +1,4 @@
-"""Why a cell is recommended, or why none is, in a sentence."""
+"""Says in one sentence why a cell is recommended, or why none is."""
 
 from __future__ import annotations
 

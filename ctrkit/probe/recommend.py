@@ -1,4 +1,4 @@
-"""The recommendation: the best cell really run, what is tied with it, and what else to do."""
+"""The recommendation: the best cell really run, its ties, and what else the user could do."""
 
 from __future__ import annotations
 

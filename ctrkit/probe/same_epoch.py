@@ -1,4 +1,4 @@
-"""Whether all cells train on the same epoch: batches, rows and, sampled, their contents.
+"""Checks that all cells train on the same epoch: batches, rows and a sample of their contents.
 
 An iterable data set that does not share itself out gives each row once per worker; one that shares
 itself out wrongly loses rows. More workers then look faster and are not. Each cell is held against

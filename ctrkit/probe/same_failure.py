@@ -1,4 +1,4 @@
-"""A failure that no cell can help: where two that have little in common fail alike, all will.
+"""Finds a failure that no cell can avoid: two very different cells failed in the same way.
 
 A file that is missing, a loader that is none, a wrong import: a trial for each cell would say the
 same again and again.

@@ -1,4 +1,4 @@
-"""Chooses which trials to launch within the budget, and launches them, one after the other.
+"""Chooses which trials to launch within the budget, and launches them one after the other.
 
 First the ceilings: the training step once per device, batch size and threads, each loader alone
 with a few numbers of workers. Replay combines them into a prediction of every cell. The most

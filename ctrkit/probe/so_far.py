@@ -1,4 +1,4 @@
-"""What a search would answer after each trial, long before it is over."""
+"""The answer that a search would give after each trial, before it is over."""
 
 from __future__ import annotations
 

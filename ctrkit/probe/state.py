@@ -1,4 +1,4 @@
-"""The search in progress: what was launched, what is known from it, and how much time is left."""
+"""The state of a search: what was launched, what is known from it, how much time is left."""
 
 from __future__ import annotations
 

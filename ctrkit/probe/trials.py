@@ -1,4 +1,4 @@
-"""One launch of a cell: what is asked for, what came of it, and its row of `trials.parquet`."""
+"""One launch of a cell: its request, its result, and its row of `trials.parquet`."""
 
 from __future__ import annotations
 

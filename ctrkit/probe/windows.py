@@ -1,4 +1,4 @@
-"""How much each trial measures: windows that fit into the time there is. Pure arithmetic."""
+"""How many steps each trial measures, so that it fits into the time left. Pure arithmetic."""
 
 from __future__ import annotations
 

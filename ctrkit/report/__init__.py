@@ -1,1 +1,1 @@
-"""Reports of run folders: terminal and Markdown."""
+"""Reports of run folders: terminal, Markdown and HTML."""

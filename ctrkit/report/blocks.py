@@ -1,4 +1,4 @@
-"""The blocks a report is made of: views build them, the terminal and Markdown render them."""
+"""The blocks that a report is made of: views build them, the three outputs render them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a terminal shows while data are generated or ingested; plain lines where there is none."""
+"""Shows progress while data is generated or ingested; plain lines where there is no terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How right projections have been on this machine: the summary of its calibration file."""
+"""How right projections have been on this machine: a summary of the calibration file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether two runs can be compared at all, what differs between them, and what to beware of."""
+"""Decides whether two runs can be compared, what differs between them, and what to beware of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A comparison of two runs as a report, as a line, and as JSON values."""
+"""Shows a comparison of two runs as a report, as one line, and as JSON values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compare two probes or two real runs: which is faster, and how surely. Decisions only, no I/O."""
+"""Compares two probes or two real runs: which is faster, and how surely. Does no I/O."""
 
 from __future__ import annotations
 

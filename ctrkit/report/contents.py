@@ -1,4 +1,4 @@
-"""What a report knows of one run: everything in its folder, and what follows from it."""
+"""What a report knows about one run: everything in its folder, and what follows from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which class of its workload's criteria a run belongs to, and why: pure decisions."""
+"""Decides which class of its workload's criteria a run belongs to, and why."""
 
 from __future__ import annotations
 

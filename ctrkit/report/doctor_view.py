@@ -1,4 +1,4 @@
-"""What `ctrkit doctor` found, as a report: hazards, what was checked, how long stages may take."""
+"""Shows what `ctrkit doctor` found: hazards, what was checked, time limits of stages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which epoch of a run was the best, and what is to be known of the figures in `epochs.csv`."""
+"""Which epoch of a run was best, and what its figures in `epochs.csv` need said about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evidence of failed trials from a run folder: states of processes, stacks, ends of the output."""
+"""Reads the evidence of failed trials: process states, stacks, last lines of output."""
 
 from __future__ import annotations
 

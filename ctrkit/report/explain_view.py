@@ -1,4 +1,4 @@
-"""What `ctrkit explain` found, as a report: the state, the cause, the tree, the stacks."""
+"""Shows what `ctrkit explain` found: the state, the cause, the process tree, the stacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Render reports as one HTML file that needs nothing else: no script, no network, no font."""
+"""Renders reports as one HTML file that needs no script, no network and no font."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Incidents in words: what happened in a real run, where, what was done and what it cost."""
+"""Incidents in words: what happened in a real run, where, what was done, what it cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger of a real run in words: where its time went, and when it will end."""
+"""Shows the ledger of a real run: where its time went, and when it will end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Says once for each epoch that its loader's `len()` was wrong."""
+"""Warns once per epoch that its loader's `len()` was wrong."""
 
 from __future__ import annotations
 

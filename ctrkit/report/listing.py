@@ -1,4 +1,4 @@
-"""The list of runs: one line each, from `run.json` and the other small files of a run folder."""
+"""The list of runs, one line each, from `run.json` and other small files of a run folder."""
 
 from __future__ import annotations
 

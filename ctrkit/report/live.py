@@ -1,4 +1,4 @@
-"""What every display of a running command shares: its console, its lines, when it redraws."""
+"""What every live display shares: its console, its lines, when it redraws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a terminal shows while a probe goes on; a line per trial where there is no terminal."""
+"""The live display of a probe; one line per trial where there is no terminal."""
 
 from __future__ import annotations
 

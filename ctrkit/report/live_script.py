@@ -1,4 +1,4 @@
-"""What is shown while a script trains: the terminal's title, and now and then a line of ours.
+"""The live display of a script's real run: the terminal's title, and a line now and then.
 
 The terminal is the script's own, so nothing is drawn over what it prints.
 """

@@ -1,4 +1,4 @@
-"""What a terminal shows while a real run goes on; where there is none, a line now and then."""
+"""The live display of a real run; a line now and then where there is no terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Render a report as Markdown that can be pasted into an issue; text in it stays text."""
+"""Renders a report as Markdown for an issue, with special characters escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The probe's matrix: the best record of each cell, their order, the cells that failed and why."""
+"""Shows the probe's matrix: the best record of each cell in order, failed cells with reasons."""
 
 from __future__ import annotations
 

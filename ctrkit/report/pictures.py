@@ -1,4 +1,4 @@
-"""Which charts a report has, and under which headings they stand."""
+"""Chooses the charts of a report, and their headings."""
 
 from __future__ import annotations
 

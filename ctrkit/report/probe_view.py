@@ -1,4 +1,4 @@
-"""The report on a probe: the answer first, then the matrix, the stages of a step, what to do."""
+"""Shows a probe: the answer first, then the matrix, the stages of a step, what to do."""
 
 from __future__ import annotations
 

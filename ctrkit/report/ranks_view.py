@@ -1,4 +1,4 @@
-"""What is said of the ranks of a script: what each waits for, and which one is late."""
+"""Shows the ranks of a script: what each one waits for, and which one is late."""
 
 from __future__ import annotations
 

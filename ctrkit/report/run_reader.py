@@ -1,4 +1,4 @@
-"""Read a run folder for a report, as much of it as there is; what is missing is said, not fatal."""
+"""Reads a run folder for a report. It notes what is missing, and never fails because of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report on the real run of a script: how it ended, its epochs, where its time went."""
+"""Shows the real run of a script: how it ended, its epochs, where its time went."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a probe's report says of a script: against as written, the experiment, the change."""
+"""Shows what a probe found for a script: speed against as written, sameness, the change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines to paste: commands quoted for a shell, and a DataLoader call."""
+"""Lines for the user to paste: commands quoted for a shell, and a DataLoader call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Says once that a child has gone silent, how long it may be, and why that long."""
+"""Says once that a child has gone silent, how long it may stay silent, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a status update on a real run says beside its figures: options, data integrity, summary."""
+"""Shows the status of a real run beside its figures: options, data integrity, summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first screen of the HTML report: which configuration, how long, how sure, why, what to do."""
+"""The first screen of the HTML report: the configuration, how long, how sure, why, what to do."""
 
 from __future__ import annotations
 

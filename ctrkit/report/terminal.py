@@ -1,4 +1,4 @@
-"""Render a report for a terminal with rich: fits 80 columns, plain where colours are not wanted."""
+"""Renders a report for a terminal with rich: fits 80 columns, plain without colours."""
 
 from __future__ import annotations
 

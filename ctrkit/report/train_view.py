@@ -1,4 +1,4 @@
-"""The report on a real run: its status, epochs beside known ones, actual against projected."""
+"""Shows a real run: its status, its epochs beside known ones, actual time against projected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of trials from `stamps.parquet`, for the timelines."""
+"""Reads the batches of trials from `stamps.parquet`, for the timelines."""
 
 from __future__ import annotations
 

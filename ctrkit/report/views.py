@@ -1,4 +1,4 @@
-"""What a report says: pure functions from the contents of a run folder to blocks."""
+"""Chooses the parts of each report: pure functions from a run folder's contents to blocks."""
 
 from __future__ import annotations
 

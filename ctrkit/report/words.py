@@ -1,4 +1,4 @@
-"""How the report says things: times with intervals, shares, cells, flags, and text made safe."""
+"""Words and formats of reports: times with intervals, shares, cells, flags, safe text."""
 
 from __future__ import annotations
 

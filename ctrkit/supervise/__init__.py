@@ -1,1 +1,1 @@
-"""Supervision: launch, watch, explain and clean up child processes."""
+"""Supervision: launches, watches, explains and cleans up child processes."""

@@ -1,4 +1,4 @@
-"""Holds the machine awake while a real run goes on, by the system's own tool for that."""
+"""Keeps the machine awake during a real run, with the system's own tool for that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ends a child with its whole family, and removes the shared memory that provably was theirs."""
+"""Ends a child with its whole family, and removes shared memory that was provably theirs."""
 
 from __future__ import annotations
 

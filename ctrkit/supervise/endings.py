@@ -1,4 +1,4 @@
-"""What the end of a child means: its verdict from exit code, result file and last words."""
+"""Judges how a child ended: a verdict from its exit code, its result file and its last words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast a session gets on: what steps take, and what the end of an epoch takes.
+"""Measures the pace of a session: the time of its steps, and of the ends of its epochs.
 
 The end of an epoch is what comes after its last step: validation, metrics and a checkpoint. A pace
 that mixed both would promise too little in the first epoch and too much at the end of each.

@@ -1,4 +1,4 @@
-"""The supervisor's side of the server that trials are forked from (`child/forkserver.py`).
+"""The supervisor's side of the fork server of trials (`child/forkserver.py`).
 
 A trial that is forked has torch imported already, which saves most of its start. Linux only: there
 the supervisor adopts a process whose parent has ended, so a forked trial is a child of its own, as

@@ -1,4 +1,4 @@
-"""What the GPU of a run does, as NVIDIA's own library tells: busy, memory, power, clocks, others.
+"""Samples the GPU of a run with NVIDIA's library: load, memory, power, clocks, other processes.
 
 The library is `nvidia-ml-py` (the extra `cuda`). Without it, without a driver or without a GPU
 there is no reader, silently. What a card does not tell is None.

@@ -1,4 +1,4 @@
-"""Findings on the GPU of a run: idle, held down, or shared with others."""
+"""Findings on the GPU of a run: idle, throttled, or shared with others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that ends a child's family when the supervisor dies: `python -m` with the run id.
+"""The guard: a small process that ends a child's family when the supervisor dies.
 
 It waits on its stdin, a pipe that only the supervisor holds open: a line with the child's pid when
 there is one, then `done`. An end of the pipe without `done` means that the supervisor was killed.

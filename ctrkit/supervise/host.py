@@ -1,4 +1,4 @@
-"""Figures of the host beside a run: CPU of everybody, memory, swap, temperature, throttling."""
+"""Samples the host during a run: CPU of all processes, memory, swap, temperature, throttling."""
 
 from __future__ import annotations
 

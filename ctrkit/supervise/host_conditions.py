@@ -1,4 +1,4 @@
-"""Findings on the host during a probe: what was not the workload's doing, and what is not known."""
+"""Findings on the host during a probe: disturbances from outside the workload, and unknowns."""
 
 from __future__ import annotations
 

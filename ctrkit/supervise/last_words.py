@@ -1,4 +1,4 @@
-"""What ended a process, as its stderr tells: the exception that nobody caught, else the last line.
+"""Reads from stderr what ended a process: the uncaught exception, else the last line.
 
 Python may write more after that exception: warnings, and exceptions that it ignores while it shuts
 down. Other tracebacks stand before it: of threads, of logging, of exceptions that were caught.

@@ -1,4 +1,4 @@
-"""A real run against what was projected for it: when it will end, whether it is late, and why."""
+"""Compares a real run with its projection: when it will end, whether it is late, and why."""
 
 from __future__ import annotations
 

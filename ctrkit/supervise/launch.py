@@ -1,4 +1,4 @@
-"""Starts a child from its spec: own session, output to files, a run id, and a guard."""
+"""Starts a child from its spec: in its own session, output to files, with a run id and a guard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger of a real run: a row a minute of where its time went, and of what the machine did."""
+"""The ledger of a real run: a row per minute of where its time went and what the machine did."""
 
 from __future__ import annotations
 

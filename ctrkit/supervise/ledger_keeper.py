@@ -1,4 +1,4 @@
-"""Keeps the ledger of one session: looks at the run, and adds a row a minute.
+"""Keeps the ledger of one session: samples the run, and adds a row each minute.
 
 What is decided of a look is in `time_account`, what makes a row in `ledger`.
 """

@@ -1,4 +1,4 @@
-"""Proof that the kernel killed for memory: the counters of the control groups of a family (Linux).
+"""Proves that the kernel killed for memory, from control group counters of a family (Linux).
 
 A SIGKILL alone proves nothing: anybody may send one. Both versions of control groups count in
 `oom_kill` how many of their processes the kernel has killed to free memory.

@@ -1,4 +1,4 @@
-"""The environment of a child of ours, as far as it is the same for each of them."""
+"""The environment variables that every child gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The script's terminal: what it prints goes to ours unchanged and into the run folder, too.
+"""Relays a script's terminal: its output goes to ours unchanged, and into the run folder.
 
 Where ours is a terminal the script has one of its own (a pseudo-terminal), so that progress bars,
 colours and prompts are as usual. A stream of ours that is a file or a pipe is a pipe for it.

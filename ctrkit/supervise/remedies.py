@@ -1,4 +1,4 @@
-"""Whether a real run that was ended should go on, and in which cell: pure decisions."""
+"""Decides whether a real run that was ended should restart, and in which cell."""
 
 from __future__ import annotations
 

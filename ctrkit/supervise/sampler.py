@@ -1,4 +1,4 @@
-"""Samples of a child's process tree: CPU, memory and states, on every system through psutil."""
+"""Samples a child's process tree with psutil: CPU, memory and states."""
 
 from __future__ import annotations
 

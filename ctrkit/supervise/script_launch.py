@@ -1,4 +1,4 @@
-"""How a script is started: its words, its folder, and an environment that brings the observer."""
+"""How a script is started: its arguments, its folder, and an environment with the observer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals that come while a script trains for real: they are passed on to it."""
+"""Passes signals on to a script that trains for real."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP as a request that the supervisor reads, and how long it may take."""
+"""Turns Ctrl-C, SIGTERM and SIGHUP into a stop request, and says how long the stop may take."""
 
 from __future__ import annotations
 

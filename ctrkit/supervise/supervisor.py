@@ -1,4 +1,4 @@
-"""Runs one child to its end, whatever it does: watches, explains, cleans up, gives the verdict.
+"""Runs one child to its end: launches, watches, explains, cleans up, gives the verdict.
 
 The story is `run_child`. `launch` starts the child, `watching` looks at it until `watchdog` decides
 that it hangs or it ends by itself, `endings` gives the verdict, `explain` finds the cause while the

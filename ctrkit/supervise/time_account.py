@@ -1,4 +1,4 @@
-"""Where each second of a run went: looks at clocks and counters in, seconds by category out."""
+"""Accounts for each second of a run: samples of clocks and counters in, seconds by category out."""
 
 from __future__ import annotations
 

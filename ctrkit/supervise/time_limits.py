@@ -1,4 +1,4 @@
-"""How long each stage of a child may be silent, and why."""
+"""How long each stage of a child may be silent, and why that long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a run must be over: as the user says, or as the batch system that runs this job says."""
+"""When a run must be over: as the user says, or as the batch system of this job says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watches a running child: its progress, its tree and a wish to stop, until something is decided.
+"""Watches a running child (progress, process tree, stop requests) until something is decided.
 
 What a silence means is decided in `watchdog`, what the end means in `endings`.
 """

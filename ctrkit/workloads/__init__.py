@@ -1,4 +1,4 @@
-"""What the author of a workload imports; nothing here brings torch before it is needed."""
+"""What the author of a workload imports. Imports torch only when it is needed."""
 
 from __future__ import annotations
 

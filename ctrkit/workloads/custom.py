@@ -1,3 +1,3 @@
-"""`IterableLoader` under the name that workloads of before 0.2 import."""
+"""`IterableLoader` under the name that workloads written before 0.2 import."""
 
 from ctrkit.child.workloads.iterable_loader import IterableLoader as IterableLoader

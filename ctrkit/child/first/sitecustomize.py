@@ -1,4 +1,4 @@
-"""Runs first in every Python process of a supervised family: prepares it, then steps aside.
+"""Runs first in every Python process that ctrkit supervises, and prepares it for supervision.
 
 The supervisor puts this folder first on PYTHONPATH, so that the child, and workers that it spawns,
 can be asked for their stacks before they unpickle or import anything that could hang. What

@@ -1,1 +1,1 @@
-"""Training: the loop of a real run and what it is made of."""
+"""The training loop of a real run, and its parts."""

@@ -1,4 +1,4 @@
-"""A cheap hash of a batch, to tell whether two configurations give the same batches.
+"""Hashes a batch cheaply, to tell whether two configurations deliver the same batches.
 
 Only what lies in this process's memory is looked at, and of large tensors their two ends: some ten
 microseconds. Equal batches have equal hashes; that others differ is near certain.

@@ -1,4 +1,4 @@
-"""How many rows a batch of any make has, or that it cannot be told.
+"""Counts the rows of a batch of any type, or says that they cannot be counted.
 
 A batch may be tensors in dicts, lists and objects: time-major ones, histories of different lengths
 in a list, flat values with offsets. So the DataLoader is asked first what it samples, then the

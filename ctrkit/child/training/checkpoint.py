@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, the last two kept, verified, and loaded without running code.
+"""Writes and reads checkpoints: atomic, verified, the last two kept, loaded without running code.
 
 Their checksums are those of the zip archive that `torch.save` writes: a CRC-32 of each record, so
 that nothing beside the file can get lost or disagree with it. `torch.load` does not look at them.

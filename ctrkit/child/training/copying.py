@@ -1,4 +1,4 @@
-"""Copies batches to CUDA beside the step: from pinned memory, on a stream of their own.
+"""Copies batches to CUDA while a step runs: from pinned memory, on a stream of its own.
 
 A copy that is queued behind the step waits for it. On another stream the copy of the next batch
 runs while the step of this one computes, since the loop asks for it as soon as the step is queued.

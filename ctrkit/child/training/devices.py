@@ -1,4 +1,4 @@
-"""Devices: which there are, waiting for them, and the memory they used."""
+"""Devices: which ones this machine has, how to wait for them, and how much memory they used."""
 
 from __future__ import annotations
 

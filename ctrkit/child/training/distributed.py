@@ -1,4 +1,4 @@
-"""Ranks: processes that train one model together, each on its part of every global batch.
+"""Ranks: processes that train one model together, each on its share of every global batch.
 
 Gradients are summed, never averaged: each rank weights its loss by its share of the batch's rows,
 so that N ranks compute what one would. All that decides (rows, wishes to stop, metrics) is agreed

@@ -1,4 +1,4 @@
-"""An embedding table that knows which of its rows a step touched.
+"""An embedding table that remembers which of its rows a step touched.
 
 A step touches some thousand rows of a million; the dense gradient is zero in all others. So on the
 CPU its memory is kept, and only the rows of the step before are cleared. Its norm is that of the

@@ -1,4 +1,4 @@
-"""A run as the loop makes it: epochs, validation, stops, checkpoints, and where it goes on."""
+"""Runs the epochs of a training run: steps, validation, checkpoints, stops, and resuming."""
 
 from __future__ import annotations
 

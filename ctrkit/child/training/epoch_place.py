@@ -1,4 +1,4 @@
-"""Where in its epoch a trial's loader goes on, once a few batches came as written."""
+"""Chooses where in the epoch a trial continues, after a few batches in the order as written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training loader says of itself: its length, and what that rests on."""
+"""What a training loader says about itself: its length, and whether that length can be trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop of any workload: the one writer of a run folder, and its way through a run."""
+"""Trains any workload for real; makes sure that only one process writes its checkpoints."""
 
 from __future__ import annotations
 

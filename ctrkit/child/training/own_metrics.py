@@ -1,4 +1,4 @@
-"""What a task's metrics become in `epochs.csv`: nothing is lost, nothing hides a fixed column."""
+"""Names the columns of a task's own metrics in `epochs.csv`, so that none hides a fixed column."""
 
 from __future__ import annotations
 

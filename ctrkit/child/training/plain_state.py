@@ -1,4 +1,4 @@
-"""A state as values that `torch.load(weights_only=True)` reads again, and back to what it was.
+"""Converts state to values that `torch.load(weights_only=True)` can read, and back.
 
 NumPy values and the standard library's plain containers come back with their types and values, as
 do enums, named tuples and data classes as long as their class is loaded; a subclass of a plain type

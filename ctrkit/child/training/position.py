@@ -1,4 +1,4 @@
-"""Where a run stands, what is left of it, and how it is kept in a checkpoint and found again."""
+"""The position of a run: what is done, what is left, and how a checkpoint stores it."""
 
 from __future__ import annotations
 

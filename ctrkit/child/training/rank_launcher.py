@@ -1,4 +1,4 @@
-"""The agent: torch's elastic launcher for the ranks of one machine, and who of them failed first.
+"""Starts the ranks of one machine with torch's elastic agent, and tells which rank failed first.
 
 It runs in the supervised child; the ranks are its children. It starts none of them again: a death
 ends the group, is told of with its rank, pid and exit code, and the supervisor, which keeps the

@@ -1,4 +1,4 @@
-"""How ranks find each other: all of one start of their group, and none of an earlier one.
+"""How ranks find each other: all ranks of one start meet, and none of an earlier start.
 
 torch's agents share one store over all starts of a group, so that what a dead rank has left there
 looks as if it were new: other keys must be used each time. Rank 0 draws their prefix. The others

@@ -1,4 +1,4 @@
-"""What a run is at a moment, and how it is kept: `last.pt`, `best.pt` and `epochs.csv`."""
+"""The state of a run at one moment, and how `last.pt`, `best.pt` and `epochs.csv` keep it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trial in progress, as its parts share it: what it drives and what it has measured."""
+"""The shared state of a running trial: what it drives, and what it has measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes a run's state where the disk may refuse: training goes on, the next save tries again."""
+"""Saves a run's state. If the disk refuses, training continues, and the next save tries again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random streams: seeded, kept in a checkpoint, and put back."""
+"""Random number generators: seeds them, stores their state in a checkpoint, and restores it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long each stage of a training step takes: by the clock, or on CUDA by events read later."""
+"""Times each stage of a training step: by the clock, or on CUDA by events that are read later."""
 
 from __future__ import annotations
 

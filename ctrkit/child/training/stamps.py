@@ -1,4 +1,4 @@
-"""When each batch was made: stamps that DataLoader workers keep in rings the loop reads later.
+"""Stamps: when each batch was made. Workers write them into rings, and the loop reads them later.
 
 Beside the batches, never in them: a worker writes five numbers per batch into a memory map of its
 own. The clock is `time.monotonic()`, which processes of one machine share. Where the loop's own

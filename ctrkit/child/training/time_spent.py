@@ -1,4 +1,4 @@
-"""The child's side of the ledger of time: what the main thread of a real run spends its time on.
+"""Tells the ledger what the main thread of a real run spends its time on.
 
 On a device that computes asynchronously nothing is synchronised: what counts is how long the main
 thread was held up, and that may be in a later stage than the one that caused it.

@@ -1,4 +1,4 @@
-"""Keeps what torch itself warns of in this process, so that it reaches the report."""
+"""Keeps the warnings that torch gives in this process, for the report."""
 
 from __future__ import annotations
 

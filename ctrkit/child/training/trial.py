@@ -1,4 +1,4 @@
-"""One probe trial: run the loop in short windows and stamp everything.
+"""Runs one trial of a probe: the training loop in short windows, with every batch time-stamped.
 
 Nothing is averaged here: the parent decides from the raw stamps. Two kinds of window: throughput
 (the device is synchronised at its ends only) and attribution (synchronised at each stage). On the

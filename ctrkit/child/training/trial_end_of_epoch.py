@@ -1,4 +1,4 @@
-"""What comes after the last step of an epoch, timed: validation, metrics and checkpoints."""
+"""Times what follows the last step of an epoch: validation, metrics and checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watches torch's DataLoader workers from inside: their progress, their stamps, how they ended.
+"""Watches torch's DataLoader workers from inside: their progress, their stamps, how they end.
 
 `watch_workers` puts a wrapper around torch's worker loop. The data set, the indices and the random
 streams pass through it untouched: a worker only writes down whether it is busy or waits, and where

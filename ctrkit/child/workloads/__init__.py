@@ -1,1 +1,1 @@
-"""Workloads: the protocol, and how a user's own file or a plug-in becomes one."""
+"""Workloads: the protocol, and how a user's file or a plug-in becomes a workload."""

@@ -1,4 +1,4 @@
-"""A user's plain `make_loader` function as a workload: a step is only taking a batch."""
+"""Makes a workload of a user's plain `make_loader` function: a step only takes a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A look at a workload: its loader is made, and what workers would get is pickled.
+"""Examines a workload: makes its loader, and pickles what workers would get.
 
 It is made without workers, and where that fails with those asked for: it starts them only when it
 is iterated. No batch is taken, no worker started, no model made. An exception in the user's

@@ -1,4 +1,4 @@
-"""Any iterable of batches as an `EpochLoader`: a DataLoader, a list, a generator."""
+"""Makes an `EpochLoader` of any iterable of batches: a DataLoader, a list, a generator."""
 
 from __future__ import annotations
 

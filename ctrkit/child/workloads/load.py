@@ -1,4 +1,4 @@
-"""Find the workload a spec names: a plug-in's, or NAME in a user's FILE.py."""
+"""Finds the workload that a spec names: a plug-in's, or NAME in a user's FILE.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a loader is made of: the DataLoader in a wrapper, tuple or dict, and who is told the epoch.
+"""Finds the DataLoader inside any loader, and tells the parts of a loader the epoch.
 
 A user's loader may be anything that holds a DataLoader somewhere. It is looked for in attributes,
 lists, tuples and mappings, a few levels deep; nothing is called but `set_epoch`.

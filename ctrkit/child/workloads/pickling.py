@@ -1,4 +1,4 @@
-"""Pickles what a DataLoader would send to a spawned worker, counting instead of keeping the bytes.
+"""Pickles what a DataLoader would send to a spawned worker; counts the bytes and keeps none.
 
 It is multiprocessing's own pickler, told that a process is being spawned, so that what can only be
 inherited (locks, queues) is judged as it would be then. Arrays and CPU tensors are counted, not

@@ -1,4 +1,4 @@
-"""What a training loop must offer to be probed, supervised and trained by ctrkit.
+"""The protocol of a workload: what ctrkit needs of a training loop to probe and train it.
 
 A `Workload` makes loaders and a `Task` for a cell; the loop in `ctrkit.child.training` drives them.
 Nothing in probe, supervise, measure or report knows more of a workload than this file.

@@ -1,4 +1,4 @@
-"""What a user's `make_loader` returned: batches, or one line on what it is and what to return.
+"""Checks what a user's `make_loader` returned, and says in one line what it should return.
 
 Python iterates almost anything: a data set gives single rows, a dict its keys, a tuple of loaders
 the loaders. Their number and speed would look like those of batches.

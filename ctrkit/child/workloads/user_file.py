@@ -1,4 +1,4 @@
-"""Imports a user's file as `python FILE` would run it, short of `__name__ == "__main__"`.
+"""Imports a user's file as `python FILE` would run it, but not under the name `__main__`.
 
 `sys.argv` is the file alone, `sys.path[0]` its folder, in this process and in its workers. What is
 different: no name of Python's library is taken by a file beside it (`ctrkit.core.user_modules`),

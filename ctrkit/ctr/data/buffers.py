@@ -1,4 +1,4 @@
-"""Memory of batches: reused once nobody holds a batch any more, and never before."""
+"""Reuses the memory of batches, but only once nobody holds the batch any more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The default data set: a generated store, built once into the cache folder."""
+"""The default data set: a generated store, built once in the cache folder."""
 
 from __future__ import annotations
 

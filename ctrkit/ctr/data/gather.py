@@ -1,4 +1,4 @@
-"""From row numbers to the arrays of a batch: vectorised, numpy alone.
+"""Gathers the arrays of a batch from row numbers, vectorised, with numpy alone.
 
 A history is a slice of the behaviours. All slices of a length L are one array without a copy: a
 view whose elements are windows of L events, each beginning one event after the one before. Taking

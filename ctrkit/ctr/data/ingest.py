@@ -1,4 +1,4 @@
-"""What every ingest shares: checked columns, counted rows, ids, splits, histories, streaming."""
+"""The steps that every ingest shares: check columns, count rows, map ids, split, make histories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ingest of any interactions log: a table of user, item, time and label to a store.
+"""Ingests any interactions log (user, item, time, label) into a store.
 
 What is decided here:
 - Every cell is read as text, so nothing is guessed on the way; `tables` says what cells mean and

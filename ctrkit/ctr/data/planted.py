@@ -1,4 +1,4 @@
-"""The truth behind the generated data: who likes what, who saw which ad when, and who clicked.
+"""The truth behind the generated data: tastes of users, which ads they saw when, and their clicks.
 
 All ids here count from 0. Each user prefers a few categories; behaviours come mostly from these,
 ads are targeted at them, and a preferred category is clicked more. Beside this affinity,

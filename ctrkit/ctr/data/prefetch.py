@@ -1,4 +1,4 @@
-"""Work done ahead by threads and handed over in order, as far ahead as the consumer needs it."""
+"""Does work ahead in threads and hands it over in order, as far ahead as the consumer needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store in the making in a folder of its own, which an interrupted preparation goes on from."""
+"""Builds a store in a folder of its own, so that an interrupted preparation can continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ctrkit.data.Loader`: a store's batches for any training loop, to be stopped and continued."""
+"""`ctrkit.data.Loader`: gives a store's batches to any training loop, and can stop and continue."""
 
 from __future__ import annotations
 

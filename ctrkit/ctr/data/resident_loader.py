@@ -1,4 +1,4 @@
-"""`resident`: the tables live on the device and are gathered there."""
+"""The `resident` loader: the tables live on the device and are gathered there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sample order: a pure function of seed and epoch, whatever the machine configuration is."""
+"""The sample order: a pure function of seed and epoch, the same on every machine."""
 
 from __future__ import annotations
 

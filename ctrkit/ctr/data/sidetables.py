@@ -1,4 +1,4 @@
-"""User profiles and ads of the generated data, with the gaps and outliers of the real ones."""
+"""Generates user profiles and ads, with the gaps and outliers of the real ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a stage of a preparation is, for those who watch."""
+"""Reports how far a stage of a data preparation has got."""
 
 from __future__ import annotations
 

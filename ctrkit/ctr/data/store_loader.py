@@ -1,4 +1,4 @@
-"""What all loaders of a store share: the order, what is still to come, one iterator at a time."""
+"""What all loaders of a store share: the order, the batches left, one iterator at a time."""
 
 from __future__ import annotations
 

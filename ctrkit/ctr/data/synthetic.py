@@ -1,4 +1,4 @@
-"""The generated data set as a ready store."""
+"""Generates the synthetic data set as a store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ingest of Alibaba's "Ad Display/Click Data on Taobao.com" (Tianchi 56): four CSVs to a store.
+"""Ingests Alibaba's "Ad Display/Click Data on Taobao.com" (Tianchi 56): four CSVs to a store.
 
 What is decided here:
 - Ids are numbered from 2 in ascending order of the raw id, over all usable rows (train and

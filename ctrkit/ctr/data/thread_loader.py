@@ -1,4 +1,4 @@
-"""`thread`: a vectorised gather on background threads."""
+"""The `thread` loader: a vectorised gather on background threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generated data set as the four Tianchi CSV files, with the dirt of the real ones."""
+"""Writes the generated data set as the four Tianchi CSV files, as dirty as the real ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tianchi's four CSV files as they are: their columns, and which of their rows are usable."""
+"""Reads Tianchi's four CSV files: their columns, and which of their rows are usable."""
 
 from __future__ import annotations
 

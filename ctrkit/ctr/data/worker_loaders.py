@@ -1,4 +1,4 @@
-"""`rows` and `batches`: torch's DataLoader, with or without worker processes."""
+"""The loaders `rows` and `batches`: torch's DataLoader, with or without worker processes."""
 
 from __future__ import annotations
 

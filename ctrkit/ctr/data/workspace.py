@@ -1,4 +1,4 @@
-"""A DuckDB database within limits, whose finished stages outlive the process that ran them."""
+"""A DuckDB database with limits, whose finished stages survive the process that ran them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Models: DCNv3, Mamba and BST branches, fused by a gate in MDAF."""
+"""The models: DCNv3, Mamba and BST branches, and MDAF, which fuses two of them by a gate."""

@@ -1,4 +1,4 @@
-"""A whole Mamba layer on the CPU, one block of rows at a time, forward and backward.
+"""Computes a whole Mamba layer on the CPU, one block of rows at a time, forward and backward.
 
 Over all tokens at once, each of a layer's twenty intermediate results is tens of megabytes: they go
 through main memory, and the system clears fresh pages for them at every step. A block's lie in the

@@ -1,4 +1,4 @@
-"""torch.compile for parts of a model, tried out at once, with the reason where it does not work."""
+"""Compiles parts of a model with torch.compile and tries them at once; says why if it fails."""
 
 from __future__ import annotations
 

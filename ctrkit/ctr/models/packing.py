@@ -1,4 +1,4 @@
-"""Lay out right-padded histories so that work is spent on their real steps only.
+"""Packs right-padded histories, so that no work is spent on padding.
 
 Rows are sorted by length and cut into blocks of about equal length; a block is as long as its
 longest row and is stored time-major, the blocks one after another. A layer that works step by step

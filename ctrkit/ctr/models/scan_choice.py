@@ -1,4 +1,4 @@
-"""Which selective scan runs: the Triton kernel where it is of use and was seen to be right.
+"""Chooses the selective scan: the Triton kernel where it helps and gave the right result.
 
 The kernel is tried once in a process, forward and backward, against the scan that goes step by
 step. Where it does not compile, or finds something else, the run goes on step by step and says so.

@@ -1,4 +1,4 @@
-"""Share pieces of work out to threads, each of which computes alone.
+"""Shares pieces of work out to threads, each of which computes alone.
 
 The steps of a scan are too small to be split among cores: each operation would end in a barrier
 that costs as much as itself, and a scheduling quantum when other processes use the cores too. So a

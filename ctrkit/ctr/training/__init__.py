@@ -1,1 +1,1 @@
-"""What MDAF's task is made of: its loss, optimizers and metrics."""
+"""The training of MDAF: its loss, optimizers and metrics."""

@@ -1,4 +1,4 @@
-"""Adam on the rows of tables that a step touched: other mathematics than Adam, and far less work.
+"""Adam only on the table rows that a step touched: not the same update as Adam, and less work.
 
 A row's moments do not decay while it is not touched (as in `torch.optim.SparseAdam`). Its weight
 decay is decoupled (Loshchilov & Hutter 2019), so that what it missed can be made up for exactly:

@@ -1,1 +1,1 @@
-"""Configurations known to hang or crash: facts, and pure rules on them with references."""
+"""Configurations that are known to hang or crash: facts, and pure rules with references."""

@@ -1,4 +1,4 @@
-"""What the hazard rules decide on: the limits of the machine, the workload and its source."""
+"""The facts that the hazard rules decide on: the machine's limits, the workload, its source."""
 
 from __future__ import annotations
 

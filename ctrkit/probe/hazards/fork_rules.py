@@ -1,4 +1,4 @@
-"""Rules on forked workers: what the parent holds at the moment of the fork goes wrong in them."""
+"""Rules on forked workers: what the parent holds when it forks can go wrong in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules on the machine's limits: memory, shared memory and open files against what a cell plans."""
+"""Rules that compare a cell's needs with the machine's memory, shared memory and open files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one look at what this machine has for workers and batches; what it does not tell is None."""
+"""Reads this machine's limits for workers and batches; None for what it does not tell."""
 
 from __future__ import annotations
 

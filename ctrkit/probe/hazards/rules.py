@@ -1,4 +1,4 @@
-"""Configurations known to hang or crash: the rules that a cell meets, with public references.
+"""Finds the rules that a cell meets: configurations known to hang or crash, with references.
 
 Only two kinds of rule refuse: workers forked beside a device that ctrkit's own step uses, and more
 memory than there is. Everything else is warned of and run: what a user's loader does in its workers

@@ -1,4 +1,4 @@
-"""A look at the text of a workload's file: what would go wrong in workers, without running it.
+"""Reads the source of a workload's file for what would go wrong in workers, without running it.
 
 It reads what is written, not what happens: a name that is bound elsewhere is not seen. Imports are
 followed in the user's own folder. What a look at the living loader says outranks it.

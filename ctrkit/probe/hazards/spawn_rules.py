@@ -1,4 +1,4 @@
-"""Rules on workers that are started anew (spawn, forkserver): all they need comes pickled."""
+"""Rules on workers that start anew (spawn, forkserver): everything they need must be pickled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules on macOS, pinned memory and torch's default device, and on a look that found nothing."""
+"""Rules on macOS, pinned memory, torch's default device, and inspections that found nothing."""
 
 from __future__ import annotations
 

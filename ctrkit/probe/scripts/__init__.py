@@ -1,1 +1,1 @@
-"""What a probe decides about a script: its cells, its refusals, whether they train the same."""
+"""What a probe decides about a script: its cells, refusals, and whether cells train the same."""

@@ -1,4 +1,4 @@
-"""A script as its author wrote it: the cell it runs in, and what a probe can vary of it."""
+"""The cell that a script runs in as its author wrote it, and what a probe can vary."""
 
 from __future__ import annotations
 

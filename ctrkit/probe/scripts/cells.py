@@ -1,4 +1,4 @@
-"""The cells of a script: as written first, then what can be varied, and what it cannot take."""
+"""The cells of a script: as written first, then every axis that can be varied."""
 
 from __future__ import annotations
 

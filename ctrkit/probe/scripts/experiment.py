@@ -1,4 +1,4 @@
-"""Whether a cell still trains the same: its first batches against those of the script as written.
+"""Tells from a cell's first batches whether it trains the same thing as the script as written.
 
 What is compared are hashes of batches and of the row numbers that the sampler drew, in order.
 """

@@ -1,4 +1,4 @@
-"""The change to a script that puts in the recommended loader settings, as a unified diff."""
+"""A unified diff that puts the recommended loader settings into a script."""
 
 from __future__ import annotations
 

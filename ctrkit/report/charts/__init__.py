@@ -1,1 +1,1 @@
-"""Charts of the HTML report: matplotlib draws them as SVG that takes its colours from the page."""
+"""Charts of the HTML report: matplotlib draws SVG, which takes its colours from the page."""

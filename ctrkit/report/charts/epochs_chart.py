@@ -1,4 +1,4 @@
-"""A real run epoch by epoch: its curves beside known figures, its times beside the projection."""
+"""Chart of a real run by epoch: its metrics beside known ones, its times beside the projection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real run over its wall clock: where each minute went, and how many rows it trained on."""
+"""Chart of a real run over wall-clock time: where each minute went, and rows trained on."""
 
 from __future__ import annotations
 

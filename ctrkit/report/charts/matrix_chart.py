@@ -1,4 +1,4 @@
-"""The matrix as a heat map: a tile per cell, with its speed or the verdict that ended it."""
+"""Chart of the matrix as a heat map: a tile per cell, with its speed or failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The projected run as a range, beside other cells, and what the recommended one is made of."""
+"""Chart of projected times as ranges: the recommended cell, its terms, and other cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scales of charts: seconds in the unit that suits them, and what is common to cells in rows."""
+"""Scales that charts share: seconds in a suitable unit, and what cells have in common."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Seconds per batch of each cell with its interval, and the stages that they are made of."""
+"""Chart of seconds per batch of each cell, with intervals and the stages of a step."""
 
 from __future__ import annotations
 

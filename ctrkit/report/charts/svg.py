@@ -1,4 +1,4 @@
-"""Make a chart an inline SVG: drawn wide and narrow, coloured by the page, without any reference.
+"""Turns a chart into inline SVG: drawn wide and narrow, coloured by the page, self-contained.
 
 Colours are written as the hex values of TOKENS and replaced by CSS variables, so that one SVG
 serves light, dark and print. One unit is one CSS pixel at the chart's own width.

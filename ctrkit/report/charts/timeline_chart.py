@@ -1,4 +1,4 @@
-"""The batches of a trial over time: who made each, how long the loop waited for it and worked."""
+"""Chart of a trial's batches over time: who made each, how long the loop waited and worked."""
 
 from __future__ import annotations
 

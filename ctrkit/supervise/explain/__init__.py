@@ -1,1 +1,1 @@
-"""Why a child hung or died: its scene, collected and told as a cause."""
+"""Explains why a child hung or died: collects the scene, and names a cause."""

@@ -1,4 +1,4 @@
-"""Why a child hung or died, in one sentence: the first of the known patterns that fits."""
+"""Says in one sentence why a child hung or died: the first known pattern that fits."""
 
 from __future__ import annotations
 

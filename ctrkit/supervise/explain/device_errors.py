@@ -1,4 +1,4 @@
-"""Errors of a GPU that it tells of later than it made them: a failed assertion, a stray access."""
+"""GPU errors that are reported after they happened: a failed assertion, a stray access."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a descriptor leads to: who has a pipe's other end, a socket's peer, a file lock's owner."""
+"""Finds the other end of a descriptor: of a pipe, a socket or a file lock."""
 
 from __future__ import annotations
 

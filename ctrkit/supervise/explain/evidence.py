@@ -1,4 +1,4 @@
-"""Evidence of a trial that is not ok: first what only looks, last the signal that may wake it."""
+"""Collects evidence of a failed trial: first by looking only, last by a signal that may wake it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NCCL's flight recorder: the collectives of each rank, and which one a rank hangs in.
+"""Reads NCCL's flight recorder: the collectives of each rank, and the one that a rank hangs in.
 
 torch keeps the newest collectives of each process in a ring. It is switched on for our own ranks
 by their environment. A byte in a rank's pipe has torch write the ring to a file, as a time-out of

@@ -1,4 +1,4 @@
-"""Why a living family makes no progress: one small function for each known pattern."""
+"""Why a living family makes no progress: one small function per known pattern."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a family makes no progress, as far as the kernel alone tells it: without any Python stack."""
+"""Why a family makes no progress, from what the kernel shows, without any Python stack."""
 
 from __future__ import annotations
 

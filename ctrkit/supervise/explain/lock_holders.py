@@ -1,4 +1,4 @@
-"""Which process holds a lock of `multiprocessing` that another one waits for, as the source tells.
+"""Finds the process that holds a `multiprocessing` lock another one waits for, from the source.
 
 Such a lock is one for all processes: a fork does not copy it, and no thread is to blame for it.
 """

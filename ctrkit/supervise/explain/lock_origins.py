@@ -1,4 +1,4 @@
-"""Where the lock comes from for which a worker waits, as its source tells: nothing is run."""
+"""Finds in the source where a lock comes from that a worker waits for; runs no code."""
 
 from __future__ import annotations
 

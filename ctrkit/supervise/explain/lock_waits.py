@@ -1,4 +1,4 @@
-"""Why a living process waits for a lock: of threads, over a fork, or of a file."""
+"""Why a living process waits for a lock: of threads, after a fork, or of a file."""
 
 from __future__ import annotations
 

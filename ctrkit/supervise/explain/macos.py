@@ -1,4 +1,4 @@
-"""What a macOS process waits for: `sample` reads its native stacks, without signalling it."""
+"""What a macOS process waits for: `sample` reads its native stacks without a signal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a training that reports nothing gets on: told by two looks from outside."""
+"""Whether a training that reports nothing makes progress, from two looks from outside."""
 
 from __future__ import annotations
 

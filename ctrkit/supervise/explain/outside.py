@@ -1,4 +1,4 @@
-"""Explains a process that ctrkit did not start: it looks from outside and signals nothing."""
+"""Explains a process that ctrkit did not start, from outside and without any signal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the system knows of a process without asking it; a part that cannot be had is absent."""
+"""Reads what the system knows about a process without asking it; leaves out what it cannot read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a living process waits for another one through `multiprocessing`: a queue, or a signal.
+"""Why a process waits for another one through `multiprocessing`: a queue or an event.
 
 These calls take locks of their own inside, which all processes share: no fork and no other thread
 is to blame for the wait.

@@ -1,4 +1,4 @@
-"""The scene of a hang or a death: all that is known of each process, and the part it plays."""
+"""The scene of a hang or a death: what is known of each process, and which part it plays."""
 
 from __future__ import annotations
 
@@ -117,8 +117,9 @@ class Process:
     def holds_gil(self) -> bool:
         """Whether its main thread keeps the GIL from another one that wakes to ask for it.
 
-        Who asks for it waits in a futex, and Python knows that thread. Threads of a library (gloo's,
-        for example) wake as often, in a futex or to poll a socket, but have no Python stack.
+        A thread that wants the GIL waits in a futex, and Python knows that thread. Threads of a
+        library (gloo's, for example) wake as often, in a futex or to poll a socket, but have no
+        Python stack.
         """
         if len(self.threads) == 1:
             return False

@@ -1,4 +1,4 @@
-"""A cause as one sentence, and the words and references that the patterns share."""
+"""Words a cause as one sentence; holds the phrases and references that patterns share."""
 
 from __future__ import annotations
 

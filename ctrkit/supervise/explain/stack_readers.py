@@ -1,4 +1,4 @@
-"""Reads the Python stacks of a process from outside: by py-spy, or by Python 3.14's own way."""
+"""Reads the Python stacks of a process from outside, with py-spy or Python 3.14's own way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads stacks, faulthandler's and a traceback's: which thread stands where, in whose code."""
+"""Parses stacks of faulthandler and tracebacks: where each thread stands, in whose code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which process of a tree trains: from any pid of it, a shell's or a worker's, to the main one."""
+"""Finds the main process of a training from any pid of its tree, a shell's or a worker's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables as people have them: which files, how they are read, what their cells mean.
+"""Reads tables as people have them: finds the files, reads them, interprets their cells.
 
 `table_files` finds the files, `text` and `text_records` turn bytes into records, `layout` finds
 header and delimiter, `columns` the columns asked for, `reading` puts their cells into DuckDB;

@@ -1,4 +1,4 @@
-"""The columns asked for, found by position among those of a table."""
+"""Finds the columns that were asked for, by their position in a table."""
 
 from __future__ import annotations
 

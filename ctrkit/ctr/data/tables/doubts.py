@@ -1,4 +1,4 @@
-"""What may be wrong with a table although it can be read: ids, times and quotes that look odd."""
+"""Finds what may be wrong with a readable table: ids, times and quotes that look odd."""
 
 from __future__ import annotations
 

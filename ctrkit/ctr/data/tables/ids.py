@@ -1,4 +1,4 @@
-"""Ids: which texts stand for a missing one, which are the same id, which have lost digits."""
+"""Ids: which texts mean "missing", which mean the same id, which have lost digits."""
 
 from __future__ import annotations
 

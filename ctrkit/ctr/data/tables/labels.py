@@ -1,4 +1,4 @@
-"""Labels: which texts of a column are a positive row and which a negative one."""
+"""Labels: which texts of a column mark a positive row, and which a negative one."""
 
 from __future__ import annotations
 

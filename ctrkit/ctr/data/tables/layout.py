@@ -1,4 +1,4 @@
-"""The layout of a text table: its delimiter, its quote, and the line that names the columns."""
+"""Finds the layout of a text table: its delimiter, its quote, and its header line."""
 
 from __future__ import annotations
 

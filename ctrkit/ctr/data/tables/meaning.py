@@ -1,4 +1,4 @@
-"""What the cells of a table mean, decided from all of a column, not from its head."""
+"""Decides what the cells of a column mean, from the whole column and not from its first rows."""
 
 from __future__ import annotations
 

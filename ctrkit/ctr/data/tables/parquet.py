@@ -1,4 +1,4 @@
-"""Parquet files of a table: the types of their columns, and their cells as text in SQL."""
+"""Parquet files as tables: the types of their columns, and SQL that gives each cell as text."""
 
 from __future__ import annotations
 

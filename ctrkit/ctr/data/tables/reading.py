@@ -1,4 +1,4 @@
-"""Reads the columns asked for into DuckDB, each cell as text, each row with its place."""
+"""Reads columns into DuckDB: each cell as text, each row with its place in the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files behind `--table`: one file, a folder or a pattern; text or Parquet, else refused."""
+"""Finds the files behind `--table`: one file, a folder or a pattern, text or Parquet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The encoding of a text file, and its bytes as lines of UTF-8."""
+"""Finds the encoding of a text file, and reads it as lines of UTF-8."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines of text as records: one a line, or several where a quoted value holds line ends.
+"""Joins lines of text into records; a quoted value may span several lines.
 
 A quote that is never closed belongs to its value and ends with its line: it never swallows others.
 """

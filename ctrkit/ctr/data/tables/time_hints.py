@@ -1,4 +1,4 @@
-"""Which option fits a column of times that is in none of the forms we read unasked."""
+"""Suggests an option for a column of times whose form is not recognised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times: in which form a column writes them, decided from how many of its cells fit each form.
+"""Decides in which form a column writes times, by how many of its cells fit each form.
 
 A cell fits a form if it gives a plausible time, from 1990 until tomorrow. Unix numbers are told
 apart by their size, so a column may mix seconds and milliseconds; a calendar written as a number
