@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ctrkit.core.cell import AXES, Axis
+from ctrkit.core.axes import Axis
+from ctrkit.core.cell import AXES
 from ctrkit.core.config import DEFAULT_WORKLOAD
 
 DATA = "Data & model"

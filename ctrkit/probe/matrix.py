@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from itertools import chain, product
 from typing import Any
 
+from ctrkit.core.axes import Surroundings
 from ctrkit.core.cell import (
     AXES,
     CELL_AXES,
     WITHOUT_ANY_WORKERS,
     WITHOUT_WORKERS,
     Cell,
-    Surroundings,
     make_cell,
 )
 from ctrkit.core.checkup import MachineLimits

@@ -18,7 +18,7 @@ CODE = """
 import json, sys
 from ctrkit.core.environment import describe_machine, physical_cores, usable_cores
 from ctrkit.probe.hazards.limits import read_limits
-from ctrkit.core.cell import default_workers
+from ctrkit.core.axes import default_workers
 limits = read_limits()
 print(json.dumps([usable_cores(), physical_cores(), describe_machine().get("cpu_quota_cores"),
                   limits.cpu_quota_cores, default_workers(physical_cores(), usable_cores())]))

@@ -10,7 +10,8 @@ from typing import Any
 from ctrkit.child.workloads.iterable_loader import IterableLoader
 from ctrkit.child.workloads.protocol import Batch, EpochLoader, Workload
 from ctrkit.child.workloads.returned import checked_batches
-from ctrkit.core.cell import AXES, CELL_AXES, Axis
+from ctrkit.core.axes import Axis
+from ctrkit.core.cell import AXES, CELL_AXES
 from ctrkit.core.config import Cell, RunSizes
 
 MakeLoader = Callable[..., Iterable[Batch]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ctrkit.core import cell as cells
+from ctrkit.core import axes as core_axes
 from ctrkit.core.cell import Cell, axes_of
 from ctrkit.report.charts.svg import FONT_PX, TOKENS, fitting, text_px
 from ctrkit.report.matrix_view import varying_axes
@@ -38,7 +38,7 @@ def _label(cell: Cell, axes: Sequence[str]) -> str:
     return ", ".join(filter(None, (_value_label(row, cell) for row in rows)))
 
 
-def _value_label(row: cells.Axis, cell: Cell) -> str:
+def _value_label(row: core_axes.Axis, cell: Cell) -> str:
     """The value as short as a chart needs it; empty where the axis does not apply, or is off."""
     value = getattr(cell, row.name)
     if value is None or (row.of_workers and not cell.workers):

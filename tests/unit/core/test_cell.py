@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from ctrkit.core.cell import AXES, NUMERICS, WITHOUT_ANY_WORKERS, Cell, Surroundings, make_cell
+from ctrkit.core.axes import Surroundings
+from ctrkit.core.cell import AXES, NUMERICS, WITHOUT_ANY_WORKERS, Cell, make_cell
 from ctrkit.core.errors import UsageError
 from ctrkit.core.values import encode
 from ctrkit.report.words import cell_words

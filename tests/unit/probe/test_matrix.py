@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctrkit.core.cell import default_workers, workers_beside_a_gpu
+from ctrkit.core.axes import default_workers, workers_beside_a_gpu
 from ctrkit.core.checkup import MachineLimits
 from ctrkit.core.child_records import LoaderNeeds
 from ctrkit.core.errors import UsageError

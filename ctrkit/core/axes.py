@@ -1,0 +1,197 @@
+"""What an axis of the matrix is: what it is called, which values it has, how they are said.
+
+The axes themselves are in `cell.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ctrkit.core.errors import UsageError
+from ctrkit.core.units import format_count
+
+_MOST_DEFAULT_WORKERS = 8
+_MOST_WORKERS_BESIDE_A_GPU = 32
+_SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What the values that a probe tries depend on.
+
+    Args:
+        devices: that the machine has.
+        loaders: that the workload has.
+        batch_size: of the workload's real run.
+        cores: physical ones, of two kinds the fast ones.
+        usable_cores: what a quota leaves of them.
+        all_cores: with the slow ones of a processor that has two kinds (Apple silicon).
+        device: the one of `devices` whose cells are made.
+    """
+
+    devices: tuple[str, ...]
+    loaders: tuple[str, ...]
+    batch_size: int
+    cores: int
+    usable_cores: float
+    all_cores: int
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """An axis of the matrix.
+
+    Args:
+        help: of its option on the command line.
+        choices: the values of an axis of names.
+        also_typed: what its option takes beside them.
+        also_in_cells: values that only a workload can choose.
+        least: the smallest value of an axis of numbers.
+        of_workers: it means nothing without worker processes.
+        with_workers: its default where there are workers.
+        loading: it changes how batches are made, not what is computed with them.
+        numerics: it changes what a step computes, or its rounding.
+        devices: those that any other value than the default needs; empty: none in particular.
+        devices_why: why, with `{device}` for the one that it is not for.
+        tries: the values that a probe tries where none is named; None: its default alone.
+        in_id: its part of a cell's id, with `{}` for the value.
+        always_said: ids and words name it also where it is the default.
+        words: how reports say a value.
+        label: the same as short as a chart needs it; `words` where it is None.
+        headings: of its column in a table, and a shorter one; its name where they are empty.
+        name: of the field.
+        kind: of its values.
+        default: of a cell that does not name it.
+    """
+
+    help: str = ""
+    choices: tuple[str, ...] = ()
+    also_typed: tuple[str, ...] = ()
+    also_in_cells: tuple[str, ...] = ()
+    least: int = 0
+    of_workers: bool = False
+    with_workers: Any = None
+    loading: bool = False
+    numerics: bool = False
+    devices: tuple[str, ...] = ()
+    devices_why: str = ""
+    tries: Callable[[Surroundings], tuple[Any, ...]] | None = None
+    in_id: str = "{}"
+    always_said: bool = False
+    words: Callable[[Any], str] | None = None
+    label: Callable[[Any], str] | None = None
+    headings: tuple[str, str] = ("", "")
+    name: str = ""
+    kind: type = str
+    default: Any = None
+
+    @property
+    def option(self) -> str:
+        """`--start-method`."""
+        return f"--{self.name.replace('_', '-')}"
+
+    def read(self, text: str) -> Any:
+        """The value of an option.
+
+        Raises:
+            UsageError: it is none.
+        """
+        if self.kind is bool:
+            if text.lower() not in _SWITCHES:
+                raise UsageError(f"{self.option}: '{text}' is neither true nor false")
+            return _SWITCHES[text.lower()]
+        if self.kind is int:
+            try:
+                value: Any = int(text)
+            except ValueError:
+                raise UsageError(f"{self.option}: '{text}' is no whole number") from None
+        else:
+            value = text
+        if problem := self.problem(value, "", (*self.also_typed, *self.choices)):
+            raise UsageError(f"{self.option}: {problem}")
+        return value
+
+    def problem(self, value: Any, said: str, choices: tuple[str, ...] = ()) -> str:
+        """Why a value is none of this axis, empty where it is one.
+
+        Args:
+            value: of the axis' kind.
+            said: what the axis is called in the words.
+            choices: the names that it has; those of a cell if left out.
+        """
+        if value is None or self.kind is bool:
+            return ""
+        if self.kind is int:
+            words = f"{said} is {value}, but must be at least {self.least}".strip()
+            return words if value < self.least else ""
+        known = choices or (*self.choices, *self.also_in_cells)
+        unknown = f"unknown {said} '{value}'" if said else f"unknown '{value}'"
+        return "" if value in known else f"{unknown}; known are {', '.join(known)}"
+
+    def device_problem(self, value: Any, device: str) -> str:
+        """Why a value does not go with a device; empty where it does."""
+        if value == self.default or not self.devices or device in self.devices:
+            return ""
+        return self.devices_why.format(device=device)
+
+    def tried(self, around: Surroundings) -> tuple[Any, ...]:
+        """The values that a probe tries where none is named."""
+        if self.tries is not None:
+            return self.tries(around)
+        return (self.default if self.with_workers is None else self.with_workers,)
+
+
+def axis(default: Any, row: Axis) -> Any:
+    """A field of a cell: an axis with its default."""
+    return field(default=default, metadata={"axis": row})
+
+
+def default_workers(cores: int, usable: float | None = None) -> tuple[int, ...]:
+    """Worker counts of a probe that names none: none, a few, and all but one core.
+
+    Where a quota allows less than one core (`usable`), a worker can only take from the loop.
+    """
+    if usable is not None and usable < 1:
+        return (0,)
+    counts = {0, min(2, max(1, cores))}
+    if cores > 3:
+        counts.add(min(cores - 1, _MOST_DEFAULT_WORKERS))
+    return tuple(sorted(counts))
+
+
+def workers_beside_a_gpu(usable: float) -> tuple[int, ...]:
+    """Worker counts beside a device that leaves the cores to them: doubled up to the cores."""
+    most = min(int(usable), _MOST_WORKERS_BESIDE_A_GPU)
+    doubled = {2**power for power in range(1, most.bit_length())}
+    return tuple(sorted({0, most, *(count for count in doubled if count <= most)}))
+
+
+def tried_threads(around: Surroundings) -> tuple[int, ...]:
+    """As many threads as fast cores, and as all cores where the processor has slow ones too."""
+    return tuple(dict.fromkeys((around.cores, around.all_cores)))
+
+
+def tried_workers(around: Surroundings) -> tuple[int, ...]:
+    """Worker counts of a probe that names none, on the device of its cells."""
+    if around.device == "cuda":
+        return workers_beside_a_gpu(around.usable_cores)
+    return default_workers(around.cores, around.usable_cores)
+
+
+def counted(noun: str, none: str = "") -> Callable[[int], str]:
+    """`1 thread`, `2 threads`; `none` for 0."""
+
+    def words(count: int) -> str:
+        if not count and none:
+            return none
+        return f"{format_count(count)} {noun}" + ("" if count == 1 else "s")
+
+    return words
+
+
+def switched(on: str) -> Callable[[bool], str]:
+    """Words for a switch: `on` where it is on, none where it is off."""
+    return lambda value: on if value else ""
