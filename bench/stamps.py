@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ctrkit.child.recorder import append_stamp
+from ctrkit.child.recording.step_stamps import append_stamp
 from ctrkit.child.training.stamps import STAMPS_VARIABLE, StampWriter
 from ctrkit.core.child_files import load_measurement
 from ctrkit.core.child_records import Stamps

@@ -143,9 +143,9 @@ class Measurement:
     `epoch_complete`: the loader ended by itself after them, in `epoch_s` from asking for its
     iterator to its end, without the validations and checkpoints in between. `batch_hashes` are of
     the first batches of the first epoch, in order, and `second_hashes` of the second;
-    `second_batches` is known where that ended, too. `warnings` are
-    torch's own. `reads` are counters over the throughput window, as `child/family_reads.py` names
-    them, and `in_use` the files in use at its end.
+    `second_batches` is known where that ended, too. `warnings` are torch's own. `reads` are
+    counters over the throughput window, as `child/recording/family_reads.py` names them, and
+    `in_use` the files in use at its end.
     `validation_from` is the first validation batch that was timed, counted from 0;
     `validation_again_s` a further start of a validation loader whose workers are kept, and
     `validation_teardown_s` the end of its iterator. `metrics_s` is what the task takes to tell its

@@ -1,6 +1,7 @@
 """Why a loader waits: a disk, a network file system, small files, or nothing that files explain.
 
-Decides on counters of the system (`child/family_reads.py`). What they do not exclude is named.
+Decides on counters of the system (`child/recording/family_reads.py`). What they do not exclude is
+named.
 """
 
 from __future__ import annotations

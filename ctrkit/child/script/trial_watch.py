@@ -7,9 +7,11 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ctrkit.child import family_reads
-from ctrkit.child.device_clock import DeviceClock, event_maker
-from ctrkit.child.recorder import OVER, THROUGHPUT, LoopProcess, Recorder
+from ctrkit.child.recording import family_reads
+from ctrkit.child.recording.device_clock import DeviceClock, event_maker
+from ctrkit.child.recording.loop_process import LoopProcess
+from ctrkit.child.recording.recorder import Recorder
+from ctrkit.child.recording.step_stamps import OVER, THROUGHPUT
 from ctrkit.child.script import json_files
 from ctrkit.child.script.cpu import family_cpu_s
 from ctrkit.child.script.ending import CommonEnd, leave

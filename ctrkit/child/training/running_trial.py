@@ -11,9 +11,10 @@ from typing import Any
 import psutil
 import torch
 
-from ctrkit.child import family_reads
-from ctrkit.child.device_clock import DeviceClock, event_maker
-from ctrkit.child.recorder import LoopProcess, Recorder
+from ctrkit.child.recording import family_reads
+from ctrkit.child.recording.device_clock import DeviceClock, event_maker
+from ctrkit.child.recording.loop_process import LoopProcess
+from ctrkit.child.recording.recorder import Recorder
 from ctrkit.child.training.batches import ROWS_UNKNOWN, row_counter
 from ctrkit.child.training.devices import synchronize
 from ctrkit.child.training.distributed import current_ranks

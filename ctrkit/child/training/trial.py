@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 
-from ctrkit.child.recorder import ATTRIBUTION, THROUGHPUT
+from ctrkit.child.recording.step_stamps import ATTRIBUTION, THROUGHPUT
 from ctrkit.child.training.batch_hash import batch_hash
 from ctrkit.child.training.batches import known_rows, row_counter
 from ctrkit.child.training.devices import peak_device_bytes

@@ -16,9 +16,10 @@ import ctrkit
 ROOT = Path(ctrkit.__file__).parent
 INSIDE = [
     *sorted((ROOT / "child" / "script").glob("*.py")),
+    *sorted((ROOT / "child" / "recording").glob("*.py")),
     *(ROOT / "child" / "training" / f"{name}.py" for name in ("stamps", "workers", "batches")),
     *(ROOT / "core" / f"{name}.py" for name in ("progress", "spending", "lifeline", "stops")),
-    ROOT / "child" / "recorder.py", ROOT / "child" / "workloads" / "pickling.py",
+    ROOT / "child" / "workloads" / "pickling.py",
     ROOT / "child" / "first" / "sitecustomize.py",
 ]  # fmt: skip
 

@@ -3,8 +3,6 @@
 Two kinds of loop feed it: that of a workload, which the trial drives itself, and that of a script,
 which an observer watches. Each says when it asks for a batch, has it, and is done with the step;
 the recorder knows to which window a step belongs, and when to stop.
-
-Standard library only, and Python 3.9: it also runs inside a script's own interpreter.
 """
 
 from __future__ import annotations
@@ -13,68 +11,26 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from ctrkit.child.device_clock import DeviceClock
-from ctrkit.child.family_reads import between
+from ctrkit.child.recording.device_clock import DeviceClock
+from ctrkit.child.recording.loop_process import LoopProcess
+from ctrkit.child.recording.second_epoch import SecondEpoch
+from ctrkit.child.recording.step_stamps import (
+    ATTRIBUTION,
+    BOUNDARY,
+    OVER,
+    SECOND,
+    STAMP_COLUMNS,
+    THROUGHPUT,
+    WARMUP,
+    append_stamp,
+)
+from ctrkit.child.recording.throughput_window import ThroughputWindow
 from ctrkit.core.progress import ProgressWriter, Stage
 
-#: The columns of `child_records.Stamps`.
-STAMP_COLUMNS = (
-    "epoch", "step", "window", "asked_s", "delivered_s", "done_s", "rows",
-    "worker", "fetch_start_s", "fetch_end_s", "collate_end_s", "sent_s", "device_done_s",
-)  # fmt: skip
-
-WARMUP, THROUGHPUT, ATTRIBUTION = "warmup", "throughput", "attribution"
-BOUNDARY, SECOND = "boundary", "second"
-INTERRUPTED, OVER = "interrupted", "over"
-#: The second epoch is looked into where that takes this share of the throughput window, ...
-_LOOK_SHARE = 0.1
-#: ... with so many steps beyond the batches that were queued ahead; a change of the pace by this
-#: much is measured for as long as the first epoch was.
-_LOOK_STEPS, _OTHER_PACE = 6, 0.2
 #: Warm-up goes on for this long while batches are still to be hashed.
 _HASHING_S = 0.25
 #: A step so slow is saved at once, which takes some thousandths of a second.
 _SLOW_STEP_S = 1.0
-#: Files in use are looked at, for some milliseconds, where so much of the window waits for data.
-_WAITING = 0.3
-
-
-class LoopProcess:
-    """What a recorder asks of the process it runs in; these are the plainest answers.
-
-    A loop overrides what it can tell better.
-    """
-
-    def synchronize(self) -> None:
-        """Wait for the device, where one is used."""
-
-    def device_clock(self) -> DeviceClock:
-        """The clock of the device, where one is used."""
-        return DeviceClock(None)
-
-    def cpu_s(self) -> float | None:
-        """CPU seconds of the process and its workers so far, None where nobody knows."""
-        return None
-
-    def counters(self) -> Mapping[str, float]:
-        """What the process and its workers have read so far, empty where nobody knows."""
-        return {}
-
-    def files_in_use(self) -> Mapping[str, Any]:
-        """The files that they read just now, and their threads; empty where nobody knows."""
-        return {}
-
-    def all_agree(self, enough: bool) -> bool:
-        """Whether all processes that train together have had enough."""
-        return enough
-
-    def is_warm(self) -> bool:
-        """Whether the throughput window may begin once its warm-up steps are done."""
-        return True
-
-    def at_window_end(self) -> Mapping[str, Any]:
-        """Further fields of the measurement, asked for once the throughput window is over."""
-        return {}
 
 
 class Recorder:
@@ -125,6 +81,8 @@ class Recorder:
         #: seconds of validations and checkpoints inside the epoch, which are counted by themselves
         self.beside_s = 0.0
         self.window = OVER
+        #: there from its beginning on, while the window is THROUGHPUT
+        self._throughput: ThroughputWindow
         self.epoch, self.step, self.rows, self.first_stamp = 0, 0, 0, 0
         #: batches of the epoch that the loader was told to leave out
         self.left_out = self._as_written = 0
@@ -187,7 +145,7 @@ class Recorder:
         self.window, self._left = WARMUP, self.warmup_steps
         if epoch > 1:
             self.window, self._left = BOUNDARY, self.plan.boundary_steps
-        self._steps_taken, self._interrupted = 0, False
+        self._steps_taken = 0
         self._more_batches = self._more_rows = 0
         self.left_out_s = self.beside_s = 0.0
         self._began_s = self.now_s() if at_s is None else at_s
@@ -238,18 +196,14 @@ class Recorder:
 
     def interrupted(self) -> None:
         """The step under way also validates or saves: it is no measure of a step."""
-        self._interrupted = True
+        if self.window == THROUGHPUT:
+            self._throughput.interrupt()
 
     def epoch_ended(self, asked_s: float, ended_s: float) -> None:
         """The loader was asked for a batch and had no more."""
         self.finished = True
         if self.window == THROUGHPUT:
-            # a loader that came to its end may have ended its workers, which is no step
-            # groups are whole: the last batches of an epoch may be fewer
-            self._interrupted = self._interrupted or (
-                self._group_steps < self.group and self._count > 0
-            )
-            self._close_group(asked_s)
+            self._throughput.close_last_group(asked_s, self.stamps, self.group)
             self._end_throughput(asked_s)
         self._end_windows()
         if self.epoch == 1 and self.left_out:
@@ -302,17 +256,17 @@ class Recorder:
 
     def _advance(self, done_s: float, rows: int) -> None:
         if self.window == THROUGHPUT:
-            self._group_steps += 1
-            self._group_rows += rows
-            if self._group_steps >= self.group:
-                self._close_group(done_s)
+            if self._throughput.count(rows) >= self.group:
+                self._throughput.close_group(done_s, self.stamps)
                 if self._has_enough(done_s):
                     self._end_throughput(None)
             return
-        self._interrupted = False
         self._left -= 1
         if self.window == SECOND:
-            self._end_second_if_enough(done_s)
+            second = self._second()
+            if second is None or second.is_enough(self.step, done_s - self._boundary_s):
+                self._end_windows()
+                self.save()
             return
         if self._left > 0:
             return
@@ -323,8 +277,9 @@ class Recorder:
         elif self.window == ATTRIBUTION:
             self.window = OVER
         elif self.window == BOUNDARY:
-            self._second_s = done_s
-            if self._looks_on():
+            self._boundary_s = done_s
+            second = self._second()
+            if second is not None and second.is_worth_it(self.step):
                 self.window = SECOND
             else:
                 self._end_windows()
@@ -336,53 +291,39 @@ class Recorder:
         quick = done_s - self._began_s < _HASHING_S + float(self.fields["first_batch_s"])
         return self.step < min(self.hashed_batches, self._most_hashed) and room and quick
 
-    # ---- the second epoch ------------------------------------------------------------------------
-
-    def _first_epoch(self) -> dict[int, float]:
-        """Seconds of each step of the first epoch after its first one, by its number."""
-        stamps = self.stamps
-        return {
-            stamps.step[i]: stamps.done_s[i] - stamps.done_s[i - 1]
-            for i in range(1, len(stamps.epoch))
-            if stamps.epoch[i] == stamps.epoch[i - 1] == 1
-        }
-
-    def _pace(self) -> float | None:
-        """How long the second epoch's steps took as a share of those at equal places of the first.
-
-        Of steps beyond the queue only: what was made ahead was fast in both.
-        """
-        first, stamps = self._first_epoch(), self.stamps
-        ours = {
-            stamps.step[i]: stamps.done_s[i] - stamps.done_s[i - 1]
-            for i in range(self.first_stamp + 1, len(stamps.step))
-        }
-        places = [p for p in ours if p in first and p > self.warmup_steps]
-        before_s = sum(first[p] for p in places)
-        return sum(ours[p] for p in places) / before_s if before_s > 0 else None
-
-    def _looks_on(self) -> bool:
-        """Whether the boundary's steps are followed by more: where they are cheap, or differ."""
+    def _second(self) -> SecondEpoch | None:
+        """The second epoch beside the first; None where it has no steps at equal places."""
         window_s, steps = self.fields.get("throughput_s"), self.fields.get("throughput_steps")
         if not self.looks_into_second or not window_s or not steps:
-            return False
-        if self.fields.get("first_batch"):  # it has no steps at equal places
-            return False
-        if self.step >= max(self._first_epoch(), default=0):
-            return False
-        if (self.warmup_steps + _LOOK_STEPS) * window_s / steps <= 2 * _LOOK_SHARE * window_s:
-            return True
-        pace = self._pace()
-        return pace is not None and not 0.5 < pace < 2
+            return None
+        if self.fields.get("first_batch"):
+            return None
+        return SecondEpoch(self.stamps, self.first_stamp, self.warmup_steps, window_s, steps)
 
-    def _end_second_if_enough(self, done_s: float) -> None:
-        window_s = float(self.fields["throughput_s"])
-        seen_s, last = done_s - self._second_s, max(self._first_epoch(), default=0)
-        looked = self.step >= self.warmup_steps + _LOOK_STEPS and seen_s >= _LOOK_SHARE * window_s
-        if self.step < last and not (looked and self._is_second_clear(seen_s, window_s)):
-            return
-        self._end_windows()
-        self.save()
+    def _begin_throughput(self) -> None:
+        self._around.synchronize()
+        self._device_clock = self._around.device_clock()
+        self._device_clock.begin()
+        self._throughput = ThroughputWindow(self._around, self.now_s)
+        self._device_s = self._throughput.began_s
+        self.window = THROUGHPUT
+
+    def _has_enough(self, at_s: float) -> bool:
+        window, plan = self._throughput, self.plan
+        long = window.lasted_s(at_s) >= plan.window_s
+        # all make the same steps: until the slowest has had enough
+        agreed = self._around.all_agree(window.steps >= plan.min_steps and long)
+        return agreed or bool(window.steps >= plan.max_steps)
+
+    def _end_throughput(self, end_s: float | None) -> None:
+        self._around.synchronize()
+        end_s = self.now_s() if end_s is None else end_s
+        self._read_device_clock()
+        measured = self._throughput.measured(end_s, self.stamps)
+        self.window, self._left = ATTRIBUTION, self.attribution_steps
+        if self._left <= 0:
+            self.window = OVER
+        self.note(**measured, **self._around.at_window_end())
 
     def _end_windows(self) -> None:
         if self.window in (BOUNDARY, SECOND):
@@ -390,83 +331,7 @@ class Recorder:
             self._read_device_clock()
         self.window = OVER
 
-    def _is_second_clear(self, seen_s: float, window_s: float) -> bool:
-        pace = self._pace()
-        return pace is None or abs(pace - 1) < _OTHER_PACE or seen_s >= window_s
-
-    def _begin_throughput(self) -> None:
-        self._around.synchronize()
-        self._device_clock = self._around.device_clock()
-        self._device_clock.begin()
-        self._counters = dict(self._around.counters())
-        self._cpu_s, self._window_s = self._around.cpu_s(), self.now_s()
-        self._device_s = self._window_s
-        self._count, self._window_rows, self._lost_s = 0, 0, 0.0
-        self.window = THROUGHPUT
-        self._begin_group(self._window_s)
-
-    def _begin_group(self, at_s: float) -> None:
-        self._group_s, self._group_steps, self._group_rows = at_s, 0, 0
-        self._interrupted = False
-
-    def _close_group(self, at_s: float) -> None:
-        """Count the group that ends here, or leave it out where something came in between."""
-        if self._interrupted:
-            self._lost_s += at_s - self._group_s
-            if self._group_steps:
-                windows = self.stamps.window
-                windows[-self._group_steps :] = [INTERRUPTED] * self._group_steps
-        else:
-            self._count += self._group_steps
-            self._window_rows += self._group_rows
-        self._begin_group(at_s)
-
-    def _has_enough(self, at_s: float) -> bool:
-        long = at_s - self._window_s - self._lost_s >= self.plan.window_s
-        enough = self._count >= self.plan.min_steps and long
-        # all make the same steps: until the slowest has had enough
-        return self._around.all_agree(enough) or self._count >= self.plan.max_steps
-
-    def _end_throughput(self, end_s: float | None) -> None:
-        self._around.synchronize()
-        end_s = self.now_s() if end_s is None else end_s
-        self._read_device_clock()
-        used_s = self._around.cpu_s()
-        known = used_s is not None and self._cpu_s is not None
-        reads = between(self._counters, self._around.counters())
-        waits = self._waited_s() >= _WAITING * (end_s - self._window_s)
-        self.window, self._left = ATTRIBUTION, self.attribution_steps
-        if self._left <= 0:
-            self.window = OVER
-        self.note(
-            throughput_s=end_s - self._window_s - self._lost_s,
-            throughput_steps=self._count,
-            throughput_rows=self._window_rows,
-            cpu_s=max(0.0, used_s - self._cpu_s) if known else None,  # type: ignore[operator]
-            reads=reads,
-            in_use=dict(self._around.files_in_use()) if waits else {},
-            **self._around.at_window_end(),
-        )
-
-    def _waited_s(self) -> float:
-        """For how long the steps of the throughput window waited for data."""
-        stamps = self.stamps
-        columns = zip(stamps.window, stamps.asked_s, stamps.delivered_s)
-        return float(sum(got_s - asked_s for window, asked_s, got_s in columns
-                         if window == THROUGHPUT))  # fmt: skip
-
     _left = 0
     _steps_taken = _more_batches = _more_rows = 0
-    _interrupted = False
-    _began_s = _asked_s = _delivered_s = _second_s = 0.0
+    _began_s = _asked_s = _delivered_s = _boundary_s = 0.0
     _made: Mapping[str, Any] = {}
-    _counters: Mapping[str, float] = {}
-    _cpu_s: float | None = None
-    _window_s = _lost_s = _group_s = 0.0
-    _count = _window_rows = _group_steps = _group_rows = 0
-
-
-def append_stamp(stamps: Any, values: Mapping[str, Any]) -> None:
-    """Append one step's times to the columns; None to those that are not named."""
-    for column in STAMP_COLUMNS:
-        getattr(stamps, column).append(values.get(column))

@@ -2,8 +2,6 @@
 
 The host runs ahead of a GPU: its stamps tell when a step was asked for, not when it was computed.
 An event is noted by the device when it gets there, and nobody waits for it.
-
-Standard library only, and Python 3.9: it also runs inside a script's own interpreter.
 """
 
 from __future__ import annotations

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from ctrkit.child.device_clock import DeviceClock
-from ctrkit.child.recorder import LoopProcess, Recorder
+from ctrkit.child.recording.device_clock import DeviceClock
+from ctrkit.child.recording.loop_process import LoopProcess
+from ctrkit.child.recording.recorder import Recorder
 from ctrkit.core.config import WindowPlan
 from ctrkit.core.progress import ProgressWriter, Stage
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ctrkit.child.family_reads import (
+from ctrkit.child.recording.family_reads import (
     between,
     counters,
     file_system_of,
@@ -89,7 +89,7 @@ def test_the_threads_of_a_worker_are_counted(worker: subprocess.Popen[str]) -> N
 
 ALONE = """
 import sys
-from ctrkit.child.family_reads import between, counters, threads_of_workers
+from ctrkit.child.recording.family_reads import between, counters, threads_of_workers
 before = counters()
 open(sys.argv[1], "rb").read()
 print(between(before, counters())["read_bytes"] >= 2_000_000, threads_of_workers())
