@@ -168,6 +168,11 @@ def format_value(value: object, width: int = 40) -> str:
     return f"'{shown[: width - 3]}...'" if len(shown) > width else f"'{shown}'"
 
 
+def sentences(*texts: str) -> str:
+    """Texts as sentences, one after the other, without the last full stop; empty ones left out."""
+    return ". ".join(text[0].upper() + text[1:].rstrip(".") for text in texts if text)
+
+
 def format_time(time_s: float) -> str:
     """Unix seconds as a date: `2014-10-21 00:00:05 UTC`, or `-` where there is none."""
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import Cell
 from ctrkit.core.records import Finding
-from ctrkit.core.units import format_duration, format_factor, format_percent
+from ctrkit.core.units import format_duration, format_factor, format_percent, sentences
 from ctrkit.measure.elasticity import FETCHING, STARTUP, STEPPING, EpochModel, epoch_model
 from ctrkit.measure.leeway import ANYTHING, Leeway
 from ctrkit.measure.projection import Projection
@@ -24,6 +24,18 @@ UNEXPLAINED = "unexplained"
 _DISAGREEMENT = 0.15
 _MANY_STEPS = 10
 _IN_STEP = (*STEPPING, "compute")
+#: How a sentence calls a stage; each has the stage's own name, under which tables list it.
+_WORDS = {
+    "fetch": "reading the data (fetch)",
+    "collate": "putting rows together to batches (collate)",
+    "ipc": "passing batches between processes (ipc)",
+    "transfer": "the copy to the device (transfer)",
+    "forward": "the forward pass",
+    "backward": "the backward pass",
+    "optimizer": "the optimizer",
+    "compute": "the training step itself (compute)",
+    STARTUP: "the start of the loader (startup)",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,52 +154,71 @@ def _limit(case: _Case) -> Finding:
     share, model = case.elasticity[stage], case.model
     whole_s, left_s = model.epoch_s(), model.without(stage)
     worth = whole_s / left_s if left_s > 1e-4 * whole_s else None
-    text = f"{_lead(case, stage, share)}; {_advice(case, stage)}"
-    if saved := _saved_words(case, whole_s, left_s):
-        text += f"; {saved}"
-    if stage == "fetch" and not model.has_loader_stages:
-        text += " (fetch, collate and ipc were not told apart)"
+    text = sentences(
+        *_lead(case, stage, share),
+        ""
+        if worth is None
+        else f"if {_WORDS[stage]} took no time, {_whole(case)} would be "
+        f"{format_factor(worth)} faster",
+        _saved_words(case, whole_s, left_s),
+        _advice(case, stage),
+    )
     return Finding(stage=stage, share=share, worth_x=worth, text=text, confidence=case.confidence)
 
 
 def _balanced(case: _Case) -> Finding:
     (first, most), (second, next_most) = list(case.elasticity.items())[:2]
-    lead = f"balanced: {first} ({format_percent(most)}) + {second} ({format_percent(next_most)})"
+    whole = "the step" if STARTUP not in (first, second) else "the epoch"
+    lead = (
+        f"two stages limit {whole} about equally (balanced): {_WORDS[first]} "
+        f"({format_percent(most)}) and {_WORDS[second]} ({format_percent(next_most)})"
+    )
     stages = {first, second}
     if stages <= set(_IN_STEP):
-        advice = _compute_advice(case)
+        advice = [_wait_words(case)]
     elif stages <= {*FETCHING, STARTUP}:
-        advice = _loader_advice(case, first if first != STARTUP else second)
+        advice = [_loader_advice(case, first if first != STARTUP else second)]
     else:
-        advice = "neither the loader nor the training step alone is worth much; speed up both"
+        advice = ["making only one of them faster gains little: speed up both"]
     return Finding(
         stage=BALANCED,
         share=most + next_most,
         worth_x=None,
-        text=f"{lead}; {advice}",
+        text=sentences(lead, *advice),
         confidence=case.confidence,
     )
 
 
-def _lead(case: _Case, stage: str, share: float) -> str:
-    """What limits, and how large that is."""
-    step = format_duration(case.model.measured_step_s)
+def _lead(case: _Case, stage: str, share: float) -> list[str]:
+    """What limits, and how large that is: sentences."""
+    step, part = format_duration(case.model.measured_step_s), format_percent(share)
     if stage == STARTUP:
         startup = format_duration(case.model.startup_s)
-        part = format_percent(share)
-        return f"startup limits the epoch: {startup} before its batches come, {part} of it"
+        return [f"starting and ending the loader (startup) takes {startup} of each epoch, {part}"]
+    if stage in _IN_STEP:
+        return [_wait_words(case), f"{_WORDS[stage]} takes {part} of a step of {step}"]
+    known = case.model.has_loader_stages
+    apart = "" if known else "fetch, collate and ipc could not be told apart"
     if not case.has_task:
-        return (
-            f"{stage} limits the loader: {format_percent(share)} of a batch ({step}; no training "
-            "step was measured beside it)"
-        )
-    if stage in FETCHING and case.cell.workers:
-        workers = "the worker" if case.cell.workers == 1 else f"the {case.cell.workers} workers"
-        return (
-            f"{stage} limits the step: {format_percent(case.wait_share)} of {step} waits for "
-            f"{workers} of the {case.cell.loader} loader, and {stage} is most of that"
-        )
-    return f"{stage} limits the step: {format_percent(share)} of {step}"
+        most = f"{_WORDS[stage]} takes {part} of the {step} of a batch"
+        return [most, "no training step was measured, only the loader", apart]
+    whom = "data"
+    if case.cell.workers:
+        count = "worker" if case.cell.workers == 1 else f"{case.cell.workers} workers"
+        whom = f"the {count} of the {case.cell.loader} loader"
+    wait = format_percent(case.wait_share)
+    return [
+        f"data loading is the bottleneck: a step of {step} waits {wait} of its time for {whom}",
+        f"most of that is {_WORDS[stage]}",
+        apart,
+    ]
+
+
+def _whole(case: _Case) -> str:
+    """What a stage is a part of: an epoch where its start counts, else a step or a batch."""
+    if case.model.startup_s > 0.02 * case.model.epoch_s():
+        return "an epoch"
+    return "a step" if case.has_task else "a batch"
 
 
 def _saved_words(case: _Case, whole_s: float, left_s: float) -> str:
@@ -203,12 +234,12 @@ def _saved_words(case: _Case, whole_s: float, left_s: float) -> str:
     if saved_s < 1 or saved_s < 0.01 * total_s:
         return ""
     saved, total = format_duration(saved_s), format_duration(total_s)
-    return f"at most {saved} of {whose} {total} can be saved there"
+    return f"that would save at most {saved} of {whose} {total}"
 
 
 def _advice(case: _Case, stage: str) -> str:
     if stage in _IN_STEP:
-        return _compute_advice(case, stage)
+        return _stage_advice(case, stage)
     return _startup_advice(case) if stage == STARTUP else _loader_advice(case, stage)
 
 
@@ -218,71 +249,70 @@ def _startup_advice(case: _Case) -> str:
         return "the loader is slow to begin an epoch: keep open what it opens each time"
     keeps = case.leeway.heeds("persistent") and not cell.persistent
     kept = "keep the workers between epochs (--persistent true), or " if keeps else ""
-    start = " and a lighter start" if cell.start_method == "spawn" else ""
-    return f"{kept}take fewer than {cell.workers} workers{start}: import and load less in each"
+    start = " and make each start faster" if cell.start_method == "spawn" else ""
+    less = ": import and load less in each" if start else ""
+    return f"{kept}use fewer than {cell.workers} workers{start}{less}"
 
 
 def _loader_advice(case: _Case, stage: str) -> str:
     """What to do about a slow loader, in terms of the configuration at hand."""
     cell, leeway = case.cell, case.leeway
     if cell.loader == "resident":
-        return "the gather on the device takes most of the step; smaller histories help"
+        return "shorter histories help: the device gathers fewer values for each row"
     whole = [name for name in ("batches", "thread") if leeway.has(name) and name != cell.loader]
     if stage == "ipc":
         ways = ["--workers 0"] if leeway.heeds("workers") else []
         ways += ["--loader thread"] if leeway.has("thread") else []
-        without = f", or read without processes ({', or '.join(ways)})" if ways else ""
-        return (
-            "the main process takes the workers' batches apart: send fewer and smaller tensors "
-            f"(no copies, no Python objects){without}"
-        )
+        without = f", or read without worker processes ({' or '.join(ways)})" if ways else ""
+        return f"send fewer and smaller tensors, without copies or Python objects{without}"
     if stage == "collate" and cell.loader in ("rows", "custom", "script"):
         batches = "--loader batches, or " if leeway.has("batches") else ""
         return f"make whole batches at once ({batches}a vectorised collate_fn)"
     more = leeway.workers_words(cell)
     if cell.loader == "thread":
         batches = "read with --loader batches and workers" if leeway.has("batches") else ""
-        return f"one thread does not keep up: {more or batches or 'make reading cheaper'}"
+        return f"one thread does not keep up: {more or batches or 'make reading faster'}"
     if cell.workers == 0:
         if cell.loader == "rows" and whole:
-            return f"read whole batches (--loader {' or '.join(whole)})" + (
-                f"; {more}" if more else " or use workers"
-            )
+            options = " or ".join(f"--loader {name}" for name in whole)
+            return f"read whole batches ({options})" + (f"; {more}" if more else " or use workers")
         kept = " or keep the data on the device" if leeway.has("resident") else ""
         return (
-            f"make reading cheaper; {more}" if more else f"let workers read ahead (--workers){kept}"
+            f"make reading faster; {more}" if more else f"let workers read ahead (--workers){kept}"
         )
     few = "1 worker does" if cell.workers == 1 else f"{cell.workers} workers do"
-    return f"{few} not keep up: make reading cheaper" + (
+    return f"{few} not keep up: make reading faster" + (
         f"; {more}" if more else ", or use more workers"
     )
 
 
 def _stage_advice(case: _Case, stage: str) -> str:
     if stage == "optimizer":
-        return "sparse or fused updates, or fewer parameters, make it cheaper"
+        return "sparse or fused updates, or fewer parameters, make it faster"
     if stage != "transfer":
         return ""
     cell = case.cell
     pins = cell.device == "cuda" and not cell.pin and case.leeway.heeds("pin")
     if pins:
-        return "less data per batch, or pinned memory (--pin true), makes the copy cheaper"
-    return "less data per batch makes the copy cheaper"
+        return "less data per batch, or pinned memory (--pin true), makes the copy faster"
+    return "less data per batch makes the copy faster"
 
 
-def _compute_advice(case: _Case, stage: str = "") -> str:
+def _wait_words(case: _Case) -> str:
     """What the loader can still give when the training step limits."""
     wait = case.wait_share
-    if wait < 0.02:
-        text = "the loop hardly waits for data, so workers, prefetch or another loader cannot help"
-    else:
-        without = f"{1 / (1 - wait):.2f}x" if wait < 1 else "much"
-        text = f"without any wait for data it would be {without} faster, no more"
+    waits = f"a step waits {format_percent(wait)} of its time for data"
+    alone = ""
     if case.ceilings.loader_step_s:
         ratio = case.model.measured_step_s / case.ceilings.loader_step_s
-        text += f" (the loader alone delivers {format_factor(ratio)} as fast)"
-    advice = _stage_advice(case, stage)
-    return f"{text}; {advice}" if advice else text
+        alone = f" (the loader alone delivers batches {format_factor(ratio)} as fast)"
+    if wait < 0.02:
+        return (
+            f"data loading is not the bottleneck: {waits}, so neither workers nor prefetch nor "
+            f"another loader can help{alone}"
+        )
+    most = f"at most {1 / (1 - wait):.2f}x" if wait < 1 else "much"
+    return f"{waits}, so faster data loading would make it {most} faster{alone}"
 
 
 def _slowed(case: _Case) -> Finding | None:
@@ -302,9 +332,9 @@ def _slowed(case: _Case) -> Finding | None:
             share=share,
             worth_x=None,
             text=(
-                f"unexplained: {format_percent(share)} of a step; between batches that were just "
-                f"read the training step takes {times}, and no part of this run is at work beside "
-                f"it: {_beside_words(case.leeway)}"
+                f"{format_percent(share)} of a step is unexplained: the training step takes "
+                f"{times}, although nothing of this run works beside it. "
+                f"{_beside_words(case.leeway)}"
             ),
             confidence="low",
         )
@@ -314,8 +344,8 @@ def _slowed(case: _Case) -> Finding | None:
         share=share,
         worth_x=1 / (1 - share) if share < 0.9999 else None,
         text=(
-            f"beside its loader the training step takes {times}: they share {where}; fewer workers "
-            "or threads, or a cheaper loader, help"
+            f"the loader slows the training step down, which takes {times}: they share {where} "
+            "(contention). Fewer workers or threads help, and so does a faster loader"
         ),
         confidence="low" if case.confidence == "low" else "medium",
     )
@@ -325,10 +355,10 @@ def _beside_words(leeway: Leeway) -> str:
     """What may slow the step down from outside of it, as far as the host was watched."""
     if leeway.other_cores >= 0.5:
         return (
-            f"other processes took {leeway.other_cores:.1f} cores meanwhile; caches and memory "
-            "bandwidth may be behind it, too"
+            f"Other processes used {leeway.other_cores:.1f} cores meanwhile; caches and memory "
+            "bandwidth, which were not measured, may be the cause, too"
         )
-    return "caches or memory bandwidth, which were not measured"
+    return "Caches or memory bandwidth, which were not measured, may be the cause"
 
 
 def _unexplained(case: _Case) -> Finding | None:
@@ -343,8 +373,8 @@ def _unexplained(case: _Case) -> Finding | None:
         share=share,
         worth_x=None,
         text=(
-            f"unexplained: {format_percent(share)} of a step; its stages make "
-            f"{format_duration(explained_s)} when replayed, and it took {format_duration(step_s)}"
+            f"{format_percent(share)} of a step is unexplained: its measured stages add up to "
+            f"{format_duration(explained_s)}, but it took {format_duration(step_s)}"
         ),
         confidence="low",
     )

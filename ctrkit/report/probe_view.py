@@ -1,10 +1,9 @@
-"""Shows a probe: the answer first, then the matrix, the stages of a step, what to do."""
+"""Shows a probe: the answer first, then the matrix, then what to do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from ctrkit.core.child_records import STAGES
 from ctrkit.core.config import Cell
 from ctrkit.core.records import Finding, Recommendation, RunInfo, TrialRecord
 from ctrkit.core.units import format_bytes, format_duration, format_factor
@@ -23,12 +22,12 @@ from ctrkit.report.matrix_view import (
     NOT_RUN,
     cell_results,
     failure_lines,
-    has_figures,
     matrix_table,
     not_run_lines,
 )
 from ctrkit.report.script_view import script_rows, script_sections
 from ctrkit.report.shell_lines import command_lines, dataloader_lines, kept_options, short_path
+from ctrkit.report.step_view import stage_sections
 from ctrkit.report.words import (
     cell_words,
     clean,
@@ -45,9 +44,6 @@ from ctrkit.report.words import (
 
 #: For when a projection is made.
 HOLDS_FOR = "a run started now, with this machine otherwise as it was"
-_BAR_WIDTH = 24
-#: Above this share of data wait a step is only taking a batch.
-_ALL_WAITING = 0.99
 
 
 def probe_sections(contents: RunContents) -> list[Section]:
@@ -61,7 +57,7 @@ def probe_sections(contents: RunContents) -> list[Section]:
     if contents.trials:
         sections += _matrix_sections(contents)
     if recommendation is not None:
-        sections += _stage_sections(contents.trials, recommendation)
+        sections += stage_sections(contents.trials, recommendation)
         sections += _use(contents, recommendation)
     return sections
 
@@ -123,8 +119,8 @@ def finding_words(finding: Finding) -> str:
     parts = [text]
     if finding.share is not None and "%" not in text:
         parts.append(f"It takes {percent(finding.share)} of a step")
-    if finding.worth_x is not None:
-        parts.append(f"Without it: {format_factor(finding.worth_x)} as fast")
+    if finding.worth_x is not None and "faster" not in text:
+        parts.append(f"Without it, a step would be {format_factor(finding.worth_x)} faster")
     if finding.confidence:
         parts.append(f"Confidence: {clean(finding.confidence, 60)}")
     return ". ".join(parts) + "."
@@ -215,65 +211,6 @@ def _matrix_sections(contents: RunContents) -> list[Section]:
         table = Table(columns, rows).without_empty_columns()
         sections.append(Section("Ceilings", (table,)))
     return sections
-
-
-def _stage_sections(trials: Sequence[TrialRecord], recommendation: Recommendation) -> list[Section]:
-    """Where a step of the recommended cell goes, and what it needs beside its steps."""
-    cell_id = recommendation.cell.cell_id
-    ran = [r for r in trials if r.cell_id == cell_id and has_figures(r)]
-    if not ran:
-        return []
-    record = next((r for r in reversed(ran) if r.stage_s), ran[-1])
-    blocks: list[Block] = []
-    if record.stage_s:
-        blocks.append(_stage_table(_with_compute(record)))
-        if record.cell.loads_ahead:
-            waited = percent(record.data_wait_share) or "?"
-            ahead = (
-                "Workers fetch and collate beside the training process: these are seconds of "
-                f"a worker, of which the loop waited {waited}."
-                if record.cell.workers
-                else "A thread fetches while the step computes: these are its seconds; the loop "
-                f"waited for data in {waited} of a step."
-            )
-            blocks.append(Paragraph(ahead, "dim"))
-    beside = [
-        ("start-up", record.startup_s), ("first batch", record.first_batch_s),
-        ("warm-up, once, beyond usual steps", record.warm_up_s),
-        ("new epoch", record.epoch_restart_s), ("validation", record.validation_s),
-        ("metrics", record.metrics_s), ("checkpoint", record.checkpoint_s),
-    ]  # fmt: skip
-    words = [f"{name} {format_duration(value)}" for name, value in beside if value is not None]
-    if record.peak_rss_bytes is not None:
-        words.append(f"peak memory {format_bytes(record.peak_rss_bytes)}")
-    if record.peak_device_bytes is not None:
-        words.append(f"on the device {format_bytes(record.peak_device_bytes)}")
-    if words:
-        blocks.append(Paragraph("Besides the steps: " + ", ".join(words) + "."))
-    return [Section("A step of the recommended configuration", tuple(blocks))] if blocks else []
-
-
-def _with_compute(record: TrialRecord) -> Mapping[str, float]:
-    """The stages, with the rest of the step as one where nothing told its parts."""
-    stage_s, step_s, wait = record.stage_s, record.step_s, record.data_wait_share
-    told = any(stage in stage_s for stage in ("forward", "backward", "optimizer"))
-    if told or step_s is None or wait is None or wait > _ALL_WAITING:
-        return stage_s
-    return {**stage_s, "compute": step_s * (1 - wait)}
-
-
-def _stage_table(stage_s: Mapping[str, float]) -> Table:
-    known = [(stage, stage_s[stage]) for stage in (*STAGES, "compute") if stage in stage_s]
-    whole_s = sum(value for _, value in known)
-    rows = []
-    for stage, value in known:
-        share = value / whole_s if whole_s > 0 else 0.0
-        bar = "█" * round(share * _BAR_WIDTH)
-        rows.append((stage, step_words(value, None, None), percent(share), bar))
-    columns = (
-        Column("stage", right=False), Column("time"), Column("share"), Column("", right=False),
-    )  # fmt: skip
-    return Table(columns, tuple(rows))
 
 
 def _use(contents: RunContents, recommendation: Recommendation) -> list[Section]:

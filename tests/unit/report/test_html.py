@@ -134,7 +134,7 @@ def test_the_first_screen_answers_before_anything_else(probe: Path) -> None:
     first = text[: text.index("Projection")]
     for answer in (
         "cpu, thread loader", "1 d 1 h", "±4.9", "backward", "24.2 .. 26.7 h",
-        "2.4x as fast", "ctrkit train", "recommendation.json", "1 cell deadlock", "Tied with 1",
+        "2.4x faster", "ctrkit train", "recommendation.json", "1 cell deadlock", "Tied with 1",
     ):  # fmt: skip
         assert answer in first
 
