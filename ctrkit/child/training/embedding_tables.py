@@ -1,8 +1,9 @@
 """An embedding table that remembers which of its rows a step touched.
 
-A step touches some thousand rows of a million; the dense gradient is zero in all others. So on the
-CPU its memory is kept, and only the rows of the step before are cleared. Its norm is that of the
-touched rows, and an optimiser that updates touched rows only need not look for them.
+A step touches some thousand rows of a million; the dense gradient is zero in all others. So its
+memory is kept, and only the rows of the step before are cleared. Its norm is that of the touched
+rows, and an optimiser that updates touched rows only need not look for them. On an accelerator that
+is so for large tables (`row_gradients.py`); the gradient of small ones is torch's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from ctrkit.child.training.row_gradients import gradient_by_rows, is_by_rows
 
 
 class EmbeddingTable(nn.Embedding):
@@ -32,21 +35,26 @@ class EmbeddingTable(nn.Embedding):
         self._kept_version = -1
 
     def forward(self, ids: Tensor) -> Tensor:
-        by_row = self.weight.requires_grad and torch.is_grad_enabled()
-        if not by_row or (self.dense and self.weight.device.type != "cpu"):
+        has_gradient = self.weight.requires_grad and torch.is_grad_enabled()
+        if not has_gradient or (self.dense and not self._is_by_rows()):
             return super().forward(ids)
         self._lookups += 1
         found: Tensor = _Lookup.apply(self.weight, ids, self, self._lookups)  # type: ignore[no-untyped-call]
         return found
 
+    def _is_by_rows(self) -> bool:
+        return is_by_rows(
+            self.weight.device, self.weight.nbytes, has_padding=self.padding_idx is not None
+        )
+
     def touched(self) -> tuple[Tensor, Tensor] | None:
         """Rows int64 (n,), and their gradients (n, width), of the newest backward pass.
 
         On the CPU they are ascending. On an accelerator the padding may follow them, as often as it
-        takes, with a gradient of 0: see `distinct_at_once`.
+        takes, with a gradient of 0: see `row_gradients.distinct_at_once`.
 
-        None where they are not known: on an accelerator, or where something else than this table
-        and `scale_` wrote to `weight.grad`.
+        None where they are not known: of a small table on an accelerator, or where something else
+        than this table and `scale_` wrote to `weight.grad`.
         """
         if self._rows is None or self._values is None:
             return None
@@ -107,12 +115,7 @@ class EmbeddingTable(nn.Embedding):
         before, values = self._rows, self._values
         if not self.dense and before is not None and values is not None:
             ids, grad = torch.cat([before, ids]), torch.cat([values, grad])
-        self._rows, places = distinct(ids, padding)
-        self._values = torch.ops.aten.embedding_dense_backward(
-            grad, places, len(self._rows), -1, False
-        )
-        if padding >= 0:
-            self._values.masked_fill_((self._rows == padding).unsqueeze(1), 0)
+        self._rows, self._values = gradient_by_rows(ids, grad, padding)
         if not self.dense:
             return None
         self._clear(before)
@@ -134,30 +137,6 @@ class EmbeddingTable(nn.Embedding):
         self._kept.index_copy_(0, self._rows, self._values)
         self._kept_version = self._kept._version
         return self._kept
-
-
-def distinct(ids: Tensor, padding: int) -> tuple[Tensor, Tensor]:
-    """The rows of these ids, int64 (n,), and the place of each id among them.
-
-    `padding` is a row of which it does no harm to be there several times; negative without one.
-    """
-    if ids.device.type == "cpu" or padding < 0:
-        rows, places = torch.unique(ids, return_inverse=True)
-        return rows, places
-    return distinct_at_once(ids, padding)
-
-
-def distinct_at_once(ids: Tensor, padding: int) -> tuple[Tensor, Tensor]:
-    """The same without waiting for an accelerator, which `torch.unique` does to learn how many.
-
-    There are as many rows as ids: those that are left over are `padding`.
-    """
-    ordered, origin = ids.sort()
-    is_new = torch.ones_like(ordered, dtype=torch.bool)
-    is_new[1:] = ordered[1:] != ordered[:-1]
-    slot = is_new.cumsum(0) - 1
-    rows = torch.full_like(ids, padding).scatter_(0, slot, ordered)
-    return rows, torch.empty_like(ids).scatter_(0, origin, slot)
 
 
 class _Lookup(torch.autograd.Function):

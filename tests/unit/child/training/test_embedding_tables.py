@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ctrkit.child.training import embedding_tables
-from ctrkit.child.training.embedding_tables import EmbeddingTable, distinct_at_once
+from ctrkit.child.training import row_gradients
+from ctrkit.child.training.embedding_tables import EmbeddingTable
+from ctrkit.child.training.row_gradients import distinct_at_once
 from ctrkit.ctr.training.lazy_adam import LazyAdam
 from ctrkit.ctr.training.optimizers import clip_gradients
 
@@ -175,7 +176,7 @@ def test_rows_that_are_left_over_change_nothing(monkeypatch):
         adam = LazyAdam([table], lr=0.1, weight_decay=0.01)
         with monkeypatch.context() as patch:
             if at_once:  # as on an accelerator
-                patch.setattr(embedding_tables, "distinct", distinct_at_once)
+                patch.setattr(row_gradients, "distinct", distinct_at_once)
             for ids in ([1, 2, 2, 0], [2, 9, 0, 0], [9, 9, 9, 9]):
                 adam.zero_grad()
                 table(torch.tensor(ids)).square().sum().backward()
