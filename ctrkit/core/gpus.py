@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,39 +24,86 @@ class Gpu:
 
     @property
     def words(self) -> str:
-        """`NVIDIA H100, 81559 MiB, driver 550.54`."""
-        return f"{self.name}, {self.memory_mib} MiB, driver {self.driver}"
+        """`NVIDIA H100, 81559 MiB, driver 550.54`; memory that is not known is left out."""
+        memory = f", {self.memory_mib} MiB" if self.memory_mib else ""
+        return f"{self.name}{memory}, driver {self.driver}"
 
 
-def gpus_of(listing: str, visible: str | None) -> tuple[Gpu, ...]:
+@dataclass(frozen=True)
+class _Listed:
+    """A GPU of the listing."""
+
+    index: str
+    uuid: str
+    gpu: Gpu
+
+
+def gpus_of(
+    listing: str, visible: str | None, *, in_bus_order: bool = False, parts: str = ""
+) -> tuple[Gpu, ...]:
     """The GPUs of a listing, a line each, that `CUDA_VISIBLE_DEVICES` lets CUDA use.
 
     A line that is no GPU is left out: the program prints its troubles there, too.
+
+    Args:
+        listing: what `_ASKED` was asked for.
+        visible: the variable; None where it is not set.
+        in_bus_order: whether CUDA counts as the listing does. Else it begins with the card that it
+            holds fastest, so that of several kinds a number does not tell which it is.
+        parts: of divided GPUs (MIG), as `nvidia-smi -L` lists them.
     """
-    found: dict[str, tuple[str, Gpu]] = {}
-    for line in listing.splitlines():
-        parts = [part.strip() for part in line.split(",")]
-        if len(parts) < 5 or not parts[0].isdigit():
-            continue
-        index, uuid, *name, memory, driver = parts
-        mib = memory.split()[0] if memory else ""
-        gpu = Gpu(", ".join(name), int(mib) if mib.isdigit() else 0, driver)
-        found[index] = (uuid, gpu)
+    listed = list(filter(None, map(_listed, listing.splitlines())))
     if visible is None:
-        return tuple(gpu for _, gpu in found.values())
-    chosen = []
+        return tuple(one.gpu for one in listed)
+    names = dict.fromkeys(one.gpu.name for one in listed)
+    chosen: list[Gpu] = []
     for word in filter(None, (part.strip() for part in visible.split(","))):
-        same = [gpu for i, (uuid, gpu) in found.items() if word == i or uuid.startswith(word)]
+        if word.startswith("MIG-"):
+            same = _part(word, listed, parts)
+        elif word.isdigit():
+            same = [one.gpu for one in listed if one.index == word]
+            if len(names) > 1 and not in_bus_order:
+                name = f"CUDA's device {word} of {' and '.join(names)}"
+                same = [Gpu(name, 0, gpu.driver) for gpu in same]
+        else:
+            same = [one.gpu for one in listed if one.uuid.startswith(word)]
         if not same:
             break  # CUDA uses none from the first on that is not there
         chosen += same[:1]
     return tuple(chosen)
 
 
-def read_gpus(run: Callable[[Sequence[str]], str], visible: str | None) -> tuple[Gpu, ...]:
+def _listed(line: str) -> _Listed | None:
+    parts = [part.strip() for part in line.split(",")]
+    if len(parts) < 5 or not parts[0].isdigit():
+        return None
+    index, uuid, *name, memory, driver = parts
+    mib = memory.split()[0] if memory else ""
+    return _Listed(index, uuid, Gpu(", ".join(name), int(mib) if mib.isdigit() else 0, driver))
+
+
+def _part(word: str, listed: Sequence[_Listed], parts: str) -> list[Gpu]:
+    """The part of a divided GPU with this UUID: `NVIDIA A100, MIG 1g.5gb`.
+
+    Its memory is in the name of its profile.
+    """
+    whole: _Listed | None = None
+    for line in parts.splitlines():
+        if uuid := re.search(r"UUID: (GPU-[^)]+)", line):
+            whole = next((one for one in listed if one.uuid == uuid[1]), None)
+        found = re.match(r"\s+(MIG \S+)\s.*UUID: (MIG-[^)]+)", line)
+        if found and whole is not None and found[2].startswith(word):
+            return [Gpu(f"{whole.gpu.name}, {found[1]}", 0, whole.gpu.driver)]
+    return []
+
+
+def read_gpus(
+    run: Callable[[Sequence[str]], str], visible: str | None, *, in_bus_order: bool = False
+) -> tuple[Gpu, ...]:
     """Those that the program `nvidia-smi` tells of."""
     command = ["nvidia-smi", f"--query-gpu={_ASKED}", "--format=csv,noheader"]
-    return gpus_of(run(command), visible)
+    parts = run(["nvidia-smi", "-L"]) if "MIG-" in (visible or "") else ""
+    return gpus_of(run(command), visible, in_bus_order=in_bus_order, parts=parts)
 
 
 @cache
@@ -63,4 +111,6 @@ def visible_gpus() -> tuple[Gpu, ...]:
     """Those of this machine; they do not change while a command runs."""
     if shutil.which("nvidia-smi") is None:
         return ()
-    return read_gpus(output_of, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    in_bus_order = os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return read_gpus(output_of, visible, in_bus_order=in_bus_order)

@@ -1,22 +1,13 @@
-"""Samples the GPU of a run with NVIDIA's library: load, memory, power, clocks, other processes.
+"""Samples of a run's GPU, and their means: load, memory, power, clocks, other processes.
 
-The library is `nvidia-ml-py` (the extra `cuda`). Without it, without a driver or without a GPU
-there is no reader, silently. What a card does not tell is None.
+`ctrkit/supervise/nvml.py` reads it. What a card does not tell is None.
 """
 
 from __future__ import annotations
 
-import importlib
-import os
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Protocol
-
-#: Why clocks are lower than they could be: bits of NVML, the same in all its versions.
-_HELD_BY = {"power": 0x4 | 0x80, "heat": 0x20 | 0x40, "a hardware slowdown": 0x8}
-_MW, _MHZ_KIND = 1e-3, 1  # NVML_CLOCK_SM
+from typing import Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,123 +43,7 @@ class GpuSample:
 class GpuReader(Protocol):
     """Reads the GPUs that some processes compute on."""
 
-    def read(self, pids: Collection[int]) -> tuple[GpuSample, ...]: ...
-
-
-@lru_cache(maxsize=1)
-def open_gpus() -> GpuReader | None:
-    """The reader of this machine's GPUs, None where there is no library, driver or GPU."""
-    return nvml_reader(lambda: importlib.import_module("pynvml"))
-
-
-def nvml_reader(load: Callable[[], Any]) -> GpuReader | None:
-    """A reader by a library that `load` imports, None where it cannot be had."""
-    try:
-        nvml = load()
-        nvml.nvmlInit()
-        count = int(nvml.nvmlDeviceGetCount())
-    except Exception:  # no package; else its own errors: no driver, another version, no permission
-        return None
-    return NvmlReader(nvml, count) if count else None
-
-
-class NvmlReader:
-    """Reads GPUs by NVML.
-
-    Args:
-        nvml: the module `pynvml`, initialised.
-        count: of its GPUs.
-        environment: tells which of them CUDA may use.
-    """
-
-    def __init__(self, nvml: Any, count: int, environment: Mapping[str, str] | None = None) -> None:
-        self._nvml = nvml
-        self._handles = {i: nvml.nvmlDeviceGetHandleByIndex(i) for i in range(count)}
-        visible = (os.environ if environment is None else environment).get("CUDA_VISIBLE_DEVICES")
-        self._visible = self._visible_gpus(visible)
-
-    def read(self, pids: Collection[int]) -> tuple[GpuSample, ...]:
-        """The GPUs that these processes compute on.
-
-        In a container the driver may number processes otherwise: then the first that CUDA may use.
-        """
-        computing = {i: self._processes(handle) for i, handle in self._handles.items()}
-        own = [i for i, found in computing.items() if any(one.pid in pids for one in found)]
-        if own:
-            return tuple(
-                self._look(i, tuple(one for one in computing[i] if one.pid not in pids))
-                for i in own
-            )
-        return tuple(self._look(i, ()) for i in self._visible[:1])
-
-    def _visible_gpus(self, visible: str | None) -> list[int]:
-        """Numbers of the GPUs that CUDA may use, its first one first; empty where not known."""
-        if visible is None:
-            # which of several is CUDA's first is its own affair: it begins with the fastest
-            return list(self._handles) if len(self._handles) == 1 else []
-        found = []
-        for word in visible.split(","):
-            for i, handle in self._handles.items():
-                uuid = _told(lambda h=handle: self._nvml.nvmlDeviceGetUUID(h))  # type: ignore[misc]
-                if word.strip() and (
-                    word.strip() == str(i) or _text(uuid).startswith(word.strip())
-                ):
-                    found.append(i)
-        return found
-
-    def _processes(self, handle: Any) -> list[GpuProcess]:
-        listed = _told(lambda: self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or []
-        return [
-            GpuProcess(
-                pid=int(one.pid),
-                name=_text(_told(lambda p=one.pid: self._nvml.nvmlSystemGetProcessName(p))),  # type: ignore[misc]
-                used_bytes=getattr(one, "usedGpuMemory", None),
-            )
-            for one in listed
-        ]
-
-    def _look(self, index: int, others: tuple[GpuProcess, ...]) -> GpuSample:
-        nvml, handle = self._nvml, self._handles[index]
-        rates = _told(lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
-        memory = _told(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
-        power = _told(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
-        limit = _told(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
-        clock = _told(lambda: nvml.nvmlDeviceGetClockInfo(handle, _MHZ_KIND))
-        most = _told(lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, _MHZ_KIND))
-        return GpuSample(
-            index=index,
-            name=_text(_told(lambda: nvml.nvmlDeviceGetName(handle))) or f"GPU {index}",
-            busy_share=None if rates is None else rates.gpu / 100,
-            memory_bytes=None if memory is None else int(memory.used),
-            memory_total_bytes=None if memory is None else int(memory.total),
-            power_w=None if power is None else power * _MW,
-            power_limit_w=None if limit is None else limit * _MW,
-            clock_share=clock / most if clock is not None and most else None,
-            held_by=self._held_by(handle),
-            others=others,
-        )
-
-    def _held_by(self, handle: Any) -> tuple[str, ...]:
-        """The newer name of the call first; a card that tells nothing is held by nothing."""
-        for name in ("Event", "Throttle"):
-            read = getattr(self._nvml, f"nvmlDeviceGetCurrentClocks{name}Reasons", None)
-            bits = None if read is None else _told(lambda r=read: r(handle))  # type: ignore[misc]
-            if bits is not None:
-                return tuple(word for word, mask in _HELD_BY.items() if bits & mask)
-        return ()
-
-
-def _told(call: Callable[[], Any]) -> Any:
-    """What the library says, None where this card or driver does not."""
-    with suppress(Exception):  # NVMLError, whose classes are made at run time
-        return call()
-    return None
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    return "" if value is None else str(value)
+    def read(self, pids: Collection[int], *, uses_first: bool = False) -> tuple[GpuSample, ...]: ...
 
 
 @dataclass(frozen=True, kw_only=True)

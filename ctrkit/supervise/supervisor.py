@@ -33,8 +33,9 @@ from ctrkit.supervise.explain.flight_recorder import collect_dumps
 from ctrkit.supervise.explain.hangs import AT_THE_END
 from ctrkit.supervise.explain.scene import Scene
 from ctrkit.supervise.forkserver import ForkServer
-from ctrkit.supervise.gpu import GpuReader, GpuUse, open_gpus
+from ctrkit.supervise.gpu import GpuReader, GpuUse
 from ctrkit.supervise.launch import Child
+from ctrkit.supervise.nvml import open_gpus
 from ctrkit.supervise.relay import Relay
 from ctrkit.supervise.sampler import host_slept_s
 from ctrkit.supervise.stop import GRACE_S, StopRequest

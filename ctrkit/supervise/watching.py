@@ -209,7 +209,8 @@ class Watch:
             return
         assert self.gpu_reader is not None
         assert self.sample is not None
-        found = self.gpu_reader.read({one.pid for one in self.sample.processes})
+        pids = {one.pid for one in self.sample.processes}
+        found = self.gpu_reader.read(pids, uses_first=not self.is_script)
         self.gpus = GpuLook(taken_s=now_s, gpus=found)
         if self.stage is Stage.STEP:
             self.gpu_use = added(self.gpu_use, found)

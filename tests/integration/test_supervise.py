@@ -88,7 +88,7 @@ def test_gpus_are_read_for_a_child_on_one_by_its_tree_with_a_made_up_reader(tmp_
     asked: list[set[int]] = []
 
     class MadeUp:
-        def read(self, pids: Collection[int]) -> tuple[GpuSample, ...]:
+        def read(self, pids: Collection[int], *, uses_first: bool = False) -> tuple[GpuSample, ...]:
             asked.append(set(pids))
             return (GpuSample(index=0, name="made up", busy_share=0.5, memory_bytes=7),)
 

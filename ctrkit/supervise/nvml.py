@@ -1,0 +1,224 @@
+"""Reads GPUs by NVIDIA's own library, `nvidia-ml-py` (the extra `cuda`).
+
+Without it, without a driver or without a GPU nothing is read, silently.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import threading
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from ctrkit.supervise.gpu import GpuProcess, GpuReader, GpuSample
+
+#: Why clocks are lower than they could be: bits of NVML, the same in all its versions.
+_HELD_BY = {"power": 0x4 | 0x80, "heat": 0x20 | 0x40, "a hardware slowdown": 0x8}
+_MW, _MHZ_KIND = 1e-3, 1  # NVML_CLOCK_SM
+
+
+@lru_cache(maxsize=1)
+def open_gpus() -> GpuReader | None:
+    """The reader of this machine's GPUs, None where there is no library."""
+    if importlib.util.find_spec("pynvml") is None:
+        return None
+    return AsideReader(lambda: nvml_reader(lambda: importlib.import_module("pynvml")))
+
+
+def nvml_reader(load: Callable[[], Any]) -> GpuReader | None:
+    """A reader by a library that `load` imports, None where it cannot be had."""
+    try:
+        nvml = load()
+        nvml.nvmlInit()
+        reader = NvmlReader(nvml, int(nvml.nvmlDeviceGetCount()))
+    except Exception:  # no package; else its own errors: no driver, another version, no permission
+        return None
+    return reader if reader.devices else None
+
+
+class AsideReader:
+    """Asks another reader in a thread of its own: a driver that hangs must not hold up the caller.
+
+    Args:
+        open_reader: makes the other reader; called in that thread.
+        wait_s: the longest that `read` waits for an answer.
+    """
+
+    def __init__(self, open_reader: Callable[[], GpuReader | None], wait_s: float = 0.25) -> None:
+        self._open_reader, self._wait_s = open_reader, wait_s
+        self._asked: SimpleQueue[tuple[Collection[int], bool]] = SimpleQueue()
+        self._answers: SimpleQueue[tuple[GpuSample, ...]] = SimpleQueue()
+        self._unanswered = 0
+        self._thread: threading.Thread | None = None
+
+    def read(self, pids: Collection[int], *, uses_first: bool = False) -> tuple[GpuSample, ...]:
+        """As the other reader; nothing where it does not answer in time, and until it has."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="nvml", daemon=True)
+            self._thread.start()
+        with suppress(Empty):
+            while self._unanswered:  # it was late: that moment is over
+                self._answers.get_nowait()
+                self._unanswered -= 1
+        if self._unanswered:
+            return ()
+        self._asked.put((frozenset(pids), uses_first))
+        self._unanswered = 1
+        with suppress(Empty):
+            answer = self._answers.get(timeout=self._wait_s)
+            self._unanswered = 0
+            return answer
+        return ()
+
+    def _serve(self) -> None:
+        reader: GpuReader | None = None
+        with suppress(Exception):
+            reader = self._open_reader()
+        while True:
+            pids, uses_first = self._asked.get()
+            found: tuple[GpuSample, ...] = ()
+            if reader is not None:
+                with suppress(Exception):  # the library's own errors have no common class
+                    found = reader.read(pids, uses_first=uses_first)
+            self._answers.put(found)
+
+
+@dataclass(frozen=True)
+class _Device:
+    """What CUDA counts as a device: a GPU, or a part of one (MIG) with a handle of its own."""
+
+    index: int
+    uuid: str
+    handle: Any
+    gpu: Any
+
+
+class NvmlReader:
+    """Reads GPUs by NVML.
+
+    Args:
+        nvml: the module `pynvml`, initialised.
+        count: of its GPUs.
+        environment: tells which of them CUDA may use.
+    """
+
+    def __init__(self, nvml: Any, count: int, environment: Mapping[str, str] | None = None) -> None:
+        self._nvml = nvml
+        self._environment = os.environ if environment is None else environment
+        handles = {i: self._told("nvmlDeviceGetHandleByIndex", i) for i in range(count)}
+        self._gpus = {i: gpu for i, gpu in handles.items() if gpu is not None}  # one may be lost
+        #: that anything can compute on
+        self.devices = [one for i, gpu in self._gpus.items() for one in self._devices_of(i, gpu)]
+
+    def read(self, pids: Collection[int], *, uses_first: bool = False) -> tuple[GpuSample, ...]:
+        """The GPUs that these processes compute on.
+
+        In a container the driver may number processes otherwise. Then the only one that CUDA may
+        use is read, and of several the first, if it is known that the run uses that (`uses_first`).
+        """
+        computing = [(device, self._processes(device)) for device in self.devices]
+        own = [
+            self._look(device, tuple(one for one in found if one.pid not in pids))
+            for device, found in computing
+            if any(one.pid in pids for one in found)
+        ]
+        if own:
+            return tuple(own)
+        visible = self._visible()
+        known = visible[:1] if uses_first or len(visible) == 1 else []
+        return tuple(self._look(device, ()) for device in known)
+
+    def _told(self, call: str, *arguments: Any) -> Any:
+        """What the library says, None where this card, driver or library does not."""
+        with suppress(Exception):  # NVMLError, whose classes are made at run time
+            return getattr(self._nvml, call)(*arguments)
+        return None
+
+    def _devices_of(self, index: int, gpu: Any) -> list[_Device]:
+        mode = self._told("nvmlDeviceGetMigMode", gpu)
+        if not mode or mode[0] != 1:
+            return [_Device(index, self._uuid(gpu), gpu, gpu)]
+        count = self._told("nvmlDeviceGetMaxMigDeviceCount", gpu) or 0
+        parts = [self._told("nvmlDeviceGetMigDeviceHandleByIndex", gpu, i) for i in range(count)]
+        return [_Device(index, self._uuid(part), part, gpu) for part in parts if part is not None]
+
+    def _uuid(self, handle: Any) -> str:
+        return _text(self._told("nvmlDeviceGetUUID", handle))
+
+    def _visible(self) -> list[_Device]:
+        """The devices that CUDA may use, its first one first; empty where that is not known."""
+        visible = self._environment.get("CUDA_VISIBLE_DEVICES")
+        if visible is None:
+            return self.devices if len(self.devices) == 1 or self._is_in_order() else []
+        found = []
+        for word in (part.strip() for part in visible.split(",")):
+            if word.isdigit():
+                if len(self._gpus) > 1 and not self._is_in_order():
+                    return []
+                same = [one for one in self.devices if one.index == int(word)]
+            else:
+                same = [one for one in self.devices if word and one.uuid.startswith(word)]
+            if not same:
+                break  # CUDA uses none from the first on that is not there
+            found.append(same[0])
+        return found
+
+    def _is_in_order(self) -> bool:
+        """Whether CUDA counts GPUs as NVML does: else it begins with the one it holds fastest."""
+        names = {_text(self._told("nvmlDeviceGetName", gpu)) for gpu in self._gpus.values()}
+        return self._environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID" or len(names) == 1
+
+    def _processes(self, device: _Device) -> list[GpuProcess]:
+        call = "nvmlDeviceGetComputeRunningProcesses"
+        listed = self._told(call, device.handle)
+        if listed is None:  # a driver that is older than the library
+            listed = self._told(f"{call}_v2", device.handle) or []
+        return [
+            GpuProcess(
+                pid=int(one.pid),
+                name=_text(self._told("nvmlSystemGetProcessName", one.pid)),
+                used_bytes=getattr(one, "usedGpuMemory", None),
+            )
+            for one in listed
+        ]
+
+    def _look(self, device: _Device, others: tuple[GpuProcess, ...]) -> GpuSample:
+        """Memory and work of the device; power and clocks are those of the whole GPU."""
+        rates = self._told("nvmlDeviceGetUtilizationRates", device.handle)
+        memory = self._told("nvmlDeviceGetMemoryInfo", device.handle)
+        power = self._told("nvmlDeviceGetPowerUsage", device.gpu)
+        limit = self._told("nvmlDeviceGetEnforcedPowerLimit", device.gpu)
+        clock = self._told("nvmlDeviceGetClockInfo", device.gpu, _MHZ_KIND)
+        most = self._told("nvmlDeviceGetMaxClockInfo", device.gpu, _MHZ_KIND)
+        return GpuSample(
+            index=device.index,
+            name=_text(self._told("nvmlDeviceGetName", device.handle)) or f"GPU {device.index}",
+            busy_share=None if rates is None else rates.gpu / 100,
+            memory_bytes=None if memory is None else int(memory.used),
+            memory_total_bytes=None if memory is None else int(memory.total),
+            power_w=None if power is None else power * _MW,
+            power_limit_w=None if limit is None else limit * _MW,
+            clock_share=clock / most if clock is not None and most else None,
+            held_by=self._held_by(device.gpu),
+            others=others,
+        )
+
+    def _held_by(self, gpu: Any) -> tuple[str, ...]:
+        """The newer name of the call first; a card that tells nothing is held by nothing."""
+        for name in ("Event", "Throttle"):
+            bits = self._told(f"nvmlDeviceGetCurrentClocks{name}Reasons", gpu)
+            if bits is not None:
+                return tuple(word for word, mask in _HELD_BY.items() if bits & mask)
+        return ()
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return "" if value is None else str(value)
