@@ -269,6 +269,15 @@ def test_ranks_stop_at_the_same_step(tmp_path: Path) -> None:
     assert len(other.stamps.step) == len(measured.stamps.step)
 
 
+def test_the_loaders_of_ranks_alone_count_the_rows_of_all(tmp_path: Path) -> None:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [sys.executable, *torchrun, str(SCRIPTS / "ranks.py")]
+    _, measured = observe(tmp_path, "loader", command, train_loader=0).needed()
+    assert measured.complete
+    assert (measured.epoch_batches, measured.epoch_rows) == (20, 320)
+    assert measured.throughput_rows == 2 * 8 * measured.throughput_steps
+
+
 def test_what_a_long_epoch_of_ranks_leaves_unseen_is_noted(tmp_path: Path) -> None:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [sys.executable, *torchrun, str(SCRIPTS / "ranks.py"), "3200000"]

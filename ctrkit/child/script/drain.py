@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ctrkit.child.script.ending import ScriptFailedError
+from ctrkit.child.script.ending import CommonEnd, ScriptFailedError
 from ctrkit.child.script.presence import claim_owner
 from ctrkit.child.script.seen_loaders import Seen
 from ctrkit.child.script.trial_watch import TrialWatch
@@ -12,10 +12,19 @@ from ctrkit.child.script.trouble import note_trouble
 
 if TYPE_CHECKING:
     from ctrkit.child.script.observer import Observer
+    from ctrkit.child.script.presence import Owner
 
 
 class _DrainWatch(TrialWatch):
-    """Every batch is a step, and groups do not matter."""
+    """Every batch is a step, and groups do not matter.
+
+    Ranks drain their loaders at the same time, but nothing holds them together: each ends by
+    itself. Rows are those of all ranks, as in every other trial.
+    """
+
+    def __init__(self, observer: Observer, owner: Owner) -> None:
+        super().__init__(observer, owner)
+        self._end = CommonEnd(observer.folder, observer.presence.launch, owner.rank or 0, world=1)
 
     def is_warm(self) -> bool:
         return True
@@ -28,7 +37,7 @@ def drain(observer: Observer, seen: Seen, iterator: Any, original: Any) -> NoRet
     """Take batches until the window is over, then those of a second iterator; never returns."""
     observer.presence.leave()
     owner = claim_owner(observer.folder, observer.presence.launch)
-    watch = _DrainWatch(observer, owner._replace(world=1))
+    watch = _DrainWatch(observer, owner)
     observer.train, observer.driver, observer.confirmed = seen, watch, True
     loader = seen.loader()
     if loader is not None:
