@@ -39,6 +39,7 @@ from ctrkit.probe.matrix import MatrixPlan
 from ctrkit.probe.numerics import variants_of
 from ctrkit.probe.predict import Prediction, compute_trial, nearest_loader
 from ctrkit.probe.same_failure import NOT_TRIED, SameFailure, only_failure
+from ctrkit.probe.scripts.as_written import NO_LOADER
 from ctrkit.probe.state import AllFailAlikeError, OnAnswer, OnRecord, SearchState
 from ctrkit.probe.trials import Launch, Trial, compute_key, loader_key, not_run_record
 from ctrkit.probe.windows import (
@@ -53,6 +54,8 @@ from ctrkit.probe.windows import (
 
 #: Below this many seconds there is no time for ceilings: the simplest cell is run at once.
 _SMALL_BUDGET_S = 25.0
+#: After a first launch as a whole (of a script) ceilings need room for so many more of its kind.
+_LAUNCHES_WITH_CEILINGS = 6
 _COMPUTE_SHARE = 0.25
 _COMPUTE_MOST = 0.5
 _LOADERS_LEAST, _LOADERS_MOST = 0.15, 0.35
@@ -156,7 +159,7 @@ class _Search(SearchState):
         for cell, reason in self.plan.refused:
             self._add(not_run_record(cell, "refused", reason), None)
         if self.inspection.has_task:
-            if self.thorough or self.budget_s >= _SMALL_BUDGET_S:
+            if self._ceilings_fit():
                 self._measure_steps()
                 self._find_fitting_batches()
                 self._measure_loaders()
@@ -169,6 +172,19 @@ class _Search(SearchState):
         self._run_first_again()
 
     # the ceilings
+
+    def _ceilings_fit(self) -> bool:
+        """Whether there is time for ceilings, and for whole launches after them.
+
+        Without a loader there are none: what is served and drained is its batches.
+        """
+        if all(cell.loader == NO_LOADER for cell in self.cells):
+            return False
+        if self.thorough:
+            return True
+        known = [t.cell for t in self.trials if t.request.kind == "full" and t.usable]
+        least_s = _LAUNCHES_WITH_CEILINGS * self._least_s(known[0]) if known else 0.0
+        return self.budget_s >= _SMALL_BUDGET_S and self.left_s() >= least_s
 
     def _measure_steps(self) -> None:
         """The training step alone, once per device, batch size and threads; small batches first."""
@@ -252,6 +268,8 @@ class _Search(SearchState):
             share_s = (self.left_s() - reserve * self.budget_s) / (len(self.cells) - i)
             if not self._promising(cell):
                 continue
+            if self.thorough:  # beyond the budget, too, a launch is to say enough
+                share_s = max(share_s, self._least_s(cell))
             if self.inspection.has_task:
                 windows, expected_s = full_windows(cell, costs, share_s)
             else:

@@ -15,6 +15,7 @@ from ctrkit.probe.candidates import Candidate, candidates_of, winner_of
 from ctrkit.probe.cell_order import simplest
 from ctrkit.probe.cell_results import costs_of, failure_of, project_cell
 from ctrkit.probe.finalists import CellStanding
+from ctrkit.probe.guess import guessed_objectives
 from ctrkit.probe.matrix import MatrixPlan
 from ctrkit.probe.memory_needs import memory_refusal
 from ctrkit.probe.numerics import comparable
@@ -210,6 +211,8 @@ class SearchState:
         """Each cell that can still be recommended: what is known of it and how often it ran."""
         predictions = self.predictions()
         measured = {c.cell: c for c in candidates_of(self.trials, self.inspection)}
+        objectives = {cell: candidate.objective for cell, candidate in measured.items()}
+        guessed = guessed_objectives(self.cells, objectives, self.trials, self.cores)
         standings = []
         for cell in comparable(self.cells, lambda c: c):
             if not self._promising(cell):
@@ -222,7 +225,7 @@ class SearchState:
                     cell=cell,
                     measured=candidate.objective if candidate else None,
                     relative_half=candidate.relative_half if candidate else 0.0,
-                    predicted=prediction.objective if prediction else None,
+                    predicted=prediction.objective if prediction else guessed.get(cell),
                     launches=len(order),
                     last=order[-1] if order else -1,
                 )

@@ -21,7 +21,7 @@ LEAST_TIMED, _MOST_TIMED = 20, 500
 _SPAWNED = ("spawn", "forkserver")
 #: The least full trial that says enough: three steps, an epoch boundary, validation, a checkpoint.
 USEFUL = WindowPlan(
-    window_s=0.0,
+    window_s=_LEAST_WINDOW_S,
     min_steps=3,
     attribution_steps=0,
     boundary_steps=1,
@@ -140,7 +140,9 @@ def full_windows(
 ) -> tuple[WindowPlan, float]:
     """Loader and step together in about `target_s`, and what it is expected to take.
 
-    The least is measured even where it does not fit; the caller decides whether to launch it.
+    The least is measured even where it does not fit; the caller decides whether to launch it. Short
+    steps are measured for half a second at least: a single one of 10 ms, right after the first
+    steps of a process, says nothing, and more of them cost next to nothing.
     What is to spare goes to validation (a quarter), attribution, a second checkpoint, and then to
     the throughput window, up to `longest_s`.
     """
@@ -148,7 +150,7 @@ def full_windows(
     # workers that cannot keep up deliver in bursts: each of them has to come once, if there is time
     for steps, boundary_steps in ((max(3, cell.workers), 1), (3, 1), (2, 1), (1, 1), (1, 0)):
         plan = WindowPlan(
-            window_s=0.0,
+            window_s=_LEAST_WINDOW_S if costs.step_s else 0.0,
             min_steps=steps,
             attribution_steps=1 if steps > 1 and cell.device != "cpu" else 0,
             boundary=boundary_steps > 0,

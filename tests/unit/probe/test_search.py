@@ -1,16 +1,18 @@
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctrkit.core.checkup import MachineLimits
-from ctrkit.core.config import RunSizes
+from ctrkit.core.config import RunSizes, WindowPlan, make_cell
 from ctrkit.core.errors import InconclusiveError, NoViableCellError
 from ctrkit.probe.hazards.facts import known_facts
 from ctrkit.probe.matrix import build_matrix
 from ctrkit.probe.recommend import recommend
 from ctrkit.probe.search import run_search
+from ctrkit.probe.trials import Trial, TrialRequest
 
 
 def rows_of(result):
@@ -437,3 +439,25 @@ def test_workers_that_were_named_are_all_that_is_tried(machine, inspection, monk
     assert {cell.workers for cell in found.plan.cells} == {0, 2}
     stages = [finding.stage for finding in recommend(found, inspection()).findings]
     assert "workers" in stages, "more would help, and that is said"
+
+
+def test_a_script_without_a_loader_has_no_ceilings_to_measure(machine, inspection):
+    """What would be served and drained are its loader's batches."""
+    bare = machine(fetch_s={"none": 0.0})
+    cells = [make_cell("test", loader="none", batch_size=n) for n in (2048, 4096)]
+    plan = replace(build_matrix(inspection(), {"loader": ("rows",)}), cells=tuple(cells))
+    run_search(plan, inspection(), launch=bare.launch, clock=bare.clock, budget_s=120.0, cores=2)
+    assert set(bare.kinds()) == {"full"}
+
+
+def test_a_first_launch_that_took_most_of_the_time_leaves_none_for_ceilings(machine, inspection):
+    """The cell without workers waits for its batches: one with workers is run next."""
+    slow = machine(launch_s=12.0, step_s={"cpu": 0.02}, fetch_s={"rows": 0.2})
+    axes = {"loader": ("rows",), "workers": (0, 2), "start_method": ("fork",)}
+    plan = build_matrix(inspection(), axes, cores=2, system="Linux")
+    first = next(c for c in plan.cells if not c.workers)
+    request = TrialRequest(kind="full", cell=first, windows=WindowPlan(window_s=8.0))
+    known = Trial(request=request, result=slow.launch(request, math.inf), launch=1)
+    slow.search(axes=axes, budget_s=60.0, known=[known])
+    assert slow.kinds()[:2] == ["full", "full"]
+    assert slow.requests[1].cell.workers == 2

@@ -87,3 +87,9 @@ def test_a_loader_alone_gets_what_its_start_leaves(target_s, window_s):
     plan, _ = loader_only_windows(SIMPLE, Costs(launch_s=5.0), target_s)
     assert plan.window_s == pytest.approx(window_s)
     assert plan.boundary
+
+
+def test_short_steps_are_measured_for_half_a_second_however_little_time_there_is():
+    windows, expected_s = full_windows(SIMPLE, Costs(launch_s=4.0, step_s=0.01), 0.0)
+    assert windows.window_s == 0.5
+    assert expected_s < 5.5

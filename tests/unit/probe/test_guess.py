@@ -1,0 +1,52 @@
+import pytest
+
+from ctrkit.probe.guess import guessed_objectives, guessed_step
+
+
+@pytest.mark.parametrize(
+    ("wait_share", "workers", "cores", "shares_cores", "step"),
+    [
+        (0.9, 2, 4, False, 0.45),  # two workers halve what is waited for
+        (0.9, 8, 4, False, 0.225),  # no more of them than cores
+        (0.5, 4, 8, False, 0.5),  # the step itself stays
+        (0.9, 2, 2, True, 0.5),  # two cores cannot do more than two cores' work
+        (0.0, 2, 2, False, 1.0),  # nothing is waited for
+        (0.9, 2, 1, True, 1.0),
+    ],
+)
+def test_a_step_with_workers_is_at_best(wait_share, workers, cores, shares_cores, step):
+    assert guessed_step(wait_share, workers, cores, shares_cores=shares_cores) == pytest.approx(
+        step
+    )
+
+
+AXES = {"loader": ("rows",), "workers": (0, 2), "start_method": ("fork",)}
+
+
+def full_cells(machine):
+    return [r.cell.workers for r in machine.requests if r.kind == "full"]
+
+
+def test_with_little_time_workers_are_tried_before_the_first_cell_again(machine):
+    waits = machine(step_s={"cpu": 0.02}, fetch_s={"rows": 0.2})
+    waits.search(axes=AXES, budget_s=24.0)
+    assert waits.kinds() == ["full"] * len(waits.kinds())
+    assert full_cells(waits)[:2] == [0, 2]
+
+
+def test_workers_that_can_gain_nothing_are_not_tried(machine):
+    computes = machine(step_s={"cpu": 0.5}, fetch_s={"rows": 0.0}, cores=1)
+    computes.search(axes=AXES, budget_s=24.0)
+    assert set(full_cells(computes)) == {0}
+
+
+def test_a_cell_with_workers_that_was_run_ends_all_guesses(machine):
+    waits = machine(step_s={"cpu": 0.02}, fetch_s={"rows": 0.2})
+    result = waits.search(axes=AXES, budget_s=24.0)
+    plain, *_, fast = sorted(result.plan.cells, key=lambda c: c.workers)
+    cells = list(result.plan.cells)
+    known = [t for t in result.trials if t.cell == plain]
+    guessed = guessed_objectives(cells, {plain: 10.0}, known, 2)
+    assert guessed[fast] == pytest.approx(5.0, rel=0.1)
+    assert plain not in guessed
+    assert guessed_objectives(cells, {plain: 10.0, fast: 7.0}, list(result.trials), 2) == {}
