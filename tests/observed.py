@@ -1,7 +1,12 @@
-"""Runs a script under the observer as a supervisor would, without one."""
+"""Runs a script under the observer as a supervisor would, without one.
+
+The scripts of `scripts/` are forked from a server that has torch imported, where that can be; with
+`anew` they are started anew.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -12,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from script_server import ScriptServer
 
 import ctrkit
 from ctrkit.core.child_files import load_measurement
@@ -53,6 +59,7 @@ def observe(
     put_in: Sequence[str] = (),
     cell: Mapping[str, Any] | None = None,
     env: Mapping[str, str] | None = None,
+    anew: bool = False,
     **windows: Any,
 ) -> Observed:
     """Run a script of `scripts/`, or a whole command, in `tmp_path`, and read what is left."""
@@ -77,9 +84,12 @@ def observe(
         FOLDER_VARIABLE: str(folder), "CTRKIT_SCRIPT": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
     }  # fmt: skip
-    ended = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
-    )
+    if isinstance(script, str) and not anew and sys.platform.startswith("linux"):
+        ended = _server().run(command[1:], tmp_path, environment, timeout_s=240)
+    else:
+        ended = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
+        )
     trouble = folder / "observer-trouble.txt"
     seen = folder / "script.json"
     return Observed(
@@ -88,3 +98,8 @@ def observe(
         measured=load_measurement(folder / "measurement.json"),
         trouble=trouble.read_text() if trouble.exists() else "",
     )  # fmt: skip
+
+
+@functools.cache
+def _server() -> ScriptServer:
+    return ScriptServer()

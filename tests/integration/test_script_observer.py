@@ -1,4 +1,7 @@
-"""The observer in scripts that know nothing of it, each a process of its own."""
+"""The observer in scripts that know nothing of it, each a process of its own.
+
+Most are forked from a process that has torch imported; what is `anew` imports it itself.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from ctrkit.measure.projection import project
 
 
 def test_a_look_finds_the_loader_the_step_and_the_epochs(tmp_path: Path) -> None:
-    found = observe(tmp_path, "inspect", "plain.py")
+    found = observe(tmp_path, "inspect", "plain.py", anew=True)
     assert (found.code, found.out, found.err) == (0, "", "")
     seen = found.seen
     assert seen is not None
@@ -38,7 +41,7 @@ def test_a_look_finds_the_loader_the_step_and_the_epochs(tmp_path: Path) -> None
 
 
 def test_a_trial_measures_what_a_workloads_trial_does(tmp_path: Path) -> None:
-    found = observe(tmp_path, "full", "plain.py", train_loader=0, window_s=60)
+    found = observe(tmp_path, "full", "plain.py", train_loader=0, window_s=60, anew=True)
     seen, measured = found.needed()
     assert found.code == 0
     assert measured.complete
@@ -80,7 +83,7 @@ def test_the_step_alone_and_the_loader_alone(tmp_path: Path) -> None:
 
 
 def test_a_real_run_is_only_watched(tmp_path: Path) -> None:
-    found = observe(tmp_path, "train", "plain.py")
+    found = observe(tmp_path, "train", "plain.py", anew=True)
     assert found.code == 0
     assert found.trouble == ""
     assert found.out.splitlines()[-1].startswith("epoch 2 ")
@@ -204,7 +207,14 @@ def test_workers_are_put_in_and_make_the_same_batches(tmp_path: Path) -> None:
 
 def test_workers_can_be_started_anew(tmp_path: Path) -> None:
     found = observe(
-        tmp_path, "full", "plain.py", train_loader=0, put_in=AXES, cell=SPAWN, max_steps=4
+        tmp_path,
+        "full",
+        "plain.py",
+        train_loader=0,
+        put_in=AXES,
+        cell=SPAWN,
+        max_steps=4,
+        anew=True,
     )
     _, measured = found.needed()
     assert measured.complete
@@ -447,7 +457,7 @@ def test_warnings_name_the_line_that_they_name_without_the_observer(tmp_path: Pa
         timeout=120, check=True,
     )  # fmt: skip
     assert plain.stderr.count("warns.py:") >= 2
-    found = observe(tmp_path, "train", "warns.py")
+    found = observe(tmp_path, "train", "warns.py", anew=True)
     assert _without_addresses(found.err) == _without_addresses(plain.stderr)
 
 
