@@ -159,7 +159,7 @@ def pressure_file(resource: str, root: Path = ROOT, own: Path = OWN) -> Path:
     """Pressure stall information on `memory` or `io`: of the own group, else of the machine."""
     for folder, v2 in group_folders(resource, root, own)[:1]:
         path = folder / f"{resource}.pressure"
-        if v2 and folder != root and path.is_file():
+        if v2 and path.is_file():  # at the root: a container's own, or the machine's
             return path
     return Path("/proc/pressure") / resource
 

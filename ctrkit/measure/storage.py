@@ -49,16 +49,30 @@ class Reading:
         return self.in_use.file_system.startswith(_NETWORK)
 
     @property
+    def all_per_s(self) -> float:
+        """What is read at all; a mapped file counts as storage only."""
+        return max(self.read_per_s, self.storage_per_s)
+
+    @property
+    def uses_storage(self) -> bool:
+        """Whether storage is read at all. Pipes and sockets count as reads, never as storage."""
+        return self.storage_per_s > _NO_READING_PER_S
+
+    @property
     def is_from_storage(self) -> bool:
-        """Whether what is read comes from storage and not from memory."""
-        reads = max(self.read_per_s, self.storage_per_s)  # a mapped file counts as the latter only
-        return reads > _NO_READING_PER_S and self.storage_per_s >= _FROM_STORAGE * reads
+        """Whether much of what is read comes from storage and not from memory."""
+        return self.uses_storage and self.storage_per_s >= _FROM_STORAGE * self.all_per_s
 
     @property
     def is_disk_busy(self) -> bool:
         """Whether the system saw processes wait for storage, or a disk that is busy."""
         waits = self.stall_share is not None and self.stall_share >= _STALLED
         return waits or (self.disk_share is not None and self.disk_share >= _DISK_BUSY)
+
+    @property
+    def knows_disk(self) -> bool:
+        """Whether the system tells how busy its disks are, or that processes wait for them."""
+        return self.stall_share is not None or self.disk_share is not None
 
     @property
     def has_small_files(self) -> bool:
@@ -108,42 +122,65 @@ def wait_cause(reading: Reading | None) -> WaitCause:
     if reading is None:
         return WaitCause("for a disk, a network, a sleep or a lock (which is not known here)", "",
                          False)  # fmt: skip
-    rates = _rates(reading)
-    if reading.is_network:
+    rates, kind = _rates(reading), reading.in_use.file_system
+    if reading.is_network and reading.all_per_s > _NO_READING_PER_S:
+        if reading.uses_storage:
+            return WaitCause(
+                f"for a network file system ({kind}): {rates}{_files(reading)}",
+                "copy the data to a local disk first, or pack them into fewer, larger files", True,
+            )  # fmt: skip
         return WaitCause(
-            f"for a network file system ({reading.in_use.file_system}): {rates}{_files(reading)}",
-            "copy the data to a local disk first, or pack them into fewer, larger files", True,
+            f"and its files lie on a network file system ({kind}): {rates}{_files(reading)}. What "
+            "is in memory is not read again, but opening a file may still ask the server: that, a "
+            "lock or a sleep; which of them cannot be told from outside (ctrkit explain PID shows "
+            "the line)", "", False,
         )  # fmt: skip
-    if reading.is_from_storage and reading.is_disk_busy:
+    if reading.uses_storage and reading.is_disk_busy:
         return WaitCause(
             f"for the disk: {rates}{_busy(reading)}{_files(reading)}",
             "pack small files into large ones, or keep the data in memory if they fit; if they do, "
             "the second epoch reads from memory and is faster", True,
         )  # fmt: skip
-    if reading.is_from_storage:
+    if reading.is_from_storage or (reading.uses_storage and not reading.knows_disk):
         return WaitCause(
             f"while {rates}{_busy(reading)}{_files(reading)}: the disk, or what lies behind it, is "
             "the likely reason", "", False,
         )  # fmt: skip
-    if max(reading.read_per_s, reading.storage_per_s) <= _NO_READING_PER_S:
-        return WaitCause(
-            "and reads almost nothing from files, so it is no disk: a sleep, a lock, another "
-            "process or a network connection; which of them cannot be told from outside "
-            "(ctrkit explain PID shows the line)", "", False,
-        )  # fmt: skip
+    if reading.all_per_s <= _NO_READING_PER_S:
+        return WaitCause(_without_reading(reading), "", False)
+    little = "almost nothing"
+    idle = ""
+    if reading.uses_storage:
+        little, idle = f"only {format_bytes(reading.storage_per_s)}/s", ", and no disk is busy"
     return WaitCause(
-        f"although almost nothing of the {format_bytes(reading.read_per_s)}/s that it reads (from "
-        "files and pipes) comes from storage, so it is no disk: a lock, a sleep or another "
+        f"although {little} of the {format_bytes(reading.read_per_s)}/s that it reads (from files "
+        f"and pipes) comes from storage{idle}, so it is no disk: a lock, a sleep or another "
         "process; which of them cannot be told from outside (ctrkit explain PID shows the line)",
         "", False,
     )  # fmt: skip
 
 
+def _without_reading(reading: Reading) -> str:
+    """What a loader that reads next to nothing may wait for: looking files up is no reading."""
+    end = "which of them cannot be told from outside (ctrkit explain PID shows the line)"
+    others = "a sleep, a lock, another process or a network connection"
+    if reading.is_network:
+        return (
+            f"and reads almost nothing, but its files lie on a network file system "
+            f"({reading.in_use.file_system}): the server that it asks for them, {others}; {end}"
+        )
+    if reading.is_disk_busy:
+        return (
+            f"and reads almost nothing from files{_busy(reading)}: looking up files on it, {others}"
+            f"; {end}"
+        )
+    return f"and reads almost nothing from files, so it is no disk: {others}; {end}"
+
+
 def _rates(reading: Reading) -> str:
-    read = max(reading.read_per_s, reading.storage_per_s)
     return (
-        f"{format_bytes(read)}/s are read, {format_bytes(reading.storage_per_s)}/s of it from "
-        "storage and not from memory"
+        f"{format_bytes(reading.all_per_s)}/s are read, {format_bytes(reading.storage_per_s)}/s of "
+        "it from storage and not from memory"
     )
 
 

@@ -146,3 +146,6 @@ def test_pressure_is_the_groups_own_where_it_tells(tmp_path):
     (tmp_path / "fs" / "a").mkdir(parents=True)
     (tmp_path / "fs" / "a" / "io.pressure").write_text("some avg10=0 total=1\n")
     assert pressure_file("io", tmp_path / "fs", own) == tmp_path / "fs" / "a" / "io.pressure"
+    own.write_text("0::/\n")  # in a container with a namespace of its own, its group is the root
+    (tmp_path / "fs" / "io.pressure").write_text("some avg10=0 total=2\n")
+    assert pressure_file("io", tmp_path / "fs", own) == tmp_path / "fs" / "io.pressure"

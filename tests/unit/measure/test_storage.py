@@ -71,6 +71,39 @@ def test_a_disk_that_is_not_seen_to_be_busy_is_only_likely() -> None:
     assert "the likely reason" in found.words
 
 
+def test_pipes_beside_the_files_do_not_hide_a_disk() -> None:
+    """Batches that workers send and sockets count as reads: they may be most of them."""
+    piped = cause(read_bytes=5000 * MB, storage_bytes=300 * MB, disk_busy_s=9.5)
+    assert piped.words.startswith("for the disk: 500 MB/s are read, 30 MB/s of it from storage")
+    idle = cause(read_bytes=5000 * MB, storage_bytes=300 * MB, disk_busy_s=0.5, io_stall_s=0.1)
+    assert not idle.is_known
+    assert "only 30 MB/s of the 500 MB/s that it reads (from files and pipes) comes from" in (
+        idle.words
+    )
+    assert "and no disk is busy, so it is no disk" in idle.words
+    untold = cause(read_bytes=5000 * MB, storage_bytes=300 * MB)
+    assert "the likely reason" in untold.words
+
+
+def test_a_network_file_system_that_is_not_read_is_not_held_to_be_the_cause() -> None:
+    files = FileUse(files=3, median_bytes=10**6, file_system="nfs4")
+    cached = cause(files, read_bytes=500 * MB, storage_bytes=0.0)
+    assert not cached.is_known
+    assert "opening a file may still ask the server: that, a lock or a sleep" in cached.words
+    asleep = cause(files, read_bytes=1000.0)
+    assert not asleep.is_known
+    assert "reads almost nothing, but its files lie on a network file system (nfs4)" in asleep.words
+    assert "no disk" not in asleep.words
+
+
+def test_looking_up_files_on_a_busy_disk_is_not_ruled_out() -> None:
+    found = cause(read_bytes=1000.0, disk_busy_s=9.0)
+    assert not found.is_known
+    assert "the busiest disk is busy 90 % of the time: looking up files on it, a sleep" in (
+        found.words
+    )
+
+
 def test_files_from_memory_are_no_disk() -> None:
     found = cause(read_bytes=500 * MB, storage_bytes=0.0, disk_busy_s=9.0)
     assert not found.is_known
