@@ -20,14 +20,19 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from multiprocessing import process
 from pathlib import Path
+from typing import Any
 
 from ctrkit.child.entry import import_libraries
 from ctrkit.core import lifeline
 from ctrkit.core.fork_requests import ROOM_VARIABLE, ForkReply, ForkRequest, receive, send
 
 _ADOPTED_WITHIN_S = 10.0
+#: Of NVIDIA, of it in Windows' Linux, and of AMD.
+_DEVICE_FILES = ("/dev/nvidia", "/dev/dxg", "/dev/kfd")
 
 
 def serve(descriptor: int) -> list[str]:
@@ -61,7 +66,37 @@ def _why_not() -> str:
     """
     _forked_and_ended()
     threads = os.listdir("/proc/self/task")
-    return f"{len(threads) - 1} threads run beside the main one" if len(threads) > 1 else ""
+    if len(threads) > 1:
+        return f"{len(threads) - 1} threads run beside the main one"
+    return device_problem(sys.modules["torch"].cuda, _opened())
+
+
+def device_problem(cuda: Any, opened: Iterable[str]) -> str:
+    """Why no process can be forked that uses an accelerator; empty where one can.
+
+    CUDA cannot be used in a process that was forked from one that has asked the driver for anything
+    (https://pytorch.org/docs/stable/notes/multiprocessing.html).
+
+    Args:
+        cuda: `torch.cuda`.
+        opened: the files that this process has open.
+    """
+    device_files = sorted(path for path in opened if path.startswith(_DEVICE_FILES))
+    if device_files:
+        return f"the server has {', '.join(device_files)} open: an import opened it"
+    if cuda.is_initialized():
+        return "the server uses CUDA: an import began it"
+    if cuda._is_in_bad_fork():
+        return "the process that this one was forked from has asked for CUDA"
+    return ""
+
+
+def _opened() -> list[str]:
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the one of the folder is closed again
+            found.append(os.readlink(f"/proc/self/fd/{number}"))
+    return found
 
 
 def _forked_and_ended() -> None:
@@ -92,6 +127,8 @@ def _begin(request: ForkRequest, connection: socket.socket) -> list[str]:
         _connect(request)
         _take_environment(request.environment)
         _forget_the_server()
+        if problem := device_problem(sys.modules["torch"].cuda, _opened()):
+            raise RuntimeError(problem)
         sys.argv[1:] = request.arguments
         sys.orig_argv[-2:] = request.arguments
     except Exception as error:
