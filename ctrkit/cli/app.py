@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
 import sys
 import threading
 from contextlib import suppress
@@ -16,7 +15,9 @@ from ctrkit import __version__
 from ctrkit.cli.data import data_app
 from ctrkit.cli.doctor import doctor
 from ctrkit.cli.explain import explain
-from ctrkit.cli.options import help_of, with_current_names
+from ctrkit.cli.misuse import misuse_words
+from ctrkit.cli.options import as_written_today, help_of
+from ctrkit.cli.plain_help import PlainCommand, PlainGroup
 from ctrkit.cli.probe import probe
 from ctrkit.cli.report import report
 from ctrkit.cli.train import train
@@ -27,6 +28,7 @@ from ctrkit.core.units import printable
 
 app = typer.Typer(
     name="ctrkit",
+    cls=PlainGroup,
     no_args_is_help=True,
     rich_markup_mode="rich",  # Markdown would take `<UTC>` for a tag and leave it out
     pretty_exceptions_enable=False,
@@ -38,7 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 for command in (probe, train, report, doctor, explain):
-    app.command(help=help_of(command))(command)
+    app.command(help=help_of(command), cls=PlainCommand)(command)
 
 # typer has brought its own click since 0.20: its errors are reached through typer alone.
 ClickError: Any = typer.BadParameter.__mro__[2]
@@ -54,7 +56,9 @@ def _print_version(wanted: bool) -> None:
 def _root(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+        typer.Option(
+            "--version", "-V", callback=_print_version, is_eager=True, help="Show the version."
+        ),
     ] = False,
 ) -> None:
     """Options of ctrkit itself."""
@@ -92,7 +96,7 @@ def run_command() -> int:
         print("ctrkit: Windows is not supported; use Linux, macOS or WSL", file=sys.stderr)
         return 2
     try:
-        code = app(with_current_names(sys.argv[1:]), standalone_mode=False)
+        code = app(as_written_today(sys.argv[1:]), standalone_mode=False)
         return code if isinstance(code, int) else 0
     except CtrkitError as error:
         _say(str(error))
@@ -100,35 +104,12 @@ def run_command() -> int:
     except ClickError as error:
         # a group without a command has printed its help already and has no message
         if error.format_message():
-            said, advice = error.format_message().rstrip("."), _advice(error)
-            _say(
-                f"{said} {advice[0].upper()}{advice[1:]}"
-                if said.endswith("?")
-                else f"{said}; {advice}"
-            )
+            _say(misuse_words(error, sys.argv[1:]))
         return 2
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except BrokenPipeError:
         return 0
-
-
-def _advice(error: Any) -> str:
-    """What to do about it: read the help of the command, or write `ctrkit probe --` before it."""
-    group = error.ctx is not None and hasattr(error.ctx.command, "commands")
-    words = sys.argv[1:]
-    if group and error.ctx.parent is None and _is_program(words):
-        command = " ".join(words[1:] if words[0] == "--" else words)
-        if command.endswith(".py") and " " not in command:
-            command = f"python {command}"
-        return f"for a command of your own write: ctrkit probe -- {command}"
-    return f"see {error.ctx.command_path if error.ctx is not None else 'ctrkit'} --help"
-
-
-def _is_program(words: list[str]) -> bool:
-    """Whether this can be a training command, and no misspelt command of ctrkit."""
-    first = words[1:2] if words[:1] == ["--"] else words[:1]
-    return bool(first) and (shutil.which(first[0]) is not None or first[0].endswith(".py"))
 
 
 def _say(message: str) -> None:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ctrkit.cli.options import help_of
+from ctrkit.cli.plain_help import PlainCommand, PlainGroup
 
 TABLE = "What --table holds"
-Column = Annotated[
-    str | None,
-    typer.Option(metavar="COLUMN", rich_help_panel=TABLE, help="The name of this column."),
-]
+
+
+def _column(holds: str) -> Any:
+    """The option that names the column which holds this."""
+    return typer.Option(metavar="COLUMN", rich_help_panel=TABLE, help=f"The column of {holds}.")
+
+
+User = Annotated[str | None, _column("user ids")]
+Item = Annotated[str | None, _column("item ids")]
+Time = Annotated[str | None, _column("times")]
+Label = Annotated[str | None, _column("labels: clicked or not, or a rating")]
+Category = Annotated[str | None, _column("item categories; may be left out")]
 
 data_app = typer.Typer(
-    no_args_is_help=True, help="Make, read and show data of the built-in example."
+    cls=PlainGroup, no_args_is_help=True, help="Make, read and show data of the built-in example."
 )
 
 
@@ -24,19 +33,20 @@ SynthOut = Annotated[
     Path, typer.Option(metavar="DIR", help="The folder to write; missing or empty.")
 ]
 Rows = Annotated[
-    int | None, typer.Option(help="Number of impressions. Default: 1,277,527.")
+    int | None, typer.Option(metavar="N", help="Number of impressions. Default: 1,277,527.")
 ]  # fmt: skip
-Users = Annotated[int | None, typer.Option(help="Number of users.")]
-Items = Annotated[int | None, typer.Option(help="Number of items.")]
+Users = Annotated[int | None, typer.Option(metavar="N", help="Number of users.")]
+Items = Annotated[int | None, typer.Option(metavar="N", help="Number of items.")]
 Behaviors = Annotated[
     int | None,
     typer.Option(metavar="N", help="With --format tianchi: about how many behavior events."),
 ]  # fmt: skip
-SynthSeed = Annotated[int, typer.Option(help="The same seed gives the same data.")]
+SynthSeed = Annotated[int, typer.Option(metavar="N", help="The same seed gives the same data.")]
 Format = Annotated[
     str,
     typer.Option(
         "--format",
+        metavar="FORMAT",
         help="store, or tianchi: the four CSV files, with the errors of the real ones.",
     ),
 ]  # fmt: skip
@@ -70,8 +80,12 @@ SampleUsers = Annotated[
     float | None, typer.Option(metavar="F", help="Keep only this share of the users, 0 to 1.")
 ]  # fmt: skip
 History = Annotated[
-    str, typer.Option(help="Source of histories: behaviors (behavior_log.csv) or impressions.")
-]  # fmt: skip
+    str,
+    typer.Option(
+        metavar="SOURCE",
+        help="Source of histories: behaviors (behavior_log.csv) or impressions.",
+    ),
+]
 Table = Annotated[
     Path | None,
     typer.Option(
@@ -120,13 +134,13 @@ AcceptLoss = Annotated[
                  help="Continue even if more than 20 % of the rows cannot be used."),
 ]  # fmt: skip
 Split = Annotated[
-    str, typer.Option(help="How to split off the test rows: by time or random.")
+    str, typer.Option(metavar="HOW", help="How to split off the test rows: by time or random.")
 ]  # fmt: skip
 Seed = Annotated[
-    int, typer.Option(help="The seed of the random split and of --sample-users.")
+    int, typer.Option(metavar="N", help="The seed of the random split and of --sample-users.")
 ]  # fmt: skip
 MemoryLimit = Annotated[
-    str, typer.Option(help="Memory that DuckDB may use before it writes to disk.")
+    str, typer.Option(metavar="SIZE", help="Memory that DuckDB may use before it writes to disk.")
 ]  # fmt: skip
 Fresh = Annotated[
     bool, typer.Option("--fresh", help="Start over; continue no interrupted preparation.")
@@ -139,11 +153,11 @@ def prepare(
     sample_users: SampleUsers = None,
     history: History = "behaviors",
     table: Table = None,
-    user: Column = None,
-    item: Column = None,
-    time: Column = None,
-    label: Column = None,
-    category: Column = None,
+    user: User = None,
+    item: Item = None,
+    time: Time = None,
+    label: Label = None,
+    category: Category = None,
     header: Header = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
@@ -182,4 +196,4 @@ def info(
 
 
 for command in (synth, prepare, info):
-    data_app.command(help=help_of(command))(command)
+    data_app.command(help=help_of(command), cls=PlainCommand)(command)

@@ -22,7 +22,7 @@ from ctrkit.cli.options import (
 )
 
 
-@takes_axes
+@takes_axes(several=True)
 def doctor(
     *,
     command: Command = None,

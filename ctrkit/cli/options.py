@@ -12,15 +12,18 @@ from ctrkit.core.axes import Axis
 from ctrkit.core.cell import AXES
 from ctrkit.core.config import DEFAULT_WORKLOAD
 
-DATA = "Data & model"
-CELL = "Configurations (only what you name is tried)"
+DATA = "The built-in example, or a workload (--workload)"
+SEVERAL_CELLS = "Configurations to try (VALUES: one, or several with commas: 0,2,4)"
+ONE_CELL = "The configuration"
 RUN = "The run"
 SCRIPT = "Your own script, unchanged (write its command after --)"
+#: The panels of a help page in the order in which people need them.
+_PANELS = (RUN, SEVERAL_CELLS, ONE_CELL, SCRIPT, DATA)
 
 Data = Annotated[
     Path | None,
-    typer.Option("--data", help="The workload's data, e.g. a store. Default: the workload's own.",
-                 rich_help_panel=DATA),
+    typer.Option("--data", metavar="DIR", rich_help_panel=DATA,
+                 help="The workload's data, e.g. a store. Default: the workload's own."),
 ]  # fmt: skip
 PhaseName = Annotated[
     str | None,
@@ -71,7 +74,7 @@ Command = Annotated[
     typer.Argument(metavar="-- COMMAND", show_default=False,
                    help="Your training command as you type it, e.g. -- python train.py --lr 3e-4. "
                         "ctrkit replaces {workers}, {batch_size}, {device}, {prefetch}, "
-                        "{start_method} and {nproc} in it by the values that it tries."),
+                        "{start_method} and {nproc} in it by a configuration's values."),
 ]  # fmt: skip
 Environment = Annotated[
     list[str] | None,
@@ -94,8 +97,13 @@ Epochs = Annotated[
 _OLD_NAMES = {"--budgets": "--time-limits"}
 
 
-def with_current_names(arguments: Sequence[str]) -> list[str]:
-    """The arguments with options' old names replaced; what stands after `--` stays as it is."""
+def as_written_today(arguments: Sequence[str]) -> list[str]:
+    """The arguments with options' old names replaced, and `help probe` as `probe --help`.
+
+    What stands after `--` stays as it is.
+    """
+    if arguments[:1] == ["help"]:
+        return [*arguments[1:2], "--help"]
     end = arguments.index("--") if "--" in arguments else len(arguments)
     return [*map(_with_current_name, arguments[:end]), *arguments[end:]]
 
@@ -113,19 +121,27 @@ def help_of(command: Callable[..., None]) -> str:
     return escape("\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs))
 
 
-def takes_axes(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with an option for every axis in the place of its parameter `axes`.
+def takes_axes(*, several: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for every axis in the place of its parameter `axes`.
 
-    It gets there what was typed, by the names of the axes.
+    The command gets there what was typed, by the names of the axes.
+
+    Args:
+        several: whether help speaks of several values of each.
     """
+    return functools.partial(_with_axes, several=several)
+
+
+def _with_axes(command: Callable[..., None], *, several: bool) -> Callable[..., None]:
     # typer reads a signature, and an axis may have a name of Python's own, such as `compile`
     axis_of = {f"axis_{name}": name for name in AXES}
     options = [
         inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option_of(AXES[axis])
+            name, inspect.Parameter.KEYWORD_ONLY, default=None,
+            annotation=_option_of(AXES[axis], several),
         )
         for name, axis in axis_of.items()
-    ]
+    ]  # fmt: skip
 
     @functools.wraps(command)
     def with_axes(**values: Any) -> None:
@@ -136,10 +152,26 @@ def takes_axes(command: Callable[..., None]) -> Callable[..., None]:
     parameters: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():
         parameters += options if parameter.name == "axes" else [parameter]
+    parameters.sort(key=_panel_place)
     with_axes.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     with_axes.__annotations__ = {one.name: one.annotation for one in parameters}
     return with_axes
 
 
-def _option_of(axis: Axis) -> Any:
-    return Annotated[str | None, typer.Option(axis.option, help=axis.help, rich_help_panel=CELL)]
+def _panel_place(parameter: inspect.Parameter) -> int:
+    """Where help shows it: arguments first, then panel by panel."""
+    info = parameter.annotation.__metadata__[0]
+    panel = getattr(info, "rich_help_panel", None)
+    return _PANELS.index(panel) + 1 if panel in _PANELS else 0
+
+
+def _option_of(axis: Axis, several: bool) -> Any:
+    return Annotated[
+        str | None,
+        typer.Option(
+            axis.option,
+            metavar="VALUES" if several else "VALUE",
+            help=axis.help,
+            rich_help_panel=SEVERAL_CELLS if several else ONE_CELL,
+        ),
+    ]

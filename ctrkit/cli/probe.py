@@ -67,7 +67,7 @@ JsonLines = Annotated[
 ]  # fmt: skip
 
 
-@takes_axes
+@takes_axes(several=True)
 def probe(
     *,
     command: Command = None,
@@ -80,8 +80,8 @@ def probe(
     train_loader: TrainLoader = None,
     scratch: Scratch = None,
     write_patch: WritePatch = None,
-    epochs: Epochs = None,
     budget: Budget = None,
+    epochs: Epochs = None,
     thorough: Thorough = False,
     deadline: Deadline = None,
     stall_timeout: StallTimeout = None,

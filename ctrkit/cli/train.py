@@ -93,7 +93,7 @@ EndsBy = Annotated[
 ]  # fmt: skip
 
 
-@takes_axes
+@takes_axes(several=False)
 def train(
     *,
     command: Command = None,

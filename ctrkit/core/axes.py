@@ -107,7 +107,7 @@ class Axis:
             try:
                 value: Any = int(text)
             except ValueError:
-                raise UsageError(f"{self.option}: '{text}' is no whole number") from None
+                raise UsageError(f"{self.option}: '{text}' is not a whole number") from None
         else:
             value = text
         if problem := self.problem(value, "", (*self.also_typed, *self.choices)):

@@ -123,7 +123,7 @@ class RunFolder:
             UsageError: no run folder, or one of an unknown schema version.
         """
         if not (path / "run.json").is_file():
-            raise UsageError(f"{path}: no run folder (it has no run.json)")
+            raise UsageError(f"{path}: not a run folder, it has no run.json")
         values = read_json(path / "run.json")
         version = values.get("schema_version") if isinstance(values, dict) else None
         if version != SCHEMA_VERSION:

@@ -37,7 +37,8 @@ def parse_duration_s(text: str) -> float:
     seconds = _duration_s(text)
     if seconds is None or not 0 < seconds <= _LONGEST_S:
         raise UsageError(
-            f"{format_value(text)} is no duration; write for example 90, 120s, 10m, 1.5h or 1h30m"
+            f"{format_value(text)} is not a duration; write for example 90, 120s, 10m, 1.5h or "
+            "1h30m"
         )
     return seconds
 
@@ -69,7 +70,7 @@ def parse_bytes(text: str) -> int:
     number = float(match[1].replace(",", "")) if match else 0.0
     if factor is None or not 0 < number * factor < _MOST_BYTES:
         raise UsageError(
-            f"{format_value(text)} is no size; write for example 2GB, 512MiB or 1000000"
+            f"{format_value(text)} is not a size; write for example 2GB, 512MiB or 1000000"
         )
     return int(number * factor)
 

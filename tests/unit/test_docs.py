@@ -13,7 +13,7 @@ import typer
 from pages import Shown, ctrkit_commands
 
 from ctrkit.cli.app import app
-from ctrkit.cli.options import with_current_names
+from ctrkit.cli.options import as_written_today
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "tests" / "example_plugin"
@@ -38,7 +38,7 @@ def test_the_page_shows_the_files_as_they_are(name: str, text: str) -> None:
 
 @pytest.mark.parametrize("shown", ctrkit_commands(), ids=str)
 def test_a_command_that_is_shown_has_these_options(shown: Shown) -> None:
-    words = with_current_names([word for word in shown.words if word != "$cell"])
+    words = as_written_today([word for word in shown.words if word != "$cell"])
     name, *rest = words
     command: Any = typer.main.get_command(app).commands.get(name)
     if command is None:

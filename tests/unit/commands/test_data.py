@@ -161,7 +161,7 @@ def test_info_of_no_store(tmp_path: Path) -> None:
         ({"source": Path("a"), "user": "u"}, "--user belongs to --table"),
         ({"source": Path("a"), "time_unit": "s"}, "--time-unit belongs to --table"),
         ({"source": Path("a"), "label_threshold": 0.0}, "--label-threshold belongs to --table"),
-        ({"source": Path("a"), "memory_limit": "lots"}, "--memory-limit: 'lots' is no size"),
+        ({"source": Path("a"), "memory_limit": "lots"}, "--memory-limit: 'lots' is not a size"),
         ({"source": Path("a"), "memory_limit": "1MB"}, "--memory-limit 1MB: must be at least"),
         ({"source": Path("/none")}, "--source /none: no such folder"),
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ctrkit.cli.options import with_current_names
+from ctrkit.cli.options import as_written_today
 from ctrkit.commands.options import cell_axes, read_common, read_time_limits, single_axes
 from ctrkit.core.config import SCRIPT_TARGET, ScriptSpec, WorkloadSpec
 from ctrkit.core.errors import UsageError
@@ -24,10 +24,10 @@ def test_lists_become_checked_values_in_the_order_given() -> None:
     [
         ({"workers": "-1"}, "--workers: is -1"),
         ({"batch_size": "0"}, "--batch-size: is 0"),
-        ({"threads": "1.5"}, "--threads: '1.5' is no whole number"),
+        ({"threads": "1.5"}, "--threads: '1.5' is not a whole number"),
         ({"start_method": "vfork"}, "--start-method: unknown 'vfork'; known are fork"),
         ({"pin": "maybe"}, "--pin: 'maybe' is neither true nor false"),
-        ({"workers": ""}, "--workers: '' is no whole number"),
+        ({"workers": ""}, "--workers: '' is not a whole number"),
     ],
 )
 def test_bad_values(axes: dict[str, str], message: str) -> None:
@@ -84,7 +84,7 @@ def test_time_limits_come_from_a_file_and_two_options(tmp_path: Path) -> None:
 
 def test_the_old_name_of_time_limits_still_works_but_not_for_a_script():
     given = ["probe", "--budgets", "a", "--budgets=b", "--budget", "5s", "--", "x", "--budgets"]
-    assert with_current_names(given) == [
+    assert as_written_today(given) == [
         "probe", "--time-limits", "a", "--time-limits=b", "--budget", "5s", "--", "x", "--budgets",
     ]  # fmt: skip
 
@@ -92,7 +92,7 @@ def test_the_old_name_of_time_limits_still_works_but_not_for_a_script():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("first_batch = 'soon'", "first_batch: 'soon' is no duration"),
+        ("first_batch = 'soon'", "first_batch: 'soon' is not a duration"),
         ("firstbatch = 5", "firstbatch: unknown key; known are startup, first_batch, "),
         ("steady_factor = 0", "steady_factor: is 0, but must be a number of at least 1"),
         ("= 5", "not valid TOML"),

@@ -96,7 +96,7 @@ def test_unknown_schema_version_is_one_clear_line(tmp_path: Path) -> None:
     (run.path / "run.json").write_text(json.dumps({**values, "schema_version": 99}))
     with pytest.raises(UsageError, match="schema version 99"):
         RunFolder.open(run.path)
-    with pytest.raises(UsageError, match="no run folder"):
+    with pytest.raises(UsageError, match="not a run folder"):
         RunFolder.open(tmp_path)
 
 

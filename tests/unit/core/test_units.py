@@ -76,7 +76,7 @@ def test_durations(text: str, seconds: float) -> None:
     ],
 )
 def test_no_duration(text: str) -> None:
-    with pytest.raises(UsageError, match="no duration"):
+    with pytest.raises(UsageError, match="not a duration"):
         parse_duration_s(text)
 
 
@@ -90,7 +90,7 @@ def test_sizes(text: str, size: int) -> None:
 
 def test_no_size() -> None:
     for text in ("lots", "0", "-1GB", "1e9", "9" * 30, "", "nan"):
-        with pytest.raises(UsageError, match="no size"):
+        with pytest.raises(UsageError, match="not a size"):
             parse_bytes(text)
 
 

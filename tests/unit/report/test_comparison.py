@@ -300,7 +300,7 @@ def test_wrong_use_of_compare(probe: Make, tmp_path: Path) -> None:
     for options in ({"other_runs": [base]}, {"list_runs": True}):
         with pytest.raises(UsageError, match="takes two runs and nothing else"):
             run_compare(base, base, **options)
-    with pytest.raises(UsageError, match="no run folder"):
+    with pytest.raises(UsageError, match="not a run folder"):
         run_compare(base, tmp_path)
     damaged = probe("b", thrice(THREAD, 11))
     (damaged / "run.json").write_text("{")

@@ -104,7 +104,7 @@ def test_another_schema_version_is_refused_in_one_line(folder: Path, version: ob
 
 
 def test_a_folder_with_nothing_of_a_run_is_none(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no run folder"):
+    with pytest.raises(UsageError, match="not a run folder"):
         read_contents(tmp_path)
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UsageError, match="run.json: cannot be read"):

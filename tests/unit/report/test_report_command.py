@@ -105,7 +105,7 @@ def test_bad_run_folders_are_refused_before_anything_is_printed(
     (bad / "run.json").write_text(json.dumps(values | {"schema_version": 99}))
     with pytest.raises(UsageError, match="schema version 99"):
         run_report(good, bad)
-    with pytest.raises(UsageError, match="no run folder"):
+    with pytest.raises(UsageError, match="not a run folder"):
         run_report(tmp_path)
     assert capsys.readouterr().out == ""
 

@@ -1,0 +1,73 @@
+"""Says in a line what is wrong with a command line that the parser refuses, and what to do."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from itertools import pairwise
+from typing import Any
+
+from ctrkit.core.units import format_value
+
+_WANTED = {"int": "a whole number", "float": "a number"}
+
+
+def misuse_words(error: Any, words: list[str]) -> str:
+    """What is wrong, and what to do about it.
+
+    Args:
+        error: of the parser.
+        words: that were typed after `ctrkit`.
+    """
+    said, advice = _said_of(error, words).rstrip("."), _advice(error, words)
+    return f"{said} {advice[0].upper()}{advice[1:]}" if said.endswith("?") else f"{said}; {advice}"
+
+
+def _said_of(error: Any, words: list[str]) -> str:
+    """What is wrong; of a value that is no number, with the value, which the parser leaves out."""
+    param = getattr(error, "param", None)
+    option = next((name for name in getattr(param, "opts", ()) if name[:2] == "--"), "")
+    value = _typed_value(option, words) if option else None
+    for kind, wanted in _WANTED.items():
+        if value is not None and re.search(rf"\b{kind}\b", _type_words(param)):
+            return f"{option}: {format_value(value)} is not {wanted}"
+    return str(error.format_message())
+
+
+def _type_words(param: Any) -> str:
+    """How the parser, or an older one, calls the type of an option's value."""
+    described = getattr(param, "type_descriptor", None)
+    old = {"integer": "int", "float": "float"}.get(getattr(getattr(param, "type", 0), "name", ""))
+    return str(getattr(described, "annotation", old))
+
+
+def _typed_value(option: str, words: list[str]) -> str | None:
+    """The value that was typed for an option, the last one; None if there is none."""
+    typed = None
+    for word, after in pairwise([*words, ""]):
+        if word == "--":
+            break
+        name, equals, value = word.partition("=")
+        if name == option:
+            typed = value if equals else after
+    return typed
+
+
+def _advice(error: Any, words: list[str]) -> str:
+    """What to do about it: read the help of the command, or write `ctrkit probe --` before it."""
+    group = error.ctx is not None and hasattr(error.ctx.command, "commands")
+    if group and error.ctx.parent is None and _is_program(words):
+        command = " ".join(words[1:] if words[0] == "--" else words)
+        if command.endswith(".py") and " " not in command:
+            command = f"python {command}"
+        return f"for a command of your own write: ctrkit probe -- {command}"
+    if error.ctx is not None:
+        return f"see {error.ctx.command_path} --help"
+    named = words[: 2 if words[:1] == ["data"] else 1]  # the parser knew no more than the words
+    return f"see {' '.join(['ctrkit', *(w for w in named if w[:1] != '-')])} --help"
+
+
+def _is_program(words: list[str]) -> bool:
+    """Whether this can be a training command, and no misspelt command of ctrkit."""
+    first = words[1:2] if words[:1] == ["--"] else words[:1]
+    return bool(first) and (shutil.which(first[0]) is not None or first[0].endswith(".py"))
