@@ -61,6 +61,7 @@ from ctrkit.probe.trials import Trial, TrialRequest, TrialResult
 from ctrkit.report.live_probe import ProbeDisplay
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
 from ctrkit.supervise.time_limits import TimeLimits
+from ctrkit.supervise.trial_input import missing_input
 
 #: A script may take long to its first batch; the limits of silence still hold.
 _FIRST_LAUNCH_S = 1800.0
@@ -331,7 +332,9 @@ def _launch_as_written(script: ScriptSpec, axes: Axes, launcher: TrialLauncher) 
 
 
 def _ended_badly(result: TrialResult) -> NoViableCellError:
-    return NoViableCellError(f"the script as written ended as {result.verdict}: {result.reason}")
+    why = f"the script as written ended as {result.verdict}: {result.reason}"
+    no_input = missing_input() if result.verdict in ("setup-failed", "crashed") else ""
+    return NoViableCellError(why.rstrip(".") + no_input)
 
 
 def _nothing_seen(

@@ -45,6 +45,7 @@ from ctrkit.supervise.guard import Guard
 from ctrkit.supervise.own_environment import own_environment
 from ctrkit.supervise.relay import Relay
 from ctrkit.supervise.script_launch import Invocation, script_invocation
+from ctrkit.supervise.trial_input import trial_input
 
 MAX_OUTPUT_BYTES = 64_000_000
 #: words of an invocation before the arguments of `ctrkit.child`: Python, its options, the module
@@ -289,9 +290,10 @@ def _start(
     if relay is not None:
         return _start_connected(start, env, relay)
     stdout, stderr = _new_outputs(folder)
+    stdin = trial_input() if start.is_script else subprocess.DEVNULL
     with open(stdout, "ab") as out, open(stderr, "ab") as err:
         return subprocess.Popen(
-            start.argv, cwd=start.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+            start.argv, cwd=start.folder, stdin=stdin, stdout=out, stderr=err,
             env=env, start_new_session=True,
         )  # fmt: skip
 

@@ -31,11 +31,15 @@ TRACKERS_OFF = {
 
 @dataclass(frozen=True, kw_only=True)
 class Invocation:
-    """A command to run: its words, its folder (None: the caller's) and its whole environment."""
+    """A command to run: its words, its folder (None: the caller's) and its whole environment.
+
+    `is_script`: it is a script's command, and may read its input.
+    """
 
     argv: list[str]
     folder: str | None
     environment: dict[str, str]
+    is_script: bool = False
 
 
 def script_invocation(
@@ -66,6 +70,7 @@ def script_invocation(
         argv=filled(script.command, spec.cell),
         folder=script.folder,
         environment=environment,
+        is_script=True,
     )
 
 
