@@ -1,11 +1,11 @@
 """Lets a DataLoader continue later in its epoch: the sampler skips batches without loading them.
 
-The first batches come as written, so that they can be compared with those of any other launch; then
-the sampler goes on further down the epoch. The next epoch is whole again. What only an iterator
-knows (an iterable data set, a generator) cannot be brought forward without making it.
+The first batches come in the order as written, so that they can be compared with those of any other
+launch. Then the sampler skips to a later place in the epoch. The next epoch is whole again. An
+iterable data set or a generator cannot skip: its batches exist only once they are made.
 
-A sampler may be slow, one that reads each row to learn its length above all. No run leaves batches
-out, so whoever measures is told what that took, and leaves it out of its times.
+A sampler may be slow, above all one that reads each row to learn its length. A real run never skips
+batches, so the time that skipping took is reported, and the measurement subtracts it.
 
 Standard library only, and Python 3.9: it also runs inside a script's own interpreter.
 """
@@ -17,22 +17,22 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-#: Steps that are left of the epoch at least, so that there is something to measure.
+#: At least so many steps of the epoch remain, so that there is something to measure.
 _LEAST_STEPS = 8
-#: Naming so many rows takes about a second.
+#: A sampler takes about a second to draw the numbers of so many rows.
 _MOST_ROWS = 20_000_000
-#: An epoch of which less than this share could be left out begins as written.
+#: If less than this share of the epoch could be skipped, nothing is.
 _LEAST_SHARE = 0.1
 
 
 def batches_to_leave_out(batches: int, share: float, *, before: int, steps: int) -> int:
-    """How many batches to leave out of an epoch, so that it goes on at this share of it.
+    """How many batches to skip, so that the epoch continues at this share of it.
 
     Args:
-        batches: of the epoch.
-        share: where to begin, 0 the first batch.
-        before: batches that are taken as written, or only warm up.
-        steps: to be measured at least.
+        batches: number of batches in the epoch.
+        share: where to continue, from 0 (the first batch) to 1 (the end).
+        before: batches before the measured ones: taken as written, or only to warm up.
+        steps: the least number of steps to measure.
     """
     most = batches - before - max(2 * steps, _LEAST_STEPS)
     left_out = min(int(share * batches), most)
@@ -40,9 +40,10 @@ def batches_to_leave_out(batches: int, share: float, *, before: int, steps: int)
 
 
 class LaterSampler:
-    """A sampler that once leaves out `left_out` of its items, after the first few.
+    """A sampler that once skips `left_out` of its items, after the first `after` ones.
 
-    Else it is as the one that it stands for. `took` is told the seconds that leaving out took.
+    In everything else it behaves as the sampler that it wraps. It calls `took` with the seconds
+    that skipping took.
     """
 
     def __init__(
@@ -66,28 +67,31 @@ class LaterSampler:
         return len(self._sampler)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_sampler":  # not made yet: there is nothing to stand for
+        if name == "_sampler":  # not set yet, as while unpickling: avoid endless recursion
             raise AttributeError(name)
         return getattr(self._sampler, name)
 
 
 class Elsewhere:
-    """A DataLoader of which one iterator will leave batches out: the one made while `installed`."""
+    """Lets one iterator of a DataLoader skip batches: the one made between install and restore."""
 
     def __init__(self, loader: Any, after: int, left_out: int) -> None:
         self.loader, self.after, self.left_out = loader, after, left_out
-        #: told the seconds that leaving out took
+        #: called with the seconds that skipping took
         self.took: Callable[[float], None] = _nobody
         self._name = "sampler" if loader.batch_sampler is None else "batch_sampler"
         self._own = getattr(loader, self._name)
 
     def install(self) -> None:
-        """Before the iterator is made. The loader's own setter refuses a change for good."""
+        """Put the skipping sampler in; call this before the iterator is made.
+
+        Writes to `__dict__`, because a DataLoader's own setter refuses to change its sampler.
+        """
         sampler = LaterSampler(self._own, self.after, self.left_out, self.took)
         self.loader.__dict__[self._name] = sampler
 
     def restore(self) -> None:
-        """Once the iterator is made: it keeps the sampler that it was made with."""
+        """Put the loader's own sampler back. The iterator keeps the one that it was made with."""
         self.loader.__dict__[self._name] = self._own
 
 
@@ -96,13 +100,13 @@ def _nobody(seconds: float) -> None:
 
 
 def elsewhere_of(loader: Any, share: float, *, after: int, steps: int) -> Elsewhere | None:
-    """How an iterator of a DataLoader would leave batches out; None where that cannot be.
+    """How an iterator of this loader can skip batches; None if it cannot.
 
     Args:
-        loader: any loader; only a DataLoader of torch's own way to draw batches can.
-        share: where in the epoch to go on.
-        after: batches that come as written.
-        steps: to be measured at least.
+        loader: any loader; only a DataLoader that draws its batches in torch's own way can skip.
+        share: where in the epoch to continue, from 0 to 1.
+        after: batches that come in the order as written.
+        steps: the least number of steps to measure.
     """
     try:
         if not _draws_as_torch_does(loader):
@@ -111,7 +115,7 @@ def elsewhere_of(loader: Any, share: float, *, after: int, steps: int) -> Elsewh
         batches = len(sampler)
         left_out = batches_to_leave_out(batches, share, before=after, steps=steps)
         rows = left_out * int(getattr(sampler, "batch_size", None) or loader.batch_size or 1)
-    except Exception:  # a sampler without a length, or one of its own mind
+    except Exception:  # a sampler without a length; a user's sampler may raise anything
         return None
     if not left_out or rows > _MOST_ROWS:
         return None
@@ -124,7 +128,7 @@ def _draws_as_torch_does(loader: Any) -> bool:
 
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return False
-    if loader.__dict__.get("_iterator") is not None:  # kept, with the sampler that it was made with
+    if loader.__dict__.get("_iterator") is not None:  # a kept iterator has its own sampler
         return False
     own = type(loader)
     return bool(

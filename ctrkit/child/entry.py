@@ -1,9 +1,9 @@
 """Runs the child process: loads the workload that its spec names, runs it, writes the results.
 
-Started as `python -m ctrkit.child SPEC.json`. It ends by returning from `main`: exit code 0 when
-its result is complete, 1 when an error is written into the result, 2 when the input is unusable,
-130 when it was asked to stop and had nothing to save.
-Where the cell has several processes it leads them: each runs this module with the same spec.
+It is started as `python -m ctrkit.child SPEC.json`, and ends by returning from `main`. Exit codes:
+0 the result is complete; 1 the result holds an error; 2 the input is unusable; 130 it was asked to
+stop and had nothing to save. If the cell trains in several processes, this one starts them: each
+runs this module with the same spec.
 """
 
 from __future__ import annotations
@@ -45,7 +45,11 @@ SETUP_STAGES = (Stage.IMPORT, Stage.DATA, Stage.MODEL)
 
 
 def main(arguments: list[str]) -> int:
-    """Run the spec in the file `arguments[0]`; a rank without one runs that of rank 0."""
+    """Run the spec in the file `arguments[0]`; a rank without arguments gets the spec of rank 0.
+
+    Returns:
+        The exit code.
+    """
     stops.note_stops()
     try:
         stops.let(stops.Raises.AT_ONCE)
@@ -66,7 +70,7 @@ def _main_of(arguments: list[str]) -> int:
     spec = decode(ChildSpec, group.said, "the spec of rank 0")
     if Path(spec.folder).is_dir():
         return _main(spec, "", group)
-    # on another machine there is no such folder, and nobody who looks into it
+    # on another machine that folder does not exist, and no supervisor reads it
     with tempfile.TemporaryDirectory(prefix="ctrkit-rank-") as temporary:
         return _main(dataclasses.replace(spec, folder=temporary), "", group)
 
@@ -85,13 +89,13 @@ def _main(spec: ChildSpec, path: str, group: RankGroup | None = None) -> int:
     lifeline.share_sockets_folder()
     with ProgressWriter(folder / "progress.bin") as progress:
         code = _run(spec, progress, group)
-        # After an error the workers have yet to be wound up: that is a shutdown still.
+        # After an error the workers still have to end, which belongs to the shutdown.
         progress.enter(Stage.SHUTDOWN if code else Stage.DONE)
     return code
 
 
 def _lead(spec: ChildSpec, path: str) -> int:
-    """Have the ranks run the spec; what the first of them that fails says is the child's result."""
+    """Let the ranks run the spec; the error of the rank that fails first is the child's result."""
     from ctrkit.child.training.rank_launcher import run_ranks
 
     folder = Path(spec.folder)
@@ -152,12 +156,12 @@ def _run(spec: ChildSpec, progress: ProgressWriter, group: RankGroup | None) -> 
 
                     run_trial(spec, workload, progress, save, import_s=import_s)
     except (Exception, SystemExit) as error:
-        # torch's handler of a dead worker raises at any bytecode: not while the result is saved
+        # torch's handler for dead workers can raise at any bytecode; the result must be saved first
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         problem = child_error(error, progress.stage)
         progress.enter(Stage.SHUTDOWN)
         problem = dataclasses.replace(problem, dead_workers=_dead_workers(error))
-        with suppress(OSError):  # a full disk takes neither; the exit code tells all the same
+        with suppress(OSError):  # on a full disk neither can be written; the exit code still tells
             print(problem.traceback, file=sys.stderr, flush=True)
         with suppress(OSError):
             save_measurement(path, dataclasses.replace(measured, error=problem))
@@ -166,11 +170,11 @@ def _run(spec: ChildSpec, progress: ProgressWriter, group: RankGroup | None) -> 
 
 
 def import_libraries(*, trial: bool = True) -> None:
-    """Import torch and what drives a `trial`, before anything of the user's is imported.
+    """Import torch, and what a trial needs (`trial=True`), before any code of the user's.
 
-    The server that trials are forked from does so, too: they find what a new process would. What
-    was imported stays to the end: the garbage collector, which needs half a second for it at each
-    start and end of a process, leaves it out from here on.
+    The fork server calls this, too, so that its trials have the modules that a new process would
+    have. Imported objects live until the process ends. `gc.freeze` excludes them from garbage
+    collection, which would spend half a second on them at each start and end of a process.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -186,11 +190,11 @@ def import_libraries(*, trial: bool = True) -> None:
 
 
 def child_error(error: BaseException, stage: Stage) -> ChildError:
-    """What an exception in `stage` means for the trial, as a verdict."""
+    """An exception in `stage` as the error of a trial, with its verdict."""
     message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UsageError):
         verdict = "usage"
-    else:  # the supervisor looks closer: it tells memory and workers from other reasons
+    else:  # the supervisor refines this: it can tell lack of memory and dead workers
         verdict = "setup-failed" if stage in SETUP_STAGES else "crashed"
     text = "".join(traceback.format_exception(error))
     if not isinstance(error, UsageError):
@@ -199,7 +203,7 @@ def child_error(error: BaseException, stage: Stage) -> ChildError:
 
 
 def _dead_workers(error: BaseException) -> list[WorkerExit]:
-    if "ctrkit.child.training.workers" not in sys.modules:  # it failed before there could be any
+    if "ctrkit.child.training.workers" not in sys.modules:  # it failed before any worker existed
         return []
     from ctrkit.child.training.workers import dead_workers
 
@@ -207,7 +211,7 @@ def _dead_workers(error: BaseException) -> list[WorkerExit]:
 
 
 def inspect_here(workload: Workload, spec: ChildSpec) -> Inspection:
-    """Devices, torch and the workload, before anything is built."""
+    """Inspect devices, torch and the workload, without building loaders or models."""
     import torch
 
     from ctrkit.child.training.devices import available_devices, device_name, free_device_bytes
@@ -240,7 +244,10 @@ def inspect_here(workload: Workload, spec: ChildSpec) -> Inspection:
 
 
 def _fingerprint(workload: Workload, spec: WorkloadSpec) -> str:
-    """The workload's own fingerprint, with its source and settings unless a plug-in has said it."""
+    """The workload's own fingerprint, with its source and settings.
+
+    A plug-in's workload that defines `fingerprint` itself is taken at its word.
+    """
     from ctrkit.child.workloads.protocol import Workload
 
     source = source_of(spec.target)
@@ -265,7 +272,7 @@ def _fingerprint(workload: Workload, spec: WorkloadSpec) -> str:
 def _joined(
     spec: ChildSpec, workload: Workload, progress: ProgressWriter, group: RankGroup | None
 ) -> Iterator[Ranks]:
-    """Inside, this process is one of those that train together, or alone."""
+    """Within this context the process has joined the other ranks, or trains alone (nproc 1)."""
     from ctrkit.child.training.distributed import ALONE, joined
     from ctrkit.child.training.rendezvous import find_ranks
 
@@ -277,10 +284,10 @@ def _joined(
             f"--nproc {spec.cell.nproc}: {workload.name} has no parts of a batch for several "
             "processes; take --nproc 1"
         )
-    # to wait for the others is progress, since it has an end of its own
+    # waiting for the others counts as progress: that wait has a deadline of its own
     group = group or find_ranks(encode(spec), lambda: progress.enter(Stage.DATA))
     folder = os.environ.get(lifeline.FOLDER_VARIABLE)
-    stops.let(stops.Raises.NEVER)  # from here on none stops without the others
+    stops.let(stops.Raises.NEVER)  # from here on no rank stops without the others
     with joined(spec.cell.device, None if folder is None else Path(folder), group) as ranks:
         yield ranks
 
@@ -290,7 +297,7 @@ def _train(spec: ChildSpec, workload: Workload, progress: ProgressWriter, ranks:
     from ctrkit.child.training.torch_warnings import TorchWarnings
 
     assert spec.train is not None, "a train spec has a train plan"
-    stops.catch_again(signal.SIGINT)  # the supervisor's own word
+    stops.catch_again(signal.SIGINT)  # the supervisor asks for a stop by SIGINT
 
     def keep(counts: Mapping[str, int]) -> None:
         with suppress(OSError):

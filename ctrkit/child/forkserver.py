@@ -1,13 +1,13 @@
 """The fork server: imports torch once, so that trials forked from it need not import it again.
 
-`serve` waits for requests, and returns in a trial only. From there on the trial is what a process
-that was started anew would be: it leads a session, is the supervisor's own child, has output files,
-an environment, random numbers and signals of its own. Two things it shares with the others of its
-server: the seed of Python's hashes and the places of its memory. That is why the launches that a
-projection rests on are started anew.
+`serve` waits for requests, and returns only in a trial. From there on the trial is like a process
+that was started anew: it leads a session, is a child of the supervisor, and has its own output
+files, environment, random numbers and signals. Trials of one server share two things: the seed of
+Python's hashes and the layout of their memory. So the launches that a projection rests on are
+started anew.
 
 The server forks only while it has one thread. It never imports the user's code, never touches a
-device, and ends with its supervisor.
+device, and ends when its supervisor ends.
 """
 
 from __future__ import annotations
@@ -36,13 +36,16 @@ _DEVICE_FILES = ("/dev/nvidia", "/dev/dxg", "/dev/kfd")
 
 
 def serve(descriptor: int) -> list[str]:
-    """Fork a trial for each request; returns in a trial, with its arguments.
+    """Fork a trial for each request. Returns only in a trial.
 
     Args:
-        descriptor: of the socket that the supervisor holds the other end of.
+        descriptor: the socket to the supervisor.
+
+    Returns:
+        The arguments of the trial.
 
     Raises:
-        SystemExit: the supervisor has no more requests, or nothing can be forked.
+        SystemExit: in the server: the supervisor has no more requests, or forking is not possible.
     """
     lifeline.end_with_supervisor()
     connection = socket.socket(fileno=descriptor)
@@ -60,9 +63,10 @@ def serve(descriptor: int) -> list[str]:
 
 
 def _why_not() -> str:
-    """Why nothing may be forked; empty where it may.
+    """Why the server must not fork; empty if it may.
 
-    numpy's OpenBLAS ends its idle threads before each fork, so the first fork shows what is left.
+    numpy's OpenBLAS ends its idle threads before each fork, so only after a first fork can the
+    threads be counted that would remain.
     """
     _forked_and_ended()
     threads = os.listdir("/proc/self/task")
@@ -107,7 +111,11 @@ def _forked_and_ended() -> None:
 
 
 def _is_trial(connection: socket.socket) -> bool:
-    """Fork twice: the process in between ends, so that the supervisor adopts the trial."""
+    """Fork twice, so that the process in between ends and the supervisor adopts the trial.
+
+    Returns:
+        Whether this process is the trial.
+    """
     between = os.fork()
     if between:
         os.waitpid(between, 0)
@@ -120,7 +128,7 @@ def _is_trial(connection: socket.socket) -> bool:
 
 
 def _begin(request: ForkRequest, connection: socket.socket) -> list[str]:
-    """Make this process what a new one would be, and tell the supervisor."""
+    """Make this process like a new one, and tell the supervisor. Returns the trial's arguments."""
     try:
         _wait_until_adopted()
         os.setsid()
@@ -149,7 +157,7 @@ def _wait_until_adopted() -> None:
 
 
 def _connect(request: ForkRequest) -> None:
-    """Its own stdout and stderr; the objects in `sys` write to the same descriptors as before."""
+    """Redirect stdout and stderr to the trial's files, below `sys.stdout` and `sys.stderr`."""
     appending = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     for number, path in ((1, request.stdout), (2, request.stderr)):
         opened = os.open(path, appending, 0o666)
@@ -158,15 +166,15 @@ def _connect(request: ForkRequest) -> None:
 
 
 def _take_environment(variables: dict[str, str]) -> None:
-    """Have these variables, in `os.environ` as in what the system shows of this process.
+    """Set these variables in `os.environ`, and in `/proc/self/environ` as well.
 
-    By the latter the supervisor finds the processes of a family that left its session.
+    The supervisor reads the latter to find processes of a family that left its session.
     """
     environment = {k: v for k, v in os.environ.items() if k != ROOM_VARIABLE} | variables
-    os.environ.clear()  # the strings that the kernel laid out at the start are used no more
+    os.environ.clear()  # nothing uses the kernel's original block any more: it can be overwritten
     os.environ.update(environment)
     shown = b"".join(os.fsencode(f"{k}={v}") + b"\0" for k, v in environment.items())
-    # the first field after the name in brackets is the third of all
+    # fields 50 and 51 (env_start, env_end) of proc(5); the first one after the name is the third
     fields = Path("/proc/self/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
     begin, end = (int(fields[number - 3]) for number in (50, 51))
     if len(shown) > end - begin:
@@ -178,7 +186,7 @@ def _take_environment(variables: dict[str, str]) -> None:
 
 
 def _forget_the_server() -> None:
-    """What a new process would draw or find out anew. `random` draws a seed at each fork itself."""
+    """Reset what a new process would draw or find out anew. `random` reseeds itself at a fork."""
     tempfile.tempdir = None
     importlib.invalidate_caches()
     process.current_process().authkey = os.urandom(32)

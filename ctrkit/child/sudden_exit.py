@@ -9,14 +9,14 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-#: begins the line on stderr
+#: the first words of the line on stderr
 SAID = "os._exit"
 
 
 def tell_sudden_exits() -> None:
-    """From now on, a call of `os._exit` in this process says on stderr where it was made.
+    """From now on, `os._exit` in this process prints to stderr where it was called.
 
-    Processes that are forked from this one end by such a call as they should: they say nothing.
+    Forked processes print nothing: calling `os._exit` is the normal way for them to end.
     """
     pid, ends = os.getpid(), os._exit
 

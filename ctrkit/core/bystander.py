@@ -8,16 +8,16 @@ from contextlib import contextmanager, suppress
 
 
 def say(text: str) -> None:
-    """A line on stderr, where that is still there: a terminal may have been closed."""
+    """Print a line to stderr, if stderr still exists: a terminal may have been closed."""
     with suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)
 
 
 class Bystander:
-    """Lets a failure pass, and says each kind of it once.
+    """Suppresses failures, and reports each kind of failure once.
 
     Args:
-        tell: is told what has failed.
+        tell: called with the message.
     """
 
     def __init__(self, tell: Callable[[str], None] = say) -> None:
@@ -25,14 +25,14 @@ class Bystander:
 
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
-        """Inside is what only watches; `what` it is, as the subject of a sentence."""
+        """A context for code that only watches; `what` names it, as the subject of a sentence."""
         try:
             yield
         except Exception as error:
             self.tell(what, error)
 
     def tell(self, what: str, error: Exception) -> None:
-        """Say that it failed, the first time."""
+        """Report this failure, if it is the first of its kind."""
         if what in self._told:
             return
         self._told.add(what)

@@ -36,27 +36,28 @@ HOUR_S = 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationRow:
-    """One real run for which something had been projected; seconds of wall clock.
+    """One real run for which a time had been projected. Times are wall-clock seconds.
 
     Args:
-        when: UTC, when the run was started.
-        run: name of its run folder; a run that was resumed keeps one row.
-        machine_fingerprint: of the machine that it ran on.
-        workload_fingerprint: None where the workload was never looked at.
+        when: when the run was started, UTC.
+        run: name of its run folder; a resumed run keeps one row.
+        machine_fingerprint: fingerprint of the machine that it ran on.
+        workload_fingerprint: None if the workload was never inspected.
         data_fingerprint: likewise.
-        phase: its name; the workload's target where it has none.
-        cell_id: the configuration.
-        cell: its axes.
-        probe: name of the probe's run folder, None where that is not known.
-        launches: fresh launches that the projection is based on, None where that is not known.
-        flags: of the projection.
-        projected_epoch_s: with the interval beside it; as `wall_s` of `epochs.csv`.
-        projected_total_s: for the epochs that were really run, with start-up.
-        actual_epoch_s: the mean of the epochs that were ended, None without any.
+        phase: name of its phase; the workload's target if there is none.
+        cell_id: id of its configuration.
+        cell: the axes of its configuration.
+        probe: name of the probe's run folder; None if unknown.
+        launches: number of fresh launches that the projection is based on; None if unknown.
+        flags: flags of the projection.
+        projected_epoch_s: an epoch as `wall_s` of `epochs.csv` counts it, with its interval beside
+            it.
+        projected_total_s: the epochs that were really run, with start-up.
+        actual_epoch_s: mean of the finished epochs; None without any.
         actual_total_s: None unless the run ended by itself after whole epochs.
-        epochs: those that were ended.
-        incidents: how often it was restarted, slept or was stopped.
-        apart_s: from the projection to the start of the run, None where that is not known.
+        epochs: number of finished epochs.
+        incidents: how often it was restarted or stopped, or the host slept.
+        apart_s: time from the projection to the start of the run; None if unknown.
         outcome: `finished`, `interrupted` or `failed: VERDICT`.
     """
 
@@ -87,20 +88,20 @@ class CalibrationRow:
 
 
 def calibration_path() -> Path:
-    """Where the calibrations of this machine are kept."""
+    """The calibration file of this machine."""
     return cache_folder() / CALIBRATION
 
 
 def row_of_run(
     path: Path, info: RunInfo, epoch_wall_s: Sequence[float], incidents: int
 ) -> CalibrationRow | None:
-    """The row of a run that has ended; None where nothing was projected for its epochs.
+    """The row of a run that has ended; None if its epochs had no projection.
 
     Args:
         path: its run folder.
-        info: of it, with the final status.
-        epoch_wall_s: `wall_s` of `epochs.csv`.
-        incidents: entries of its `incidents.jsonl`.
+        info: its `run.json` with the final status.
+        epoch_wall_s: `wall_s` of each row of `epochs.csv`.
+        incidents: number of entries in its `incidents.jsonl`.
     """
     projection, cell, time = info.projection, info.cell, projected_time(info.projection)
     if projection is None or cell is None or time is None:
@@ -145,12 +146,12 @@ def _seconds_between(earlier: str | None, later: str) -> float | None:
     return max(0.0, found.total_seconds())
 
 
-#: How long after its projection a run may be started, as the report calls it, in seconds.
+#: Classes of the time between projection and start of a run: name and upper end in seconds.
 TIMES_APART = {"within an hour": HOUR_S, "within a day": 24 * HOUR_S, "later": math.inf}
 
 
 def time_apart(row: CalibrationRow) -> str:
-    """Which of TIMES_APART a run belongs to; where nobody noted it, the first."""
+    """The class of TIMES_APART that a run belongs to; the first one if the time is unknown."""
     apart_s = row.apart_s or 0.0
     return next(name for name, most_s in TIMES_APART.items() if apart_s <= most_s)
 
@@ -161,10 +162,10 @@ def pairs_of(
     workload_fingerprint: str | None,
     apart: str = "within an hour",
 ) -> list[Pair]:
-    """Projections of this machine and what the runs then took, of runs started so long after.
+    """Projected and actual times of this machine's runs that started so long after the projection.
 
-    None is left out for what came of it, but for runs that were restarted, slept or were stopped:
-    no projection is of those.
+    Runs that were restarted or stopped, or during which the host slept, are left out, since no
+    projection covers that. No run is left out for its result.
     """
     return [
         Pair(
@@ -184,7 +185,7 @@ def pairs_of(
 
 
 def _ended_with_an_epoch(path: Path, info: RunInfo, epochs: int) -> bool:
-    """Whether no epoch was cut short, as `--max-steps` does: then no total was projected."""
+    """Whether no epoch was cut short (by `--max-steps`, say); otherwise no total was projected."""
     planned = info.sizes.epochs if info.sizes is not None else None
     try:
         ended = read_json(path / "child" / "outcome.json")
@@ -203,11 +204,10 @@ def _outcome(info: RunInfo) -> str:
 
 
 def note_calibration(row: CalibrationRow, path: Path | None = None) -> None:
-    """Add a run, or replace its row where it has one already.
+    """Add a run's row, or replace the one that it has.
 
     Raises:
-        UsageError: the file cannot be read or written, or belongs to another version; it is left
-            as it is.
+        UsageError: the file cannot be read or written, or has another version; it stays unchanged.
     """
     path = path or calibration_path()
     with _only_writer(path):
@@ -221,7 +221,7 @@ def _key(row: CalibrationRow) -> tuple[str, str, str]:
 
 @contextmanager
 def _only_writer(path: Path) -> Iterator[None]:
-    """Hold the file's lock; on a file system without locks there is none."""
+    """Hold the file's lock; on a file system without locks, hold none."""
     with ExitStack() as held:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -237,10 +237,10 @@ def _only_writer(path: Path) -> Iterator[None]:
 
 
 def read_calibration(path: Path | None = None) -> list[CalibrationRow]:
-    """All rows, the oldest first; none where no such run has ended yet.
+    """All rows, the oldest first; empty if no such run has ended yet.
 
     Raises:
-        UsageError: damaged, or of another schema version.
+        UsageError: the file is damaged, or has another schema version.
     """
     path = path or calibration_path()
     if not path.is_file():

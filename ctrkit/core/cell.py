@@ -21,12 +21,12 @@ from ctrkit.core.values import decode
 
 DEVICES = ("cpu", "mps", "cuda")
 LOADERS = ("rows", "batches", "thread", "resident")
-#: loaders that have no worker processes
+#: Loaders without worker processes.
 WITHOUT_WORKERS = ("thread", "resident")
 START_METHODS = ("fork", "spawn", "forkserver")
 
 
-#: Loaders that ctrkit does not make: a user's own `make_loader`, a script's, or none at all.
+#: Words for loaders that ctrkit does not make: a user's `make_loader`, a script's, or none.
 _OWN_LOADERS = {
     "custom": "own loader",
     "script": "the script's loader",
@@ -115,38 +115,38 @@ class Cell:
         numerics=True,
     ))  # fmt: skip
 
-    #: axes that mean nothing to the loader, which takes no such argument: no words name them
+    #: axes that the loader does not take as arguments; no words name them
     unheeded: list[str] = field(default_factory=list, compare=False)
 
     @property
     def numerics(self) -> dict[str, Any]:
-        """The axes that change what a step computes, where they are not the default."""
+        """The axes with `numerics` whose values differ from the default."""
         given = {name: getattr(self, name) for name in NUMERICS}
         return {name: value for name, value in given.items() if value != NUMERICS[name]}
 
     @property
     def loads_ahead(self) -> bool:
-        """Whether batches are made while the step computes: by workers, or by a loader's thread."""
+        """Whether workers or a loader's thread make batches while the step computes."""
         return self.workers > 0 or self.loader == "thread"
 
     @property
     def without_workers(self) -> Cell:
-        """This cell, but that its training process makes the batches."""
+        """This cell without workers: the training process makes the batches."""
         return dataclasses.replace(self, workers=0, **WITHOUT_ANY_WORKERS)
 
     @property
     def queued_batches(self) -> int:
-        """Batches that wait in the queue of the workers at most."""
+        """The most batches that can wait in the workers' queue."""
         return self.workers * (self.prefetch or 0)
 
     @property
     def cell_id(self) -> str:
-        """Short, unique and fit for a file name: `cpu-batches-w2-spawn-p2-t2-b2048`."""
+        """A short unique id that can be a file name: `cpu-batches-w2-spawn-p2-t2-b2048`."""
         return self._id()
 
     @property
     def name(self) -> str:
-        """The id as people are shown it: without the axes that the loader does not heed."""
+        """The id for people: without the axes that the loader does not take."""
         return self._id(self.unheeded)
 
     def _id(self, without: Sequence[str] = ()) -> str:
@@ -164,7 +164,7 @@ _axes_of: dict[type, tuple[Axis, ...]] = {}
 
 
 def axes_of(cell_type: type[Cell]) -> tuple[Axis, ...]:
-    """The rows of the table, in the order of a cell."""
+    """The axes of a cell type, in the order of its fields."""
     if cell_type not in _axes_of:
         hints = get_type_hints(cell_type)
         _axes_of[cell_type] = tuple(
@@ -188,22 +188,22 @@ def _plain_type(hint: Any) -> type:
 
 AXES: Mapping[str, Axis] = {row.name: row for row in axes_of(Cell)}
 CELL_AXES = tuple(AXES)
-#: The axes that change the mathematics of a step, or its rounding, with the workload's own values.
+#: The axes that change the mathematics or rounding of a step, with their defaults.
 NUMERICS: Mapping[str, Any] = {row.name: row.default for row in AXES.values() if row.numerics}
-#: What the axes are that mean nothing without workers, in a cell that has none.
+#: Values of the axes that mean nothing without workers, for a cell without workers.
 WITHOUT_ANY_WORKERS: Mapping[str, Any] = {
     row.name: row.default for row in AXES.values() if row.of_workers
 }
 
 
 def make_cell(where: str = "cell", **axes: Any) -> Cell:
-    """A checked cell; what is left out takes its default.
+    """Make a checked cell; axes that are left out take their defaults.
 
-    Defaults: thread loader, no workers, threads = physical cores (shared out among `nproc`); with
-    workers spawn, prefetch 2.
+    Defaults: thread loader, no workers, threads = physical cores (divided among `nproc`); with
+    workers: spawn, prefetch 2.
 
     Raises:
-        UsageError: an axis is unknown, of a wrong type or out of range.
+        UsageError: an axis is unknown, has the wrong type, or is out of range.
     """
     axes = {key: value for key, value in axes.items() if value is not None}
     if axes.get("workers"):
@@ -211,7 +211,7 @@ def make_cell(where: str = "cell", **axes: Any) -> Cell:
             if row.with_workers is not None:
                 axes.setdefault(row.name, row.with_workers)
     processes = axes.get("nproc")
-    if isinstance(processes, int) and processes > 0:  # else it is refused below
+    if isinstance(processes, int) and processes > 0:  # other values are refused below
         axes.setdefault("threads", max(1, physical_cores() // processes))
     axes.setdefault("threads", physical_cores())
     cell = decode(Cell, axes, where)

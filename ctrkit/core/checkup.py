@@ -10,14 +10,14 @@ from ctrkit.core.child_records import Examination, Inspection
 from ctrkit.core.config import Cell
 from ctrkit.core.script_records import ScriptSeen
 
-#: a refusal is not run; a warning is run and shown; a note is only worth knowing
+#: A cell with a refusal is not run. A warning is shown, and the cell is run. A note only informs.
 Level = Literal["refusal", "warning", "note"]
 LEVELS: tuple[Level, ...] = ("refusal", "warning", "note")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hazard:
-    """A known way for a cell to fail: what happens, what to do instead, and where it is told."""
+    """A known way for a cell to fail: what happens, what to do instead, and a reference."""
 
     name: str
     level: Level = "warning"
@@ -32,7 +32,7 @@ class Hazard:
 
     @property
     def reason(self) -> str:
-        """One line for the row of a refused cell."""
+        """One line for the table row of a refused cell."""
         return f"{self.text}; {self.advice}" + (
             f" ({', '.join(self.references)})" if self.references else ""
         )
@@ -40,14 +40,19 @@ class Hazard:
 
 @dataclass(frozen=True, kw_only=True)
 class MachineLimits:
-    """Facts of a machine. `start_method` is what multiprocessing uses where none is named.
+    """Limits of a machine.
 
-    `memory_bytes` is what is available now, at most what a control group still allows: then
-    `memory_is_capped`. `cores` are those it may use; `visible_cores` is what every library counts,
-    and `cpu_quota_cores` what the control group allows of them, None without a quota. `open_files`
-    is the soft limit of a process, None where there is none. `shm_bytes` is what is free of
-    /dev/shm, None where there is no such folder (macOS). `long_temporary_folder` is the temporary
-    folder where its name is too long for sockets, `short_temporary_folder` what is taken instead.
+    Attributes:
+        start_method: the start method that multiprocessing uses by default.
+        memory_bytes: memory available now, at most what a control group still allows.
+        memory_is_capped: whether a control group limits `memory_bytes`.
+        cores: cores that this process may use.
+        visible_cores: cores that every library counts.
+        cpu_quota_cores: cores' worth of time that the control group allows; None without a quota.
+        open_files: soft limit of open files per process; None without a limit.
+        shm_bytes: free space of /dev/shm; None if there is no such folder (macOS).
+        long_temporary_folder: the temporary folder, if its name is too long for sockets.
+        short_temporary_folder: the folder used instead.
     """
 
     system: str = "Linux"
@@ -72,7 +77,7 @@ class MachineLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class HazardFinding:
-    """A hazard with the cells that meet it, worded for the heaviest of them."""
+    """A hazard and the cells that meet it; the words describe the heaviest of them."""
 
     hazard: Hazard
     cells: tuple[Cell, ...]
@@ -90,10 +95,14 @@ class StageAllowance:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkup:
-    """All that doctor says. `invalid` are values that were asked for and that make no cell.
+    """Everything that `ctrkit doctor` reports.
 
-    `rules` is how many rules were asked of each cell; `allowances` are of the cell with the most
-    workers, `versions` by package. `script`: what was seen of a script, which had to be started.
+    Attributes:
+        invalid: cells that the user asked for and that cannot exist, with reasons.
+        rules: the number of rules checked on each cell.
+        allowances: time limits of the cell with the most workers.
+        versions: version of each package.
+        script: what was seen of a script, which had to be started for that.
     """
 
     inspection: Inspection

@@ -15,12 +15,12 @@ from ctrkit.core.script_records import ScriptSeen
 
 
 def save_measurement(path: Path, measurement: Measurement | Inspection) -> None:
-    """The child's result, atomically (compact: the stamps can be long)."""
+    """Write the child's result atomically (compact JSON, since stamps can be long)."""
     write_atomically(path, msgspec.json.encode(encode(measurement)))
 
 
 def load_measurement(path: Path) -> Measurement | None:
-    """The child's result so far, None if it wrote none."""
+    """The child's result so far; None if it wrote none."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Measurement)
     except (OSError, msgspec.DecodeError):
@@ -28,7 +28,7 @@ def load_measurement(path: Path) -> Measurement | None:
 
 
 def load_seen(path: Path) -> ScriptSeen | None:
-    """What the observer of a script wrote, None if it wrote nothing."""
+    """What the observer of a script wrote; None if it wrote nothing."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=ScriptSeen)
     except OSError:
@@ -38,7 +38,7 @@ def load_seen(path: Path) -> ScriptSeen | None:
 
 
 def load_inspection(path: Path) -> Inspection | None:
-    """The child's inspection, None if it wrote none."""
+    """The child's inspection; None if it wrote none."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Inspection)
     except (OSError, msgspec.DecodeError):

@@ -1,7 +1,7 @@
 """The records that a child writes for its parent, as frozen dataclasses.
 
-A trial writes a `Measurement`, a look at the workload an `Inspection` and an `Examination`. Nothing
-here does any I/O.
+A trial writes a `Measurement`; a child that inspects a workload writes an `Inspection` and an
+`Examination`. Nothing here does any I/O.
 """
 
 from __future__ import annotations
@@ -18,20 +18,25 @@ STAGES = ("fetch", "collate", "ipc", "transfer", "forward", "backward", "optimiz
 
 @dataclass(frozen=True, kw_only=True)
 class Stamps:
-    """Times of each step of a trial, in launch order; one entry per step in every list.
+    """Times of each step of a trial, in order; every list has one entry per step.
 
-    Seconds are `time.monotonic()` minus the launch of the process. `asked_s`: the loop asks the
-    loader for a batch; `delivered_s`: it has it; `done_s`: the step is over (where the window is
-    not synchronised, the moment its last call returned). `window` is `warmup`, `throughput`,
-    `attribution`, `boundary` (the first steps of the second epoch) or `second` (later ones of it).
+    Times are `time.monotonic()` in seconds, minus the launch of the process. The lists on how a
+    batch was made have None where nothing saw it, and are empty in older files.
 
-    How the batch was made is None where nobody saw it, and these lists are empty in older files:
-    `worker`: number of the process that made it, None without workers; `fetch_start_s`,
-    `fetch_end_s`, `collate_end_s`: its samples were asked for, there, and put together; `sent_s`:
-    it was pickled for the way to the loop.
-
-    `device_done_s`: the device was done with the step, by an event in its queue; None where it has
-    no events, empty in older files. The host's stamps run ahead of it.
+    Attributes:
+        window: `warmup`, `throughput`, `attribution`, `boundary` (the first steps of the second
+            epoch) or `second` (later steps of it).
+        asked_s: the loop asks the loader for a batch.
+        delivered_s: the loop has the batch.
+        done_s: the step is done: its last call returned, which on a GPU may be before it was
+            computed.
+        worker: number of the worker that made the batch; None without workers.
+        fetch_start_s: the worker begins to fetch the samples.
+        fetch_end_s: it has the samples.
+        collate_end_s: it has collated them.
+        sent_s: it has pickled the batch for the loop.
+        device_done_s: the device finished the step, by an event in its queue; None if it has no
+            events. The host's times run ahead of it.
     """
 
     epoch: list[int] = field(default_factory=list)
@@ -51,10 +56,12 @@ class Stamps:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerExit:
-    """A process that has ended: its exit code, negative for a signal.
+    """A process that has ended.
 
-    `worker` is its number; None where it died before it could tell. `kind`: a DataLoader `worker`,
-    or a `rank` of those that train together.
+    Attributes:
+        exit_code: negative for a signal.
+        worker: its number; None if it died before it could write it.
+        kind: a DataLoader `worker`, or a `rank` of several training processes.
     """
 
     pid: int
@@ -65,11 +72,15 @@ class WorkerExit:
 
 @dataclass(frozen=True, kw_only=True)
 class ChildError:
-    """An exception that ended a child, as its verdict: `setup-failed`, `out-of-memory`, ...
+    """An exception that ended a child.
 
-    `stage` is the progress stage's label; `message` one line; `traceback` the whole text.
-    `dead_workers` had ended by then, whether or not they are to blame. `rank`: which of several
-    processes raised it.
+    Attributes:
+        verdict: `setup-failed`, `out-of-memory`, ...
+        stage: label of the progress stage in which it was raised.
+        message: one line.
+        traceback: the whole text.
+        dead_workers: processes that had ended by then, to blame or not.
+        rank: number of the rank that raised it.
     """
 
     verdict: str
@@ -82,17 +93,17 @@ class ChildError:
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderFacts:
-    """What the training loader says of itself; None or empty where there is no DataLoader in it.
+    """What the training loader says about itself; None or empty if it holds no DataLoader.
 
     Args:
-        claimed_batches: `len()` of the loader before its first epoch; None where it has none.
-        dataset: name of the data set's class.
-        dataset_rows: `len()` of the data set: rows, or batches where it makes its own.
-        iterable: whether it is an iterable data set, of which nobody asks for a row by its number.
-        batch_size: rows that the DataLoader puts into a batch; None where it does not make them.
-        drop_last: whether an incomplete last batch is left out.
-        workers: processes that it really has.
-        length_is_exact: `len()` follows from the very indices that will be asked for.
+        claimed_batches: `len()` of the loader before its first epoch; None if it has none.
+        dataset: class name of the data set.
+        dataset_rows: `len()` of the data set: rows, or batches if it makes its own batches.
+        iterable: whether it is an iterable data set, which has no access by index.
+        batch_size: rows that the DataLoader puts into a batch; None if it makes no batches.
+        drop_last: whether an incomplete last batch is dropped.
+        workers: number of worker processes that it really has.
+        length_is_exact: whether `len()` follows from the indices that will be drawn.
     """
 
     claimed_batches: int | None = None
@@ -110,11 +121,11 @@ class FileUse:
     """The data files that a trial had open at the end of its window, and its workers' threads.
 
     Args:
-        files: how many; 0 where none was seen, or where nobody looked.
-        median_bytes: their size.
-        file_system: what most of them lie on, such as `ext4`; empty where that is not known.
-        worker_threads: the most that a worker had; None where nobody looked.
-        libraries: loaded in a worker, that are known to start threads.
+        files: number of files; 0 if none was seen, or nothing looked.
+        median_bytes: their median size.
+        file_system: the kind that most of them lie on, such as `ext4`; empty if unknown.
+        worker_threads: the most threads that a worker had; None if nothing looked.
+        libraries: libraries loaded in a worker that are known to start threads.
     """
 
     files: int = 0
@@ -126,7 +137,7 @@ class FileUse:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What a trial measured, raw; rewritten by the child whenever a part is done.
+    """The raw measurement of a trial. The child rewrites it each time a part is done.
 
     `startup_s` is from the launch until the loader and the model are there, `import_s` the part of
     it until torch was imported; of a trial that was forked, `startup_s` has that part as a real run
@@ -197,11 +208,13 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderNeeds:
-    """What workers and batches take of the machine; None where it is not known before a batch.
+    """What workers and batches need of the machine; None if unknown before a batch exists.
 
-    `worker_bytes` is the private memory of a worker that is started anew: interpreter, imports and
-    its own copy of the data set. `row_bytes` is of a row of a batch on the host, in
-    `tensors_per_batch` tensors.
+    Attributes:
+        worker_bytes: private memory of a spawned worker: interpreter, imports and its copy of the
+            data set.
+        row_bytes: bytes of one row of a batch on the host.
+        tensors_per_batch: number of tensors in a batch.
     """
 
     worker_bytes: int | None = None
@@ -211,11 +224,13 @@ class LoaderNeeds:
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderPart:
-    """What a DataLoader hands to its workers (`dataset`, `collate_fn`, `worker_init_fn`), pickled.
+    """A part that a DataLoader sends to its workers (`dataset`, `collate_fn`, `worker_init_fn`).
 
-    `pickled_bytes` go through the pipe to each worker, `shared_bytes` of CPU tensors into shared
-    memory once. `place` names the innermost attribute that cannot be pickled, `error` why; both
-    are empty where it can.
+    Attributes:
+        pickled_bytes: bytes that go through the pipe to each worker.
+        shared_bytes: bytes of CPU tensors that go into shared memory once.
+        place: the innermost attribute that cannot be pickled; empty if all can.
+        error: why it cannot.
     """
 
     name: str
@@ -230,17 +245,22 @@ class LoaderPart:
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """What a look at a workload found out without taking a batch or starting a worker.
+    """What was found out about a workload without taking a batch or starting a worker.
 
-    `problem` is why there was nothing to look at, empty where there was. `parts` is empty for a
-    loader without a DataLoader. `start_method` is what a DataLoader that names none would use;
-    `default_device` and `generator_device` are where torch makes tensors and where the loader draws
-    its random numbers. `threaded_libraries` are loaded ones that bring threads of their own,
-    `threads` the names of those that run beside the main one.
-    `is_no_loader`: the problem is what `make_loader` returned, and a DataLoader in that was looked
-    at. `needs_workers` is why the loader cannot be made without them, empty where it can. `batches`
-    is the loader's `len()` at this `batch_size`, None where it has none. `told_data_set` is a data
-    set with `set_epoch`, `persistent` whether its workers are kept between epochs.
+    Attributes:
+        problem: why there was no loader to examine; empty if there was one.
+        parts: what its DataLoader sends to workers; empty without a DataLoader.
+        start_method: the start method of a DataLoader that names none.
+        default_device: where torch makes tensors by default.
+        generator_device: where the loader draws its random numbers.
+        threaded_libraries: loaded libraries that start threads of their own.
+        threads: names of the threads other than the main one.
+        is_no_loader: `problem` is about what `make_loader` returned; a DataLoader inside that was
+            examined.
+        needs_workers: why the loader cannot be made without workers; empty if it can.
+        batches: the loader's `len()` at this `batch_size`; None if it has none.
+        told_data_set: type name of a data set with `set_epoch`.
+        persistent: whether its workers are kept between epochs.
     """
 
     problem: str = ""
@@ -264,7 +284,7 @@ class Examination:
 
 
 def untold_words(data_set: str) -> str:
-    """What it means that a data set is told the epoch in the training process only."""
+    """A message: what follows if a data set gets `set_epoch` only in the training process."""
     return (
         f"set_epoch of the data set ({data_set}) does not reach workers that are kept between "
         "epochs, unless it keeps the epoch in shared memory: they have copies of their own, which "
@@ -276,11 +296,14 @@ def untold_words(data_set: str) -> str:
 class Inspection:
     """What a child found out about torch, the devices and the workload before the first trial.
 
-    `watch`: the metric that decides on best.pt and patience, and its direction; None for none.
-    `own_defaults`: the values of axes that a user's function takes where nobody names another.
-    `device_memory_bytes` is what is free on a device, for those that tell it. `threads` run, and
-    `threaded_libraries` are loaded, once the workload is imported. `launch_spread` is added by the
-    parent: what earlier runs of this machine tell of how launches differ; None: not looked up.
+    Attributes:
+        watch: the metric that decides on best.pt and patience, and its direction; None for none.
+        own_defaults: values that a user's function uses for axes that the user does not name.
+        device_memory_bytes: free bytes of each device that tells it.
+        threads: names of the threads that run after the workload was imported.
+        threaded_libraries: libraries loaded by then that start threads.
+        launch_spread: how much launches differ, from earlier runs on this machine; added by the
+            parent, None if it did not look.
     """
 
     devices: list[str]
@@ -308,5 +331,5 @@ class Inspection:
         """Axes that a user's `make_loader` does not take."""
         if self.loaders != ["custom"]:
             return []
-        heeded = {*self.axes, "device", "loader", "threads"}  # these mean something in any case
+        heeded = {*self.axes, "device", "loader", "threads"}  # ctrkit itself applies these
         return [axis for axis in CELL_AXES if axis not in heeded]

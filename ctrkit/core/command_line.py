@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from ctrkit.core.config import Cell, ScriptSpec
 
-#: Axes that a command can name as `{workers}`, so that a script's own flag gets the value.
+#: Axes with a placeholder such as `{workers}`, by which a script's own flag gets the value.
 PLACEHOLDERS = ("workers", "batch_size", "device", "prefetch", "start_method", "nproc")
-#: What the observer inside a script can change where no placeholder names it.
+#: Axes that the observer inside a script can change without a placeholder.
 PUT_IN = ("workers", "start_method", "prefetch", "persistent", "pin")
 
 _PLACEHOLDER = re.compile(r"\{(" + "|".join(PLACEHOLDERS) + r")\}")
@@ -19,16 +19,16 @@ HIDDEN = "<hidden>"
 
 
 def placeholders_of(command: Sequence[str]) -> tuple[str, ...]:
-    """The axes that the words of a command name, each once, in their order."""
+    """The axes whose placeholders the command has, each once, in order."""
     found = [match for word in command for match in _PLACEHOLDER.findall(word)]
     return tuple(dict.fromkeys(found))
 
 
 def filled(command: Sequence[str], cell: Cell) -> list[str]:
-    """The words of the command with the cell's values in place of the placeholders.
+    """The command with the cell's values in place of the placeholders.
 
-    Without workers, `{prefetch}` is 2 and `{start_method}` is `spawn`: a script's own flag wants
-    some value, and ignores it then.
+    Without workers, `{prefetch}` becomes 2 and `{start_method}` `spawn`: the script's flag needs
+    some value, and the script ignores it.
     """
     otherwise = {"prefetch": 2, "start_method": "spawn"}
 
@@ -40,7 +40,7 @@ def filled(command: Sequence[str], cell: Cell) -> list[str]:
 
 
 def without_secrets(words: Sequence[str]) -> list[str]:
-    """The words; hidden are the values of `--api-key` and its like, `TOKEN=...`, `--env K=...`."""
+    """The words, with values of `--api-key` and the like, `TOKEN=...` and `--env K=...` hidden."""
     shown: list[str] = []
     hide_next = False
     for word in words:
@@ -56,6 +56,6 @@ def without_secrets(words: Sequence[str]) -> list[str]:
 
 
 def shown_script(script: ScriptSpec) -> ScriptSpec:
-    """The script as it may be written down: without secrets in its command or its environment."""
+    """The script without secrets in its command or environment, fit to be written down."""
     environment = dict.fromkeys(script.environment, HIDDEN)
     return replace(script, command=without_secrets(script.command), environment=environment)

@@ -14,7 +14,7 @@ _BOUND = re.compile(rf"\s*(>=|<=|>|<|==?)?\s*{_NUMBER}\s*")
 
 @dataclass(frozen=True)
 class Condition:
-    """A range that a figure has to lie in; its ends belong to it unless `is_open`."""
+    """A range that a figure has to lie in; its ends count unless `is_open`."""
 
     low: float
     high: float
@@ -28,7 +28,7 @@ class Condition:
 
 
 def parse_condition(text: str) -> Condition:
-    """The range of `>= 0.578`, `< 0.2`, `3-6` or `0.05 .. 0.12`; a lone number is itself.
+    """Parse `>= 0.578`, `< 0.2`, `3-6` or `0.05 .. 0.12`; a number alone means exactly that.
 
     Raises:
         UsageError: the text is no such condition.

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-# cells, and how values are read, are part of what this module is imported for
+# other modules import cells and decoding from here
 from ctrkit.core.cell import CELL_AXES as CELL_AXES
 from ctrkit.core.cell import DEVICES as DEVICES
 from ctrkit.core.cell import LOADERS as LOADERS
@@ -17,9 +17,9 @@ from ctrkit.core.cell import make_cell as make_cell
 from ctrkit.core.values import decode as decode
 from ctrkit.core.values import encode as encode
 
-#: the workload of a command that names none
+#: The workload of a command without `--workload`.
 DEFAULT_WORKLOAD = "mdaf"
-#: What `--set` may say of a user's `make_loader`.
+#: Keys that `--set` accepts for a user's `make_loader`.
 LOADER_SETTINGS = ("epochs", "batch_size")
 
 
@@ -28,12 +28,12 @@ class ScriptSpec:
     """A training script as its user starts it, unchanged.
 
     Args:
-        command: the words after `--` as typed, placeholders such as `{workers}` included.
-        folder: where it is started; relative paths of the command mean this folder.
-        environment: `--env KEY=VALUE`, on top of the caller's environment.
-        epochs: how many the real run has, where the user said so.
-        train_loader: number of the training DataLoader (the first one made is 0), where the
-            user said so.
+        command: the words after `--` as typed, including placeholders such as `{workers}`.
+        folder: the folder to start it in; relative paths in the command refer to it.
+        environment: variables of `--env KEY=VALUE`, added to the caller's environment.
+        epochs: number of epochs of the real run, if the user gave it.
+        train_loader: number of the training DataLoader, if the user gave it (0: the first one
+            made).
     """
 
     command: list[str]
@@ -49,10 +49,12 @@ SCRIPT_TARGET = "script"
 
 @dataclass(frozen=True, kw_only=True)
 class WorkloadSpec:
-    """What a child runs.
+    """The workload that a child runs.
 
-    `target` is the name of a plug-in, `FILE.py:NAME` (an absolute path), or SCRIPT_TARGET: then
-    `script` says which one. `settings` are the plug-in's, as plain values.
+    Attributes:
+        target: the name of a plug-in, `FILE.py:NAME` with an absolute path, or SCRIPT_TARGET.
+        settings: the plug-in's settings as plain values.
+        script: the script, if the target is SCRIPT_TARGET.
     """
 
     target: str = DEFAULT_WORKLOAD
@@ -67,12 +69,16 @@ Watch = tuple[str, Literal["max", "min"]]
 
 @dataclass(frozen=True, kw_only=True)
 class RunSizes:
-    """Sizes of the real run. What is not known before (an unsized loader, epochs) is None.
+    """Sizes of the real run; None for what is unknown before it (a loader's length, epochs).
 
-    Batches are for the batch size the sizes were asked for. `patience` is in epochs, 0 is never.
-    Validation batches and checkpoints are those of an epoch, however often it validates and saves;
-    `validations` and `checkpoints` are None where they were not counted: one an epoch, if any.
-    `checkpoint_every_s`: after so many seconds of an epoch's steps it is saved, too.
+    Numbers of batches are for the batch size that the sizes were asked for.
+
+    Attributes:
+        patience: epochs without a gain before the run ends; 0: never.
+        validation_batches: batches of all validations of one epoch.
+        validations: validations per epoch; None if not counted: one, if there is any.
+        checkpoints: checkpoints per epoch; None if not counted: one, if there is any.
+        checkpoint_every_s: seconds of an epoch's steps after which the run is also saved.
     """
 
     epochs: int | None = None
@@ -86,7 +92,7 @@ class RunSizes:
     checkpoint_every_s: float | None = None
 
     def at(self, batch_size: int, *, epochs: int | None = None) -> RunSizes:
-        """The sizes of the same rows at another batch size, or for another number of epochs."""
+        """The sizes for another batch size, or for another number of epochs."""
 
         def batches(rows: int | None, known: int | None) -> int | None:
             return known if rows is None else -(-rows // batch_size)
@@ -101,13 +107,13 @@ class RunSizes:
 
 @dataclass(frozen=True, kw_only=True)
 class WindowPlan:
-    """How much one probe trial measures, at most; whichever bound comes first ends a window.
+    """How much one trial of a probe measures at most; the bound that comes first ends a window.
 
-    For `count_s` more an epoch whose length is only promised is counted, its batches only taken.
-    `validation_from` is where in the validation data its batches are timed: 0 at the beginning, 1
-    at the end.
-    `epoch_share` is where in the first epoch the measured steps begin, 0 its first batch, if the
-    loader can begin elsewhere.
+    Attributes:
+        count_s: seconds for which to count on, if the epoch's length is only a promise.
+        validation_from: where to time validation batches, from 0 (the beginning) to 1 (the end).
+        epoch_share: where in the first epoch the measured steps begin, from 0 to 1, if the loader
+            can skip to there.
     """
 
     window_s: float = 10.0
@@ -123,16 +129,19 @@ class WindowPlan:
     epoch_share: float = 0.0
 
 
-#: How often a real run saves within an epoch where nobody says otherwise.
+#: Default seconds between two checkpoints within an epoch.
 CHECKPOINT_EVERY_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainPlan:
-    """What a real run does beside its phase; `run_folder` receives epochs.csv and checkpoints.
+    """What a real run does, apart from its phase.
 
-    Without `epochs` only `max_steps` ends it. `allow_sleep` and `abort_after_s` are the
-    supervisor's, kept here for when it is resumed.
+    Attributes:
+        run_folder: where epochs.csv and checkpoints go.
+        epochs: number of epochs; None: only `max_steps` or the user ends the run.
+        allow_sleep: an option of the supervisor, stored here for resuming.
+        abort_after_s: likewise.
     """
 
     run_folder: str
@@ -149,11 +158,13 @@ TrialKind = Literal["inspect", "examine", "full", "compute", "loader", "train"]
 
 @dataclass(frozen=True, kw_only=True)
 class ChildSpec:
-    """All that a child process needs: written as `spec.json` into its own `folder`.
+    """Everything that a child process needs; written as `spec.json` into its `folder`.
 
-    `spawned_at_s` is the parent's `time.monotonic()` at the launch (the clock is system-wide on
-    Linux and macOS), so that start-up includes the interpreter and the imports. `put_in` names
-    those axes of `cell` that are put into a script from inside; it keeps its own for the others.
+    Attributes:
+        spawned_at_s: the parent's `time.monotonic()` at the launch. The clock is the same for all
+            processes (Linux, macOS), so start-up includes the interpreter and the imports.
+        put_in: the axes of `cell` that the observer changes inside a script; the script keeps its
+            own values for the others.
     """
 
     kind: TrialKind

@@ -1,7 +1,7 @@
 """The control groups of this process (Linux): its folders, CPU quota and memory.
 
-A quota is time per period, at any level above the process; what `os.cpu_count()` and the affinity
-say knows nothing of it (`man 7 cgroups`; cgroup v2 `cpu.max`, v1 `cpu.cfs_quota_us`).
+A quota limits the CPU time per period, at any level above the process. `os.cpu_count()` and the CPU
+affinity do not show it (`man 7 cgroups`; `cpu.max` in cgroup v2, `cpu.cfs_quota_us` in v1).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ OWN = Path("/proc/self/cgroup")
 
 @dataclass(frozen=True)
 class Throttling:
-    """What the CPU quota has done so far: periods in all, those cut short, and for how long."""
+    """Effects of a CPU quota so far: all periods, throttled periods, and throttled seconds."""
 
     periods: int
     throttled: int
     throttled_s: float
 
     def since(self, before: Throttling) -> Throttling:
-        """The same between two looks."""
+        """The difference to an earlier reading."""
         return Throttling(
             self.periods - before.periods,
             self.throttled - before.throttled,
@@ -32,10 +32,10 @@ class Throttling:
 
 
 def group_folders(controller: str, root: Path = ROOT, own: Path = OWN) -> list[tuple[Path, bool]]:
-    """Every group above this process, its own first, each with whether it is of version 2.
+    """Folders of this process's group and all groups above it, each with whether it is cgroup v2.
 
     Args:
-        controller: of version 1, whose hierarchies are apart: `cpu`, `memory`.
+        controller: the v1 controller, each with a hierarchy of its own: `cpu`, `memory`.
         root: where the groups are mounted.
         own: `/proc/PID/cgroup`.
     """
@@ -56,7 +56,8 @@ def group_folders(controller: str, root: Path = ROOT, own: Path = OWN) -> list[t
         if top is None:
             continue
         folder = top / group.lstrip("/")
-        if not folder.is_dir():  # in a container the group is known by its path outside
+        # in a container the file names the group's path outside the container
+        if not folder.is_dir():
             folder = top
         levels = [level for level in (folder, *folder.parents) if level.is_relative_to(top)]
         found += [(level, not controllers) for level in levels]
@@ -64,9 +65,9 @@ def group_folders(controller: str, root: Path = ROOT, own: Path = OWN) -> list[t
 
 
 def cpu_quota_cores(root: Path = ROOT, own: Path = OWN) -> float | None:
-    """Cores' worth of CPU time that the groups of this process allow it, the least of all levels.
+    """Cores' worth of CPU time that the control groups allow: the least of all levels.
 
-    None where no level has a quota, or where there are no control groups (macOS).
+    None without a quota, or without control groups (macOS).
     """
     quotas = [_quota(folder, v2) for folder, v2 in group_folders("cpu", root, own)]
     return min((quota for quota in quotas if quota is not None), default=None)
@@ -86,7 +87,7 @@ def _quota(folder: Path, v2: bool) -> float | None:
 
 
 def cpu_throttling(root: Path = ROOT, own: Path = OWN) -> Throttling | None:
-    """What the level that holds this process back most has counted; None without a quota."""
+    """Throttling by the level with the smallest quota; None without a quota."""
     counted = [
         count
         for folder, v2 in group_folders("cpu", root, own)
@@ -111,19 +112,19 @@ def _throttling(folder: Path) -> Throttling | None:
         return None
 
 
-#: limit, use, and cache that can be dropped, in version 1 and 2
+#: files of limit and use, and the key of droppable cache, in v1 and v2
 _MEMORY_FILES = {
     False: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     True: ("memory.max", "memory.current", "inactive_file"),
 }
-_NO_LIMIT_BYTES = 2**60  # version 1 writes no "max"
+_NO_LIMIT_BYTES = 2**60  # v1 writes a huge number instead of "max"
 
 
 def memory_left_bytes(root: Path = ROOT, own: Path = OWN) -> int | None:
-    """What the control groups of this process still allow it, the least of all levels.
+    """Bytes that the control groups still allow this process: the least of all levels.
 
-    The page cache that a group could drop at once counts as allowed. None where no group has a
-    limit, or where there are none (macOS).
+    Page cache that a group could drop at once counts as free. None without a limit, or without
+    control groups (macOS).
     """
     found = []
     for folder, v2 in group_folders("memory", root, own):
@@ -135,7 +136,7 @@ def memory_left_bytes(root: Path = ROOT, own: Path = OWN) -> int | None:
 
 
 def memory_limit_bytes(root: Path = ROOT, own: Path = OWN) -> int | None:
-    """The least limit of all levels; None where no group has one."""
+    """Memory limit in bytes, the least of all levels; None without a limit."""
     limits = [
         _number(folder / _MEMORY_FILES[v2][0]) for folder, v2 in group_folders("memory", root, own)
     ]
@@ -143,9 +144,9 @@ def memory_limit_bytes(root: Path = ROOT, own: Path = OWN) -> int | None:
 
 
 def own_swap(root: Path = ROOT, own: Path = OWN) -> tuple[int, int, int] | None:
-    """Bytes of swap in use by the own group, read and written by it; None where it does not tell.
+    """Bytes of swap that this group uses, has read and has written; None if unknown.
 
-    Version 2 counts pages that were swapped since Linux 6.11 only.
+    cgroup v2 counts swapped pages only since Linux 6.11.
     """
     for folder, v2 in group_folders("memory", root, own)[:1]:
         counted, used = _stat(folder / "memory.stat"), _number(folder / "memory.swap.current")
@@ -156,7 +157,7 @@ def own_swap(root: Path = ROOT, own: Path = OWN) -> tuple[int, int, int] | None:
 
 
 def pressure_file(resource: str, root: Path = ROOT, own: Path = OWN) -> Path:
-    """Pressure stall information on `memory` or `io`: of the own group, else of the machine."""
+    """The file with pressure stalls of `memory` or `io`: this group's, else the machine's."""
     for folder, v2 in group_folders(resource, root, own)[:1]:
         path = folder / f"{resource}.pressure"
         if v2 and path.is_file():  # at the root: a container's own, or the machine's

@@ -22,7 +22,7 @@ from ctrkit.core.control_groups import cpu_quota_cores
 from ctrkit.core.gpus import visible_gpus
 from ctrkit.core.subprocesses import output_of
 
-# Variables that change how a loop runs; nothing else of the environment is ever written down.
+# Variables that change how a loop runs. No other environment variable is ever recorded.
 RECORDED_VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
     "KMP_AFFINITY",
@@ -39,7 +39,7 @@ RECORDED_PACKAGES = ("torch", "numpy", "pyarrow", "duckdb", "scikit-learn", "sci
 
 
 def cache_folder() -> Path:
-    """Where the default store and the index of runs live; `CTRKIT_HOME` overrides."""
+    """The folder of the default store and of the index of runs; `CTRKIT_HOME` overrides it."""
     override = os.environ.get("CTRKIT_HOME")
     return Path(override).expanduser() if override else Path(platformdirs.user_cache_dir("ctrkit"))
 
@@ -54,10 +54,10 @@ def usable_cpus() -> int:
 def performance_cores(
     system: str = sys.platform, run: Callable[[list[str]], str] = output_of
 ) -> int | None:
-    """Performance cores of a processor that has efficiency cores, too (Apple silicon).
+    """Number of performance cores of a processor that also has efficiency cores (Apple silicon).
 
     Threads that share a step wait for the slowest of them, so both kinds together are often slower
-    than the fast ones alone. None where all cores are of one kind, or nobody tells.
+    than the fast ones alone. None if all cores are of one kind, or if unknown.
     """
     if system != "darwin":
         return None
@@ -74,10 +74,10 @@ def all_cores() -> int:
 
 @cache
 def usable_cores() -> float:
-    """Cores' worth of CPU time that this process may use: of its affinity and its CPU quota.
+    """Cores' worth of CPU time that this process may use, by its affinity and its CPU quota.
 
-    Of two kinds of cores only the fast ones count. A quota of a container (`docker --cpus 0.5`)
-    need not be a whole number.
+    If there are two kinds of cores, only the fast ones count. A container's quota (`docker --cpus
+    0.5`) need not be a whole number.
     """
     there = min(all_cores(), performance_cores() or all_cores())
     quota = cpu_quota_cores()
@@ -85,12 +85,12 @@ def usable_cores() -> float:
 
 
 def physical_cores() -> int:
-    """Whole physical cores that this process may use, at least 1: the default threads."""
+    """Whole physical cores that this process may use, at least 1: the default number of threads."""
     return max(1, math.floor(usable_cores()))
 
 
 def began_unix_s(pid: int) -> float | None:
-    """When a process was started; None where none of that id runs."""
+    """Unix time at which a process was started; None if no process has that id."""
     try:
         process = psutil.Process(pid)
         ended = process.status() == psutil.STATUS_ZOMBIE
@@ -116,10 +116,10 @@ def _versions() -> dict[str, str]:
 
 
 def code_versions(source: str | None = None) -> dict[str, str]:
-    """What computes a step: equal where the same numbers are promised.
+    """Versions of everything that computes a step; equal versions promise equal numbers.
 
     Args:
-        source: fingerprint of the workload's own source, None where a version says it.
+        source: fingerprint of the workload's own source; None if a package version covers it.
     """
     known = _versions()
     found: dict[str, str] = {
@@ -131,7 +131,7 @@ def code_versions(source: str | None = None) -> dict[str, str]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """What a machine is, without its name: system, processor, cores, memory in bytes, GPUs."""
+    """Describe this machine without its name: system, processor, cores, memory bytes, GPUs."""
     return {
         "system": platform.system(),
         "release": platform.release(),
@@ -147,18 +147,21 @@ def describe_machine() -> dict[str, Any]:
 
 
 def _kinds_of_cores() -> dict[str, int]:
-    """Cores of both kinds; left out where there is one kind, as fingerprints had it before."""
+    """Cores of both kinds; empty if there is one kind, so that old fingerprints stay valid."""
     return {} if performance_cores() is None else {"all_cores": all_cores()}
 
 
 def _quota_of_machine() -> dict[str, float]:
-    """The CPU quota, left out where there is none, so that fingerprints stay what they were."""
+    """The CPU quota; empty if there is none, so that old fingerprints stay valid."""
     quota = cpu_quota_cores()
     return {} if quota is None else {"cpu_quota_cores": quota}
 
 
 def _gpus_of_machine() -> dict[str, list[str]]:
-    """The NVIDIA GPUs that CUDA may use, left out where there are none, as a quota is."""
+    """The NVIDIA GPUs that CUDA may use.
+
+    Empty if there are none, so old fingerprints stay valid.
+    """
     found = [gpu.words for gpu in visible_gpus()]
     return {"gpus": found} if found else {}
 
@@ -175,9 +178,9 @@ def _processor_name() -> str:
 
 
 def describe_environment() -> dict[str, Any]:
-    """The allow-listed environment that `run.json` keeps: machine, versions, a few variables.
+    """The environment that `run.json` records: machine, versions, a few variables.
 
-    `git` has branch and commit of the working folder; it is left out where there is neither.
+    `git` has branch and commit of the working folder; it is missing outside a repository.
     """
     variables = {name: os.environ[name] for name in RECORDED_VARIABLES if name in os.environ}
     found = {"machine": describe_machine(), "versions": _versions(), "variables": variables}
@@ -186,9 +189,9 @@ def describe_environment() -> dict[str, Any]:
 
 
 def describe_code() -> dict[str, str]:
-    """`branch` and `commit` that are checked out in the working folder; empty outside of git.
+    """`branch` and `commit` of the working folder; empty outside git.
 
-    A branch is not told where none is checked out, as in many CI jobs.
+    There is no branch on a detached HEAD, as in many CI jobs.
     """
     branch = _git("rev-parse", "--abbrev-ref", "HEAD")
     if not branch:
@@ -199,12 +202,12 @@ def describe_code() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str:
-    """What git says in one line; empty without git, a repository or an answer in time."""
+    """One line of git's output; empty without git or a repository, or if it is too slow."""
     return output_of(["git", *arguments], wait_s=_GIT_S).strip()[:200]
 
 
 def machine_fingerprint() -> str:
-    """Equal as long as hardware, system, Python and torch stay the same."""
+    """A fingerprint that changes only with hardware, system, Python or torch."""
     machine = describe_machine()
     machine["memory_bytes"] = round(machine["memory_bytes"] / 2**30)
     machine.pop("release")

@@ -14,21 +14,21 @@ from ctrkit.core.files import write_atomically
 
 EPOCHS = "epochs.csv"
 
-#: columns of every run; those of a workload's own metrics follow
+#: Columns of every run; columns of a workload's own metrics follow.
 FIXED_COLUMNS = ("epoch", "rows", "wall_s", "learning_rate")
-#: stands before the name of a metric that is called like a fixed column
+#: Prefix for a metric with the name of a fixed column.
 OWN = "metric_"
 
 EpochRow = dict[str, float | None]
-"""Every fixed column and every column of the file, None where there is no finite number."""
+"""A row by column, fixed columns included; None for a value that is not a finite number."""
 
 WrittenRow = Mapping[str, float | str | None]
-"""A row as it is written: a metric that is no number is kept as text."""
+"""A row to write; a metric that is not a number is kept as text."""
 
 
 @dataclass(frozen=True)
 class OddValue:
-    """What stands in a row of `epochs.csv` where a finite number was expected."""
+    """A value in `epochs.csv` that is not a finite number."""
 
     epoch: int
     column: str
@@ -36,18 +36,18 @@ class OddValue:
 
 
 def own_column(name: str) -> str:
-    """The column of a metric: its name, but that a fixed column stays what it is."""
+    """The column of a metric: its name, with a prefix if a fixed column has that name."""
     return f"{OWN}{name}" if name in FIXED_COLUMNS and name != "learning_rate" else name
 
 
 def write_epochs(path: Path, rows: Sequence[WrittenRow], columns: Sequence[str] = ()) -> None:
-    """Write the header and all rows; what a row does not have is left blank.
+    """Write the header and all rows; values that a row lacks are left blank.
 
     Args:
-        path: of the file.
-        rows: the epochs.
-        columns: the first ones, in their order; other columns of the rows follow as they appear.
-            The fixed ones if left out.
+        path: the file.
+        rows: one per epoch.
+        columns: the first columns, in order; the fixed columns if left out. Other columns of the
+            rows follow as they appear.
     """
     names = list(dict.fromkeys([*(columns or FIXED_COLUMNS), *(name for r in rows for name in r)]))
     text = io.StringIO()
@@ -65,12 +65,12 @@ def _cell(value: float | str | None) -> str:
 
 
 def read_epochs(path: Path, *, whole: bool = False) -> list[EpochRow]:
-    """The rows up to the first that is damaged; none where there is no file.
+    """The rows up to the first damaged one; empty if there is no file.
 
-    A last line without its end was cut: even its last number may be a part of one.
+    A last line without a line end was cut off: even its last number may be incomplete.
 
     Raises:
-        UsageError: a row is damaged, and the `whole` file was asked for.
+        UsageError: a row is damaged, and `whole` is set.
     """
     return [
         dict.fromkeys(FIXED_COLUMNS) | {name: _number(text) for name, text in texts.items()}
@@ -79,7 +79,7 @@ def read_epochs(path: Path, *, whole: bool = False) -> list[EpochRow]:
 
 
 def odd_values(path: Path) -> list[OddValue]:
-    """Everything in the rows of the file that is neither blank nor a finite number."""
+    """All values in the file that are neither blank nor a finite number."""
     return [
         OddValue(int(_number(texts["epoch"]) or 0), name, text)
         for texts in _rows(path, whole=False)
@@ -89,7 +89,7 @@ def odd_values(path: Path) -> list[OddValue]:
 
 
 def _rows(path: Path, *, whole: bool) -> Iterator[dict[str, str]]:
-    """The texts of each row that is not damaged."""
+    """The undamaged rows, each as texts by column."""
     if not path.is_file():
         return
     text, end, cut = path.read_text("utf-8", errors="replace").rpartition("\n")

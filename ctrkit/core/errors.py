@@ -49,7 +49,7 @@ class InterruptedRunError(CtrkitError):
 
 
 class ScriptEndedError(CtrkitError):
-    """A script ended by itself with an exit code other than 0, which is ctrkit's own, too."""
+    """A script ended by itself with an exit code other than 0; ctrkit exits with the same code."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

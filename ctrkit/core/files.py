@@ -24,13 +24,13 @@ _GONE = (errno.ENOENT, errno.ESTALE)
 
 @contextmanager
 def file_aside(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write beside `path`; at the end it is flushed to disk and becomes `path`.
+    """A temporary file beside `path`; at the end it is flushed to disk and renamed to `path`.
 
-    A reader sees the old file or the new one; after an error the old one is still there.
+    A reader sees either the old file or the new one. After an error, the old one is still there.
     """
     aside = _beside(path)
     try:
-        with open(aside, "xb") as file:  # made as any file is, with the user's umask
+        with open(aside, "xb") as file:  # opened normally, so that the user's umask applies
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -41,7 +41,7 @@ def file_aside(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _beside(path: Path) -> Path:
-    """A hidden name beside a path that nobody else has."""
+    """A hidden, unused name beside a path."""
     return path.parent / f".{path.name}.{secrets.token_hex(6)}"
 
 
@@ -53,15 +53,15 @@ def is_of_disk(error: OSError, path: Path) -> bool:
 
 @contextmanager
 def plain_disk_errors(path: Path, *, resume: Path | str = "", advice: str = "") -> Iterator[None]:
-    """What the disk refuses as one line: what is still whole, and what to do.
+    """Turn an error of the disk into one line: what is still whole, and what to do.
 
     Args:
-        path: what is written, where the error itself names no file.
-        resume: the run folder that `ctrkit train --resume` goes on with, where it is known.
-        advice: what to do instead, where there is nothing to go on with.
+        path: the file to be written, if the error names none.
+        resume: the run folder for `ctrkit train --resume`, if there is one.
+        advice: what to do instead, if nothing can be resumed.
 
     Raises:
-        UsageError: the disk is full, read-only, broken, or what is written to is gone from it.
+        UsageError: the disk is full, read-only or broken, or the folder is gone.
     """
     try:
         yield
@@ -77,20 +77,20 @@ def plain_disk_errors(path: Path, *, resume: Path | str = "", advice: str = "") 
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write aside, flush to disk, rename."""
+    """Write to a temporary file, flush it to disk, and rename it."""
     with file_aside(path) as file:
         file.write(content)
 
 
 def write_json(path: Path, value: object) -> None:
-    """A dataclass or JSON value, indented, atomically."""
+    """Write a dataclass or JSON value as indented JSON, atomically."""
     text = json.dumps(finite(encode(value)), indent=2, ensure_ascii=False, allow_nan=False)
-    # a file name that is no text is kept as the escapes that JSON has for it
+    # a file name that is not valid UTF-8 is kept as JSON escapes
     write_atomically(path, (text + "\n").encode(errors="backslashreplace"))
 
 
 def finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: both become null."""
+    """The value with NaN and infinities, which JSON lacks, replaced by None."""
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     if isinstance(value, dict):
@@ -101,10 +101,10 @@ def finite(value: Any) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in a file.
+    """Read a JSON file.
 
     Raises:
-        UsageError: no such file, not readable or no valid JSON.
+        UsageError: the file is missing, not readable, or no valid JSON.
     """
     try:
         return json.loads(path.read_bytes())
@@ -117,7 +117,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """A Parquet file, atomically."""
+    """Write a Parquet file, atomically."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -127,16 +127,16 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def read_table(path: Path) -> pa.Table:
-    """A Parquet file.
+    """Read a Parquet file.
 
     Raises:
-        UsageError: missing or damaged.
+        UsageError: the file is missing or damaged.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with path.open("rb") as file:  # Arrow takes no path that is not UTF-8
+        with path.open("rb") as file:  # Arrow accepts only UTF-8 paths
             return pq.read_table(file)
     except (OSError, pa.ArrowException) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from None
@@ -144,9 +144,9 @@ def read_table(path: Path) -> pa.Table:
 
 @contextmanager
 def folder_aside(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that becomes `path` at the end, or vanishes on an error.
+    """A temporary folder beside `path`; at the end it becomes `path`, on an error it is removed.
 
-    `path` may exist if it is an empty folder.
+    `path` may be an existing empty folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = _beside(path)

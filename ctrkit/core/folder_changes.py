@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Folders that are not looked into: large, or written by everybody.
+#: Folders that are skipped: they are large, or other programs write into them.
 _SKIPPED = {".git", ".hg", ".svn", "node_modules", "__pycache__", ".venv", "venv", ".mypy_cache"}
 _MOST_FILES = 50_000
 
 
 @dataclass(frozen=True)
 class FolderLook:
-    """The files below a folder: (bytes, mtime in ns) by relative path.
+    """The files below a folder: (size in bytes, mtime in ns) by relative path.
 
-    `partial`: there were more files than were looked at, so that changes may be missed.
+    `partial`: there were too many files to look at all, so changes may be missed.
     """
 
     files: Mapping[str, tuple[int, int]]
@@ -25,14 +25,14 @@ class FolderLook:
 
 @dataclass(frozen=True)
 class FolderChange:
-    """What lies between two looks: relative paths, sorted."""
+    """Files that changed between two looks: sorted relative paths."""
 
     made: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
 
 
 def look_at_folder(folder: Path, *, without: Path | None = None) -> FolderLook:
-    """The files below a folder; nothing below `without`, hidden links are not followed."""
+    """Look at the files below a folder, except below `without`; does not follow links."""
     files: dict[str, tuple[int, int]] = {}
     left_out = None if without is None else os.path.abspath(without)
     for root, folders, names in os.walk(folder):
@@ -45,7 +45,7 @@ def look_at_folder(folder: Path, *, without: Path | None = None) -> FolderLook:
             path = os.path.join(root, name)
             try:
                 status = os.lstat(path)
-            except OSError:  # gone meanwhile
+            except OSError:  # it has just been removed
                 continue
             if len(files) >= _MOST_FILES:
                 return FolderLook(files, partial=True)
@@ -54,7 +54,7 @@ def look_at_folder(folder: Path, *, without: Path | None = None) -> FolderLook:
 
 
 def changes_between(before: FolderLook, after: FolderLook) -> FolderChange:
-    """What was made or changed; what was removed is not of interest here."""
+    """Files made or changed between two looks; removed files are not reported."""
     made = [path for path in after.files if path not in before.files]
     changed = [
         path

@@ -1,6 +1,6 @@
 """The messages between the supervisor and the fork server of trials.
 
-Standard library only: the server reads it before it has imported anything else.
+Standard library only: the server imports it before anything else.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ import socket
 from dataclasses import asdict, dataclass
 from typing import Any
 
-#: First argument of `python -m ctrkit.child` where it is to serve; its second is a descriptor.
+#: First argument of `python -m ctrkit.child` for a server; the second is a file descriptor.
 SERVE = "--serve"
-#: A variable of the server whose value is padding: room for the environment of a trial.
+#: A variable of the server whose value is padding: it reserves room for a trial's environment.
 ROOM_VARIABLE = "CTRKIT_ROOM"
 MOST_BYTES = 64_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForkRequest:
-    """A trial to be forked.
+    """A request to fork a trial.
 
     Args:
-        arguments: of `python -m ctrkit.child`.
-        stdout: the file that its output is added to.
-        stderr: the same for its errors.
-        environment: variables that it has beside those of the server, or in place of them.
+        arguments: arguments of `python -m ctrkit.child`.
+        stdout: the file to append its output to.
+        stderr: the file to append its errors to.
+        environment: variables to add to the server's, or to replace there.
     """
 
     arguments: list[str]
@@ -36,12 +36,12 @@ class ForkRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ForkReply:
-    """What came of it. First the server says `ready`; then for each request two replies come.
+    """The server's reply. It says `ready` once at the start, and then replies twice per request.
 
     Args:
-        pid: of the trial: it has been forked, or is ready to run.
-        ready: it goes on by itself from here.
-        problem: why there is no server, or no trial; empty where there is.
+        pid: the trial's process id: it has been forked, or (with `ready`) can run.
+        ready: the server is ready, or the trial continues on its own.
+        problem: why there is no server or no trial; empty if there is.
     """
 
     pid: int = 0
@@ -62,10 +62,10 @@ def send(connection: socket.socket, message: ForkRequest | ForkReply) -> None:
 
 
 def receive(connection: socket.socket) -> dict[str, Any] | None:
-    """The next message's fields; None where the other end is gone.
+    """The fields of the next message; None if the other end is gone.
 
     Raises:
-        OSError: none came in time, where the connection has a limit.
+        OSError: no message came within the connection's timeout, if it has one.
     """
     data = connection.recv(MOST_BYTES)
     return dict(json.loads(data)) if data else None

@@ -16,7 +16,7 @@ _ASKED = "index,uuid,name,memory.total,driver_version"
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU; equal where a measurement of one holds for the other."""
+    """A GPU. Two are equal if a measurement of one holds for the other."""
 
     name: str
     memory_mib: int
@@ -68,7 +68,7 @@ def gpus_of(
         else:
             same = [one.gpu for one in listed if one.uuid.startswith(word)]
         if not same:
-            break  # CUDA uses none from the first on that is not there
+            break  # CUDA stops at the first id that does not exist
         chosen += same[:1]
     return tuple(chosen)
 
@@ -108,7 +108,7 @@ def read_gpus(
 
 @cache
 def visible_gpus() -> tuple[Gpu, ...]:
-    """Those of this machine; they do not change while a command runs."""
+    """The GPUs of this machine that CUDA may use; cached, since they do not change meanwhile."""
     if shutil.which("nvidia-smi") is None:
         return ()
     in_bus_order = os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"

@@ -1,9 +1,8 @@
 """Finds the files of a user's folder that a file imports, directly or through others.
 
-A look at its source must read them, too, and a fingerprint must cover them.
-
-Names are looked up as they would be at run time: beside the file, in the package that it lies in,
-and relative to it. What lies elsewhere (a library) is not followed.
+The hazard rules must read them, too, and a fingerprint must cover them. Names are resolved as at
+run time: beside the file, in the package that it belongs to, and relative to it. Files elsewhere (a
+library) are not followed.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _MOST_FILES, _MOST_BYTES = 200, 1_000_000
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file that is imported; `runs`: when the main file is, and so in each worker, too."""
+    """An imported file; `runs`: it runs when the main file is imported, and so in each worker."""
 
     path: Path
     text: str
@@ -31,9 +30,11 @@ class SourceFile:
 
 
 def files_of(path: Path, also_in: Path | None = None) -> list[SourceFile]:
-    """The file itself, then those of its folder that it imports, and that those import.
+    """The file itself, then the files of its folder that it imports, directly or indirectly.
 
-    `also_in`: another folder of the user's from which modules are imported.
+    Args:
+        path: the file.
+        also_in: another folder of the user's from which modules are imported.
     """
     roots = [path.parent]
     while (roots[-1] / "__init__.py").is_file() and roots[-1].parent != roots[-1]:
@@ -58,7 +59,7 @@ def files_of(path: Path, also_in: Path | None = None) -> list[SourceFile]:
 
 
 def _installed_in(path: Path) -> Path | None:
-    """The file's package, or itself, where it is installed among others; else None."""
+    """The file's package (or the file) if it is installed among others; else None."""
     for folder in path.parents:
         if folder.name in _LIBRARIES:
             return folder / path.relative_to(folder).parts[0]
@@ -66,7 +67,7 @@ def _installed_in(path: Path) -> Path | None:
 
 
 def source_fingerprint(path: Path) -> str:
-    """Equal as long as the file, and what it imports of its own folder, have the same text."""
+    """A fingerprint of the texts of the file and of everything that it imports from its folder."""
     files = files_of(path)
     if len(files) < 2:
         return fingerprint(files[0].text if files else "")
@@ -90,7 +91,10 @@ def _parsed(text: str) -> ast.Module:
 
 
 def _imports(node: ast.AST, at_import: bool = True) -> Iterator[tuple[str, int, bool]]:
-    """Dotted name, level, and whether importing the file imports it; of `from a import b` both."""
+    """Imported names: dotted name, level, and whether importing the file runs the import.
+
+    `from a import b` yields `a` and `a.b`, since b may be a module.
+    """
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
             yield from ((alias.name, 0, at_import) for alias in child.names)
@@ -104,7 +108,7 @@ def _imports(node: ast.AST, at_import: bool = True) -> Iterator[tuple[str, int, 
 
 
 def _runs_later(node: ast.AST) -> bool:
-    """Whether what is inside does not run when the file is imported."""
+    """Whether the code inside this node does not run when the file is imported."""
     if isinstance(node, ast.If):
         names = {part.id for part in ast.walk(node.test) if isinstance(part, ast.Name)}
         return bool(names & {"__name__", "TYPE_CHECKING"})

@@ -16,21 +16,21 @@ RUN_ID_VARIABLE = "CTRKIT_RUN_ID"
 SUPERVISOR_VARIABLE = "CTRKIT_SUPERVISOR_PID"
 FOLDER_VARIABLE = "CTRKIT_CHILD_FOLDER"
 SOCKETS_VARIABLE = "CTRKIT_SOCKETS_FOLDER"
-#: Set by torch's elastic launcher in the processes that it starts.
+#: Variables that torch's elastic launcher sets in the processes that it starts.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
-#: The number of a process among those of its host, as torch's launcher, Open MPI and Slurm say it.
+#: Variables with a process's number on its host: of torch's launcher, Open MPI and Slurm.
 LOCAL_RANK_VARIABLES = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
-#: What a supervisor tells a script of its own local rank, where it was itself started as a rank.
+#: The supervisor's own local rank, passed to a script, if the supervisor was started as a rank.
 OUTER_RANK_VARIABLE = "CTRKIT_OUTER_LOCAL_RANK"
-#: Put first on PYTHONPATH, it arms every Python process of the family (its `sitecustomize`).
+#: First on PYTHONPATH, its `sitecustomize` prepares every Python process of the family.
 FIRST_FOLDER = Path(__file__).parents[1] / "child" / "first"
 
 _PR_SET_PDEATHSIG = 1
-#: of a socket's path, without the zero at its end
+#: longest path of a socket, without the terminating zero
 _MOST_CHARACTERS = 107 if sys.platform.startswith("linux") else 103
-#: what is put behind the temporary folder's name: `/ctrkit-0123456789ab/listener-01234567`
+#: length of what follows the temporary folder: `/ctrkit-0123456789ab/listener-01234567`
 _ADDED_CHARACTERS = 38
-#: what multiprocessing puts there by itself: `/pymp-01234567/listener-01234567`
+#: the same for multiprocessing's own names: `/pymp-01234567/listener-01234567`
 ADDED_BY_MULTIPROCESSING = 32
 _SHORT_FOLDERS = ("/tmp", "/var/tmp")
 
@@ -51,10 +51,10 @@ def short_temporary_folder() -> Path | None:
 
 
 def sockets_folder(run_id: str) -> Path:
-    """Where a family's processes put the sockets by which they hand over tensors.
+    """The folder for the sockets by which a family's processes pass tensors.
 
-    multiprocessing makes such a folder itself, but one whose process is killed stays for ever, and
-    below a temporary folder with a long name it would be of no use.
+    multiprocessing makes such a folder itself. But the folder of a killed process stays for ever,
+    and below a temporary folder with a long name it is useless.
     """
     import tempfile
 
@@ -62,10 +62,10 @@ def sockets_folder(run_id: str) -> Path:
 
 
 def make_sockets_folder(run_id: str) -> dict[str, str]:
-    """Make `sockets_folder`; what the family's environment must say of it.
+    """Make `sockets_folder`; returns the variables that tell the family about it.
 
-    Where the temporary folder's name is too long the family gets a short name for it: torch makes
-    sockets there, too, and files of the user's stay on the disk that was meant for them.
+    If the temporary folder's name is too long, the family gets a short link to it as TMPDIR: torch
+    makes sockets there, too, and the user's files stay on the disk meant for them.
     """
     import tempfile
 
@@ -79,7 +79,7 @@ def make_sockets_folder(run_id: str) -> dict[str, str]:
 
 
 def share_sockets_folder() -> None:
-    """Have this process, and all that multiprocessing starts from it, use `sockets_folder`.
+    """Let this process, and all that multiprocessing starts from it, use `sockets_folder`.
 
     Does nothing in a process that no supervisor started.
     """
@@ -88,14 +88,14 @@ def share_sockets_folder() -> None:
         return
     from multiprocessing import process
 
-    # what `multiprocessing.util.get_temp_dir` looks up, and what each process inherits
+    # `multiprocessing.util.get_temp_dir` reads this, and child processes inherit it
     config = getattr(process.current_process(), "_config", None)
     if isinstance(config, dict):
         config.setdefault("tempdir", folder)
 
 
 def end_with_supervisor() -> None:
-    """Have the kernel kill this process when its supervisor dies (Linux; elsewhere a guard does).
+    """Let the kernel kill this process when its supervisor dies (Linux; elsewhere a guard does).
 
     Does nothing in a process that no supervisor started.
     """
@@ -103,7 +103,7 @@ def end_with_supervisor() -> None:
     if supervisor is None or not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != int(supervisor):  # it died before the request was made
+    if os.getppid() != int(supervisor):  # the supervisor died before this call
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -116,15 +116,15 @@ def rank_of_environment(environment: Mapping[str, str] | None = None) -> int | N
 
 
 def local_rank_of(environment: Mapping[str, str]) -> str:
-    """`LOCAL_RANK=1`: what a launcher says of a process's number on its host; empty without one."""
+    """A process's number on its host, as `LOCAL_RANK=1`; empty if no launcher sets it."""
     named = next((name for name in LOCAL_RANK_VARIABLES if name in environment), None)
     return "" if named is None else f"{named}={environment[named]}"
 
 
 def is_first_here(environment: Mapping[str, str]) -> bool | None:
-    """Whether a script's process is the first rank of its host, or of its supervisor's own rank.
+    """Whether a script's process is the first rank of its host, or its supervisor's own rank.
 
-    None where no launcher says so.
+    None if no launcher says so.
     """
     own = local_rank_of(environment)
     if not own:

@@ -1,7 +1,7 @@
 """A lock that one process at a time can hold; the kernel releases it when that process dies.
 
-It is a POSIX record lock: neither a forked worker that inherits the file nor a lock file left
-behind can hold it. It keeps other processes out, not other threads of this one.
+It is a POSIX record lock, so neither a forked worker that inherits the file nor a leftover lock
+file can hold it. It excludes other processes, not other threads of this process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 class LockTakenError(Exception):
-    """Another process holds the lock; `holder` is its id, `unknown` where it did not say."""
+    """Another process holds the lock; `holder` is its process id, or `unknown`."""
 
     def __init__(self, holder: str) -> None:
         super().__init__(holder)
@@ -33,14 +33,14 @@ class LockTakenError(Exception):
 
 @contextmanager
 def locked(path: Path, *, wait_s: float = 0.0) -> Iterator[None]:
-    """Inside, no other process holds the lock. On a file system that has no locks there is none.
+    """Hold the lock within this context. A file system without locks gives none.
 
     Args:
-        path: the lock's file, made where it is missing; it keeps the holder's process id.
-        wait_s: how long another process may keep it.
+        path: the lock file, made if missing; it holds the holder's process id.
+        wait_s: how long to wait for another process.
 
     Raises:
-        LockTakenError: another process holds it longer.
+        LockTakenError: another process held it longer.
         OSError: the file cannot be written.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -48,7 +48,7 @@ def locked(path: Path, *, wait_s: float = 0.0) -> Iterator[None]:
         if not _take(handle, wait_s):
             holder = os.pread(handle, 20, 0).decode(errors="replace").strip()
             raise LockTakenError(holder or "unknown")
-        with suppress(OSError):  # only for the other one's message
+        with suppress(OSError):  # the process id is only for others' messages
             os.ftruncate(handle, 0)
             os.pwrite(handle, str(os.getpid()).encode(), 0)
         yield
@@ -58,15 +58,15 @@ def locked(path: Path, *, wait_s: float = 0.0) -> Iterator[None]:
 
 @contextmanager
 def only_writer(folder: Path, *, wait_s: float = 0.0, who: str = "ctrkit train") -> Iterator[None]:
-    """Inside, no other process is the writer of this folder.
+    """Be the only writer of this folder within this context.
 
     Args:
-        folder: exists; the lock is its file `.lock`.
-        wait_s: how long another one may take to end.
-        who: what the other one is, for the message.
+        folder: an existing folder; the lock is its file `.lock`.
+        wait_s: how long to wait for another process to end.
+        who: what the other process is, for the message.
 
     Raises:
-        UsageError: another process holds it, or the folder cannot be written.
+        UsageError: another process holds the lock, or the folder cannot be written.
     """
     with ExitStack() as held:
         try:

@@ -19,10 +19,12 @@ ADVICE = (
 
 @dataclass(frozen=True)
 class BadLoss:
-    """The first loss of a launch that is no finite number.
+    """The first loss of a launch that is not finite.
 
-    `value` is `nan`, `inf` or `-inf` as text, since JSON has none of them. `place` counts steps
-    from 1, or backward passes, as `counted` says.
+    Attributes:
+        value: `nan`, `inf` or `-inf` as text, because JSON has no such numbers.
+        place: number of the step, from 1, or of what `counted` names.
+        counted: what `place` counts: a step, or a backward pass.
     """
 
     place: int
@@ -36,7 +38,7 @@ class BadLoss:
 
 
 def bad_loss(losses: Iterable[float], counted: str = "step") -> dict[str, Any] | None:
-    """The fields of a `BadLoss`; None where all losses are finite numbers."""
+    """The fields of a `BadLoss`; None if all losses are finite."""
     for place, loss in enumerate(losses, start=1):
         if not math.isfinite(loss):
             return {"place": place, "value": str(float(loss)), "counted": counted}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class MemoryPoint:
     """The private memory of all processes after so many steps of an epoch.
 
-    Private is what they alone have: without files that are mapped and memory that they share.
+    Private memory excludes mapped files and memory shared between processes.
     """
 
     epoch: int

@@ -18,13 +18,13 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Sight(Enum):
-    """What can be known here of a process that was started somewhere."""
+    """What can be known here about a process that was started there; HERE if no place is named."""
 
-    #: it was started here: its id tells whether it runs
+    #: it was started here: its process id tells whether it runs
     HERE = "here"
-    #: it was started on this host before it was booted again: it is gone
+    #: it was started on this host before the last boot: it is gone
     BEFORE_BOOT = "before the boot"
-    #: on another host or in another container: nothing can be known of it
+    #: it was started on another host or in another container: nothing can be known
     ELSEWHERE = "elsewhere"
 
 
@@ -40,7 +40,7 @@ def this_place() -> dict[str, str]:
 
 
 def sight_of(place: Mapping[str, str]) -> Sight:
-    """What can be known here of a process that was started there; an old run names no place."""
+    """What can be known here about a process that was started there; HERE if no place is named."""
     here = this_place()
     if not place or dict(place) == here:
         return Sight.HERE
@@ -59,12 +59,12 @@ def _text(path: Path) -> str:
 def _process_namespace() -> str:
     try:
         return os.readlink("/proc/self/ns/pid")
-    except OSError:  # another system has one namespace only
+    except OSError:  # other systems have a single namespace
         return ""
 
 
 def _boot_session() -> str:
-    """What macOS calls this boot; empty elsewhere."""
+    """The id of this boot on macOS; empty elsewhere."""
     if sys.platform != "darwin":
         return ""
     text, size = ctypes.create_string_buffer(64), ctypes.c_size_t(64)

@@ -6,7 +6,7 @@ import codecs
 import sys
 from typing import TextIO
 
-#: the name of an error handler of codecs, as `errors=` takes it
+#: the name of a codec error handler, for `errors=`
 READABLE = "ctrkit-readable"
 _WORDS = {
     "\u00b1": "+/-", "\u00d7": "x", "\u00b7": "-", "\u00b5": "u", "\u03bc": "u",
@@ -44,7 +44,7 @@ codecs.register_error(READABLE, _handle)
 
 
 def make_streams_readable() -> None:
-    """Let stdout and stderr take any text: none of it raises, whatever their encoding is."""
+    """Let stdout and stderr accept any text in any encoding, without raising."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -52,6 +52,6 @@ def make_streams_readable() -> None:
 
 
 def shown_on(stream: TextIO, text: str) -> str:
-    """The text as a stream can show it."""
+    """The text as this stream can show it."""
     encoding = stream.encoding or "utf-8"
     return text.encode(encoding, READABLE).decode(encoding)

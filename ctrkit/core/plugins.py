@@ -1,8 +1,9 @@
 """Workloads as plug-ins: what the parent process knows about one.
 
-A package registers a `Plugin` as an entry point of the group `ctrkit.workloads`. The parent asks
-it for settings, data and what its metrics mean; the child asks it for the `Workload` itself. So
-the module of a plug-in must not import torch: `Plugin.workload` does, and only the child calls it.
+A package registers a `Plugin` as an entry point of the group `ctrkit.workloads`. The parent asks it
+for settings, data and what its metrics mean; the child asks it for the `Workload` itself. A
+plug-in's module must not import torch: only `Plugin.workload` does that, and only the child calls
+it.
 """
 
 from __future__ import annotations
@@ -25,19 +26,18 @@ if TYPE_CHECKING:
 _ALWAYS_SHOWN = 3
 
 OnProgress = Callable[[str, float], None]
-"""Called with (what is done, share of the whole) while data are made."""
+"""Called with (what is being done, share done from 0 to 1) while data is made."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnownEpoch:
-    """An epoch of a run that was really made, to put a new run's epochs beside.
+    """An epoch of a known run, shown beside the epochs of a new run.
 
     Args:
-        run: what the run is called.
+        run: name of that run.
         epoch: 1, 2, ...
-        metrics: its figures, by the column names of `epochs.csv`.
-        comparable_if: for a metric that is the same figure only under the same settings, those
-            settings.
+        metrics: its figures, by column of `epochs.csv`.
+        comparable_if: per metric, settings that a run must have for the figures to be comparable.
     """
 
     run: str
@@ -51,13 +51,12 @@ class Metric:
     """How reports show a metric, which is a column of `epochs.csv`.
 
     Args:
-        name: of the column.
-        label: what reports call it; the name where it is empty.
-        decimals: how many are shown; as many as the size of the number needs where it is None.
-        left_out: where a table has too little room the columns of the highest number go first;
-            0 stays.
-        panel: title of the chart it is drawn in; metrics of one title share it.
-        live: what the line after an epoch calls it; left out of that line where it is empty.
+        name: its column.
+        label: its name in reports; `name` if empty.
+        decimals: number of decimals; None: chosen by the size of the number.
+        left_out: order in which narrow tables drop columns, the highest number first; 0 is kept.
+        panel: title of its chart; metrics with the same title share a chart.
+        live: its name in the line after an epoch; not shown there if empty.
     """
 
     name: str
@@ -68,7 +67,7 @@ class Metric:
     live: str = ""
 
     def text(self, value: float | None) -> str:
-        """The value as reports show it; empty where it is not known."""
+        """The value as reports show it; empty if unknown."""
         if value is None:
             return ""
         if self.decimals is not None or value == 0 or 1e-3 <= abs(value) < 1e5:
@@ -78,72 +77,74 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class NoSettings:
-    """Settings of a workload that has none."""
+    """The settings of a workload without settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
-    """What can be told of a data folder without a child."""
+    """Facts about a data folder that need no child process."""
 
     fingerprint: str
     train_rows: int | None = None
 
 
 class Plugin:
-    """What the parent knows of a workload. A plug-in is a subclass of it.
+    """What the parent knows about a workload. A plug-in is a subclass of it.
 
-    Settings are a frozen dataclass of plain values, `settings_type`. `--phase NAME` takes a named
-    set of them, a TOML file of the folder `phases`, `--phase FILE` a TOML file of one's own, and
-    `--set KEY=VALUE` overrides a key. They are kept in `run.json` and handed to `workload`.
+    Settings are a frozen dataclass of plain values, `settings_type`. `--phase NAME` selects a named
+    set of them, a TOML file in the folder `phases`; `--phase FILE` reads the user's own TOML file;
+    `--set KEY=VALUE` overrides one key. They are stored in `run.json` and passed to `workload`.
     """
 
-    #: its name on the command line: that of its entry point
+    #: its name on the command line: the name of its entry point
     name: str = ""
     #: a frozen dataclass, with a default for every field
     settings_type: type[Any] = NoSettings
-    #: a folder of TOML files with flat keys, one for each name of `--phase`
+    #: a folder of TOML files with flat keys, one file per name of `--phase`
     phases: Traversable | None = None
-    #: the one that is taken without `--phase`; without a name the defaults of `settings_type`
+    #: the phase without `--phase`; if empty, the defaults of `settings_type`
     default_phase: str = ""
-    #: settings that change no step: a run can be resumed, and be compared, with others
+    #: settings that change no step: runs that differ only in them can be resumed and compared
     free_settings: tuple[str, ...] = ("name", "epochs", "patience")
     #: whether it takes `--data DIR`
     takes_data: bool = False
-    #: what reports call the data that it takes without `--data`
+    #: the name in reports of the data that is used without `--data`
     default_data: str = ""
-    #: the metrics it is known to have, as reports show them; others are shown by their names
+    #: its known metrics, as reports show them; other metrics are shown under their own names
     metrics: Sequence[Metric] = ()
-    #: the metric that decides on best.pt and patience, where the `Workload` says nothing of it
+    #: the metric that decides on best.pt and patience, if the `Workload` names none
     watch: Watch | None = None
-    #: whether its module brought torch into the parent, which then starts seconds later
+    #: whether its module imported torch into the parent, which then starts seconds later
     imports_torch: bool = False
-    #: epochs of other runs that its reports put beside a run's own, and a sentence on them
+    #: epochs of other runs that reports show beside a run's own, and a sentence about them
     known_epochs: Sequence[KnownEpoch] = ()
     known_note: str = ""
 
     # ---- the parent's part -----------------------------------------------------------------------
 
     def check_settings(self, settings: Any, where: str) -> None:
-        """Check values that are of the right type.
+        """Check the values; their types are already right.
 
         Raises:
             UsageError: a value is out of range; the message begins with `where`.
         """
 
     def prepare_data(self, data: Path | None, on_progress: OnProgress) -> Path | None:
-        """The folder that the child shall read; made first, where there is a default one.
+        """The folder that the child will read; default data is made first if needed.
 
         Args:
-            data: what `--data` names, None without it.
-            on_progress: shows what is done meanwhile.
+            data: the folder of `--data`; None without it.
+            on_progress: called to show progress.
 
         Raises:
-            UsageError: the folder is not what it should be.
+            UsageError: the folder does not hold what it should.
         """
         return data
 
     def data_facts(self, data: Path) -> DataFacts | None:
-        """What the folder holds, as far as that is known without torch; None: only a child tells.
+        """What the folder holds, as far as that is known without torch.
+
+        None: only a child can tell.
 
         Raises:
             UsageError: it cannot be read.
@@ -151,29 +152,29 @@ class Plugin:
         return None
 
     def with_epochs(self, settings: Any, epochs: int) -> Any:
-        """The settings of a run that was asked for so many epochs (`--epochs`)."""
+        """The settings of a run with `--epochs`."""
         return settings
 
     def title(self, settings: Any) -> str:
-        """What a list of runs calls this one beside the workload's name."""
+        """Its name in a list of runs, after the name of the workload."""
         return str(getattr(settings, "name", ""))
 
     def criteria(self, settings: Any) -> Mapping[str, Mapping[str, str]]:
-        """What a finished run is classified by: conditions on figures by class, best class first.
+        """Criteria for a finished run: by class, best class first, conditions on figures.
 
-        A figure is a metric, of the best epoch or with `last_` before it of the last one.
+        A figure is a metric of the best epoch, or of the last epoch with the prefix `last_`.
         """
         return {}
 
     def metric(self, name: str) -> Metric:
-        """How a metric is shown: as the plug-in says, or by its name."""
+        """How to show a metric: as the plug-in says, else by its name."""
         found = next((metric for metric in self.metrics if metric.name == name), None)
         return found or Metric(name=name, label=name, live=name)
 
     def metrics_of(self, columns: Iterable[str]) -> list[Metric]:
-        """How to show those columns that are metrics: the known ones first, in their order.
+        """How to show the columns that are metrics: the known ones first, in their order.
 
-        Where there are many that it does not know, a narrow table keeps the first ones.
+        If there are many unknown ones, a narrow table keeps the first of them.
         """
         there = [name for name in columns if name not in FIXED_COLUMNS]
         known = [metric for metric in self.metrics if metric.name in there]
@@ -187,10 +188,10 @@ class Plugin:
     # ---- the child's part ------------------------------------------------------------------------
 
     def workload(self, settings: Any, data: str | None) -> Any:
-        """The `Workload` that is trained. Only a child calls this: import torch in here.
+        """The `Workload` to train. Only a child calls this: import torch inside.
 
         Args:
-            settings: of `settings_type`.
+            settings: an instance of `settings_type`.
             data: the folder that `prepare_data` returned.
         """
         raise UsageError(f"workload {self.name}: its plug-in has no method 'workload'")
@@ -198,25 +199,25 @@ class Plugin:
     # ---- settings as plain values ----------------------------------------------------------------
 
     def typed(self, values: Mapping[str, Any], where: str = "settings") -> Any:
-        """The settings of `settings_type` that these plain values are; missing ones default.
+        """Convert plain values to `settings_type`; missing keys take their defaults.
 
         Raises:
-            UsageError: an unknown key, a wrong type, a value out of range.
+            UsageError: an unknown key, a wrong type, or a value out of range.
         """
         try:
             settings = decode(self.settings_type, values, where)
             self.check_settings(settings, where)
         except CtrkitError:
             raise
-        except Exception as error:  # whatever a stranger's plug-in raises
+        except Exception as error:  # another package's plug-in may raise anything
             raise UsageError(f"{where}: {type(error).__name__}: {error}") from error
         return settings
 
     def plain(self, settings: Any) -> dict[str, Any]:
-        """Settings as they are kept in `run.json`.
+        """Settings as plain values for `run.json`.
 
         Raises:
-            UsageError: they hold something that JSON does not have.
+            UsageError: they hold something that JSON cannot represent.
         """
         try:
             return dict(encode(settings))
@@ -230,11 +231,12 @@ class Plugin:
         """The settings of `--phase` and `--set`.
 
         Args:
-            phase: a name or a TOML file, None for the default.
-            overrides: for each key of `--set` its value as typed.
+            phase: a name or a TOML file; None for the default.
+            overrides: the value of each `--set` key, as typed.
 
         Raises:
-            UsageError: unknown name, unreadable file, unknown key, wrong type, value out of range.
+            UsageError: unknown name, unreadable file, unknown key, wrong type, or value out of
+                range.
         """
         values, where = self._phase_values(phase or self.default_phase)
         values |= {key: parse_value(text) for key, text in overrides.items()}
@@ -248,7 +250,7 @@ class Plugin:
         return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
     def _phase_values(self, phase: str) -> tuple[dict[str, Any], str]:
-        """The keys of a phase, and what to call where they stand."""
+        """The values of a phase, and a name for their source in messages."""
         if not phase:
             return {}, f"workload {self.name}: --set"
         path = Path(phase)
@@ -277,7 +279,7 @@ def _text(file: Path | Traversable) -> str:
 
 
 def parse_value(text: str) -> Any:
-    """The value of `--set key=text`, read as TOML; what is no TOML value is a plain string."""
+    """The value of `--set key=text`: a TOML value if it is one, else a plain string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -285,7 +287,7 @@ def parse_value(text: str) -> Any:
 
 
 def setting_differences(plugin: Plugin, then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The settings that change the mathematics of a step, in words; empty where all are equal."""
+    """A message on settings that differ and change a step's mathematics; empty if none does."""
     return ", ".join(
         f"its {key} is {value}, not {now.get(key)}"
         for key, value in then.items()

@@ -1,8 +1,8 @@
 """The progress file: a small memory map that the child writes and the supervisor reads.
 
-There is no heartbeat thread: only the loop itself writes here, so a silent file is a silent loop.
-DataLoader workers write files of their own, which also tell who is busy when the loop waits.
-A write costs about a microsecond and makes no system call.
+There is no heartbeat thread. Only the loop itself writes here, so a file that does not change means
+a loop that does not move. DataLoader workers write their own files, which show who is busy while
+the loop waits. A write takes about a microsecond and makes no system call.
 
 Standard library only, and Python 3.9: it also runs inside a script's own interpreter.
 """
@@ -29,7 +29,7 @@ _RANK_LAYOUT = struct.Struct("<qIIqqdd")
 
 
 class Stage(IntEnum):
-    """Where a child is; every change of stage is progress."""
+    """The stage of a child; every change of stage is progress."""
 
     IMPORT = 0
     DATA = 1
@@ -45,18 +45,26 @@ class Stage(IntEnum):
 
     @property
     def label(self) -> str:
-        """The stage as people read it: `first batch`."""
+        """The stage in words, such as `first batch`."""
         return self.name.lower().replace("_", " ")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One reading of the file.
+    """One reading of the progress file.
 
-    `step` counts within the epoch, `steps` is the epoch's length (0 if unknown), `rows` and
-    `wait_s` add up over the epoch; `written_s` is the writer's `time.monotonic()`; `writes` grows
-    with each write. `loss` is NaN where there is none. `bad_loss` is the first loss that was NaN or
-    infinite, at the step `bad_step` of `bad_epoch`, which is 0 while there was none.
+    Attributes:
+        stage: the child's stage.
+        step: steps done of the epoch.
+        steps: length of the epoch; 0 if unknown.
+        rows: rows of the epoch so far.
+        wait_s: seconds of the epoch that the loop waited for data.
+        written_s: the writer's `time.monotonic()`.
+        writes: number of writes so far.
+        loss: the latest training loss; NaN if there is none.
+        bad_loss: the first loss that was NaN or infinite.
+        bad_epoch: the epoch of `bad_loss`; 0 while there was none.
+        bad_step: the step of `bad_loss`.
     """
 
     pid: int
@@ -75,7 +83,7 @@ class Progress:
 
 
 class WorkerStage(IntEnum):
-    """Where a DataLoader worker is: its start with `worker_init_fn`, the data set, or waiting."""
+    """The stage of a DataLoader worker: starting (with `worker_init_fn`), fetching, or idle."""
 
     STARTING = 0
     FETCHING = 1
@@ -84,7 +92,7 @@ class WorkerStage(IntEnum):
 
 @dataclass(frozen=True)
 class WorkerProgress:
-    """One reading of a worker's file: it has made `batches` so far; `worker` is its number."""
+    """One reading of a worker's file: its number, and how many batches it has made."""
 
     pid: int
     worker: int
@@ -96,16 +104,19 @@ class WorkerProgress:
 
 @dataclass(frozen=True)
 class RankProgress(WorkerProgress):
-    """One reading of a rank's file: `worker` is the rank, `batches` how often it has waited.
+    """One reading of a rank's file.
 
-    `waited_s` adds up for how long, without a wait that goes on.
+    Attributes:
+        worker: number of the rank.
+        batches: how often it has waited for others.
+        waited_s: seconds that it has waited, without a wait that still lasts.
     """
 
     waited_s: float = 0.0
 
 
 def new_map(path: Path, size: int) -> mmap.mmap:
-    """A file of zeros in a map. One that was there before stays whole for who writes into it."""
+    """Map a new file of zeros. An old file of this name stays intact for whoever has it open."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_bytes(bytes(size))
     with open(aside, "r+b") as file:
@@ -115,14 +126,17 @@ def new_map(path: Path, size: int) -> mmap.mmap:
 
 
 class Slot:
-    """A record in a memory map of its own, written whole or, for the reader, not yet."""
+    """A record in its own memory map.
+
+    A reader sees it whole, or notices that it is being written.
+    """
 
     def __init__(self, path: str | os.PathLike[str], layout: struct.Struct) -> None:
         self._map = new_map(Path(path), _SEQUENCE.size + layout.size)
         self._layout, self._sequence = layout, 0
 
     def write(self, *values: float) -> None:
-        # A reader that sees an odd or a changed sequence number reads again.
+        # An odd or changed sequence number tells the reader to read again.
         self._sequence += 2
         _SEQUENCE.pack_into(self._map, 0, self._sequence - 1)
         self._layout.pack_into(self._map, _SEQUENCE.size, *values)
@@ -133,7 +147,7 @@ class Slot:
 
 
 class ProgressWriter:
-    """The loop's side; `path` is created. Usable as a context manager."""
+    """Writes the progress of a loop into a new file; also a context manager."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -145,11 +159,11 @@ class ProgressWriter:
 
     @property
     def stage(self) -> Stage:
-        """Where the loop is."""
+        """The current stage."""
         return self._stage
 
     def enter(self, stage: Stage, *, epoch: int | None = None, steps: int | None = None) -> None:
-        """Enter a stage; a new `epoch` sets the counters of the epoch back to 0."""
+        """Enter a stage; a new `epoch` resets the epoch's counters."""
         self._stage = stage
         if epoch is not None and epoch != self._epoch:
             self._epoch, self._step, self._rows, self._wait_s = epoch, 0, 0, 0.0
@@ -160,7 +174,7 @@ class ProgressWriter:
     def step(
         self, step: int, *, rows: int = 0, wait_s: float = 0.0, loss: float | None = None
     ) -> None:
-        """One more step done: `rows` and `wait_s` of this step alone; `step` counts from 1."""
+        """Count one more step, with its own `rows` and `wait_s`; `step` counts from 1."""
         self._step, self._rows, self._wait_s = step, self._rows + rows, self._wait_s + wait_s
         if loss is not None:
             self._loss = loss
@@ -168,7 +182,7 @@ class ProgressWriter:
         self._write()
 
     def saw_loss(self, step: int, loss: float) -> None:
-        """Remember the first loss that is no finite number; it is written with the next step."""
+        """Remember the first loss that is not finite; the next step writes it."""
         if not self._bad[0] and not math.isfinite(loss):
             self._bad = max(1, self._epoch), step, loss
 
@@ -196,12 +210,12 @@ class ProgressWriter:
 
 
 def worker_path(folder: str | os.PathLike[str], pid: int) -> Path:
-    """Where the worker `pid` of the child with this folder writes its progress."""
+    """The progress file of the worker `pid`, in the child's folder."""
     return Path(folder) / f"worker-{pid}.bin"
 
 
 class WorkerWriter:
-    """A worker's side, in the child's folder."""
+    """Writes a worker's progress."""
 
     def __init__(self, folder: str | os.PathLike[str], worker: int) -> None:
         self._slot = Slot(worker_path(folder, os.getpid()), _WORKER_LAYOUT)
@@ -209,21 +223,18 @@ class WorkerWriter:
         self.enter(WorkerStage.STARTING)
 
     def enter(self, stage: WorkerStage, *, batches: int = 0) -> None:
-        """Enter a stage, after `batches` more were made."""
+        """Enter a stage after making `batches` more batches."""
         self._batches += batches
         self._slot.write(os.getpid(), MAGIC, stage, self._worker, self._batches, time.monotonic())
 
 
 def rank_folder(folder: Path, rank: int) -> Path:
-    """Where a rank writes: rank 0 is the one that the supervisor follows."""
+    """The folder of a rank; rank 0 uses the child's own, which the supervisor follows."""
     return folder / f"rank-{rank}" if rank else folder
 
 
 class RankWriter:
-    """A rank's side, in the child's folder: whether it waits for the others, or they for it.
-
-    `IDLE` is waiting in a collective, `FETCHING` anything else.
-    """
+    """Writes whether a rank waits for the others (`IDLE`, in a collective) or not (`FETCHING`)."""
 
     def __init__(
         self,
@@ -238,7 +249,7 @@ class RankWriter:
         self.enter(WorkerStage.STARTING)
 
     def enter(self, stage: WorkerStage) -> None:
-        """Begin to wait, or go on."""
+        """Enter `IDLE` to wait, or `FETCHING` to continue."""
         now_s = self._clock()
         if self._stage is WorkerStage.IDLE:
             self._waited_s += now_s - self._since_s
@@ -250,7 +261,7 @@ class RankWriter:
 
 
 def read_progress(path: str | os.PathLike[str]) -> Progress | None:
-    """The newest progress, or None while there is none (no file, or not written yet)."""
+    """The latest progress; None without a file, or before the first write."""
     found = read_slot(path, _LAYOUT)
     if found is None:
         return None
@@ -263,7 +274,7 @@ def read_progress(path: str | os.PathLike[str]) -> Progress | None:
 
 
 def read_workers(folder: str | os.PathLike[str]) -> list[WorkerProgress]:
-    """The newest progress of all workers that the child ever started, in order of their numbers."""
+    """The latest progress of all workers that the child ever started, sorted by number."""
     found = _read_numbered(folder, "worker-*.bin", _WORKER_LAYOUT)
     workers = [
         WorkerProgress(pid, worker, WorkerStage(stage), batches, writes, written_s)
@@ -273,7 +284,7 @@ def read_workers(folder: str | os.PathLike[str]) -> list[WorkerProgress]:
 
 
 def read_ranks(folder: str | os.PathLike[str]) -> list[RankProgress]:
-    """The newest of all ranks of the child, in their order; empty where it trains alone."""
+    """The latest progress of all ranks, in order; empty if the child trains alone."""
     found = _read_numbered(folder, "rank-*.bin", _RANK_LAYOUT)
     ranks = [
         RankProgress(pid, rank, WorkerStage(stage), waits, writes, written_s, waited_s)
@@ -297,7 +308,7 @@ def _found(folder: Path, pattern: str) -> list[Path]:
 
 
 def _read_whole(path: Path, layout: struct.Struct) -> tuple[int, tuple[Any, ...]] | None:
-    """One of many: what cannot be read is left out."""
+    """As `read_slot`; None also if the file cannot be read."""
     try:
         return read_slot(path, layout)
     except OSError:
@@ -307,7 +318,7 @@ def _read_whole(path: Path, layout: struct.Struct) -> tuple[int, tuple[Any, ...]
 def read_slot(
     path: str | os.PathLike[str], layout: struct.Struct
 ) -> tuple[int, tuple[Any, ...]] | None:
-    """How often the record was written, and the newest; None if it never was."""
+    """The number of writes, and the latest record; None if it was never written."""
     for _ in range(100):
         try:
             content = Path(path).read_bytes()

@@ -1,6 +1,6 @@
 """The records of a run folder, as frozen dataclasses.
 
-The parent makes `TrialRecord`s, a `Recommendation` and a `RunInfo`, of what its children tell
+The parent makes `TrialRecord`s, a `Recommendation` and a `RunInfo` from what its children write
 (`child_records.py`). Nothing here does any I/O.
 """
 
@@ -18,13 +18,13 @@ VERDICTS = (
     "ok", "deadlock", "stalled", "worker-died", "out-of-memory", "crashed", "setup-failed",
     "shutdown-hang", "refused", "skipped",
 )  # fmt: skip
-#: Verdicts of a measurement that is complete. Where the process did not end, the result counts.
+#: Verdicts of a complete measurement. If only the process did not end, its result counts.
 COMPLETE = ("ok", "shutdown-hang")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """A row of `trials.parquet`, in launch order (contract: others read it)."""
+    """A row of `trials.parquet`, in launch order (contract: other programs read it)."""
 
     cell_id: str
     launch: int
@@ -61,9 +61,9 @@ class TrialRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What limits an epoch: the stage, its share, what removing it is worth, how sure.
+    """What limits an epoch: the stage, its share, what removing it is worth, how sure that is.
 
-    The share is of an epoch's time, for `unexplained` and `contention` of a step's.
+    The share is of an epoch's time; for `unexplained` and `contention`, of a step's time.
     """
 
     stage: str
@@ -75,7 +75,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """Something one could do instead, and how long the run would then take."""
+    """Something that the user could do instead, and how long the run would then take."""
 
     text: str
     projected_total_s: float | None
@@ -83,7 +83,7 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What a recommendation is of: the workload that was probed, its data, and the machine."""
+    """What a recommendation is about: the probed workload, its data, and the machine."""
 
     workload: WorkloadSpec
     workload_fingerprint: str | None = None
@@ -91,21 +91,26 @@ class Origin:
     machine_fingerprint: str = ""
 
 
-#: a flag of a projection: the loader has no second epoch, so that no more than one is projected
+#: A flag of a projection: the loader has no second epoch, so only one is projected.
 ONE_EPOCH = "one epoch only"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
-    """`recommendation.json` (contract: others read it). Projections are None when endless.
+    """`recommendation.json` (contract: other programs read it).
 
-    `launches` of its cell were made by the probe with the run folder of this name. A `_high` is
-    None where nothing bounds it from above. `projected_first_epoch_s` stands only where the first
-    epoch takes another time than the others; `projected_epoch_s` is then that of the others.
-    `projected_terms_s` are the parts of such an epoch, by name, as in `measure.projection`.
-    `stage_s` is the longest silence of each stage of its trials, by the stage's label. `origin`
-    says what was probed. `projected_at` is when (UTC): the projection is of a run started then.
-    `launch_spread` is what was known before of how launches differ.
+    Projections are None for an endless loader; a `_high` is None if nothing bounds it.
+
+    Attributes:
+        launches: how many launches of its cell the probe made.
+        probe: name of the probe's run folder.
+        projected_epoch_s: any epoch; any but the first, if `projected_first_epoch_s` is set.
+        projected_first_epoch_s: the first epoch, if it takes another time than the others.
+        projected_terms_s: the parts of `projected_epoch_s` by name, as in `measure.projection`.
+        stage_s: the longest silence of each stage in its trials, by the stage's label.
+        origin: what was probed.
+        projected_at: when, UTC; the projection is about a run that starts then.
+        launch_spread: what was known before the probe about how launches differ.
     """
 
     cell: Cell
@@ -136,11 +141,15 @@ class Recommendation:
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerSoFar:
-    """What a probe would answer now, while it goes on; a line of `ctrkit probe --json-lines`.
+    """The answer of a probe that is still running; a line of `ctrkit probe --json-lines`.
 
-    `basis` says what it rests on. `measured`: so many `launches` of the cell as a whole.
-    `predicted`: its training step and a loader, each measured alone. `bound`: the training step
-    alone, so that nothing is known but the `_low` ends. The other names are as in `Recommendation`.
+    The other names are those of `Recommendation`.
+
+    Attributes:
+        basis: what it rests on. `measured`: `launches` launches of the whole cell. `predicted`: its
+            training step and its loader, each measured alone. `bound`: the training step alone, so
+            only the `_low` ends are known.
+        launches: number of launches.
     """
 
     basis: Literal["measured", "predicted", "bound"]
@@ -161,15 +170,19 @@ class AnswerSoFar:
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """`run.json`: written first, so that a run that dies at once still says what it was.
+    """`run.json`: written first, so that even a run that dies at once says what it was.
 
-    `watch`: the metric that decides on best.pt and patience, with its direction. `pid` is the
-    process that runs it, or ran it last, `pid_began_unix_s` when that was started, and `place`
-    where (`this_place`): elsewhere the id means nothing. `stage_s` is the longest silence of each
-    stage of a real run that ended by itself, by the stage's label. `ending_s` is what the end of an
-    epoch took so far, on average: validation, metrics and checkpoint; None until one was seen.
-    `unheeded`: axes of a cell that mean nothing to the loader. `warnings`: torch's own, of a real
-    run, and how often each came.
+    Attributes:
+        watch: the metric that decides on best.pt and patience, with its direction.
+        pid: id of the process that runs it, or ran it last.
+        pid_began_unix_s: when that process was started.
+        place: where it was started (`this_place`); elsewhere the id means nothing.
+        stage_s: the longest silence of each stage, by its label, of a real run that ended by
+            itself.
+        ending_s: mean seconds of an epoch's end so far (validation, metrics, checkpoint); None
+            before the first.
+        unheeded: axes of a cell that the loader does not take.
+        warnings: torch's own warnings in a real run, and how often each came.
     """
 
     command: str
@@ -200,7 +213,7 @@ class RunInfo:
 
     @property
     def planned_epochs(self) -> int | None:
-        """How many epochs the run has, None where nothing says it."""
+        """The number of epochs of the run; None if nothing says it."""
         if self.sizes is not None:
             return self.sizes.epochs
         epochs = self.workload.settings.get("epochs")

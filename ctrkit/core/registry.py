@@ -19,21 +19,21 @@ GROUP = "ctrkit.workloads"
 
 
 def is_file_target(target: str) -> bool:
-    """Whether a target is a user's `FILE.py:NAME`, and no name of a plug-in."""
+    """Whether a target is a user's `FILE.py:NAME`, not the name of a plug-in."""
     return ".py:" in target
 
 
 def plugin_names() -> list[str]:
-    """The registered workloads, sorted."""
+    """The names of the registered workloads, sorted."""
     return sorted(_entry_points())
 
 
 @cache
 def find_plugin(name: str) -> Plugin:
-    """The plug-in that is registered under a name.
+    """The plug-in with this name.
 
     Raises:
-        UsageError: there is none, two packages have it, or it cannot be imported.
+        UsageError: there is none, two packages register it, or it cannot be imported.
     """
     found = _entry_points().get(name, [])
     if not found:
@@ -45,7 +45,7 @@ def find_plugin(name: str) -> Plugin:
     try:
         loaded = point.load()
         plugin = loaded() if isinstance(loaded, type) else loaded
-    except Exception as error:  # whatever a stranger's module raises
+    except Exception as error:  # another package's module may raise anything
         raise UsageError(
             f"--workload {name}: {point.value} of {_package(point)} cannot be loaded: "
             f"{type(error).__name__}: {error}"
@@ -61,7 +61,7 @@ def find_plugin(name: str) -> Plugin:
 
 
 def source_of(target: str) -> Path | None:
-    """The file that a workload begins in: a user's own, or a plug-in's; None for ctrkit's own."""
+    """The main source file of a user's file or a plug-in; None for ctrkit's own workload."""
     if is_file_target(target):
         return Path(target.rpartition(":")[0])
     module = type(plugin_of(target)).__module__
@@ -71,13 +71,13 @@ def source_of(target: str) -> Path | None:
 
 
 def source_version(target: str) -> str | None:
-    """Fingerprint of a workload's own source, None where there is none to read."""
+    """Fingerprint of a workload's own source; None if there is none to read."""
     source = source_of(target)
     return None if source is None or not source.is_file() else source_fingerprint(source)
 
 
 def plugin_of(target: str) -> Plugin:
-    """The plug-in of a target, one that knows nothing for a user's file or an unknown name."""
+    """The plug-in of a target; a default `Plugin` for a user's file or an unknown name."""
     if target in _entry_points():
         try:
             return find_plugin(target)
@@ -89,7 +89,7 @@ def plugin_of(target: str) -> Plugin:
 
 
 def plugin_of_columns(columns: Iterable[str]) -> Plugin:
-    """What is known of the metrics of a run whose workload is not known, by their names alone."""
+    """The plug-in whose metrics match these columns, for a run whose workload is unknown."""
     own = {name for name in columns if name not in FIXED_COLUMNS}
     bare = Plugin()
     for name in plugin_names():
@@ -101,7 +101,7 @@ def plugin_of_columns(columns: Iterable[str]) -> Plugin:
 
 
 def plugin_and_settings(spec: WorkloadSpec) -> tuple[Plugin, Any]:
-    """The plug-in of a run and its typed settings; one that knows nothing where it is not here."""
+    """The plug-in of a run and its typed settings; a default `Plugin` if it is not installed."""
     plugin = plugin_of(spec.target)
     try:
         return plugin, plugin.typed(spec.settings)
@@ -110,21 +110,21 @@ def plugin_and_settings(spec: WorkloadSpec) -> tuple[Plugin, Any]:
 
 
 def title_of(spec: WorkloadSpec) -> str:
-    """What tells a run from others of its workload, such as the name of its phase; may be empty."""
+    """What distinguishes a run from others of its workload, such as its phase; may be empty."""
     plugin, settings = plugin_and_settings(spec)
     try:
         return plugin.title(settings)
-    except Exception:  # a report is worth more than a name in it
+    except Exception:  # a report is worth more than this name
         return ""
 
 
 def settings_of(target: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Stored settings with the defaults of what an older ctrkit did not store.
+    """Stored settings, with defaults for those that an older ctrkit did not store.
 
-    A user's file has none; an older ctrkit stored some of its default workload there.
+    A user's file has no settings; an older ctrkit stored some of its default workload there.
 
     Raises:
-        UsageError: they are none that the plug-in knows.
+        UsageError: the plug-in does not know some of them.
     """
     if is_file_target(target) or not values:
         return {}

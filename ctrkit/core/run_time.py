@@ -9,19 +9,18 @@ from typing import Any
 
 from ctrkit.core.records import Recommendation
 
-#: Terms of an epoch that come after its last step.
+#: Terms of an epoch that follow its last step.
 ENDING = ("validation", "metrics", "checkpoint")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """How far a run is, in epochs counted from 0.
+    """How far a run has got, in epochs counted from 0.
 
-    After its last step an epoch is validated, its metrics are computed and it is saved: only then
-    is it over.
+    An epoch is over only after its last step, its validation, its metrics and its checkpoint.
 
     Attributes:
-        trained: epochs whose steps are done, with a fraction for the one under way.
+        trained: epochs whose steps are done, with a fraction for the current one.
         over: whole epochs that are over.
     """
 
@@ -33,22 +32,22 @@ BEGINNING = Place()
 
 
 def end_of(epochs: float) -> Place:
-    """The place where a run of so many epochs ends; a part of an epoch is not validated."""
+    """The place where a run of so many epochs ends; a partial epoch is not validated."""
     return Place(trained=epochs, over=math.floor(epochs))
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunTime:
-    """Seconds of a run by its parts. Epochs are counted from 0 and may be parts of one.
+    """Seconds of a run by its parts. Epochs are counted from 0 and may be fractions.
 
     Attributes:
-        epoch_s: any epoch but the first.
+        epoch_s: any epoch except the first.
         startup_s: once, before the first epoch.
-        first_epoch_s: the first epoch, None where it takes as long as the others.
-        ending_s: of an epoch, what comes after its last step: validation, metrics, a checkpoint;
-            None where only whole epochs are known.
-        low: what the whole takes at least, as a factor of it; None where that is not known.
-        high: what it takes at most.
+        first_epoch_s: the first epoch; None if it takes as long as the others.
+        ending_s: the part of an epoch after its last step (validation, metrics, checkpoint); None
+            if only whole epochs are known.
+        low: low end of the interval as a factor of the time; None if unknown.
+        high: high end, likewise.
     """
 
     epoch_s: float
@@ -59,7 +58,7 @@ class RunTime:
     high: float | None = None
 
     def epochs_s(self, end: float, *, begin: float = 0.0) -> float:
-        """Seconds from `begin` to `end`, both in epochs that are done."""
+        """Seconds from `begin` to `end`, both numbers of finished epochs."""
         count = max(0.0, end - begin)
         if self.first_epoch_s is None:
             return count * self.epoch_s
@@ -67,7 +66,7 @@ class RunTime:
         return of_first * self.first_epoch_s + (count - of_first) * self.epoch_s
 
     def until_s(self, place: Place) -> float:
-        """Seconds from the beginning of the first epoch to a place."""
+        """Seconds from the beginning of the first epoch to this place."""
         ends_to_come = place.trained - place.over
         return self.epochs_s(place.trained) - ends_to_come * (self.ending_s or 0.0)
 
@@ -76,24 +75,24 @@ class RunTime:
         return max(0.0, self.until_s(end) - self.until_s(begin))
 
     def total_s(self, epochs: float, *, begin: float = 0.0) -> float:
-        """Start-up and the epochs up to `epochs`; of a run that goes on, those from `begin` on."""
+        """Seconds of start-up and the epochs up to `epochs`; a resumed run starts at `begin`."""
         return self.startup_s + self.epochs_s(epochs, begin=begin)
 
     def range_s(self, seconds: float) -> tuple[float | None, float | None]:
-        """The ends of the interval around so many seconds of this run."""
+        """The ends of the interval around so many seconds of this run; None for an unknown end."""
         return (
             None if self.low is None else seconds * self.low,
             None if self.high is None else seconds * self.high,
         )
 
     def epochs_in(self, total_s: float) -> int:
-        """How many whole epochs a run of `total_s` has, at least one."""
+        """The number of whole epochs in a run of `total_s` seconds, at least one."""
         first_s = self.epoch_s if self.first_epoch_s is None else self.first_epoch_s
         return max(1, 1 + round((total_s - self.startup_s - first_s) / self.epoch_s))
 
 
 def projected_time(projection: Recommendation | None) -> RunTime | None:
-    """The run time in a projection; None where no epoch was projected, as for an endless loader."""
+    """The run time of a projection; None if no epoch was projected, as for an endless loader."""
     if projection is None or not projection.projected_epoch_s:
         return None
     middle_s, low_s, high_s = (
@@ -116,16 +115,19 @@ def projected_time(projection: Recommendation | None) -> RunTime | None:
 
 
 def saves_within(training_s: float, every_s: float, step_s: float = 0.0) -> int:
-    """How often an epoch of so many seconds is saved between its steps, once every `every_s`."""
-    # a save waits for the end of its step
+    """How often an epoch with `training_s` of steps is saved between its steps.
+
+    It is saved once every `every_s`, at the earliest after each step.
+    """
+    # a save waits for the end of a step
     return int(training_s // max(every_s, step_s, 1e-9))
 
 
 def saved_every(projection: Recommendation, every_s: float) -> Recommendation:
-    """The projection of a run that saves itself so often within an epoch.
+    """The projection for a run that saves itself every `every_s` within an epoch.
 
     Args:
-        projection: of a run that may save itself at other times.
+        projection: the projection of a run that may save at other times.
         every_s: `--checkpoint-every`.
     """
     terms_s, time = projection.projected_terms_s, projected_time(projection)
@@ -152,7 +154,7 @@ def saved_every(projection: Recommendation, every_s: float) -> Recommendation:
 def projected_epoch(
     projection: Recommendation, epoch: float | None
 ) -> tuple[float | None, float | None, float | None]:
-    """What was projected for the epoch of this number, from 1 on: mean, low and high end."""
+    """The projected seconds of this epoch, numbered from 1: mean, low end, high end."""
     first_s = projection.projected_first_epoch_s
     if epoch == 1 and first_s is not None:
         return first_s, None, None
@@ -164,11 +166,11 @@ def projected_epoch(
 
 
 def measured_time(epochs_s: Sequence[float], ending_s: float | None = None) -> RunTime | None:
-    """A run at the mean pace of epochs that were run; None without any.
+    """A run time at the mean pace of finished epochs; None without any.
 
     Args:
-        epochs_s: what each took.
-        ending_s: what the end of one takes, where that was seen.
+        epochs_s: seconds of each epoch.
+        ending_s: seconds of an epoch's end, if known.
     """
     if not epochs_s:
         return None

@@ -38,27 +38,27 @@ INCIDENTS = "incidents.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class Incident:
-    """How a child of a real run ended without having finished, and what was done: a line each.
+    """How a child of a real run ended unfinished, and what was done; a line of `incidents.jsonl`.
 
     Args:
         number: 1, 2, ... over all launches of the run.
-        at: UTC, when it was over.
-        verdict: one of VERDICTS; `host slept`, `was stopped` and the like where it was noted.
+        at: when it ended, UTC.
+        verdict: one of VERDICTS, or `host slept`, `was stopped` and the like for a note.
         reason: a sentence.
-        cause: what is behind it, where that is known.
-        fix: what is known to help, where it is.
+        cause: the cause, if known.
+        fix: what is known to help, if anything is.
         evidence: folder, relative to the run's.
-        epoch: where the loop was.
-        step: steps of that epoch that were done.
-        stage: the progress stage's label.
-        cell_before: where it ran.
-        cell_after: where it goes on, None where it does not.
-        action: `restarted`, `stopped`, `finished` where its result was complete, or `noted`.
-        why: a clause that says why that was done.
-        resumed_from: epoch, and batches of it that are done, of the checkpoint it goes on from.
-        lost_steps: steps that have to be done again; None where it is not known.
-        lost_s: seconds between that checkpoint, or the launch, and the end of the child.
-        note: what else there is to know.
+        epoch: epoch that the loop was in.
+        step: steps done of that epoch.
+        stage: label of the progress stage.
+        cell_before: cell in which it ran.
+        cell_after: cell in which it continues; None if it does not.
+        action: `restarted`, `stopped`, `finished` (its result was complete), or `noted`.
+        why: a clause with the reason for the action.
+        resumed_from: epoch, and batches done of it, of the checkpoint to continue from.
+        lost_steps: steps to be repeated; None if unknown.
+        lost_s: seconds between that checkpoint (or the launch) and the end of the child.
+        note: anything else worth knowing.
     """
 
     number: int
@@ -82,7 +82,7 @@ class Incident:
 
 
 class RunFolder:
-    """One run's folder. `create` makes a new one, `open` reads an old one."""
+    """The folder of one run. `create` makes a new one, `open` reads an old one."""
 
     def __init__(self, path: Path, info: RunInfo) -> None:
         self.path = path
@@ -92,7 +92,7 @@ class RunFolder:
     def create(
         cls, command: str, argv: Sequence[str], workload: WorkloadSpec, out: Path | None = None
     ) -> RunFolder:
-        """A new folder with its `run.json`; `out` must be missing or empty.
+        """Make a new folder with its `run.json`; `out` must be missing or empty.
 
         Raises:
             UsageError: the folder is not empty or cannot be written.
@@ -117,10 +117,10 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """A run folder that exists.
+        """Open an existing run folder.
 
         Raises:
-            UsageError: no run folder, or one of an unknown schema version.
+            UsageError: it is no run folder, or has an unknown schema version.
         """
         if not (path / "run.json").is_file():
             raise UsageError(f"{path}: not a run folder, it has no run.json")
@@ -134,7 +134,7 @@ class RunFolder:
         return cls(path.resolve(), _info_of(values, f"{path}/run.json"))
 
     def update(self, **changes: Any) -> None:
-        """Change fields of `run.json` and save it; who says `running` is the process that runs."""
+        """Change fields of `run.json` and save it; `status="running"` also records this process."""
         if changes.get("status") == "running":
             changes |= _this_process()
         self.info = dataclasses.replace(self.info, **changes)
@@ -145,11 +145,11 @@ class RunFolder:
         write_json(self.path / "run.json", info_json(self.info))
 
     def save_trials(self, records: Sequence[TrialRecord]) -> None:
-        """Write `trials.parquet` anew with all trials so far."""
+        """Rewrite `trials.parquet` with all trials so far."""
         write_table(self.path / "trials.parquet", trials_table(records))
 
     def trials(self) -> list[TrialRecord]:
-        """The rows of `trials.parquet`; empty if there is none yet.
+        """The rows of `trials.parquet`; empty if there are none yet.
 
         Raises:
             UsageError: the file is damaged.
@@ -161,7 +161,7 @@ class RunFolder:
         return [told(r, cell=told(r.cell, unheeded=unheeded)) for r in records]
 
     def origin(self) -> Origin:
-        """What the run is of, for a recommendation that is read elsewhere."""
+        """What the run is about, for a recommendation that is used elsewhere."""
         info = self.info
         return Origin(
             workload=info.workload,
@@ -175,22 +175,22 @@ class RunFolder:
         write_json(self.path / "recommendation.json", recommendation)
 
     def recommendation(self) -> Recommendation | None:
-        """What the probe recommends, None if it did not come to that."""
+        """The probe's recommendation; None if it made none."""
         path = self.path / "recommendation.json"
         return decode(Recommendation, read_json(path), str(path)) if path.is_file() else None
 
     def append_incident(self, incident: Incident) -> None:
-        """A line more in `incidents.jsonl`, on disk when this returns."""
+        """Append a line to `incidents.jsonl`; it is on disk when this returns."""
         path = self.path / INCIDENTS
         line = json.dumps(finite(encode(incident)), ensure_ascii=False, allow_nan=False) + "\n"
         if path.is_file() and (text := path.read_bytes()) and not text.endswith(b"\n"):
-            line = "\n" + line  # after half a line of a supervisor that was killed
+            line = "\n" + line  # a supervisor that was killed left half a line
         with open(path, "ab", buffering=0) as file:
-            file.write(line.encode())  # in one call: no reader sees a part of it
+            file.write(line.encode())  # in one call, so that no reader sees a part of it
             os.fsync(file.fileno())
 
     def incidents(self) -> list[dict[str, Any]]:
-        """What happened, the oldest first, as JSON objects; a damaged line is left out."""
+        """The incidents as JSON objects, the oldest first; damaged lines are skipped."""
         path = self.path / INCIDENTS
         if not path.is_file():
             return []
@@ -205,12 +205,12 @@ class RunFolder:
         return found
 
     def next_incident(self) -> int:
-        """The number of the incident that is told next: 1, 2, ..."""
+        """The number of the next incident: 1, 2, ..."""
         numbers = [incident.get("number") for incident in self.incidents()]
         return max((number for number in numbers if isinstance(number, int)), default=0) + 1
 
     def new_evidence(self, what: str) -> Path:
-        """A folder for evidence that the run does not have yet; it is not made."""
+        """An unused path for a folder of evidence; the folder is not made."""
         number = 1
         while (path := self.path / "evidence" / f"{what}-{number}").exists():
             number += 1
@@ -218,14 +218,14 @@ class RunFolder:
 
 
 def info_json(info: RunInfo) -> dict[str, Any]:
-    """The values of `run.json`, which calls the settings of a workload `phase` (contract)."""
+    """The values of `run.json`, where the settings of a workload are named `phase` (contract)."""
     values: dict[str, Any] = encode(info)
     values["workload"]["phase"] = values["workload"].pop("settings")
     return values
 
 
 def named_settings(values: Any) -> Any:
-    """Values of a run or a spec, with `phase` of the workload called `settings` as in the code."""
+    """Values of a run or spec, with a workload's `phase` renamed to `settings` as in the code."""
     workload = values.get("workload") if isinstance(values, dict) else None
     if not isinstance(workload, dict) or "phase" not in workload:
         return values
@@ -246,7 +246,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def check_out_folder(path: Path) -> None:
-    """Check that `--out` is missing or an empty folder, in a place that can be written.
+    """Check that `--out` is missing or an empty folder in a writable place.
 
     Raises:
         UsageError: it is not.
@@ -264,7 +264,7 @@ def check_out_folder(path: Path) -> None:
 
 
 def _named_folder(path: Path) -> Path:
-    """The folder of `--out`, made; it is this run's alone, though others may begin just now."""
+    """Make the folder of `--out`, and claim it for this run against runs that start now."""
     check_out_folder(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -279,7 +279,7 @@ def _named_folder(path: Path) -> Path:
 
 
 def _new_folder(created: datetime, command: str) -> Path:
-    """A folder of its own below `results/runs`, made."""
+    """Make a new folder below `results/runs`."""
     folder, name = Path("results/runs"), f"{created:%Y%m%dT%H%M%SZ}-{command}"
     number = 1
     while True:
@@ -303,7 +303,7 @@ def _index_path() -> Path:
 
 
 def _add_to_index(path: Path) -> None:
-    """Remember the run so that `report` finds it from anywhere; a lost index only costs that."""
+    """Add the run to the index, so that `report` finds it from anywhere; ignores a failure."""
     try:
         _index_path().parent.mkdir(parents=True, exist_ok=True)
         with open(_index_path(), "a", encoding="utf-8") as file:
@@ -313,7 +313,7 @@ def _add_to_index(path: Path) -> None:
 
 
 def known_runs() -> Iterator[Path]:
-    """Run folders of the index that still exist, the newest first."""
+    """Run folders in the index that still exist, the newest first."""
     try:
         lines = _index_path().read_text("utf-8").splitlines()
     except OSError:
@@ -330,7 +330,7 @@ def known_runs() -> Iterator[Path]:
 
 
 def newest_run(folder: Path) -> Path | None:
-    """The newest run inside this folder; the newest of the machine where the folder has none."""
+    """The newest run inside this folder, else the newest run of this machine."""
     folder, newest = folder.resolve(), None
     for path in known_runs():
         if path.is_relative_to(folder):

@@ -11,9 +11,9 @@ EPOCHS_FILE = "script-epochs.jsonl"
 
 
 def read_script_epochs(path: Path) -> list[dict[str, Any]]:
-    """The lines up to the first that is damaged; none where there is no file.
+    """The lines up to the first damaged one; empty if there is no file.
 
-    `cut` stands in the line of an epoch that the end of the script ended, with batches left.
+    A line has `cut` if the script ended within the epoch, with batches left.
     """
     try:
         text = path.read_text("utf-8", errors="replace")
@@ -32,11 +32,11 @@ def read_script_epochs(path: Path) -> list[dict[str, Any]]:
 
 
 def epoch_rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, float | None]]:
-    """Rows of `epochs.csv`: how long each epoch took, with its validation and its checkpoint.
+    """Rows of `epochs.csv` with the time of each epoch, including validation and checkpoint.
 
-    An epoch lasts until the next one begins (`over_s`). What comes after the last one's batches is
-    known only as its validation and its checkpoint, unless those came in the midst of its batches,
-    as the epochs before show.
+    An epoch lasts until the next one begins (`over_s`). After the last epoch's batches, only its
+    validation and checkpoint count. They do not count if the epochs before show that they come
+    between an epoch's batches.
     """
     rows: list[dict[str, float | None]] = []
     in_midst = False

@@ -12,14 +12,17 @@ from ctrkit.core.config import Cell
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptLoader:
-    """A DataLoader that a script made, as it was when it was first iterated.
+    """A DataLoader of a script, as it was when it was first iterated.
 
-    `number` counts the loaders of its process in the order of their first iterator, from 0.
-    `length` is what `len()` claimed then, None where it raised. `batch_size` is of the batches
-    that came, None before one. `file` and `line`: where the script made it, empty if not known.
-    `shares_out`: an iterable data set that asks `get_worker_info`; None for a map-style one.
-    `unpicklable`: what cannot be sent to spawned workers, and why; empty where all can.
-    `sampler`: the class of what draws its rows.
+    Attributes:
+        number: its number in its process, from 0, in order of first iteration.
+        length: its `len()` then; None if that raised.
+        batch_size: rows of its batches; None before the first one.
+        file: the file in which the script made it; empty if unknown.
+        line: the line in that file.
+        shares_out: whether its iterable data set asks `get_worker_info`; None for a map-style one.
+        unpicklable: what cannot be sent to spawned workers, and why; empty if all can.
+        sampler: class of its sampler.
     """
 
     number: int
@@ -46,34 +49,35 @@ class ScriptSeen:
     """What the observer in a script's process saw: `script.json` in the child's folder.
 
     Args:
-        pid: the process that trains.
-        rank: of torch's elastic launcher, None without one.
-        torch_version: the script's own.
-        device: where its training step runs: `cpu`, `cuda` or `mps`.
-        devices: those that its torch can use.
-        threads: torch's intra-op threads in the process that trains.
-        default_start_method: how its DataLoader starts workers where it names no way.
-        loaders: all that were iterated.
-        train_loader: number of the one whose batches are trained on; None where no DataLoader is.
-        clock: what a step is told by: `loader`, `optimizer`, or empty: it cannot be told.
-        batches_per_group: batches that belong to one optimizer step (gradient accumulation).
-        fetched_ahead: batches that the script takes before it trains on the first.
-        steps_per_batch: optimizer steps a batch.
-        epochs: of the whole run, where something tells.
-        steps: of the whole run, where a loop over steps tells instead of epochs: batches, or
-            optimizer steps where `steps_by_optimizer`.
-        epochs_from: what tells, in words: `--epochs`, `train.py:42: range(args.epochs)`, ...
-        epochs_at_most: whether early stopping may end it sooner.
-        epoch_batches: batches of the training loader's epoch, counted; None before its end.
-        main_guard: whether the script starts its work under `if __name__ == "__main__"`; None
-            where that cannot be told.
-        batch_hashes: of the first training batches, in order.
-        row_hashes: of the first training rows' indices, where a sampler names them, in order.
-        later_row_hashes: the same of the second epoch, where it was begun.
-        trainers: processes that train without being ranks of one group: with more than one, each
-            has a loader of its own, and nothing is put in.
-        problem: why nothing could be observed, empty where it could.
-        notes: what else there is to know, a sentence each.
+        pid: the training process.
+        rank: its rank by torch's elastic launcher; None without one.
+        torch_version: version of the script's torch.
+        device: device of its training step: `cpu`, `cuda` or `mps`.
+        devices: devices that its torch can use.
+        threads: torch's intra-op threads in the training process.
+        default_start_method: start method of its DataLoader if it names none.
+        loaders: all DataLoaders that were iterated.
+        train_loader: number of the one that it trains on; None if it trains on no DataLoader.
+        clock: what marks a step: `loader`, `optimizer`, or empty if neither does.
+        batches_per_group: batches per optimizer step (gradient accumulation).
+        fetched_ahead: batches that the script takes before it trains on the first one.
+        steps_per_batch: optimizer steps per batch.
+        epochs: epochs of the whole run, if known.
+        steps: steps of the whole run, if a loop over steps replaces epochs; batches, or optimizer
+            steps if `steps_by_optimizer`.
+        epochs_from: where that number comes from: `--epochs`, `train.py:42: range(args.epochs)`,
+            ...
+        epochs_at_most: whether early stopping may end the run sooner.
+        epoch_batches: counted batches of the training loader's epoch; None before its end.
+        main_guard: whether the script starts its work under `if __name__ == "__main__"`; None if
+            unknown.
+        batch_hashes: hashes of the first training batches, in order.
+        row_hashes: hashes of the first training rows' indices, if a sampler draws them, in order.
+        later_row_hashes: the same for the second epoch, if it began.
+        trainers: processes that train without being ranks of one group; if more than one, each has
+            a loader of its own, and nothing is changed in them.
+        problem: why nothing could be observed; empty if something was.
+        notes: anything else worth knowing, a sentence each.
     """
 
     pid: int
@@ -109,19 +113,19 @@ class ScriptAnswer:
     """What a recommendation means for a script.
 
     Args:
-        as_written: the configuration that the script asks for itself.
-        faster_x: how many times as fast as that the recommended one is, with its 95 % interval
-            beside it; None where it is the same or could not be compared.
-        experiment: whether it trains the same: one of `same batches`, `same rows, other order`,
-            `other content`, `cannot tell`.
-        experiment_why: more on that, a clause.
+        as_written: the configuration of the script as written.
+        faster_x: how many times as fast the recommended configuration is, with its 95 % interval
+            beside it; None if it is the same, or could not be compared.
+        experiment: whether it trains the same: `same batches`, `same rows, other order`, `other
+            content` or `cannot tell`.
+        experiment_why: the reason, a clause.
         command: the command with the flags filled in.
-        change: the change to the script as a unified diff; empty where there is none.
-        change_words: what to change where no diff can be made, or nothing needs to change.
+        change: the change to the script as a unified diff; empty if there is none.
+        change_words: what to change if no diff can be made, or that nothing needs to change.
         files_made: relative paths of files that appeared in the script's folder while the trials
             ran; trials or other programs made them.
-        files_changed: of files that changed meanwhile.
-        sources: fingerprints of the script's source files, as they were when the probe began.
+        files_changed: the same for files that changed.
+        sources: fingerprints of the script's source files at the beginning of the probe.
     """
 
     as_written: Cell

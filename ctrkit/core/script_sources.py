@@ -20,9 +20,9 @@ _MOST_BYTES = 1_000_000
 
 
 def sources_of(script: ScriptSpec) -> dict[str, str]:
-    """A fingerprint of the text of each source file, by its path relative to the script's folder.
+    """A fingerprint of each source file's text, by its path relative to the script's folder.
 
-    A file that cannot be read, or is longer than a source file ever is, is left out.
+    Files that cannot be read, or are too long for a source file, are left out.
     """
     folder = Path(script.folder)
     found: dict[str, str] = {}
@@ -36,9 +36,10 @@ def sources_of(script: ScriptSpec) -> dict[str, str]:
 
 
 def settled(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]:
-    """What was there before a probe, without the files that the probed script writes itself.
+    """The fingerprints from before a probe, without files that the probed script writes itself.
 
-    Code that changed meanwhile was edited by somebody; a changed `.json` is likelier an output.
+    If code changed during the probe, somebody edited it; a `.json` that changed is likely an
+    output.
     """
     return {
         name: text
@@ -48,12 +49,12 @@ def settled(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, st
 
 
 def edited_since(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Names of the files whose text is another one now, or that are gone."""
+    """Names of the files whose text has changed since, or that are gone."""
     return [name for name, text in before.items() if now.get(name) != text]
 
 
 def _named_files(words: list[str], folder: Path) -> Iterator[tuple[Path, Path | None]]:
-    """Files that the words name; beside each, a folder more from which it imports."""
+    """Files that the command names, each with another folder that it imports from, or None."""
     for i, word in enumerate(words):
         if i and words[i - 1] == "-m":
             place = folder.joinpath(*word.split("."))

@@ -17,7 +17,7 @@ from ctrkit.core.progress import new_map
 
 
 class Spending(IntEnum):
-    """What the loop's main thread spends its time on."""
+    """The activities that a loop's main thread spends its time on."""
 
     STARTUP = 0
     DATA_WAIT = 1
@@ -32,12 +32,17 @@ class Spending(IntEnum):
 
 @dataclass(frozen=True)
 class Spent:
-    """One reading of what a loop has spent since it began.
+    """One reading of how a loop has spent its time since it began.
 
-    `seconds` has one entry for each `Spending`, without what it has been `doing` since `since_s`
-    (`time.monotonic()`, system-wide). `rows` and `steps` add up over epochs; `writes` grows with
-    each write. `device_bytes` is None where it is not known. `long` is the newest stretch of more
-    than LONG_S in which it did only one thing: what, from when, until when.
+    Attributes:
+        seconds: seconds per `Spending`, without the current activity.
+        doing: the current activity.
+        since_s: when it began, by `time.monotonic()`, the same clock in all processes.
+        rows: rows over all epochs.
+        steps: steps over all epochs.
+        writes: number of writes so far.
+        device_bytes: device memory in use; None if unknown.
+        long: the latest stretch longer than LONG_S of a single activity: which, start and end.
     """
 
     pid: int
@@ -51,7 +56,7 @@ class Spent:
     long: tuple[Spending, float, float] | None = None
 
     def until(self, now_s: float) -> tuple[float, ...]:
-        """The seconds, and those of what it is doing up to `now_s`."""
+        """The seconds per activity, including the current one up to `now_s`."""
         open_s = max(0.0, now_s - self.since_s)
         return tuple(
             seconds + (open_s if index == self.doing else 0.0)
@@ -67,7 +72,7 @@ _CELLS = struct.Struct(f"={_TAIL + 1}d")
 
 
 class SpentWriter:
-    """The loop's side: a memory map of doubles; `path` is created. A write costs under 1 µs."""
+    """Writes how a loop spends its time into a new memory map; a write takes less than 1 µs."""
 
     def __init__(
         self, path: str | os.PathLike[str], clock: Callable[[], float] = time.monotonic
@@ -79,7 +84,7 @@ class SpentWriter:
         self.enter(Spending.STARTUP)
 
     def enter(self, doing: Spending) -> None:
-        """From now on the time goes there; what has passed belongs to what was done before."""
+        """Begin an activity; the time until now counts for the previous one."""
         now_s, cells = self._clock(), self._cells
         self._begin()
         cells[_FIRST + self._doing] += now_s - self._since_s
@@ -90,27 +95,27 @@ class SpentWriter:
         cells[_HEAD] = self._writes
 
     def step(self, rows: int) -> None:
-        """One more step done, of so many rows."""
+        """Count one more step and its rows."""
         self._begin()
         self._cells[_ROWS] += rows
         self._cells[_STEPS] += 1
         self._cells[_HEAD] = self._writes
 
     def device(self, in_use_bytes: int | None) -> None:
-        """How much memory of the device is in use."""
+        """Note how much device memory is in use."""
         self._begin()
         self._cells[_DEVICE] = float("nan") if in_use_bytes is None else in_use_bytes
         self._cells[_HEAD] = self._writes
 
     def _begin(self) -> None:
-        # The tail first and the head last: where a reader, who goes forward, finds both equal,
-        # nothing was written while it read.
+        # The tail is written first and the head last. A reader goes from head to tail: if both are
+        # equal, nothing was written while it read.
         self._writes += 1
         self._cells[_TAIL] = self._writes
 
 
 def read_spent(path: str | os.PathLike[str]) -> Spent | None:
-    """What the loop has spent so far, or None while there is nothing to be read."""
+    """How the loop has spent its time so far; None if there is nothing to read yet."""
     for _ in range(100):
         try:
             content = Path(path).read_bytes()

@@ -1,20 +1,20 @@
 """Writes a process's stacks when it gets a signal that the user's code does not handle.
 
-The signal must be one that works while the GIL is held in C, so a handler in C is needed
-(faulthandler's), and which processes the supervisor may ask must be certain: whoever does not
-catch the signal dies of it, and whoever catches it by the user's own handler runs that.
+The signal must work while C code holds the GIL, so it needs a handler in C (faulthandler's). And
+the supervisor must know for certain which processes it may signal: a process that does not catch
+the signal dies, and one with a handler of the user's would run that handler.
 
-- SIGUSR1 and SIGUSR2 are the user's: Slurm, Lightning and others save and requeue on them. Taken is
-  a real-time signal that nobody handled when the process began (macOS has none: SIGINFO, which is
-  ignored by who does not handle it).
-- Should the user's code set a handler for that one, too (all of `signal.valid_signals()`, say), the
-  process steps aside before the handler is in place: it takes the next free signal, or none.
-- Its file says which one it listens to. The supervisor reads that just before it asks, and asks the
-  kernel (`/proc/PID/status`) whether the signal is caught and not blocked: after an `exec` it is
-  not caught, and a blocked one could reach a `sigwait` of the user's. Who stands in one is not
-  asked at all.
+- SIGUSR1 and SIGUSR2 belong to the user: Slurm, Lightning and others save and requeue on them.
+  ctrkit takes a real-time signal that nothing handled when the process began. macOS has no
+  real-time signals; there it takes SIGINFO, which a process ignores by default.
+- If the user's code sets a handler for that signal as well (for all of `signal.valid_signals()`,
+  say), the process first moves to the next free signal, or to none.
+- The process's file says which signal it listens to. The supervisor reads that just before it asks,
+  and checks in the kernel (`/proc/PID/status`) that the signal is caught and not blocked. After an
+  `exec` it is not caught, and a blocked signal could reach a `sigwait` of the user's. A process
+  that is in a `sigwait` is never asked.
 
-Not seen is a handler that a library in C sets by itself after the process began.
+It does not notice a handler that a C library sets by itself after the process began.
 
 Standard library only, and Python 3.9: it also runs inside a script's own interpreter.
 """
@@ -42,13 +42,13 @@ class _Armed:
         self.pid, self.folder, self.fd, self.signal = pid, folder, fd, number
 
 
-# of this process; a forked one finds its parent's
+# of this process; a forked process inherits its parent's value
 _armed: _Armed | None = None
 _set_handler: Callable[..., Any] = _signal.signal
 
 
 def stacks_path(folder: str | os.PathLike[str], pid: int) -> Path:
-    """Where the process `pid` writes its stacks; that the file exists says that it is armed."""
+    """The file for the stacks of the process `pid`; it exists if that process is armed."""
     return Path(folder) / f"stacks-{pid}.txt"
 
 
@@ -62,10 +62,10 @@ def listened_signal(folder: str | os.PathLike[str], pid: int) -> int | None:
 
 
 def arm_stacks(folder: str | os.PathLike[str]) -> None:
-    """From now on a signal writes the stacks of all threads to `stacks_path`.
+    """From now on, a signal writes the stacks of all threads to `stacks_path`.
 
-    A forked process arms itself anew, with a file of its own, before any other code of it runs.
-    Armed already, nothing happens.
+    A forked process arms itself with its own file before any other code of it runs. Does nothing if
+    this process is armed already.
 
     Raises:
         OSError: the file cannot be made.
@@ -81,7 +81,7 @@ def arm_stacks(folder: str | os.PathLike[str]) -> None:
 
 def _arm(folder: str, number: int) -> None:
     global _armed
-    # A plain descriptor: nothing of a file object that was copied while in use. It stays open.
+    # A plain descriptor that stays open: a file object could be copied by a fork while in use.
     path = stacks_path(folder, os.getpid())
     fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o666)
     _armed = _Armed(os.getpid(), folder, fd, number)
@@ -93,7 +93,7 @@ def _arm_forked() -> None:
     number = _armed.signal
     try:
         _arm(_armed.folder, number)
-    except OSError:  # its folder is gone: then nobody watches it any more
+    except OSError:  # its folder is gone, so nobody watches it any more
         if number:
             faulthandler.unregister(number)
             _set_handler(number, signal.SIG_IGN)
@@ -107,11 +107,11 @@ def _listen(armed: _Armed, number: int) -> None:
 
 
 def _free_signals() -> Iterator[int]:
-    """Signals that nobody handles, ignores or waits for, the one to be taken first."""
+    """Signals that nothing handles, ignores or waits for, in order of preference."""
     first, last = getattr(signal, "SIGRTMIN", 0), getattr(signal, "SIGRTMAX", 0)
-    # the last ones are used by tools such as valgrind, the first ones by some C libraries
+    # tools such as valgrind use the last ones, some C libraries the first ones
     wanted = [*range(last - 3, first, -1)] if last else [getattr(signal, "SIGINFO", _NONE)]
-    wanted.append(getattr(signal, "SIGSTKFLT", _NONE))  # which Linux has, and nothing sends
+    wanted.append(getattr(signal, "SIGSTKFLT", _NONE))  # Linux has it, and nothing sends it
     taken = _handled_in_c()
     for number in wanted:
         if number and not taken >> (number - 1) & 1 and _signal.getsignal(number) == 0:
@@ -119,7 +119,7 @@ def _free_signals() -> Iterator[int]:
 
 
 def _handled_in_c() -> int:
-    """The signals that this process catches, ignores or blocks, as the kernel knows it: a mask."""
+    """A mask of the signals that this process catches, ignores or blocks, from the kernel."""
     taken = 0
     try:
         for line in Path("/proc/self/status").read_text("utf-8", "replace").splitlines():
@@ -131,22 +131,22 @@ def _handled_in_c() -> int:
 
 
 def _set_users_handler(number: Any, handler: Any, /) -> Any:
-    """In place of the C function that `signal.signal` calls: first make room for the handler."""
+    """Replaces the C function behind `signal.signal`: makes room for the user's handler first."""
     armed = _armed
     if armed is not None and armed.signal and armed.pid == os.getpid() and number == armed.signal:
         faulthandler.unregister(armed.signal)
         before = armed.signal
         armed.signal = _NONE
-        # lower ones only: those above were taken before
+        # only lower ones: those above were taken before
         _listen(armed, next((one for one in _free_signals() if one < before), _NONE))
     return _set_handler(number, handler)
 
 
 def keep_crashes() -> None:
-    """From now on a crash in C leaves its stack in `stacks_path`, too.
+    """From now on, a crash in C also writes its stack to `stacks_path`.
 
-    Needed where somebody has replaced faulthandler's handlers, as torch does in its workers.
-    Processes that crash together would write between each other's lines of a file they share.
+    Needed where something has replaced faulthandler's handlers, as torch does in its workers. If
+    processes shared one file, their lines would mix when they crash together.
     """
     if _armed is not None and _armed.pid == os.getpid():
         faulthandler.disable()

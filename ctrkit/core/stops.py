@@ -1,8 +1,8 @@
 """The child's side of a stop: it notes SIGINT, SIGTERM and SIGHUP from its first moment.
 
-A scheduler or a service manager sends them to every process of a run at once, so that the child
-must not die of them before it has saved. Where there is nothing to save yet, or where the loop
-only waits, a stop raises `Stopped`; elsewhere it is noted, and the loop looks at it after its step.
+A scheduler or a service manager sends these to every process of a run at once, and the child must
+not die before it has saved its state. If there is nothing to save yet, or the loop only waits, a
+stop raises `Stopped`. At other times the stop is noted, and the loop looks at it after its step.
 
 Standard library only: this is imported before anything that could hang.
 """
@@ -17,22 +17,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 
-#: In the environment of a process that shall note them; it takes the variable away again.
+#: Tells a new process to note stops; that process removes it from its environment.
 VARIABLE = "CTRKIT_NOTES_STOPS"
-#: What asks a run to stop.
+#: Signals that ask a run to stop.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-#: Exit code of a child that stopped with nothing to save, as of a shell's Ctrl-C.
+#: Exit code of a child that stopped with nothing to save, as a shell reports Ctrl-C.
 EXIT_CODE = 130
-#: A signal that comes so long after the first one says that the wait is taking too long.
+#: If another signal comes this long after the first one, the wait is taking too long.
 LATE_S = 2.0
 
 
 class Stopped(BaseException):
-    """Asked to stop at a place where nothing is lost by it. No error: handlers let it through."""
+    """A stop was requested at a place where it loses nothing.
+
+    It is no `Exception`, so that error handlers let it through.
+    """
 
 
 class Raises(Enum):
-    """When a signal raises `Stopped`, and is not only noted."""
+    """When a signal raises `Stopped` instead of only being noted."""
 
     NEVER = "never"
     LATE = "from the second one on, LATE_S after the first"
@@ -46,10 +49,10 @@ _tell: Callable[[], None] | None = None
 
 
 def note_stops(*, always: bool = False) -> None:
-    """From now on the signals are noted, where the supervisor asked for it, or `always`.
+    """Note the signals from now on, if the supervisor asked for that, or if `always`.
 
-    One that was blocked until now, so that it could not kill the process while it began, is noted
-    at once. A SIGHUP that was ignored at the start (nohup) stays ignored.
+    A signal that was blocked until now, so that it could not kill the process during its start, is
+    noted at once. A SIGHUP that was ignored at the start (nohup) stays ignored.
     """
     global _notes
     wanted = os.environ.pop(VARIABLE, None) is not None or always
@@ -64,20 +67,20 @@ def note_stops(*, always: bool = False) -> None:
 
 
 def catch_again(number: signal.Signals) -> None:
-    """Note this signal again, whatever the workload's own code has done with it since."""
+    """Note this signal again, even if the workload's own code has set another handler."""
     if _notes:
         signal.signal(number, _note)
 
 
 def noted() -> bool:
-    """Whether a stop was asked for."""
+    """Whether a stop was requested."""
     return _noted_s is not None
 
 
 def comes_within(seconds: float) -> bool:
-    """Whether a stop was asked for, or is within so many seconds.
+    """Whether a stop was requested already, or comes within so many seconds.
 
-    For an error that a signal to all processes of the run may have caused in another one first.
+    Use it for an error that the same signal may have caused in another process of the run first.
     """
     deadline_s = time.monotonic() + (seconds if _notes else 0.0)
     while not noted() and time.monotonic() < deadline_s:
@@ -86,7 +89,7 @@ def comes_within(seconds: float) -> bool:
 
 
 def tell(told: Callable[[], None]) -> None:
-    """From now on call this at each signal, instead of raising."""
+    """From now on, call this function at each signal, instead of raising."""
     global _tell
     _tell = told
     if noted():
@@ -94,7 +97,7 @@ def tell(told: Callable[[], None]) -> None:
 
 
 def let(raises: Raises) -> None:
-    """Raise from now on where it says so.
+    """Set when signals raise `Stopped`, from now on.
 
     Raises:
         Stopped: a stop was noted before, and `raises` is `AT_ONCE`.
@@ -107,7 +110,7 @@ def let(raises: Raises) -> None:
 
 @contextmanager
 def raising(raises: Raises) -> Iterator[None]:
-    """Inside, as `let` says; afterwards as before."""
+    """Like `let`, but only within this context."""
     global _raises
     before = _raises
     try:
@@ -119,7 +122,7 @@ def raising(raises: Raises) -> Iterator[None]:
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """Inside, the signals wait, also in the processes that are started: these must unblock them."""
+    """Block the signals within this context; processes started in it must unblock them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -128,21 +131,21 @@ def blocked() -> Iterator[None]:
 
 
 def are_blocked() -> bool:
-    """Whether the signals wait in this thread, as in a process that was started while `blocked`."""
+    """Whether the signals are blocked in this thread, as in a process started in `blocked`."""
     return signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def end() -> None:
-    """The process has nothing left to do: a signal that comes now must not change how it ends.
+    """Ignore the signals at the end, so that a late one does not change the exit code.
 
-    Python puts the signals back to what they do by default before it is gone.
+    Python restores the default actions of signals just before the process ends.
     """
     if _notes:
         ignore()
 
 
 def ignore() -> None:
-    """For a process that somebody else of the run ends when it is time: it ignores the signals."""
+    """Ignore the signals in a process that another process of the run will end."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -160,7 +163,7 @@ def _note(number: int, frame: object) -> None:
 
 
 def _forget() -> None:
-    """A forked process is a worker, or the user's own: the signals do there what they always do."""
+    """Restore default signal handling in a forked process: a worker, or the user's own."""
     global _notes
     _notes = False
     for number in SIGNALS:

@@ -9,7 +9,7 @@ _WAIT_S = 5.0
 
 
 def output_of(command: Sequence[str], *, wait_s: float = _WAIT_S) -> str:
-    """What the command prints; empty where it is missing, fails or takes longer."""
+    """What the command prints; empty if it is missing, fails or takes longer than `wait_s`."""
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def trials_table(records: Sequence[TrialRecord]) -> pa.Table:
-    """Trials as an Arrow table: axes and stage seconds are columns of their own."""
+    """Trials as an Arrow table, with a column for each axis and each stage's seconds."""
     import pyarrow as pa
 
     rows = [_flat(record) for record in records]
@@ -23,7 +23,7 @@ def trials_table(records: Sequence[TrialRecord]) -> pa.Table:
 
 
 def stamps_table(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
-    """Stamps of several trials as an Arrow table; a column of nothing but None keeps its type."""
+    """Stamps of several trials as an Arrow table; a column of only None keeps its type."""
     import pyarrow as pa
 
     arrow_types = {"int": pa.int64(), "float": pa.float64(), "str": pa.string()}
@@ -38,7 +38,7 @@ def stamps_table(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
 def _flat(record: TrialRecord) -> dict[str, Any]:
     row = encode(record)
     row |= row.pop("cell")
-    del row["unheeded"]  # it is of the workload, and stands in run.json
+    del row["unheeded"]  # it belongs to the workload, and is in run.json
     stage_s: Mapping[str, float] = row.pop("stage_s")
     row |= {f"{stage}_s": stage_s.get(stage) for stage in STAGES}
     return dict(row)
@@ -73,7 +73,7 @@ def records_of_table(table: pa.Table) -> list[TrialRecord]:
     for row in table.to_pylist():
         cell = {
             axis: row.pop(axis) for axis in CELL_AXES if axis in row
-        }  # an older table has fewer
+        }  # an older table has fewer columns
         stage_s = {stage: row.pop(f"{stage}_s") for stage in STAGES}
         row["stage_s"] = {stage: value for stage, value in stage_s.items() if value is not None}
         records.append(decode(TrialRecord, {**row, "cell": cell}, "trials.parquet"))

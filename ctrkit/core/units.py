@@ -22,14 +22,14 @@ _NUMBER = r"((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)"
 _NUMBER_AND_UNIT = re.compile(rf"\s*{_NUMBER}\s*([^\W\d_]*)\s*", re.ASCII | re.IGNORECASE)
 _PART = re.compile(rf"\s*{_NUMBER}\s*([a-z\u00b5\u03bc]*)", re.IGNORECASE)
 _MOST_BYTES = 10**18
-_LONGEST_S = 1e6 * 86400.0  # what is longer is no duration that anybody waits for
+_LONGEST_S = 1e6 * 86400.0  # nobody waits longer than this
 
 
 def parse_duration_s(text: str) -> float:
     """Seconds of a duration: `120s`, `10m`, `1.5h`, `1h30m`, `1 h 30 min`, plain `90`.
 
-    Everything that `format_duration` writes is one. Units come from the largest to the smallest,
-    each once; only a number that stands alone may do without.
+    It accepts everything that `format_duration` writes. Units go from the largest to the smallest,
+    each once; only a single number may omit its unit, and means seconds.
 
     Raises:
         UsageError: the text is no positive duration.
@@ -76,9 +76,9 @@ def parse_bytes(text: str) -> int:
 
 
 def format_duration(seconds: float | None) -> str:
-    """Two significant units at most: `47 ms`, `3.2 s`, `4 min 10 s`, `13 h 05 min`, `2 d 3 h`.
+    """A duration in at most two units: `47 ms`, `3.2 s`, `4 min 10 s`, `13 h 05 min`, `2 d 3 h`.
 
-    A duration that is not known is `-`, one without an end `forever`.
+    An unknown duration is `-`, an infinite one `forever`.
     """
     if seconds is None or seconds != seconds:
         return "-"
@@ -86,7 +86,7 @@ def format_duration(seconds: float | None) -> str:
         return "-" + format_duration(-seconds)
     if seconds == float("inf"):
         return "forever"
-    # each unit takes over where the one before it would be rounded up to it
+    # each unit begins where the smaller one would be rounded up to it
     if seconds < 0.9995e-3:
         return f"{format_significant(seconds * 1e6)} us" if seconds >= 1e-9 else "0 ms"
     if seconds < 0.9995:
@@ -104,7 +104,7 @@ def format_duration(seconds: float | None) -> str:
 
 
 def format_significant(number: float, digits: int = 3) -> str:
-    """So many significant digits, as a power of ten only where it is tiny: `0.0123`, `1,230`."""
+    """A number with so many significant digits; with an exponent only if it is tiny."""
     words = f"{number:.{digits}g}"
     if "e" not in words:
         return words
@@ -113,9 +113,9 @@ def format_significant(number: float, digits: int = 3) -> str:
 
 
 def format_percent(share: float, *, aligned: bool = False) -> str:
-    """A share as a percentage, one digit after the point below 10 %: `4.2 %`, `75 %`.
+    """A share as a percentage, with one decimal below 10 %: `4.2 %`, `75 %`.
 
-    A digit 0 is left out (`3 %`), but not of an `aligned` one, which is for columns.
+    A decimal 0 is left out (`3 %`), unless `aligned`, which is for columns.
     """
     if not math.isfinite(share):
         return "-"
@@ -124,7 +124,7 @@ def format_percent(share: float, *, aligned: bool = False) -> str:
 
 
 def format_bytes(size_bytes: float | None) -> str:
-    """Decimal units: `512 B`, `3.4 MB`, `1.2 GB`."""
+    """A size in decimal units: `512 B`, `3.4 MB`, `1.2 GB`."""
     if size_bytes is None or not math.isfinite(size_bytes):
         return "-"
     if size_bytes < 0:
@@ -141,14 +141,14 @@ def format_count(count: float | None) -> str:
 
 
 def format_factor(factor: float) -> str:
-    """Two significant digits: `3.4x`, `1,800x`."""
+    """A factor with two significant digits: `3.4x`, `1,800x`."""
     if not math.isfinite(factor):
         return "-"
     return f"{format_significant(factor, 2)}x"
 
 
 def signal_name(number: int) -> str:
-    """`SIGKILL` for 9; `signal 99` where the system has no name for it."""
+    """`SIGKILL` for 9; `signal 99` if the system has no name for it."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -156,7 +156,7 @@ def signal_name(number: int) -> str:
 
 
 def printable(text: str) -> str:
-    """A text without characters that a terminal could obey or hide: they are escaped."""
+    """The text with characters escaped that a terminal could obey or hide."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
         for char in text
@@ -164,7 +164,7 @@ def printable(text: str) -> str:
 
 
 def format_value(value: object, width: int = 40) -> str:
-    """A value of somebody's file, in quotes and safe to print; a long one ends with `...`."""
+    """A value from a user's file, quoted and safe to print; a long one ends with `...`."""
     shown = printable(str(value))
     return f"'{shown[: width - 3]}...'" if len(shown) > width else f"'{shown}'"
 
@@ -175,7 +175,7 @@ def sentences(*texts: str) -> str:
 
 
 def format_time(time_s: float) -> str:
-    """Unix seconds as a date: `2014-10-21 00:00:05 UTC`, or `-` where there is none."""
+    """Unix seconds as a date: `2014-10-21 00:00:05 UTC`, or `-` if it is out of range."""
     try:
         return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (ValueError, OverflowError, OSError):

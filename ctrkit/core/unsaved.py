@@ -1,6 +1,6 @@
 """Lets a real run tell its parent, through a memory map, what it could not save.
 
-A full disk takes no new file, so the map is made before anything is trained.
+A full disk allows no new file, so the map is made before the training starts.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ class Unsaved:
     """The state of a run's checkpoints.
 
     Args:
-        failures: tries in a row that failed; 0 while all is well, or again.
-        errno: why the last of them did.
-        epoch: where the loop was at the last try.
-        batch: batches of that epoch which were done.
-        saved_epoch: where the last good checkpoint stands; 0 without one.
-        saved_batch: batches of that epoch which it has.
-        again_s: until the next try.
-        waits_s: how long a run that is done waits for the disk; 0 before its end.
+        failures: failed tries in a row; 0 while saving works.
+        errno: error of the last failed try.
+        epoch: epoch of the loop at the last try.
+        batch: batches done of that epoch.
+        saved_epoch: epoch of the last good checkpoint; 0 without one.
+        saved_batch: batches of that epoch in it.
+        again_s: seconds until the next try.
+        waits_s: seconds that a finished run waits for the disk; 0 before its end.
     """
 
     failures: int = 0
@@ -42,12 +42,12 @@ class Unsaved:
 
     @property
     def why(self) -> str:
-        """The operating system's words: `No space left on device`."""
+        """The operating system's message, such as `No space left on device`."""
         return os.strerror(self.errno)
 
     @property
     def saved_words(self) -> str:
-        """What is still there of the run."""
+        """Words on what is still saved of the run."""
         if not self.saved_epoch:
             return "nothing was saved yet"
         return (
@@ -57,13 +57,13 @@ class Unsaved:
 
 
 class UnsavedWriter:
-    """The loop's side; the file is created."""
+    """Writes the state into a new file."""
 
     def __init__(self, path: Path) -> None:
         self._slot = Slot(path, _LAYOUT)
 
     def write(self, state: Unsaved) -> None:
-        """Replace what is there."""
+        """Replace the state in the file."""
         self._slot.write(
             os.getpid(), MAGIC, state.errno, state.failures, state.epoch, state.batch,
             state.saved_epoch * 2**32 + state.saved_batch, state.again_s,
@@ -72,7 +72,7 @@ class UnsavedWriter:
 
 
 def read_unsaved(path: Path) -> Unsaved | None:
-    """The newest state; None where none was written or it cannot be read."""
+    """The latest state; None if none was written, or it cannot be read."""
     try:
         found = read_slot(path, _LAYOUT)
     except OSError:

@@ -1,10 +1,10 @@
 """Makes the modules beside a user's file importable, in the same way in every process.
 
-The file may have any name (`click-loader.py`, `random.py`, `my.loader.py`): it is imported under a
-name that is free, and a worker that is started anew finds it under the same one when it unpickles.
-The file's folder is first on `sys.path`, as `python FILE` has it. But the names that Python, torch
-and ctrkit use are looked up elsewhere first: a `random.py` beside the file must not become the
-`random` of torch and multiprocessing.
+The file may have any name (`click-loader.py`, `random.py`, `my.loader.py`). It is imported under a
+free name, and a spawned worker finds it under the same name when it unpickles. The file's folder is
+first on `sys.path`, as with `python FILE`. But names that Python, torch and ctrkit use are searched
+elsewhere first: a `random.py` beside the file must not replace the `random` that torch and
+multiprocessing use.
 
 Standard library only: this is imported before anything else in a worker.
 """
@@ -21,20 +21,19 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from types import ModuleType
 
-#: Tells the processes that multiprocessing starts which modules to find where.
+#: Passes the `UserModules` to processes that multiprocessing starts.
 VARIABLE = "CTRKIT_USER_MODULES"
 
 
 @dataclass(frozen=True)
 class UserModules:
-    """Where to look.
+    """Where to find a user's modules.
 
     Args:
-        files: `[module's name, file]` pairs.
-        packages: `[package's name, folder]` pairs.
-        folder: the file's; it is first on `sys.path`.
-        kept: top-level names that the folder must not take: those of the standard library are
-            kept anyway.
+        files: pairs `[module name, file]`.
+        packages: pairs `[package name, folder]`.
+        folder: the file's folder, the first on `sys.path`.
+        kept: top-level names that the folder must not replace, besides the standard library's.
     """
 
     files: tuple[tuple[str, str], ...]
@@ -55,7 +54,7 @@ class UserFinder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """As an entry of `sys.meta_path` does it: None leaves the name to the next one."""
+        """The interface of a `sys.meta_path` entry; None leaves the name to the next entry."""
         if name in self._files:
             return importlib.util.spec_from_file_location(name, self._files[name])
         if name in self._packages:
@@ -83,17 +82,17 @@ def _package_spec(name: str, folder: str) -> importlib.machinery.ModuleSpec | No
 
 
 def install(modules: UserModules) -> None:
-    """From now on this process, and those that multiprocessing starts from it, find them."""
+    """Let this process, and those that multiprocessing starts from it, find these modules."""
     finders = [one for one in sys.meta_path if not isinstance(one, UserFinder)]
     by_path = importlib.machinery.PathFinder
-    # ours stands before the one that looks into `sys.path`
+    # before the finder that searches `sys.path`
     place = finders.index(by_path) if by_path in finders else 0
     sys.meta_path[:] = [*finders[:place], UserFinder(modules), *finders[place:]]
     os.environ[VARIABLE] = json.dumps(asdict(modules))
 
 
 def install_from_environment() -> None:
-    """Where multiprocessing started this process: do what its parent did, if that did anything."""
+    """In a process that multiprocessing started, do as the parent did, if it called `install`."""
     told = os.environ.get(VARIABLE)
     if told and _is_started_by_multiprocessing():
         values = json.loads(told)
@@ -108,5 +107,5 @@ def install_from_environment() -> None:
 
 
 def _is_started_by_multiprocessing() -> bool:
-    """Whether it is a spawned process, a forkserver or a tracker, also of multiprocess or loky."""
+    """Whether this is a spawned process, forkserver or tracker, also of multiprocess or loky."""
     return any("multiprocess" in word or "loky" in word for word in sys.orig_argv)

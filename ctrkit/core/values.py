@@ -14,15 +14,15 @@ T = TypeVar("T")
 
 
 def decode(kind: type[T], values: Mapping[str, Any], where: str) -> T:
-    """A dataclass of type `kind` from a mapping read from JSON or TOML.
+    """Convert a mapping from JSON or TOML to a dataclass of type `kind`.
 
     Args:
-        kind: a dataclass; nested dataclasses are decoded too.
-        values: the mapping; keys that `kind` does not have are an error, missing ones default.
-        where: what the values were read from, for the message.
+        kind: a dataclass; nested dataclasses are converted, too.
+        values: the mapping; unknown keys are an error, missing ones take their defaults.
+        where: the source of the values, for the message.
 
     Raises:
-        UsageError: an unknown key or a value of a wrong type.
+        UsageError: an unknown key, or a value of a wrong type.
     """
     known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for key in values:
@@ -36,7 +36,7 @@ def decode(kind: type[T], values: Mapping[str, Any], where: str) -> T:
 
 def encode(value: object) -> Any:
     """Plain JSON values (dict, list, str, int, float, None) of a dataclass."""
-    # msgspec alone leaves out defaults of dataclasses that msgspec itself made
+    # msgspec alone would leave out defaults of dataclasses that it made itself
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
     return msgspec.to_builtins(value)

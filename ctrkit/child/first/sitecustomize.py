@@ -1,12 +1,12 @@
 """Runs first in every Python process that ctrkit supervises, and prepares it for supervision.
 
-The supervisor puts this folder first on PYTHONPATH, so that the child, and workers that it spawns,
-can be asked for their stacks before they unpickle or import anything that could hang. What
-multiprocessing starts finds the modules of the user's file as the child did. In a user's script the
-observer is made ready, too: it does nothing before the script imports torch. A
-`sitecustomize` that was there before is run afterwards, as if this one did not exist.
+The supervisor puts this folder first on PYTHONPATH. So the child, and the workers that it spawns,
+can write their stacks on request before they unpickle or import anything that could hang. Processes
+that multiprocessing starts find the modules of the user's file as the child did. In a user's script
+this also installs the observer, which does nothing until the script imports torch. If another
+`sitecustomize` exists, it runs afterwards, as if this one did not exist.
 
-Runs in any Python from 3.9 on, whether or not ctrkit is installed there.
+It runs in any Python from 3.9 on, whether or not ctrkit is installed there.
 """
 
 import os
@@ -24,7 +24,7 @@ def _arm() -> None:
         try:
             stacks_signal.arm_stacks(folder)
         except (OSError, ValueError, RuntimeError):
-            return  # a process that cannot be armed runs all the same; it is never signalled
+            return  # such a process runs all the same; the supervisor never signals it
 
 
 def _find_user_modules() -> None:
@@ -44,12 +44,12 @@ def _observe() -> None:
         from ctrkit.child.script import hook
 
         hook.install()
-    except Exception:  # a script runs all the same; that nothing was seen is said by the parent
+    except Exception:  # the script runs all the same; the parent says that nothing was observed
         return
 
 
 def _run_the_next() -> None:
-    """The `sitecustomize` that this one hides, found and run under its own name."""
+    """Find the `sitecustomize` that this one hides, and run it under its own name."""
     import importlib
 
     here = os.path.dirname(os.path.abspath(__file__))

@@ -11,11 +11,11 @@ from typing import Any
 
 
 class DeviceClock:
-    """The moments of one device's queue, from a moment at which the device had nothing to do.
+    """Marks moments in one device's queue, and measures them from a moment when it was idle.
 
     Args:
-        make_event: an event with `record()` and `elapsed_time(later)` in milliseconds; None where
-            the device has none: then there are no moments.
+        make_event: makes an event with `record()` and `elapsed_time(later)` in milliseconds; None
+            if the device has no events: then this clock measures nothing.
     """
 
     def __init__(self, make_event: Callable[[], Any] | None) -> None:
@@ -24,20 +24,20 @@ class DeviceClock:
         self._marks: list[Any] = []
 
     def begin(self) -> None:
-        """The device was just waited for: count from now."""
+        """Count from now. The caller has just synchronized the device."""
         self._marks, self._begin = [], None
         if self._make_event is not None:
             self._begin = self._recorded()
 
     def mark(self) -> None:
-        """All calls of a step were made."""
+        """Mark this moment of the queue: the host has just queued the whole step."""
         if self._begin is not None:
             self._marks.append(self._recorded())
 
     def read_s(self) -> list[float]:
-        """Seconds from the beginning to each mark that was not read yet.
+        """Seconds from `begin` to each mark that was not read yet.
 
-        The device must have been waited for.
+        Synchronize the device first.
         """
         marks, self._marks = self._marks, []
         return [self._begin.elapsed_time(mark) / 1e3 for mark in marks]
@@ -50,9 +50,9 @@ class DeviceClock:
 
 
 def event_maker(torch: Any, device: str) -> Callable[[], Any] | None:
-    """What makes the events of a device; None where there are none, or, on MPS, they can hang.
+    """A function that makes events of a device; None if it has none, and on MPS: they can hang.
 
-    `torch` is handed in, since nobody may import it here.
+    The caller passes `torch`, because this module must not import it.
     """
     if device != "cuda":
         return None

@@ -26,12 +26,13 @@ _LIBRARIES = {
 
 
 def counters() -> dict[str, float]:
-    """Counters of this moment; empty where `/proc` does not tell (macOS).
+    """The counters as they are now; empty without `/proc` (macOS).
 
-    `read_bytes` and `read_calls`: asked of the system by the workers, by this process without any;
-    `storage_bytes`: of that, what came from storage and not from memory. `worker_cpu_s`: CPU
-    seconds of the workers. `io_stall_s`: for how long some process waited for storage, on this
-    machine or in this control group. `disk:NAME`: seconds for which a disk was busy.
+    `read_bytes` and `read_calls`: bytes and calls of `read` by the workers, or by this process if
+    it has no workers. `storage_bytes`: the part of `read_bytes` that came from storage, not from
+    the page cache. `worker_cpu_s`: CPU seconds of the workers. `io_stall_s`: seconds for which some
+    process waited for storage, in this control group or on this machine. `disk:NAME`: seconds for
+    which that disk was busy.
     """
     found = {"read_bytes": 0.0, "storage_bytes": 0.0, "read_calls": 0.0}
     pids = _family()
@@ -56,7 +57,7 @@ def counters() -> dict[str, float]:
 
 
 def between(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """What was counted between two moments; `disk_busy_s` is of the disk that was busiest."""
+    """The differences between two readings; `disk_busy_s` is that of the busiest disk."""
     gone = {key: max(0.0, after[key] - value) for key, value in before.items() if key in after}
     busy = [gone.pop(key) for key in list(gone) if key.startswith("disk:")]
     if busy:
@@ -65,11 +66,11 @@ def between(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str
 
 
 def files_in_use(besides: str) -> dict[str, Any]:
-    """The data files that the family has open or mapped just now, seen in some quick looks.
+    """The data files that this process and its workers have open or mapped, from a few quick looks.
 
-    `files`: how many; `median_bytes`: their size; `file_system`: what most of them lie on. Empty
-    where none was seen: files that are closed at once are seen by luck only. What lies in the
-    folder `besides` is the trial's own.
+    `files`: their number; `median_bytes`: their median size; `file_system`: the kind that most of
+    them lie on. Empty if none was seen: a file that is closed at once is only seen by luck. Paths
+    that begin with `besides`, the trial's own folder, are left out.
     """
     pids = _family()[:_MOST_PROCESSES]
     seen: dict[tuple[int, int], tuple[str, int]] = {}
@@ -89,7 +90,7 @@ def files_in_use(besides: str) -> dict[str, Any]:
 
 
 def threads_of_workers() -> dict[str, Any]:
-    """How many threads the workers have, and which libraries are known to start such."""
+    """`worker_threads`: the most that a worker has; `libraries`: those known to start threads."""
     workers = _family()[1 : 1 + _MOST_PROCESSES]
     counts, names = [], set()
     for pid in workers:
@@ -125,7 +126,7 @@ def _lines(path: str) -> list[str]:
 
 
 def _family() -> list[int]:
-    """This process first, then all below it; empty without `/proc`."""
+    """Process ids: this process first, then all its descendants; empty without `/proc`."""
     if not os.path.isdir("/proc/self"):
         return []
     found = [os.getpid()]
@@ -141,13 +142,16 @@ def _family() -> list[int]:
 
 
 def _cpu_s(pid: int) -> float:
-    """Of a living process and of the children that it has waited for."""
+    """CPU seconds of a living process and of the children that it has waited for."""
     text = "".join(_lines(f"/proc/{pid}/stat")).rpartition(")")[2].split()
     return sum(map(int, text[11:15])) / _TICKS_PER_S if len(text) > 15 else 0.0
 
 
 def _stall_s() -> float | None:
-    """Pressure stall information of the own control group, else of the machine."""
+    """Seconds that some process waited for I/O (pressure stall information).
+
+    Of this process's control group if it has such a figure, else of the machine.
+    """
     own = [line for line in _lines("/proc/self/cgroup") if line.startswith("0::")]
     group = f"/sys/fs/cgroup{own[0][3:].rstrip('/')}/io.pressure" if own else ""
     for path in (group, "/proc/pressure/io"):
@@ -158,7 +162,7 @@ def _stall_s() -> float | None:
 
 
 def _disks() -> dict[str, float]:
-    """For how long each whole disk was busy since the start, in seconds."""
+    """Seconds for which each whole disk was busy since the machine started."""
     found = {}
     for line in _lines("/proc/diskstats"):
         fields = line.split()
@@ -190,7 +194,7 @@ def _mapped(pid: int) -> list[str]:
 
 
 def _note(path: str, seen: dict[tuple[int, int], tuple[str, int]]) -> None:
-    """Take a file down, unless it is a program, a part of Python, shared memory or a log."""
+    """Add a file to `seen`, unless it is a program, a part of Python, shared memory or a log."""
     if not path.startswith("/") or len(seen) >= _MOST_FILES:
         return
     if path.startswith(("/dev/", "/proc/", "/sys/", "/memfd:")) or _is_program(path):
@@ -204,7 +208,7 @@ def _note(path: str, seen: dict[tuple[int, int], tuple[str, int]]) -> None:
 
 
 def _is_program(path: str) -> bool:
-    """Whether it is code, or lies where packages do."""
+    """Whether the file is code, or lies in a folder of packages."""
     name = path.rpartition("/")[2]
     places = (
         "/site-packages/",

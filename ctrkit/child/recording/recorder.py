@@ -29,20 +29,20 @@ from ctrkit.core.progress import ProgressWriter, Stage
 
 #: Warm-up goes on for this long while batches are still to be hashed.
 _HASHING_S = 0.25
-#: A step so slow is saved at once, which takes some thousandths of a second.
+#: A step that takes this long is saved at once; saving takes a few milliseconds.
 _SLOW_STEP_S = 1.0
 
 
 class Recorder:
-    """The measurement so far, and the window that the next step belongs to.
+    """Collects a measurement, and knows the window that the next step belongs to.
 
     Args:
-        kind: of the trial.
+        kind: the trial's kind: `full`, `compute` or `loader`.
         plan: a `WindowPlan`, or anything with its attributes.
-        progress: is told every stage and step.
-        now_s: seconds since the launch.
-        save: called with this recorder whenever a part is done.
-        surroundings: what it asks of its process.
+        progress: receives every stage and step.
+        now_s: returns the seconds since the launch.
+        save: called with this recorder each time a part of the measurement is done.
+        surroundings: answers the recorder's questions about its process.
     """
 
     def __init__(
@@ -56,41 +56,42 @@ class Recorder:
     ) -> None:
         self.plan, self.progress, self.now_s = plan, progress, now_s
         self._save, self._around = save, surroundings
-        #: the measurement's fields, but for the stamps and the lists below
+        #: the measurement's fields, except the stamps and the lists below
         self.fields: dict[str, Any] = {"kind": kind, "complete": False}
         self.stamps = SimpleNamespace(**{column: [] for column in STAMP_COLUMNS})
         self.stages: dict[str, list[float]] = {}
         self.validation_batch_s: list[float] = []
         self.metrics_s: list[float] = []
         self.checkpoint_s: list[float] = []
-        #: batches that belong to one optimizer step: windows are whole groups of them
+        #: batches per optimizer step (gradient accumulation); a window counts whole groups of them
         self.group = 1
         self._device_clock = DeviceClock(None)
-        #: when it began, and the stamps whose marks are yet to be read
+        #: when the device's clock began, and the indices of the stamps whose marks it has yet to
+        #: read
         self._device_s, self._marked = 0.0, list[int]()
         #: steps before the throughput window
         self.warmup_steps = 1
-        #: batches to be hashed at the beginning of an epoch, where that takes but a moment
+        #: batches to hash at the beginning of an epoch, as long as that is quick
         self.hashed_batches = 1
-        #: whether more of a second epoch is measured where its pace may differ from the first's
+        #: whether to measure more of the second epoch if its pace may differ from the first's
         self.looks_into_second = False
-        #: steps that are synchronised stage by stage after it
+        #: steps after the throughput window in which each stage is synchronised
         self.attribution_steps = 0
-        #: seconds that the recorder's own process spent on the observation, not on the epoch
+        #: seconds that the observation itself took, which are no part of the epoch
         self.left_out_s = 0.0
-        #: seconds of validations and checkpoints inside the epoch, which are counted by themselves
+        #: seconds of validations and checkpoints within the epoch, which are counted separately
         self.beside_s = 0.0
         self.window = OVER
         #: there from its beginning on, while the window is THROUGHPUT
         self._throughput: ThroughputWindow
         self.epoch, self.step, self.rows, self.first_stamp = 0, 0, 0, 0
-        #: batches of the epoch that the loader was told to leave out
+        #: batches of the epoch that the loader was told to skip
         self.left_out = self._as_written = 0
         self.batches: int | None = None
         self.finished = False
 
     def measurement(self) -> dict[str, Any]:
-        """The arguments of a `child_records.Measurement`; `stamps` is a mapping of columns."""
+        """The arguments of a `child_records.Measurement`; `stamps` maps each column to its list."""
         return {
             **self.fields,
             "stages": self.stages,
@@ -101,22 +102,22 @@ class Recorder:
         }
 
     def note(self, **fields: Any) -> None:
-        """Add to the measurement and save it: a trial that is cut off keeps what it had."""
+        """Add fields to the measurement and save it, so that a trial that is cut off keeps them."""
         self.fields.update(fields)
         self.save()
 
     def save(self) -> None:
-        """Hand over the measurement so far."""
+        """Save the measurement so far."""
         self._save(self)
 
     @property
     def delivered_s(self) -> float:
-        """When the batch of the step under way was delivered, in seconds since the launch."""
+        """When the current step's batch was delivered, in seconds since the launch."""
         return self._delivered_s
 
     @property
     def wants_step(self) -> bool:
-        """Whether another step of this epoch is to be measured."""
+        """Whether to measure another step of this epoch."""
         return self.window != OVER and not self.finished
 
     # ---- an epoch --------------------------------------------------------------------------------
@@ -130,10 +131,15 @@ class Recorder:
         left_out: int = 0,
         as_written: int = 0,
     ) -> None:
-        """The loader is asked for the iterator of an epoch, of so many batches, now or `at_s`.
+        """The loop asks the loader for the iterator of an epoch.
 
-        `left_out` more belong to it and do not come, after the first `as_written` ones: what comes
-        is no whole epoch, and only those first ones are comparable with others' first ones.
+        Args:
+            epoch: its number, from 1.
+            batches: its length, None if unknown.
+            at_s: when, in seconds since the launch; now if left out.
+            left_out: batches of the epoch that the loader skips. The rest is not a whole epoch, and
+                only the batches before the gap can be compared with those of other launches.
+            as_written: batches that come before the gap, in the order as written.
         """
         self.progress.enter(Stage.FIRST_BATCH, epoch=epoch, steps=batches or 0)
         self.epoch, self.batches = epoch, batches
@@ -151,12 +157,12 @@ class Recorder:
         self._began_s = self.now_s() if at_s is None else at_s
 
     def know_batches(self, batches: int | None) -> None:
-        """The epoch's length, where it is known only once the epoch has begun."""
+        """Set the epoch's length, if it becomes known only after the epoch has begun."""
         self.batches = batches
         self.progress.enter(self.progress.stage, steps=batches or 0)
 
     def delivered(self, asked_s: float, delivered_s: float, made: Mapping[str, Any]) -> None:
-        """The loop has a batch; `made` are stamps of how it was made, where they are known."""
+        """The loop has its batch; `made` holds the stamps of how it was made, if known."""
         self._asked_s, self._delivered_s, self._made = asked_s, delivered_s, made
         if self.step == 0 and self._steps_taken == 0:
             first_s = delivered_s - self._began_s
@@ -168,7 +174,7 @@ class Recorder:
         self._steps_taken += 1
 
     def step_done(self, done_s: float, rows: int) -> None:
-        """The step of the batch that was delivered last is over."""
+        """The step on the batch delivered last is done."""
         self.step += 1
         self.rows += rows
         if self.window in (WARMUP, THROUGHPUT, BOUNDARY, SECOND):
@@ -181,7 +187,7 @@ class Recorder:
 
     @property
     def wants_hash(self) -> bool:
-        """Whether the batch that was delivered last is to be hashed: not in a timed window."""
+        """Whether to hash the batch delivered last; never in a timed window."""
         return self.window in (WARMUP, BOUNDARY) and self.step < self._most_hashed
 
     @property
@@ -190,7 +196,7 @@ class Recorder:
         return min(most, self._as_written) if self.left_out else most
 
     def hashed(self, text: str) -> None:
-        """The hash of the batch that was delivered last."""
+        """Add the hash of the batch delivered last."""
         name = "batch_hashes" if self.epoch == 1 else "second_hashes"
         self.fields.setdefault(name, []).append(text)
 
@@ -200,14 +206,14 @@ class Recorder:
             self._throughput.interrupt()
 
     def epoch_ended(self, asked_s: float, ended_s: float) -> None:
-        """The loader was asked for a batch and had no more."""
+        """The loop asked for a batch at `asked_s`, and at `ended_s` the loader had no more."""
         self.finished = True
         if self.window == THROUGHPUT:
             self._throughput.close_last_group(asked_s, self.stamps, self.group)
             self._end_throughput(asked_s)
         self._end_windows()
         if self.epoch == 1 and self.left_out:
-            self.save()  # not a whole one: nothing was counted
+            self.save()  # the epoch was not whole, so it has no count
         elif self.epoch == 1:
             self.note(
                 epoch_complete=True,
@@ -219,7 +225,7 @@ class Recorder:
             self.note(second_batches=self.step)
 
     def counted(self, batches: int, rows: int, complete: bool) -> None:
-        """The epoch went on by so many batches that were only counted; `complete`: to its end."""
+        """The epoch went on for so many batches that were only counted; `complete`: to its end."""
         self.finished = self.finished or complete
         self._more_batches, self._more_rows = self._more_batches + batches, self._more_rows + rows
         if self.epoch == 1:
@@ -231,7 +237,7 @@ class Recorder:
             )
 
     def add_stages(self, stages: Mapping[str, Sequence[float]]) -> None:
-        """Add what stages of the step took."""
+        """Add seconds per stage, a list entry per step."""
         for stage, seconds in stages.items():
             self.stages.setdefault(stage, []).extend(seconds)
 
@@ -249,7 +255,7 @@ class Recorder:
             self._marked.append(len(self.stamps.step) - 1)
 
     def _read_device_clock(self) -> None:
-        """Note when the device was done with the steps since the last time; it was waited for."""
+        """Read when the device finished the steps since the last reading. Synchronize it first."""
         for place, seconds in zip(self._marked, self._device_clock.read_s()):
             self.stamps.device_done_s[place] = self._device_s + seconds
         self._marked = []
@@ -286,7 +292,7 @@ class Recorder:
             self.save()
 
     def _may_hash_more(self, done_s: float) -> bool:
-        """Whether warm-up goes on: a few quick batches are hashed, of which none is timed."""
+        """Whether warm-up goes on, to hash a few more quick batches, none of which is timed."""
         room = self.batches is None or 8 * self.step < self.batches
         quick = done_s - self._began_s < _HASHING_S + float(self.fields["first_batch_s"])
         return self.step < min(self.hashed_batches, self._most_hashed) and room and quick

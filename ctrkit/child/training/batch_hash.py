@@ -1,7 +1,8 @@
 """Hashes a batch cheaply, to tell whether two configurations deliver the same batches.
 
-Only what lies in this process's memory is looked at, and of large tensors their two ends: some ten
-microseconds. Equal batches have equal hashes; that others differ is near certain.
+It reads only data in CPU memory, and of a large tensor only both ends, so it takes some ten
+microseconds. Equal batches have equal hashes. Different batches almost always have different ones,
+but a difference in the middle of a large tensor is not seen.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 
-#: Bytes that are taken from each end of a tensor.
+#: Bytes to hash from each end of a tensor.
 _END_BYTES = 16_384
 _MOST_PARTS = 64
 
 
 def batch_hash(batch: Any) -> str:
-    """The hash of a batch; empty where there is nothing in it that can be hashed."""
+    """The hash of a batch (CRC-32 and number of parts, in hex); empty if nothing can be hashed."""
     found = _Sum()
     try:
         found.add(batch)
-    except Exception:  # a user's own class may raise anything when it is looked at
+    except Exception:  # reading attributes of a user's class may raise anything
         return ""
     return f"{found.value:08x}{found.parts:02x}" if found.parts else ""
 

@@ -1,9 +1,9 @@
 """Counts the rows of a batch of any type, or says that they cannot be counted.
 
-A batch may be tensors in dicts, lists and objects: time-major ones, histories of different lengths
-in a list, flat values with offsets. So the DataLoader is asked first what it samples, then the
-sizes in the batch are looked through for the batch size that was asked for, then the commonest
-first dimension counts.
+A batch may hold tensors in dicts, lists and objects: also time-major tensors, a list of histories
+of different lengths, or flat values with offsets. So the row count comes from the first of these
+that gives one: what the DataLoader's sampler says, a dimension in the batch equal to the requested
+batch size, the commonest first dimension.
 
 Needs torch and the standard library only, and Python 3.9, since it also runs in a script's own
 interpreter.
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from ctrkit.core.config import Cell
 
 _DEEPEST, _MOST_PARTS = 5, 64
-#: tensors of so many dimensions in a list may be images
+#: a list of tensors with at least so many dimensions may be a list of images
 _IMAGE_DIMENSIONS = 3
-#: more tuples, dicts or images than this in a list are rows and not fields
+#: a list of more tuples, dicts or images than this is a list of rows, not of fields
 _MOST_FIELDS = 8
 _TEXT = (str, bytes)
 _OWN_COUNTS = ("num_graphs", "num_rows")
-#: names of what has one entry more than there are rows
+#: names of members that have one entry more than there are rows
 _BOUNDARIES = ("offset", "offsets", "ptr", "indptr", "row_splits", "cu_seqlens", "splits")
 
 ROWS_UNKNOWN = (
@@ -39,12 +39,20 @@ ROWS_UNKNOWN = (
 )
 
 Axis = tuple[str, int]
-"""Where a size stands: path in the batch, and dimension; -1 is the length of a list."""
+"""Where a size was found: path in the batch, and dimension (-1: the length of a list)."""
 
 
 @dataclass(frozen=True)
 class _Size:
-    """`is_sure`: a first dimension, or the length of a list that has a row in each place."""
+    """A size in a batch.
+
+    Attributes:
+        path: where in the batch, such as `.x[0]`.
+        axis: the dimension; -1 is the length of a list.
+        size: the number of entries.
+        is_sure: it is a first dimension, or the length of a list with a row in each place.
+        is_text: it is the length of a list of texts.
+    """
 
     path: str
     axis: int
@@ -61,8 +69,8 @@ class RowCounter:
     """Counts the rows of one loader's batches, in order.
 
     Args:
-        loader: what gives the batches; None where they come from elsewhere.
-        batch_size: that the loader was asked for, None where it does not take one.
+        loader: gives the batches; None if they come from elsewhere.
+        batch_size: the batch size that the loader was asked for; None if it takes none.
     """
 
     def __init__(self, loader: Any = None, batch_size: int | None = None) -> None:
@@ -72,15 +80,15 @@ class RowCounter:
         self._asked = _batch_size(stock) or batch_size
         self._axes: set[Axis] = set()
         self._taken = 0
-        #: whether those of a batch were not known: then those of the epoch are not either
+        #: whether the rows of some batch were unknown, and so those of the epoch
         self.is_unknown = False
 
     def begin_epoch(self, first_batch: int = 0) -> None:
-        """The next batch is the first of an epoch, but for those that were left out."""
+        """The next batch is the first of an epoch, after `first_batch` skipped ones."""
         self._taken = first_batch
 
     def count(self, batch: Any) -> int | None:
-        """Rows of the next batch; None: not known."""
+        """Rows of the next batch; None if unknown."""
         rows = self._count(batch)
         self._taken += 1
         self.is_unknown = self.is_unknown or rows is None
@@ -91,7 +99,7 @@ class RowCounter:
         sizes = list(_sizes(batch, "", 0))
         if sampled is not None:
             return _unless_filtered(sampled, sizes)
-        for name in _OWN_COUNTS:  # of graphs, and of tables
+        for name in _OWN_COUNTS:  # batches of graphs and of tables say it themselves
             if isinstance(told := getattr(batch, name, None), int):
                 return told
         if self._asked is not None and (found := self._by_axes(sizes, self._asked)) is not None:
@@ -99,14 +107,14 @@ class RowCounter:
         return _commonest(sizes, batch)
 
     def _sampled(self, index: int) -> int | None:
-        """How many rows the DataLoader samples for its batch of this number."""
+        """How many rows the DataLoader samples for the batch at this index; None if unknown."""
         stock = self._stock
         if stock is None or isinstance(stock.dataset, IterableDataset):
             return None
         size = _batch_size(stock)
         batches: Any = stock.batch_sampler
         while isinstance(getattr(batches, "sampler", None), BatchSampler):
-            batches = batches.sampler  # one that goes round for ever holds the real one like this
+            batches = batches.sampler  # an endless batch sampler wraps the real one
         sampler = getattr(batches, "sampler", None)
         if size is None or not isinstance(sampler, Sized):
             return None
@@ -117,7 +125,7 @@ class RowCounter:
         return min(size, left) if left > 0 else size
 
     def _by_axes(self, sizes: list[_Size], asked: int) -> int | None:
-        """By the places at which the batch size was found in this batch and those before it."""
+        """The rows, from the places where earlier batches had the batch size that was asked for."""
         here = {one.key: one.size for one in sizes}
         if self._axes & set(here):
             self._axes &= set(here)
@@ -139,7 +147,7 @@ class RowCounter:
 
 
 def _dataloader_in(loader: Any) -> DataLoader[Any] | None:
-    """The DataLoader inside a loader of any make."""
+    """The DataLoader inside any loader; None if there is none."""
     if loader is None:
         return None
     from ctrkit.child.workloads.loader_parts import find_dataloader
@@ -148,19 +156,19 @@ def _dataloader_in(loader: Any) -> DataLoader[Any] | None:
 
 
 def row_counter(workload: Workload, cell: Cell, loader: Any) -> RowCounter:
-    """The counter of a workload's loader in a cell."""
-    # of several processes each has a part of the batch
+    """A counter for a workload's loader in this cell."""
+    # with several ranks, each one's batch is only a part of it
     takes_it = "batch_size" in workload.axes and cell.nproc == 1
     return RowCounter(loader, cell.batch_size if takes_it else None)
 
 
 def known_rows(rows: int | None) -> int:
-    """The rows as a number to add up: 0 where they are not known."""
+    """The rows as a number to add up: 0 if unknown."""
     return 0 if rows is None else rows
 
 
 def _batch_size(stock: DataLoader[Any] | None) -> int | None:
-    """Also of one that was made anew around a batch sampler."""
+    """The batch size, also of a DataLoader with a batch sampler; None if it has none."""
     if stock is None:
         return None
     size = stock.batch_size or getattr(stock.batch_sampler, "batch_size", None)
@@ -168,7 +176,7 @@ def _batch_size(stock: DataLoader[Any] | None) -> int | None:
 
 
 def _unless_filtered(sampled: int, sizes: list[_Size]) -> int:
-    """The rows sampled, unless all parts agree on fewer: `collate_fn` has left some out."""
+    """The rows sampled, unless all parts agree on fewer: then `collate_fn` has dropped some."""
     firsts = {one.size for one in sizes if one.is_sure}
     everywhere = {one.size for one in sizes}
     if len(firsts) == 1 and sampled not in everywhere and 0 < min(firsts) < sampled:
@@ -177,7 +185,7 @@ def _unless_filtered(sampled: int, sizes: list[_Size]) -> int:
 
 
 def _between(sizes: list[_Size], rows: int) -> bool:
-    """Whether boundaries (offsets) tell of so many rows."""
+    """Whether a member with offsets or boundaries has one entry more than so many rows."""
     return any(one.size == rows + 1 and one.path.rpartition(".")[2] in _BOUNDARIES for one in sizes)
 
 
@@ -198,7 +206,7 @@ def _commonest(sizes: list[_Size], batch: Any) -> int | None:
 
 
 def _rows_of_one(batch: Any) -> int | None:
-    """A number or a text is one row; an object that shows no sizes is anything."""
+    """The rows of a batch without any size: 1 for a number or text, a list's length, else None."""
     if isinstance(batch, (*_TEXT, bool, int, float, complex)) or hasattr(batch, "shape"):
         return 1
     return len(batch) if isinstance(batch, (list, tuple)) else None
@@ -208,7 +216,7 @@ def _rows_of_one(batch: Any) -> int | None:
 
 
 def _sizes(value: Any, path: str, depth: int) -> Iterator[_Size]:
-    """Every dimension of every tensor, and the length of every list of rows."""
+    """Every dimension of every tensor in the batch, and the length of every list of rows."""
     shape = _shape(value)
     if shape is not None:
         yield from (_Size(path, axis, size, axis == 0) for axis, size in enumerate(shape))
@@ -226,9 +234,10 @@ def _sizes(value: Any, path: str, depth: int) -> Iterator[_Size]:
 
 
 def _sizes_of_list(value: list[Any] | tuple[Any, ...], path: str, depth: int) -> Iterator[_Size]:
-    """Of a list of fields those of each; of a list of rows its length; of what may be both, both.
+    """For a list of fields, the sizes of each field; for a list of rows, its length; or both.
 
-    A long list of things alike has a row in each; a short one may be two views of each image.
+    A long list of similar things has a row in each place. A short one may hold two views of each
+    image. If a list may be either, both are yielded.
     """
     held = value[:_MOST_PARTS]
     shapes = [_shape(one) or () for one in held]
@@ -236,7 +245,7 @@ def _sizes_of_list(value: list[Any] | tuple[Any, ...], path: str, depth: int) ->
     alike = len({(type(one), len(shape)) for one, shape in zip(held, shapes)}) == 1
     if alike and not firsts and not isinstance(held[0], (Mapping, list, tuple)):
         is_text = isinstance(held[0], _TEXT)
-        yield _Size(path, -1, len(value), isinstance(value, list), is_text)  # a number each, ...
+        yield _Size(path, -1, len(value), isinstance(value, list), is_text)  # numbers or texts
         return
     if alike:
         many = len(value) > _MOST_FIELDS

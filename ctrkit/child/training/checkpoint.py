@@ -1,7 +1,7 @@
 """Writes and reads checkpoints: atomic, verified, the last two kept, loaded without running code.
 
-Their checksums are those of the zip archive that `torch.save` writes: a CRC-32 of each record, so
-that nothing beside the file can get lost or disagree with it. `torch.load` does not look at them.
+The checksums are those that `torch.save` writes into its zip archive, a CRC-32 per record. So there
+is no second file that could get lost or disagree. `torch.load` itself does not check them.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ PREVIOUS = "previous.pt"
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write plain values and tensors aside, flush them to disk, then rename.
+    """Write plain values and tensors to a temporary file, flush it to disk, then rename it.
 
-    The checkpoint that was there becomes `previous.pt`, once the new one is on the disk: whatever
-    happens at whatever moment, there is a whole one, and one that can be loaded.
+    When the new checkpoint is on the disk, the one that was there becomes `previous.pt`. So at
+    every moment there is a whole checkpoint that can be loaded.
 
     Args:
-        path: the checkpoint; its folder is made where it is missing.
-        state: tensors, and what `to_plain` takes.
+        path: the checkpoint; its folder is made if it is missing.
+        state: tensors, and values that `to_plain` accepts.
 
     Raises:
         OSError: the disk is full or cannot be written; both older checkpoints are still there.
-        UsageError: the state could not be loaded again; both are there as well.
+        UsageError: the state could not be loaded again; both older checkpoints are still there.
     """
     plain = {name: to_plain(part, name) for name, part in state.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    if hasattr(torch.serialization, "set_crc32_options"):  # a user's loop may have them off
+    if hasattr(torch.serialization, "set_crc32_options"):  # a user's loop may have turned them off
         torch.serialization.set_crc32_options(True)
     with file_aside(path) as file:
         try:
             torch.save({**plain, "version": VERSION}, file)
-        except RuntimeError as error:  # torch ends its archive all the same, and fails again
+        except RuntimeError as error:  # torch tries to finish its archive and fails again
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
         file.flush()
         os.fsync(file.fileno())
@@ -57,7 +57,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def _check_loads(path: Path) -> None:
-    """Check that a new file can be loaded; its tensors are mapped, and not read."""
+    """Check that a new file can be loaded; memory-maps its tensors instead of reading them."""
     try:
         torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, AttributeError) as error:
@@ -69,9 +69,9 @@ def _check_loads(path: Path) -> None:
 
 
 def keep_as(path: Path, name: str) -> None:
-    """Keep this checkpoint under a second name beside it, at no cost where the disk has hard links.
+    """Keep this checkpoint under a second name beside it: a hard link if possible, else a copy.
 
-    Safe, since a checkpoint is never changed in place: a newer one takes over the name only.
+    That is safe, because a checkpoint never changes in place: a newer one only takes over its name.
     """
     aside, target = path.with_name(f".{name}.aside"), path.with_name(name)
     aside.unlink(missing_ok=True)
@@ -83,16 +83,17 @@ def keep_as(path: Path, name: str) -> None:
 
 
 def remove_halves(folder: Path) -> None:
-    """Remove what a process that was killed while it wrote a checkpoint has left of it."""
+    """Remove partly written checkpoints of a process that was killed while it wrote."""
     for half in folder.glob(".*.pt.*"):
         half.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The state that `save_checkpoint` was given, with all tensors in CPU memory.
+    """Load the state that `save_checkpoint` was given, with all tensors in CPU memory.
 
     Raises:
-        UsageError: missing, damaged, no checkpoint of ctrkit, or one of another version.
+        UsageError: the file is missing or damaged, is no checkpoint of ctrkit, or has another
+            version.
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such checkpoint; start the run anew without --resume")
@@ -116,7 +117,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What two identities differ in, in words; a fingerprint only where nothing else tells."""
+    """How two identities differ, in words; the fingerprint only if nothing else differs."""
     differing = [name for name in {**then, **now} if then.get(name) != now.get(name)]
     known = [name for name in differing if name != "workload fingerprint"] or differing
     return ", ".join(
@@ -125,16 +126,16 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether every record of the archive has the checksum that it was written with."""
+    """Whether every record of the archive matches its checksum."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except Exception:  # a damaged archive can raise anything, and all of it means the same
+    except Exception:  # a damaged archive can raise anything
         return False
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the new names on the disk, too, where the system can do that."""
+    """Flush the folder's new names to disk, if the system can do that."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -16,12 +16,12 @@ def available_devices() -> list[str]:
 
 
 def device_name(device: str) -> str:
-    """What the device calls itself."""
+    """The GPU's product name, such as `NVIDIA H100 80GB HBM3`; of other devices the name itself."""
     return torch.cuda.get_device_name() if device == "cuda" else device
 
 
 def synchronize(device: str) -> None:
-    """Wait until the device has done all that was asked of it; nothing to wait for on the CPU."""
+    """Wait until the device has done all queued work; returns at once on the CPU."""
     if device == "cuda":
         torch.cuda.synchronize()
     elif device == "mps":
@@ -29,7 +29,7 @@ def synchronize(device: str) -> None:
 
 
 def peak_device_bytes(device: str) -> int | None:
-    """Most device memory in use at once so far; on MPS what the driver holds now; None on CPU."""
+    """Peak device memory in bytes so far; on MPS what the driver holds now; None on the CPU."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     if device == "mps":
@@ -38,7 +38,7 @@ def peak_device_bytes(device: str) -> int | None:
 
 
 def free_device_bytes(device: str) -> int | None:
-    """Device memory that is free now; on MPS what it is recommended to use; None on the CPU."""
+    """Free device memory in bytes; on MPS the recommended maximum; None on the CPU."""
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     if device == "mps":

@@ -1,8 +1,9 @@
 """Ranks: processes that train one model together, each on its share of every global batch.
 
 Gradients are summed, never averaged: each rank weights its loss by its share of the batch's rows,
-so that N ranks compute what one would. All that decides (rows, wishes to stop, metrics) is agreed
-on, so that every rank makes the same steps and none waits for one that does not come.
+so that N ranks compute what one process would. All ranks agree on everything that decides the loop
+(rows, stop requests, metrics), so every rank makes the same steps and none waits for a step that
+never comes.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from ctrkit.core.progress import RankWriter, WorkerStage
 
 T = TypeVar("T")
 
-#: a collective that takes longer fails. Under a supervisor a silent rank is found long before
+#: A collective that takes longer fails. A supervisor finds a silent rank long before that.
 COLLECTIVE_S = 1800.0
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together; alone, nothing is communicated."""
+    """This process as one of several ranks. A process alone (`count` 1) communicates nothing."""
 
     rank: int = 0
     count: int = 1
@@ -41,7 +42,7 @@ class Ranks:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Inside, this rank has done its part and waits for the others: the supervisor is told."""
+        """Within this context the rank waits for the others, and the supervisor can see that."""
         self.note(WorkerStage.IDLE)
         yield
         self.note(WorkerStage.FETCHING)
@@ -61,7 +62,7 @@ class Ranks:
         return tuple(total.tolist())
 
     def gather(self, value: T) -> list[T] | None:
-        """At rank 0 what all ranks have, in their order; None elsewhere."""
+        """Every rank's value, in rank order, on rank 0; None on the others."""
         if self.count == 1:
             return [value]
         found: list[Any] | None = [None] * self.count if self.rank == 0 else None
@@ -70,7 +71,7 @@ class Ranks:
         return found
 
     def share(self, value: T) -> T:
-        """What rank 0 has."""
+        """Rank 0's value, on every rank."""
         if self.count == 1:
             return value
         box = [value]
@@ -79,10 +80,10 @@ class Ranks:
         return box[0]
 
     def check_equal(self, name: str, value: object) -> None:
-        """Check that every rank has the same.
+        """Check that every rank has the same value.
 
         Raises:
-            UsageError: on every rank, naming the first that has something else.
+            UsageError: on every rank; it names the first rank with another value.
         """
         values = self.gather(value)
         different = ""
@@ -105,24 +106,24 @@ _joined = ALONE
 
 
 def current_ranks() -> Ranks:
-    """Those that this process has joined; `ALONE` where it has joined none."""
+    """The ranks that this process has joined; `ALONE` if none."""
     return _joined
 
 
 @contextmanager
 def joined(device: str, folder: Path | None, group: RankGroup) -> Iterator[Ranks]:
-    """Inside, this process is one of the ranks that torch's launcher started.
+    """Within this context the process is one of the ranks that torch's launcher started.
 
-    gloo for what lies on the CPU, NCCL for CUDA, where each rank takes the device of its local
-    rank.
+    Collectives use gloo for CPU tensors, and NCCL for CUDA, where each rank uses the device
+    numbered like its local rank.
 
     Args:
-        device: of the cell.
-        folder: where the rank tells the supervisor whether it waits; None where there is none.
-        group: of these ranks.
+        device: the cell's device.
+        folder: where the rank tells the supervisor whether it waits; None without a supervisor.
+        group: the ranks of this start.
 
     Raises:
-        UsageError: a device that several processes cannot train on together.
+        UsageError: several processes cannot train together on this device.
     """
     global _joined
     rank, count = group.rank, group.count
@@ -155,14 +156,14 @@ def _choose_device(device: str) -> None:
 
 
 class SummedModel:
-    """A model whose gradients are the sums over all ranks, once `reduce` has returned.
+    """A model whose gradients are sums over all ranks, once `reduce` has returned.
 
-    Dense parameters: torch's DistributedDataParallel, overlapped with the backward pass. Tables:
-    see `TableExchange`. Alone, it is the model and nothing more.
+    Dense parameters use torch's DistributedDataParallel, which overlaps communication with the
+    backward pass; embedding tables use `TableExchange`. With one rank it is only the model.
 
     Args:
-        model: with equal parameters on every rank.
-        ranks: those that train it.
+        model: a model with equal parameters on every rank.
+        ranks: the ranks that train it.
     """
 
     def __init__(self, model: nn.Module, ranks: Ranks) -> None:
@@ -179,18 +180,18 @@ class SummedModel:
             model, [f"{name}.weight" for name in tables]
         )
         self.forward = ddp(model)
-        # a lambda, since torch does not understand annotations that are text
+        # a lambda, because torch cannot read annotations that are strings
         self.forward.register_comm_hook(ranks, lambda state, bucket: _sum_bucket(state, bucket))
 
     def reduce(self) -> None:
-        """After the backward pass: what it has not summed itself is summed now."""
+        """Sum the gradients of the tables, which DDP ignores. Call it after the backward pass."""
         if self.ranks.count > 1:
             self.tables.reduce()
             self.ranks.note(WorkerStage.FETCHING)
 
 
 def _sum_bucket(ranks: Ranks, bucket: Any) -> torch.futures.Future[Tensor]:
-    """DDP's communication: its own default divides by the number of ranks."""
+    """Sums a bucket of gradients for DDP, whose default would average them."""
     if bucket.is_last():
         ranks.note(WorkerStage.IDLE)
     work = dist.all_reduce(bucket.buffer(), async_op=True)
@@ -200,16 +201,16 @@ def _sum_bucket(ranks: Ranks, bucket: Any) -> torch.futures.Future[Tensor]:
 
 
 class TableExchange:
-    """Sums the gradients of tables over the ranks by their touched rows.
+    """Sums the gradients of embedding tables over the ranks, by their touched rows.
 
-    A batch touches few rows of a table: sending only those, with their numbers, is exact. They are
-    added up in the order of the ranks, so that all end up with the same bits. Where so many rows
-    were touched that the whole gradient is less to send, that is reduced instead.
+    A batch touches few rows of a table, and sending only those rows with their numbers is exact.
+    They are added in rank order, so every rank ends up with the same bits. If so many rows were
+    touched that the whole gradient is cheaper to send, that is reduced instead.
 
     Args:
-        tables: the same on every rank, in the same order.
-        ranks: those that train them.
-        sparse: instead of `is_sparse_less`, for a comparison; both are exact.
+        tables: the tables, the same on every rank and in the same order.
+        ranks: the ranks that train them.
+        sparse: replaces `is_sparse_less`, for comparisons; both ways are exact.
     """
 
     def __init__(
@@ -237,13 +238,13 @@ class TableExchange:
                 continue
             assert table.weight.grad is not None, "it was looked up"
             dist.all_reduce(table.weight.grad)
-            table.forget()  # it does not know of what the others touched
+            table.forget()  # the table does not know which rows other ranks touched
         if sparse:
             self._exchange(sparse, [touched[place] for place in sparse], counts[:, sparse].tolist())
 
     @staticmethod
     def _touched(table: EmbeddingTable, ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """The rows that this rank's batch touched, and their gradients."""
+        """The rows that this rank's batch touched, int64 (n,), and their gradients, (n, width)."""
         if (known := table.touched()) is not None:
             return known
         grad = table.weight.grad
@@ -257,7 +258,7 @@ class TableExchange:
         touched: Sequence[tuple[Tensor, Tensor]],
         counts: Sequence[Sequence[int]],
     ) -> None:
-        """All tables at once: two exchanges, however many they are."""
+        """Exchange all tables at once, in two collectives however many tables there are."""
         tables = [self.tables[place] for place in places]
         widths = [table.weight.shape[1] for table in tables]
         all_rows = self._parts([rows for rows, _ in touched], counts)
@@ -271,7 +272,7 @@ class TableExchange:
             summed = table.weight.new_zeros(len(rows), widths[place])
             at = 0
             for part, of_rank in zip(parts, all_values, strict=True):
-                # a rank's rows are distinct: the sum is in the order of the ranks, whatever the
+                # the rows of one rank are distinct, so the sum is made in rank order with any
                 # number of threads
                 values = of_rank[place].view(-1, widths[place])
                 summed.index_add_(0, where[at : at + len(part)], values)
@@ -281,7 +282,7 @@ class TableExchange:
     def _parts(
         self, tensors: Sequence[Tensor], lengths: Sequence[Sequence[int]]
     ) -> list[tuple[Tensor, ...]]:
-        """These one-dimensional tensors of every rank, which has so many elements of each."""
+        """Gather these 1-D tensors from every rank; `lengths[rank][i]` is the size of tensor i."""
         joined = torch.cat(list(tensors))
         padded = joined.new_zeros(max(map(sum, lengths)))
         padded[: len(joined)] = joined
@@ -292,7 +293,7 @@ class TableExchange:
         ]
 
     def _all(self, tensor: Tensor) -> Tensor:
-        """(ranks, ...) of what all ranks have, in their order."""
+        """This tensor of every rank, stacked in rank order: (ranks, ...)."""
         found = [torch.empty_like(tensor) for _ in range(self.ranks.count)]
         dist.all_gather(found, tensor)
         return torch.stack(found)
@@ -309,9 +310,16 @@ def _noting(ids: list[Tensor]) -> Any:
 def is_sparse_less(rows: int, width: int, touched: int, ranks: int) -> bool:
     """Whether to exchange touched rows instead of the whole gradient of a table.
 
-    A rank receives `ranks - 1` parts of `touched` rows, each `width` floats and a number of the
-    size of two; a ring all-reduce has it send and receive 2 (ranks - 1) / ranks of all rows.
-    Finding and adding scattered rows costs about as much as moving them, so they must be half.
+    With the touched rows, a rank receives `ranks - 1` parts of `touched` rows; each row is `width`
+    floats and a row number as large as two floats. With a ring all-reduce, it sends and receives 2
+    (ranks - 1) / ranks of all rows. Finding and adding scattered rows costs about as much as moving
+    them, so the touched rows must be less than half of that.
+
+    Args:
+        rows: rows of the table.
+        width: floats per row.
+        touched: the most rows that any rank touched.
+        ranks: number of ranks.
     """
     sparse = (ranks - 1) * touched * (width + 2)
     dense = 2 * (ranks - 1) / ranks * rows * width
@@ -319,7 +327,7 @@ def is_sparse_less(rows: int, width: int, touched: int, ranks: int) -> bool:
 
 
 def checksum(model: nn.Module) -> int:
-    """A number that differs where the parameters of two models differ in a bit, all but surely."""
+    """An integer that almost surely differs if the float32 parameters of two models differ."""
     total = 0
     for place, parameter in enumerate(model.parameters(), 1):
         bits = parameter.detach().contiguous().view(torch.int32)
@@ -330,14 +338,15 @@ def checksum(model: nn.Module) -> int:
 def in_global_order(
     parts: Sequence[tuple[Mapping[str, Tensor], Sequence[int]]],
 ) -> dict[str, Tensor]:
-    """Columns of all ranks as one rank would have them.
+    """Columns of all ranks in the order in which a single rank would have them.
 
     Args:
-        parts: for each rank its columns, and how many rows each of its pieces has. A piece is a
-            rank's part of a global batch. Rank 0 may have some before the first of the others.
+        parts: per rank, its columns, and the number of rows of each of its pieces. A piece is a
+            rank's part of one global batch. Rank 0 may have pieces before the first ones of the
+            others.
 
     Returns:
-        The columns: piece by piece, and within a piece by rank.
+        The columns, ordered by piece, and within a piece by rank.
     """
     if len(parts) == 1:
         return dict(parts[0][0])

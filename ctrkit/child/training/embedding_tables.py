@@ -19,10 +19,10 @@ from ctrkit.child.training.row_gradients import gradient_by_rows, is_by_rows
 
 
 class EmbeddingTable(nn.Embedding):
-    """As `torch.nn.Embedding`: integers of any shape to (..., width); padding index 0 or none.
+    """Like `torch.nn.Embedding`: takes integers of any shape, returns (..., width).
 
     Attributes:
-        dense: false leaves `weight.grad` None, and the gradient in `touched()` only.
+        dense: if false, `weight.grad` stays None, and only `touched()` has the gradient.
     """
 
     def __init__(self, size: int, width: int, *, padding_idx: int | None = None) -> None:
@@ -48,7 +48,7 @@ class EmbeddingTable(nn.Embedding):
         )
 
     def touched(self) -> tuple[Tensor, Tensor] | None:
-        """Rows int64 (n,), and their gradients (n, width), of the newest backward pass.
+        """The rows that the newest backward pass touched, and their gradients.
 
         On the CPU they are ascending. On an accelerator the padding may follow them, as often as it
         takes, with a gradient of 0: see `row_gradients.distinct_at_once`.
@@ -63,7 +63,7 @@ class EmbeddingTable(nn.Embedding):
         return self._rows, self._values
 
     def scale_(self, factor: Tensor) -> None:
-        """Multiply the touched rows of the gradient."""
+        """Multiply the touched rows of the gradient by a scalar tensor."""
         assert self._rows is not None
         assert self._values is not None
         self._values.mul_(factor)
@@ -71,12 +71,12 @@ class EmbeddingTable(nn.Embedding):
             self._write()
 
     def replace(self, own: Tensor, rows: Tensor, values: Tensor) -> None:
-        """Put the gradient of several ranks in the place of this one's.
+        """Replace this rank's gradient by that of all ranks.
 
         Args:
-            own: the rows that this one touched, int64 (m,).
-            rows: those that any of them touched, ascending, int64 (n,).
-            values: their gradients (n, width).
+            own: rows that this rank touched, int64 (m,).
+            rows: rows that any rank touched, ascending, int64 (n,).
+            values: their gradients, (n, width).
         """
         known = self.touched() is not None
         self._rows, self._values = rows, values
@@ -89,7 +89,7 @@ class EmbeddingTable(nn.Embedding):
             self.forget()
 
     def forget(self) -> None:
-        """What was touched is used up."""
+        """Forget which rows were touched."""
         self._rows = self._values = None
 
     def _is_own(self, grad: Tensor | None) -> bool:
@@ -102,11 +102,12 @@ class EmbeddingTable(nn.Embedding):
         )
 
     def _take(self, ids: Tensor, grad: Tensor, lookup: int) -> Tensor | None:
-        """Keep what a backward pass found; the dense gradient, if it is wanted."""
+        """Keep the gradient of one lookup; returns the dense gradient if it is wanted."""
         ids, grad = ids.reshape(-1).long(), grad.reshape(-1, self.embedding_dim)
         padding = -1 if self.padding_idx is None else self.padding_idx
         if self.dense and (lookup != self._lookups or self.weight.grad is not None):
-            # one of several, to be added up: autograd must not find them in the same memory
+            # One of several lookups: autograd adds their gradients up, so they must not share
+            # memory.
             self.forget()
             whole: Tensor = torch.ops.aten.embedding_dense_backward(
                 grad, ids, self.num_embeddings, padding, False

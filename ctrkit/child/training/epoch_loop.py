@@ -25,7 +25,7 @@ from ctrkit.core.progress import ProgressWriter, Stage
 from ctrkit.core.spending import SPENT_FILE, Spending
 
 _END = object()
-#: a stop that went to all processes may have ended one of the loader's before this one hears of it
+#: A stop signal to all processes may end a loader's process before this one notices the signal.
 _SAME_STOP_S = 1.0
 
 
@@ -33,12 +33,14 @@ _SAME_STOP_S = 1.0
 class TrainOutcome:
     """How a run ended.
 
-    `finished`: all that the plan asked for is done, by the last epoch, early stopping or
-    `max_steps`. `interrupted`: it was asked to stop, and `last.pt` continues it. `epochs_done`
-    counts whole epochs, validated and in `epochs.csv`, from the very start of the run, and
-    `steps_done` all of its steps; `by_max_steps`: it ended before its last epoch; `steps_run`
-    the steps of this process: 0 where a resumed run had nothing left to do. `best_lost`: the disk
-    refused to keep the best epoch, so that `best.pt` is an older one.
+    Attributes:
+        finished: everything planned is done, by the last epoch, early stopping or `max_steps`.
+        interrupted: it was asked to stop; it can continue from `last.pt`.
+        epochs_done: whole epochs since the very start of the run, validated and in `epochs.csv`.
+        steps_done: steps since the very start of the run.
+        by_max_steps: `max_steps` ended it before its last epoch.
+        steps_run: steps of this process; 0 if a resumed run had nothing left to do.
+        best_lost: the disk refused the best epoch, so `best.pt` is an older one.
     """
 
     finished: bool
@@ -53,7 +55,7 @@ class TrainOutcome:
 
 
 class EpochLoop(RunState):
-    """One process's way through a run; see `run_training` for what it promises."""
+    """Runs the epochs of one process; `run_training` documents what it guarantees."""
 
     def __init__(
         self,
@@ -67,7 +69,7 @@ class EpochLoop(RunState):
     ) -> None:
         super().__init__(workload, cell, plan, progress, stop_requested, clock, ranks)
         self.ledger = TimeLedger(progress.path.with_name(SPENT_FILE))
-        self.stopping = False  # as all ranks have agreed after the last step
+        self.stopping = False  # what all ranks agreed on after the last step
         self.steps_run = 0
 
     train_loader: EpochLoader
@@ -85,8 +87,8 @@ class EpochLoop(RunState):
             self.write_epochs(must=True)
             if not self._is_finished():
                 self._open(stack, state)
-                del state  # as large as the model and the optimiser together
-                stops.let(stops.Raises.NEVER)  # from here on there may be something to save
+                del state  # it is as large as the model and the optimizer together
+                stops.let(stops.Raises.NEVER)  # from here on there may be unsaved state
                 while not self._is_finished() and not interrupted:
                     interrupted = not self._run_epoch() and not self._is_finished()
                 self.save_at_last()
@@ -118,14 +120,14 @@ class EpochLoop(RunState):
         self.task = self.workload.make_task(self.cell) or LoaderTask()
         seed_rank(self.ranks.rank)
         if state is not None:
-            # what a task resets at the start of an epoch is in the state, too
+            # the state to load includes what a task resets at the start of an epoch
             self.task.begin_epoch(self.position.epoch)
             self.task.load_state_dict(state["task"])
             self.rng = rng_of_rank(state, self.ranks.rank, self.cell.device)
             self.epoch_rng = state.get("epoch_rng")
         self.ranks.check_equal("sum of the parameters", self.task.checksum())
         if state is None:
-            to_plain(self.task.state_dict(), "task")  # better now than after hours
+            to_plain(self.task.state_dict(), "task")  # an error now is better than one after hours
         self.tried_at = self.clock()
 
     # ---- what is left to do ----------------------------------------------------------------------
@@ -154,7 +156,7 @@ class EpochLoop(RunState):
     # ---- an epoch --------------------------------------------------------------------------------
 
     def _run_epoch(self) -> bool:
-        """What is left of the epoch; False if it was cut, with the position saved."""
+        """Run the rest of the epoch; False if it was cut short (its position is saved)."""
         self.started_at = self.clock()
         try:
             is_whole = self._train() and self._validate()
@@ -188,25 +190,25 @@ class EpochLoop(RunState):
             batches = self._begin_loading()
             self._take_all(batches)
         except stops.Stopped:
-            if position.batch == 0:  # the streams and the loader have already moved on
+            if position.batch == 0:  # the random streams and the loader have already advanced
                 self.rng = self.begun_rng
             raise
         return position.trained
 
     def _take_all(self, batches: Iterator[Batch]) -> None:
-        """Train on what is left of the epoch, or until it is cut."""
+        """Train on the rest of the epoch, or until it is cut short."""
         position = self.position
         while True:
             if self._is_at_its_end():
-                self.progress.enter(Stage.EPOCH_BOUNDARY)  # the iterator has yet to wind up
+                self.progress.enter(Stage.EPOCH_BOUNDARY)  # the iterator still has to end
             elif position.batch and (self.stopping or self._are_steps_used_up()):
-                return  # at batch 0 the random streams have already moved on
+                return  # at batch 0 the random streams have already advanced
             self.ledger.enter(Spending.DATA_WAIT)
             asked_at = self.clock()
             batch = self._next(batches)
             if batch is _END:
                 break
-            if self._are_steps_used_up():  # the loader is longer than it said
+            if self._are_steps_used_up():  # the loader yields more batches than its length says
                 return
             self.progress.enter(Stage.STEP)
             self._step(batch, wait_s=self.clock() - asked_at)
@@ -214,7 +216,7 @@ class EpochLoop(RunState):
         if position.batch == 0:
             raise UsageError(self._no_batch_words())
         position.end_training()
-        self.batches = position.counted  # what was counted overrides what `len()` says
+        self.batches = position.counted  # the count overrides what `len()` says
 
     def _no_batch_words(self) -> str:
         epoch = self.position.epoch
@@ -227,7 +229,7 @@ class EpochLoop(RunState):
         return f"epoch {epoch}: {words}"
 
     def _once_only(self, why: str) -> str:
-        """That there is no further epoch, that nothing is lost by it, and what to do."""
+        """A message: there is no further epoch, nothing is lost, and what to do."""
         epoch = self.position.epoch
         done = "epoch 1 is" if epoch == 2 else f"epochs 1 to {epoch - 1} are"
         return (
@@ -240,9 +242,9 @@ class EpochLoop(RunState):
         """The next batch, or `_END`.
 
         Raises:
-            Stopped: a stop came while it waited. The state is that of the last step; the random
-                streams, too, where the batches are made by other processes. Elsewhere only a wait
-                that takes too long is given up.
+            Stopped: a stop came during the wait. The state is that of the last step. If other
+                processes make the batches, the random streams are also unchanged, so the wait is
+                given up at once; otherwise only a wait that takes too long is given up.
         """
         is_exact = self.cell.workers > 0 or self.saved == self.place() or not self.position.batch
         at_once = is_exact and not self._is_at_its_end()
@@ -251,11 +253,11 @@ class EpochLoop(RunState):
 
     @contextmanager
     def _waiting(self, raises: stops.Raises) -> Iterator[None]:
-        """Inside, the loop waits for its loader, and a stop may raise `Stopped`.
+        """Within this context the loop waits for its loader, and a stop may raise `Stopped`.
 
-        An error that comes together with a stop is one of the stop: it went to all processes.
+        An error that comes together with a stop counts as the stop, which went to all processes.
         """
-        if self.ranks.count > 1:  # all of them must stop at the same step
+        if self.ranks.count > 1:  # all ranks must stop at the same step
             yield
             return
         try:
@@ -267,10 +269,10 @@ class EpochLoop(RunState):
             raise
 
     def _begin_loading(self) -> Iterator[Batch]:
-        """The rest of the epoch; a loader that draws its order from torch's stream finds it again.
+        """An iterator over the rest of the epoch.
 
-        `iter` draws a seed: from the same state as at the beginning of the epoch, after which the
-        random streams go on where they were.
+        `iter` draws a seed from torch's stream. To repeat the epoch's order, it gets the stream's
+        state from the beginning of the epoch; afterwards the streams are put back.
         """
         position = self.position
         if position.batch == 0:
@@ -282,9 +284,10 @@ class EpochLoop(RunState):
         except UsedUpError as error:
             raise UsageError(self._once_only(str(error).partition(",")[0])) from None
         self.rows.begin_epoch(position.batch)
-        if hasattr(self.train_loader, "on_skip"):  # each batch that it has to take is progress
+        # each batch that it takes only to skip it is progress
+        if hasattr(self.train_loader, "on_skip"):
             self.train_loader.on_skip = lambda: self.progress.enter(Stage.FIRST_BATCH)
-        with self._waiting(stops.Raises.AT_ONCE):  # there is no step yet that is not saved
+        with self._waiting(stops.Raises.AT_ONCE):  # there is no unsaved step yet
             batches = iter(self.train_loader)
         self.restore_rng()
         return batches
@@ -297,7 +300,7 @@ class EpochLoop(RunState):
         self.task.train_step(moved, self.ledger.mark)
         self.ledger.enter(Spending.LOGGING)
         is_due = self.clock() - self.tried_at >= self.plan.checkpoint_every_s
-        # one exchange tells all ranks how many rows there were, and what any of them wishes
+        # a single exchange: the rows of all ranks, and whether any rank wants to stop or save
         rows, stop, save = self.ranks.sum(
             known_rows(self.rows.count(batch)), self.stop_requested(), is_due
         )
@@ -305,7 +308,7 @@ class EpochLoop(RunState):
         self.position.count_step(rows)
         self.steps_run += 1
         if self.batches is not None and self.position.batch > self.batches:
-            self.batches = None  # `len()` was wrong: where the epoch ends is not known
+            self.batches = None  # `len()` was wrong, so the end of the epoch is unknown
             self.progress.enter(Stage.STEP, steps=0)
         self.ledger.stepped(self.task, rows)
         loss = self.task.recent_loss()
@@ -315,12 +318,13 @@ class EpochLoop(RunState):
             self.save()
 
     def _validate(self) -> bool:
-        """Score the validation batches; False if it was asked to stop: resuming starts it anew."""
+        """Score the validation batches; False if it was asked to stop. Resuming validates anew."""
         self.ledger.enter(Spending.VALIDATION)
         if self.validation_loader is None:
             return True
         self.progress.enter(Stage.VALIDATION)
-        before = rng_state(self.cell.device)  # what an `iter` draws is drawn anew
+        # put back afterwards, since resuming draws the seed of `iter` again
+        before = rng_state(self.cell.device)
         try:
             if self._score(self.validation_loader):
                 return True
@@ -361,17 +365,19 @@ class EpochLoop(RunState):
         if is_best:
             position.best_lost = not (is_saved and self.keep_best())
         self.ledger.enter(Spending.LOGGING)
-        # the checkpoint belongs to the epoch's time, so the file of epochs knows more than it does
+        # The epoch's time includes writing its checkpoint, so `epochs.csv` knows a longer time than
+        # the checkpoint itself.
         row["wall_s"] = before_s + self.clock() - self.started_at
         self.write_epochs()
 
     def _metrics(self) -> dict[str, float | str | None]:
-        """Of the epoch; where the task cannot tell them, the epoch's training is saved first."""
+        """The epoch's metrics; if the task raises, the epoch's training is saved first."""
         try:
             with kept_rng(self.cell.device):
                 return own_metrics(self.task.metrics())
         except Exception:
-            if self.ranks.count == 1:  # the others may have theirs, and would not save with it
+            # with several ranks, the others may have their metrics and would not join the save
+            if self.ranks.count == 1:
                 self.save()
             self.progress.enter(Stage.METRICS)
             raise

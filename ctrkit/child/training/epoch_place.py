@@ -13,9 +13,9 @@ from ctrkit.child.workloads.protocol import Batch, EpochLoader
 
 @dataclass(frozen=True)
 class Place:
-    """`left_out` batches of the epoch do not come; `after` come as written before that.
+    """Where a loader continues: `after` batches come as written, then `left_out` are skipped.
 
-    A loader of its own begins there by itself, a DataLoader by its sampler (`elsewhere`).
+    A loader of ctrkit's protocol skips by itself; a DataLoader skips by its sampler (`elsewhere`).
     """
 
     left_out: int = 0
@@ -24,22 +24,22 @@ class Place:
 
     @property
     def is_native(self) -> bool:
-        """Whether the loader itself begins there."""
+        """Whether the loader skips by itself."""
         return self.left_out > 0 and self.elsewhere is None
 
     def tell(self, loader: EpochLoader, epoch: int) -> None:
-        """Tell the loader which epoch comes, and where it is to begin."""
+        """Tell the loader the next epoch, and the batch at which it begins."""
         if self.is_native:
             loader.set_epoch(epoch, first_batch=self.left_out)
         else:
             loader.set_epoch(epoch)
 
     def iterator_of(self, loader: EpochLoader, took: Callable[[float], None]) -> Iterator[Batch]:
-        """The loader's iterator, from here on.
+        """The loader's iterator, which skips at this place.
 
         Args:
-            loader: of the trial.
-            took: is told the seconds that its sampler took to leave batches out.
+            loader: the trial's loader.
+            took: called with the seconds that its sampler took to skip batches.
         """
         if self.elsewhere is None:
             return iter(loader)
@@ -54,14 +54,14 @@ class Place:
 def place_of(
     loader: EpochLoader, batches: int | None, share: float, warmup: int, steps: int
 ) -> Place:
-    """Where the loader can begin nearest to this share of its epoch.
+    """The place nearest to this share of the epoch at which the loader can continue.
 
     Args:
-        loader: of the trial.
-        batches: of its epoch, None where nobody knows.
-        share: 0 is the epoch's begin.
-        warmup: steps before those that are measured.
-        steps: to be measured at least.
+        loader: the trial's loader.
+        batches: number of batches in its epoch; None if unknown.
+        share: where to continue, from 0 (the beginning) to 1.
+        warmup: steps before the measured ones.
+        steps: the least number of steps to measure.
     """
     if not share or batches is None:
         return Place()

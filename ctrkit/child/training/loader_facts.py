@@ -19,7 +19,7 @@ from ctrkit.child.workloads.loader_parts import find_dataloader
 from ctrkit.core.child_records import LoaderFacts
 from ctrkit.core.units import format_count
 
-#: Samplers whose length is that of the indices they give.
+#: Samplers that yield exactly as many indices as their length says.
 _EXACT_SAMPLERS = (
     SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler,
     DistributedSampler,
@@ -27,9 +27,9 @@ _EXACT_SAMPLERS = (
 
 
 def facts_of(loader: Any) -> LoaderFacts:
-    """The facts of a training loader, whatever it is.
+    """The facts of any training loader.
 
-    A loader of its own that is sure of its length says so by an attribute `length_is_exact`.
+    A user's own loader class can declare its length exact by an attribute `length_is_exact`.
     """
     claimed, found = length_of(loader), find_dataloader(loader)
     exact = bool(getattr(loader, "length_is_exact", False))
@@ -38,7 +38,8 @@ def facts_of(loader: Any) -> LoaderFacts:
     iterable = isinstance(found.dataset, IterableDataset)
     batches = found.batch_sampler
     size = found.batch_size if found.batch_size is not None else getattr(batches, "batch_size", 0)
-    wraps = claimed is not None and claimed != length_of(found)  # a wrapper that knows better
+    # a wrapper with another length overrides it
+    wraps = claimed is not None and claimed != length_of(found)
     return LoaderFacts(
         claimed_batches=claimed,
         dataset=type(found.dataset).__name__,
@@ -52,7 +53,7 @@ def facts_of(loader: Any) -> LoaderFacts:
 
 
 def length_of(value: Any) -> int | None:
-    """`len()` of anything; None where it has none, or raises."""
+    """`len()` of anything; None if it has none or raises."""
     try:
         return len(value)
     except Exception:
@@ -60,7 +61,7 @@ def length_of(value: Any) -> int | None:
 
 
 def _asks_for_so_many(loader: DataLoader[Any]) -> bool:
-    """Whether `len()` follows from the indices that a stock sampler gives."""
+    """Whether the DataLoader's `len()` is exact, because a stock sampler gives its indices."""
     sampler: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
     if type(sampler) is BatchSampler:
         sampler = sampler.sampler
@@ -68,7 +69,7 @@ def _asks_for_so_many(loader: DataLoader[Any]) -> bool:
 
 
 def no_batch_words(loader: Any, batch_size: int, heeds_batch_size: bool) -> str:
-    """Why a loader has no batch, and the largest batch size that gives one, where there is one."""
+    """A message: why a loader has no batch, and which batch size would give one."""
     facts, found = facts_of(loader), find_dataloader(loader)
     size = facts.batch_size or batch_size
     words = f"the training loader has no batch at batch size {format_count(size)}"
@@ -98,7 +99,7 @@ def no_batch_words(loader: Any, batch_size: int, heeds_batch_size: bool) -> str:
 
 
 def _rows_to_take(loader: DataLoader[Any] | None, facts: LoaderFacts) -> int | None:
-    """Rows that can fill the first batch: of the sampler, or of one worker's share."""
+    """Rows that can fill the first batch: the sampler's, or the data set's; None if unknown."""
     if loader is None:
         return None
     if facts.iterable:

@@ -1,9 +1,9 @@
 """Converts state to values that `torch.load(weights_only=True)` can read, and back.
 
-NumPy values and the standard library's plain containers come back with their types and values, as
-do enums, named tuples and data classes as long as their class is loaded; a subclass of a plain type
-comes back as that type. What has no plain values is refused by its place, before anything is saved.
-Nothing is imported and no code of the workload is run to read a state.
+NumPy values and the standard library's plain containers come back with their types and values. So
+do enums, named tuples and data classes, if their class is loaded. A subclass of a plain type comes
+back as that type. A value that cannot be converted is refused, with its place in the state, before
+anything is saved. Reading a state imports nothing and runs no code of the workload.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import torch
 
 from ctrkit.core.errors import UsageError
 
-#: The key of what stands for another value.
+#: The key that marks a mapping as the stand-in of another value.
 TAG = "__ctrkit__"
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, bytearray)
 _TORCH = (torch.Tensor, torch.Size, torch.dtype, torch.device, torch.layout)
@@ -52,26 +52,26 @@ Walk = Callable[[Any, str], Any]
 
 
 def to_plain(state: Any, name: str = "state") -> Any:
-    """The state with a stand-in for each value that `torch.load` would refuse.
+    """The state, with a stand-in for each value that `torch.load` would refuse.
 
-    What is plain already is not copied.
+    Values that are plain already are not copied.
 
     Args:
         state: a `state_dict()`.
         name: what to call it in the message.
 
     Raises:
-        UsageError: it holds something that has no plain values; the message says where, of what
-            type, and what to do.
+        UsageError: a value cannot be converted; the message says where, of what type, and what to
+            do.
     """
     return _Plain().walk(state, name)
 
 
 def from_plain(state: Any) -> Any:
-    """What `to_plain` was given.
+    """The state that `to_plain` was given.
 
     Raises:
-        UsageError: an enum or a data class of it is not loaded any more.
+        UsageError: the class of an enum or data class in it is not loaded.
     """
     kind = type(state)
     if kind is dict:
@@ -86,7 +86,7 @@ def from_plain(state: Any) -> Any:
 
 
 class _Plain:
-    """One walk through a state; knows what it is in the midst of, so that no circle is endless."""
+    """One walk through a state. It remembers its path, to find circular references."""
 
     def __init__(self) -> None:
         self._above: set[int] = set()
@@ -107,7 +107,7 @@ class _Plain:
         if kind in (dict, collections.OrderedDict, collections.Counter):
             return self._mapping(value, kind, place)
         if kind in (list, tuple):
-            if all(type(item) in _ATOMS for item in value):  # it may be a long one
+            if all(type(item) in _ATOMS for item in value):  # a fast path for long lists of numbers
                 return value
             return _same_or(value, kind(self._items(value, place)))
         if kind in (set, frozenset):
@@ -120,7 +120,7 @@ class _Plain:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
             return self._named("data class", value, self.walk(fields, place))
-        for base in _BASES:  # an unknown subclass: at least its values
+        for base in _BASES:  # of an unknown subclass, the values at least
             if isinstance(value, base):
                 return self.walk(base(value), place)
         raise _refusal(value, place)
@@ -146,14 +146,14 @@ class _Plain:
 
 
 def _same_or(before: Any, after: Any) -> Any:
-    """The object that was there, where nothing of it changed: what is shared stays shared."""
+    """`before` if nothing of it changed, else `after`; so shared objects stay shared."""
     old = before.values() if isinstance(before, dict) else before
     new = after.values() if isinstance(after, dict) else after
     return before if all(a is b for a, b in zip(old, new, strict=True)) else after
 
 
 def _ordered(before: Any, after: Mapping[Any, Any]) -> Any:
-    """With the attributes that torch hangs on a module's `state_dict`."""
+    """An OrderedDict with the attributes that torch adds to a module's `state_dict`."""
     if all(a is b for a, b in zip(before.values(), after.values(), strict=True)):
         return before
     made = collections.OrderedDict(after)
@@ -165,7 +165,7 @@ def _refusal(value: Any, place: str) -> UsageError:
     kind = type(value)
     try:
         sample = " ".join(repr(value).split())[:_SAMPLE]
-    except Exception:  # a user's own repr
+    except Exception:  # a user's own repr may raise anything
         sample = "..."
     if isinstance(value, torch.nn.Module | torch.optim.Optimizer) or hasattr(value, "state_dict"):
         advice = "save its state_dict() instead"
@@ -187,10 +187,11 @@ def _refusal(value: Any, place: str) -> UsageError:
 
 
 def _array(value: Any, walk: Walk, place: str) -> dict[str, Any]:
-    """Of every type but object by its bytes; a scalar is an array without dimensions."""
+    """A stand-in for an array of any dtype but object, by its bytes; a scalar is a 0-d array."""
     is_array = isinstance(value, np.ndarray)
     if is_array and type(value) not in (np.ndarray, np.memmap, np.recarray):
-        raise _refusal(value, place)  # it may be more than its numbers, as a masked one is
+        # a subclass may hold more than its numbers, as a masked array does
+        raise _refusal(value, place)
     tag, array = "array" if is_array else "scalar", np.asarray(value)
     if array.dtype.hasobject:
         items = [walk(item, f"{place}[{number}]") for number, item in enumerate(array.ravel())]
@@ -212,7 +213,7 @@ def _array_again(plain: Mapping[str, Any]) -> Any:
 
 
 def _field(described: Any) -> tuple[Any, ...]:
-    """A field of a structured type, with those in it."""
+    """A field of a structured dtype, and the fields nested in it."""
     name, kind, *shape = described
     kind = kind if isinstance(kind, str) else [_field(one) for one in kind]
     return (name, kind, *map(tuple, shape))
@@ -234,7 +235,8 @@ def _defaultdict(value: Any, walk: Walk, place: str) -> dict[str, Any]:
     factory = value.default_factory
     name = None if factory is None else getattr(factory, "__name__", "")
     if name is not None and _FACTORIES.get(name) is not factory:
-        name = None  # code, which a checkpoint does not hold: the values come back all the same
+        # a factory is code, which no checkpoint holds; the values come back all the same
+        name = None
     items = [
         [walk(key, f"a key of {place}"), walk(item, f"{place}[{key!r}]")]
         for key, item in value.items()
@@ -255,7 +257,7 @@ _TEXT: dict[str, Callable[[Any], str]] = {
     "uuid": str,
 }
 
-# the first that fits: a datetime is a date, too, and a NumPy float is a float
+# The first match counts: a datetime is also a date, and a NumPy float is a float.
 _ENCODE: tuple[tuple[Any, Callable[[Any, Walk, str], Any]], ...] = (
     ((np.ndarray, np.generic), _array),
     (enum.Enum, lambda value, walk, place: {
@@ -303,7 +305,7 @@ def _pairs_again(plain: Mapping[str, Any]) -> dict[Any, Any]:
 
 
 def _class_of(plain: Mapping[str, Any]) -> type[Any] | None:
-    """The class of this name, if its module is loaded: nothing is imported for it."""
+    """The class of this name; None if its module is not loaded, since nothing is imported."""
     found: Any = sys.modules.get(plain["module"])
     for part in plain["name"].split("."):
         found = getattr(found, part, None)
@@ -318,7 +320,7 @@ def _enum_again(plain: Mapping[str, Any]) -> Any:
 
 
 def _tuple_again(plain: Mapping[str, Any]) -> Any:
-    """Where the class is not loaded a plain tuple, which is equal to it."""
+    """The named tuple, or an equal plain tuple if its class is not loaded."""
     fields, kind = [from_plain(value) for value in plain["fields"]], _class_of(plain)
     if (
         kind is None

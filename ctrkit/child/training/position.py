@@ -19,12 +19,18 @@ from ctrkit.core.errors import UsageError
 
 @dataclass(kw_only=True)
 class Position:
-    """Where the run stands; all of it goes into the checkpoint.
+    """The position of a run; all of it goes into the checkpoint.
 
-    `batch` and `rows` are done of `epoch`, which took `wall_s` so far; `steps` adds up over epochs.
-    `trained`: the loader ended, and the epoch has only to be validated. `counted`: batches of the
-    last epoch that was seen to its end, whatever `len()` says. `best_value` is that of the metric
-    that is watched, in `best_epoch`; `best_lost` where the disk refused to keep that one.
+    Attributes:
+        epoch: the current epoch.
+        batch: batches done of the current epoch.
+        rows: rows done of the current epoch.
+        wall_s: seconds spent on the current epoch so far.
+        steps: steps done, over all epochs.
+        trained: the loader has ended, and the epoch only has to be validated.
+        counted: batches of the last epoch that was run to its end, whatever `len()` says.
+        best_value: the best value of the watched metric, in `best_epoch`.
+        best_lost: the disk refused the checkpoint of the best epoch.
     """
 
     epoch: int = 1
@@ -42,24 +48,24 @@ class Position:
     best_lost: bool = False
 
     def count_step(self, rows: int) -> None:
-        """One more batch of so many rows, over all ranks, was trained on."""
+        """Count one more batch that was trained on, with its rows over all ranks."""
         self.batch += 1
         self.steps += 1
         self.rows += rows
 
     def end_training(self) -> None:
-        """The loader has no more batches for this epoch."""
+        """The loader has no more batches in this epoch."""
         self.trained, self.counted = True, self.batch
 
     def watch_for(self, watch: Watch | None) -> None:
-        """Judge epochs by this metric from now on; what was best by another one is forgotten."""
+        """Judge epochs by this metric from now on; forget the best value of another metric."""
         if watch != self.watch:
             self.best_epoch = self.best_value = None
             self.epochs_without_gain = 0
         self.watch = watch
 
     def judge(self, columns: Mapping[str, float | str | None]) -> bool:
-        """Early stopping's count; True if this epoch is the best one so far. NaN is no gain."""
+        """Update early stopping's count; True if this epoch is the best so far. NaN never is."""
         value = watched_value(columns, self.watch)
         if value is None or self.watch is None:
             return False
@@ -71,16 +77,16 @@ class Position:
         return False
 
     def next_epoch(self) -> None:
-        """The epoch is over."""
+        """Go on to the next epoch."""
         self.epoch += 1
         self.batch, self.rows, self.wall_s, self.trained = 0, 0, 0.0, False
 
     def as_saved(self, elapsed_s: float, *, at_beginning: bool) -> dict[str, Any]:
-        """Its values for a checkpoint.
+        """The values for a checkpoint.
 
         Args:
-            elapsed_s: to be added to the epoch's time.
-            at_beginning: keep the beginning of the epoch instead.
+            elapsed_s: seconds to add to the epoch's time.
+            at_beginning: save the beginning of the epoch instead of the current position.
         """
         values = dataclasses.asdict(self)
         values["wall_s"] += elapsed_s
@@ -91,7 +97,7 @@ class Position:
 
 
 def identity(workload: Workload, cell: Cell) -> dict[str, Any]:
-    """What must be equal for a checkpoint to be continued, in people's words."""
+    """What must be equal for a run to continue from a checkpoint, under names for messages."""
     return {
         "workload": workload.name,
         "data fingerprint": workload.data_fingerprint(),
@@ -104,7 +110,8 @@ def identity(workload: Workload, cell: Cell) -> dict[str, Any]:
 
 def _position_of(saved: Mapping[str, Any]) -> Position:
     values = dict(saved)
-    if "best_val_auc" in values:  # before workloads could say what is watched
+    # from a version in which workloads could not choose the watched metric
+    if "best_val_auc" in values:
         best = values.pop("best_val_auc")
         values |= {"best_value": best if math.isfinite(best) else None, "watch": ("val_auc", "max")}
     if values.get("watch") is not None:
@@ -115,18 +122,18 @@ def _position_of(saved: Mapping[str, Any]) -> Position:
 def read_state(
     path: Path, epochs_path: Path, wanted: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any], Position]:
-    """A checkpoint and the position in it.
+    """Load a checkpoint, and the position in it.
 
     Args:
         path: the checkpoint.
-        epochs_path: `epochs.csv`: only it has the time that an epoch's own checkpoint took.
-        wanted: the `identity` that it must have.
+        epochs_path: `epochs.csv`; only this file has the time that an epoch's own checkpoint took.
+        wanted: the `identity` that the checkpoint must have.
 
     Raises:
-        UsageError: no whole checkpoint, or one of something else.
+        UsageError: the checkpoint is not whole, or belongs to another experiment.
     """
     state = load_checkpoint(path)
-    # what an older checkpoint does not name was the default
+    # a setting that an older checkpoint lacks had its default value
     if different := differences({**NUMERICS, **state["identity"]}, wanted):
         raise UsageError(
             f"{path}: cannot be resumed: {different}; give it what it was started "

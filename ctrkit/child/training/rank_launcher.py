@@ -1,9 +1,9 @@
 """Starts the ranks of one machine with torch's elastic agent, and tells which rank failed first.
 
-It runs in the supervised child; the ranks are its children. It starts none of them again: a death
-ends the group, is told of with its rank, pid and exit code, and the supervisor, which keeps the
-evidence and the incident, starts a new group from the last checkpoint. Under `torchrun` the agent
-is torch's own, and `--max-restarts` does the same on several machines.
+It runs in the supervised child, and the ranks are its children. It restarts none of them: when one
+dies, the whole group ends, and the error names the rank, its pid and its exit code. The supervisor
+keeps the evidence and the incident, and starts a new group from the last checkpoint. Under
+`torchrun`, the agent is torch's own, and `--max-restarts` does the same on several machines.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _HERE = "127.0.0.1"
 _AGENTS_SIGNAL = "SIGQUIT"
 _LOOPBACK = ("lo", "lo0")
 _MEET_S = 600
-# what a rank says whose partner has gone
+# errors of a rank that has lost its partner
 _LOST = re.compile(
     r"[Cc]onnection (was )?(closed|reset|refused)|[Bb]roken pipe|[Ss]ocket (closed|error)"
     r"|DistNetworkError|DistBackendError|remote process exited|failed to (recv|send)",
@@ -44,15 +44,15 @@ _LOST = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class RankEnd:
-    """How a rank ended that did not end well.
+    """How a rank failed.
 
     Args:
         rank: its number.
-        pid: 0 where it is not known.
-        exit_code: negative for a signal; None where it was ended because of another one.
-        error: what it wrote down.
-        written_s: when it did, in seconds of the file's clock.
-        stage: where it was, as its progress says.
+        pid: 0 if unknown.
+        exit_code: negative for a signal; None if it was ended because another rank failed.
+        error: the error that it wrote to its file.
+        written_s: when it wrote the error, in seconds of the file system's clock.
+        stage: its last stage, from its progress file.
     """
 
     rank: int
@@ -64,7 +64,7 @@ class RankEnd:
 
     @property
     def was_killed(self) -> bool:
-        """By a signal that is not the agent's own."""
+        """Whether a signal killed it that the agent does not use itself."""
         return self.exit_code is not None and self.exit_code not in (
             -signal.SIGTERM,
             *range(256),
@@ -72,26 +72,26 @@ class RankEnd:
 
     @property
     def is_echo(self) -> bool:
-        """Whether its error only says that another one has gone."""
+        """Whether its error only says that another rank has gone."""
         return self.error is not None and _LOST.search(self.error.message) is not None
 
 
 def run_ranks(spec_path: str, folder: Path, ranks: int) -> ChildError | None:
-    """Run `python -m ctrkit.child SPEC` as so many ranks, until all end or one fails.
+    """Run `python -m ctrkit.child SPEC` in several ranks, until all end or one fails.
 
     Args:
-        spec_path: what each rank runs.
-        folder: the child's.
-        ranks: how many.
+        spec_path: the spec file that each rank runs.
+        folder: the child's folder.
+        ranks: the number of ranks.
 
     Returns:
-        The error of the rank that failed first, None if none did.
+        The error of the rank that failed first; None if none failed.
     """
-    os.environ[SUPERVISOR_VARIABLE] = str(os.getpid())  # a rank ends with its agent
+    os.environ[SUPERVISOR_VARIABLE] = str(os.getpid())  # a rank ends when its agent ends
     os.environ[stops.VARIABLE] = "1"
-    # torch's agent would end the ranks at once
+    # on other signals torch's agent would end the ranks at once
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = _AGENTS_SIGNAL
-    # gloo would look up the machine's own name, which on many a laptop leads nowhere
+    # gloo would look up the machine's own name, which on many laptops leads nowhere
     loopback = [name for _, name in socket.if_nameindex() if name in _LOOPBACK]
     if loopback:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0])
@@ -114,20 +114,20 @@ def run_ranks(spec_path: str, folder: Path, ranks: int) -> ChildError | None:
 
 
 def _where_known(**options: Any) -> dict[str, Any]:
-    """Those of the options that this torch's launcher has."""
+    """The options that this version of torch's launcher knows."""
     names = {f.name for f in dataclasses.fields(LaunchConfig)}
     return {name: value for name, value in options.items() if name in names}
 
 
 def _tell_ranks() -> None:
-    """The ranks agree on a stop, whichever of them hears of it."""
+    """Pass a stop on to the ranks, which agree on it among themselves."""
     for rank in psutil.Process().children():
         with suppress(psutil.Error):
             rank.send_signal(signal.SIGINT)
 
 
 def rank_ends(folder: Path, ranks: int, failures: Mapping[int, ProcessFailure]) -> list[RankEnd]:
-    """All that did not end well: what torch saw of them, and what they wrote themselves."""
+    """All ranks that failed: what torch saw of them, and what they wrote themselves."""
     pids = {one.worker: one.pid for one in read_ranks(folder)}
     ends = []
     for rank in range(ranks):
@@ -151,7 +151,7 @@ def rank_ends(folder: Path, ranks: int, failures: Mapping[int, ProcessFailure]) 
 
 
 def first_failure(ends: Sequence[RankEnd]) -> ChildError:
-    """The error that began it: a death by a signal, else the first that is no echo of another."""
+    """The error that came first: a death by a signal, else the first that is no echo."""
     killed = [one for one in ends if one.was_killed]
     raised = sorted(
         (one for one in ends if one.error is not None), key=lambda one: (one.is_echo, one.written_s)

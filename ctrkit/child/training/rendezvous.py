@@ -1,8 +1,8 @@
 """How ranks find each other: all ranks of one start meet, and none of an earlier start.
 
-torch's agents share one store over all starts of a group, so that what a dead rank has left there
-looks as if it were new: other keys must be used each time. Rank 0 draws their prefix. The others
-ask for it, each under a number of its own, and so cannot take an old answer for theirs.
+torch's agents share one store over all starts of a group. Keys that a dead rank has left there look
+like new ones, so each start must use other keys. Rank 0 draws their prefix. Each of the others asks
+for it under a random number of its own, so it cannot mistake an old answer for its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LOOK_S = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class RankGroup:
-    """The ranks of one start: a store that only they use, and what rank 0 has to say."""
+    """The ranks of one start: a store that only they use, and a message from rank 0."""
 
     store: Store
     rank: int
@@ -35,15 +35,15 @@ class RankGroup:
 def find_ranks(
     says: Mapping[str, Any], waiting: Callable[[], None] = lambda: None, timeout_s: float = MEET_S
 ) -> RankGroup:
-    """Find the other ranks that torch's launcher has started, as the environment names them.
+    """Find the other ranks that torch's launcher has started, from the environment variables.
 
     Args:
-        says: for the others to hear, plain values; only rank 0's counts.
-        waiting: called some times a second meanwhile.
-        timeout_s: for how long.
+        says: plain values for all ranks; only rank 0's are used.
+        waiting: called a few times a second during the wait.
+        timeout_s: how long to wait.
 
     Raises:
-        TimeoutError: not all came in time; the message says who is missing.
+        TimeoutError: some rank did not come in time; the message says which.
     """
     store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=timeout_s)))
     return find_ranks_in(store, rank, count, says, waiting, timeout_s)
@@ -57,7 +57,7 @@ def find_ranks_in(
     waiting: Callable[[], None] = lambda: None,
     timeout_s: float = MEET_S,
 ) -> RankGroup:
-    """As `find_ranks`, in a store that may hold what earlier ranks have left."""
+    """As `find_ranks`, in a given store, which may hold keys of earlier ranks."""
     deadline_s = time.monotonic() + timeout_s
 
     def look_again(missing: str) -> None:
@@ -81,7 +81,7 @@ def _lead(store: Store, count: int, says: str, look_again: Callable[[str], None]
         for rank in tuple(missing):
             if store.check([_request(rank)]):
                 asked = store.get(_request(rank)).decode()
-                if asked not in answered:  # it may be one of a rank that has gone
+                if asked not in answered:  # the request may come from a rank that has died
                     answered.add(asked)
                     store.set(asked, json.dumps([prefix, says]))
             if store.check([f"{prefix}/{rank}"]):

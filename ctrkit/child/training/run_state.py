@@ -20,8 +20,8 @@ from ctrkit.core.files import plain_disk_errors
 from ctrkit.core.progress import ProgressWriter, Stage
 from ctrkit.core.unsaved import UNSAVED_FILE
 
-#: how long a run that is done waits at most for a disk that does not take its last state, and how
-#: long it waits between two tries
+#: How long a finished run retries when the disk refuses its last state, and the pause between
+#: tries.
 _LAST_TRIES_S, _BETWEEN_TRIES_S = 60.0, 2.0
 
 
@@ -36,7 +36,7 @@ class LoaderTask(Task):
 
 
 class RunState:
-    """A run's position, its random streams and its task, which checkpoints keep and bring back."""
+    """The position, random streams and task of a run, which checkpoints save and restore."""
 
     def __init__(
         self,
@@ -53,23 +53,24 @@ class RunState:
         self.last_path = Path(plan.run_folder) / "checkpoints" / "last.pt"
         self.epochs_path = Path(plan.run_folder) / EPOCHS
         self.position = Position(watch=check_watch(workload.watch))
-        self.rng: Mapping[str, Any] | None = None  # to be put back when a resumed epoch goes on
-        self.epoch_rng: Mapping[str, Any] | None = None  # that of the epoch's `iter`, for its order
-        self.begun_rng: Mapping[str, Any] | None = None  # that of the epoch's first moment
+        self.rng: Mapping[str, Any] | None = None  # to restore when a resumed epoch continues
+        # state at the epoch's `iter`, which fixes its order
+        self.epoch_rng: Mapping[str, Any] | None = None
+        self.begun_rng: Mapping[str, Any] | None = None  # state at the beginning of the epoch
         self.saved: tuple[int, int, bool] | None = None  # the position in `last.pt`
-        self.tried_at = self.started_at = clock()  # when it was last saved, or tried in vain
-        self.refused = 0  # the error with which the disk refused the last checkpoint; 0: it did not
-        self.epochs_refused = 0  # the same of `epochs.csv`, at the rank that writes it
+        self.tried_at = self.started_at = clock()  # when it last tried to save
+        self.refused = 0  # errno of the last failed checkpoint; 0 if it was written
+        self.epochs_refused = 0  # the same for `epochs.csv`, on the rank that writes it
         note = progress.path.with_name(UNSAVED_FILE) if ranks.rank == 0 else None
         self.saving = Saving(note, plan.checkpoint_every_s)
 
     code: dict[str, str]
     sizes: RunSizes
-    batches: int | None  # of an epoch, as far as it is known
+    batches: int | None  # batches of an epoch, if known
     task: Task
 
     def place(self) -> tuple[int, int, bool]:
-        """The position as a checkpoint of now would have it."""
+        """The position that a checkpoint written now would have."""
         position = self.position
         if self._saves_beginning():
             return position.epoch, 0, False
@@ -79,18 +80,18 @@ class RunState:
         return bool(self.position.batch) and isinstance(self.task, LoaderTask)
 
     def save(self, elapsed_s: float | None = None) -> bool:
-        """Write `last.pt`; False where the disk refuses: the checkpoint before stays as it is.
+        """Write `last.pt`; False if the disk refuses, and then the previous checkpoint stays.
 
         Args:
-            elapsed_s: to be added to the epoch's time, as is usual; since this process began it if
-                left out.
+            elapsed_s: seconds to add to the epoch's time; those since this process began it if left
+                out.
         """
         self.progress.enter(Stage.CHECKPOINT)
         if elapsed_s is None:
             elapsed_s = self.clock() - self.started_at
         at_beginning = self._saves_beginning()
         rng = self.epoch_rng if at_beginning else self.rng
-        # of every rank, and by all of them together: the task gathers what they have, too
+        # all ranks do this together: the task may gather state from all of them, too
         rngs = self.ranks.gather(rng_state(self.cell.device) if rng is None else rng)
         task = self.task.state_dict()
         refused = 0
@@ -107,7 +108,7 @@ class RunState:
             refused = self.saving.refused(
                 self.last_path, lambda: save_checkpoint(self.last_path, state)
             )
-        self.refused = self.ranks.sum(refused)[0]  # one rank writes, and all of them know
+        self.refused = self.ranks.sum(refused)[0]  # one rank writes, and all learn the result
         if not self.refused:
             self.saved = self.place()
         self.saving.note(self.refused, self.place(), self.saved)
@@ -116,10 +117,10 @@ class RunState:
         return not self.refused
 
     def save_at_last(self) -> None:
-        """Before the process ends: what the disk refused is tried again, for a while.
+        """Save before the process ends; if the disk refuses, retry for a while.
 
         Raises:
-            UsageError: it was in vain, or the user would not wait.
+            UsageError: the disk kept refusing, or the user did not want to wait.
         """
         if not self.refused and not self.epochs_refused:
             return
@@ -134,19 +135,19 @@ class RunState:
         self.write_epochs(must=True)
 
     def keep_best(self) -> bool:
-        """The last checkpoint is the best one, too; False where the disk refuses."""
+        """Keep the last checkpoint as the best one; False if the disk refuses."""
         if self.ranks.rank != 0:
             return True
         return not self.saving.refused(self.last_path, lambda: keep_as(self.last_path, "best.pt"))
 
     def write_epochs(self, *, must: bool = False) -> None:
-        """The rows so far. They are in every checkpoint as well: the disk may refuse them here.
+        """Write `epochs.csv`. The disk may refuse: every checkpoint holds the rows as well.
 
         Args:
-            must: then it must not.
+            must: raise an error if the disk refuses.
 
         Raises:
-            UsageError: the disk refuses, and must not.
+            UsageError: the disk refuses, and `must` is set.
         """
         if self.ranks.rank != 0:
             return
@@ -176,9 +177,9 @@ class RunState:
         self.position.watch_for(check_watch(self.workload.watch))
         self.saved = self.position.epoch, self.position.batch, self.position.trained
         if self.position.batch == 0 and self.position.best_epoch == self.position.epoch - 1:
-            self.keep_best()  # in case it ended between the two
+            self.keep_best()  # the process may have ended between writing the two
         return state
 
     def any_rank(self, wish: bool) -> bool:
-        """Whether any rank wishes it; all ranks must ask at the same place."""
+        """Whether any rank wants this; all ranks must call it at the same place."""
         return self.ranks.sum(wish)[0] > 0

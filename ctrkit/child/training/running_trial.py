@@ -30,7 +30,7 @@ Save = Callable[[Measurement], None]
 
 
 class RunningTrial(LoopProcess):
-    """A launch in progress: what it drives, and the recorder of what it measures."""
+    """A launch in progress: what it drives, and the recorder of its measurement."""
 
     def __init__(
         self, spec: ChildSpec, workload: Workload, progress: ProgressWriter, save: Save
@@ -41,9 +41,9 @@ class RunningTrial(LoopProcess):
         self.ranks = current_ranks()
         self.rows = row_counter(workload, spec.cell, None)
         self.untold: str | None = None
-        #: what the display of a real run would show after each step, as far as the task tells
+        #: losses that the display of a real run would show after each step, if the task tells them
         self.recent_losses: list[float] = []
-        #: where in the first epoch the measured steps begin
+        #: the share of the first epoch at which the measured steps begin, 0 to 1
         self.epoch_share = spec.windows.epoch_share
         self._left_out_s = 0.0
         self.batches = BatchClock(spec.folder, spec.cell, spec.spawned_at_s)
@@ -64,7 +64,7 @@ class RunningTrial(LoopProcess):
         return time.monotonic() - self.spec.spawned_at_s - self._left_out_s
 
     def leave_out(self, seconds: float) -> None:
-        """The clock stood still for so long: no run spends this time."""
+        """Subtract this time from the clock, because a real run does not spend it."""
         self._left_out_s += seconds
         self.batches.leave_out(seconds)
 
@@ -101,15 +101,15 @@ class RunningTrial(LoopProcess):
 
 
 def close_iterator(iterator: Iterator[Batch]) -> None:
-    """End an iterator that offers it (a generator); others end when they are let go."""
+    """Close an iterator that has `close` (a generator); others end when nothing refers to them."""
     with contextlib.suppress(AttributeError):
         iterator.close()  # type: ignore[attr-defined]
 
 
 def family_cpu_s() -> float:
-    """CPU seconds of this process, of the children it has ended and of those that live.
+    """CPU seconds of this process, of its ended children and of its living ones.
 
-    It never falls: what a worker burnt counts on once it has ended.
+    The sum never falls: the time of a worker still counts after the worker has ended.
     """
     usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     total_s = sum(usage.ru_utime + usage.ru_stime for usage in usages)
@@ -117,6 +117,6 @@ def family_cpu_s() -> float:
         with contextlib.suppress(psutil.Error):
             times = process.cpu_times()
             total_s += times.user + times.system
-            # a fork server has ended workers of its own
+            # a fork server has waited for workers of its own
             total_s += getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
     return total_s

@@ -12,14 +12,14 @@ from ctrkit.core.files import is_of_disk
 from ctrkit.core.unsaved import Unsaved, UnsavedWriter
 
 Place = tuple[int, int, bool]
-"""Epoch, batches of it that are done, and whether it has only to be validated."""
+"""Epoch, batches done of it, and whether it only has to be validated."""
 
 
 class Saving:
-    """What the disk has refused so far, noted for the parent as it happens.
+    """Saves state, and notes for the parent what the disk refused.
 
     Args:
-        path: of the note; None for a process that writes nothing.
+        path: the file of the note; None for a process that writes nothing.
         again_s: seconds until the next save is due.
     """
 
@@ -28,10 +28,10 @@ class Saving:
         self._noted = Unsaved(again_s=again_s)
 
     def refused(self, path: Path, write: Callable[[], None]) -> int:
-        """Write; the number of the error with which the disk refused, 0 where it did not.
+        """Call `write`; returns the errno with which the disk refused, or 0.
 
         Raises:
-            Exception: whatever else went wrong.
+            Exception: any other error.
         """
         try:
             write()
@@ -42,7 +42,7 @@ class Saving:
         return 0
 
     def note(self, errno: int, now: Place, saved: Place | None) -> None:
-        """How the last save ended, for whoever watches the run."""
+        """Note how the last save ended, for the parent."""
         self._write(
             failures=self._noted.failures + 1 if errno else 0, errno=errno,
             epoch=now[0], batch=now[1],
@@ -50,7 +50,7 @@ class Saving:
         )  # fmt: skip
 
     def waits(self, seconds: float) -> None:
-        """The run is done, and waits for the disk for so long."""
+        """Note that the run is done, and retries for so long to save its last state."""
         self._write(waits_s=seconds)
 
     def _write(self, **changes: float) -> None:
@@ -60,7 +60,7 @@ class Saving:
 
 
 def never_saved(path: Path, errno: int, run_folder: str, saved: Place | None) -> UsageError:
-    """The end of a run whose last state the disk did not take."""
+    """The error of a run whose last state the disk did not take."""
     why = f"{path}: cannot be written: {os.strerror(errno)}"
     if saved is None:
         return UsageError(

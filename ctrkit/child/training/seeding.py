@@ -12,10 +12,10 @@ import torch
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch, the latter on every device.
+    """Seed Python, NumPy and torch, torch on every device.
 
-    Called right before a model is initialised, so that its parameters depend on nothing that ran
-    before: not on the loader, its workers or the device.
+    Called right before a model is initialised, so that its parameters do not depend on anything
+    that ran before: the loader, its workers or the device.
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -23,18 +23,18 @@ def seed_everything(seed: int) -> None:
 
 
 def seed_rank(rank: int) -> None:
-    """Seed a rank after its model was initialised; rank 0 goes on as a process alone would.
+    """Seed a rank after its model was initialised; rank 0 continues as a single process would.
 
-    The parameters are equal on all ranks, but the dropout masks of different rows must not be.
+    The parameters are equal on all ranks, but the dropout masks of different rows must differ.
     """
     if rank:
         seed_everything(_mixed(torch.initial_seed(), rank))
 
 
 def rng_of_rank(state: Mapping[str, Any], rank: int, device: str) -> Mapping[str, Any]:
-    """A rank's random streams from a checkpoint, which has those of the ranks that wrote it.
+    """A rank's random streams from a checkpoint, which holds those of the ranks that wrote it.
 
-    A rank that did not exist then gets streams that follow from rank 0's, and no other's.
+    A rank that did not exist then gets streams derived from rank 0's and its own number.
     """
     if rank == 0:
         return dict(state["rng"])
@@ -53,12 +53,13 @@ def _mixed(seed: int, rank: int) -> int:
 
 
 def rng_state(device: str) -> dict[str, Any]:
-    """The state of all random streams that a step on `device` may draw from: plain values."""
+    """The states of all random streams that a step on `device` may use, as plain values."""
     twister = np.random.get_state(legacy=False)
     twister["state"]["key"] = torch.from_numpy(twister["state"]["key"].astype(np.int64))
     state = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": twister}
     if device == "cuda":
-        state["cuda"] = [torch.cuda.get_rng_state()]  # of the one that this process trains on
+        # only of the device that this process trains on
+        state["cuda"] = [torch.cuda.get_rng_state()]
     elif device == "mps":
         state["mps"] = torch.mps.get_rng_state()
     return state
@@ -66,10 +67,10 @@ def rng_state(device: str) -> dict[str, Any]:
 
 @contextmanager
 def kept_rng(device: str) -> Iterator[None]:
-    """What draws inside moves no stream.
+    """Code in this context leaves all random streams as they were.
 
-    For what happens once per process and not once per run: importing scikit-learn draws from
-    Python's stream.
+    For work that happens once per process and not once per run: importing scikit-learn, for
+    example, draws from Python's stream.
     """
     state = rng_state(device)
     try:
@@ -79,7 +80,7 @@ def kept_rng(device: str) -> Iterator[None]:
 
 
 def set_rng_state(state: Mapping[str, Any], device: str) -> None:
-    """Put back a `rng_state`. A stream of a device that the state does not have stays as it is."""
+    """Restore a `rng_state`. A device's stream that is missing in it stays as it is."""
     torch.set_rng_state(state["torch"])
     version, internal, gauss_next = state["python"]
     random.setstate((version, tuple(internal), gauss_next))

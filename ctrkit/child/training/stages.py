@@ -13,7 +13,7 @@ from ctrkit.child.training import devices
 
 
 class StageTimer(Protocol):
-    """Times stages that follow each other within a step."""
+    """Times the stages of a step, which follow each other."""
 
     def begin(self) -> None:
         """A step begins."""
@@ -22,11 +22,11 @@ class StageTimer(Protocol):
         """A stage ends, and the next one begins."""
 
     def read(self) -> dict[str, list[float]]:
-        """Seconds of each stage, an entry a step, once all steps are done."""
+        """Seconds of each stage, a list entry per step; call it when all steps are done."""
 
 
 class ClockTimer:
-    """By the clock, waiting at each mark for the device, which on the CPU takes no time."""
+    """Times by the host's clock; waits for the device at each mark (nothing to do on the CPU)."""
 
     def __init__(self, wait: Callable[[], None]) -> None:
         self._wait = wait
@@ -48,11 +48,11 @@ class ClockTimer:
 
 
 class EventTimer:
-    """By events in the device's own queue: nobody waits, and work still overlaps as it does.
+    """Times by events in the device's queue, so that work overlaps as it does without timing.
 
     Args:
-        make_event: an event with `record()` and `elapsed_time(later)` in milliseconds.
-        wait: for all that was queued; called once, before the events are read.
+        make_event: makes an event with `record()` and `elapsed_time(later)` in milliseconds.
+        wait: waits for all queued work; called once, before the events are read.
     """
 
     def __init__(self, make_event: Callable[[], Any], wait: Callable[[], None]) -> None:

@@ -1,7 +1,7 @@
 """Stamps: when each batch was made. Workers write them into rings, and the loop reads them later.
 
-Beside the batches, never in them: a worker writes five numbers per batch into a memory map of its
-own. The clock is `time.monotonic()`, which processes of one machine share. Where the loop's own
+Stamps never travel in the batches: a worker writes five numbers per batch into a memory map of its
+own. The clock is `time.monotonic()`, which all processes of a machine share. If the loop's own
 process makes the batches, only the moment between fetch and collate is kept.
 
 Needs torch and the standard library only, since it also runs in a script's own interpreter.
@@ -25,9 +25,9 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 if TYPE_CHECKING:
     from ctrkit.core.config import Cell
 
-#: Set to `1` in the environment of a child whose workers are to stamp, `0` forbids it.
+#: Environment variable of a child: `1` lets its workers write stamps, `0` forbids it.
 STAMPS_VARIABLE = "CTRKIT_STAMPS"
-#: Batches that a worker's ring holds; the oldest are overwritten.
+#: Number of batches in a worker's ring; the oldest are overwritten.
 RING = 4096
 _COLUMNS = 7
 _ROW = struct.Struct(f"={_COLUMNS}d")
@@ -36,10 +36,13 @@ _WORKER, _BATCH, _START, _FETCHED, _MADE, _SENT, _WHOLE = range(_COLUMNS)
 
 @dataclass(frozen=True)
 class BatchStamp:
-    """A batch that a worker made, by its number in the iterator's epoch; seconds of the clock.
+    """The times at which a worker made a batch, in seconds of `time.monotonic()`.
 
-    `start_s`: the worker took the indices; `fetched_s`: it has the samples; `made_s`: they are
-    collated; `sent_s`: they are pickled and on their way (`made_s` where that is not known).
+    Attributes:
+        start_s: the worker got the indices.
+        fetched_s: it had the samples.
+        made_s: it had collated them.
+        sent_s: it had pickled them, and they were on their way; `made_s` if unknown.
     """
 
     worker: int
@@ -51,21 +54,22 @@ class BatchStamp:
 
 
 def wanted() -> bool:
-    """Whether the workers of this process stamp their batches."""
+    """Whether the workers of this process write stamps."""
     return os.environ.get(STAMPS_VARIABLE) == "1"
 
 
 def ring_path(folder: str | os.PathLike[str], pid: int) -> Path:
-    """Where the worker `pid` of the child with this folder keeps its stamps."""
+    """The ring file of the worker `pid`, in the child's folder."""
     return Path(folder) / f"batches-{pid}.bin"
 
 
 class StampWriter:
-    """A worker's side. Its loop tells what it does; about a microsecond a batch."""
+    """Writes a worker's stamps. Its loop calls the methods; about a microsecond per batch."""
 
     def __init__(self, folder: str | os.PathLike[str], worker: int) -> None:
         path = ring_path(folder, os.getpid())
-        path.write_bytes(bytes(RING * _COLUMNS * 8))  # whole: a full disk is an error, no SIGBUS
+        # write it in full, so that a full disk raises an error here instead of SIGBUS later
+        path.write_bytes(bytes(RING * _COLUMNS * 8))
         with open(path, "r+b") as file:
             self._cells = memoryview(mmap.mmap(file.fileno(), 0)).cast("d")
         self._worker, self._count = worker, 0
@@ -73,15 +77,15 @@ class StampWriter:
         self._waiting: dict[int, int] = {}
 
     def started(self, batch: int) -> None:
-        """It has the indices of its next batch."""
+        """The worker has the indices of its next batch."""
         self._batch, self._start_s, self._fetched_s = batch, time.monotonic(), 0.0
 
     def fetched(self) -> None:
-        """It has the samples and goes on to collate them."""
+        """The worker has the samples, and will collate them next."""
         self._fetched_s = time.monotonic()
 
     def made(self, batch: Any) -> None:
-        """It is about to hand the batch over."""
+        """The worker has made the batch, and is about to send it."""
         now_s = time.monotonic()
         if batch != self._batch:
             return
@@ -97,14 +101,14 @@ class StampWriter:
         cells[at + _WHOLE] = 1.0
 
     def sent(self, batch: int) -> None:
-        """It is pickled: called by the thread that sends."""
+        """The batch is pickled; called by the queue's sending thread."""
         at = self._waiting.pop(batch, None)
         if at is not None:
             self._cells[at + _SENT] = time.monotonic()
 
 
 def stamped_collate(collate: Callable[[Any], Any], stamp: Callable[[], None]) -> Callable[..., Any]:
-    """`collate` that says when it is called; what it takes, returns and raises is as before."""
+    """A wrapper of `collate` that calls `stamp` first; otherwise it behaves the same."""
 
     def collate_stamped(samples: Any) -> Any:
         stamp()
@@ -114,7 +118,7 @@ def stamped_collate(collate: Callable[[Any], Any], stamp: Callable[[], None]) ->
 
 
 class _StampingPickler:
-    """In place of the pickler of a worker's queues: the same bytes, and a stamp when they are."""
+    """Replaces the pickler of a worker's queues: same bytes, and a stamp when they are made."""
 
     def __init__(self, pickler: Any, writer: StampWriter) -> None:
         self._pickler, self._writer = pickler, writer
@@ -130,9 +134,9 @@ class _StampingPickler:
 
 
 def stamp_sending(writer: StampWriter) -> None:
-    """From now on what this process puts into queues is stamped once it is pickled.
+    """From now on, stamp each message that this process puts into a queue, once it is pickled.
 
-    Does nothing where the library's queues have no such pickler.
+    Does nothing if the library's queues have no such pickler.
     """
     name = "_ForkingPickler"
     pickler = getattr(multiprocessing.queues, name, None)
@@ -143,7 +147,7 @@ def stamp_sending(writer: StampWriter) -> None:
 def read_rings(
     folder: str | os.PathLike[str], since_s: float, pids: Iterable[int] | None = None
 ) -> list[BatchStamp]:
-    """Batches that workers of the child, or those of these pids, made since then, by number."""
+    """The stamps since `since_s` of the child's workers, or of these pids, sorted by number."""
     found: list[BatchStamp] = []
     paths = Path(folder).glob("batches-*.bin")
     for path in paths if pids is None else (ring_path(folder, pid) for pid in pids):
@@ -164,11 +168,11 @@ def read_rings(
 
 
 def matched(stamps: Sequence[BatchStamp], delivered_s: Iterable[float]) -> list[BatchStamp]:
-    """The stamps of an epoch's batches in the order of delivery; empty where they do not fit.
+    """The stamps of an epoch's batches in the order of delivery; empty if they do not match.
 
-    A DataLoader delivers in order, so the i-th batch is number i. It is not where there are two
-    of them, a worker of an iterable data set has ended, or with `in_order=False`: then a number is
-    missing or there twice, or a batch was delivered before it was made.
+    A DataLoader delivers in order, so the i-th batch is number i. That does not hold with two
+    DataLoaders, when a worker of an iterable data set has ended early, or with `in_order=False`.
+    Then a number is missing or occurs twice, or a batch was delivered before it was made.
     """
     by_batch = {stamp.batch: stamp for stamp in stamps}
     found = []
@@ -181,24 +185,24 @@ def matched(stamps: Sequence[BatchStamp], delivered_s: Iterable[float]) -> list[
 
 
 def fill_in(stamps: Any, first: int, made: Sequence[BatchStamp], launched_s: float) -> None:
-    """Write how batches were made into the columns of a `child_records.Stamps`, from `first` on."""
+    """Write the workers' times into the columns of a `child_records.Stamps`, from index `first`."""
     for i, one in enumerate(made, start=first):
         stamps.worker[i] = one.worker
         stamps.fetch_start_s[i] = one.start_s - launched_s
         stamps.fetch_end_s[i] = one.fetched_s - launched_s
         stamps.collate_end_s[i] = one.made_s - launched_s
-        # the sending thread may not have noted it yet when the loop has the batch already
+        # the loop may have the batch before the sending thread has noted its stamp
         stamps.sent_s[i] = min(one.sent_s - launched_s, stamps.delivered_s[i])
 
 
 class _Seen:
-    """What this process itself saw of its DataLoaders: batches collated here, batches delivered."""
+    """What this process saw of its DataLoaders: batches it collated, batches delivered to it."""
 
     def __init__(self) -> None:
         self.collated, self.collate_s, self.delivered = 0, 0.0, 0
 
     def collate(self) -> None:
-        """A collate begins."""
+        """Note that a collate begins."""
         self.collated, self.collate_s = self.collated + 1, time.monotonic()
 
 
@@ -223,7 +227,7 @@ def _next(iterator: Any) -> Any:
 
 
 def see_collates() -> None:
-    """From now on this process sees when its DataLoaders collate."""
+    """From now on, note when DataLoaders of this process collate in this process."""
     setattr(_DatasetKind, "create_fetcher", staticmethod(_create_fetcher))  # noqa: B010
 
 
@@ -233,16 +237,16 @@ def last_collate_s() -> float:
 
 
 def _see_batches() -> None:
-    """From now on this process sees what its DataLoaders collate and deliver."""
+    """From now on, note what DataLoaders of this process collate and deliver."""
     see_collates()
     setattr(_BaseDataLoaderIter, "__next__", _next)  # noqa: B010
 
 
 class BatchClock:
-    """Finds out for a trial how the batches of an epoch were made, whoever makes them.
+    """Finds out for a trial when the batches of an epoch were made.
 
-    Only batches that a DataLoader or the `thread` and `resident` loaders make are seen, and those
-    of workers only where each of the loop's batches is one of the DataLoader's.
+    It sees batches that a DataLoader, or the loaders `thread` and `resident`, make. It sees those
+    of worker processes only if each batch of the loop is exactly one batch of the DataLoader.
     """
 
     def __init__(self, folder: str, cell: Cell, launched_s: float) -> None:
@@ -254,7 +258,7 @@ class BatchClock:
             _see_batches()
 
     def begin_epoch(self, loader: Any) -> None:
-        """The iterator of a new epoch is about to be made."""
+        """Prepare for a new epoch; call it just before the iterator is made."""
         self._since_s, self._plain = time.monotonic(), True
         self._collated, self._delivered = _seen.collated, _seen.delivered
         made = self._by_thread = []
@@ -262,13 +266,14 @@ class BatchClock:
             loader.on_made = lambda *batch: made.append(batch)
 
     def leave_out(self, seconds: float) -> None:
-        """The loop's clock stood still for so long."""
+        """Subtract a time for which the loop's clock stood still."""
         self._launched_s += seconds
 
     def taken(self, asked_s: float, delivered_s: float) -> dict[str, float]:
-        """To be called for each batch once the loop has it: times in seconds since the launch.
+        """Call it for each batch when the loop has it; times in seconds since the launch.
 
-        Returns its stamps, if this very thread made it.
+        Returns:
+            The batch's stamps, if this thread made the batch; else empty.
         """
         collated, self._collated = _seen.collated - self._collated, _seen.collated
         delivered, self._delivered = _seen.delivered - self._delivered, _seen.delivered
@@ -282,7 +287,7 @@ class BatchClock:
         return {"fetch_start_s": asked_s, "fetch_end_s": fetched_s, "collate_end_s": delivered_s}
 
     def complete(self, stamps: Any, first: int) -> None:
-        """Fill in what workers and threads kept of the epoch whose steps begin at index `first`.
+        """Fill in the stamps of workers and threads for the epoch that begins at index `first`.
 
         `stamps` has the columns of a `child_records.Stamps`.
         """

@@ -1,7 +1,7 @@
 """Tells the ledger what the main thread of a real run spends its time on.
 
-On a device that computes asynchronously nothing is synchronised: what counts is how long the main
-thread was held up, and that may be in a later stage than the one that caused it.
+It never synchronizes the device. On a device that computes asynchronously, a stage's time is how
+long the main thread was held up in it, and an earlier stage may have caused that.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _DEVICE_EVERY_S = 10.0
 
 
 class TimeLedger:
-    """Adds up seconds for the supervisor to read; the loop says what it turns to.
+    """Adds up seconds per activity, for the supervisor to read; the loop says what it begins.
 
     Args:
         path: the file to write, a small memory map.
-        clock: seconds, monotonic, the same clock in every process.
+        clock: returns seconds, monotonic, the same in every process.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -37,7 +37,7 @@ class TimeLedger:
             self.enter(Spending.LOGGING)
 
     def stepped(self, task: Task, rows: int) -> None:
-        """A step is done; now and then the device's memory is looked at, too."""
+        """A step is done; now and then this also reads the device's memory."""
         self._writer.step(rows)
         now_s = self._clock()
         if now_s - self._device_s >= _DEVICE_EVERY_S:

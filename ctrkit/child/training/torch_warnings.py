@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 _MOST, _LONGEST = 8, 300
-#: how torch ends a warning that its C++ side gives on a line of the user's
+#: how a warning from torch's C++ code ends when it names a line of the user's
 _NATIVE = "Triggered internally at"
 
 
 class TorchWarnings:
-    """From now on, torch's warnings are kept and counted; all are shown as before.
+    """Keeps and counts torch's warnings from now on; they are shown as before.
 
     Args:
-        on_new: called with all counts as soon as there is a warning that was not there before.
+        on_new: called with all counts as soon as a new kind of warning comes.
     """
 
     def __init__(self, on_new: Callable[[Mapping[str, int]], None] | None = None) -> None:
@@ -25,16 +25,17 @@ class TorchWarnings:
         self._show, self._filters = warnings.showwarning, warnings.filters[:]
         self._shown = set[tuple[str, str, int]]()
         warnings.showwarning = self._showwarning
-        if on_new is not None:  # else Python tells of each place once, and nothing can be counted
+        # otherwise Python shows each place only once, and nothing can be counted
+        if on_new is not None:
             warnings.simplefilter("always", append=True)
 
     @property
     def seen(self) -> list[str]:
-        """Each of them, once."""
+        """Each kept warning once."""
         return list(self.counts)
 
     def end(self) -> None:
-        """Warnings are no longer kept."""
+        """Stop keeping warnings."""
         warnings.showwarning = self._show
         if self._on_new is not None:
             warnings.filters[:] = self._filters  # type: ignore[index]
@@ -60,13 +61,13 @@ class TorchWarnings:
 
 
 def _is_of_torch(filename: str, text: str) -> bool:
-    """Whether torch gave the warning, on whichever line it puts it."""
+    """Whether torch gave the warning, whichever line it is attributed to."""
     if _in_torch(filename):
         return True
     frame = sys._getframe(2)
     while frame.f_back is not None and frame.f_code.co_filename == warnings.__file__:
         frame = frame.f_back
-    code = frame.f_code  # of who called `warnings.warn`, or what is written in C and did
+    code = frame.f_code  # the caller of `warnings.warn`, or of C code that warned
     if _in_torch(code.co_filename):
         return True
     return "warn" not in code.co_names and "tensor" in text.lower()

@@ -1,8 +1,9 @@
 """Runs one trial of a probe: the training loop in short windows, with every batch time-stamped.
 
-Nothing is averaged here: the parent decides from the raw stamps. Two kinds of window: throughput
-(the device is synchronised at its ends only) and attribution (synchronised at each stage). On the
-CPU nothing runs ahead, so the throughput window tells the stages as well and no other is needed.
+It averages nothing: the parent decides from the raw stamps. There are two kinds of window. In a
+throughput window, the device is synchronised only at both ends; in an attribution window, at each
+stage. On the CPU nothing runs ahead of the host, so the throughput window gives the stages as well,
+and no attribution window is needed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from ctrkit.core.errors import UsageError
 from ctrkit.core.progress import ProgressWriter, Stage
 
 CACHED_BATCHES = 10
-#: Batches at the beginning of an epoch by which configurations are compared.
+#: Batches at the beginning of an epoch whose hashes are compared between configurations.
 HASHED_BATCHES = 8
 _END = object()
 
@@ -46,14 +47,17 @@ def run_trial(
     """Run a trial of kind `full`, `compute` or `loader`; `save` gets the measurement as it grows.
 
     Args:
-        spec: of the trial.
-        workload: what it drives.
-        progress: is told every stage and step.
-        save: keeps the measurement.
-        import_s: from the launch until torch was imported.
+        spec: the trial's spec.
+        workload: the workload to drive.
+        progress: receives every stage and step.
+        save: saves the measurement.
+        import_s: seconds from the launch until torch was imported.
+
+    Returns:
+        The complete measurement.
 
     Raises:
-        Exception: whatever the workload raises; the measurement saved last has what came before.
+        Exception: anything that the workload raises; the measurement so far is saved.
     """
     trial = RunningTrial(spec, workload, progress, save)
     trial.recorder.fields["import_s"] = import_s
@@ -70,7 +74,7 @@ def run_trial(
 
 
 def _measure_loop(trial: RunningTrial) -> None:
-    """The loader with the step (`full`) or on its own (`loader`), over an epoch boundary."""
+    """Measure the loader with the step (`full`) or alone (`loader`), into a second epoch."""
     trial.progress.enter(Stage.DATA)
     loader = as_epoch_loader(trial.workload.train_loader(trial.cell))
     trial.rows = row_counter(trial.workload, trial.cell, loader)
@@ -90,17 +94,17 @@ def _measure_loop(trial: RunningTrial) -> None:
 
 
 def loader_sizes(sizes: RunSizes, loader: EpochLoader) -> RunSizes:
-    """The sizes, with the loader's own length where the workload does not know it."""
+    """The sizes, with the loader's own length if the workload does not know it."""
     if sizes.train_batches is not None:
         return sizes
     return dataclasses.replace(sizes, train_batches=length_of(loader))
 
 
 def _measure_epochs(trial: RunningTrial, loader: EpochLoader, sizes: RunSizes) -> None:
-    """First batch, warm-up, windows, and then the boundary into a second epoch."""
+    """Measure the first batch, warm-up, windows, and the boundary into a second epoch."""
     recorder, cell = trial.recorder, trial.cell
-    # The first workers x prefetch batches were made before anybody waited for them, so they
-    # are warm-up: they are faster than the loader can go on.
+    # Workers made the first workers x prefetch batches before the loop waited for them. Those come
+    # faster than the loader can sustain, so they count as warm-up.
     recorder.warmup_steps = max(1, cell.queued_batches)
     recorder.hashed_batches, recorder.looks_into_second = HASHED_BATCHES, True
     if trial.task is not None and cell.device != "cpu":
@@ -113,7 +117,7 @@ def _measure_epochs(trial: RunningTrial, loader: EpochLoader, sizes: RunSizes) -
 def _measure_epoch(
     trial: RunningTrial, loader: EpochLoader, *, epoch: int, batches: int | None
 ) -> None:
-    """As much of one epoch as the recorder wants; then the iterator is given up."""
+    """Run as much of one epoch as the recorder wants, then close the iterator."""
     recorder = trial.recorder
     makes = not isinstance(loader, CachedLoader)
     place = Place()
@@ -125,7 +129,7 @@ def _measure_epoch(
         recorder.finished = True
         return
     if place.elsewhere is not None:
-        recorder.warmup_steps += 1  # in one step the sampler leaves batches out, which takes CPU
+        recorder.warmup_steps += 1  # in one step the sampler skips batches, which takes CPU time
     to_come = None if batches is None else batches - place.left_out
     recorder.begin_epoch(epoch, to_come, left_out=place.left_out, as_written=place.after)
     trial.rows.begin_epoch(place.left_out)
@@ -135,16 +139,16 @@ def _measure_epoch(
     iterator = place.iterator_of(loader, trial.leave_out)
     _take_steps(trial, iterator, makes)
     if place.left_out and recorder.finished and not recorder.step:
-        # its len() promised too much: there is no batch there
+        # its len() is too large: that batch does not exist
         close_iterator(iterator)
         trial.epoch_share = 0.0
         _measure_epoch(trial, loader, epoch=epoch, batches=batches)
         return
-    # one that begins elsewhere by itself is not checked: it may not do so
+    # a loader that skips by itself is not checked, because it may not really skip
     checked = to_come is not None and recorder.step == to_come and not place.is_native
     if checked and not recorder.finished:
         taken = _take(trial, iterator)
-        if taken is not None:  # beyond what was promised
+        if taken is not None:  # more batches than its len() promised
             recorder.counted(1, known_rows(trial.rows.count(taken[2])), complete=False)
     if epoch == 1 and recorder.finished and not recorder.step:
         heeds = "batch_size" in trial.workload.axes
@@ -165,7 +169,7 @@ def _measure_epoch(
 
 
 def _is_told(place: Place, loader: EpochLoader, epoch: int) -> bool:
-    """Tell the loader of the epoch; False where it can be iterated once only, and was."""
+    """Tell the loader the epoch; False if it can be iterated only once, and has been."""
     try:
         place.tell(loader, epoch)
     except UsedUpError:
@@ -175,7 +179,7 @@ def _is_told(place: Place, loader: EpochLoader, epoch: int) -> bool:
 
 def _take_steps(trial: RunningTrial, iterator: Iterator[Batch], makes: bool) -> None:
     recorder = trial.recorder
-    # elsewhere than on the CPU a stage could only be timed by waiting for it
+    # on other devices than the CPU, timing a stage means waiting for it
     timers = {ATTRIBUTION: stage_timer(trial.cell.device)}
     if trial.cell.device == "cpu":
         timers[THROUGHPUT] = stage_timer("cpu")
@@ -188,7 +192,7 @@ def _take_steps(trial: RunningTrial, iterator: Iterator[Batch], makes: bool) -> 
             if makes and recorder.wants_hash:
                 recorder.hashed(batch_hash(batch))
             _train_step(trial, batch, timers.get(recorder.window))
-            # a real run asks for it after each step, too
+            # a real run reads the loss after each step, too
             loss = trial.task.recent_loss() if trial.task is not None else None
             if recorder.epoch == 1:
                 trial.recent_losses.append(0.0 if loss is None else float(loss))
@@ -200,7 +204,7 @@ def _take_steps(trial: RunningTrial, iterator: Iterator[Batch], makes: bool) -> 
 
 
 def _count_on(trial: RunningTrial, iterator: Iterator[Batch], until_s: float) -> None:
-    """Count what is left of the epoch, for a while; where several ranks train, none does."""
+    """Count the rest of the epoch until a deadline; several ranks do not count."""
     batches, rows, ended = 0, 0, False
     while trial.ranks.count == 1 and trial.now_s() < until_s:
         batch = next(iterator, _END)
@@ -213,7 +217,7 @@ def _count_on(trial: RunningTrial, iterator: Iterator[Batch], until_s: float) ->
 
 
 def _take(trial: RunningTrial, iterator: Iterator[Batch]) -> tuple[float, float, Batch] | None:
-    """Ask for a batch: (asked, delivered, batch), or None at the epoch's end."""
+    """Take a batch: (asked at, delivered at, batch), or None at the end of the epoch."""
     asked_s = trial.now_s()
     try:
         batch = next(iterator)
@@ -236,7 +240,7 @@ def _train_step(trial: RunningTrial, batch: Batch, timer: StageTimer | None) -> 
 
 
 def _measure_compute(trial: RunningTrial) -> None:
-    """The step's own ceiling: a few batches, kept on the device, trained on again and again."""
+    """Measure the step alone: it trains on a few batches again and again, kept on the device."""
     trial.progress.enter(Stage.DATA)
     loader = _loader_of_few(trial)
     try:
@@ -260,7 +264,7 @@ def _measure_compute(trial: RunningTrial) -> None:
 
 
 def _loader_of_few(trial: RunningTrial) -> EpochLoader:
-    """A loader of a few batches: without workers, unless it cannot be made so."""
+    """A loader for a few batches: without workers, unless it cannot be made so."""
     try:
         return as_epoch_loader(trial.workload.train_loader(trial.cell.without_workers))
     except Exception:
@@ -270,7 +274,7 @@ def _loader_of_few(trial: RunningTrial) -> EpochLoader:
 
 
 class CachedLoader:
-    """The same few batches for ever."""
+    """Yields the same few batches endlessly."""
 
     def __init__(self, batches: list[Batch]) -> None:
         self.batches = batches

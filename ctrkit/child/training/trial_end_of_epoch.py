@@ -19,14 +19,14 @@ from ctrkit.core.progress import Stage
 
 
 def measure_end_of_epoch(trial: RunningTrial) -> None:
-    """What a real run does after the last step of an epoch, in the same order."""
+    """Time what a real run does after the last step of an epoch, in the same order."""
     _measure_validation(trial)
     _measure_metrics(trial)
     _measure_checkpoints(trial)
 
 
 def _measure_validation(trial: RunningTrial) -> None:
-    """Some validation batches, through the cell's own validation loader."""
+    """Time some validation batches from the cell's own validation loader."""
     made = trial.workload.validation_loader(trial.cell)
     if made is None or trial.task is None or trial.spec.windows.validation_batches == 0:
         return
@@ -50,9 +50,9 @@ def _measure_validation(trial: RunningTrial) -> None:
 
 
 def _first_to_validate(trial: RunningTrial, loader: EpochLoader) -> int:
-    """Where the timed batches begin; at the beginning unless a loader says it goes there at once.
+    """The index of the first timed batch: 0, unless the loader can skip without reading.
 
-    One that reads what it leaves out would be silent for long.
+    A loader that reads what it skips would be silent for long.
     """
     plan = trial.spec.windows
     known = trial.workload.sizes(trial.cell.batch_size).validation_batches or length_of(loader)
@@ -80,7 +80,7 @@ def _validate(trial: RunningTrial, iterator: Iterator[Batch], began_s: float) ->
 
 
 def _validate_again(trial: RunningTrial, loader: EpochLoader) -> None:
-    """The start of a second validation: workers that are kept are there already."""
+    """Time the start of a second validation, for which persistent workers already exist."""
     loader.set_epoch(2)
     began_s = trial.now_s()
     iterator = iter(loader)
@@ -90,14 +90,15 @@ def _validate_again(trial: RunningTrial, loader: EpochLoader) -> None:
 
 
 def _measure_metrics(trial: RunningTrial) -> None:
-    """The task's metrics; of so few batches it may well have none, which is no failure."""
+    """Time the task's metrics. With so few batches it may have none, which is no failure."""
     if trial.task is None or trial.spec.windows.checkpoints == 0:
         return
     trial.progress.enter(Stage.METRICS)
     imported = len(sys.modules)
     try:
         took_s = _metrics_s(trial, trial.task)
-        if len(sys.modules) > imported:  # a library that is imported once is no time of an epoch
+        # importing a library happens once and not in every epoch, so time it again
+        if len(sys.modules) > imported:
             with contextlib.suppress(Exception):
                 took_s = _metrics_s(trial, trial.task)
     except UsageError:
@@ -121,7 +122,7 @@ def _metrics_s(trial: RunningTrial, task: Task) -> float:
 
 
 def _measure_checkpoints(trial: RunningTrial) -> None:
-    """Real checkpoints of the real state, written as the real run writes them."""
+    """Time real checkpoints of the real state, written as a real run writes them."""
     if trial.task is None:
         return
     trial.progress.enter(Stage.CHECKPOINT)

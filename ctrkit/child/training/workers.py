@@ -1,11 +1,11 @@
 """Watches torch's DataLoader workers from inside: their progress, their stamps, how they end.
 
-`watch_workers` puts a wrapper around torch's worker loop. The data set, the indices and the random
-streams pass through it untouched: a worker only writes down whether it is busy or waits, and where
-it is asked to, when it made each batch.
+`watch_workers` wraps torch's worker loop. The data set, the indices and the random streams pass
+through unchanged. A worker only writes whether it is busy or waits and, if asked to, when it made
+each batch.
 
-In a real run workers outlive a stop that a scheduler sends to all processes at once: the loop needs
-them for its step, and ends them itself.
+In a real run, workers ignore a stop signal that a scheduler sends to all processes at once: the
+loop still needs them for its step, and ends them itself.
 
 Needs torch and the standard library only, since it also runs in a script's own interpreter.
 """
@@ -39,20 +39,22 @@ from ctrkit.core.stacks_signal import keep_crashes, stacks_path
 if TYPE_CHECKING:
     from ctrkit.core.child_records import WorkerExit
 
-# A broken connection is a death that will be seen; torch's own error may be, or another's.
+# How long to wait for a worker's death to become visible, by the error it may have caused. A broken
+# connection surely means a death; a RuntimeError may be torch's message of one, or another.
 _DYING_S: dict[type[BaseException], float] = {OSError: 5.0, EOFError: 5.0, RuntimeError: 1.0}
 _NO_BATCH = (torch_worker._IterableDatasetStopIteration, ExceptionWrapper)
 _torch_worker_loop = torch_worker._worker_loop
 _torch_start = BaseProcess.start
 _started: list[Any] = []  # the multiprocessing Popen of every process that may still matter
 _outlive_stops = False
-_ended_here: set[int] = set()  # pids of workers that this process has ended
+_ended_here: set[int] = set()  # pids of workers that this process has ended itself
 
 
 def watch_workers(*, outlive_stops: bool = False) -> None:
-    """From now on DataLoader workers write their progress, and their exit codes are kept.
+    """From now on, DataLoader workers write their progress, and their exit codes are kept.
 
-    `outlive_stops`: they ignore what asks a run to stop, until this process ends them.
+    Args:
+        outlive_stops: workers ignore stop signals until this process ends them.
     """
     global _outlive_stops
     _outlive_stops = outlive_stops
@@ -61,7 +63,7 @@ def watch_workers(*, outlive_stops: bool = False) -> None:
 
 
 def watched_worker_loop(*arguments: Any) -> None:
-    """The loop of a worker, which is torch's with its two queues watched."""
+    """The worker loop of torch, with its two queues watched."""
     folder = os.environ.get(FOLDER_VARIABLE)
     if folder is None:
         return _torch_worker_loop(*arguments)
@@ -76,7 +78,7 @@ def watched_worker_loop(*arguments: Any) -> None:
                 bound.arguments["collate_fn"], stamps.fetched
             )
             stamp_sending(stamps)
-    except (TypeError, KeyError, OSError):  # a torch with another loop: work unwatched
+    except (TypeError, KeyError, OSError):  # another version of torch: run its loop unwatched
         return _torch_worker_loop(*arguments)
     return _torch_worker_loop(*bound.args)
 
@@ -90,15 +92,15 @@ class _Queue:
 
 
 class _IndexQueue(_Queue):
-    """Where the worker waits for the indices of its next batch."""
+    """The queue in which the worker waits for the indices of its next batch."""
 
     waiting = False
     asked = False
 
     def get(self, timeout: float | None = None) -> Any:
         if not self.asked:
-            keep_crashes()  # torch's own handlers are set by now
-            if stops.are_blocked():  # by `_start`, until here
+            keep_crashes()  # torch has set its own handlers by now
+            if stops.are_blocked():  # `_start` had blocked them
                 stops.ignore()
             self.asked = True
         if not self.waiting:
@@ -114,7 +116,7 @@ class _IndexQueue(_Queue):
 
 
 class _DataQueue(_Queue):
-    """Where the worker hands over its batches."""
+    """The queue through which the worker sends its batches."""
 
     def put(self, made: Any) -> None:
         if self._stamps is not None and not isinstance(made[1], _NO_BATCH):
@@ -124,7 +126,8 @@ class _DataQueue(_Queue):
 
 
 def _start(process: BaseProcess) -> None:
-    for popen in _started:  # before the start: the new process may get the pid of one that ended
+    # before the start: the new process may get the pid of one that has ended
+    for popen in _started:
         if popen.returncode == 0:
             _forget(popen.pid)
     _started[:] = [popen for popen in _started if popen.returncode != 0]
@@ -134,7 +137,7 @@ def _start(process: BaseProcess) -> None:
     popen = process._popen  # type: ignore[attr-defined]
     _started.append(popen)
     if outlives:
-        # torch ends workers that stay by SIGTERM, which these do not heed any more
+        # torch ends remaining workers by SIGTERM, which these workers ignore
         popen.terminate = partial(_end_worker, popen)
 
 
@@ -144,9 +147,10 @@ def _end_worker(popen: Any) -> None:
 
 
 def _forget(pid: int) -> None:
-    """Remove the files of a worker that ended as it should: nothing is to be told of it any more.
+    """Remove the files of a worker that ended normally.
 
-    Not by itself: after its loop it may still linger, and then it must be known what it was.
+    The parent does this, because a worker may hang after its loop, and then the files must still
+    say what it was.
     """
     folder = os.environ.get(FOLDER_VARIABLE)
     if folder is not None:
@@ -156,10 +160,10 @@ def _forget(pid: int) -> None:
 
 
 def dead_workers(error: BaseException) -> list[WorkerExit]:
-    """Workers that have ended, for an error that one of their deaths may have caused.
+    """The workers that have died, for an error that one of their deaths may have caused.
 
-    The error can come before the death can be seen: then it is waited for, some seconds at most.
-    torch's handler of SIGCHLD, which raises, must not be set any more.
+    The error can come before the death is visible, so this waits for it, some seconds at most.
+    Before the call, remove torch's handler of SIGCHLD, which raises.
     """
     from ctrkit.core.child_records import WorkerExit
 

@@ -18,7 +18,7 @@ MakeLoader = Callable[..., Iterable[Batch]]
 
 
 def axes_of_signature(make_loader: MakeLoader) -> tuple[str, ...]:
-    """The axes of a cell that the function's signature names; `**kwargs` takes all of them."""
+    """The axes of a cell that the function's signature names; `**kwargs` takes all axes."""
     parameters = inspect.signature(make_loader).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return CELL_AXES
@@ -26,9 +26,9 @@ def axes_of_signature(make_loader: MakeLoader) -> tuple[str, ...]:
 
 
 def own_defaults(make_loader: MakeLoader) -> tuple[dict[str, Any], set[str]]:
-    """The defaults of a function for axes of a cell, and the axes whose default is none of a cell.
+    """The function's defaults for axes of a cell, and the axes whose default no cell can have.
 
-    None stands for what a DataLoader makes of it.
+    A default of None means the value that a DataLoader uses for None.
     """
     known: dict[str, Any] = {}
     unknown = set()
@@ -44,7 +44,7 @@ def own_defaults(make_loader: MakeLoader) -> tuple[dict[str, Any], set[str]]:
 
 
 def _value_in_cell(row: Axis, default: Any) -> Any:
-    """What a default is in a cell, None if it is nothing there."""
+    """The default as a cell's value; None if no cell can have it."""
     if default is None:
         of_dataloader = {"start_method": multiprocessing.get_start_method(), "prefetch": 2}
         return of_dataloader.get(row.name, False if row.kind is bool else None)
@@ -55,10 +55,10 @@ def _value_in_cell(row: Axis, default: Any) -> Any:
 
 
 class CustomWorkload(Workload):
-    """Loaders by `make_loader(**axes)`, called once per trial, `iter()` once per epoch.
+    """A workload of `make_loader(**axes)`: called once per trial, `iter()` once per epoch.
 
-    An axis that the function defaults keeps that default where nobody names another value.
-    What can be iterated once only (a generator) is made anew for each further epoch.
+    An axis that has a default in the function keeps it, unless the user names another value. A
+    loader that can be iterated only once (a generator) is made anew for each further epoch.
     """
 
     loaders = ("custom",)

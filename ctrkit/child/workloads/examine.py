@@ -1,8 +1,8 @@
 """Examines a workload: makes its loader, and pickles what workers would get.
 
-It is made without workers, and where that fails with those asked for: it starts them only when it
-is iterated. No batch is taken, no worker started, no model made. An exception in the user's
-`make_loader` is a finding; a hang is the supervisor's to find.
+It makes the loader without workers; if that fails, with as many as asked for, since workers start
+only on iteration. It takes no batch, starts no worker and makes no model. An exception in the
+user's `make_loader` becomes a finding; the supervisor detects a hang.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from ctrkit.core.cell import WITHOUT_WORKERS
 from ctrkit.core.child_records import Examination, LoaderNeeds
 from ctrkit.core.config import Cell, ChildSpec, make_cell
 
-#: libraries whose own threads or locks are known not to survive a fork, by the name to import
+#: import names of libraries whose threads or locks are known not to survive a fork
 THREADED_LIBRARIES = ("cv2", "h5py", "tokenizers")
 _PARTS = ("dataset", "collate_fn", "worker_init_fn")
 
 
 def examine_workload(spec: ChildSpec, workload: Workload) -> Examination:
-    """What can be known of the workload's loader before a batch is taken.
+    """What can be known about the workload's loader before a batch is taken.
 
-    A loader that cannot be made is a `problem`, not an exception.
+    A loader that cannot be made is reported as `problem`, not raised.
 
     Args:
-        spec: its cell's device is the one asked for; `cpu` stands for the best there is.
-        workload: as it was loaded.
+        spec: its cell has the device asked for; `cpu` stands for the best device there is.
+        workload: the loaded workload.
     """
     needs = known_needs(workload)
     cell = _cell(spec, workload)
@@ -66,7 +66,7 @@ def examine_workload(spec: ChildSpec, workload: Workload) -> Examination:
 
 
 def _made(workload: Workload, cell: Cell) -> tuple[Any, str]:
-    """The loader, or None, and why; what is no loader, but may hold one, comes with the reason."""
+    """The loader and "", or what was made instead (or None) and the reason."""
     try:
         return as_epoch_loader(workload.train_loader(cell)), ""
     except NotBatchesError as error:
@@ -76,16 +76,16 @@ def _made(workload: Workload, cell: Cell) -> tuple[Any, str]:
 
 
 def known_needs(workload: Workload) -> LoaderNeeds:
-    """What is known of the workload's needs without its loader.
+    """What is known about the workload's needs without making its loader.
 
-    A worker that is started anew imports what this process has imported, so this one's private
-    memory stands for it; call it before anything large is made.
+    A spawned worker imports what this process has imported, so this process's private memory is the
+    estimate. Call it before anything large is made.
     """
     return replace(workload.loader_needs(), worker_bytes=_private_bytes())
 
 
 def _private_bytes() -> int | None:
-    """Memory that is not a file's; also what is shared with processes that were forked from it."""
+    """Anonymous memory in bytes, including pages shared with forked processes; None if unknown."""
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
@@ -96,7 +96,7 @@ def _private_bytes() -> int | None:
 
 
 def _cell(spec: ChildSpec, workload: Workload) -> Cell:
-    """The cell that was asked for, of the loader that is most like one with workers."""
+    """The requested cell, with the loader that is most like one with workers."""
     kinds = [kind for kind in workload.loaders if kind not in WITHOUT_WORKERS]
     device = spec.cell.device if spec.cell.device != "cpu" else available_devices()[-1]
     return make_cell(
@@ -145,12 +145,12 @@ def _look(loader: Any, needs: LoaderNeeds) -> Examination:
 def _length(loader: Any) -> int | None:
     try:
         return len(loader)
-    except Exception:  # also a user's own `__len__`, which may need what is made later
+    except Exception:  # a user's `__len__` may raise, for example if it needs what is made later
         return None
 
 
 def _surroundings() -> Examination:
-    """What making the loader left behind in this process, beside the loader."""
+    """What making the loader left behind in this process, apart from the loader."""
     return Examination(
         start_method=multiprocessing.get_start_method(),
         sharing_strategy=_sharing_strategy(),
@@ -161,12 +161,12 @@ def _surroundings() -> Examination:
 
 
 def threaded_libraries() -> list[str]:
-    """Loaded libraries that bring threads of their own."""
+    """Loaded libraries that start threads of their own."""
     return [name for name in THREADED_LIBRARIES if name in sys.modules]
 
 
 def running_threads() -> list[str]:
-    """Names of the threads that Python knows of, beside the main one."""
+    """Names of this process's Python threads, without the main one."""
     main = threading.main_thread()
     return [thread.name for thread in threading.enumerate() if thread is not main]
 
@@ -176,13 +176,13 @@ def _sharing_strategy() -> str:
 
 
 def _tensor_needs(dataset: TensorDataset, needs: LoaderNeeds) -> LoaderNeeds:
-    """A TensorDataset's rows are slices of its tensors: no batch is needed to know them."""
+    """Needs of a TensorDataset: its rows are slices of its tensors, so no batch is needed."""
     row_bytes = sum(tensor[:1].numel() * tensor.element_size() for tensor in dataset.tensors)
     return replace(needs, row_bytes=row_bytes, tensors_per_batch=len(dataset.tensors))
 
 
 def _problem(error: BaseException, workers: int) -> str:
-    """The error, and the last line of the user's own that it came through."""
+    """The error, and the last line of the user's own code that it passed through."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
     own = [
         frame for frame in traceback.extract_tb(error.__traceback__)

@@ -13,7 +13,7 @@ from ctrkit.child.workloads.returned import UsedUpError, checked_batches, is_ite
 
 
 def as_epoch_loader(made: Any) -> EpochLoader:
-    """What a workload's `train_loader` returned; a plain DataLoader or the like is wrapped."""
+    """What a workload's `train_loader` returned; a plain DataLoader or iterable is wrapped."""
     if all(callable(getattr(made, name, None)) for name in ("set_epoch", "close", "__iter__")):
         loader: EpochLoader = made
         return loader
@@ -21,14 +21,14 @@ def as_epoch_loader(made: Any) -> EpochLoader:
 
 
 class IterableLoader:
-    """Any iterable as an `EpochLoader`; it, its samplers and its data set are told the epoch.
+    """Any iterable as an `EpochLoader`. The iterable, its samplers and its data set get the epoch.
 
-    It can only be brought forward by taking batches: `iter` takes those before `first_batch`, and
-    calls `on_skip` for each.
+    To start later in an epoch, `iter` has to take and discard the batches before `first_batch`; it
+    calls `on_skip` for each of them.
 
     Args:
-        iterable: gives batches; what gives something else is a `NotBatchesError`.
-        make_again: makes it anew for a further epoch where it can be iterated once only.
+        iterable: yields batches; anything else is a `NotBatchesError`.
+        make_again: makes a new iterable for each further epoch, if it can be iterated only once.
     """
 
     def __init__(
@@ -73,4 +73,4 @@ class IterableLoader:
 
     def close(self) -> None:
         self.iterable = None
-        gc.collect()  # a DataLoader ends its workers when nothing refers to them any more
+        gc.collect()  # a DataLoader ends its workers when nothing refers to it any more

@@ -19,10 +19,10 @@ from ctrkit.core.registry import find_plugin, is_file_target
 
 
 def load_workload(spec: WorkloadSpec) -> Workload:
-    """The workload of a spec.
+    """Load the workload of a spec.
 
     Raises:
-        UsageError: the file cannot be imported, lacks the name, or the name is no workload.
+        UsageError: the file cannot be imported or lacks the name, or the name is no workload.
     """
     if not is_file_target(spec.target):
         return _of_plugin(spec)
@@ -76,7 +76,8 @@ def _as_workload(value: Any, spec: WorkloadSpec, name: str) -> Workload:
     if axes_of_signature(value) or inspect.signature(value).parameters:
         _check_arguments(value, name)
         return CustomWorkload(value, name, **spec.settings)
-    # Without parameters only its result tells what it is; a loader it made is then the loader.
+    # A function without parameters may return a workload or a loader: only its result tells. A
+    # loader made here is kept for the trial.
     made = value()
     if isinstance(made, Workload):
         return _with_own_settings(made, spec, name)
@@ -85,7 +86,7 @@ def _as_workload(value: Any, spec: WorkloadSpec, name: str) -> Workload:
 
 
 def _with_own_settings(workload: Workload, spec: WorkloadSpec, name: str) -> Workload:
-    """A `Workload` says itself how many epochs it has, and its batch size."""
+    """The workload of a `Workload` class, which takes no `--set`."""
     for key, value in spec.settings.items():
         raise UsageError(
             f"--set {key}={value}: {name} is a Workload, which says its {key} itself; change its "
@@ -95,7 +96,10 @@ def _with_own_settings(workload: Workload, spec: WorkloadSpec, name: str) -> Wor
 
 
 def _made_already(make_loader: MakeLoader, made: Any) -> MakeLoader:
-    """The function, whose first result is there; it is kept unless it can be iterated once only."""
+    """`make_loader` without calling it twice for the loader that was `made` already.
+
+    If `made` can be iterated again, every call returns it; otherwise only the first call does.
+    """
     waiting = [made]
     if not is_iterator(made):
         return lambda: made
@@ -103,7 +107,7 @@ def _made_already(make_loader: MakeLoader, made: Any) -> MakeLoader:
 
 
 def _check_arguments(make_loader: Any, name: str) -> None:
-    """Every parameter must be an axis or have a default."""
+    """Check that every parameter is an axis or has a default."""
     known = axes_of_signature(make_loader)
     for parameter in inspect.signature(make_loader).parameters.values():
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):

@@ -1,7 +1,7 @@
 """Finds the DataLoader inside any loader, and tells the parts of a loader the epoch.
 
-A user's loader may be anything that holds a DataLoader somewhere. It is looked for in attributes,
-lists, tuples and mappings, a few levels deep; nothing is called but `set_epoch`.
+A user's loader may be any object that holds a DataLoader somewhere. The search looks into
+attributes, lists, tuples and mappings, a few levels deep. It calls nothing but `set_epoch`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _OPAQUE = (
     type, ModuleType, FunctionType, MethodType, torch.Tensor, torch.nn.Module, str, bytes, int,
     float, complex, range, type(None),
 )  # fmt: skip
-#: packages whose objects are data
+#: packages whose objects are data, and are not searched
 _DATA_PACKAGES = ("numpy", "pandas", "pyarrow", "polars")
 
 
 def find_dataloader(value: Any) -> DataLoader[Any] | None:
-    """The DataLoader that the value is, or holds; the one nearest to it."""
+    """The value, if it is a DataLoader, else the nearest one that it holds; None without any."""
     return next((one for one in _walk(value) if isinstance(one, DataLoader)), None)
 
 
 def tell_epoch(loader: Any, epoch: int) -> None:
-    """Call `set_epoch` once of each that has it: the loader, its samplers, its data set, ...
+    """Call `set_epoch` once on each part that has it: the loader, its samplers, its data set.
 
-    The outermost comes first. One that hands the epoch on is not doubled: whom it told is not told
+    The outermost comes first. If it passes the epoch on to another part, that part is not told
     again.
     """
     owners = [one for one in _walk(loader) if _takes_epoch(one)]
@@ -47,7 +47,7 @@ def tell_epoch(loader: Any, epoch: int) -> None:
 
 
 def untold_data_set(loader: Any) -> str | None:
-    """The kind of a data set whose `set_epoch` does not reach its copies in kept workers."""
+    """The type name of a data set whose copies in persistent workers no `set_epoch` reaches."""
     stock = find_dataloader(loader)
     if stock is None or not stock.num_workers or not stock.persistent_workers:
         return None
@@ -55,19 +55,20 @@ def untold_data_set(loader: Any) -> str | None:
 
 
 def told_data_set(stock: DataLoader[Any]) -> str:
-    """The kind of the data set, or of one in it, that has a `set_epoch`; empty if none has."""
+    """The type name of the data set, or of one inside it, with a `set_epoch`; empty if none has."""
     return next((type(one).__name__ for one in _walk(stock.dataset) if _takes_epoch(one)), "")
 
 
 def _takes_epoch(value: Any) -> bool:
-    # not by getattr: a `__getattr__` that hands on to what it wraps would be told twice
+    # Not by getattr: an object whose `__getattr__` passes on to the wrapped one would be told
+    # twice.
     own = getattr(value, "__dict__", None) or {}
     return callable(own.get("set_epoch", getattr(type(value), "set_epoch", None)))
 
 
 @contextmanager
 def _noted(owners: list[Any], told: set[int]) -> Iterator[None]:
-    """Inside, whose `set_epoch` is called by another one's is noted."""
+    """Within this context, `told` gets the ids of owners whose `set_epoch` is called."""
     watched = [one for one in owners if "set_epoch" not in (getattr(one, "__dict__", None) or ())]
     watched = [one for one in watched if hasattr(one, "__dict__")]
 
@@ -88,7 +89,7 @@ def _noted(owners: list[Any], told: set[int]) -> Iterator[None]:
 
 
 def _walk(value: Any) -> Iterator[Any]:
-    """The value and what it holds, level by level, each object once."""
+    """The value and everything that it holds, level by level, each object once."""
     waiting, seen = deque([(value, 0)]), {id(value)}
     while waiting and len(seen) < _MOST_OBJECTS:
         one, depth = waiting.popleft()
@@ -112,7 +113,7 @@ def _held(value: Any) -> list[Any]:
         return list(value)[:_MOST_ITEMS]
     attributes = dict(getattr(value, "__dict__", None) or {})
     if isinstance(value, DataLoader):
-        # what begins with an underscore is torch's: among it the iterator with its copies
+        # Attributes with an underscore are torch's; one of them is the iterator with its copies.
         own = [held for name, held in attributes.items() if name[0] != "_"]
         return [*(getattr(value, name, None) for name in _DATALOADER_PARTS), *own]
     slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]

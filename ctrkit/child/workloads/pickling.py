@@ -1,8 +1,8 @@
 """Pickles what a DataLoader would send to a spawned worker; counts the bytes and keeps none.
 
-It is multiprocessing's own pickler, told that a process is being spawned, so that what can only be
-inherited (locks, queues) is judged as it would be then. Arrays and CPU tensors are counted, not
-copied: a look at a data set must not double it.
+It uses multiprocessing's own pickler, in the state in which a process is being spawned. So locks
+and queues, which can only be inherited, pickle exactly if they would then. Arrays and CPU tensors
+are counted without a copy, so that examining a data set does not double its memory.
 
 Needs torch and the standard library only, since it also runs in a script's own interpreter.
 """
@@ -29,7 +29,7 @@ _MOST_MESSAGE = 300
 
 
 def pickled_part(name: str, value: Any) -> LoaderPart:
-    """What pickling this part of a DataLoader takes, or why it fails. Never raises an Exception."""
+    """How many bytes this part of a DataLoader pickles to, or why it fails. Never raises."""
     from ctrkit.core.child_records import LoaderPart
 
     kind = _kind_of(value)
@@ -57,7 +57,7 @@ def pickled_part(name: str, value: Any) -> LoaderPart:
 
 
 def pickling_problem(name: str, value: Any) -> str:
-    """Which part of it cannot be pickled, and why, in a clause; empty where all can."""
+    """A clause: which part of the value cannot be pickled, and why; empty if all of it can."""
     try:
         with _spawning():
             _CountingPickler(_CountingSink()).dump(value)
@@ -81,7 +81,7 @@ class _CountingSink(io.RawIOBase):
 
 
 class _CountingPickler(ForkingPickler):
-    """Counts large data by what it would take; `storages` has bytes of tensors by address."""
+    """Counts the bytes of large data without copying it; `storages` has tensor bytes by address."""
 
     def __init__(self, sink: io.RawIOBase) -> None:
         super().__init__(sink)
@@ -108,7 +108,7 @@ class _CountingPickler(ForkingPickler):
             self.devices.add(str(tensor.device))
         plain = tensor.layout is torch.strided and (tensor.is_leaf or not tensor.requires_grad)
         if not plain or tensor.device.type == "mps":
-            return NotImplemented  # torch says itself what it thinks of it
+            return NotImplemented  # torch's own reducer pickles or refuses it
         if tensor.device.type == "cpu":
             storage = tensor.untyped_storage()
             self.storages[storage.data_ptr()] = storage.nbytes()
@@ -116,7 +116,7 @@ class _CountingPickler(ForkingPickler):
 
 
 class _Spawning:
-    """As much of a process that is being spawned as picklers ask for."""
+    """The part of a spawning process that picklers use."""
 
     method = "spawn"
     DupFd = popen_spawn_posix._DupFd
@@ -135,7 +135,7 @@ def _spawning() -> Iterator[None]:
 
 
 def _failing_place(name: str, value: Any) -> str:
-    """The innermost attribute that cannot be pickled: `dataset.transform`, at worst the part."""
+    """The innermost attribute that cannot be pickled, such as `dataset.transform`, else `name`."""
     place = name
     for _ in range(_DEEPEST):
         found = next(((key, item) for key, item in _members(value) if not _can_pickle(item)), None)

@@ -1,7 +1,7 @@
 """Checks what a user's `make_loader` returned, and says in one line what it should return.
 
-Python iterates almost anything: a data set gives single rows, a dict its keys, a tuple of loaders
-the loaders. Their number and speed would look like those of batches.
+Python can iterate almost anything: a data set yields single rows, a dict its keys, a tuple of
+loaders the loaders. Without this check, their number and speed would look like those of batches.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MOST_NAMED = 6
 
 
 class NotBatchesError(UsageError):
-    """`make_loader` returned something else than batches, which `value` is."""
+    """`make_loader` returned something that yields no batches; `value` is what it returned."""
 
     def __init__(self, message: str, value: Any) -> None:
         super().__init__(message)
@@ -36,10 +36,10 @@ class NotBatchesError(UsageError):
 
 
 def checked_batches(value: Any, name: str = "make_loader") -> Iterable[Batch]:
-    """The value, if it is an iterable of batches as far as can be told without taking one.
+    """The value, if it looks like an iterable of batches without taking one.
 
     Raises:
-        NotBatchesError: one line that says what came and what to return instead.
+        NotBatchesError: one line on what came and what to return instead.
     """
     problem = _problem(value)
     if problem:
@@ -49,11 +49,11 @@ def checked_batches(value: Any, name: str = "make_loader") -> Iterable[Batch]:
 
 
 class UsedUpError(NotBatchesError):
-    """There is no further epoch: the loader can be iterated once only."""
+    """There is no further epoch, because the loader can be iterated only once."""
 
 
 def check_batch(batch: Any) -> None:
-    """What an iterator gives can be looked at only once it is there.
+    """Check the first batch: what an iterator yields is known only then.
 
     Raises:
         NotBatchesError: it is a loader or a data set.
@@ -67,18 +67,18 @@ def check_batch(batch: Any) -> None:
 
 
 def is_iterator(value: Any) -> bool:
-    """Whether it can be iterated once only: a generator, a zip, what `iter()` returns.
+    """Whether it can be iterated only once: a generator, a zip, what `iter()` returns.
 
-    A loader whose `__iter__` sets itself back and returns itself begins anew each time.
+    A loader whose `__iter__` resets itself and returns itself begins anew each time.
     """
     if not isinstance(value, Iterator) or iter(value) is not value:
         return False
     code = getattr(type(value).__iter__, "__code__", None)
-    return code is None or not code.co_names  # without a name, it can but return itself
+    return code is None or not code.co_names  # code that uses no name can only return itself
 
 
 def _problem(value: Any) -> str:
-    """What it is and what to return, empty for batches."""
+    """What the value is and what to return instead; empty for batches."""
     for look in (_plain, _of_torch, _of_several, _data_set, _table, _by_index, _other):
         if problem := look(value):
             return problem
@@ -103,7 +103,7 @@ def _plain(value: Any) -> str:
 
 
 def _of_torch(value: Any) -> str:
-    """A sampler, a model, an open file: their parts are no batches."""
+    """The problem with a sampler, a model or an open file: their items are no batches."""
     name = type(value).__name__
     if isinstance(value, Sampler) and not _holds_loader(value):
         return (f"a Sampler ('{name}'), which gives indices: hand it to a DataLoader, "
@@ -116,7 +116,7 @@ def _of_torch(value: Any) -> str:
 
 
 def _of_several(value: Any) -> str:
-    """A tuple, list or dict of loaders, data sets or tensors."""
+    """The problem with a tuple, list or dict of loaders, data sets or tensors."""
     if isinstance(value, Mapping):
         names = [f"[{key!r}]" for key in value]
         held = list(value.values())
@@ -147,7 +147,7 @@ def _of_several(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    """What one of several is, in a word or two."""
+    """What one of several values is, in a word or two."""
     if isinstance(value, DataLoader):
         return "DataLoader"
     if _is_data_set(value):
@@ -171,7 +171,7 @@ def _to_train_with(places: list[str]) -> str:
 
 
 def _are_splits(arrays: list[Any]) -> bool:
-    """Whether they look like batches of one table: alike but for a last, shorter one."""
+    """Whether they look like batches of one table: alike except for a shorter last one."""
     alike = len({(str(one.dtype), tuple(one.shape[1:])) for one in arrays}) == 1
     lengths = [one.shape[0] if one.ndim else 0 for one in arrays]
     steady = all(a == b for a, b in pairwise(lengths[:-1])) and lengths[-1] <= lengths[0]
@@ -181,7 +181,7 @@ def _are_splits(arrays: list[Any]) -> bool:
 def _is_data_set(value: Any) -> bool:
     if isinstance(value, Dataset):
         return not _holds_loader(value)
-    # Hugging Face's data sets are no torch ones
+    # Hugging Face's data sets are no subclass of torch's
     return type(value).__module__.partition(".")[0] == "datasets" and hasattr(value, "__iter__")
 
 
@@ -198,7 +198,7 @@ def _data_set(value: Any) -> str:
 
 
 def _table(value: Any) -> str:
-    """A tensor, array or table: iterating it gives rows, or the names of columns."""
+    """The problem with a tensor, array or table: iterating it yields rows or column names."""
     shape = getattr(value, "shape", None)
     if not isinstance(shape, (tuple, torch.Size)):
         return ""
@@ -233,7 +233,8 @@ def _other(value: Any) -> str:
 
 
 def _holds_loader(value: Any) -> bool:
-    return find_dataloader(value) is not None  # a loader of a stream has no truth value
+    # compare with None: a loader of a stream has no length, so no truth value
+    return find_dataloader(value) is not None
 
 
 def _a(name: str) -> str:

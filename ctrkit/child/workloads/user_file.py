@@ -1,8 +1,8 @@
 """Imports a user's file as `python FILE` would run it, but not under the name `__main__`.
 
-`sys.argv` is the file alone, `sys.path[0]` its folder, in this process and in its workers. What is
-different: no name of Python's library is taken by a file beside it (`ctrkit.core.user_modules`),
-and relative imports work.
+In this process and in its workers, `sys.argv` is the file alone, and `sys.path[0]` its folder. Two
+things differ: a file beside it cannot take the name of one of Python's modules
+(`ctrkit.core.user_modules`), and relative imports work.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from ctrkit.core.errors import UsageError
 from ctrkit.core.lifeline import FOLDER_VARIABLE
 from ctrkit.core.user_modules import UserModules, install
 
-#: what a name that no import statement can spell, or that is taken, is imported as
+#: prefix of the module name if the file's own name is taken, or no import statement can spell it
 _ALIAS = "ctrkit_file_"
 _MOST_SAID = 300
 _GUARD_IT = 'put that under `if __name__ == "__main__":`'
 
 
 def import_user_file(path: Path) -> ModuleType:
-    """The module of a user's file, found by its name in spawned workers, too.
+    """Import a user's file; spawned workers find the module by its name, too.
 
     Raises:
-        UsageError: it raises an exception, or ends, while it is imported.
+        UsageError: it raises an exception, or ends the process, while it is imported.
     """
     tree = _parse(path)
     name, modules = _plan(path, tree)
     install(modules)
     sys.argv[:] = [str(path)]
     sys.path[:] = [modules.folder, *(one for one in sys.path if one != modules.folder)]
-    if _is_package(path.parent):  # what imports its own package by name finds it, as with -m
+    if _is_package(path.parent):  # a file that imports its own package by name finds it, as with -m
         sys.path.append(str(_above_packages(path.parent)))
     before = _stderr_size()
     try:
@@ -51,7 +51,7 @@ def import_user_file(path: Path) -> ModuleType:
 
 
 def defined_at(path: Path, name: str) -> int | None:
-    """The line at which the file defines a name anywhere inside; None if it does not."""
+    """The number of the line that defines this name anywhere in the file; None if none does."""
     for node in ast.walk(_parse(path) or ast.Module(body=[], type_ignores=[])):
         named = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == name
         if named or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and
@@ -61,7 +61,7 @@ def defined_at(path: Path, name: str) -> int | None:
 
 
 def _parse(path: Path) -> ast.Module | None:
-    """The file's syntax tree; None where it has none: importing it says why."""
+    """The file's syntax tree; None if it has none. Importing it then says why."""
     try:
         return ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, OSError):
@@ -72,11 +72,12 @@ def _parse(path: Path) -> ast.Module | None:
 
 
 def _plan(path: Path, tree: ast.Module | None) -> tuple[str, UserModules]:
-    """The name that the file is imported under, and where it and its packages are found."""
+    """The module name to import the file under, and where it and its packages are found."""
     loaded = {name for name, module in sys.modules.items()
               if "." not in name and not _is_beside(module, path.parent)}  # fmt: skip
     kept = loaded - sys.stdlib_module_names
-    if _imports_its_own_name(tree, path.stem):  # `import pandas` in a pandas.py means the library
+    # in a file named pandas.py, `import pandas` means the library
+    if _imports_its_own_name(tree, path.stem):
         kept.add(path.stem)
     taken = kept | sys.stdlib_module_names
     packages = tuple(_packages(path, tree, taken))
@@ -93,7 +94,7 @@ def _plan(path: Path, tree: ast.Module | None) -> tuple[str, UserModules]:
 
 
 def _plain(stem: str, taken: set[str] | frozenset[str]) -> str:
-    """The name itself where an import can spell it and nobody else has it, else a free one."""
+    """The name itself if an import can spell it and it is free, else a free name."""
     if stem.isidentifier() and not keyword.iskeyword(stem) and stem not in taken:
         return stem
     return _ALIAS + re.sub(r"\W", "_", stem)
@@ -102,9 +103,9 @@ def _plain(stem: str, taken: set[str] | frozenset[str]) -> str:
 def _packages(
     path: Path, tree: ast.Module | None, taken: set[str] | frozenset[str]
 ) -> Iterator[tuple[str, str]]:
-    """The packages that relative imports of the file need: the outermost first.
+    """The packages that the file's relative imports need, the outermost first.
 
-    Without relative imports there are none: `python FILE` does not run an `__init__.py` either.
+    None without relative imports: `python FILE` does not run an `__init__.py` either.
     """
     depth = max((node.level for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)),
                 default=0) if tree is not None else 0  # fmt: skip
@@ -154,7 +155,7 @@ def _is_beside(module: ModuleType | None, folder: Path) -> bool:
 
 
 def _told(error: BaseException, path: Path, said: str, modules: UserModules) -> str:
-    """The error, the user's own line that it came from, and the way out where it is known."""
+    """The error, the user's line that it came from, and a way out if one is known."""
     line = _line_in(error, path)
     where = f" (line {line})" if line else ""
     first = str(error).splitlines()[0] if str(error) else ""
@@ -197,7 +198,7 @@ def _reads_the_command_line(traceback: TracebackType | None) -> bool:
 
 
 def _shadowed(error: BaseException, modules: UserModules) -> str:
-    """That the file beside it which was meant has a name that is taken."""
+    """A hint: the import means a file beside this one, but Python or torch has that name."""
     name = (getattr(error, "name", None) or "").partition(".")[0]
     if not isinstance(error, ImportError) or name not in {*modules.kept, *sys.stdlib_module_names}:
         return ""
@@ -209,7 +210,7 @@ def _shadowed(error: BaseException, modules: UserModules) -> str:
 
 
 def _stderr_file() -> Path | None:
-    """Where the supervisor has the stderr of this process written."""
+    """The file that the supervisor redirects this process's stderr to."""
     folder = os.environ.get(FOLDER_VARIABLE)
     return Path(folder) / "stderr.txt" if folder else None
 
@@ -220,7 +221,7 @@ def _stderr_size() -> int:
 
 
 def _said_since(size: int) -> str:
-    """The last line that was written to stderr since it had this size."""
+    """The last line written to stderr since the file had this size."""
     file = _stderr_file()
     if file is None or not file.is_file():
         return ""
