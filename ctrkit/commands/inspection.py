@@ -47,7 +47,7 @@ def find_workload(common: CommonOptions, *, quiet: bool) -> WorkloadSpec:
             data = plugin_of(common.target).prepare_data(data, on_progress)
         except (CtrkitError, KeyboardInterrupt, OSError):
             raise
-        except Exception as error:  # whatever a stranger's plug-in raises
+        except Exception as error:  # another package's plug-in may raise anything
             raise UsageError(
                 f"workload {common.target}: its data cannot be prepared: "
                 f"{type(error).__name__}: {error}"

@@ -1,7 +1,4 @@
-"""What an axis of the matrix is: what it is called, which values it has, how they are said.
-
-The axes themselves are in `cell.py`.
-"""
+"""Defines an axis of the matrix: its name, its values, and their words. `cell.py` has the axes."""
 
 from __future__ import annotations
 
@@ -19,16 +16,16 @@ _SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False,
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What the values that a probe tries depend on.
+    """Facts that decide which values a probe tries.
 
     Args:
-        devices: that the machine has.
-        loaders: that the workload has.
-        batch_size: of the workload's real run.
-        cores: physical ones, of two kinds the fast ones.
-        usable_cores: what a quota leaves of them.
-        all_cores: with the slow ones of a processor that has two kinds (Apple silicon).
-        device: the one of `devices` whose cells are made.
+        devices: the machine's devices.
+        loaders: the workload's loaders.
+        batch_size: batch size of the workload's real run.
+        cores: physical cores; only the fast ones if the processor has two kinds.
+        usable_cores: the part of `cores` that a CPU quota allows.
+        all_cores: physical cores with the slow ones (Apple silicon).
+        device: the device whose cells are made.
     """
 
     devices: tuple[str, ...]
@@ -115,12 +112,12 @@ class Axis:
         return value
 
     def problem(self, value: Any, said: str, choices: tuple[str, ...] = ()) -> str:
-        """Why a value is none of this axis, empty where it is one.
+        """Why the value is not allowed on this axis; empty if it is.
 
         Args:
-            value: of the axis' kind.
-            said: what the axis is called in the words.
-            choices: the names that it has; those of a cell if left out.
+            value: a value of the axis' type.
+            said: the axis' name for the message.
+            choices: allowed names; those of a cell if left out.
         """
         if value is None or self.kind is bool:
             return ""
@@ -132,20 +129,20 @@ class Axis:
         return "" if value in known else f"{unknown}; known are {', '.join(known)}"
 
     def device_problem(self, value: Any, device: str) -> str:
-        """Why a value does not go with a device; empty where it does."""
+        """Why the value is not possible on the device; empty if it is."""
         if value == self.default or not self.devices or device in self.devices:
             return ""
         return self.devices_why.format(device=device)
 
     def tried(self, around: Surroundings) -> tuple[Any, ...]:
-        """The values that a probe tries where none is named."""
+        """The values that a probe tries if the user names none."""
         if self.tries is not None:
             return self.tries(around)
         return (self.default if self.with_workers is None else self.with_workers,)
 
 
 def axis(default: Any, row: Axis) -> Any:
-    """A field of a cell: an axis with its default."""
+    """A dataclass field for an axis with its default."""
     return field(default=default, metadata={"axis": row})
 
 
@@ -163,7 +160,7 @@ def default_workers(cores: int, usable: float | None = None) -> tuple[int, ...]:
 
 
 def workers_beside_a_gpu(usable: float) -> tuple[int, ...]:
-    """Worker counts beside a device that leaves the cores to them: doubled up to the cores."""
+    """Worker counts for training on a GPU, which leaves the cores free: doubled up to `usable`."""
     most = min(int(usable), _MOST_WORKERS_BESIDE_A_GPU)
     doubled = {2**power for power in range(1, most.bit_length())}
     return tuple(sorted({0, most, *(count for count in doubled if count <= most)}))

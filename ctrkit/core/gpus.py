@@ -41,16 +41,16 @@ class _Listed:
 def gpus_of(
     listing: str, visible: str | None, *, in_bus_order: bool = False, parts: str = ""
 ) -> tuple[Gpu, ...]:
-    """The GPUs of a listing, a line each, that `CUDA_VISIBLE_DEVICES` lets CUDA use.
+    """The GPUs in a listing of `nvidia-smi` that `CUDA_VISIBLE_DEVICES` lets CUDA use.
 
-    A line that is no GPU is left out: the program prints its troubles there, too.
+    A line that describes no GPU is skipped: the program also prints its errors there.
 
     Args:
-        listing: what `_ASKED` was asked for.
-        visible: the variable; None where it is not set.
-        in_bus_order: whether CUDA counts as the listing does. Else it begins with the card that it
-            holds fastest, so that of several kinds a number does not tell which it is.
-        parts: of divided GPUs (MIG), as `nvidia-smi -L` lists them.
+        listing: the output of `nvidia-smi` for `_ASKED`, a line per GPU.
+        visible: the variable's value; None if it is not set.
+        in_bus_order: whether CUDA numbers GPUs in the listing's order. If not, CUDA begins with the
+            card that it considers fastest, so with different kinds a number does not tell the card.
+        parts: output of `nvidia-smi -L`, for divided GPUs (MIG).
     """
     listed = list(filter(None, map(_listed, listing.splitlines())))
     if visible is None:
@@ -100,7 +100,7 @@ def _part(word: str, listed: Sequence[_Listed], parts: str) -> list[Gpu]:
 def read_gpus(
     run: Callable[[Sequence[str]], str], visible: str | None, *, in_bus_order: bool = False
 ) -> tuple[Gpu, ...]:
-    """Those that the program `nvidia-smi` tells of."""
+    """The GPUs that `nvidia-smi` lists and CUDA may use."""
     command = ["nvidia-smi", f"--query-gpu={_ASKED}", "--format=csv,noheader"]
     parts = run(["nvidia-smi", "-L"]) if "MIG-" in (visible or "") else ""
     return gpus_of(run(command), visible, in_bus_order=in_bus_order, parts=parts)

@@ -165,7 +165,7 @@ class NvmlReader:
             else:
                 same = [one for one in self.devices if word and one.uuid.startswith(word)]
             if not same:
-                break  # CUDA uses none from the first on that is not there
+                break  # CUDA stops at the first id that does not exist
             found.append(same[0])
         return found
 

@@ -1,4 +1,4 @@
-"""What a trial measured, made of the events of a training loop; a script's own Python runs it.
+"""Measures a trial from the events of a training loop; it also runs in a script's own Python.
 
-Standard library only, and Python 3.9. `recorder.py` tells the story, the others are its parts.
+Standard library only, and Python 3.9. Start reading at `recorder.py`; the others are its parts.
 """

@@ -1,4 +1,4 @@
-"""What a recorder asks of the process that it runs in, where only the loop can tell."""
+"""The questions that a recorder asks its process, which only the loop can answer."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from ctrkit.child.recording.device_clock import DeviceClock
 
 
 class LoopProcess:
-    """What a recorder asks of the process it runs in; these are the plainest answers.
+    """A recorder's questions to the process that it runs in, with answers that fit any loop.
 
     A loop overrides what it can tell better.
     """
 
     def synchronize(self) -> None:
-        """Wait for the device, where one is used."""
+        """Wait for the device, if the loop uses one."""
 
     def device_clock(self) -> DeviceClock:
-        """The clock of the device, where one is used."""
+        """The clock of the device; one that measures nothing if the device has no events."""
         return DeviceClock(None)
 
     def cpu_s(self) -> float | None:
-        """CPU seconds of the process and its workers so far, None where nobody knows."""
+        """CPU seconds of the process and its workers so far; None if unknown."""
         return None
 
     def counters(self) -> Mapping[str, float]:
-        """What the process and its workers have read so far, empty where nobody knows."""
+        """What the process and its workers have read so far; empty if unknown."""
         return {}
 
     def files_in_use(self) -> Mapping[str, Any]:
-        """The files that they read just now, and their threads; empty where nobody knows."""
+        """The files that they read at the moment, and their threads; empty if unknown."""
         return {}
 
     def all_agree(self, enough: bool) -> bool:
-        """Whether all processes that train together have had enough."""
+        """Whether all ranks have measured enough."""
         return enough
 
     def is_warm(self) -> bool:
-        """Whether the throughput window may begin once its warm-up steps are done."""
+        """Whether the throughput window may begin when the warm-up steps are done."""
         return True
 
     def at_window_end(self) -> Mapping[str, Any]:
-        """Further fields of the measurement, asked for once the throughput window is over."""
+        """More fields for the measurement, asked for when the throughput window ends."""
         return {}

@@ -1,8 +1,8 @@
 """Turns the events of a training loop into a trial's measurement, and decides when to stop.
 
-Two kinds of loop feed it: that of a workload, which the trial drives itself, and that of a script,
-which an observer watches. Each says when it asks for a batch, has it, and is done with the step;
-the recorder knows to which window a step belongs, and when to stop.
+Two kinds of loop feed it: the loop of a workload, which the trial drives itself, and the loop of a
+script, which an observer watches. Each reports when it asks for a batch, when it has it, and when
+the step is done. The recorder assigns each step to a window.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ctrkit.child.recording.step_stamps import (
 from ctrkit.child.recording.throughput_window import ThroughputWindow
 from ctrkit.core.progress import ProgressWriter, Stage
 
-#: Warm-up goes on for this long while batches are still to be hashed.
+#: Warm-up continues for at most this long while there are batches to hash.
 _HASHING_S = 0.25
 #: A step that takes this long is saved at once; saving takes a few milliseconds.
 _SLOW_STEP_S = 1.0
@@ -82,7 +82,7 @@ class Recorder:
         #: seconds of validations and checkpoints within the epoch, which are counted separately
         self.beside_s = 0.0
         self.window = OVER
-        #: there from its beginning on, while the window is THROUGHPUT
+        #: set while the window is THROUGHPUT, and after it
         self._throughput: ThroughputWindow
         self.epoch, self.step, self.rows, self.first_stamp = 0, 0, 0, 0
         #: batches of the epoch that the loader was told to skip
@@ -201,7 +201,7 @@ class Recorder:
         self.fields.setdefault(name, []).append(text)
 
     def interrupted(self) -> None:
-        """The step under way also validates or saves: it is no measure of a step."""
+        """The current step also validates or saves, so its time does not count as a step's."""
         if self.window == THROUGHPUT:
             self._throughput.interrupt()
 
@@ -298,7 +298,10 @@ class Recorder:
         return self.step < min(self.hashed_batches, self._most_hashed) and room and quick
 
     def _second(self) -> SecondEpoch | None:
-        """The second epoch beside the first; None where it has no steps at equal places."""
+        """Compares the second epoch with the first.
+
+        None if the first has no steps of equal numbers.
+        """
         window_s, steps = self.fields.get("throughput_s"), self.fields.get("throughput_steps")
         if not self.looks_into_second or not window_s or not steps:
             return None
@@ -317,7 +320,7 @@ class Recorder:
     def _has_enough(self, at_s: float) -> bool:
         window, plan = self._throughput, self.plan
         long = window.lasted_s(at_s) >= plan.window_s
-        # all make the same steps: until the slowest has had enough
+        # all ranks make the same steps, so they go on until the slowest has enough
         agreed = self._around.all_agree(window.steps >= plan.min_steps and long)
         return agreed or bool(window.steps >= plan.max_steps)
 

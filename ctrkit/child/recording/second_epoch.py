@@ -1,27 +1,28 @@
-"""How much of a second epoch is measured: more where its pace may differ from the first one's."""
+"""Decides how much of the second epoch to measure: more if its pace may differ from the first's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-#: The second epoch is looked into where that takes this share of the throughput window, ...
+#: More steps of the second epoch are measured if that takes at most this share of the throughput
+#: window, ...
 _LOOK_SHARE = 0.1
-#: ... with so many steps beyond the batches that were queued ahead; a change of the pace by this
-#: much is measured for as long as the first epoch was.
+#: ... and so many steps after the batches that were queued ahead. If the pace changed by this
+#: share, the second epoch is measured for as long as the first one was.
 _LOOK_STEPS, _OTHER_PACE = 6, 0.2
 
 
 @dataclass(frozen=True)
 class SecondEpoch:
-    """The second epoch beside the first, step by step.
+    """Compares the second epoch with the first one, step by step.
 
     Args:
-        stamps: of both; they grow with each step.
-        first_stamp: the place of the second epoch's first one.
-        warmup_steps: of the first epoch: what was made ahead was fast in both.
-        window_s: how long the throughput window took.
-        window_steps: how many steps that one had.
+        stamps: the stamps of both epochs; they grow with each step.
+        first_stamp: index of the second epoch's first stamp.
+        warmup_steps: warm-up steps of the first epoch; batches made ahead are fast in both.
+        window_s: seconds of the throughput window.
+        window_steps: steps in that window.
     """
 
     stamps: Any
@@ -31,9 +32,9 @@ class SecondEpoch:
     window_steps: int
 
     def is_worth_it(self, step: int) -> bool:
-        """Whether more steps are to follow those of the boundary: they are cheap, or they differ.
+        """Whether to measure more steps after the boundary: it is cheap, or the pace differs by 2x.
 
-        `step` is the newest one.
+        `step` is the number of the latest step.
         """
         if step >= self._last_known:
             return False
@@ -44,9 +45,9 @@ class SecondEpoch:
         return pace is not None and not 0.5 < pace < 2
 
     def is_enough(self, step: int, seen_s: float) -> bool:
-        """Whether its pace is clear after `step` steps, of which `seen_s` came after the boundary.
+        """Whether the pace is clear after `step` steps, `seen_s` seconds after the boundary.
 
-        It is also enough where the first epoch has no more steps to compare with.
+        It is also enough if the first epoch has no more steps to compare with.
         """
         if step >= self._last_known:
             return True
@@ -58,11 +59,11 @@ class SecondEpoch:
 
     @property
     def _last_known(self) -> int:
-        """The last step of the first epoch that was timed."""
+        """The number of the last timed step of the first epoch."""
         return max(self._first_epoch(), default=0)
 
     def _first_epoch(self) -> dict[int, float]:
-        """Seconds of each step of the first epoch after its first one, by its number."""
+        """Seconds of each step of the first epoch by its number, without the very first step."""
         stamps = self.stamps
         return {
             stamps.step[i]: stamps.done_s[i] - stamps.done_s[i - 1]
@@ -71,9 +72,9 @@ class SecondEpoch:
         }
 
     def _pace(self) -> float | None:
-        """How long the second epoch's steps took as a share of those at equal places of the first.
+        """Time of the second epoch's steps, as a ratio to the first epoch's steps of equal numbers.
 
-        Of steps beyond the queue only: what was made ahead was fast in both.
+        Only steps after the queued batches count: those that were made ahead are fast in both.
         """
         first, stamps = self._first_epoch(), self.stamps
         ours = {

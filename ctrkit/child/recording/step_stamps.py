@@ -17,6 +17,6 @@ INTERRUPTED, OVER = "interrupted", "over"
 
 
 def append_stamp(stamps: Any, values: Mapping[str, Any]) -> None:
-    """Append one step's times to the columns; None to those that are not named."""
+    """Append one step's times to the columns; None to columns that `values` does not name."""
     for column in STAMP_COLUMNS:
         getattr(stamps, column).append(values.get(column))

@@ -1,7 +1,7 @@
 """The window that a trial is ranked and projected by: whole groups of steps, and what they used.
 
-A group is the batches of one optimizer step. One in which something else came in between, such as a
-validation, is left out, with its time.
+A group is the batches of one optimizer step. A group that something else interrupts, such as a
+validation, is left out together with its time.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from ctrkit.child.recording.family_reads import between
 from ctrkit.child.recording.loop_process import LoopProcess
 from ctrkit.child.recording.step_stamps import INTERRUPTED, THROUGHPUT
 
-#: Files in use are looked at, for some milliseconds, where so much of the window waits for data.
+#: Files in use are looked at (a few milliseconds) if this share of the window waits for data.
 _WAITING = 0.3
 
 
 class ThroughputWindow:
-    """The window so far; it begins when it is made.
+    """The window so far; it begins when this object is made.
 
     Args:
-        around: the process whose CPU time and reads it counts.
-        now_s: seconds since the launch.
+        around: the process whose CPU time and reads to count.
+        now_s: returns the seconds since the launch.
     """
 
     def __init__(self, around: LoopProcess, now_s: Callable[[], float]) -> None:
@@ -38,17 +38,17 @@ class ThroughputWindow:
         self._interrupted = False
 
     def interrupt(self) -> None:
-        """The step under way is no measure of a step."""
+        """The current step is interrupted, so its group does not count."""
         self._interrupted = True
 
     def count(self, rows: int) -> int:
-        """Another step is over; how many the group under way has now."""
+        """Count one more step; returns the number of steps in the current group."""
         self._group_steps += 1
         self._group_rows += rows
         return self._group_steps
 
     def close_group(self, at_s: float, stamps: Any) -> None:
-        """Count the group that ends here, or leave it out where something came in between."""
+        """Count the group that ends here, or discard it if it was interrupted."""
         if self._interrupted:
             self._lost_s += at_s - self._group_s
             if self._group_steps:
@@ -60,19 +60,19 @@ class ThroughputWindow:
         self._begin_group(at_s)
 
     def close_last_group(self, at_s: float, stamps: Any, group: int) -> None:
-        """The epoch has ended: its last group may have fewer steps than `group`.
+        """Close the epoch's last group, which may have fewer steps than `group`.
 
-        A loader that came to its end may also have ended its workers, which is no step.
+        A loader that ends may also end its workers, which is no part of a step.
         """
         self._interrupted = self._interrupted or (self._group_steps < group and self.steps > 0)
         self.close_group(at_s, stamps)
 
     def lasted_s(self, at_s: float) -> float:
-        """How long it has lasted, without the groups that are left out."""
+        """Seconds since the window began, without the groups that are left out."""
         return at_s - self.began_s - self._lost_s
 
     def measured(self, end_s: float, stamps: Any) -> dict[str, Any]:
-        """Fields of the measurement, once it is over."""
+        """The measurement's fields, when the window is over."""
         used_s = self._around.cpu_s()
         cpu_s = None
         if used_s is not None and self._cpu_s is not None:
@@ -90,7 +90,7 @@ class ThroughputWindow:
 
 
 def _waited_s(stamps: Any) -> float:
-    """For how long the steps of the throughput window waited for data."""
+    """Seconds for which the steps of the throughput window waited for data."""
     columns = zip(stamps.window, stamps.asked_s, stamps.delivered_s)
     return float(sum(got_s - asked_s for window, asked_s, got_s in columns
                      if window == THROUGHPUT))  # fmt: skip

@@ -1,9 +1,10 @@
 """An embedding table that remembers which of its rows a step touched.
 
-A step touches some thousand rows of a million; the dense gradient is zero in all others. So its
-memory is kept, and only the rows of the step before are cleared. Its norm is that of the touched
-rows, and an optimiser that updates touched rows only need not look for them. On an accelerator that
-is so for large tables (`row_gradients.py`); the gradient of small ones is torch's.
+A step touches some thousand rows of a million, and the dense gradient is zero in all others. So the
+gradient's memory is kept, and only the rows of the previous step are cleared. The gradient's norm
+is computed from the touched rows, and an optimizer that updates only touched rows need not search
+for them. On an accelerator this holds for large tables only (`row_gradients.py`); small tables use
+torch's gradient.
 """
 
 from __future__ import annotations
@@ -50,11 +51,12 @@ class EmbeddingTable(nn.Embedding):
     def touched(self) -> tuple[Tensor, Tensor] | None:
         """The rows that the newest backward pass touched, and their gradients.
 
-        On the CPU they are ascending. On an accelerator the padding may follow them, as often as it
-        takes, with a gradient of 0: see `row_gradients.distinct_at_once`.
+        Rows are int64 (n,), gradients (n, width). On the CPU the rows are ascending. On an
+        accelerator copies of the padding row, with a gradient of 0, may follow them: see
+        `row_gradients.distinct_at_once`.
 
-        None where they are not known: of a small table on an accelerator, or where something else
-        than this table and `scale_` wrote to `weight.grad`.
+        None if they are unknown: for a small table on an accelerator, or if something other than
+        this table and `scale_` wrote to `weight.grad`.
         """
         if self._rows is None or self._values is None:
             return None

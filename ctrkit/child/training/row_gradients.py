@@ -1,8 +1,9 @@
-"""The gradient of a table by the rows that a batch touched, and where it is kept so.
+"""Computes a table's gradient only for the rows that a batch touched, and says where that pays.
 
-A dense gradient is passed over four times in a step: made, its norm taken, and scaled (read and
-written). By rows none of it is. Finding the rows costs sorting, which a CPU does not notice. On an
-accelerator it is some 30 launches, so it must be worth them.
+A step passes over a dense gradient four times: it is made, its norm is taken, and scaling reads and
+writes it. By rows, none of this happens. Finding the rows takes a sort, which costs little on a
+CPU. On an accelerator it takes some 30 kernel launches, so the table must be large enough to be
+worth them.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-#: Of a table on an accelerator. Four passes over so much take as long at 1 TB/s (0.13 ms) as 30
-#: launches of about 5 us. Nobody has measured it on a device.
+#: The smallest table on an accelerator that is worth it. Four passes over so many bytes take as
+#: long at 1 TB/s (0.13 ms) as 30 launches of about 5 us. This was not measured on a device.
 WORTH_BYTES = 32 << 20
 
 
 def is_by_rows(device: torch.device, table_bytes: int, *, has_padding: bool) -> bool:
-    """Whether the gradient of a table is found by rows.
+    """Whether to compute the gradient of a table by rows.
 
-    Without padding an accelerator would have to tell the host how many rows there are.
+    Without padding, an accelerator would have to tell the host how many rows there are.
     """
     if device.type == "cpu":
         return True
@@ -30,11 +31,11 @@ def is_by_rows(device: torch.device, table_bytes: int, *, has_padding: bool) -> 
 
 @lru_cache(maxsize=8)
 def works_on(device: str) -> bool:
-    """Whether this process's device has the operations and finds the right rows with them.
+    """Whether this process's device has the operations, and finds the right rows with them.
 
-    It is tried once on a few rows: MPS lacks some operations, which ones depends on the version.
+    It is tried once on a few rows: MPS lacks some operations, depending on the version.
     """
-    if device == "meta":  # of tests: it has shapes without values
+    if device == "meta":  # used in tests: it has shapes without values
         return True
     try:
         with warnings.catch_warnings():
@@ -56,11 +57,11 @@ def _is_right_on(device: torch.device) -> bool:
 
 
 def gradient_by_rows(ids: Tensor, grad: Tensor, padding: int) -> tuple[Tensor, Tensor]:
-    """Rows int64 (n,), and their gradients (n, width); see `distinct`.
+    """The rows that were looked up, int64 (n,), and their gradients, (n, width); see `distinct`.
 
     Args:
-        ids: int64 (m,).
-        grad: of what was looked up, (m, width).
+        ids: the ids that were looked up, int64 (m,).
+        grad: gradient of each lookup, (m, width).
         padding: a row whose gradient is 0; negative without one.
     """
     rows, places = distinct(ids, padding)
@@ -71,9 +72,9 @@ def gradient_by_rows(ids: Tensor, grad: Tensor, padding: int) -> tuple[Tensor, T
 
 
 def distinct(ids: Tensor, padding: int) -> tuple[Tensor, Tensor]:
-    """The rows of these ids, int64 (n,), and the place of each id among them.
+    """The distinct rows of these ids, int64 (n,), and the index of each id among them.
 
-    `padding` is a row of which it does no harm to be there several times; negative without one.
+    `padding` is a row that may occur several times without harm; negative if there is none.
     """
     if ids.device.type == "cpu" or padding < 0:
         rows, places = torch.unique(ids, return_inverse=True)
@@ -82,9 +83,9 @@ def distinct(ids: Tensor, padding: int) -> tuple[Tensor, Tensor]:
 
 
 def distinct_at_once(ids: Tensor, padding: int) -> tuple[Tensor, Tensor]:
-    """The same without waiting for an accelerator, which `torch.unique` does to learn how many.
+    """As `distinct`, without the wait of `torch.unique`, which reads the number of rows back.
 
-    There are as many rows as ids: those that are left over are `padding`.
+    Returns as many rows as there are ids; the surplus rows are `padding`.
     """
     ordered, origin = ids.sort()
     is_new = torch.ones_like(ordered, dtype=torch.bool)

@@ -26,7 +26,7 @@ def read_types(file: Path) -> list[tuple[str, pa.DataType]]:
     import pyarrow.parquet as pq
 
     try:
-        with file.open("rb") as opened:  # Arrow takes no path that is not UTF-8
+        with file.open("rb") as opened:  # Arrow accepts only UTF-8 paths
             schema = pq.read_schema(opened)
     except (OSError, pa.ArrowException) as error:
         raise UsageError(f"{file}: no readable Parquet file: {first_line(error)}") from None
