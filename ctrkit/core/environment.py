@@ -35,7 +35,7 @@ RECORDED_VARIABLES = (
     "PYTORCH_MPS_HIGH_WATERMARK_RATIO",
 )
 _GIT_S = 2.0
-RECORDED_PACKAGES = ("torch", "numpy", "pyarrow", "duckdb", "scikit-learn", "scipy")
+RECORDED_PACKAGES = ("torch", "numpy", "pyarrow", "duckdb", "scipy")
 
 
 def cache_folder() -> Path:

@@ -29,6 +29,7 @@ from ctrkit.core.child_records import LoaderNeeds
 from ctrkit.core.config import LOADERS, NUMERICS, Cell, RunSizes, encode
 from ctrkit.core.environment import fingerprint
 from ctrkit.core.errors import UsageError
+from ctrkit.ctr.auc import auc
 from ctrkit.ctr.data.gather import gather
 from ctrkit.ctr.data.loaders import make_loader
 from ctrkit.ctr.data.store import Store
@@ -37,7 +38,7 @@ from ctrkit.ctr.models.mdaf import MDAF, WIDTH, Model
 from ctrkit.ctr.models.scan_choice import scan_note
 from ctrkit.ctr.phase import EPOCH_COLUMNS, WATCH, Phase
 from ctrkit.ctr.training.lazy_adam import Together
-from ctrkit.ctr.training.metrics import Scores, auc, grouped_auc, log_loss
+from ctrkit.ctr.training.metrics import Scores, grouped_auc, log_loss
 from ctrkit.ctr.training.objective import objective
 from ctrkit.ctr.training.optimizers import clip_gradients, lr_at, make_optimizer, set_lr
 

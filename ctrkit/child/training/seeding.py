@@ -69,8 +69,8 @@ def rng_state(device: str) -> dict[str, Any]:
 def kept_rng(device: str) -> Iterator[None]:
     """Code in this context leaves all random streams as they were.
 
-    For work that happens once per process and not once per run: importing scikit-learn, for
-    example, draws from Python's stream.
+    For work that happens once per process and not once per run: an import may draw from Python's
+    stream, as that of scikit-learn does.
     """
     state = rng_state(device)
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ctrkit.ctr.auc import auc
 from ctrkit.ctr.data.builder import StoreBuilder, output_folder
 from ctrkit.ctr.data.planted import (
     REFERENCE,
@@ -147,8 +148,6 @@ def _ad_table(world: World) -> pa.Table:
 
 def _oracle_auc(scale: Scale, impressions: Impressions) -> dict[str, float]:
     """AUC of the true click probability per split; a split of one class alone has none."""
-    from sklearn.metrics import roc_auc_score
-
     found = {}
     for split, part in (
         ("train", slice(0, scale.train_rows)),
@@ -156,7 +155,7 @@ def _oracle_auc(scale: Scale, impressions: Impressions) -> dict[str, float]:
     ):
         label = impressions.label[part]
         if label.any() and not label.all():
-            found[split] = float(roc_auc_score(label, impressions.probability[part]))
+            found[split] = auc(label, impressions.probability[part])
     return found
 
 

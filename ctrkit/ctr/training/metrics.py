@@ -1,4 +1,4 @@
-"""AUC, gAUC and log loss of an epoch, and the predictions they are computed from."""
+"""gAUC and log loss of an epoch, and the predictions that metrics are computed from."""
 
 from __future__ import annotations
 
@@ -6,66 +6,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Array = NDArray[np.generic]
-
-#: rows that are ranked at a time; more only where one user, or one tie, has more
-_ROWS_AT_ONCE = 1 << 20
-#: more than these do not fit into the memory that a run on 26 million rows may take
-_MOST_ROWS_WHOLE = 4 << 20
-
-
-def auc(labels: Array, scores: Array) -> float:
-    """Area under the ROC curve; NaN where a class is missing or a score is not finite.
-
-    Args:
-        labels: (N,), 0 or 1.
-        scores: (N,), any monotone function of the probability, such as logits.
-    """
-    if len(labels) == 0 or labels.min() == labels.max() or not np.isfinite(scores).all():
-        return float("nan")
-    if len(labels) > _MOST_ROWS_WHOLE:
-        return _auc_in_parts(labels, scores)
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(labels, scores))
-
-
-def _auc_in_parts(labels: Array, scores: Array) -> float:
-    """scikit-learn's number with 9 bytes a row beside the arguments instead of about 70.
-
-    The Mann-Whitney statistic, tied scores counting half.
-    """
-    order = np.argsort(scores)
-    wins, positives, negatives = 0.0, 0, 0
-    for part in _whole_groups(scores, order):
-        score, positive = scores[part], labels[part].astype(bool)
-        tie = np.cumsum(np.r_[False, score[1:] != score[:-1]])
-        of_tie = np.bincount(tie)
-        positives_of_tie = np.bincount(tie, weights=positive)
-        negatives_of_tie = of_tie - positives_of_tie
-        below = negatives + np.cumsum(negatives_of_tie) - negatives_of_tie
-        wins += float(np.sum(positives_of_tie * (below + negatives_of_tie / 2)))
-        positives += int(positives_of_tie.sum())
-        negatives += int(negatives_of_tie.sum())
-    return wins / (positives * negatives)
-
-
-def _whole_groups(values: Array, order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Parts of `order`, which sorts `values`; equal values are in one part."""
-    start = 0
-    while start < len(order):
-        end = min(start + _ROWS_AT_ONCE, len(order))
-        while end < len(order):
-            following = values[order[end : end + _ROWS_AT_ONCE]]
-            more = int(np.searchsorted(following, values[order[end - 1]], side="right"))
-            end += more
-            if more < len(following):
-                break
-        yield order[start:end]
-        start = end
+from ctrkit.ctr.auc import ROWS_AT_ONCE, Array, whole_groups
 
 
 def grouped_auc(labels: Array, scores: Array, users: Array) -> float:
@@ -85,7 +28,7 @@ def grouped_auc(labels: Array, scores: Array, users: Array) -> float:
         return float("nan")
     found = [
         _users_auc(labels[part], scores[part], users[part])
-        for part in _whole_groups(users, np.lexsort((scores, users)))
+        for part in whole_groups(users, np.lexsort((scores, users)))
     ]
     per_user, impressions = (np.concatenate(column) for column in zip(*found, strict=True))
     return float(np.average(per_user, weights=impressions)) if len(per_user) else float("nan")
@@ -122,8 +65,8 @@ def log_loss(labels: Array, logits: Array, smoothing: float = 0.0) -> float:
     if len(labels) == 0:
         return float("nan")
     total = 0.0
-    for start in range(0, len(labels), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
+    for start in range(0, len(labels), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
         z = logits[part].astype(np.float64)
         y = labels[part].astype(np.float64) * (1 - smoothing) + smoothing / 2
         total += float(np.sum(np.logaddexp(0, z) - y * z))
@@ -154,7 +97,7 @@ class Scores:
         """One batch: a tensor (B,) for each name, in the order of the names."""
         rows = len(columns[0])
         if self._used + rows > self._room:
-            self._begin_block(columns, max(rows, _ROWS_AT_ONCE))
+            self._begin_block(columns, max(rows, ROWS_AT_ONCE))
         end = self._used + rows
         for blocks, column in zip(self._columns.values(), columns, strict=True):
             blocks[-1][self._used : end].copy_(column.detach())

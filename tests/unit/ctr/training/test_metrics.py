@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
+from ctrkit.ctr import auc as of_auc
+from ctrkit.ctr.auc import auc
 from ctrkit.ctr.training import metrics
-from ctrkit.ctr.training.metrics import Scores, auc, grouped_auc, log_loss
+from ctrkit.ctr.training.metrics import Scores, grouped_auc, log_loss
 
 
 def _plain_gauc(labels, scores, users):
@@ -55,19 +57,22 @@ def test_the_parts_in_which_rows_are_ranked_do_not_matter(monkeypatch, rows_at_o
     labels = random.integers(0, 2, 3000).astype(np.float32)
     scores = np.round(random.normal(size=3000), 1).astype(np.float32)  # many ties
     users = random.integers(0, 60, 3000)
-    whole = auc(labels, scores), grouped_auc(labels, scores, users)
-    monkeypatch.setattr(metrics, "_ROWS_AT_ONCE", rows_at_once)
-    monkeypatch.setattr(metrics, "_MOST_ROWS_WHOLE", 0)
-    parts = auc(labels, scores), grouped_auc(labels, scores, users)
-    assert parts[0] == pytest.approx(whole[0], abs=1e-14)
-    assert parts[1] == whole[1]
+    whole = grouped_auc(labels, scores, users)
+    monkeypatch.setattr(of_auc, "ROWS_AT_ONCE", rows_at_once)
+    assert auc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-14)
+    assert grouped_auc(labels, scores, users) == whole
 
 
-def test_auc_is_sklearns_and_nan_where_there_is_none():
-    labels, scores = np.array([0.0, 1.0, 1.0, 0.0]), np.array([0.1, 0.4, 0.1, -3.0])
-    assert auc(labels, scores) == roc_auc_score(labels, scores)
-    assert math.isnan(auc(np.ones(4), scores))
-    assert math.isnan(auc(np.ones(0), np.ones(0)))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 1), st.sampled_from([-1e30, -1.5, 0.0, 0.1, 2.0, 7e9])),
+        max_size=40,
+    )
+)
+def test_auc_is_sklearns_and_nan_where_there_is_none(rows):
+    labels, scores = (np.array([row[i] for row in rows], np.float32) for i in range(2))
+    expected = roc_auc_score(labels, scores) if len(set(labels)) == 2 else math.nan
+    assert auc(labels, scores) == pytest.approx(expected, abs=1e-14, nan_ok=True)
 
 
 def test_a_diverged_model_has_no_auc():
@@ -119,7 +124,7 @@ def test_scores_go_on_from_their_state():
 def test_scores_are_the_same_however_large_a_block_is(pieces, block):
     rows = torch.arange(sum(pieces), dtype=torch.int32)
     scores = Scores("user", "gate")
-    with mock.patch.object(metrics, "_ROWS_AT_ONCE", block):
+    with mock.patch.object(metrics, "ROWS_AT_ONCE", block):
         for part in rows.split(pieces):
             scores.append(part, part.double())
     assert scores.pieces() == pieces
