@@ -15,7 +15,8 @@ def script_seen(observer: Observer) -> dict[str, Any]:
     """All that is known so far."""
     train, pattern, driver = observer.train, observer.pattern, observer.driver
     clock = "loader" if train is not None else "optimizer" if observer.optimizer_clock else ""
-    length = getattr(driver, "length", None)
+    reader = getattr(driver, "reader", None)
+    length = getattr(reader, "length", None)
     owner = getattr(driver, "owner", None)
     return {
         "pid": os.getpid(),
@@ -37,7 +38,7 @@ def script_seen(observer: Observer) -> dict[str, Any]:
         "epochs_from": getattr(length, "told_by", ""),
         "epochs_at_most": getattr(length, "at_most", False),
         "epoch_batches": getattr(driver, "epoch_batches", None),
-        "main_guard": getattr(driver, "main_guard", None),
+        "main_guard": getattr(reader, "main_guard", None),
         "batch_hashes": train.hashes if train is not None else [],
         "row_hashes": train.rows if train is not None else [],
         "later_row_hashes": train.later_rows if train is not None else [],

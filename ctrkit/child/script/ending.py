@@ -9,7 +9,14 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ctrkit.child.script import json_files
+from ctrkit.child.script.presence import claim_owner
+from ctrkit.core.progress import Stage
+
+if TYPE_CHECKING:
+    from ctrkit.child.script.observer import Observer
 
 _END = "end-at"
 
@@ -28,6 +35,20 @@ def leave(code: int = 0) -> NoReturn:
         with suppress(Exception):
             stream.flush()
     os._exit(code)
+
+
+def error_of(verdict: str, stage: Stage, message: str) -> dict[str, Any]:
+    """A `child_records.ChildError` as plain values."""
+    return {"verdict": verdict, "stage": stage.label, "message": message, "traceback": message}
+
+
+def end_refused(observer: Observer, reason: str) -> None:
+    """A trial whose loader cannot take the cell: said, and ended before anything is started."""
+    owner = claim_owner(observer.folder, observer.presence.launch)
+    path = os.path.join(owner.folder, "measurement.json")
+    error = error_of("refused", Stage.FIRST_BATCH, reason)
+    json_files.write_json(path, {"kind": observer.kind, "error": error})
+    leave(1)
 
 
 class CommonEnd:

@@ -52,7 +52,7 @@ class InspectWatch(LoopWatch):
     def _has_seen_enough(self) -> bool:
         if self.observer.optimizer_clock:
             return self._steps >= _CLOCK_STEPS
-        known = self._looked and self.observer.pattern.is_known
+        known = self.reader.looked and self.observer.pattern.is_known
         return (known and self._steps >= HASHED_BATCHES) or self._steps >= _MOST_STEPS
 
     def validation_begins(self, at_s: float) -> None:

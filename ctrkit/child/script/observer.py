@@ -8,28 +8,21 @@ or a watched run (`driver`).
 from __future__ import annotations
 
 import atexit
-import functools
 import os
 import sys
 import threading
 import time
 from _thread import get_ident
-from typing import Any, Callable
+from typing import Any
 
-from ctrkit.child.elsewhere import Elsewhere, elsewhere_of
-from ctrkit.child.script import describe, hashes, json_files
+from ctrkit.child.script import describe, json_files
 from ctrkit.child.script.ending import ScriptFailedError
+from ctrkit.child.script.first_batches import FirstBatches
+from ctrkit.child.script.guard import guarded
+from ctrkit.child.script.loader_changes import LoaderChanges
 from ctrkit.child.script.pattern import Pattern
 from ctrkit.child.script.presence import Presence, claim_owner
-from ctrkit.child.script.put_in import Refused, put_in
-from ctrkit.child.script.seen_loaders import (
-    HASHED_BATCHES,
-    MOST_PENDING,
-    Loaders,
-    Seen,
-    honest_length,
-    warmup_steps,
-)
+from ctrkit.child.script.seen_loaders import MOST_PENDING, Loaders, Seen, honest_length
 from ctrkit.child.script.trouble import note_trouble
 from ctrkit.child.script.unseen import unseen
 from ctrkit.core.lifeline import FOLDER_VARIABLE
@@ -41,25 +34,6 @@ STEPS_WITHOUT_LOADER = 5
 STEPS_ON_ONE_BATCH = 50
 #: Backward passes without a loader and without an optimizer after which nothing tells a step.
 BACKWARDS_ALONE = 50
-_MOST_ROWS = 256
-
-
-def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
-    """An error of the observer is noted, ends the observation, and is never the script's.
-
-    One thread at a time: a script may take its batches in another one than it trains in.
-    """
-
-    @functools.wraps(method)
-    def call(self: Observer, *arguments: Any) -> Any:
-        try:
-            with self.lock:
-                return method(self, *arguments)
-        except Exception as error:
-            self.give_up(f"{method.__name__} failed", error)
-            return None
-
-    return call
 
 
 class Observer:
@@ -70,7 +44,6 @@ class Observer:
         self.kind: str = spec["kind"]
         self.is_trial = self.kind != "train"
         self.serves = self.kind in ("compute", "loader", "full")
-        self.axes: list[str] = list(spec.get("put_in") or ())
         #: of the run, where the user said how many
         self.epochs_said: int | None = spec["workload"]["script"].get("epochs")
         self.train_number: int | None = spec["workload"]["script"].get("train_loader")
@@ -97,16 +70,14 @@ class Observer:
         self.backwards = self.optimizer_steps = self.mismatched = 0
         self.steps_without_batch = self.most_on_a_batch = 0
         self.device = "cpu"
-        self.put_in_numbers: set[int] = set()
-        self._elsewhere: Elsewhere | None = None
+        self.changes = LoaderChanges(self)
+        self.marks = FirstBatches(self)
         self.notes: list[str] = []
         self.problem = ""
         self.loss: Any = None
         self._asking: list[Any] = []
         self._asking_seen: Seen | None = None
         self._first_optimizer = 0
-        #: a loader that has a generator of ours for a moment, and the one that it had
-        self._spared: tuple[Any, Any] | None = None
 
     def _most_without_batch(self) -> int:
         train = self.train
@@ -155,7 +126,7 @@ class Observer:
 
     # ---- loaders ----
 
-    @_guarded
+    @guarded
     def loader_made(self, loader: Any, site: Any) -> None:
         """A loader was made at this place of the script."""
         self.loaders.made(loader, site)
@@ -164,7 +135,7 @@ class Observer:
         """Whether this very loader is being asked for an iterator already."""
         return any(one is loader for one in self._asking)
 
-    @_guarded
+    @guarded
     def iterator_asked(self, loader: Any) -> Seen | None:
         """A loader is asked for an iterator: the moment to put in other settings."""
         worker = sys.modules.get("torch.utils.data._utils.worker")
@@ -182,116 +153,26 @@ class Observer:
         else:
             self.driver.other_iterator_asked(seen, now_s)
         seen.begin_pass(now_s)
-        self._put_in(seen, loader)
-        self._begin_elsewhere(seen, loader)
-        self._spare_the_seed(seen, loader)
+        if loader is not None:
+            self.changes.begin(seen, loader)
         return seen
-
-    def _spare_the_seed(self, seen: Seen, loader: Any) -> None:
-        """Where persistent workers were taken away, a new iterator draws a seed for its workers.
-
-        The script as written would have drawn none, and a seeded shuffle depends on what was drawn
-        before: the seed comes from a generator of our own.
-        """
-        if seen.number not in self.put_in_numbers or not seen.reuses_its_iterator:
-            return
-        if loader.persistent_workers:
-            return
-        own = self.torch.Generator()
-        own.manual_seed(self.torch.initial_seed() % 2**62 + seen.asked)
-        self._spared = loader, loader.generator
-        loader.generator = own
-
-    def _begin_elsewhere(self, seen: Seen, loader: Any) -> None:
-        """A trial may be told to look further down the first epoch of the training loader."""
-        windows = self.spec.get("windows") or {}
-        share = float(windows.get("epoch_share") or 0.0)
-        # which loader trains is not known before the first launch has told it
-        if self.kind != "full" or not share or seen.number != self.train_number:
-            return
-        if seen.first_pass_s is not None or self._elsewhere is not None:
-            return
-        after, steps = warmup_steps(loader), int(windows.get("min_steps") or 1)
-        self._elsewhere = elsewhere_of(loader, share, after=after, steps=steps)
-        if self._elsewhere is not None:
-            self._elsewhere.took = self._hold_clock
-            self._elsewhere.install()
-            seen.as_written, seen.left_out = after, self._elsewhere.left_out
-
-    def _hold_clock(self, seconds: float) -> None:
-        """It stood still for so long, while a sampler left batches out: no run spends that time."""
-        clock = self.clock
-        self.clock = lambda: clock() - seconds
 
     def iterator_made(self, loader: Any) -> None:
         """It has been asked, whether or not that worked."""
-        if self._spared is not None and self._spared[0] is loader:
-            loader.generator, self._spared = self._spared[1], None
-        if self._elsewhere is not None and self._elsewhere.loader is loader:
-            self._elsewhere.restore()
-            self._elsewhere = None
+        self.changes.end(loader)
         self._asking = [one for one in self._asking if one is not loader]
         self._asking_seen = None
 
-    def _put_in(self, seen: Seen, loader: Any) -> None:
-        if not self.axes or loader is None:
-            return
-        if self.train_number is None:
-            if seen is not self.train and not _may_train(self.torch, loader):
-                return
-        elif seen.number != self.train_number:
-            return
-        if getattr(loader, "_iterator", None) is not None and seen.number in self.put_in_numbers:
-            return  # its workers stay: they have what was put in
-        try:
-            put_in(loader, self.spec["cell"], self.axes)
-            self.put_in_numbers.add(seen.number)
-        except Refused as refusal:
-            self.refused(seen, str(refusal))
-
-    def refused(self, seen: Seen, reason: str) -> None:
-        """A loader cannot take what it is to be given: that ends a trial, and a run goes on."""
-        reason = f"loader {seen.number}: {reason}"
-        if not self.is_trial:
-            self.note(f"left as written, since {reason}")
-            return
-        from ctrkit.child.script.trial_watch import end_refused
-
-        end_refused(self, reason)
-
-    @_guarded
+    @guarded
     def iterator_reset(self, loader: Any) -> None:
-        """A loader with persistent workers begins another epoch.
-
-        A new iterator would have drawn a seed for its workers: where the script as written would
-        have made one, the seed is drawn all the same, so that the order of a seeded shuffle stays.
-        """
-        seen = self.loaders.of(loader)
-        if seen.facts["persistent"] or seen.number not in self.put_in_numbers:
-            return
-        self.torch.empty((), dtype=self.torch.int64).random_(generator=loader.generator)
+        """A loader with persistent workers begins another epoch."""
+        self.changes.draw_the_seed(self.loaders.of(loader), loader)
 
     def index_drawn(self, seen: Seen | None, index: Any) -> None:
         """The sampler has named the rows of a batch."""
         seen = seen or self._asking_seen
-        if seen is None or seen.rows_full or not self.hashes_wanted(seen):
-            return
-        seen.drawn += 1
-        if seen.left_out and seen.drawn > seen.as_written:
-            seen.rows_full = True
-            return
-        try:
-            if index is None:
-                seen.rows_full = True
-            else:
-                seen.note_rows(hashes.row_marks(index), _MOST_ROWS)
-        except Exception as error:
-            seen.rows_full = True
-            note_trouble("rows could not be marked", error)
-
-    def hashes_wanted(self, seen: Seen) -> bool:
-        """Whether the first batches of this loader are to be marked."""
-        return self.is_trial and (self.train_number is None or seen.number == self.train_number)
+        if seen is not None:
+            self.marks.rows_named(seen, index)
 
     @unseen
     def take(self, seen: Seen, iterator: Any, original: Any) -> Any:
@@ -318,11 +199,11 @@ class Observer:
         finally:
             self.taking.discard(thread)
 
-    @_guarded
+    @guarded
     def _asked(self) -> None:
         self.driver.asked(self.clock())
 
-    @_guarded
+    @guarded
     def _other_asked(self, seen: Seen) -> None:
         self.driver.other_asked(seen, self.clock())
 
@@ -346,7 +227,7 @@ class Observer:
             self.give_up("serving a batch failed", error)
             return None
 
-    @_guarded
+    @guarded
     def _delivered(self, seen: Seen, asked_s: float, delivered_s: float, batch: Any) -> None:
         seen.delivered += 1
         seen.in_pass += 1
@@ -357,7 +238,7 @@ class Observer:
         if not seen.settled:
             self._settle(seen, batch)
         rows = seen.rows_of(batch)
-        if self.kind == "compute" and self.hashes_wanted(seen):
+        if self.kind == "compute" and self.marks.wanted(seen):
             seen.keep(batch)
         if seen is self.train and self.confirmed:
             self.pattern.delivered()
@@ -368,7 +249,7 @@ class Observer:
             if self.driver is not None:
                 self.driver.other_delivered(seen, delivered_s)
         if self.is_trial:
-            self._hash(seen, batch)
+            self.marks.delivered(seen, batch)
 
     def _settle(self, seen: Seen, batch: Any) -> None:
         """At its first batch a loader can be asked for its length, and tells its batch size."""
@@ -379,18 +260,7 @@ class Observer:
         if seen.facts["batch_size"] is None:
             seen.facts["batch_size"] = seen.rows_of(batch) or None
 
-    def _hash(self, seen: Seen, batch: Any) -> None:
-        if seen.left_out and seen.in_pass > seen.as_written:
-            seen.hashes_full = True  # these are no batches that another launch begins with
-        enough = seen.hashes_full or len(seen.hashes) >= HASHED_BATCHES
-        if enough or not self.hashes_wanted(seen):
-            return
-        began_s = self.clock()
-        seen.hashes.append(hashes.batch_hash(batch))
-        if self.driver is not None and seen is self.train:
-            self.driver.leave_out(self.clock() - began_s)
-
-    @_guarded
+    @guarded
     def _ended(self, seen: Seen, asked_s: float) -> None:
         if seen is self.train and self.confirmed:
             self.confirmed = False
@@ -400,7 +270,7 @@ class Observer:
 
     # ---- backward passes and optimizer steps ----
 
-    @_guarded
+    @guarded
     def backward_begins(self, tensors: Any) -> None:
         """A backward pass begins; those inside it are not told."""
         self.in_backward = True
@@ -460,25 +330,25 @@ class Observer:
         self.driver = make_driver(self, owner)
         atexit.register(self._script_ends, os.getpid())
 
-    @_guarded
+    @guarded
     def _script_ends(self, pid: int) -> None:
         if pid == os.getpid() and self.active and self.driver is not None:
             self.driver.script_ends(crashed=getattr(sys, "last_value", None) is not None)
 
-    @_guarded
+    @guarded
     def backward_ends(self) -> None:
         """The backward pass is over, whether or not it worked."""
         self.in_backward = False
         if self.driver is not None:
             self.driver.backward_ends(self.clock())
 
-    @_guarded
+    @guarded
     def step_begins(self, optimizer: Any) -> None:
         """An optimizer is about to make its step."""
         if self.driver is not None:
             self.driver.step_begins(self.clock())
 
-    @_guarded
+    @guarded
     def step_ends(self, optimizer: Any) -> None:
         """An optimizer has made its step."""
         self.optimizer_steps += 1
@@ -527,14 +397,14 @@ class Observer:
 
     # ---- checkpoints ----
 
-    @_guarded
+    @guarded
     def save_begins(self) -> None:
         """A checkpoint is about to be written."""
         self.saving = True
         if self.driver is not None:
             self.driver.save_begins(self.clock())
 
-    @_guarded
+    @guarded
     def save_ends(self) -> None:
         """It is written, or that failed."""
         self.saving = False
@@ -555,15 +425,6 @@ class Observer:
         path = os.path.join(folder or self.folder, "script.json")
         # a real run is not held up for what is written again and again
         json_files.write_json(path, describe.script_seen(self), durable=self.is_trial)
-
-
-def _may_train(torch: Any, loader: Any) -> bool:
-    """Whether a loader looks like one that is trained on, before any backward pass tells."""
-    if torch is None or not torch.is_grad_enabled():
-        return False
-    sampler = type(getattr(loader, "sampler", None)).__name__
-    inner = type(getattr(getattr(loader, "batch_sampler", None), "sampler", None)).__name__
-    return any("Sequential" not in name and name != "NoneType" for name in (sampler, inner))
 
 
 _observers: dict[int, Observer | None] = {}

@@ -78,9 +78,9 @@ class RunWatch(LoopWatch):
         self._epoch["rows"] += rows
         self.progress.step(self.step, rows=rows, wait_s=self._wait_s)
         self.spent.step(rows)
-        early = self._steps == _FIRST_SEEN_STEPS or (self._looked and not self._told)
+        early = self._steps == _FIRST_SEEN_STEPS or (self.reader.looked and not self._told)
         if early or done_s - self._seen_s >= _SEEN_EVERY_S:
-            self._seen_s, self._told = done_s, self._looked
+            self._seen_s, self._told = done_s, self.reader.looked
             self.observer.write_seen(self.owner.folder)
         if self.observer.device == "cuda" and done_s - self._device_s >= _DEVICE_EVERY_S:
             self._device_s = done_s

@@ -7,16 +7,13 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ctrkit.child.recording import family_reads
-from ctrkit.child.recording.device_clock import DeviceClock, event_maker
-from ctrkit.child.recording.loop_process import LoopProcess
 from ctrkit.child.recording.recorder import Recorder
 from ctrkit.child.recording.step_stamps import OVER, THROUGHPUT
 from ctrkit.child.script import json_files
-from ctrkit.child.script.cpu import family_cpu_s
-from ctrkit.child.script.ending import CommonEnd, leave
+from ctrkit.child.script.ending import CommonEnd, error_of, leave
 from ctrkit.child.script.hashes import cloned
-from ctrkit.child.script.presence import claim_owner
+from ctrkit.child.script.hooked_step import HookedStep
+from ctrkit.child.script.script_process import ScriptProcess
 from ctrkit.child.script.seen_loaders import Seen, honest_length, warmup_steps
 from ctrkit.child.script.trial_sizes import BesideTheSteps, loader_facts, run_sizes
 from ctrkit.child.script.watch import LoopWatch
@@ -27,8 +24,6 @@ if TYPE_CHECKING:
     from ctrkit.child.script.observer import Observer
     from ctrkit.child.script.presence import Owner
 
-#: Losses that are kept, of the first backward passes.
-_LOSSES = 200
 #: Seconds that a trial goes on, at most, to reach what comes after its window.
 _GO_ON_S = 15.0
 #: The same where the epoch can be ended at once instead.
@@ -46,7 +41,7 @@ class _Plan:
     validation_batches, checkpoints = 20, 2
 
 
-class TrialWatch(LoopWatch, LoopProcess):
+class TrialWatch(LoopWatch, ScriptProcess):
     """Measures a window of steps, and what follows it if that is near; then ends the script."""
 
     def __init__(self, observer: Observer, owner: Owner) -> None:
@@ -60,9 +55,7 @@ class TrialWatch(LoopWatch, LoopProcess):
         rank = owner.rank or 0
         self._end = CommonEnd(observer.folder, observer.presence.launch, rank, owner.world)
         self._steps, self._served, self._left_out_s = 0, 0, 0.0
-        self._losses: list[Any] = []
-        self._backward_s: list[tuple[float, float]] = []
-        self._optimizer_end_s, self._optimizer_steps = 0.0, 0
+        self._hooked = HookedStep()
         self._beside = BesideTheSteps()
 
     def _now_s(self) -> float:
@@ -78,26 +71,6 @@ class TrialWatch(LoopWatch, LoopProcess):
 
     # ---- what the recorder asks ----
 
-    def synchronize(self) -> None:
-        torch, device = self.observer.torch, self.observer.device
-        if device in ("cuda", "mps", "xpu"):
-            getattr(torch, device).synchronize()
-
-    def device_clock(self) -> DeviceClock:
-        return DeviceClock(event_maker(self.observer.torch, self.observer.device))
-
-    def cpu_s(self) -> float | None:
-        return family_cpu_s()
-
-    def counters(self) -> Mapping[str, float]:
-        return family_reads.counters()
-
-    def files_in_use(self) -> Mapping[str, Any]:
-        return {
-            **family_reads.files_in_use(self.owner.folder),
-            **family_reads.threads_of_workers(),
-        }
-
     def is_warm(self) -> bool:
         self.recorder.group = self.observer.pattern.group
         if self.observer.kind == "compute" and self._served <= (self.observer.pattern.ahead or 0):
@@ -105,7 +78,7 @@ class TrialWatch(LoopWatch, LoopProcess):
         return self.observer.pattern.is_known or bool(self.observer.optimizer_clock)
 
     def at_window_end(self) -> Mapping[str, Any]:
-        losses = [float(loss) for loss in self._losses if loss.numel() == 1]
+        losses = self._hooked.losses()
         bad = bad_loss(losses, "backward pass")
         return {
             "losses": losses,
@@ -160,8 +133,8 @@ class TrialWatch(LoopWatch, LoopProcess):
             "train_batches": self.batches,
             **self._beside.of_an_epoch(self._first_steps, in_epoch=in_epoch, whole=whole),
         }
-        if self.length is not None:
-            sizes.update(run_sizes(self.length, self.batches, self.observer.pattern.group))
+        if self.reader.length is not None:
+            sizes.update(run_sizes(self.reader.length, self.batches, self.observer.pattern.group))
         return sizes
 
     def batch_taken(self, asked_s: float, delivered_s: float, rows: int) -> None:
@@ -171,8 +144,7 @@ class TrialWatch(LoopWatch, LoopProcess):
         self.recorder.delivered(
             self._time(asked_s), self._time(delivered_s), self._made(asked_s, delivered_s)
         )
-        self._backward_s.clear()
-        self._optimizer_steps = 0
+        self._hooked.begin()
 
     def _made(self, asked_s: float, delivered_s: float) -> dict[str, float]:
         """Stamps of a batch that this very process made."""
@@ -237,31 +209,21 @@ class TrialWatch(LoopWatch, LoopProcess):
         return several and self.observer.kind == "full"
 
     def _note_stages(self, done_s: float) -> None:
-        """On the CPU, of a plain step: one backward pass and at most one optimizer step."""
-        plain = len(self._backward_s) == 1 and self._optimizer_steps <= 1
-        if self.observer.device != "cpu" or not plain or self.observer.optimizer_clock:
-            return
-        began_s, ended_s = self._backward_s[0]
-        delivered_s = self.recorder.delivered_s + self.launched_s + self._left_out_s
-        stages = {"forward": [began_s - delivered_s], "backward": [ended_s - began_s]}
-        if self._optimizer_steps:
-            stages["optimizer"] = [self._optimizer_end_s - ended_s]
-        self.recorder.add_stages(stages)
+        """On the CPU, where nothing runs ahead: a stage takes what passes until the next begins."""
+        if self.observer.device == "cpu" and not self.observer.optimizer_clock:
+            delivered_s = self.recorder.delivered_s + self.launched_s + self._left_out_s
+            self.recorder.add_stages(self._hooked.stages(delivered_s, done_s))
 
     def backward_begins(self, now_s: float, tensors: Any) -> None:
         super().backward_begins(now_s, tensors)
-        self._backward_s.append((now_s, now_s))
-        if len(self._losses) < _LOSSES and hasattr(tensors, "detach"):
-            self._losses.append(tensors.detach())
+        self._hooked.backward_begins(now_s, tensors)
 
     def backward_ends(self, now_s: float) -> None:
         super().backward_ends(now_s)
-        if self._backward_s:
-            self._backward_s[-1] = (self._backward_s[-1][0], now_s)
+        self._hooked.backward_ends(now_s)
 
     def step_ends(self, now_s: float) -> None:
-        self._optimizer_end_s = now_s
-        self._optimizer_steps += 1
+        self._hooked.optimizer_ends(now_s)
 
     def step_interrupted(self) -> None:
         self.recorder.interrupted()
@@ -445,14 +407,9 @@ class TrialWatch(LoopWatch, LoopProcess):
             )
         self.recorder.note(
             **self._taken(), sizes=self._sizes(), notes=list(observer.notes), complete=complete,
-            peak_device_bytes=self._peak_bytes(),
+            peak_device_bytes=self.peak_device_bytes(),
         )  # fmt: skip
         observer.write_seen(self.owner.folder)
-
-    def _peak_bytes(self) -> int | None:
-        if self.observer.device != "cuda":
-            return None
-        return int(self.observer.torch.cuda.max_memory_allocated())
 
     def _say_error(self, verdict: str, message: str) -> None:
         self.recorder.note(error=error_of(verdict, self.progress.stage, message))
@@ -473,17 +430,3 @@ class TrialWatch(LoopWatch, LoopProcess):
         fill_in(stamps, 0, matched(made, delivered_s), self.launched_s)
 
     _stamped = False
-
-
-def error_of(verdict: str, stage: Stage, message: str) -> dict[str, Any]:
-    """A `child_records.ChildError` as plain values."""
-    return {"verdict": verdict, "stage": stage.label, "message": message, "traceback": message}
-
-
-def end_refused(observer: Observer, reason: str) -> None:
-    """A trial whose loader cannot take the cell: said, and ended before anything is started."""
-    owner = claim_owner(observer.folder, observer.presence.launch)
-    path = os.path.join(owner.folder, "measurement.json")
-    error = error_of("refused", Stage.FIRST_BATCH, reason)
-    json_files.write_json(path, {"kind": observer.kind, "error": error})
-    leave(1)

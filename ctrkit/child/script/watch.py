@@ -7,30 +7,22 @@ another loader is asked for an iterator until the training loader is asked again
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
-from ctrkit.child.script.length import Length, as_said
-from ctrkit.child.script.progress_bars import bars_shown, compared_with_bars
-from ctrkit.child.script.put_in import has_main_guard
-from ctrkit.child.script.run_length import run_length
-from ctrkit.child.script.running_frames import frames_from
+from ctrkit.child.script.length_reader import LengthReader
+from ctrkit.child.script.loop_events import LoopEvents
 from ctrkit.child.script.seen_loaders import Seen, is_iterable
-from ctrkit.child.script.trouble import note_trouble
 from ctrkit.core.progress import RankWriter, WorkerStage
 
 if TYPE_CHECKING:
     from ctrkit.child.script.observer import Observer
     from ctrkit.child.script.presence import Owner
 
-#: Backward passes after which the loops around them are looked at.
-_LOOK_AT = 3
-_LOOK_AT_LATEST = 64
 #: Steps with just one batch of another loader after which that loader belongs to the step.
 _COMPANION = 2
 
 
-class LoopWatch:
+class LoopWatch(LoopEvents):
     """Turns events of the training loop into steps and epochs; subclasses are told of those.
 
     All times are seconds of `time.monotonic()`.
@@ -38,9 +30,7 @@ class LoopWatch:
 
     def __init__(self, observer: Observer, owner: Owner) -> None:
         self.observer, self.owner = observer, owner
-        said = observer.epochs_said
-        self.length: Length | None = None if said is None else as_said(said, None)
-        self.main_guard: bool | None = None
+        self.reader = LengthReader(observer)
         self.epoch_batches: int | None = None
         self.devices: list[str] = []
         self.epoch = self.step = 0
@@ -56,52 +46,10 @@ class LoopWatch:
         self._other_open: Seen | None = None  # whose batch of validation is being worked on
         self._held: list[tuple[int, float]] = []
         self._saved: tuple[float, float] | None = None  # of the checkpoint under way
-        self._looked = self._glanced = False
         self.ranks: RankWriter | None = None
         if owner.world > 1 and owner.rank is not None:
             self.ranks = RankWriter(observer.folder, owner.rank)
             self.ranks.enter(WorkerStage.FETCHING)
-
-    # ---- told to subclasses ----
-
-    def epoch_begins(self, at_s: float) -> None:
-        """An epoch's iterator was asked for at that moment."""
-
-    def batch_taken(self, asked_s: float, delivered_s: float, rows: int) -> None:
-        """The loop has its next batch."""
-
-    def step_over(self, done_s: float, rows: int) -> None:
-        """It asks for another one, or turns to something else."""
-
-    def step_interrupted(self) -> None:
-        """The step under way also validates or saves."""
-
-    def epoch_over(self, asked_s: float, ended_s: float) -> None:
-        """There is no more batch in this epoch."""
-
-    def beside_steps(self, seconds: float) -> None:
-        """The epoch goes on after something else, which took so long."""
-
-    def validation_begins(self, at_s: float) -> None:
-        """Another loader is asked for an iterator."""
-
-    def validation_batch(self, number: int, seconds: float) -> None:
-        """A batch of validation took so long; number 0 is the time to the first."""
-
-    def validation_batch_taken(self, seen: Seen) -> None:
-        """A batch of a loader that does not train was delivered to a validation."""
-
-    def validation_ends(self, began_s: float, at_s: float) -> None:
-        """The training loader is asked again."""
-
-    def checkpoint_begins(self, at_s: float) -> None:
-        """A file is being saved."""
-
-    def checkpoint_ends(self, at_s: float) -> None:
-        """It is saved."""
-
-    def checkpoint_over(self, seconds: float) -> None:
-        """All files of a checkpoint are saved."""
 
     # ---- the training loader ----
 
@@ -166,9 +114,6 @@ class LoopWatch:
         if self.in_epoch and self._open_until is not None:
             began_s, self._open_until = self._open_until, None
             self.beside_steps(now_s - began_s)
-
-    def length_is_wrong(self) -> None:
-        """The loader has said another length than it has."""
 
     def epoch_ended(self, asked_s: float, ended_s: float) -> None:
         """The loop asked for a batch and there was none."""
@@ -304,13 +249,8 @@ class LoopWatch:
         """A backward pass on a batch of the training loader; in it, ranks wait for each other."""
         if self.ranks is not None:
             self.ranks.enter(WorkerStage.IDLE)
-        pattern = self.observer.pattern
-        if self._looked or pattern.backwards < _LOOK_AT:
-            return
-        if pattern.is_known or pattern.backwards >= _LOOK_AT_LATEST:
-            self._look_around()
-        elif not self._glanced:
-            self._glance_around()
+        if not self.reader.looked:
+            self.reader.in_backward()
 
     def backward_ends(self, now_s: float) -> None:
         """It is over."""
@@ -322,60 +262,6 @@ class LoopWatch:
 
     def step_ends(self, now_s: float) -> None:
         """It is over."""
-
-    def _glance_around(self) -> None:
-        """A first look: an epoch may be over before it is known what a step is.
-
-        Until then only epochs can be told: a loop that counts may count parts of a step.
-        """
-        self._glanced = True
-        self._look_around()
-        self._looked = False
-        if self.length is not None and not self.length.epochs:
-            self.length = None
-
-    def _look_around(self) -> None:
-        """Once, from inside the loop: what its source says of the run's length."""
-        self._looked = True
-        train, pattern = self.observer.train, self.observer.pattern
-        try:
-            self.main_guard = has_main_guard()
-            per_step = round(pattern.backwards / pattern.steps) if pattern.steps else 1
-            self.length = run_length(
-                frames_from(sys._getframe(1)),
-                train.loader() if train is not None else None,
-                train.length if train is not None else None,
-                per_step,
-            )
-            self._compare_with_bars()
-        except Exception as error:
-            note_trouble("the loops could not be read", error)
-        if self.observer.epochs_said:
-            self.length = as_said(self.observer.epochs_said, self.length)
-
-    def _compare_with_bars(self) -> None:
-        """Progress bars of the script are a second witness for its length."""
-        train = self.observer.train
-        if self.length is None or train is None:
-            return
-        self.length, note = compared_with_bars(
-            self.length, bars_shown(), train.length, self.observer.pattern.group
-        )
-        if note and not self.observer.epochs_said:
-            self.observer.note(note)
-
-    # ---- for trials and runs ----
-
-    def serve(self, seen: Seen, now_s: float) -> tuple[Any] | None:
-        """A batch in place of the loader's, in a tuple; None to let the loader deliver."""
-        return None
-
-    def serve_other(self, seen: Seen) -> tuple[Any] | None:
-        """The same for a loader that is not trained on."""
-        return None
-
-    def leave_out(self, seconds: float) -> None:
-        """The observer itself took so long."""
 
     def begin_clock(self, now_s: float) -> None:
         """There is no loader: the steps of one optimizer are the steps."""
@@ -413,8 +299,8 @@ class LoopWatch:
 
     def clock_ticked(self, now_s: float) -> None:
         """That optimizer has made a step."""
-        if not self._looked and self.observer.pattern.steps >= _LOOK_AT:
-            self._look_around()
+        if not self.reader.looked:
+            self.reader.at_step()
         self._end_step(now_s)
         self._end_others(now_s)
         self._go_on(now_s)
@@ -424,15 +310,6 @@ class LoopWatch:
             return
         self._open, self._open_until = 0, None
         self.batch_taken(now_s, now_s, 0)
-
-    def cannot_tell(self) -> None:
-        """Nothing tells what a step is."""
-
-    def observation_failed(self) -> None:
-        """The observer has stopped."""
-
-    def script_ends(self, crashed: bool) -> None:
-        """The process ends by itself."""
 
 
 def _may_begin_again(loader: Any, claimed: int | None) -> bool:

@@ -1,0 +1,51 @@
+"""The parts of a step that hooks tell: its backward pass, its optimizer, and the loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: Losses that are kept, of the first backward passes.
+_LOSSES = 200
+
+
+class HookedStep:
+    """What was heard since the newest batch; the losses are those of all steps."""
+
+    def __init__(self) -> None:
+        self._losses: list[Any] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Another batch is there."""
+        self._backward_s: list[tuple[float, float]] = []
+        self._optimizer_end_s, self._optimizer_steps = 0.0, 0
+
+    def backward_begins(self, now_s: float, tensors: Any) -> None:
+        """A backward pass begins."""
+        self._backward_s.append((now_s, now_s))
+        if len(self._losses) < _LOSSES and hasattr(tensors, "detach"):
+            self._losses.append(tensors.detach())
+
+    def backward_ends(self, now_s: float) -> None:
+        """It is over."""
+        if self._backward_s:
+            self._backward_s[-1] = (self._backward_s[-1][0], now_s)
+
+    def optimizer_ends(self, now_s: float) -> None:
+        """An optimizer has made its step."""
+        self._optimizer_end_s = now_s
+        self._optimizer_steps += 1
+
+    def losses(self) -> list[float]:
+        """The first losses that are one number; reading them waits for the device."""
+        return [float(loss) for loss in self._losses if loss.numel() == 1]
+
+    def stages(self, delivered_s: float, done_s: float) -> dict[str, list[float]]:
+        """Of a plain step, with one backward pass and at most one optimizer step; else none."""
+        if len(self._backward_s) != 1 or self._optimizer_steps > 1:
+            return {}
+        began_s, ended_s = self._backward_s[0]
+        stages = {"forward": [began_s - delivered_s], "backward": [ended_s - began_s]}
+        if self._optimizer_steps:
+            stages["optimizer"] = [self._optimizer_end_s - ended_s]
+        return stages

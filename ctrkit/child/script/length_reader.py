@@ -1,0 +1,88 @@
+"""Reads once, from inside the loop that trains, what its source says of the run's length."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from ctrkit.child.script.length import Length, as_said
+from ctrkit.child.script.progress_bars import bars_shown, compared_with_bars
+from ctrkit.child.script.put_in import has_main_guard
+from ctrkit.child.script.run_length import run_length
+from ctrkit.child.script.running_frames import frames_from
+from ctrkit.child.script.trouble import note_trouble
+
+if TYPE_CHECKING:
+    from ctrkit.child.script.observer import Observer
+
+#: Backward passes after which the loops around them are looked at.
+_LOOK_AT = 3
+_LOOK_AT_LATEST = 64
+
+
+class LengthReader:
+    """What is known of the run's length so far; the source is read at one of the first steps."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.observer = observer
+        said = observer.epochs_said
+        self.length: Length | None = None if said is None else as_said(said, None)
+        self.main_guard: bool | None = None
+        #: whether the loops have been read for good
+        self.looked = self._glanced = False
+
+    def in_backward(self) -> None:
+        """A backward pass begins: once enough is known of the loop, its frames are read."""
+        pattern = self.observer.pattern
+        if pattern.backwards < _LOOK_AT:
+            return
+        if pattern.is_known or pattern.backwards >= _LOOK_AT_LATEST:
+            self._look_around()
+        elif not self._glanced:
+            self._glance_around()
+
+    def at_step(self) -> None:
+        """The same where the steps of an optimizer are the steps."""
+        if self.observer.pattern.steps >= _LOOK_AT:
+            self._look_around()
+
+    def _glance_around(self) -> None:
+        """A first look: an epoch may be over before it is known what a step is.
+
+        Until then only epochs can be told: a loop that counts may count parts of a step.
+        """
+        self._glanced = True
+        self._look_around()
+        self.looked = False
+        if self.length is not None and not self.length.epochs:
+            self.length = None
+
+    def _look_around(self) -> None:
+        """Once, from inside the loop: what its source says of the run's length."""
+        self.looked = True
+        train, pattern = self.observer.train, self.observer.pattern
+        try:
+            self.main_guard = has_main_guard()
+            per_step = round(pattern.backwards / pattern.steps) if pattern.steps else 1
+            self.length = run_length(
+                frames_from(sys._getframe(1)),
+                train.loader() if train is not None else None,
+                train.length if train is not None else None,
+                per_step,
+            )
+            self._compare_with_bars()
+        except Exception as error:
+            note_trouble("the loops could not be read", error)
+        if self.observer.epochs_said:
+            self.length = as_said(self.observer.epochs_said, self.length)
+
+    def _compare_with_bars(self) -> None:
+        """Progress bars of the script are a second witness for its length."""
+        train = self.observer.train
+        if self.length is None or train is None:
+            return
+        self.length, note = compared_with_bars(
+            self.length, bars_shown(), train.length, self.observer.pattern.group
+        )
+        if note and not self.observer.epochs_said:
+            self.observer.note(note)

@@ -1,0 +1,48 @@
+"""What a recorder asks of a script's process: its device, its CPU time and what it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ctrkit.child.recording import family_reads
+from ctrkit.child.recording.device_clock import DeviceClock, event_maker
+from ctrkit.child.recording.loop_process import LoopProcess
+from ctrkit.child.script.cpu import family_cpu_s
+
+if TYPE_CHECKING:
+    from ctrkit.child.script.observer import Observer
+    from ctrkit.child.script.presence import Owner
+
+
+class ScriptProcess(LoopProcess):
+    """The process that the observer is in."""
+
+    observer: Observer
+    owner: Owner
+
+    def synchronize(self) -> None:
+        torch, device = self.observer.torch, self.observer.device
+        if device in ("cuda", "mps", "xpu"):
+            getattr(torch, device).synchronize()
+
+    def device_clock(self) -> DeviceClock:
+        return DeviceClock(event_maker(self.observer.torch, self.observer.device))
+
+    def cpu_s(self) -> float | None:
+        return family_cpu_s()
+
+    def counters(self) -> Mapping[str, float]:
+        return family_reads.counters()
+
+    def files_in_use(self) -> Mapping[str, Any]:
+        return {
+            **family_reads.files_in_use(self.owner.folder),
+            **family_reads.threads_of_workers(),
+        }
+
+    def peak_device_bytes(self) -> int | None:
+        """The most memory that the device had in use, where that is known."""
+        if self.observer.device != "cuda":
+            return None
+        return int(self.observer.torch.cuda.max_memory_allocated())
