@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
 
-#: rows that are ranked at a time; more only where one user, or one tie, has more
+#: rows to rank at a time; more only if one user or one tie has more
 ROWS_AT_ONCE = 1 << 20
 
 
 def auc(labels: Array, scores: Array) -> float:
-    """Area under the ROC curve; NaN where a class is missing or a score is not finite.
+    """Area under the ROC curve; NaN if a class is missing or a score is not finite.
 
     The Mann-Whitney statistic, tied scores counting half; 9 bytes a row beside the arguments.
 
@@ -43,7 +43,7 @@ def auc(labels: Array, scores: Array) -> float:
 
 
 def whole_groups(values: Array, order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Parts of `order`, which sorts `values`; equal values are in one part."""
+    """Parts of `order`, which sorts `values`; equal values are in the same part."""
     start = 0
     while start < len(order):
         end = min(start + ROWS_AT_ONCE, len(order))

@@ -14,7 +14,7 @@ EPOCH_COLUMNS = (
     "train_val_gap", "gate_mean", "gate_std", "learning_rate", "rows", "wall_s",
     "train_gauc", "val_gauc",
 )  # fmt: skip
-#: what decides on best.pt and patience
+#: the metric that decides on best.pt and patience
 WATCH: Watch = ("val_auc", "max")
 MODELS = ("mamba", "bst")
 SCHEDULES = ("constant", "warmup-cosine")
@@ -23,15 +23,18 @@ SHUFFLES = ("full", "block")
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """What is trained and how: the flat keys of a phase file.
+    """What to train and how: the flat keys of a phase file.
 
-    `weight_decay` is L2 as Adam adds it to the gradient; `label_smoothing` e maps a label y to
-    y (1 - e) + e / 2; `patience` counts epochs without a better validation AUC; `warmup_epochs`
-    is linear by step. `history_length` is in events. `shuffle` is `full`, all rows of an epoch, or
-    `block`, by blocks of `block_rows` rows, for data larger than memory. `criteria` is the one
-    table: what a finished run is classified by, a table of conditions (`parse_condition`) per
-    class, the best one first;
-    it changes nothing of the experiment.
+    Attributes:
+        weight_decay: L2 as Adam adds it to the gradient.
+        label_smoothing: e maps a label y to y (1 - e) + e / 2.
+        patience: epochs without a better validation AUC before the run ends.
+        warmup_epochs: epochs of linear warm-up, by step.
+        history_length: the most events of a history.
+        shuffle: `full`: all rows of an epoch; `block`: by blocks of `block_rows` rows, for data
+            larger than memory.
+        criteria: the only table: conditions (`parse_condition`) per class, the best class first, by
+            which a finished run is classified. It does not change the experiment.
     """
 
     name: str = "phase3"

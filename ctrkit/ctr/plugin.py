@@ -33,7 +33,7 @@ def _known_epoch(run: str, label_smoothing: float, **metrics: float) -> KnownEpo
 
 
 class MdafPlugin(Plugin):
-    """The Taobao click model, trained as a phase file says."""
+    """The click model on Taobao data, trained with the settings of a phase file."""
 
     name = NAME
     settings_type = Phase
@@ -56,8 +56,8 @@ class MdafPlugin(Plugin):
         _metric("gate_mean", "gate mean", panel="Gate mean"),
         _metric("gate_std", "gate std", left_out=8),
     )
-    #: noted down of the original runs: 1,052,081 training and 225,446 validation rows of the Taobao
-    #: ad data, batch 2048, on MPS; losses are as optimised
+    #: Figures of the original runs: 1,052,081 training and 225,446 validation rows of the Taobao ad
+    #: data, batch 2048, on MPS; losses as optimised.
     known_epochs = (
         _known_epoch(
             "phase1", 0.0, train_loss=0.1960, train_auc=0.5410, val_loss=0.1880, val_auc=0.5829,
@@ -77,7 +77,7 @@ class MdafPlugin(Plugin):
         check_phase(settings, where)
 
     def prepare_data(self, data: Path | None, on_progress: OnProgress) -> Path | None:
-        """A store that is sound; without `--data` the default one, built if it must be."""
+        """A sound store; without `--data` the default one, built if needed."""
         from ctrkit.ctr.data.default import default_store
         from ctrkit.ctr.data.store import Store
 
@@ -93,7 +93,7 @@ class MdafPlugin(Plugin):
         return DataFacts(fingerprint=meta.fingerprint, train_rows=meta.rows["train"])
 
     def with_epochs(self, settings: Phase, epochs: int) -> Phase:
-        """The schedule keeps the phase's horizon, or takes `--epochs` where that is larger."""
+        """The settings for `--epochs`: the schedule's horizon grows to it, and never shrinks."""
         return dataclasses.replace(settings, epochs=max(settings.epochs, epochs))
 
     def criteria(self, settings: Phase) -> Mapping[str, Mapping[str, str]]:
@@ -108,7 +108,7 @@ class MdafPlugin(Plugin):
 
 
 def load_phase(name_or_file: str, overrides: Mapping[str, str] | None = None) -> Phase:
-    """The phase of a shipped name or of a TOML file, with `--set key=value` overrides on top.
+    """The phase of a shipped name or a TOML file, with `--set key=value` overrides.
 
     Raises:
         UsageError: unknown name, unreadable file, unknown key, wrong type or value out of range.

@@ -45,16 +45,16 @@ from ctrkit.ctr.training.optimizers import clip_gradients, lr_at, make_optimizer
 MdafBatch = Mapping[str, Tensor]
 Columns = dict[str, NDArray[np.generic]]
 
-#: how many steps pass between two looks at the loss where each look waits for the device
+#: steps between two readings of the loss on devices where reading waits for the device
 _STEPS_PER_LOOK = 50
 
 
 class MdafWorkload(Workload):
-    """MDAF on a store. A loader's kind, its workers and the device never change the experiment.
+    """MDAF on a store. Loader, workers and device never change the experiment.
 
     Args:
         data: a store's folder.
-        phase: what is trained and how; its `epochs` are the horizon of the schedule.
+        phase: what to train and how; its `epochs` are the horizon of the schedule.
 
     Raises:
         UsageError: `data` is no store.
@@ -76,7 +76,7 @@ class MdafWorkload(Workload):
     def settings(self) -> dict[str, Any]:
         """The phase's keys that change the mathematics of a step.
 
-        `epochs` and `patience` only say when to end; a schedule's horizon is checked by the task.
+        `epochs` and `patience` only decide when to end (the task checks a schedule's horizon), and
         `criteria` only judge the result.
         """
         left_out = ("name", "epochs", "patience", "criteria")
@@ -123,7 +123,7 @@ class MdafWorkload(Workload):
         )
 
     def validation_loader(self, cell: Cell) -> EpochLoader | None:
-        """The validation rows as they are stored; None where the store has none."""
+        """The validation rows in the store's order; None if the store has none."""
         if not self.store.meta.rows["validation"]:
             return None
         return make_loader(
@@ -153,13 +153,14 @@ class MdafWorkload(Workload):
 
 
 class MdafTask(Task):
-    """MDAF and its optimiser on a device.
+    """MDAF and its optimizer on a device.
 
     The parameters are drawn on the CPU from the phase's seed and then moved, so that every device
     starts from the same ones.
 
-    Of several `ranks` each has a part of every batch, or none of it: its loss counts by its rows
-    among all of them, gradients are summed, and figures are of all rows, in the order of the data.
+    With several `ranks`, each has a part of every batch (possibly none of it). Its loss is weighted
+    by its share of the rows, gradients are summed, and metrics cover all rows, in the order of the
+    data.
     """
 
     def __init__(
@@ -198,7 +199,7 @@ class MdafTask(Task):
         self.step = 0
         self.train_scores = Scores("logit", "label", "user")
         self.validation_scores = Scores("logit", "label", "user", "gate")
-        # CUDA copies each loss here without anybody waiting; a look may find an older one
+        # CUDA copies each loss here asynchronously, so a reader may find an older one
         self.shown_loss = torch.full((), torch.nan, pin_memory=device.type == "cuda")
 
     def begin_epoch(self, epoch: int) -> None:
@@ -218,7 +219,7 @@ class MdafTask(Task):
         self.optimizer.zero_grad(set_to_none=True)
         rows = len(batch["label"])
         (all_rows,) = self.ranks.sum(rows)
-        computed = batch if rows else _blank_row(batch)  # whose loss does not count
+        computed = batch if rows else _blank_row(batch)  # its loss does not count
         with self.autocast:
             logits, _ = self.summed.forward(computed)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -243,7 +244,7 @@ class MdafTask(Task):
         if isinstance(self.optimizer, Together):
             self.optimizer.settle()
 
-    @torch.no_grad()  # not inference mode, which the threads of the scan would not be in
+    @torch.no_grad()  # not inference mode: the threads of the scan would not be in it
     def validation_step(self, batch: MdafBatch) -> None:
         rows = len(batch["label"])
         with self.autocast:
@@ -253,7 +254,7 @@ class MdafTask(Task):
         self.validation_scores.append(logits[:rows], batch["label"], batch["user"], gate[:rows])
 
     def learning_rate(self) -> float:
-        """Of the newest step."""
+        """The learning rate of the latest step."""
         return lr_at(self.step, self.steps_per_epoch, self.phase, self.phase.epochs)
 
     def recent_loss(self) -> float | None:
@@ -261,7 +262,7 @@ class MdafTask(Task):
         return None if loss != loss else loss
 
     def losses(self) -> list[float]:
-        """Of the steps of this epoch, from the predictions kept of them."""
+        """The losses of this epoch's steps, from the stored predictions."""
         return [
             objective(logits, labels, self.phase.label_smoothing).item()
             for logits, labels in self.train_scores.batches("logit", "label")
@@ -276,10 +277,12 @@ class MdafTask(Task):
             print(f"ctrkit: {text}", file=sys.stderr, flush=True)
 
     def metrics(self) -> dict[str, float]:
-        """Of the epoch: `_loss` smoothed as it was trained, `_logloss` plain, gate on validation.
+        """The epoch's metrics: `_loss` with label smoothing as trained, `_logloss` without.
 
-        The training figures are of the predictions made on the way, with dropout. Of several
-        ranks rank 0 computes them, of all rows, and the others are told.
+        Gate on validation.
+
+        The training metrics come from predictions made during training, with dropout. With several
+        ranks, rank 0 computes them over all rows and tells the others.
         """
         train, validation = (
             self._gathered(self.train_scores),
@@ -299,7 +302,7 @@ class MdafTask(Task):
         return found
 
     def _gathered(self, scores: Scores) -> Columns:
-        """The rows of all ranks, at rank 0."""
+        """The rows of all ranks, on rank 0."""
         parts = self.ranks.gather((scores.state_dict(), scores.pieces()))
         columns = {} if parts is None else in_global_order(parts)
         return {name: column.numpy() for name, column in columns.items()}
@@ -324,7 +327,7 @@ class MdafTask(Task):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`.
+        """Continue from a `state_dict`.
 
         Raises:
             UsageError: the learning rate would now follow another schedule.
@@ -338,12 +341,12 @@ class MdafTask(Task):
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.ranks.rank == 0:  # what was gathered of all ranks
+        if self.ranks.rank == 0:  # the state holds rows gathered from all ranks
             self.train_scores.load_state_dict(state["train_scores"], self.device)
 
 
 def _blank_row(batch: MdafBatch) -> MdafBatch:
-    """A row of padding for a batch without rows: the model needs one to join the others."""
+    """A row of padding for an empty batch: the model needs one to take part with the others."""
     return {name: column.new_zeros(1, *column.shape[1:]) for name, column in batch.items()}
 
 

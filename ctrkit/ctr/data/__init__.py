@@ -1,7 +1,7 @@
-"""Data: generated or ingested, kept in a store, ordered and loaded in batches.
+"""The data: generated or ingested, kept in a store, ordered and loaded in batches.
 
-`Loader` is the front for other people's training loops; importing this package alone imports
-neither it nor torch.
+`Loader` is for other people's training loops. Importing this package alone imports neither `Loader`
+nor torch.
 """
 
 from __future__ import annotations

@@ -23,19 +23,19 @@ Batch = dict[str, torch.Tensor]
 
 
 class BufferPool:
-    """Lends int32 arrays; the memory of one is lent again when the array is gone.
+    """Lends int32 arrays, and reuses an array's memory when the array is gone.
 
-    Fresh memory costs more than a gather: the system hands it out page by page. So memory is kept,
-    but an array is lent anew each time, and all that is made of it (views, tensors, views of
-    those) holds that array. A weak reference tells when the last of them is gone; until then the
-    memory stays with them, whatever becomes of the pool. So to keep batches is always safe. It
-    only takes memory of its own.
+    Fresh memory costs more than a gather, because the system provides it page by page. So the pool
+    keeps memory, but makes a new array each time. Everything made from that array (views, tensors,
+    views of those) holds the array. A weak reference tells when the last of them is gone; until
+    then they own the memory, even if the pool is gone. So it is always safe to keep batches: that
+    only uses more memory.
 
     Threads may share a pool.
 
     Args:
-        items: int32 values of an array, at most.
-        keep: arrays whose memory is kept while they are not lent.
+        items: the most int32 values in an array.
+        keep: number of unused arrays whose memory is kept.
     """
 
     def __init__(self, items: int, keep: int) -> None:
@@ -43,7 +43,7 @@ class BufferPool:
         self._free: deque[memoryview] = deque(maxlen=keep)
 
     def lend(self, *shape: int) -> Int32Array:
-        """An array of this shape, with whatever its memory holds."""
+        """An array of this shape, with arbitrary contents."""
         count = int(np.prod(shape))
         if count > self.items or count == 0:
             return np.empty(shape, np.int32)
@@ -51,7 +51,7 @@ class BufferPool:
             memory = self._free.pop()
         except IndexError:
             memory = np.empty(self.items, np.int32).data
-        # numpy makes views refer to the array that they all come from, but not to its memory
+        # a numpy view refers to the array that it comes from, not to that array's memory
         lent = np.frombuffer(memory, np.int32)
         weakref.finalize(lent, self._free.append, memory).atexit = False
         return lent[:count].reshape(shape)
@@ -59,17 +59,17 @@ class BufferPool:
 
 @dataclass(frozen=True)
 class RowBlock:
-    """Rows side by side, to be cut into batches.
+    """Rows side by side, from which batches are cut.
 
     `columns` (COLUMN_ROWS, rows) and `histories` (2, rows, L) are int32, as `Gatherer.fill` writes
-    them, and memory of their own each: who keeps the labels of an epoch need not keep histories.
+    them. They are separate memory, so that keeping an epoch's labels does not keep its histories.
     """
 
     columns: torch.Tensor
     histories: torch.Tensor
 
     def batch(self, part: slice = slice(None)) -> Batch:
-        """The batch of these rows, or of all: views, without a copy."""
+        """The batch of these rows, or of all rows: views, without a copy."""
         columns = self.columns[:, part].unbind()
         item, category = self.histories[:, part].unbind()
         batch = dict(zip(ID_COLUMNS, columns, strict=False))
@@ -82,8 +82,8 @@ class RowBlock:
 class BlockPool:
     """Lends blocks of up to `rows` rows with histories of `history_length` events.
 
-    Pinned memory comes from torch, which keeps it for reuse itself, and knows when a copy to the
-    device that nobody waited for has been made.
+    Pinned memory comes from torch, which reuses it itself, and knows when an asynchronous copy to
+    the device is done.
     """
 
     def __init__(self, rows: int, history_length: int, *, keep: int, pin: bool = False) -> None:
@@ -92,7 +92,7 @@ class BlockPool:
         self._histories = BufferPool(HISTORIES * rows * history_length, keep)
 
     def lend(self, rows: int) -> RowBlock:
-        """A block of so many rows, with whatever its memory holds."""
+        """A block of so many rows, with arbitrary contents."""
         shapes = (COLUMN_ROWS, rows), (HISTORIES, rows, self.history_length)
         if self.pin:
             return RowBlock(*(torch.empty(s, dtype=torch.int32, pin_memory=True) for s in shapes))
@@ -104,11 +104,11 @@ class BlockPool:
 
 
 class BlockMaker:
-    """Gathers blocks on the host, one after the other; for one thread at a time.
+    """Gathers blocks on the host, one after the other; use it in one thread at a time.
 
     Args:
-        gatherer: where the rows come from.
-        pool: where the memory comes from; threads may share it.
+        gatherer: gathers the rows.
+        pool: lends the memory; threads may share it.
     """
 
     def __init__(self, gatherer: Gatherer, pool: BlockPool) -> None:

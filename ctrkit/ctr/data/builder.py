@@ -43,7 +43,7 @@ _END = IMPRESSION_COLUMNS.index("history_end")
 
 @contextmanager
 def output_folder(out: Path) -> Iterator[Path]:
-    """A folder aside that becomes `out` at the end; nothing stays behind after an error.
+    """A temporary folder that becomes `out` at the end; after an error nothing is left.
 
     Raises:
         UsageError: `out` is a file or a folder with content, or cannot be written.
@@ -64,7 +64,7 @@ def _part(folder: Path, name: str) -> Path:
 
 
 def _check_length(path: Path, least_bytes: int) -> None:
-    """Raises UsageError if a part has lost what was saved."""
+    """Raise UsageError if a part is shorter than what was saved."""
     if least_bytes and (not path.is_file() or path.stat().st_size < least_bytes):
         raise UsageError(f"{path}: shorter than it was; the same command again begins anew")
 
@@ -72,7 +72,7 @@ def _check_length(path: Path, least_bytes: int) -> None:
 class _Column:
     """An int32 column that grows on disk, with its hash and the range of its values.
 
-    `keep`: that many rows of an earlier process stay, what came after them is cut off.
+    `keep`: so many rows of an earlier process are kept; the rest is cut off.
     """
 
     def __init__(self, folder: Path, name: str, width: int = 1, *, keep: int = 0) -> None:
@@ -111,7 +111,7 @@ class _Column:
         self.rows += len(rows)
 
     def save(self) -> int:
-        """Make the rows so far last; returns how many they are."""
+        """Flush the rows so far to disk; returns their number."""
         self._file.flush()
         os.fsync(self._file.fileno())
         return self.rows
@@ -120,7 +120,7 @@ class _Column:
         self._file.close()
 
     def mapped(self, stack: ExitStack) -> Any:
-        """The column as a pyarrow buffer of the mapped file; no more appends after this."""
+        """The column as a pyarrow buffer of the mapped file; do not append after this."""
         import pyarrow as pa
 
         self._file.close()
@@ -135,16 +135,18 @@ class _Column:
 
 
 class StoreBuilder:
-    """Builds a store in an existing folder; `meta.json` comes last, so a half store is no store.
+    """Builds a store in an existing folder.
 
-    Use it inside `output_folder(out)`, and an interrupted build leaves nothing behind:
+    `meta.json` is written last, so half a store is no store.
+
+    Use it inside `output_folder(out)`, so that an interrupted build leaves nothing behind:
 
         with output_folder(out) as aside, StoreBuilder(aside) as builder:
             builder.add_behaviors(item, category, time_s)
             builder.add_impressions(rows, time_s)
             builder.finish(name="...", source="...", ...)
 
-    A build that another process began goes on from what that one's `save` returned:
+    To continue the build of another process, pass what that process's `save` returned:
 
         StoreBuilder(folder, keep=saved)
     """
@@ -169,12 +171,15 @@ class StoreBuilder:
             column.close()
 
     def save(self) -> dict[str, int]:
-        """Make what was added so far outlive this process; returns the rows of `keep`."""
+        """Flush what was added so far, so that it survives this process.
+
+        Returns the value for `keep`.
+        """
         sizes = {column.path.stem: column.save() for column in self._columns()}
         return {"impressions": sizes["row"], "behaviors": sizes["behavior_item"]}
 
     def behavior_times(self) -> npt.NDArray[np.int32]:
-        """int32 (behaviours so far,), Unix seconds, mapped from disk."""
+        """Times of the behaviours so far: int32 (behaviours,), Unix seconds, mapped from disk."""
         column = self._behaviors[-1]
         return np.memmap(column.path, "<i4", "r") if column.save() else np.empty(0, np.int32)
 
@@ -203,11 +208,11 @@ class StoreBuilder:
             raise ValueError("impressions: rows and time_s differ in length")
 
     def add_users(self, table: pa.Table) -> None:
-        """The user table; column `user` is the id used in the impressions."""
+        """Set the user table; its column `user` is the id that impressions use."""
         _write_table(self.folder / USERS_FILE, table)
 
     def add_ads(self, table: pa.Table) -> None:
-        """The ad table; column `item` is the id used in the impressions."""
+        """Set the ad table; its column `item` is the id that impressions use."""
         _write_table(self.folder / ADS_FILE, table)
 
     def finish(
@@ -225,13 +230,13 @@ class StoreBuilder:
         seed: int | None = None,
         reading: Reading | None = None,
     ) -> StoreMeta:
-        """Write the Arrow files and then `meta.json`; the fields are those of `StoreMeta`.
+        """Write the Arrow files and then `meta.json`; the arguments are fields of `StoreMeta`.
 
-        `rows` says how many of the impressions added are `train` (the first) and `validation`.
+        `rows` says how many of the added impressions are `train` (the first ones) and `validation`.
 
         Raises:
-            ValueError: what was added does not fit `rows` or `vocabulary`, or a history or a value
-                is out of range: a fault of the code that builds the store.
+            ValueError: what was added does not fit `rows` or `vocabulary`, or a history or value is
+                out of range. That is a bug of the code that builds the store.
         """
         self._check(rows, vocabulary)
         ctr, lengths = self._write_arrow(rows)
@@ -261,7 +266,10 @@ class StoreBuilder:
         return meta
 
     def _write_arrow(self, rows: Mapping[str, int]) -> tuple[dict[str, float], dict[str, float]]:
-        """Write impressions and behaviours; gives their CTR and the lengths of their histories."""
+        """Write impressions and behaviours.
+
+        Returns CTR per split, and statistics of history lengths.
+        """
         with ExitStack() as stack:
             packed, time_s, item, category, behavior_time_s = (
                 column.mapped(stack) for column in self._columns()

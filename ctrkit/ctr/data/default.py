@@ -15,25 +15,26 @@ from ctrkit.ctr.data.store import STORE_SCHEMA_VERSION, Store
 from ctrkit.ctr.data.synthetic import GENERATOR_VERSION, OnProgress, generate_store
 
 NAME = "default"
-#: how long another process may take to build the store before this one gives up waiting
+#: how many seconds to wait for another process that builds the store
 WAIT_S = 600.0
 
 
 def default_store_path() -> Path:
-    """Where the default store is or will be; its name holds the versions that it depends on."""
+    """The path of the default store; its name holds the versions that it depends on."""
     return cache_folder() / "stores" / f"{NAME}-v{STORE_SCHEMA_VERSION}.{GENERATOR_VERSION}"
 
 
 def default_store(
     on_progress: OnProgress | None = None, *, scale: Scale = REFERENCE, wait_s: float = WAIT_S
 ) -> Path:
-    """The folder of the default store; builds it if it is missing, damaged or of other versions.
+    """The folder of the default store; builds it if it is missing, damaged or of another version.
 
-    Only one process builds, others wait for it. An interrupted build leaves at most a hidden folder
-    (if it was killed), which the next build removes, together with stores of other versions.
+    Only one process builds, and others wait for it. A build that was killed leaves at most a hidden
+    folder; the next build removes that, and stores of other versions.
 
     Raises:
-        UsageError: the cache folder cannot be written, or another process takes over `wait_s`.
+        UsageError: the cache folder cannot be written, or another process takes longer than
+            `wait_s`.
     """
     tell = on_progress or (lambda _text, _share: None)
     path = default_store_path()
@@ -69,7 +70,7 @@ def _is_sound(path: Path) -> bool:
 
 @contextmanager
 def _lock(path: Path, tell: OnProgress, wait_s: float) -> Iterator[None]:
-    """Hold the lock, after waiting for whoever holds it now."""
+    """Hold the lock, after waiting for its current holder."""
     with ExitStack() as held:
         try:
             held.enter_context(locked(path))
@@ -86,7 +87,7 @@ def _lock(path: Path, tell: OnProgress, wait_s: float) -> Iterator[None]:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what killed builds and other versions left; the lock says that nobody builds now."""
+    """Remove leftovers of killed builds and of other versions; the lock excludes other builds."""
     for pattern in (f".{NAME}-*", f"{NAME}-*"):
         for left in folder.glob(pattern):
             shutil.rmtree(left, ignore_errors=True)

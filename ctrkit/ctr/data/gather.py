@@ -1,9 +1,10 @@
 """Gathers the arrays of a batch from row numbers, vectorised, with numpy alone.
 
-A history is a slice of the behaviours. All slices of a length L are one array without a copy: a
-view whose elements are windows of L events, each beginning one event after the one before. Taking
-from it copies whole histories, with no matrix of positions; what is not of the history is then
-cleared by a mask, which is a window as well: of L ones followed by L zeros.
+A history is a slice of the behaviours. All slices of length L form one array without a copy: a view
+whose elements are windows of L events, each window starting one event after the previous one.
+Taking from this view copies whole histories and needs no matrix of positions. Events that do not
+belong to the history are then cleared by a mask. The mask is also a window: of L ones followed by L
+zeros.
 """
 
 from __future__ import annotations
@@ -15,31 +16,31 @@ import numpy.typing as npt
 
 from ctrkit.ctr.data.store import IMPRESSION_COLUMNS, PADDING_ID, IndexArray, Int32Array, Store
 
-#: columns of an impression that go into a batch as they are, in this order
+#: columns of an impression that a batch contains unchanged, in this order
 ID_COLUMNS = ("user", "item", "category", "hour", "weekday")
 BATCH_KEYS = (*ID_COLUMNS, "label", "history_item", "history_category", "history_length")
 COLUMN = {name: index for index, name in enumerate(IMPRESSION_COLUMNS)}
 
-#: rows of the array of columns that `Gatherer.fill` writes: the ids, the label's bits, the length
+#: rows of the array that `Gatherer.fill` writes: the ids, the label's bits, the length
 LABEL_ROW = len(ID_COLUMNS)
 LENGTH_ROW = LABEL_ROW + 1
 COLUMN_ROWS = LENGTH_ROW + 1
 HISTORIES = 2
 
-#: bytes of windows in hand at once, so that they are still in the cache when they are masked
+#: bytes of windows to take at once, so that they are still in the cache when they are masked
 _CHUNK_BYTES = 100_000
 assert tuple(IMPRESSION_COLUMNS[: len(ID_COLUMNS)]) == ID_COLUMNS
 assert PADDING_ID == 0, "a mask clears to 0"
 
 
 class Gatherer:
-    """Writes batches of a store's rows into given arrays; for one thread at a time.
+    """Writes batches of a store's rows into given arrays; use it in one thread at a time.
 
     Args:
         impressions: int32 (rows, 8), as `Store.impressions`.
         behavior_item: int32 (events,).
         behavior_category: int32 (events,).
-        history_length: L, the most events of a history; the last ones are taken.
+        history_length: L, the most events of a history; the latest ones are taken.
     """
 
     def __init__(
@@ -62,18 +63,18 @@ class Gatherer:
 
     @classmethod
     def of(cls, store: Store, history_length: int) -> Gatherer:
-        """The gatherer of a store's own, memory-mapped arrays."""
+        """A gatherer of a store's memory-mapped arrays."""
         columns = (store.impressions, store.behavior_item, store.behavior_category)
         return cls(*columns, history_length)
 
     def fill(self, indices: IndexArray, columns: Int32Array, histories: Int32Array) -> None:
-        """Write the batch of B rows; row numbers out of range are taken as the nearest row.
+        """Write a batch of B rows; a row number out of range means the nearest row.
 
         Args:
             indices: (B,) row numbers.
-            columns: (COLUMN_ROWS, B), written: the ids, the bits of the label as float32, the
+            columns: output, (COLUMN_ROWS, B): the ids, the bits of the label as float32, and the
                 number of real events.
-            histories: (2, B, L), written: items and categories, oldest first, padded on the right.
+            histories: output, (2, B, L): items and categories, oldest first, padded on the right.
         """
         begin = self.fill_columns(indices, columns)
         length = columns[LENGTH_ROW]
@@ -86,13 +87,13 @@ class Gatherer:
                 )
 
     def fill_columns(self, indices: IndexArray, columns: Int32Array) -> npt.NDArray[np.intp]:
-        """Write the columns alone; returns where the histories begin, valid until the next call."""
+        """Write only the columns; returns where the histories begin, valid until the next call."""
         count = len(indices)
         if len(self._rows) < count:
             self._rows = np.empty((count, len(IMPRESSION_COLUMNS)), np.int32)
             self._begin = np.empty(count, np.intp)
         rows, begin = self._rows[:count], self._begin[:count]
-        # "raise", the default, would write into a buffer first
+        # the default mode, "raise", would write into a buffer first
         np.take(self._impressions, indices, axis=0, out=rows, mode="clip")
         end = rows[:, COLUMN["history_end"]]
         columns[:LABEL_ROW] = rows[:, :LABEL_ROW].T
@@ -104,7 +105,7 @@ class Gatherer:
 
 
 class _Windows:
-    """Every run of `length` events of a column; what lies behind its end reads as 0."""
+    """Every window of `length` events of a column; events after its end read as 0."""
 
     def __init__(self, column: Int32Array, length: int) -> None:
         behind = np.zeros(length, np.int32)
@@ -116,7 +117,7 @@ class _Windows:
         self._late = _windows_of(np.concatenate([column[self.last :], behind]), length)
 
     def take(self, begin: npt.NDArray[np.intp]) -> Int32Array:
-        """The windows that begin there, (B,) -> (B, length)."""
+        """The windows that begin at these positions, (B,) -> (B, length)."""
         if len(begin) == 0 or begin.max() <= self.last:
             return _events(self._windows[begin], self.length)
         taken = self._windows[np.minimum(begin, self.last)]
@@ -137,12 +138,12 @@ def _events(windows: npt.NDArray[np.void], length: int) -> Int32Array:
 
 
 def gather(store: Store, indices: IndexArray, history_length: int) -> dict[str, npt.NDArray[Any]]:
-    """A batch of the given rows, in arrays of its own.
+    """A batch of the given rows, in new arrays.
 
     Args:
-        store: where the rows are.
+        store: the store with the rows.
         indices: (B,) row numbers in `store.impressions`.
-        history_length: L, the most events of a history; the last ones are taken.
+        history_length: L, the most events of a history; the latest ones are taken.
 
     Returns:
         `user`, `item`, `category`, `hour`, `weekday` int32 (B,); `label` float32 (B,);
@@ -150,7 +151,7 @@ def gather(store: Store, indices: IndexArray, history_length: int) -> dict[str, 
         `history_length` int32 (B,), how many of the L are real.
 
     Raises:
-        IndexError: a row number that the store does not have.
+        IndexError: the store has no row of this number.
     """
     rows = len(store.impressions)
     if len(indices) and not 0 <= indices.min() <= indices.max() < rows:

@@ -29,7 +29,7 @@ _SIDES = {"train": "train", "validation": "NOT train"}  # in the order of the st
 
 
 class Slices(NamedTuple):
-    """Events in CSR form: user u has those from `offsets[u]` to `offsets[u + 1]`, oldest first.
+    """Events in CSR form: the events of user u are `offsets[u]` to `offsets[u + 1]`, oldest first.
 
     `offsets` is int64 (users + 1,), `time_s` int32 (events,), mapped from disk.
     """
@@ -39,7 +39,7 @@ class Slices(NamedTuple):
 
 
 class Unusable(NamedTuple):
-    """Why a row cannot be used: `test` is SQL on the columns of the view, `column` is to blame."""
+    """A reason why a row cannot be used: SQL on the view's columns, and the column to blame."""
 
     test: str
     column: str
@@ -47,7 +47,7 @@ class Unusable(NamedTuple):
 
 
 class RowCounts(NamedTuple):
-    """The rows of a file: read, and dropped by reason; what the first of each reason holds."""
+    """Row counts of a file: read, and dropped by reason, with a sample of each reason."""
 
     rows: int
     dropped: dict[str, int]
@@ -67,11 +67,11 @@ def read_rows(
 
     Args:
         space: the database.
-        table: the view's name; all rows are in the table `{table}_read`.
+        table: name of the view; the table `{table}_read` has all rows.
         relation: SQL after FROM.
-        columns: SQL expression per column of the view.
-        unusable: the first that holds is counted.
-        expected_rows: about how many there are, for the progress.
+        columns: an SQL expression per column of the view.
+        unusable: reasons; the first that holds is counted.
+        expected_rows: approximate number of rows, for the progress.
     """
     space.advance(0, expected_rows)
     cases = " ".join(f"WHEN {each.test} THEN {i}" for i, each in enumerate(unusable))
@@ -149,7 +149,7 @@ def name(text: str) -> str:
 
 
 def cell(column: str) -> str:
-    """SQL of a column read from a file as text, without blanks around it.
+    """SQL for a text column of a file, without blanks around its value.
 
     The trim is needed: DuckDB moves a bare `try_cast` into its CSV reader, which then rejects the
     whole line instead of giving NULL.
@@ -176,17 +176,17 @@ def header_line(path: Path) -> str:
 
 
 def estimated_lines(path: Path) -> int:
-    """About how many lines a text file has, from those of its first MiB."""
+    """Approximate number of lines in a text file, estimated from its first MiB."""
     with path.open("rb") as file:
         head = file.read(_SAMPLE_BYTES)
     return round(path.stat().st_size / max(1, len(head)) * head.count(b"\n"))
 
 
 def check_columns(path: Path, columns: Sequence[str], required: Sequence[str]) -> None:
-    """Check that a file has the columns that are needed.
+    """Check that a file has the required columns.
 
     Raises:
-        UsageError: naming the file, the first column that lacks and those that exist.
+        UsageError: one is missing; the message names the file, the column, and those that exist.
     """
     for column in required:
         if column not in columns:
@@ -212,14 +212,14 @@ def csv_relation(path: Path, columns: Sequence[str], rejected: str) -> str:
 
 
 def hash_sql(seed: int, *expressions: str) -> str:
-    """SQL for 64 pseudo-random bits of values: md5, so that they hold for every version."""
+    """SQL for 64 pseudo-random bits of values: md5, the same in every version of DuckDB."""
     return f"md5_number_lower(concat_ws(':', {seed}, {', '.join(expressions)}))"
 
 
 def random_cut(space: Workspace, seed: int) -> str:
-    """Split the table `rated`, whose column `hash` is random: 14/17 of the rows go to train.
+    """SQL that splits the table `rated` by its random column `hash`: 14/17 of the rows train.
 
-    A row's side depends on its values and the seed only; equal rows share a side. Returns the
+    A row's side depends only on its values and the seed, so equal rows share a side. Returns the
     split in words; `train` is the SQL condition of `make_impressions`.
     """
     count = space.value("SELECT count(*) FROM rated")
@@ -229,10 +229,10 @@ def random_cut(space: Workspace, seed: int) -> str:
 
 
 def check_split(space: Workspace, split: str, source: Path) -> dict[str, int]:
-    """Rows of `impressions` per split.
+    """The number of rows of `impressions` per split.
 
     Raises:
-        UsageError: one of them has none.
+        UsageError: a split has no rows.
     """
     rows = {
         side: int(space.value(f"SELECT count(*) FROM impressions WHERE {condition}"))
@@ -247,7 +247,7 @@ def check_split(space: Workspace, split: str, source: Path) -> dict[str, int]:
 
 
 def _way_to_split(space: Workspace) -> str:
-    """What to do where a side of the split has no rows."""
+    """Advice if a side of the split has no rows."""
     different = "SELECT DISTINCT user, item, time_s, label FROM rated LIMIT 2"
     if int(space.value(f"SELECT count(*) FROM ({different})")) > 1:
         return "use --split random"
@@ -270,14 +270,14 @@ def write_store(
     rows: Mapping[str, int],
     utc_offset_s: int,
 ) -> None:
-    """The stages that write the tables `events` and `impressions` into the store.
+    """Run the stages that write the tables `events` and `impressions` into the store.
 
     Args:
         space: the database.
-        builder: of the store.
+        builder: builds the store.
         users: size of the users' vocabulary.
         rows: impressions per split.
-        utc_offset_s: of the time zone whose hours and weekdays the impressions get.
+        utc_offset_s: offset of the time zone for hours and weekdays of impressions.
     """
     space.stage("histories", lambda: _write_events(space, builder, users))
     for side, condition in _SIDES.items():
@@ -311,13 +311,16 @@ def history_bounds(
 ) -> tuple[Int64Array, Int64Array]:
     """Where each impression's history begins and ends (exclusive) among the events.
 
-    A history is what the user did strictly before the impression: an event of the same second
-    is not in it. Binary search of all rows at once, each in its user's slice.
+    A history is what the user did strictly before the impression; an event in the same second does
+    not count. One binary search for all rows at once, each in its user's slice.
 
     Args:
         slices: the events.
         user: int64 (n,), user ids.
         time_s: int64 (n,), Unix seconds of the impressions.
+
+    Returns:
+        Begin and end, each int64 (n,).
     """
     begin, low, high = slices.offsets[user], slices.offsets[user], slices.offsets[user + 1]
     while (searching := np.flatnonzero(low < high)).size:
@@ -331,10 +334,10 @@ def history_bounds(
 def _write_impressions(
     space: Workspace, builder: StoreBuilder, condition: str, rows: int, utc_offset_s: int
 ) -> None:
-    """Stream a side of the table `impressions` into the store, by user and time.
+    """Stream a split of the table `impressions` into the store, ordered by user and time.
 
     Its columns are user, item, category, label, time_s and train. The order by user keeps the
-    search for histories local on disk, and it does not depend on threads.
+    search for histories local on disk, and does not depend on the number of threads.
     """
     slices = Slices(np.load(space.folder / _OFFSETS_FILE), builder.behavior_times())
     done = 0
@@ -352,5 +355,5 @@ def _write_impressions(
 
 
 def known_or_unknown(expression: str) -> str:
-    """SQL: an id from a join, 1 (unknown) where there was none."""
+    """SQL for an id from a join; 1 (unknown) if the join found none."""
     return f"coalesce({expression}, {UNKNOWN_ID})"

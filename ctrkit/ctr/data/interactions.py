@@ -1,13 +1,14 @@
 """Ingests any interactions log (user, item, time, label) into a store.
 
-What is decided here:
-- Every cell is read as text, so nothing is guessed on the way; `tables` says what cells mean and
-  accounts for each row. Ids are numbered from 2 over all usable rows: numbers in numeric order
-  first, other texts in text order after them.
-- Times are kept in whole seconds. A text without an offset is taken as UTC; hour and weekday of an
-  impression are UTC's.
-- A history holds the user's earlier positives, strictly before in whole seconds; its item and
-  category are numbered with the impressions'. Without a category column there is one category.
+Its decisions:
+
+- Every cell is read as text, so the reader guesses nothing. `tables` says what cells mean, and
+  accounts for each row. Ids are numbered from 2 over all usable rows: numbers first, in numeric
+  order, then other texts in text order.
+- Times are whole seconds. A text without an offset is UTC; hour and weekday of an impression are in
+  UTC.
+- A history holds the user's positives strictly before the impression, in whole seconds. Its items
+  and categories share the impressions' numbering. Without a category column there is one category.
 - A time split validates on the latest 15 % of the rows; rows of the same second stay together.
 """
 
@@ -47,15 +48,15 @@ _ITEMS = "SELECT id AS item, raw.text AS item_id FROM item_ids ORDER BY id"
 
 @dataclass(frozen=True, kw_only=True)
 class TableOptions:
-    """All that the user says of a table and of the store that it becomes.
+    """The user's options for a table and the store made from it.
 
     Attributes:
-        columns: which column is what.
-        text: how a text file is read.
+        columns: the column of each field.
+        text: how to read a text file.
         meaning: what its cells mean.
-        accept_loss: go on even if many rows cannot be used.
-        split: `time` (the latest 15 % validate) or `random` (14/17 to train, seeded).
-        seed: of the random split.
+        accept_loss: continue even if many rows cannot be used.
+        split: `time` (the latest 15 % validate) or `random` (14/17 train, seeded).
+        seed: seed of the random split.
     """
 
     columns: TableColumns
@@ -73,7 +74,7 @@ class TableOptions:
         meaning: Mapping[str, Any],
         **others: Any,
     ) -> TableOptions:
-        """The options of plain values."""
+        """Make the options from plain values."""
         return cls(
             columns=TableColumns(**columns),
             text=TextOptions(**text),
@@ -93,7 +94,7 @@ class TableOptions:
         self.meaning.check()
 
     def of_manifest(self) -> dict[str, object]:
-        """Those that the store depends on, JSON values by option."""
+        """The options that the store depends on, as JSON values by option."""
         said = {**vars(self.columns), **vars(self.text), **vars(self.meaning)}
         del said["now_s"]
         said |= {"accept_loss": self.accept_loss, "split": self.split, "seed": self.seed}
@@ -113,24 +114,24 @@ def prepare_table(
     fresh: bool = False,
     watcher: Watcher | None = None,
 ) -> StoreMeta:
-    """Make a store of a table with a row per impression, going on from an interrupted call.
+    """Make a store from a table with one row per impression; continues an interrupted call.
 
     Args:
-        path: a text or Parquet file, a folder of such, or a pattern; see docs/tables.md.
+        path: a text or Parquet file, a folder of such files, or a pattern; see docs/tables.md.
         out: the store's folder, missing or empty.
-        options: what the user says of the table.
-        memory_limit_bytes: DuckDB keeps within it and spills to a folder beside `out`.
-        threads: of DuckDB; the result does not depend on them.
-        fresh: begin anew whatever an interrupted call left.
+        options: the user's options.
+        memory_limit_bytes: DuckDB's memory limit; beyond it, it spills to a folder beside `out`.
+        threads: DuckDB's threads; the result does not depend on them.
+        fresh: begin anew, whatever an interrupted call left.
         watcher: is told of the stages.
 
     Returns:
-        The store's description. `bad_rows` counts by reason what could not be used; with
+        The store's description. `bad_rows` counts unusable rows by reason; together with
         `reading.used` they are all rows of the table.
 
     Raises:
         UsageError: a file or column is missing or not readable, times or labels cannot be
-            understood, too many rows are not usable, a split would be empty, or the memory limit is
+            understood, too many rows are unusable, a split would be empty, or the memory limit is
             too small.
     """
     options.check()
@@ -186,7 +187,7 @@ def _prepare(preparation: Preparation, source: Source, options: TableOptions) ->
 
 
 def _judge(space: Workspace, source: Source, options: TableOptions) -> tuple[dict[str, Any], str]:
-    """View `usable`; returns the fields of a `Reading`, and the rule of labels in words."""
+    """Make the view `usable`; returns the fields of a `Reading`, and the label rule in words."""
     meaning = find_meaning(space, source, options.meaning)
     account = count_rows(space, source, meaning)
     account.check(str(source.files.named), accept_loss=options.accept_loss)
@@ -210,7 +211,7 @@ def _judge(space: Workspace, source: Source, options: TableOptions) -> tuple[dic
 
 
 def _odd_range(space: Workspace, meaning: Meaning, options: TableOptions) -> list[str]:
-    """A warning where times are implausible, as the user said how to read them."""
+    """A warning if times are implausible with the user's own reading of them."""
     first_s, last_s = space.rows("SELECT min(time_s), max(time_s) FROM usable")[0]
     latest_s = latest_plausible_s(options.meaning.now_s)
     if not meaning.time.is_said or (first_s >= EARLIEST_S and last_s <= latest_s):
@@ -224,7 +225,7 @@ def _odd_range(space: Workspace, meaning: Meaning, options: TableOptions) -> lis
 
 
 def _one_sided(space: Workspace, column: str) -> list[str]:
-    """A warning where all rows have the same label."""
+    """A warning if all rows have the same label."""
     least, most = space.rows("SELECT min(label), max(label) FROM usable")[0]
     if least != most:
         return []
@@ -233,13 +234,13 @@ def _one_sided(space: Workspace, column: str) -> list[str]:
 
 
 def _raw(column: str) -> str:
-    """SQL of an id to sort by: numbers first, in numeric order."""
+    """SQL to sort ids by: numbers first, in numeric order."""
     order = f"coalesce(try_cast({column} AS HUGEINT), {2**126})"
     return f"CASE WHEN {column} IS NOT NULL THEN {{'number': {order}, 'text': {column}}} END"
 
 
 def _number_ids(space: Workspace, *, with_category: bool) -> dict[str, int]:
-    """Tables `user_ids`, `item_ids` and `category_ids` of raw {number, text} and id."""
+    """Make the tables `user_ids`, `item_ids` and `category_ids` of raw {number, text} and id."""
     sizes = {
         what: number_ids(space, f"{what}_ids", f"SELECT {_raw(f'raw_{what}')} AS raw FROM usable")
         for what in ("user", "item", "category")
@@ -252,7 +253,10 @@ def _number_ids(space: Workspace, *, with_category: bool) -> dict[str, int]:
 def _make_impressions(
     space: Workspace, path: Path, split: str, seed: int
 ) -> tuple[str, dict[str, int]]:
-    """Tables `impressions` and `events`; returns the split in words and its rows per side."""
+    """Make the tables `impressions` and `events`.
+
+    Returns the split in words, and rows per split.
+    """
     with_category = space.value("SELECT count(*) FROM category_ids") > 0
     category = known_or_unknown("category_ids.id") if with_category else str(FIRST_REAL_ID)
     hashed = hash_sql(seed, "raw_user", "raw_item", "time_s", "label")
@@ -280,7 +284,7 @@ def _make_impressions(
 
 
 def _time_cut_s(space: Workspace) -> Any:
-    """The time from which on the latest 15 % of the rows are."""
+    """The time that cuts off the latest 15 % of the rows."""
     count = space.value("SELECT count(*) FROM rated")
     train = min(int(count * (1 - VALIDATION_SHARE)), count - 1)
     return space.value(f"SELECT time_s FROM rated ORDER BY time_s LIMIT 1 OFFSET {train}")

@@ -26,26 +26,27 @@ def make_loader(
     ranks: int = 1,
     block_rows: int | None = None,
 ) -> StoreLoader:
-    """The loader of a cell. All loaders yield the same batches, byte for byte.
+    """Make the loader of a cell. All loaders yield the same batches, byte for byte.
 
     A batch is a dict of tensors: `user`, `item`, `category`, `hour`, `weekday`, `history_length`
-    int32 (B,), `label` float32 (B,), `history_item` and `history_category` int32 (B, L). They are
-    on the host, but of `resident` on `cell.device`.
+    int32 (B,), `label` float32 (B,), `history_item` and `history_category` int32 (B, L). The
+    tensors are on the host; those of `resident` are on `cell.device`.
 
     Args:
-        store: where the rows are.
+        store: the store with the rows.
         cell: loader, workers, start method, prefetch, persistent, pin, batch size, device.
         split: `train` or `validation`.
-        seed: of the order of the training rows.
-        history_length: L.
-        drop_last: leave out a last batch that is short.
-        rank: which of `ranks` processes that train together this loader is for.
-        ranks: how many they are; each yields its contiguous part of every global batch, which may
-            be empty in a last batch that is short.
-        block_rows: shuffle by blocks of so many rows, as `block_order` does; None shuffles all.
+        seed: seed of the order of training rows.
+        history_length: L, the most events of a history.
+        drop_last: drop a short last batch.
+        rank: number of the rank that this loader is for.
+        ranks: number of ranks; each yields its contiguous part of every global batch. In a short
+            last batch that part may be empty.
+        block_rows: shuffle by blocks of so many rows, as `block_order` does; None shuffles all
+            rows.
 
     Raises:
-        UsageError: a cell that no loader can serve.
+        UsageError: no loader can serve the cell.
     """
     if split not in SPLITS:
         raise UsageError(f"unknown split '{split}'; known are {', '.join(SPLITS)}")

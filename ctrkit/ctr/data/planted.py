@@ -1,11 +1,10 @@
 """The truth behind the generated data: tastes of users, which ads they saw when, and their clicks.
 
-All ids here count from 0. Each user prefers a few categories; behaviours come mostly from these,
-ads are targeted at them, and a preferred category is clicked more. Beside this affinity,
-categories, items, hours and users (through the traits of the categories that they prefer) have
-effects of their own, so that both the ids and the histories tell of the clicks. What is *not*
-modelled: sessions, an effect of the order of a history, and any effect of one impression on a
-later one.
+All ids here count from 0. Each user prefers a few categories. The user's behaviours come mostly
+from these, ads are targeted at them, and ads of a preferred category are clicked more. Besides this
+affinity, categories, items, hours and users (through traits of their preferred categories) have
+effects of their own, so both ids and histories predict clicks. What is *not* modelled: sessions, an
+effect of the order of a history, and any effect of one impression on a later one.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ FloatArray = npt.NDArray[np.float64]
 
 BEIJING_OFFSET_S = 8 * 3600
 DAY_S = 86_400
-#: 2017-05-06 00:00 in Beijing; the impressions' eight days begin here
+#: 2017-05-06 00:00 in Beijing, when the impressions' eight days begin
 FIRST_DAY_S = 1_494_000_000
 #: 2017-05-13 00:00 in Beijing: day 8, the validation day
 VALIDATION_DAY_S = 1_494_604_800
@@ -49,13 +48,13 @@ _SHIFT = 32
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is generated.
+    """How much to generate.
 
     Attributes:
         rows: impressions.
         users: users with a profile.
         items: ads with a row in the ad table.
-        behaviors: about how many events the log has; None for the reference's number per user.
+        behaviors: approximate number of events in the log; None: as many per user as the reference.
     """
 
     rows: int
@@ -85,15 +84,15 @@ class Scale:
 
     @property
     def events_factor(self) -> float:
-        """How many times the reference's events a user has."""
+        """Events per user, as a multiple of the reference's."""
         if self.behaviors is None:
             return 1.0
         per_user = self.behaviors / (self.all_users * (1 - _SILENT_USERS))
-        # whole numbers of events are drawn: rounded down, this exponential mean gives `per_user`
+        # the drawn number of events is rounded down; this exponential mean then gives `per_user`
         return 1 / math.log1p(1 / per_user) / _MEAN_EVENTS
 
 
-#: the scale of the run that the known results come from (5,480 categories)
+#: the scale of the run with the known results (5,480 categories)
 REFERENCE = Scale(rows=1_277_527, users=577_482, items=335_164)
 
 
@@ -101,18 +100,18 @@ REFERENCE = Scale(rows=1_277_527, users=577_482, items=335_164)
 class World:
     """Users, items and categories.
 
-    Users from `scale.users` on have no profile row, items from `scale.items` on no ad row: they
-    are the ones that a store knows only as unknown.
+    Users from `scale.users` on have no profile row, and items from `scale.items` on no ad row: a
+    store knows those only as unknown.
 
     Attributes:
         item_category: (all items,) category of each item.
-        items_by_category: (all items,), most popular first within each category.
-        category_begin: (categories + 1,) into `items_by_category`.
-        category_by_rank: (categories,), most popular first.
-        user_by_rank: (all users,), most active first.
-        preferred: (all users, PREFERRED) categories.
-        events: (all users,) behaviours of each user.
-        category_effect, item_effect, user_effect: on the log-odds of a click.
+        items_by_category: (all items,) items by category, most popular first within each.
+        category_begin: (categories + 1,) where each category begins in `items_by_category`.
+        category_by_rank: (categories,) categories, most popular first.
+        user_by_rank: (all users,) users, most active first.
+        preferred: (all users, PREFERRED) preferred categories of each user.
+        events: (all users,) number of behaviours of each user.
+        category_effect, item_effect, user_effect: effects on the log-odds of a click.
     """
 
     scale: Scale
@@ -131,7 +130,7 @@ class World:
 
 @dataclass(frozen=True)
 class Impressions:
-    """All impressions in order of time, each array (rows,); the last ones are validation."""
+    """All impressions in order of time, each array (rows,); the last ones are for validation."""
 
     user: Int32Array
     item: Int32Array
@@ -144,8 +143,8 @@ class Impressions:
 class BehaviorChunk:
     """All behaviours of users `first_user` to `end_user` (exclusive), by user, then by time.
 
-    `begin` (users of the chunk + 1,) counts from the chunk's first event. `key` is ascending:
-    user minus `first_user`, shifted, plus seconds since LOG_BEGIN_S.
+    `begin` (users of the chunk + 1,) is where each user's events begin in the chunk. `key` is
+    ascending: user minus `first_user`, shifted, plus seconds since LOG_BEGIN_S.
     """
 
     first_user: int
@@ -157,28 +156,28 @@ class BehaviorChunk:
 
     @property
     def user(self) -> Int64Array:
-        """Of each event."""
+        """The user of each event."""
         return (self.key >> _SHIFT) + self.first_user
 
     @property
     def time_s(self) -> Int32Array:
-        """Of each event, Unix seconds."""
+        """The time of each event, Unix seconds."""
         return ((self.key & ((1 << _SHIFT) - 1)) + LOG_BEGIN_S).astype(np.int32)
 
     def events_before(self, user: Int32Array, time_s: Int32Array) -> Int64Array:
-        """Events of the chunk before the end of each history: those strictly before `time_s`."""
+        """Number of events in the chunk before each history's end, strictly before `time_s`."""
         key = ((user.astype(np.int64) - self.first_user) << _SHIFT) + (time_s - LOG_BEGIN_S)
         before: Int64Array = np.searchsorted(self.key, key, side="left")
         return before
 
 
 def random_generator(seed: int, purpose: str) -> np.random.Generator:
-    """A generator of its own for each purpose: more draws for one never change another."""
+    """A random generator per purpose, so that more draws for one purpose never change another."""
     return np.random.default_rng(np.random.SeedSequence([seed, *purpose.encode()]))
 
 
 def check_scale(scale: Scale, seed: int) -> None:
-    """Raises UsageError for a size that nothing can be generated of."""
+    """Raise UsageError for a size from which nothing can be generated."""
     for option, number, least in (
         ("--rows", scale.rows, 10),
         ("--users", scale.users, 1),
@@ -201,13 +200,13 @@ def beijing_hour_weekday(time_s: Int32Array) -> tuple[Int32Array, Int32Array]:
 def zipf_rank(
     random: np.random.Generator, count: int | Int64Array, size: int, exponent: float
 ) -> Int64Array:
-    """Ranks 0 .. count-1, drawn with density (rank+1)^-exponent by the inverse of its integral.
+    """Draw ranks 0 .. count-1 with density (rank+1)^-exponent, by the inverse of its integral.
 
     Args:
-        random: where the draws come from.
-        count: number of ranks, one for all or one per draw.
-        size: draws.
-        exponent: not 1.
+        random: the random generator.
+        count: number of ranks, one for all draws or one per draw.
+        size: number of draws.
+        exponent: any number but 1.
     """
     power = 1.0 - exponent
     top = np.power(np.asarray(count, np.float64) + 1.0, power) - 1.0
@@ -226,7 +225,7 @@ def make_world(scale: Scale, seed: int) -> World:
     random = random_generator(seed, "items")
     category_by_rank = random.permutation(categories).astype(np.int32)
     rank = zipf_rank(random, categories, items, 0.9)
-    rank[:categories] = np.arange(categories)  # no category is empty
+    rank[:categories] = np.arange(categories)  # so that no category is empty
     item_category = category_by_rank[rank]
     by_popularity = random.permutation(items)
     items_by_category = by_popularity[np.argsort(item_category[by_popularity], kind="stable")]
@@ -262,7 +261,7 @@ def make_world(scale: Scale, seed: int) -> World:
 def _draw_items(
     world: World, random: np.random.Generator, user: npt.NDArray[np.integer], faithful: float
 ) -> Int32Array:
-    """An item per entry of `user`: with probability `faithful` of a category that they prefer."""
+    """Draw an item per entry of `user`, with probability `faithful` from a preferred category."""
     size = len(user)
     picked = world.preferred[user, random.integers(0, PREFERRED, size)]
     popular = world.category_by_rank[zipf_rank(random, len(world.category_by_rank), size, 0.9)]
@@ -285,7 +284,7 @@ def _draw_times(random: np.random.Generator, scale: Scale) -> Int32Array:
 
 
 def draw_impressions(world: World) -> Impressions:
-    """Draw who saw which item when, and the clicks from their true probabilities."""
+    """Draw which user saw which item when, and the clicks from their true probabilities."""
     random = random_generator(world.seed, "impressions")
     scale = world.scale
     time_s = _draw_times(random, scale)
@@ -312,7 +311,7 @@ def draw_impressions(world: World) -> Impressions:
 
 
 def _intercept(logit: FloatArray) -> float:
-    """What brings the mean click probability to CLICK_RATE, by bisection."""
+    """The intercept with a mean click probability of CLICK_RATE, by bisection."""
     low, high = -30.0, 30.0
     for _ in range(30):
         middle = (low + high) / 2
@@ -324,7 +323,7 @@ def _intercept(logit: FloatArray) -> float:
 
 
 def behavior_chunks(world: World) -> Iterator[BehaviorChunk]:
-    """Draw the behaviours, in order of users; only one chunk is ever held."""
+    """Draw the behaviours by user; holds only one chunk at a time."""
     random = random_generator(world.seed, "behaviors")
     users = len(world.events)
     step = max(1, round(_USERS_PER_CHUNK / max(1.0, world.scale.events_factor)))

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 Result = TypeVar("Result")
 
 THREAD_NAME = "ctrkit-loader"
-#: results that were ready in time, one after the other, before the depth goes down by one
+#: after so many results in a row that were ready in time, the depth decreases by one
 CALM = 64
 _POLL_S = 0.1
 _JOIN_S = 30.0
@@ -18,10 +18,10 @@ _JOIN_S = 30.0
 
 @dataclass
 class Pace:
-    """How far ahead to work, from whether the consumer had to wait.
+    """How far ahead to work, depending on whether the consumer had to wait.
 
-    A consumer that waits is short of results: go further ahead. One that never waits gets memory
-    back. The threads stay as many as they are: a second one that gathers was measured to be slower.
+    If the consumer waits, results are short, so the depth grows. If it never waits, memory is given
+    back. The number of threads stays constant: a second gathering thread was measured to be slower.
     """
 
     depth: int = 2
@@ -31,7 +31,7 @@ class Pace:
     calm: int = 0
 
     def taken(self, *, waited: bool) -> None:
-        """The consumer took a result, and had to wait for it or not."""
+        """Note that the consumer took a result, and whether it had to wait."""
         if waited:
             self.calm = 0
             self.depth = min(self.most_depth, self.depth + 1)
@@ -42,14 +42,14 @@ class Pace:
 
 
 class _Failure:
-    """An exception on its way from a thread to the consumer."""
+    """Carries an exception from a thread to the consumer."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
 
 class _Line(Generic[Result]):
-    """Numbered results between the threads that make them and the consumer that takes them."""
+    """A queue of numbered results, from the threads that make them to the consumer."""
 
     def __init__(self, count: int, pace: Pace) -> None:
         self.count, self.pace = count, pace
@@ -59,9 +59,9 @@ class _Line(Generic[Result]):
         self.stopped = False
 
     def claim(self) -> int | None:
-        """The number of the next result to make, once there is room; None when there is none."""
+        """Wait for room; returns the number of the next result to make, or None if none is left."""
         with self.changed:
-            # a consumer that dies holding its iterator never says stop, but the main thread ends
+            # a consumer that dies with its iterator never says stop, but then the main thread ends
             while not self.stopped and threading.main_thread().is_alive():
                 if self.claimed >= self.count:
                     return None
@@ -77,7 +77,7 @@ class _Line(Generic[Result]):
             self.changed.notify_all()
 
     def take(self, threads: list[threading.Thread]) -> Result | _Failure:
-        """The next result, waited for as long as there is a thread that may bring it."""
+        """The next result; waits as long as some thread may bring it."""
         with self.changed:
             waited = self.taken not in self.ready
             while self.taken not in self.ready:
@@ -86,7 +86,7 @@ class _Line(Generic[Result]):
                 self.changed.wait(_POLL_S)
             result = self.ready.pop(self.taken)
             self.taken += 1
-            # the first is waited for whatever the pace is
+            # the consumer always waits for the first result, at any pace
             self.pace.taken(waited=waited and self.taken > 1)
             self.changed.notify_all()
         return result
@@ -103,12 +103,12 @@ def prefetch(
     """The results 0 .. count - 1 of a function, in order, made ahead by threads.
 
     The threads end with the generator: at its end, when it is closed, and after an exception, which
-    the consumer gets in place of the result.
+    is raised in the consumer.
 
     Args:
-        make_worker: called once in each thread; gives the function that makes a result.
-        count: how many results there are.
-        pace: how far ahead, and with how many threads.
+        make_worker: called once in each thread; returns the function that makes a result.
+        count: number of results.
+        pace: how far ahead to work, and with how many threads.
     """
     line: _Line[Result] = _Line(count, pace)
     threads: list[threading.Thread] = []
@@ -122,7 +122,7 @@ def prefetch(
             if isinstance(result, _Failure):
                 raise result.error
             yield result
-            del result  # the consumer may be done with it before the next is asked for
+            del result  # the consumer may drop it before it asks for the next one
     finally:
         line.stop()
         for thread in threads:
@@ -131,7 +131,7 @@ def prefetch(
 
 
 def _work(line: _Line[Result], make_worker: Callable[[], Callable[[int], Result]]) -> None:
-    """Body of a thread: make results as long as there is room and somebody wants them."""
+    """Body of a thread: make results as long as there is room and the consumer wants them."""
     work: Callable[[int], Result] | None = None
     while (number := line.claim()) is not None:
         result: Result | _Failure

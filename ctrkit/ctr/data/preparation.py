@@ -19,7 +19,7 @@ from ctrkit.ctr.data.stage_progress import Watcher
 from ctrkit.ctr.data.store import META_FILE, STORE_SCHEMA_VERSION, StoreMeta, read_meta
 from ctrkit.ctr.data.workspace import LimitError, Workspace, workspace
 
-#: grows with every change of what a stage makes of the same input
+#: increase it whenever a stage makes something else of the same input
 STAGES_VERSION = 2
 MANIFEST = "manifest.json"
 _STORE = "store"
@@ -27,17 +27,17 @@ _END_BYTES = 1 << 20
 
 
 class Preparation:
-    """The database and the builder of a store that is being prepared; get one with `preparing`."""
+    """The database and the builder of a store in preparation; get one from `preparing`."""
 
     def __init__(self, space: Workspace, folder: Path) -> None:
         self.space = space
         self.folder = folder
-        self._whole = (folder / META_FILE).is_file()  # only its name was still to be given
+        self._whole = (folder / META_FILE).is_file()  # everything is done except the final rename
         self.builder = StoreBuilder(folder, keep=None if self._whole else space.saved)
         space.save = self.builder.save
 
     def finish(self, **description: Any) -> StoreMeta:
-        """`StoreBuilder.finish`, unless that was done before."""
+        """Call `StoreBuilder.finish`, unless that was done before."""
 
         def work() -> None:
             rows = sum(self.space.saved.values())
@@ -62,25 +62,25 @@ def preparing(
     fresh: bool = False,
     watcher: Watcher | None = None,
 ) -> Iterator[Preparation]:
-    """Prepare a store, going on from what an earlier call left that was interrupted.
+    """Prepare a store, continuing what an interrupted call left.
 
-    All happens in the folder `.NAME.preparing` beside `out`, which becomes `out` at the end. It is
-    kept after a kill, Ctrl-C, a full disk or too small a memory limit; any other error removes it.
-    What is there counts only for the same inputs (size, time of change, first and last MiB) and
-    options; else the work begins anew.
+    Everything happens in the folder `.NAME.preparing` beside `out`, which becomes `out` at the end.
+    That folder is kept after a kill, Ctrl-C, a full disk or too small a memory limit; any other
+    error removes it. It is reused only for the same inputs (size, modification time, first and last
+    MiB) and options; otherwise the work begins anew.
 
     Args:
         out: the store's folder, missing or empty.
-        inputs: the files that the store is made of.
-        options: all that the store depends on beside the files; JSON values.
-        memory_limit_bytes: of DuckDB.
-        threads: of DuckDB.
-        fresh: begin anew whatever is there.
+        inputs: the files to make the store from.
+        options: everything else that the store depends on; JSON values.
+        memory_limit_bytes: DuckDB's memory limit.
+        threads: DuckDB's threads.
+        fresh: begin anew, whatever is there.
         watcher: is told of the stages.
 
     Raises:
-        UsageError: `out` is not empty or cannot be written, another process prepares it, or what
-            `workspace` raises.
+        UsageError: `out` is not empty or cannot be written, another process prepares it, or
+            `workspace` raises it.
     """
     watcher = watcher or Watcher()
     work = out.parent / f".{out.name}.preparing"
@@ -124,7 +124,8 @@ def _opened(
 
 def _check_free(out: Path, work: Path) -> None:
     if (out / META_FILE).is_file() and work.is_dir() and not (work / _STORE).exists():
-        shutil.rmtree(work, ignore_errors=True)  # killed when all but this was done
+        # an earlier process was killed just before this step
+        shutil.rmtree(work, ignore_errors=True)
         raise UsageError(
             f"--out {out}: an earlier call finished this store before it ended; 'ctrkit data info"
             f" {out}' shows it"
@@ -136,7 +137,7 @@ def _check_free(out: Path, work: Path) -> None:
 
 
 def _manifest(inputs: Sequence[Path], options: Mapping[str, object]) -> dict[str, Any]:
-    """What the work depends on, a JSON value."""
+    """Everything that the work depends on, as a JSON value."""
     return {
         "versions": [STAGES_VERSION, STORE_SCHEMA_VERSION],
         "options": dict(options),
@@ -145,14 +146,14 @@ def _manifest(inputs: Sequence[Path], options: Mapping[str, object]) -> dict[str
 
 
 def _looks(path: Path) -> dict[str, Any]:
-    """What tells a file from another one without reading all of it."""
+    """Facts that distinguish a file from others without reading all of it."""
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             ends = hashlib.sha256(file.read(_END_BYTES))
             file.seek(max(0, status.st_size - _END_BYTES))
             ends.update(file.read(_END_BYTES))
-    except OSError as error:  # not to be taken for one of `out`
+    except OSError as error:  # so that it is not taken for an error of `out`
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
     return {
         "size_bytes": status.st_size,
@@ -162,7 +163,7 @@ def _looks(path: Path) -> dict[str, Any]:
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """Why the work of one manifest is none for another, in words; None if it is."""
+    """Why the work of one manifest cannot be used for another, in words; None if it can."""
     if before.get("versions") != now["versions"]:
         return "what is there was made by another version of ctrkit"
     for key, value in now["options"].items():
@@ -177,7 +178,7 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
 
 
 def _keep_or_clear(work: Path, manifest: dict[str, Any], fresh: bool, watcher: Watcher) -> None:
-    """Keep what an interrupted preparation left if it is of use, else make the folder new."""
+    """Keep what an interrupted preparation left if it is usable, else empty the folder."""
     if (work / MANIFEST).is_file():
         try:
             why = difference(read_json(work / MANIFEST), manifest)
@@ -203,8 +204,8 @@ def _say_what_is_kept(work: Path, watcher: Watcher) -> None:
 
 
 def _move(store: Path, out: Path) -> None:
-    """The store gets its name."""
-    for left in store.glob("*.part"):  # of a process killed just before this
+    """Rename the finished store to its final path."""
+    for left in store.glob("*.part"):  # left by a process that was killed just before this
         left.unlink()
     if out.is_dir():
         out.rmdir()

@@ -17,40 +17,40 @@ _STATE_VERSION = 1
 
 
 class Loader:
-    """Batches of a store, as a `torch.utils.data.DataLoader` gives them: `len` and `iter`.
+    """Batches of a store, with `len` and `iter` as in `torch.utils.data.DataLoader`.
 
-    Each `iter()` is an epoch with an order of its own, which depends on nothing but the seed and
-    the epoch's number: 1, 2, ... as they are begun, or what `set_epoch` says. An epoch that was
-    broken off is not gone on with, the next `iter()` begins the next one; but after
-    `load_state_dict` it goes on exactly where `state_dict` was called.
+    Each `iter()` is an epoch with its own order, which depends only on the seed and the epoch's
+    number: 1, 2, ... in the order in which they begin, or the number given to `set_epoch`. After an
+    epoch that was broken off, `iter()` begins the next one. But after `load_state_dict`, it
+    continues exactly where `state_dict` was called.
 
-    A batch is a dict of tensors on the host (of `loader="resident"` on `device`): `user`, `item`,
-    `category`, `hour`, `weekday`, `history_length` int32 (B,), `label` float32 (B,),
-    `history_item` and `history_category` int32 (B, L). Batches may be kept as long as one likes;
-    memory of those that are not is used again.
+    A batch is a dict of tensors on the host (with `loader="resident"`, on `device`): `user`,
+    `item`, `category`, `hour`, `weekday`, `history_length` int32 (B,), `label` float32 (B,),
+    `history_item` and `history_category` int32 (B, L). You may keep batches as long as you like;
+    memory of the others is reused.
 
     Args:
         store: a store or its folder.
         batch_size: rows of a batch; with `ranks`, of the batch of all ranks together.
-        seed: of the order of the training rows.
+        seed: seed of the order of training rows.
         split: `train`, shuffled, or `validation`, in the order of the store.
         loader: `thread`, `resident`, `batches` or `rows`.
         history_length: L, the most events of a history.
-        drop_last: leave out a last batch that is short.
-        block_rows: for a store larger than memory: shuffle by blocks of so many rows, 16 of which
-            are mixed at a time (`sample_order.block_order`); another order, so another experiment.
-            None shuffles all rows.
+        drop_last: drop a short last batch.
+        block_rows: for a store larger than memory: shuffle by blocks of so many rows, 16 blocks at
+            a time (`sample_order.block_order`). That is another order, so another experiment. None
+            shuffles all rows.
         device: where the tables of `resident` live.
-        workers: processes, of `batches` and `rows` alone.
-        start_method: of the workers: `spawn`, `fork`, `forkserver`.
-        prefetch: batches made ahead, per worker where there are some; None lets `thread` choose.
+        workers: number of processes, only for `batches` and `rows`.
+        start_method: start method of the workers: `spawn`, `fork`, `forkserver`.
+        prefetch: batches made ahead, per worker if there are some; None lets `thread` choose.
         persistent: keep the workers between epochs.
         pin: batches in pinned memory, for CUDA.
-        rank: which of `ranks` processes this one is; it gets its part of each batch.
-        ranks: processes that train together.
+        rank: number of this process among `ranks`; it gets its part of each batch.
+        ranks: number of processes that train together.
 
     Raises:
-        UsageError: no store, or a combination that no loader can serve.
+        UsageError: there is no store, or no loader can serve this combination.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Loader:
             rank=rank,
             ranks=ranks,
         )
-        # what the order of the rows depends on: another value would continue another epoch
+        # everything that the order of rows depends on: with other values, it would be another epoch
         self._settings = {
             "version": _STATE_VERSION,
             "data": self.store.meta.fingerprint,
@@ -110,14 +110,14 @@ class Loader:
             "block_rows": block_rows,
         }
         self._epoch, self._batch = 1, 0
-        self._current: object | None = None  # the iterator that the position is of
+        self._current: object | None = None  # the iterator that the position belongs to
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches of the next epoch, or those left of the one that a state stands in."""
+        """The batches of the next epoch, or the rest of the epoch in a loaded state."""
         if self._current is not None:
             self.set_epoch(self._epoch + 1)
         self._current = object()
@@ -129,7 +129,7 @@ class Loader:
             if current is self._current:
                 self._batch += 1
             yield batch
-            del batch  # else its memory could not be used for the next one
+            del batch  # otherwise its memory could not be reused for the next one
         if current is self._current:
             self.set_epoch(self._epoch + 1)
 
@@ -138,17 +138,17 @@ class Loader:
         self._epoch, self._batch, self._current = epoch, 0, None
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands, counting each batch as soon as it was handed out: plain values.
+        """The loader's position as plain values; a batch counts as soon as it was handed out.
 
         Between epochs it is the beginning of the next one.
         """
         return {**self._settings, "epoch": self._epoch, "batch": self._batch}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next `iter()` go on where `state_dict` was called, in any kind of loader.
+        """Let the next `iter()` continue where `state_dict` was called, in a loader of any kind.
 
         Raises:
-            UsageError: the state is of other data, or of another order.
+            UsageError: the state belongs to other data, or to another order.
         """
         for name, value in self._settings.items():
             if state.get(name) != value:
@@ -160,12 +160,12 @@ class Loader:
         self._batch = state["batch"]
 
     def close(self) -> None:
-        """End threads and workers, and the epoch; leaving a `with` does it, too.
+        """End threads, workers and the epoch; leaving a `with` block does it, too.
 
-        `state_dict` still says where the loader stood.
+        `state_dict` still gives the loader's position.
         """
         if self._current is not None:
-            self._current = object()  # what the iterator says from now on does not count
+            self._current = object()  # from now on, the old iterator's position does not count
         self._loader.close()
 
     def __enter__(self) -> Self:

@@ -15,7 +15,7 @@ from ctrkit.ctr.data.gather import COLUMN, ID_COLUMNS, Gatherer
 from ctrkit.ctr.data.store import IndexArray, Store
 from ctrkit.ctr.data.store_loader import StoreLoader
 
-#: batches whose memory is kept for the next ones
+#: number of batches whose memory is kept for reuse
 _KEPT_BLOCKS = 4
 
 
@@ -24,11 +24,11 @@ class _ResidentTables:
 
     def __init__(self, store: Store, device: str) -> None:
         def moved(column: Any) -> torch.Tensor:
-            # A mapped file is read-only, which torch does not know: hand it a copy.
+            # A mapped file is read-only, which torch does not know, so it gets a copy.
             return torch.from_numpy(np.array(column)).to(device)
 
         self.impressions = moved(store.impressions)
-        # One event that no history holds, so that an index into an empty table is still one.
+        # One event that belongs to no history, so that an index into an empty table is still valid.
         nothing = np.zeros(1, np.int32)
         self.behavior_item = moved(np.concatenate([store.behavior_item, nothing]))
         self.behavior_category = moved(np.concatenate([store.behavior_category, nothing]))
@@ -61,7 +61,7 @@ class ResidentLoader(StoreLoader):
         return self._batches_on_device(torch.from_numpy(order).to(self.cell.device))
 
     def _batches_on_host(self, order: IndexArray) -> Iterator[Batch]:
-        """As the other loaders gather them, from memory instead of a mapped file."""
+        """Gather batches as the other loaders do, but from memory instead of a mapped file."""
         tables, length = self._tables, self.history_length
         pool = BlockPool(self.cell.batch_size, length, keep=_KEPT_BLOCKS, pin=self.cell.pin)
         gatherer = Gatherer(

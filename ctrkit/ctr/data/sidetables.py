@@ -18,14 +18,14 @@ HIGHEST_PRICE = 99_999_999.0
 
 
 def brands(world: World) -> npt.NDArray[np.int64]:
-    """A brand per item, counted from 1; four neighbours of one category share one."""
+    """A brand per item, counted from 1; four neighbours of one category share a brand."""
     brand = np.empty(len(world.item_category), np.int64)
     brand[world.items_by_category] = np.arange(len(brand)) // 4 + 1
     return brand
 
 
 def user_profiles(world: World) -> dict[str, pa.Array]:
-    """Columns of the users that have a profile, in order of their ids.
+    """Columns of the users with a profile, in order of their ids.
 
     As in the real data, about half of `pvalue_level` and a third of the last column are empty.
     """
@@ -51,7 +51,7 @@ def user_profiles(world: World) -> dict[str, pa.Array]:
 
 
 def ad_features(world: World) -> dict[str, Any]:
-    """Columns of the items that have an ad row, in order of their ids.
+    """Columns of the items with an ad row, in order of their ids.
 
     A third of the brands is missing; a few prices are absurd (HIGHEST_PRICE).
     """

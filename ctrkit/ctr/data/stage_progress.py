@@ -10,15 +10,15 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class StageProgress:
-    """How far a stage is.
+    """The progress of a stage.
 
     Attributes:
-        name: what is done, such as `reading raw_sample.csv`.
-        state: `running`, `done`, or `skipped` for one that an earlier process finished.
-        share: of the stage, 0 .. 1.
-        rows: done so far; while a query runs it is estimated from the share.
+        name: what is being done, such as `reading raw_sample.csv`.
+        state: `running`, `done`, or `skipped` if an earlier process finished it.
+        share: share of the stage that is done, 0 .. 1.
+        rows: rows done; during a query it is estimated from the share.
         elapsed_s: wall-clock seconds of the stage.
-        cpu_s: CPU seconds of the process meanwhile, all threads.
+        cpu_s: CPU seconds of the process in that time, all threads.
     """
 
     name: str
@@ -30,35 +30,35 @@ class StageProgress:
 
     @property
     def rows_per_s(self) -> float | None:
-        """Rows per second so far, None where there are none."""
+        """Rows per second so far; None if there are none."""
         return self.rows / self.elapsed_s if self.rows and self.elapsed_s > 0 else None
 
     @property
     def remaining_s(self) -> float | None:
-        """Seconds that are left at the pace so far, None too early or too late to say."""
+        """Seconds left at the pace so far; None if it is too early or too late to say."""
         if not 0.01 <= self.share < 0.995:
             return None
         return self.elapsed_s * (1 - self.share) / self.share
 
 
 class Watcher:
-    """Is told how a preparation goes on; this one does not listen."""
+    """Receives the progress of a preparation; this base class ignores it."""
 
     def note(self, text: str) -> None:
-        """Something that happens once, in a sentence."""
+        """A sentence on something that happens once."""
 
     def stage(self, progress: StageProgress) -> None:
-        """A stage began, went on, ended or was skipped."""
+        """A stage began, progressed, ended or was skipped."""
 
 
 class StageClock:
-    """The progress of the stage that runs: its rows, its share, and the time it has taken.
+    """Tracks the running stage: its rows, its share, and its time.
 
-    The share never goes back: rows that were told and what a query says of itself are estimates.
+    The share never decreases: rows and the query's own progress are estimates.
 
     Args:
-        wall_s: seconds, monotonic.
-        cpu_s: CPU seconds of this process.
+        wall_s: returns seconds, monotonic.
+        cpu_s: returns CPU seconds of this process.
     """
 
     def __init__(
@@ -72,19 +72,19 @@ class StageClock:
         self.now = StageProgress(name="", state="done")
 
     def begin(self, name: str) -> StageProgress:
-        """Another stage begins."""
+        """Begin another stage."""
         self._began, self._of_rows = (self._wall_s(), self._cpu_s()), 0
         self.now = StageProgress(name=name)
         return self.now
 
     def advance(self, rows: int, of_rows: int, *, begin: float = 0.0) -> StageProgress:
-        """So many rows are done, of so many; the share `begin` was done before that."""
+        """Note that `rows` of `of_rows` are done; the share `begin` was done before."""
         self._of_rows = of_rows
         share = begin + (1 - begin) * min(1.0, rows / of_rows) if of_rows else begin
         return self._update(rows=rows, share=max(share, self.now.share))
 
     def query(self, percent: float, share_of_stage: float) -> StageProgress | None:
-        """A query is so far, which is that share of the stage; None while no stage runs."""
+        """Note a query's progress; it is that share of the stage. None while no stage runs."""
         if self.now.state != "running":
             return None
         share = max(self.now.share, percent / 100 * share_of_stage)
@@ -92,7 +92,7 @@ class StageClock:
         return self._update(share=share, rows=max(self.now.rows, rows))
 
     def end(self) -> StageProgress:
-        """The stage is done."""
+        """End the stage."""
         return self._update(state="done", share=1.0)
 
     def _update(self, **changes: Any) -> StageProgress:

@@ -51,14 +51,14 @@ ADS_FILE = "ads.arrow"
 
 @dataclass(frozen=True, kw_only=True)
 class FileAccount:
-    """What became of the rows of one of several files: `rows` is the sum of the next three.
+    """What became of the rows of one file of several.
 
     Attributes:
-        rows: its lines after the header, but for blank ones.
+        rows: its lines after the header, without blank ones: the sum of the next three.
         used: rows that are in the store.
-        not_needed: rows that could be used, but belong to no impression of the store.
-        dropped: rows that could not be used, or are there twice.
-        blank_lines: not counted as rows.
+        not_needed: usable rows that belong to no impression of the store.
+        dropped: rows that could not be used, or are duplicates.
+        blank_lines: blank lines, not counted as rows.
     """
 
     rows: int
@@ -73,13 +73,13 @@ class Reading:
     """How a table was read.
 
     Attributes:
-        rows: of the table; what is no header and no blank line.
-        used: rows that became impressions; the others are counted in `StoreMeta.bad_rows`.
-        blank_lines: between the rows, not counted as rows.
-        first_bad: where each reason of `StoreMeta.bad_rows` is met first, and the value there.
+        rows: rows of the table, without header and blank lines.
+        used: rows that became impressions; `StoreMeta.bad_rows` counts the others.
+        blank_lines: blank lines between the rows, not counted as rows.
+        first_bad: for each reason in `StoreMeta.bad_rows`, where it first occurs, and the value.
         notes: how columns and bytes were understood.
         warnings: what may be wrong with the data although it could be read.
-        files: each file's own account, where there are several; then the fields above are of the
+        files: each file's own account, if there are several; then the fields above are those of the
             file of impressions.
     """
 
@@ -94,24 +94,24 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreMeta:
-    """What `meta.json` says of a store.
+    """The contents of a store's `meta.json`.
 
     Attributes:
-        name: what a report calls the data.
-        source: what made the store, for example `generated` or the ingest command.
+        name: the name of the data in reports.
+        source: what made the store, such as `generated` or the ingest command.
         created: UTC, ISO 8601.
-        vocabulary: rows of an embedding table per VOCABULARIES name; 0 is padding, 1 unknown.
+        vocabulary: rows of the embedding table per name in VOCABULARIES; 0 is padding, 1 unknown.
         rows: impressions per split.
-        behaviors: events in all histories.
+        behaviors: number of events in all histories.
         split: `time` or `random`; `split_detail` says it in words.
         history: `kind` (`behaviors`, `impressions`, ...) and `item` (what the item slot holds).
         ctr: clicks per impression, per split (0 for an empty split).
         history_length_stats: mean, p50, p90, max and empty_share over all impressions, in events
-            that happened before the impression; a batch takes the last of them.
+            before the impression; a batch takes the latest of them.
         bad_rows: input rows that could not be used as they are, by reason.
         fingerprint: 16 hex digits; equal for equal batches.
         oracle_auc: AUC of the true click probability per split; empty unless generated.
-        seed: of the generator or of the random split.
+        seed: seed of the generator or of the random split.
         reading: how the rows were read; None unless they come from a single table.
     """
 
@@ -135,16 +135,16 @@ class StoreMeta:
 
 
 class Store:
-    """A store that is open. Get one with `Store.open`; it pickles as its path.
+    """An open store. Get one with `Store.open`; it pickles as its path.
 
     All arrays are views of memory-mapped files: opening takes milliseconds and no memory.
 
     Attributes:
         path: the folder.
-        meta: what `meta.json` says.
-        impressions: int32 (rows, 8), the columns of IMPRESSION_COLUMNS; train rows come first.
-            The history of a row is the behaviours `history_begin` to `history_end` (exclusive):
-            what its user did strictly before the impression, oldest first.
+        meta: the contents of `meta.json`.
+        impressions: int32 (rows, 8), the columns of IMPRESSION_COLUMNS; train rows come first. A
+            row's history is the behaviours `history_begin` to `history_end` (exclusive): what its
+            user did strictly before the impression, oldest first.
         time_s: int32 (rows,), Unix seconds of the impressions.
         behavior_item: int32 (behaviors,), by user, then by time.
         behavior_category: int32 (behaviors,).
@@ -175,8 +175,8 @@ class Store:
         """Map the files of a store folder.
 
         Raises:
-            UsageError: no store, another schema version, or files that are missing, truncated or
-                do not fit `meta.json`.
+            UsageError: it is no store or has another schema version, or files are missing,
+                truncated or do not fit `meta.json`.
         """
         folder = Path(path)
         meta = read_meta(folder)
@@ -200,23 +200,23 @@ class Store:
         return {"train": range(train), "validation": range(train, len(self.impressions))}[split]
 
     def users(self) -> pa.Table | None:
-        """The user table (column `user` is the id used here), None where there is none."""
+        """The user table (column `user` is the id used here); None if there is none."""
         return _optional_table(self.path / USERS_FILE)
 
     def ads(self) -> pa.Table | None:
-        """The ad table (column `item` is the id used here), None where there is none."""
+        """The ad table (column `item` is the id used here); None if there is none."""
         return _optional_table(self.path / ADS_FILE)
 
     def __reduce__(self) -> tuple[Callable[[Path], Store], tuple[Path]]:
-        """A worker process gets the path and maps the files anew."""
+        """Pickle only the path; a worker process maps the files anew."""
         return Store.open, (self.path.absolute(),)
 
 
 def read_meta(folder: Path) -> StoreMeta:
-    """What `meta.json` says, without opening the Arrow files.
+    """Read `meta.json` without opening the Arrow files.
 
     Raises:
-        UsageError: no store, or a store of another schema version.
+        UsageError: it is no store, or has another schema version.
     """
     if not folder.is_dir():
         raise UsageError(
@@ -250,7 +250,7 @@ def read_meta(folder: Path) -> StoreMeta:
 
 
 def _mapped_columns(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
-    """Columns of the one record batch of an Arrow file, as read-only views of the mapped file."""
+    """Columns of an Arrow file's single record batch, as read-only views of the mapped file."""
     import pyarrow as pa
 
     if not path.is_file():

@@ -20,19 +20,20 @@ from ctrkit.ctr.data.store import IndexArray, Store
 
 
 class StoreLoader(ABC):
-    """Batches of one split of a store, in the order of a seed: `EpochLoader` for all four ways.
+    """Batches of one split of a store, in the order of a seed: the base of all four loaders.
 
-    The train split is shuffled anew each epoch; validation keeps the order of the store. One
-    iterator at a time: a new `iter()` ends the one before. `len()` is the batches of a whole epoch.
+    The train split is shuffled anew each epoch; validation keeps the order of the store. There is
+    one iterator at a time: a new `iter()` ends the previous one. `len()` is the number of batches
+    of a whole epoch.
 
-    With several `ranks` (processes that train together), `cell.batch_size` and `len()` are those of
-    the global batches; this loader yields `rank`'s contiguous part of each, as `rank_part` says.
-    With `block_rows` the rows are not shuffled all together, but as `block_order` does it.
+    With several `ranks` (processes that train together), `cell.batch_size` and `len()` refer to the
+    global batches; this loader yields `rank`'s contiguous part of each, as `rank_part` says. With
+    `block_rows`, rows are shuffled as `block_order` does, not all together.
     """
 
-    #: `len()` is the number of batches that the order has, each of which comes
+    #: `len()` is exact: it is the number of batches in the order
     length_is_exact = True
-    #: batches before the first one that is wanted are never read
+    #: batches before `first_batch` are never read
     skips_unread = True
 
     def __init__(
@@ -64,7 +65,7 @@ class StoreLoader(ABC):
         self._current: weakref.ref[Iterator[Batch]] | None = None
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """Choose the order of the next `iter()`, and the batch it begins with."""
+        """Choose the order of the next `iter()`, and the batch that it begins with."""
         self._epoch = epoch
         self._first_batch = first_batch
 
@@ -78,7 +79,7 @@ class StoreLoader(ABC):
         return iterator
 
     def close(self) -> None:
-        """End the iterator and whatever works for it. More than once is fine."""
+        """End the iterator and everything that works for it. May be called more than once."""
         self._end_current()
 
     def order(self) -> IndexArray:
@@ -90,7 +91,7 @@ class StoreLoader(ABC):
         return block_order(len(self.rows), self.seed, self._epoch, self.block_rows)
 
     def slices(self) -> Iterator[slice]:
-        """Where in `order()` this rank's parts lie of the batches that are still to come."""
+        """The slices of `order()` with this rank's parts of the remaining batches."""
         batches = batch_slices(
             len(self.rows),
             self.cell.batch_size,

@@ -27,11 +27,11 @@ from ctrkit.ctr.data.store import FIRST_REAL_ID, UNKNOWN_ID, Int32Array, Int64Ar
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: grows with every change of what is generated from a seed
+#: increase it whenever a seed generates something else
 GENERATOR_VERSION = 1
 
 OnProgress = Callable[[str, float], None]
-"""`on_progress("behaviours", 0.4)`: what is being done, and the share of the whole that is done."""
+"""`on_progress("behaviours", 0.4)`: what is being done, and the share of the whole done so far."""
 
 
 def generate_store(
@@ -45,20 +45,19 @@ def generate_store(
 ) -> StoreMeta:
     """Generate a store; equal arguments give equal stores.
 
-    A vocabulary's table has two rows more than there are real ids (padding and unknown). Users
-    without a profile and items without an ad row are unknown in the impressions, but keep their
-    histories.
+    A vocabulary's table has two rows more than real ids (padding and unknown). Users without a
+    profile and items without an ad row are unknown in the impressions, but keep their histories.
 
     Args:
         out: the store's folder, missing or empty.
-        rows: impressions; 225,446 of 1,277,527 lie on day 8 and are validation.
-        users: real user ids.
-        items: real item ids; there are 5,480 categories for 335,164 items.
+        rows: impressions; 225,446 of 1,277,527 lie on day 8 and are for validation.
+        users: number of real user ids.
+        items: number of real item ids; there are 5,480 categories for 335,164 items.
         seed: 0 or more.
         on_progress: called now and then.
 
     Raises:
-        UsageError: a size out of range, or a folder that is not empty or cannot be written.
+        UsageError: a size is out of range, or the folder is not empty or cannot be written.
     """
     scale = Scale(rows=rows, users=users, items=items)
     check_scale(scale, seed)
@@ -102,7 +101,7 @@ def _add_behaviors(
 
 
 def _known_ids(index: Int32Array, known: int) -> Int32Array:
-    """The ids of a store: real ones from 2 on, and unknown for those without a row of their own."""
+    """Ids as a store has them: from 2 on, and unknown (1) for those without a row of their own."""
     return np.where(index < known, index + FIRST_REAL_ID, UNKNOWN_ID).astype(np.int32)
 
 
@@ -119,7 +118,7 @@ def _add_impressions(
     packed = np.empty((len(item), 8), np.int32)
     packed[:, 0] = _known_ids(impressions.user, world.scale.users)
     packed[:, 1] = item
-    # The category is known from the ad's row, so an ad without one has none.
+    # The category comes from the ad's row, so an ad without a row has no known category.
     packed[:, 2] = np.where(item == UNKNOWN_ID, UNKNOWN_ID, category)
     packed[:, 3] = hour
     packed[:, 4] = weekday
@@ -147,7 +146,7 @@ def _ad_table(world: World) -> pa.Table:
 
 
 def _oracle_auc(scale: Scale, impressions: Impressions) -> dict[str, float]:
-    """AUC of the true click probability per split; a split of one class alone has none."""
+    """AUC of the true click probability per split; a split with a single class has none."""
     found = {}
     for split, part in (
         ("train", slice(0, scale.train_rows)),

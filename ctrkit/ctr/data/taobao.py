@@ -1,17 +1,17 @@
 """Ingests Alibaba's "Ad Display/Click Data on Taobao.com" (Tianchi 56): four CSVs to a store.
 
-What is decided here:
+Its decisions:
+
 - Ids are numbered from 2 in ascending order of the raw id, over all usable rows (train and
   validation): users and ads of the impressions, categories of those ads and of the histories,
   brands of the histories. An ad that was never shown gets no row in an embedding table.
-- An impression whose ad or user is in no other file is kept: category 1 (unknown), no profile.
-- Several impressions of a user in the same second are one page of ads, so they are all kept; they
-  do not see each other in their histories. Of two rows for an ad or a user in the tables of ads or
-  users one is kept.
-- The behaviour log has no item ids. With `history="behaviors"` the item slot of a history therefore
-  holds the brand (1 where it is unknown) and the category slot the category, numbered together
-  with the ads' categories. With `history="impressions"` both slots hold earlier impressions,
-  clicked or not.
+- An impression is kept even if its ad or user is in no other file: category 1 (unknown), no
+  profile.
+- Several impressions of a user in the same second are one page of ads. All are kept, and none is in
+  another one's history. If an ad or a user has two rows in its table, one is kept.
+- The behaviour log has no item ids. So with `history="behaviors"` the item slot of a history holds
+  the brand (1 if unknown) and the category slot the category, numbered together with the ads'
+  categories. With `history="impressions"` both slots hold earlier impressions, clicked or not.
 - Log rows are kept from 2017-04-01 (five weeks before the first impression) until the end of day 8,
   2017-05-13, Beijing time.
 """
@@ -65,19 +65,20 @@ def prepare_tianchi(
     fresh: bool = False,
     watcher: Watcher | None = None,
 ) -> StoreMeta:
-    """Make a store of the Tianchi CSV files in a folder, going on from an interrupted call.
+    """Make a store from the Tianchi CSV files in a folder; continues an interrupted call.
 
     Args:
-        source: the folder with the files; `behavior_log.csv` only for `history="behaviors"`.
+        source: the folder with the files; `behavior_log.csv` is needed only for
+            `history="behaviors"`.
         out: the store's folder, missing or empty.
-        sample_users: share of the users of the impressions to keep, in (0, 1]; seeded.
+        sample_users: share of the impressions' users to keep, in (0, 1]; seeded.
         history: `behaviors` or `impressions`: what a user's history consists of.
-        split: `time` (day 8 in Beijing validates) or `random` (14/17 to train, seeded).
-        seed: of the sample and of the random split.
-        memory_limit_bytes: DuckDB keeps within it and spills to a folder beside `out`.
-        threads: of DuckDB; the result does not depend on them.
-        accept_loss: go on even if many rows of a file cannot be used.
-        fresh: begin anew whatever an interrupted call left.
+        split: `time` (day 8 in Beijing validates) or `random` (14/17 train, seeded).
+        seed: seed of the sample and of the random split.
+        memory_limit_bytes: DuckDB's memory limit; beyond it, it spills to a folder beside `out`.
+        threads: DuckDB's threads; the result does not depend on them.
+        accept_loss: continue even if many rows of a file cannot be used.
+        fresh: begin anew, whatever an interrupted call left.
         watcher: is told of the stages.
 
     Returns:
@@ -85,8 +86,8 @@ def prepare_tianchi(
         `reading.files` accounts for each row of each file.
 
     Raises:
-        UsageError: a file or column is missing, nothing is usable, a split would be empty, or
-            the memory limit is too small.
+        UsageError: a file or column is missing, nothing is usable, a split would be empty, or the
+            memory limit is too small.
     """
     options = _Options(
         sample_users=sample_users, history=history, split=split, seed=seed, accept_loss=accept_loss
@@ -108,7 +109,7 @@ def prepare_tianchi(
 
 @dataclass(frozen=True, kw_only=True)
 class _Options:
-    """What the store depends on beside the files."""
+    """What the store depends on besides the files."""
 
     sample_users: float | None
     history: str
@@ -117,11 +118,11 @@ class _Options:
     accept_loss: bool
 
     def named(self) -> dict[str, object]:
-        """Each by its name on the command line."""
+        """Each option by its name on the command line."""
         return {f"--{f.name.replace('_', '-')}": getattr(self, f.name) for f in fields(self)}
 
     def check(self) -> None:
-        """Raises UsageError for a value out of range."""
+        """Raise UsageError for a value out of range."""
         share = self.sample_users
         if share is not None and not 0 < share <= 1:
             raise UsageError(f"--sample-users {share:g}: must be above 0 and at most 1")
@@ -134,7 +135,7 @@ class _Options:
 
 
 def _make_store(preparation: Preparation, files: TianchiFiles, options: _Options) -> StoreMeta:
-    """The stages, each of which is skipped where an earlier call finished it."""
+    """Run the stages; a stage that an earlier call finished is skipped."""
     space, builder, source = preparation.space, preparation.builder, files.source
     vocabulary = _read_files(space, files, options)
     detail, rows = space.stage("joining", lambda: _make_impressions(space, options, source))
@@ -164,7 +165,7 @@ def _make_store(preparation: Preparation, files: TianchiFiles, options: _Options
 
 
 def _reading(files: TianchiFiles, rows: Mapping[str, int]) -> Reading:
-    """The account of all files; the impressions that the store lacks are those of other users."""
+    """The account of all files; impressions that are not in the store belong to other users."""
     used = sum(rows.values())
     files.not_needed(RAW_SAMPLE, files.accounts[RAW_SAMPLE].used - used)
     impressions = files.accounts[RAW_SAMPLE]
@@ -178,7 +179,7 @@ def _reading(files: TianchiFiles, rows: Mapping[str, int]) -> Reading:
 
 
 def _read_files(space: Workspace, files: TianchiFiles, options: _Options) -> dict[str, int]:
-    """Read the files and number their ids; the sizes of the vocabularies."""
+    """Read the files and number their ids; returns the sizes of the vocabularies."""
     files.read(RAW_SAMPLE, files.read_impressions)
     files.read(AD_FEATURE, files.read_ads)
     files.read(USER_PROFILE, files.read_profiles)
@@ -211,7 +212,7 @@ _HISTORY_SLOTS = {
 
 
 def _number_users_and_items(space: Workspace, options: _Options, source: Path) -> dict[str, int]:
-    """Tables `user_ids` and `item_ids`, and view `kept`: the impressions of the sampled users."""
+    """Make tables `user_ids` and `item_ids`, and view `kept`: impressions of sampled users."""
     sampled = ""
     share = options.sample_users
     if share is not None and share < 1:
@@ -231,7 +232,7 @@ def _number_users_and_items(space: Workspace, options: _Options, source: Path) -
 
 
 def _number_history(space: Workspace, history: str, items: int) -> dict[str, int]:
-    """Table `category_ids`, and `brand_ids` where behaviours are the history."""
+    """Make the table `category_ids`, and `brand_ids` if behaviours are the history."""
     categories = "SELECT cate_id AS raw FROM ad JOIN item_ids ON item_ids.raw = ad.adgroup"
     if history == "behaviors":
         categories += " UNION SELECT cate FROM log"
@@ -241,7 +242,7 @@ def _number_history(space: Workspace, history: str, items: int) -> dict[str, int
 
 
 def _make_events(space: Workspace, history: str) -> None:
-    """View `events`: what the histories consist of."""
+    """Make the view `events`, from which the histories are taken."""
     if history == "impressions":
         space.run("CREATE VIEW events AS SELECT user, time_s, item, category FROM impressions")
         return
@@ -255,7 +256,7 @@ def _make_events(space: Workspace, history: str) -> None:
 
 
 def _count_unknown(space: Workspace) -> None:
-    """Count impressions that are kept although their ad or user is in no other file."""
+    """Count impressions whose ad or user is in no other file (they are kept)."""
     for table, key, what in (
         ("ad", "adgroup", f"adgroup_id not in {AD_FEATURE} (kept, category unknown)"),
         ("profile", "raw_user", f"user not in {USER_PROFILE} (kept, without profile)"),
@@ -267,7 +268,7 @@ def _count_unknown(space: Workspace) -> None:
 def _make_impressions(
     space: Workspace, options: _Options, source: Path
 ) -> tuple[str, dict[str, int]]:
-    """Tables `impressions` and `events`; returns the split in words and its rows per side."""
+    """Make tables `impressions` and `events`; returns the split in words, and rows per split."""
     split, seed = options.split, options.seed
     _count_unknown(space)
     hashed = hash_sql(seed, "raw_user", "time_s", "adgroup", "clk")

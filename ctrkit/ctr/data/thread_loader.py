@@ -15,9 +15,9 @@ from ctrkit.ctr.data.prefetch import Pace, prefetch
 from ctrkit.ctr.data.store import IndexArray, Store
 from ctrkit.ctr.data.store_loader import StoreLoader
 
-#: rows that are gathered and handed over at once; small batches come several in a block
+#: rows to gather and hand over at once; a block holds several small batches
 BLOCK_ROWS = 8192
-#: blocks that are ready ahead of the consumer, at least and at most, and what they may take
+#: the least and most blocks ready ahead of the consumer, and the memory they may take
 _LEAST_DEPTH, _MOST_DEPTH = 2, 8
 _AHEAD_BYTES = 64_000_000
 
@@ -26,22 +26,21 @@ OnMade = Callable[[int, float, float], None]
 
 
 class ThreadLoader(StoreLoader):
-    """Vectorised gather on background threads: no processes, so nothing to deadlock.
+    """A vectorised gather on background threads: no processes, so nothing to deadlock.
 
-    A batch's memory is used again once nobody holds a tensor of the batch, or of those that were
-    gathered together with it.
+    A batch's memory is reused when nobody holds a tensor of it, or of batches gathered with it.
 
     Attributes:
         on_made: called in a gathering thread for each batch, with its number in the iterator's
-            epoch and the seconds of `time.monotonic()` between which it was gathered. Batches of
-            a block are gathered at once: each gets its share of the block's time.
+            epoch, and the begin and end of its gathering (`time.monotonic()`). Batches of a block
+            are gathered at once; each gets its share of the block's time.
 
     Args:
-        store: as `StoreLoader` has it, like all the rest.
-        cell: its `prefetch`, where given, is how many batches are gathered ahead, for good.
-        gather_threads: how many threads gather. They use no cores besides their own. Two were
-            measured to be slower than one.
-        kwargs: as `StoreLoader` has them.
+        store: as for `StoreLoader`.
+        cell: its `prefetch`, if given, fixes the number of batches gathered ahead.
+        gather_threads: number of gathering threads; each uses one core. Two were measured to be
+            slower than one.
+        kwargs: as for `StoreLoader`.
     """
 
     def __init__(self, store: Store, cell: Cell, *, gather_threads: int = 1, **kwargs: Any) -> None:
@@ -76,7 +75,7 @@ class ThreadLoader(StoreLoader):
     def _worker(
         self, order: IndexArray, blocks: Sequence[Sequence[slice]]
     ) -> Callable[[int], RowBlock]:
-        """What one thread does: gather the block of a number."""
+        """The function of one thread: gather the block of a number."""
         make = BlockMaker(Gatherer.of(self.store, self.history_length), self._pool)
         on_made = self.on_made
 

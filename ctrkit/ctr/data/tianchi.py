@@ -34,11 +34,11 @@ from ctrkit.ctr.data.tianchi_files import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: as published, with a space at the end of its last column
+#: columns as published, with a space at the end of the last one
 _PROFILE_COLUMNS = (*COLUMNS[USER_PROFILE][:-1], NEW_USER_CLASS)
 _PLACES = ("430548_1007", "430539_1007")
 _KINDS, _KIND_SHARES = ("pv", "cart", "fav", "buy"), (0.953, 0.022, 0.013, 0.012)
-#: log times that cannot be: none, negative, long before the log, and years ahead (also past 2^31)
+#: impossible log times: zero, negative, long before the log, years ahead (also past 2^31)
 _IMPOSSIBLE_TIMES_S = (0, -1, -28_800, 631_152_000, 1_893_456_000, 4_102_444_800)
 _IMPOSSIBLE = 0.002
 _TWICE = 0.002
@@ -57,24 +57,24 @@ def generate_tianchi(
 ) -> None:
     """Write `raw_sample.csv`, `ad_feature.csv`, `user_profile.csv` and `behavior_log.csv`.
 
-    The people, ads, impressions and clicks are those of `generate_store` with the same arguments;
-    the raw ids are other numbers, and a behaviour shows its category and brand, never its item.
-    The dirt: a missing brand is the literal NULL or empty, a few prices are 99999999, about 5 % of
-    the impressions have no profile or no ad row, some log times are not positive or out of range,
-    some log rows stand there twice, and one header ends in a space.
+    Users, ads, impressions and clicks are those of `generate_store` with the same arguments; the
+    raw ids are other numbers, and a behaviour shows its category and brand, never its item. The
+    dirt: a missing brand is the literal NULL or empty, a few prices are 99999999, about 5 % of the
+    impressions have no profile or no ad row, some log times are not positive or out of range, some
+    log rows occur twice, and one header ends in a space.
 
     Args:
         out: the folder, missing or empty.
         rows: impressions.
         users: rows of `user_profile.csv`.
         items: rows of `ad_feature.csv`.
-        behaviors: about how many rows `behavior_log.csv` has; None for the reference's number per
-            user.
+        behaviors: approximate number of rows of `behavior_log.csv`; None: as many per user as the
+            reference.
         seed: 0 or more.
         on_progress: called now and then.
 
     Raises:
-        UsageError: a size out of range, or a folder that is not empty or cannot be written.
+        UsageError: a size is out of range, or the folder is not empty or cannot be written.
     """
     scale = Scale(rows=rows, users=users, items=items, behaviors=behaviors)
     check_scale(scale, seed)
@@ -92,7 +92,7 @@ def generate_tianchi(
 
 
 class _CsvFile:
-    """A CSV file that is written in chunks, without quotes, as the real ones are."""
+    """A CSV file, written in chunks and without quotes, like the real ones."""
 
     def __init__(self, file: Any, columns: Sequence[str]) -> None:
         self._file = file
@@ -171,7 +171,7 @@ def _write_behaviors(path: Path, world: World, tell: OnProgress) -> None:
     with _csv_file(path, COLUMNS[BEHAVIOR_LOG]) as file:
         for chunk in behavior_chunks(world):
             count = len(chunk.key)
-            # The real log is in no order, and some of its rows stand there twice.
+            # The real log has no order, and some of its rows occur twice.
             twice = np.flatnonzero(random.random(count) < _TWICE)
             order = random.permutation(np.concatenate([np.arange(count), twice]))
             time_s = chunk.time_s.astype(np.int64)[order]

@@ -51,7 +51,7 @@ COLUMNS: Mapping[str, Sequence[str]] = {
 
 
 def read_headers(source: Path, history: str) -> dict[str, list[str]]:
-    """The columns of each file that is needed, stripped: one has a trailing space."""
+    """The columns of each needed file, stripped: one has a trailing space."""
     if not source.is_dir():
         raise UsageError(f"--source {source}: no such folder")
     headers = {}
@@ -83,12 +83,12 @@ def _time_unusable(time: str) -> list[Unusable]:
 
 
 class TianchiFiles:
-    """Reads each file into a view of its usable rows, with counts of the others.
+    """Reads each file into a view of its usable rows, and counts the others.
 
     Attributes:
-        accounts: what became of each file's rows; those of impressions and behaviours count as
-            used until it is known which ones nobody needs.
-        first_bad: the first value, by reason.
+        accounts: what became of each file's rows. Rows of impressions and behaviours count as used
+            until it is known which ones are not needed.
+        first_bad: the first bad value, by reason.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class TianchiFiles:
         self._accept_loss = accept_loss
 
     def read(self, file: str, work: Callable[[], dict[str, Any]]) -> None:
-        """A stage that reads a file.
+        """Run a stage that reads a file.
 
         Raises:
             UsageError: too many of its rows cannot be used, and the user does not accept that.
@@ -131,7 +131,7 @@ class TianchiFiles:
             )
 
     def not_needed(self, file: str, rows: int) -> None:
-        """Of a file's usable rows so many belong to no impression of the store."""
+        """Note that so many usable rows of a file belong to no impression of the store."""
         account = self.accounts[file]
         self.accounts[file] = replace(account, used=account.used - rows, not_needed=rows)
 
@@ -142,7 +142,7 @@ class TianchiFiles:
         columns: Mapping[str, str],
         unusable: list[Unusable],
     ) -> dict[str, Any]:
-        """Read a file into a view; every line of it is read or rejected.
+        """Read a file into a view; every line of it is either read or rejected.
 
         Raises:
             UsageError: lines and rows do not add up.
@@ -174,7 +174,7 @@ class TianchiFiles:
         }
 
     def read_impressions(self) -> dict[str, Any]:
-        """View `shown`: user, time_s, adgroup, clk."""
+        """Make the view `shown`: user, time_s, adgroup, clk."""
         columns = {
             "raw_user": _integer("user"),
             "time_s": _integer("time_stamp"),
@@ -191,7 +191,10 @@ class TianchiFiles:
         return self._read("shown", RAW_SAMPLE, columns, unusable)
 
     def read_ads(self) -> dict[str, Any]:
-        """View `ad`: one row per adgroup; NULL where a value is empty, `NULL` or no number."""
+        """Make the view `ad`: one row per adgroup.
+
+        NULL for a value that is empty, `NULL` or no number.
+        """
         fields = ("cate_id", "campaign_id", "customer", "brand")
         columns = {"adgroup": _integer("adgroup_id")} | {f: _integer(f) for f in fields}
         columns["price"] = f"try_cast({cell('price')} AS DOUBLE)"
@@ -200,7 +203,7 @@ class TianchiFiles:
         return self._keep_one(found, "ad", "every_ad", columns, AD_FEATURE, "adgroup_id")
 
     def read_profiles(self) -> dict[str, Any]:
-        """View `profile`: one row per user."""
+        """Make the view `profile`: one row per user."""
         columns = {"raw_user": _integer("userid")} | {f: _integer(f) for f in PROFILE_FIELDS}
         unusable = [_no_number("raw_user", "userid")]
         found = self._read("every_profile", USER_PROFILE, columns, unusable)
@@ -215,7 +218,7 @@ class TianchiFiles:
         file: str,
         column: str,
     ) -> dict[str, Any]:
-        """One row per key, the first of the columns: the least row, whatever the file's order."""
+        """Keep one row per key (the first column): the smallest row, in any order of the file."""
         key, *others = columns
         self.space.run(
             f"CREATE TABLE {table} AS SELECT * FROM {every} QUALIFY"
@@ -237,9 +240,9 @@ class TianchiFiles:
         return found | {"dropped": found["dropped"] + extra, "first": found["first"] | first}
 
     def read_behaviors(self) -> dict[str, Any]:
-        """View `whole_log`: raw_user, time_s, cate, brand.
+        """Make the view `whole_log`: raw_user, time_s, cate, brand.
 
-        Users are matched later: DuckDB could not tell how far it is with a file that it joins.
+        Users are matched later, because DuckDB cannot report its progress on a file that it joins.
         """
         columns = {
             "raw_user": _integer("user"),
@@ -257,9 +260,10 @@ class TianchiFiles:
         return self._read("whole_log", BEHAVIOR_LOG, columns, unusable)
 
     def match_behaviors(self) -> int:
-        """Table `log`: user_id, time_s, cate, brand; only of users who have an impression.
+        """Make the table `log` of users with an impression: user_id, time_s, cate, brand.
 
-        Returns the rows of other users.
+        Returns:
+            The number of rows of other users.
         """
         whole = int(self.space.value("SELECT count(*) FROM whole_log"))
         self.space.advance(0, whole)

@@ -19,7 +19,7 @@ from ctrkit.ctr.data.gather import COLUMN, ID_COLUMNS, Gatherer
 from ctrkit.ctr.data.store import IndexArray, Store
 from ctrkit.ctr.data.store_loader import StoreLoader
 
-#: batches whose memory a process keeps for the next ones
+#: number of batches whose memory a process keeps for reuse
 _KEPT_BLOCKS = 4
 
 
@@ -51,7 +51,7 @@ class _RowDataset(Dataset[Batch]):
         return sample
 
     def collate(self, samples: list[Batch]) -> Batch:
-        """The default of torch, but that a rank's part of a batch may be empty."""
+        """As torch's default, except that a rank's part of a batch may be empty."""
         if samples:
             return cast(Batch, default_collate(samples))
         return _BatchDataset(self.store, self.history_length, 1)[np.empty(0, np.int32)]
@@ -66,7 +66,10 @@ class _BatchDataset(Dataset[Batch]):
 
     @cached_property
     def _make(self) -> BlockMaker:
-        """Made by the process that first takes a batch: it is not to be sent to another."""
+        """The maker of blocks, made in the process that takes the first batch.
+
+        Never sent to another.
+        """
         pool = BlockPool(self.batch_size, self.history_length, keep=_KEPT_BLOCKS)
         return BlockMaker(Gatherer.of(self.store, self.history_length), pool)
 
@@ -75,7 +78,7 @@ class _BatchDataset(Dataset[Batch]):
 
 
 class _BatchSampler(Sampler[IndexArray]):
-    """Row numbers of the epoch that the loader is set to, an array per batch."""
+    """Yields the loader's current epoch as an array of row numbers per batch."""
 
     def __init__(self, loader: StoreLoader) -> None:
         self.loader = weakref.proxy(loader)
@@ -90,7 +93,7 @@ class _BatchSampler(Sampler[IndexArray]):
 
 
 class _ListSampler(_BatchSampler):
-    """The same as lists, of which torch fetches a row at a time."""
+    """The same as lists, from which torch fetches one row at a time."""
 
     def __iter__(self) -> Iterator[Any]:
         for rows in super().__iter__():
@@ -98,16 +101,16 @@ class _ListSampler(_BatchSampler):
 
 
 def _ignore_interrupts(_worker: int) -> None:
-    """Ctrl-C reaches the whole group; the main process ends its workers itself, quietly."""
+    """Ignore Ctrl-C, which reaches the whole group: the main process ends its workers itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _DataLoaderLoader(StoreLoader):
-    """What `rows` and `batches` share: a torch DataLoader, started as the cell says."""
+    """The common part of `rows` and `batches`: a torch DataLoader with the cell's settings."""
 
     def __init__(self, store: Store, cell: Cell, **kwargs: Any) -> None:
         super().__init__(store, cell, **kwargs)
-        # A generator of its own: iterating must not draw from the model's random stream.
+        # Its own random generator, so that iterating does not draw from the model's stream.
         options: dict[str, Any] = {
             "generator": torch.Generator().manual_seed(self.seed % 2**63),
             "num_workers": cell.workers,
@@ -140,7 +143,7 @@ class _DataLoaderLoader(StoreLoader):
 
 
 def _end_workers(iterator: Any) -> None:
-    """End a DataLoader iterator's workers now, instead of when it is collected."""
+    """End a DataLoader iterator's workers now, not when it is garbage-collected."""
     shut_down = getattr(iterator, "_shutdown_workers", None)
     if shut_down is not None:
         shut_down()

@@ -24,23 +24,24 @@ DATABASE = "ingest.duckdb"
 _SPILLED = "spilled"
 _CHUNK_ROWS = 1 << 17
 _LOOK_S = 0.2
-#: of a stage that streams a sorted result: what is done before its first row
+#: in a stage that streams a sorted result, the share of its time before the first row
 SORTED_SHARE = 0.7
-#: they take a CSV file for tiny and hash all of it; every join here names the smaller side last
+#: these optimizers think a CSV file is tiny and hash all of it; joins here name the smaller side
+#: last
 _DISABLED_OPTIMIZERS = "join_order,build_side_probe_side"
 
 
 class Workspace:
-    """The database of a preparation and its stages; get one with `workspace`.
+    """The database of a preparation, and its stages; get one from `workspace`.
 
-    All queries run in one other thread, so that this one can tell of their progress and sees
+    All queries run in one other thread, so that this thread can report their progress and react to
     Ctrl-C at once.
 
     Attributes:
-        bad_rows: input rows that could not be used as they are, by reason.
+        bad_rows: number of input rows that could not be used as they are, by reason.
         saved: what `save` returned at the end of the last finished stage.
-        save: called at the end of each stage, before it counts as finished: makes what the stage
-            wrote elsewhere last, and returns what is needed to go on from there.
+        save: called at the end of each stage, before it counts as finished. It flushes what the
+            stage wrote elsewhere, and returns what is needed to continue from there.
     """
 
     def __init__(self, connection: Any, folder: Path, watcher: Watcher | None = None) -> None:
@@ -52,7 +53,7 @@ class Workspace:
         self.save: Callable[[], Mapping[str, int]] = dict
         self._thread = ThreadPoolExecutor(1, "duckdb")
         self._clock = StageClock()
-        self._query_share = 1.0  # of the stage that the query is which runs
+        self._query_share = 1.0  # share of the stage that the running query is
         self._finished: dict[str, tuple[Any, StageProgress]] = {}
         self._read_finished()
 
@@ -79,20 +80,20 @@ class Workspace:
 
     @property
     def finished(self) -> tuple[StageProgress, ...]:
-        """The stages that are finished, in their order."""
+        """The finished stages, in order."""
         return tuple(progress for _, progress in self._finished.values())
 
     def stage(self, name: str, work: Callable[[], Any]) -> Any:
-        """Do a piece of work whole or not at all, or skip it if that was done before.
+        """Do a piece of work whole or not at all, or skip it if it was done before.
 
-        What it changes in the database and the count of bad rows become final together, at its end.
+        Its changes to the database and the count of bad rows become final together, at its end.
 
         Args:
             name: unique within a preparation.
             work: returns a JSON value.
 
         Returns:
-            The value, of now or of then.
+            The value of `work`, from now or from the earlier call.
         """
         if name in self._finished:
             value, progress = self._finished[name]
@@ -116,14 +117,14 @@ class Workspace:
         return value
 
     def advance(self, rows: int, of_rows: int, *, begin: float = 0.0) -> None:
-        """Say how many rows of this stage are done, of how many; both may be estimates.
+        """Report how many rows of this stage are done, of how many; both may be estimates.
 
         `begin` is the share of the stage that was done before the first row.
         """
         self.watcher.stage(self._clock.advance(rows, of_rows, begin=begin))
 
     def _await(self, call: Callable[[], T]) -> T:
-        """The result of a call in the database's thread; tells of its progress meanwhile."""
+        """The result of a call in the database's thread; reports progress meanwhile."""
         future = self._thread.submit(call)
         try:
             while not wait([future], _LOOK_S).done:
@@ -135,7 +136,7 @@ class Workspace:
         return future.result()
 
     def _look(self) -> None:
-        """Tell how far the query is, if it knows; never less than before."""
+        """Report the query's progress, if it knows it; it never decreases."""
         progress = self._clock.query(self.connection.query_progress(), self._query_share)
         if progress is not None:
             self.watcher.stage(progress)
@@ -145,12 +146,13 @@ class Workspace:
         self._await(lambda: self.connection.execute(sql))
 
     def insert(self, sql: str, block: pa.Table) -> None:
-        """Execute a statement that reads `block`, a table of that name."""
+        """Execute a statement that reads the table `block`."""
 
         def work() -> None:
             self.connection.register("block", block)
             self.connection.execute(sql)
-            self.connection.unregister("block")  # after an error nothing can be executed
+            # after an error this connection can execute nothing
+            self.connection.unregister("block")
 
         self._await(work)
 
@@ -163,7 +165,7 @@ class Workspace:
         return self.rows(sql)[0][0]
 
     def stream(self, sql: str) -> Iterator[pa.RecordBatch]:
-        """The record batches of a sorted result of any size; no other query meanwhile."""
+        """The record batches of a sorted result of any size; run no other query meanwhile."""
         reader = self._await(lambda: self._reader(sql))
         self._query_share = SORTED_SHARE
         try:
@@ -182,12 +184,12 @@ class Workspace:
         return reader(_CHUNK_ROWS)
 
     def count_bad(self, reason: str, count: int) -> None:
-        """Add rows to the count of a reason; nothing is noted for 0."""
+        """Add rows to the count of a reason; 0 adds nothing."""
         if count:
             self.bad_rows[reason] = self.bad_rows.get(reason, 0) + int(count)
 
     def close(self) -> None:
-        """End the thread and close the database; a stage that is not finished is undone."""
+        """End the thread and close the database; an unfinished stage is rolled back."""
         self._thread.shutdown()
         self.connection.close()
 
@@ -196,7 +198,7 @@ class Workspace:
 def workspace(
     folder: Path, *, memory_limit_bytes: int, threads: int, watcher: Watcher | None = None
 ) -> Iterator[Workspace]:
-    """The database in a folder, made or opened again, that keeps within a memory limit.
+    """Open or make the database in a folder, with a memory limit.
 
     Raises:
         UsageError: DuckDB is not installed.
@@ -216,7 +218,7 @@ def workspace(
             "TimeZone = 'UTC'",
         ):
             connection.execute(f"SET {setting}")
-        with suppress(duckdb.Error):  # a version that calls them otherwise is only slower
+        with suppress(duckdb.Error):  # a version with other names for them is only slower
             connection.execute(f"SET disabled_optimizers = '{_DISABLED_OPTIMIZERS}'")
         space = Workspace(connection, folder, watcher)
         try:
@@ -243,7 +245,7 @@ def workspace(
 
 
 class _Unreadable(Exception):
-    """What is there is no database, or one of another version."""
+    """The file is no database, or one of another version."""
 
 
 def _connect(duckdb: Any, path: Path) -> Any:
@@ -254,7 +256,7 @@ def _connect(duckdb: Any, path: Path) -> Any:
 
 
 class LimitError(UsageError):
-    """Not the data's fault: with more memory or disk the same preparation can go on."""
+    """The data is fine: with more memory or disk, the same preparation can continue."""
 
 
 def _duckdb() -> Any:

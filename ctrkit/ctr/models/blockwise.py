@@ -1,9 +1,9 @@
 """Computes a whole Mamba layer on the CPU, one block of rows at a time, forward and backward.
 
-Over all tokens at once, each of a layer's twenty intermediate results is tens of megabytes: they go
-through main memory, and the system clears fresh pages for them at every step. A block's lie in the
-cache. They are not kept but computed anew by the backward pass, which costs less than keeping them.
-Threads take whole blocks, so that no operation ends in a barrier.
+Over all tokens at once, each of the layer's twenty intermediate results is tens of megabytes: they
+go through main memory, and the system clears fresh pages for them in every step. The results of one
+block stay in the cache. They are not kept: the backward pass recomputes them, which costs less than
+keeping them. Each thread takes whole blocks, so no operation ends in a barrier.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NORM_EPSILON = 1e-5
 
 
 class Weights(NamedTuple):
-    """Parameters of a layer, as `ctrkit.ctr.models.mamba.MambaLayer` names and shapes them."""
+    """The parameters of a layer, named and shaped as in `ctrkit.ctr.models.mamba.MambaLayer`."""
 
     norm: Tensor
     norm_bias: Tensor
@@ -41,18 +41,18 @@ class Weights(NamedTuple):
 
     @property
     def rates(self) -> Tensor:
-        """A transposed: (state, channels)."""
+        """A transposed, (state, channels)."""
         return self.a_log.exp().neg_().t().contiguous()
 
 
 def mamba_layer(tokens: Tensor, weights: Weights, blocks: tuple[PackedBlock, ...]) -> Tensor:
-    """What `MambaLayer` computes: (tokens, width) in CPU memory to the same."""
+    """Compute a `MambaLayer`: (tokens, width) in CPU memory to the same shape."""
     out: Tensor = _MambaLayer.apply(tokens, blocks, *weights)  # type: ignore[no-untyped-call]
     return out
 
 
 class _Inside(NamedTuple):
-    """Of one block: what its backward pass needs again."""
+    """Intermediate results of one block that its backward pass needs."""
 
     normed: Tensor
     mean: Tensor
@@ -66,7 +66,7 @@ class _Inside(NamedTuple):
 
 
 def _enter(tokens: Tensor, weights: Weights, rows: int) -> _Inside:
-    """All that comes before the scan."""
+    """Compute everything before the scan."""
     width, rank, state = tokens.shape[1:], weights.dt_proj.shape[1], weights.a_log.shape[1]
     normed, mean, rstd = torch.native_layer_norm(
         tokens, width, weights.norm, weights.norm_bias, _NORM_EPSILON
@@ -110,7 +110,7 @@ class _MambaLayer(torch.autograd.Function):
         tokens, *given = ctx.saved_tensors
         weights, blocks, grad_out = Weights(*given), ctx.blocks, grad_out.contiguous()
         rates, grad_tokens = weights.rates, torch.empty_like(tokens)
-        # A sum per block: their order, and so the rounding, is the same with any threads.
+        # One sum per block, so that the order of sums and the rounding do not depend on threads.
         parts: list[Weights] = [weights] * len(blocks)
 
         def work(share: Iterator[tuple[int, PackedBlock]]) -> None:
@@ -130,7 +130,7 @@ class _MambaLayer(torch.autograd.Function):
         share_out(work, tuple(enumerate(blocks)), tokens.device)
         sums = (_sum(of_blocks) for of_blocks in zip(*parts, strict=True))
         grads = Weights(*sums) if parts else Weights(*map(torch.zeros_like, given))
-        # what the blocks have is the gradient of A transposed; A = -exp(A_log)
+        # the blocks hold the gradient of A transposed; A = -exp(A_log)
         grads = grads._replace(a_log=(grads.a_log * rates).t()) if parts else grads
         return grad_tokens, None, *grads
 
@@ -151,7 +151,7 @@ def _backward_block(
     grad_tokens: Tensor,
     scratch: Scratch,
 ) -> Weights:
-    """Write the gradient of the block's tokens; the weights' gradients of this block."""
+    """Write the gradient of the block's tokens; returns the weights' gradients of this block."""
     inside = _enter(tokens, weights, rows)
     terms, z = inside.terms, inside.z
     y, gate = torch.empty_like(z), F.silu(z)

@@ -10,11 +10,12 @@ from ctrkit.ctr.models.packing import Packing
 
 
 class BSTBranch(nn.Module):
-    """Packed, embedded histories, each ended by its target, to one vector a row.
+    """Maps packed, embedded histories, each followed by its target, to one vector per row.
 
-    `forward(tokens (tokens, in_width), packing) -> (batch, width)`. Every row has a real step, its
-    target, so an empty history attends to that. The learned positions are distances to the target,
-    as the paper's are times before it; the output is what the last layer gives at the target.
+    `forward(tokens (tokens, in_width), packing) -> (batch, width)`. Every row has at least one real
+    step, its target, so an empty history attends to that. The learned positions are distances to
+    the target; the paper uses the time before it. The output is the last layer's output at the
+    target.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class BSTBranch(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention and feed-forward, each with dropout, residual and norm after (paper, eq. 3-5).
+    """Self-attention and feed-forward, each with dropout, residual and norm after it (paper, eq.
+
+    3-5).
 
     `forward(tokens (tokens, width), packing) -> (tokens, width)`: a row attends to its real steps.
     """
@@ -67,7 +70,7 @@ class TransformerLayer(nn.Module):
         return out
 
     def attend(self, tokens: Tensor, packing: Packing) -> Tensor:
-        """softmax(Q K^T / sqrt(d)) V over the real steps of the same row, heads side by side."""
+        """Compute softmax(Q K^T / sqrt(d)) V over the real steps of each row, all heads at once."""
         parts = []
         for qkv, real, block in zip(
             packing.split(self.qkv(tokens)),

@@ -13,17 +13,17 @@ _MOST_REASON = 200
 def compile_parts(examples: Mapping[nn.Module, Tensor]) -> str:
     """Compile modules in place, forward and backward; their parameters keep their names.
 
-    Torch compiles at the first call, so each is called with its example, outside of the random
-    stream. Where one fails, all go on uncompiled.
+    Torch compiles at the first call, so each module is called with its example, outside the random
+    stream. If one fails, all stay uncompiled.
 
     Returns:
-        Why nothing was compiled, in one line; empty where it was.
+        Why nothing was compiled, in one line; empty if everything was.
     """
     modules = list(examples)
     try:
         from torch._inductor import config
 
-        config.compile_threads = 1  # no pool of processes, which would outlive the compilation
+        config.compile_threads = 1  # no pool of processes: it would outlive the compilation
         for module in modules:
             module.compile()
         with torch.random.fork_rng():
@@ -40,7 +40,7 @@ def compile_parts(examples: Mapping[nn.Module, Tensor]) -> str:
 
 
 def _words(error: Exception) -> str:
-    """The first line that says something; torch wraps the cause in pages of advice."""
+    """The first meaningful line; torch wraps the cause in pages of advice."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = next((line for line in lines if not line.startswith("backend=")), type(error).__name__)
     return text[:_MOST_REASON]

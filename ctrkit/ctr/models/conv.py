@@ -20,13 +20,13 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor, blocks: Sequence[Packed
     """Depthwise convolution over time: y_t = bias + sum over k of weight[-1 - k] x_(t-k).
 
     Args:
-        x: (tokens, channels), laid out as `ctrkit.ctr.models.packing` does.
-        weight: (taps, channels), the last tap is of the step itself.
+        x: (tokens, channels), laid out as in `ctrkit.ctr.models.packing`.
+        weight: (taps, channels); the last tap is for the step itself.
         bias: (channels,).
-        blocks: they cover all tokens.
+        blocks: blocks that cover all tokens.
 
     Returns:
-        y: (tokens, channels); what lies before a row's first step counts as 0.
+        y: (tokens, channels); steps before a row's first one count as 0.
     """
     y: Tensor = _CausalConv.apply(x, weight, bias, tuple(blocks))  # type: ignore[no-untyped-call]
     return y
@@ -78,11 +78,12 @@ def conv_forward(x: Tensor, weight: Tensor, bias: Tensor, rows: int, y: Tensor) 
 def conv_backward(
     x: Tensor, weight: Tensor, grad_y: Tensor, rows: int, grad_x: Tensor, grad_weight: Tensor
 ) -> None:
-    """Write one block's gradients; that of the bias is the sum of `grad_y`."""
+    """Write one block's gradients; the bias's gradient is the sum of `grad_y`."""
     torch.mul(grad_y, weight[-1], out=grad_x)
     torch.sum(grad_y * x, 0, out=grad_weight[-1])
     steps = len(x) // rows
-    grad_weight[: max(0, len(weight) - steps)] = 0  # taps that reach back further than the block
+    # taps that reach back beyond the block's beginning
+    grad_weight[: max(0, len(weight) - steps)] = 0
     for lag in range(1, min(len(weight), steps)):
         shift = lag * rows
         grad_x[:-shift].addcmul_(grad_y[shift:], weight[-1 - lag])

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class CrossLayer(nn.Module):
-    """anchor * [c ; c * mask] + x with c = W x + b and mask = ReLU(LayerNorm(c)); paper, section 4.
+    """Computes anchor * [c ; c * mask] + x, c = W x + b, mask = ReLU(LayerNorm(c)) (section 4).
 
-    `forward(anchor (batch, width), x (batch, width)) -> (batch, width)`, width even. A linear
-    cross layer (LCN) is anchored at the first input, an exponential one (ECN) at x itself.
+    `forward(anchor (batch, width), x (batch, width)) -> (batch, width)`, width even. The anchor of
+    a linear cross layer (LCN) is the first input, that of an exponential one (ECN) is x itself.
     """
 
     def __init__(self, width: int) -> None:
@@ -24,7 +24,7 @@ class CrossLayer(nn.Module):
 
 
 class DCNv3(nn.Module):
-    """Both cross networks on (batch, width) side by side; their mean projected to out_width."""
+    """Both cross networks side by side on (batch, width); their mean, projected to out_width."""
 
     def __init__(self, width: int, out_width: int, *, layers: int, dropout: float) -> None:
         super().__init__()

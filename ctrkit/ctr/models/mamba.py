@@ -22,10 +22,10 @@ DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
 
 
 class MambaBranch(nn.Module):
-    """Packed, embedded histories to one vector a row: the mean over its real steps, 0 without any.
+    """Maps packed, embedded histories to one vector per row: the mean over real steps, or 0.
 
-    `forward(tokens (tokens, in_width), packing) -> (batch, width)`. Dropout falls on this vector
-    only: the layers have none, as in the paper.
+    `forward(tokens (tokens, in_width), packing) -> (batch, width)`. Dropout applies only to this
+    vector: the layers have none, as in the paper.
     """
 
     def __init__(self, in_width: int, width: int, *, layers: int, dropout: float) -> None:
@@ -43,7 +43,7 @@ class MambaBranch(nn.Module):
 
 
 class MambaLayer(nn.Module):
-    """A pre-norm residual block: (tokens, width) to the same; no step sees a later one."""
+    """A pre-norm residual block, (tokens, width) to the same; no step sees a later one."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -62,12 +62,12 @@ class MambaLayer(nn.Module):
         self._init_dt()
 
     def _init_dt(self) -> None:
-        """Let dt start log-uniform in [DT_MIN, DT_MAX] (paper, section 3.6 and its code)."""
+        """Initialise dt log-uniformly in [DT_MIN, DT_MAX] (paper, section 3.6, and its code)."""
         nn.init.uniform_(self.dt_proj.weight, -(RANK**-0.5), RANK**-0.5)
         low, high = math.log(DT_MIN), math.log(DT_MAX)
         dt = torch.empty_like(self.dt_proj.bias).uniform_(low, high).exp().clamp(min=DT_FLOOR)
         with torch.no_grad():
-            self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus inverted
+            self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
 
     def forward(self, tokens: Tensor, blocks: Sequence[PackedBlock]) -> Tensor:
         if tokens.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
@@ -84,7 +84,8 @@ class MambaLayer(nn.Module):
 
     def whole(self, tokens: Tensor, blocks: Sequence[PackedBlock]) -> Tensor:
         """The same over all tokens at once, as suits an accelerator."""
-        wide = self.A_log.dtype  # under autocast products are bfloat16; conv and scan never are
+        # under autocast, products are bfloat16, but conv and scan never are
+        wide = self.A_log.dtype
         x, z = self.in_proj(self.norm(tokens)).chunk(2, dim=1)
         x = F.silu(causal_conv(x.to(wide), self.conv_weight, self.conv_bias, blocks))
         low, b, c = self.x_proj(x).to(wide).split([RANK, STATE, STATE], dim=1)

@@ -38,12 +38,12 @@ class MDAF(nn.Module):
 
     `forward(batch)` takes integers `item`, `category`, `user`, `hour`, `weekday`, `history_length`
     (batch,) and `history_item`, `history_category` (batch, length), oldest first, padded on the
-    right; what the padding holds has no influence. It returns (logits (batch,), gate (batch,)), the
-    gate being the static branch's share in 0..1.
+    right; the padding's values have no influence. It returns logits (batch,) and gate (batch,): the
+    static branch's share, in 0..1.
 
     Args:
-        vocabulary: table sizes, padding (0) and unknown (1) included, of `item`, `category`,
-            `user`, `history_item`, `history_category`.
+        vocabulary: table sizes, with padding (0) and unknown (1), of `item`, `category`, `user`,
+            `history_item`, `history_category`.
         model: the sequence branch.
         dropout: probability.
         history_length: the longest history; `bst` has a position for each step.
@@ -63,7 +63,7 @@ class MDAF(nn.Module):
         self.history_category = EmbeddingTable(
             vocabulary["history_category"], CATEGORY_WIDTH, padding_idx=0
         )
-        # Where histories hold ids of another kind (brands for items), the target has none of these.
+        # If histories hold ids of another kind (brands for items), the target has no such id.
         self.shared = {
             name: vocabulary[name] == vocabulary[f"history_{name}"] for name in ("item", "category")
         }
@@ -99,11 +99,14 @@ class MDAF(nn.Module):
                     module._fill_padding_idx_with_zero()
 
     def tables(self) -> list[EmbeddingTable]:
-        """The large tables, of which a step touches few rows."""
+        """The large tables; a step touches few of their rows."""
         return [module for module in self.modules() if isinstance(module, EmbeddingTable)]
 
     def compile_dense(self, rows: int) -> str:
-        """Compile what is neither table nor history, for batches of so many rows; see there."""
+        """Compile everything except tables and history, for batches of so many rows.
+
+        See `compile_parts`.
+        """
         like = next(self.head.parameters())
         widths = {self.static: FIELD_WIDTH * (len(FIELDS) + len(CLOCK)), self.gate: 2 * WIDTH,
                   self.head: WIDTH}  # fmt: skip
@@ -144,7 +147,7 @@ class MDAF(nn.Module):
 
     @staticmethod
     def _append(history: Tensor, lengths: Tensor, target: Tensor, shared: bool) -> Tensor:
-        """(batch, length) to (batch, length + 1): the target follows the last real step."""
+        """Append the target to each row's real steps: (batch, length) to (batch, length + 1)."""
         ids = (target if shared else torch.full_like(target, UNKNOWN)).to(history.dtype)
         return F.pad(history, (0, 1)).scatter(1, lengths.unsqueeze(1), ids.unsqueeze(1))
 
@@ -154,7 +157,7 @@ def _hidden(in_width: int, out_width: int, dropout: float) -> tuple[nn.Module, .
 
 
 def parameter_count(vocabulary: Mapping[str, int], model: Model, history_length: int) -> int:
-    """Parameters of `MDAF`, from the formula."""
+    """The number of parameters of `MDAF`, by formula."""
 
     def linear(rows: int, columns: int, bias: bool = True) -> int:
         return rows * columns + (columns if bias else 0)

@@ -1,8 +1,9 @@
 """Packs right-padded histories, so that no work is spent on padding.
 
-Rows are sorted by length and cut into blocks of about equal length; a block is as long as its
-longest row and is stored time-major, the blocks one after another. A layer that works step by step
-then reads and writes one contiguous slice a step, and a shift in time is a shift by `rows` tokens.
+Rows are sorted by length and cut into blocks of about equal length. A block is as long as its
+longest row and is stored time-major, and the blocks follow one another. So a layer that works step
+by step reads and writes one contiguous slice per step, and a shift in time is a shift by `rows`
+tokens.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ CPU_BLOCK_ROWS = 32
 """A state of 32 x 16 x 256 float32 is 512 KB: with its scratch it fits a core's L2 cache."""
 
 ACCELERATOR_BLOCK_ROWS = 1 << 20
-"""All rows: an accelerator is asked for few large operations. A scan splits them up by itself."""
+"""All rows: an accelerator should do few large operations. A scan splits them up itself."""
 
 
 @dataclass(frozen=True)
 class PackedBlock:
-    """`steps` x `rows` tokens, time-major, that begin at token `start`."""
+    """A block of `steps` x `rows` tokens, time-major, beginning at token `start`."""
 
     start: int
     steps: int
@@ -29,26 +30,26 @@ class PackedBlock:
 
     @property
     def size(self) -> int:
-        """Tokens."""
+        """Number of tokens."""
         return self.steps * self.rows
 
     @property
     def stop(self) -> int:
-        """The token after the last."""
+        """Index of the token after the last one."""
         return self.start + self.size
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Where each token of the packed layout comes from.
+    """The packed layout: where each of its tokens comes from.
 
     Attributes:
-        blocks: in the order of the tokens; they cover all tokens and all rows.
-        source: int64 (tokens,), the token's place in a flattened (batch, length) tensor.
-        real: bool (tokens,), false for a token that is padding.
-        order: int64 (batch,), the row that lies at each place of the packed order.
-        lengths: int64 (batch,), real steps of the rows, in the batch's order.
-        length: that of the padded tensors.
+        blocks: blocks in the order of the tokens; they cover all tokens and rows.
+        source: int64 (tokens,), index of the token in a flattened (batch, length) tensor.
+        real: bool (tokens,), false for padding.
+        order: int64 (batch,), the row at each place of the packed order.
+        lengths: int64 (batch,), real steps of each row, in the batch's order.
+        length: length of the padded tensors.
     """
 
     blocks: tuple[PackedBlock, ...]
@@ -59,11 +60,11 @@ class Packing:
     length: int
 
     def pack(self, padded: Tensor) -> Tensor:
-        """(batch, length) to (tokens,)."""
+        """Pack (batch, length) to (tokens,)."""
         return padded.reshape(-1).index_select(0, self.source)
 
     def mean(self, packed: Tensor) -> Tensor:
-        """Mean over the real steps of each row: (tokens, width) to (batch, width); none give 0."""
+        """Mean over each row's real steps, (tokens, width) to (batch, width); 0 without any."""
         real = packed * self.real.unsqueeze(1)
         sums = torch.cat(
             [
@@ -75,19 +76,19 @@ class Packing:
         return in_batch_order / self.lengths.clamp(min=1).unsqueeze(1)
 
     def steps_left(self) -> Tensor:
-        """int64 (tokens,): real steps of the row after this one; 0 for padding too."""
+        """Real steps of the row after each token, int64 (tokens,); 0 also for padding."""
         clock = torch.arange(self.length, device=self.lengths.device)
         return self.pack((self.lengths.unsqueeze(1) - 1 - clock).clamp(min=0))
 
     def last(self, packed: Tensor) -> Tensor:
-        """Each row's last real step: (tokens, width) to (batch, width). No row may be empty."""
+        """Each row's last real step, (tokens, width) to (batch, width). No row may be empty."""
         place = self.source.new_zeros(self.lengths.numel() * self.length)
         place[self.source] = torch.arange(packed.shape[0], device=packed.device)
         rows = torch.arange(self.lengths.numel(), device=packed.device)
         return packed.index_select(0, place[rows * self.length + self.lengths - 1])
 
     def split(self, packed: Tensor) -> tuple[Tensor, ...]:
-        """The tokens of each block."""
+        """Split (tokens, ...) into the tokens of each block."""
         return torch.split(packed, [block.size for block in self.blocks])
 
 
@@ -98,15 +99,15 @@ def pack_histories(
     block_rows: int | None = None,
     skip_padding: bool | None = None,
 ) -> Packing:
-    """Plan the layout of at least one history.
+    """Plan the layout of one or more histories.
 
     Args:
         lengths: integers (batch,), each in 0..length.
-        length: that of the padded tensors.
-        block_rows: rows of a block; what suits the device is the default.
-        skip_padding: sort, and leave padding out. Not done on an accelerator by default: to read
-            the lengths would be to wait for the device at every step, and shapes that change from
-            batch to batch are compiled anew on MPS.
+        length: length of the padded tensors.
+        block_rows: rows per block; chosen by the device if left out.
+        skip_padding: sort rows and leave padding out. By default not on an accelerator: reading the
+            lengths would wait for the device in every step, and MPS compiles anew for shapes that
+            change from batch to batch.
     """
     device, lengths = lengths.device, lengths.long()
     on_cpu = device.type == "cpu"

@@ -2,9 +2,10 @@
 
 h_t = exp(dt_t A) h_(t-1) + dt_t B_t x_t,  y_t = C_t h_t + D x_t   (Gu & Dao 2023, algorithm 2)
 
-Autograd over a plain loop would keep some (batch, length, channels, state) tensors. Here a thread
-holds the states of one block of rows at a time, in a buffer that all its blocks share. All that is
-done to a state at a step is done at once, in place, while it lies in the processor's cache.
+Autograd over a plain loop would keep several (batch, length, channels, state) tensors. Here a
+thread holds the states of one block of rows at a time, in a buffer that all its blocks share.
+Everything done to a state in a step is done at once and in place, while it is in the processor's
+cache.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from torch.autograd.function import once_differentiable
 from ctrkit.ctr.models.packing import PackedBlock
 from ctrkit.ctr.models.threads import share_out
 
-#: rows of a block whose states are held at once: on an accelerator (False) and on the CPU (True).
-#: Fewer take less memory and as long; too few, and threads wait for the interpreter's lock.
+#: Rows of a block whose states are held at once: on an accelerator (False) and on the CPU (True).
+#: Fewer rows take less memory and as much time; with too few, threads wait for the interpreter
+#: lock.
 _ROWS_AT_ONCE = {False: 256, True: 16}
 
 
@@ -30,24 +32,24 @@ def selective_scan(
     """Run the recurrence over the steps of every row of every block.
 
     Args:
-        x: (tokens, channels), the input, laid out as `ctrkit.ctr.models.packing` does.
+        x: (tokens, channels), the input, laid out as in `ctrkit.ctr.models.packing`.
         dt: (tokens, channels), the step sizes, after softplus.
         a: (channels, state), not positive.
-        b: (tokens, state), projection of the input.
-        c: (tokens, state), projection of the state.
+        b: (tokens, state), input projection.
+        c: (tokens, state), state projection.
         d: (channels,), skip connection.
-        blocks: they cover all tokens. One `PackedBlock(0, length, batch)` takes tensors of
-            (length, batch, ...), flattened to tokens.
+        blocks: blocks that cover all tokens. One `PackedBlock(0, length, batch)` stands for tensors
+            of (length, batch, ...), flattened to tokens.
 
     Returns:
-        y: (tokens, channels), of x's dtype.
+        y: (tokens, channels), with x's dtype.
     """
     y: Tensor = _SelectiveScan.apply(x, dt, a, b, c, d, tuple(blocks))  # type: ignore[no-untyped-call]
     return y
 
 
 class Terms(NamedTuple):
-    """What a step reads, or the gradients of that."""
+    """The inputs of a step, or their gradients."""
 
     x: Tensor
     dt: Tensor
@@ -55,7 +57,7 @@ class Terms(NamedTuple):
     c: Tensor
 
     def of(self, block: PackedBlock) -> Terms:
-        """The block's tokens."""
+        """The same for the tokens of one block."""
         return Terms(*(tensor[block.start : block.stop] for tensor in self))
 
 
@@ -110,7 +112,7 @@ class _SelectiveScan(torch.autograd.Function):
 
 
 class Scratch:
-    """What a thread needs to work on any of the blocks, made once."""
+    """A thread's buffers for any of the blocks, made once."""
 
     def __init__(self, rates: Tensor, blocks: Sequence[PackedBlock]) -> None:
         rows = min(_ROWS_AT_ONCE[rates.device.type == "cpu"], max(block.rows for block in blocks))
@@ -120,16 +122,16 @@ class Scratch:
         self._states: Tensor | None = None
 
     def parts(self, rows: int) -> Iterator[tuple[int, int]]:
-        """First and last (not included) of the rows that are worked on at once."""
+        """Ranges (first, end) of the rows to work on at once."""
         for first in range(0, rows, self.rows_at_once):
             yield first, min(first + self.rows_at_once, rows)
 
     def of_step(self, rows: int) -> Tensor:
-        """(4, rows, state, channels)."""
+        """Buffers for one step: (4, rows, state, channels)."""
         return self._step[:, :rows]
 
     def states(self, steps: int, rows: int) -> tuple[Tensor, ...]:
-        """(rows, state, channels), before the first step and after each."""
+        """State before the first step and after each, (rows, state, channels) each."""
         if self._states is None:
             most = (self._steps + 1) * self.rows_at_once
             self._states = self._rates.new_empty(most, *self._rates.shape)
@@ -137,7 +139,7 @@ class Scratch:
 
 
 def _by_step(part: Tensor, rows: int, first: int, last: int) -> tuple[Tensor, ...]:
-    """Of these rows of a block their (rows, 1, width) view at each step."""
+    """A (rows, 1, width) view of these rows of a block for each step."""
     return part.view(-1, rows, 1, part.shape[1])[:, first:last].unbind(0)
 
 
@@ -146,7 +148,7 @@ def scan_forward(
 ) -> None:
     """Write C_t h_t + D x_t of one block to y.
 
-    `rates` is A transposed, (state, channels): channels innermost let every operation run over
+    `rates` is A transposed, (state, channels): with channels innermost, every operation runs over
     contiguous memory.
     """
     inputs = terms.dt * terms.x
@@ -175,10 +177,10 @@ def scan_backward(
     scratch: Scratch,
     y: Tensor | None = None,
 ) -> None:
-    """Write the gradients of one block, and to `y`, if given, the forward pass's result again.
+    """Write the gradients of one block; if `y` is given, also write the forward result to it.
 
-    With g_t the gradient of h_t: g_t = C_t gy_t + exp(dt_(t+1) A) g_(t+1), and the gradient of
-    dt_t A is g_t exp(dt_t A) h_(t-1). The states are computed anew forwards, and read backwards.
+    With g_t the gradient of h_t: g_t = C_t gy_t + exp(dt_(t+1) A) g_(t+1), and the gradient of dt_t
+    A is g_t exp(dt_t A) h_(t-1). The states are recomputed forwards, and read backwards.
     """
     inputs, grad_inputs = terms.dt * terms.x, torch.empty_like(terms.x)
     read = (terms.dt, inputs, terms.b, terms.c, grad_y)
@@ -206,7 +208,7 @@ def _backward_part(
     grad_rates: Tensor,
     scratch: Scratch,
 ) -> None:
-    """Some rows of a block; all but `rates` step by step. What it finds of `rates` is added."""
+    """The backward pass of some rows of a block; adds to the gradient of `rates`."""
     (dt, u, b, c, gy), (gdt, gu, gb, gc) = read, written
     rows, steps = len(u[0]), len(u)
     decay, grad_h, product, rate_sums = scratch.of_step(rows)
@@ -228,5 +230,5 @@ def _backward_part(
         torch.mul(dt[t], rates, out=decay).exp_()
         torch.mul(grad_h.mul_(decay), h[t], out=product)
         rate_sums.addcmul_(product, dt[t])
-        torch.bmm(ones, product.mul_(rates), out=gdt[t])  # its sum over the state
+        torch.bmm(ones, product.mul_(rates), out=gdt[t])  # sums it over the state
     grad_rates += rate_sums.sum(0)

@@ -1,7 +1,7 @@
 """Chooses the selective scan: the Triton kernel where it helps and gave the right result.
 
-The kernel is tried once in a process, forward and backward, against the scan that goes step by
-step. Where it does not compile, or finds something else, the run goes on step by step and says so.
+The kernel is tried once per process, forward and backward, and compared with the step-by-step scan.
+If it does not compile or gives another result, the run uses the step-by-step scan and says so.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from ctrkit.ctr.models.scan import selective_scan
 
 Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Sequence[PackedBlock]], Tensor]
 
-#: By how much the two may differ, as a share of the largest value.
+#: The largest allowed difference between the two, as a share of the largest value.
 _TOLERANCE = 1e-3
 _MOST_REASON = 200
 
 
 def takes_kernel(device: str, dtype: torch.dtype, *, has_triton: bool) -> bool:
-    """Whether the Triton kernel is to be tried: on CUDA, in float32, where there is Triton."""
+    """Whether to try the Triton kernel: on CUDA, in float32, if Triton is installed."""
     return device == "cuda" and dtype == torch.float32 and has_triton
 
 
 def scan_of(x: Tensor, state: int) -> Scan:
-    """The scan for an input like x, (tokens, channels), and so large a state of each channel."""
+    """The scan for an input like x, (tokens, channels), with `state` states per channel."""
     asks = takes_kernel(x.device.type, x.dtype, has_triton=has_triton())
     if asks and not failure_of(x.device.type, x.shape[1], state):
         from ctrkit.ctr.models.triton_scan import triton_scan
@@ -40,7 +40,7 @@ def scan_of(x: Tensor, state: int) -> Scan:
 
 
 def scan_note(device: torch.device, channels: int, state: int) -> str:
-    """What is to be said of the choice on a device; empty where there is nothing to say."""
+    """A message on the choice for a device; empty if there is nothing to say."""
     if device.type != "cuda":
         return ""
     if not has_triton():
@@ -57,7 +57,7 @@ def has_triton() -> bool:
 
 @lru_cache(maxsize=8)
 def failure_of(device: str, channels: int, state: int) -> str:
-    """Why the kernel is of no use on this process's device, for these sizes; empty if it works."""
+    """Why the kernel cannot be used on this process's device with these sizes; empty if it can."""
     return tried(_kernel, torch.device(device), channels, state)
 
 
@@ -68,10 +68,10 @@ def _kernel(*arguments: Any) -> Tensor:
 
 
 def tried(kernel: Callable[..., Tensor], device: torch.device, channels: int, state: int) -> str:
-    """Compare a kernel with the scan step by step on a few histories.
+    """Compare a kernel with the step-by-step scan on a few histories.
 
     Returns:
-        Why it is not to be used; empty where it is right.
+        Why it must not be used; empty if it is right.
 
     Raises:
         torch.OutOfMemoryError: the device is full, which says nothing about the kernel.
@@ -83,12 +83,12 @@ def tried(kernel: Callable[..., Tensor], device: torch.device, channels: int, st
             wanted = _with_gradients(selective_scan, blocks, device, channels, state)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # a compiler's, a driver's: whatever it is, the other scan works
+    except Exception as error:  # any error, of a compiler or a driver: the other scan still works
         first = next(iter(str(error).strip().splitlines()), "")
         return f"its Triton kernel failed ({type(error).__name__}: {first})"[:_MOST_REASON]
     for ours, theirs in zip(found, wanted, strict=True):
         apart = float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1))
-        if not apart <= _TOLERANCE:  # NaN too
+        if not apart <= _TOLERANCE:  # also catches NaN
             return f"its Triton kernel is wrong here by {apart:.2g} of the largest value"
     return ""
 
@@ -100,7 +100,7 @@ def _with_gradients(
     channels: int,
     state: int,
 ) -> tuple[Tensor, ...]:
-    """The result and all gradients of made-up terms; no random number is drawn."""
+    """The result and all gradients for made-up inputs; draws no random number."""
     tokens = 34
 
     def made(*shape: int, step: float) -> Tensor:

@@ -1,8 +1,8 @@
 """Shares pieces of work out to threads, each of which computes alone.
 
 The steps of a scan are too small to be split among cores: each operation would end in a barrier
-that costs as much as itself, and a scheduling quantum when other processes use the cores too. So a
-thread takes whole blocks of rows. torch lets go of the interpreter lock while an operation runs.
+that costs as much as the operation, and a scheduling quantum if other processes use the cores, too.
+So a thread takes whole blocks of rows. torch releases the interpreter lock while an operation runs.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def share_out(
 ) -> None:
     """Call `work` in `torch.get_num_threads()` threads with iterators that share out the items.
 
-    `work` runs without autograd and must write only to what belongs to the item in hand, so that
+    `work` runs without autograd and must only write to what belongs to its current item, so that
     the result does not depend on the number of threads. On an accelerator it is called once, in
-    this thread. The threads end with this call: nothing lingers for a fork to inherit.
+    this thread. The threads end with this call, so that no fork inherits them.
     """
     if not items:
         return
@@ -33,7 +33,8 @@ def share_out(
     threads = min(intra_op_threads, len(items)) if device.type == "cpu" else 1
 
     def work_alone() -> None:
-        torch.set_num_threads(1)  # this thread's, but also what later threads begin with
+        # it sets this thread's number, but also the default of later threads
+        torch.set_num_threads(1)
         with torch.no_grad():
             work(_drain(queue))
 

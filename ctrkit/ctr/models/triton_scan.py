@@ -1,12 +1,12 @@
 """The selective scan on CUDA: one kernel forward and one backward, written in Triton.
 
-The scan of `ctrkit.ctr.models.scan` asks the device for some operations at each step of a history,
-from Python. Here a program walks along one history itself, for some channels, with their state in
-registers. Memory holds no state but the marks of the backward pass: the state before every
-`MARK_EVERY`-th step, from which the states in between are computed again.
+The scan in `ctrkit.ctr.models.scan` launches several operations from Python at each step of a
+history. Here one program walks along a history by itself, for some channels, with their state in
+registers. Memory holds no states except the marks for the backward pass: the state before every
+`MARK_EVERY`-th step, from which the states in between are recomputed.
 
 All sums have a fixed order, so a result is the same bit for bit each time. Triton comes with
-torch's CUDA builds; nobody imports this file where it is missing.
+torch's CUDA builds; without it, nothing imports this file.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from torch.autograd.function import once_differentiable
 
 from ctrkit.ctr.models.packing import PackedBlock
 
-#: Steps between two marks. Fewer take more memory, more are computed again more often.
+#: Steps between two marks. Fewer steps take more memory, more steps more recomputation.
 MARK_EVERY = 8
-#: Histories whose marks are held at once: 117 MB of them at a length of 50.
+#: Histories whose marks are held at once: 117 MB for a length of 50.
 ROWS_AT_ONCE = 1024
-#: Channels of a program; each of its 32 threads then holds the state of one.
+#: Channels per program; each of its 32 threads holds the state of one.
 CHANNELS_AT_ONCE = 32
 
 
 def triton_scan(
     x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, blocks: Sequence[PackedBlock]
 ) -> Tensor:
-    """What `ctrkit.ctr.models.scan.selective_scan` computes, in float32."""
+    """Compute the same as `ctrkit.ctr.models.scan.selective_scan`, in float32."""
     y: Tensor = _TritonScan.apply(x, dt, a, b, c, d, tuple(blocks))  # type: ignore[no-untyped-call]
     return y
 
 
 class _Rows(NamedTuple):
-    """Where the tokens of each history lie: `steps` of them from `first` on, `stride` apart."""
+    """Where each history's tokens are: `steps` tokens from `first` on, `stride` apart."""
 
     first: Tensor
     stride: Tensor
@@ -52,7 +52,7 @@ class _Rows(NamedTuple):
         return self.first[own], self.stride[own], self.steps[own]
 
 
-@lru_cache(maxsize=16)  # on an accelerator the blocks of all whole batches are the same
+@lru_cache(maxsize=16)  # on an accelerator, all whole batches have the same blocks
 def _rows(blocks: tuple[PackedBlock, ...], device: torch.device) -> _Rows:
     first = torch.cat([torch.arange(k.rows) + k.start for k in blocks])
     rows = torch.tensor([k.rows for k in blocks])
@@ -93,7 +93,7 @@ class _TritonScan(torch.autograd.Function):
         grad_y, rows, sizes = grad_y.contiguous(), _rows(ctx.blocks, x.device), _sizes(a)
         parts, (channels, state) = triton.cdiv(a.shape[0], CHANNELS_AT_ONCE), a.shape
         grad_x, grad_dt = torch.empty_like(x), torch.empty_like(dt)
-        # what several programs find of one place lies apart and is added at the end
+        # several programs write parts of the same gradient; the parts are added at the end
         grad_b, grad_c = b.new_empty(parts, *b.shape), c.new_empty(parts, *c.shape)
         grad_a = a.new_empty(len(rows.first), *a.shape)
         grad_d = d.new_empty(len(rows.first), *d.shape)
@@ -122,7 +122,7 @@ def _sizes(a: Tensor) -> dict[str, int]:
 
 @triton.jit
 def _advance(h, decay, u, b_t):  # type: ignore[no-untyped-def]
-    """The state after a step: u is dt_t x_t."""
+    """The state after a step; u is dt_t x_t."""
     return decay * h + u[:, None] * b_t[None, :]
 
 
@@ -131,7 +131,7 @@ def _forward(  # type: ignore[no-untyped-def]
     x, dt, a, b, c, d, y, first, stride, steps,
     CHANNELS: tl.constexpr, STATE: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """The result of one history (axis 0) and some channels (axis 1)."""
+    """The forward result of one history (axis 0) and some channels (axis 1)."""
     row = tl.program_id(0)
     ch = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     st = tl.arange(0, BLOCK_N)
@@ -185,7 +185,8 @@ def _backward(  # type: ignore[no-untyped-def]
         dt_t = tl.load(dt + token * CHANNELS + ch, mask=has_ch, other=0.0)
         b_t = tl.load(b + token * STATE + st, mask=has_st, other=0.0)
         h = _advance(h, tl.exp(dt_t[:, None] * rates), dt_t * x_t, b_t)
-    tl.debug_barrier()  # another thread of the program may read a mark than wrote it
+    # a mark may be read by another thread of the program than the one that wrote it
+    tl.debug_barrier()
 
     g = tl.zeros([BLOCK_C, BLOCK_N], dtype=tl.float32)
     sum_a = tl.zeros([BLOCK_C, BLOCK_N], dtype=tl.float32)
@@ -210,7 +211,7 @@ def _backward(  # type: ignore[no-untyped-def]
         h = _advance(before, decay, u, b_t)
         g += gy_t[:, None] * c_t[None, :]
         grad_u = tl.sum(g * b_t[None, :], axis=1)
-        # a column of the mask is out of the sums over channels, since its gy, u and g are 0
+        # masked channels add nothing to the sums, since their gy, u and g are 0
         tl.store(grad_c + token * STATE + st, tl.sum(gy_t[:, None] * h, axis=0), mask=has_st)
         tl.store(grad_b + token * STATE + st, tl.sum(g * u[:, None], axis=0), mask=has_st)
         g = g * decay

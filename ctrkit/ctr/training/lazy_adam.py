@@ -1,8 +1,8 @@
 """Adam only on the table rows that a step touched: not the same update as Adam, and less work.
 
-A row's moments do not decay while it is not touched (as in `torch.optim.SparseAdam`). Its weight
-decay is decoupled (Loshchilov & Hutter 2019), so that what it missed can be made up for exactly:
-the factors (1 - lr weight_decay) of all steps since it was last written, at once.
+A row's moments do not decay while it is not touched (as in `torch.optim.SparseAdam`). Weight decay
+is decoupled (Loshchilov & Hutter 2019), so that the decay a row missed can be applied exactly
+later: the factors (1 - lr weight_decay) of all steps since the row was last written, at once.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _EPSILON = 1e-8
 
 
 def _float64_device(device: torch.device) -> torch.device:
-    """Where float64 can be kept beside a table: with it, but on MPS, which has none."""
+    """The device for a table's float64 values: the table's own; the CPU for MPS, which has none."""
     return torch.device("cpu") if device.type == "mps" else device
 
 
 class LazyAdam(Optimizer):
     """Adam (Kingma & Ba 2015) with decoupled decay on the touched rows of tables.
 
-    The state of a table: moments `first` and `second` of the weight's shape, and `decayed`, float64
-    (rows,): the sum of log(1 - lr weight_decay) that the row's value has had. The step counter and
-    the sum so far are of the group. Makes the tables keep no dense gradient.
+    A table's state: the moments `first` and `second`, shaped like the weight, and `decayed`,
+    float64 (rows,): the sum of log(1 - lr weight_decay) already applied to each row. The step
+    counter and the total sum belong to the group. It makes the tables keep no dense gradient.
     """
 
     def __init__(self, tables: Sequence[EmbeddingTable], *, lr: float, weight_decay: float) -> None:
@@ -80,7 +80,7 @@ class LazyAdam(Optimizer):
 
     @staticmethod
     def _missed(state: Mapping[str, Tensor], rows: Tensor, decay: float) -> Tensor:
-        """(n, 1): the factor of the decay that these rows have not had; they have it now."""
+        """The factor of the decay that these rows have missed, (n, 1); marks it as applied."""
         decayed = state["decayed"]
         rows = rows.to(decayed.device)
         factor = torch.exp(decay - decayed.index_select(0, rows))
@@ -88,7 +88,7 @@ class LazyAdam(Optimizer):
         return factor.to(state["first"]).unsqueeze(1)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """As torch's, which would round `decayed` to the weight's type."""
+        """As torch's method, which would round `decayed` to the weight's dtype."""
         super().load_state_dict(dict(state))
         for place, table in enumerate(self.tables):
             decayed = state["state"][place]["decayed"]
@@ -97,7 +97,7 @@ class LazyAdam(Optimizer):
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Make up for the decay of all rows, so that the tables can be looked at."""
+        """Apply the missed decay of all rows, so that the tables can be read."""
         (group,) = self.param_groups
         for table in self.tables:
             decayed = self.state[table.weight]["decayed"]
@@ -107,14 +107,14 @@ class LazyAdam(Optimizer):
 
 
 class Together:
-    """Several optimisers as one."""
+    """Several optimizers as one."""
 
     def __init__(self, *parts: Optimizer) -> None:
         self.parts = parts
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """Of all parts."""
+        """The parameter groups of all parts."""
         return [group for part in self.parts for group in part.param_groups]
 
     def zero_grad(self, set_to_none: bool = True) -> None:

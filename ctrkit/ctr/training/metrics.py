@@ -14,15 +14,15 @@ from ctrkit.ctr.auc import ROWS_AT_ONCE, Array, whole_groups
 def grouped_auc(labels: Array, scores: Array, users: Array) -> float:
     """gAUC: AUC within each user, averaged by impressions; users with one class are left out.
 
-    Zhu et al. 2017 (arXiv 1706.02093, section 5.1). A user's AUC is the Mann-Whitney statistic
-    (R - p (p + 1) / 2) / (p n), where R is the sum of the ranks of the p positives among the user's
-    p + n scores, tied scores sharing their mean rank. NaN if no user is left, or a score is not
-    finite.
+    Source: Zhu et al. 2017 (arXiv 1706.02093, section 5.1). A user's AUC is the Mann-Whitney
+    statistic (R - p (p + 1) / 2) / (p n), where R is the sum of the ranks of the p positives among
+    the user's p + n scores; tied scores share their mean rank. NaN if no user is left, or a score
+    is not finite.
 
     Args:
         labels: (N,), 0 or 1.
         scores: (N,), monotone in the probability within a user.
-        users: (N,), whose impression it was.
+        users: (N,), the user of each impression.
     """
     if len(labels) == 0 or not np.isfinite(scores).all():
         return float("nan")
@@ -57,10 +57,10 @@ def _users_auc(label: Array, score: Array, user: Array) -> tuple[Array, Array]:
 
 
 def log_loss(labels: Array, logits: Array, smoothing: float = 0.0) -> float:
-    """Mean binary cross-entropy in nats, in float64, of logits (N,) to labels (N,).
+    """Mean binary cross-entropy in nats, in float64, of logits (N,) and labels (N,).
 
-    With `smoothing` e the labels are y (1 - e) + e / 2. From logits, so that nothing needs to be
-    clipped. NaN without rows.
+    With `smoothing` e, the labels become y (1 - e) + e / 2. It is computed from logits, so nothing
+    has to be clipped. NaN without rows.
     """
     if len(labels) == 0:
         return float("nan")
@@ -76,9 +76,9 @@ def log_loss(labels: Array, logits: Array, smoothing: float = 0.0) -> float:
 class Scores:
     """Columns that grow by a batch at a time and never make the training step wait.
 
-    Tensors stay on their device until `arrays` is called. They are copied, because a slice kept of
-    a batch would keep the whole batch alive: its memory, and for batches of worker processes a file
-    descriptor each. They are copied into large blocks: of 100,000 small tensors the objects alone
+    Tensors stay on their device until `arrays` is called. They are copied, because a slice of a
+    batch would keep the whole batch alive: its memory, and for batches of worker processes a file
+    descriptor each. They are copied into large blocks, because the objects of 100,000 small tensors
     would take more memory than the rows.
     """
 
@@ -91,10 +91,10 @@ class Scores:
         for blocks in self._columns.values():
             blocks.clear()
         self._pieces: list[int] = []
-        self._used, self._room = 0, -1  # rows of the last block; there is none
+        self._used, self._room = 0, -1  # no block yet
 
     def append(self, *columns: Tensor) -> None:
-        """One batch: a tensor (B,) for each name, in the order of the names."""
+        """Append a batch: a tensor (B,) for each name, in the order of the names."""
         rows = len(columns[0])
         if self._used + rows > self._room:
             self._begin_block(columns, max(rows, ROWS_AT_ONCE))
@@ -111,11 +111,11 @@ class Scores:
         self._used, self._room = 0, room
 
     def pieces(self) -> list[int]:
-        """How many rows each batch had that was appended, and what was loaded before them."""
+        """The number of rows of each appended batch, and of the rows loaded before them."""
         return self._pieces.copy()
 
     def batches(self, *names: str) -> Iterator[tuple[Tensor, ...]]:
-        """The columns of these names, a batch at a time, as they were appended."""
+        """These columns, one batch at a time, as appended."""
         return zip(
             *(self._rows(name).split_with_sizes(self._pieces) for name in names), strict=True
         )
@@ -129,7 +129,7 @@ class Scores:
         return {name: self._rows(name).cpu() for name in self._columns}
 
     def load_state_dict(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        """Go on from a `state_dict`, with the rows on `device`."""
+        """Continue from a `state_dict`, with the rows on `device`."""
         self.clear()
         rows = len(next(iter(state.values())))
         if rows:

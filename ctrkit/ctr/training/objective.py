@@ -7,11 +7,9 @@ from torch.nn import functional
 
 
 def smooth_labels(labels: Tensor, smoothing: float) -> Tensor:
-    """Labels y moved towards 1/2: y (1 - e) + e / 2 (Szegedy et al. 2016, section 7, two classes).
+    """Labels y moved towards 1/2: y (1 - e) + e / 2 (Szegedy et al.
 
-    Args:
-        labels: float (B,), 0 or 1.
-        smoothing: e in 0 .. 1; 0 changes nothing.
+    2016, section 7, two classes).
     """
     return labels * (1 - smoothing) + smoothing / 2 if smoothing else labels
 

@@ -16,7 +16,7 @@ _SHOWN = 12
 
 @dataclass(frozen=True, kw_only=True)
 class TableColumns:
-    """Which column of a table is what; `category` may be None."""
+    """The column of each field of a table; `category` may be None."""
 
     user: str
     item: str
@@ -26,7 +26,7 @@ class TableColumns:
 
     @property
     def asked(self) -> dict[str, str]:
-        """The name per field, without the fields that are not asked for.
+        """The column per field, without fields that are not requested.
 
         Raises:
             UsageError: two options name the same column.
@@ -44,10 +44,10 @@ class TableColumns:
 
 
 def find_columns(asked: Mapping[str, str], names: Sequence[str]) -> dict[str, int] | None:
-    """The position per field, None if a column is not there.
+    """The position per field; None if a column is missing.
 
-    `rating` finds `rating`, else the only `rating:float`, as some tools write the type after the
-    name. Names that nobody asked for may be empty or equal.
+    `rating` matches `rating`, or else a single `rating:float`: some tools append the type to the
+    name. Other names may be empty or equal.
     """
     found = {}
     for field, name in asked.items():
@@ -61,12 +61,12 @@ def find_columns(asked: Mapping[str, str], names: Sequence[str]) -> dict[str, in
 
 
 def _same(name: str, other: str) -> bool:
-    """True if two names read the same, however an accent is encoded."""
+    """True if two names are the same in any Unicode encoding of accents."""
     return name == other or normalize("NFC", name) == normalize("NFC", other)
 
 
 def check_unique(path: Path, found: Mapping[str, int], names: Sequence[str]) -> None:
-    """Check that no column asked for is there twice, nor asked for twice.
+    """Check that no requested column occurs twice, or is requested twice.
 
     Raises:
         UsageError: naming both.
@@ -89,7 +89,7 @@ def check_unique(path: Path, found: Mapping[str, int], names: Sequence[str]) -> 
 
 
 def missing_column(path: Path, asked: Mapping[str, str], names: Sequence[str]) -> UsageError:
-    """The error for the first column that is not there: it names those that are."""
+    """The error for the first missing column; it names the existing ones."""
     field, name = next(
         (field, name) for field, name in asked.items() if find_columns({field: name}, names) is None
     )
@@ -103,6 +103,6 @@ def missing_column(path: Path, asked: Mapping[str, str], names: Sequence[str]) -
 
 
 def shown_names(names: Sequence[str]) -> str:
-    """`user, item, time`, safe to print; a table of many columns shows the first."""
+    """The names as `user, item, time`, safe to print; of many columns only the first."""
     shown = ", ".join(format_value(name)[1:-1] if name else "(no name)" for name in names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

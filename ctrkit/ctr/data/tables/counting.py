@@ -13,7 +13,7 @@ from ctrkit.ctr.data.tables.meaning import Meaning
 from ctrkit.ctr.data.tables.reading import BLANK, Source
 from ctrkit.ctr.data.workspace import Workspace
 
-#: more is refused unless the user accepts it
+#: a larger share is refused, unless the user accepts it
 MOST_DROPPED_SHARE = 0.2
 
 
@@ -22,9 +22,9 @@ class Reason:
     """Why a row is dropped.
 
     Attributes:
-        test: in SQL, on the columns of `judged`.
+        test: SQL on the columns of `judged`.
         words: the reason.
-        sample: in SQL, the value that is to blame.
+        sample: SQL for the value to blame.
     """
 
     test: str
@@ -34,7 +34,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class Dropped:
-    """Rows that are dropped for a reason; `first` says where the first is and what is there."""
+    """Rows dropped for a reason; `first` says where the first one is, and its value."""
 
     words: str
     rows: int
@@ -43,7 +43,7 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Account:
-    """All rows of a table: used and dropped."""
+    """The account of a table's rows: used and dropped."""
 
     used: int
     blank_lines: int
@@ -51,19 +51,19 @@ class Account:
 
     @property
     def rows(self) -> int:
-        """Of the table."""
+        """Number of rows of the table."""
         return self.used + sum(each.rows for each in self.dropped)
 
     @property
     def dropped_share(self) -> float:
-        """Of the rows."""
+        """The share of the rows that are dropped."""
         return 1 - self.used / self.rows if self.rows else 0.0
 
     def check(self, where: str, *, accept_loss: bool) -> None:
         """Check that enough rows are used.
 
         Raises:
-            UsageError: none is, or too many are dropped and the user does not accept that.
+            UsageError: none is used, or too many are dropped and the user does not accept that.
         """
         reasons = "; ".join(
             f"{format_count(each.rows)} x {each.words}, first in {each.first}"
@@ -80,7 +80,7 @@ class Account:
 
 
 def count_rows(space: Workspace, source: Source, meaning: Meaning) -> Account:
-    """Make the view `usable` of the table `cells` and account for each of its rows.
+    """Make the view `usable` of the table `cells`, and account for each row.
 
     The view has raw_user, raw_item, raw_category, time_s and label.
     """
@@ -127,7 +127,7 @@ def _account(
 
 
 def _reasons(source: Source, meaning: Meaning) -> list[Reason]:
-    """In their order: the first that holds is counted."""
+    """The reasons in order: the first that holds is counted."""
     names = {field: format_value(name)[1:-1] for field, name in source.asked.items()}
     rule = meaning.time
     found = [Reason(f"flaw = {flaw}", words, "line") for flaw, words in source.flaws.items()]

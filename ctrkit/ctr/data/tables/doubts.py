@@ -10,7 +10,7 @@ from ctrkit.ctr.data.tables.parquet import exact_limit
 from ctrkit.ctr.data.tables.reading import FIELDS, ParquetPart, Source
 from ctrkit.ctr.data.workspace import Workspace
 
-#: SQL: a time of day and then `Z`, `UTC`, `+08` or `-05:00`
+#: SQL pattern: a time of day followed by `Z`, `UTC`, `+08` or `-05:00`
 _OFFSET = (
     r"regexp_matches(time_text, ':[0-9.,]+ *([zZ]|UTC|GMT|[+-][0-9]{2}(:?[0-9]{2})?)( .*|\])?$')"
 )
@@ -44,7 +44,7 @@ def find_doubts(space: Workspace, source: Source) -> list[str]:
 
 
 def _two_ways(space: Workspace, source: Source, name: str, profile: ids.IdProfile) -> list[str]:
-    """Ids that are numbers such as 57.0 or +57, where others are written 57."""
+    """Ids written as 57.0 or +57 where others are written as 57."""
     odd = {"57.0": profile.pointed, "+57": profile.signed}
     if not any(odd.values()):
         return []
@@ -65,7 +65,7 @@ def _two_ways(space: Workspace, source: Source, name: str, profile: ids.IdProfil
 
 
 def _look_alikes(space: Workspace, source: Source, name: str, profile: ids.IdProfile) -> list[str]:
-    """Ids that differ by capitals only, or by how a number is written."""
+    """Ids that differ only in case, or in how a number is written."""
     found = []
     cell = ids.id_sql(f"{name}_text")
     if profile.upper and profile.lower:
@@ -104,7 +104,7 @@ def _alike(space: Workspace, source: Source, name: str, key: str, words: str) ->
 
 
 def _zeros(space: Workspace, source: Source, name: str) -> list[str]:
-    """Ids that differ by zeros before them only, such as 007 and 7."""
+    """Ids that differ only in leading zeros, such as 007 and 7."""
     cell = f"{name}_text"
     count, first, last = space.rows(
         "SELECT count(*), min(first), arg_min(last, first) FROM"
@@ -135,7 +135,7 @@ def _rounded_times(space: Workspace, source: Source) -> list[str]:
 
 
 def _mixed_offsets(space: Workspace, source: Source) -> list[str]:
-    """Times of which some say their offset from UTC and others do not."""
+    """Times of which some have an offset from UTC and others do not."""
     with_offset, of, sample = space.rows(
         f"SELECT count(*) FILTER ({_OFFSET}), count(*), min(time_text) FILTER (NOT {_OFFSET})"
         " FROM cells WHERE flaw = 0 AND contains(time_text, ':')"
@@ -149,20 +149,20 @@ def _mixed_offsets(space: Workspace, source: Source) -> list[str]:
     ]
 
 
-#: so many bits that are always zero do not come by chance
+#: if so many bits are always zero, that is no chance
 _BITS_BEYOND_CHANCE = 24
 _SINGLE_BITS = 24
 _LOOKED_AT = 10_000
 
 
 def _single_precision(space: Workspace, source: Source) -> list[str]:
-    """Times that were once numbers in single precision, which skips most whole numbers."""
+    """Times that were once single-precision numbers, which skip most whole numbers."""
     numbers = "SELECT try_cast(time_text AS DOUBLE) AS n FROM cells WHERE flaw = 0"
     single = "n::FLOAT::DOUBLE = n OR n::FLOAT::VARCHAR::DOUBLE = n"
     if space.value(f"SELECT bool_and({single}) FROM ({numbers} LIMIT {_LOOKED_AT})") is False:
-        return []  # as nearly always
+        return []  # the usual case
     rows = f"SELECT DISTINCT n FROM ({numbers}) WHERE abs(n) > {2**_SINGLE_BITS} AND isfinite(n)"
-    # multiples of a day are such numbers by nature, those of a minute are when they are printed
+    # multiples of a day are such numbers anyway, multiples of a minute are when they were printed
     exact, printed, most, distinct = space.rows(
         "SELECT bool_and(n = n::FLOAT::DOUBLE) AND NOT bool_and(n % 86400 = 0),"
         " bool_and(n::FLOAT::VARCHAR::DOUBLE = n) AND NOT bool_and(n % 60 = 0),"

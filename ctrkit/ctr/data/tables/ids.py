@@ -21,13 +21,13 @@ _MISSING_LOWER: tuple[str, ...] = (
     "n/a",
 )
 _MISSING_LOWER += ("<na>", "#n/a", "#na", "#n/a n/a", "undefined", "-1.#ind")
-#: what spreadsheets write for a failed formula, and programs for a number that is none
+#: texts of spreadsheets for a failed formula, and of programs for "not a number"
 _MISSING_LOWER += ("#null!", "#value!", "#ref!", "#name?", "#num!", "#div/0!", "inf", "-inf")
 _MISSING_LOWER += ("+inf", "infinity", "-infinity", "+infinity")
 #: `-`, `--`, `?`, `.` and the like; as labels they may mean something
 _DASHES = "[-?._\u2013\u2014]+"
 _DASHES_LENGTH = 12
-#: ids that somebody may have put where there was none
+#: ids that may stand for a missing one
 _DOUBTFUL: tuple[str, ...] = (
     "unknown",
     "anonymous",
@@ -39,16 +39,16 @@ _DOUBTFUL: tuple[str, ...] = (
     "n.a.",
 )
 _DOUBTFUL += ("00000000-0000-0000-0000-000000000000",)
-#: what exports put around an id
+#: characters that exports put around an id
 _AROUND = "{}()[]<>=#'\"`"
 _WIDE_BLANKS = (
     " \u00a0\u1680\u2002\u2003\u2007\u2009\u200a\u200b\u200c\u200d\u202f\u2060\u3000\ufeff"
 )
-#: floating-point numbers beyond it are not all whole ones apart
+#: beyond it, floating-point numbers cannot tell all whole numbers apart
 EXACT_LIMIT = 2**53
 _POINT = r"[+-]?[0-9]+\.0*"
 _PLUS = r"\+[0-9]+(\.0*)?"
-_POWER = r"[+-]?[0-9](\.[0-9]+)?[eE]\+[0-9]+"  # with its sign: `1e5` may be a hexadecimal id
+_POWER = r"[+-]?[0-9](\.[0-9]+)?[eE]\+[0-9]+"  # only with a sign: `1e5` may be a hexadecimal id
 _BARE_POWER = r"[0-9](\.[0-9]+)?[eE][0-9]{1,2}"
 _ROUNDED = r"[+-]?[0-9]\.[0-9]{4,}[eE]\+[0-9]+"
 
@@ -59,20 +59,20 @@ class IdProfile(NamedTuple):
     Attributes:
         pointed: cells such as 57.0.
         signed: cells such as +57.
-        beyond: floating-point cells so large that whole numbers are not all apart.
-        largest: of the floating-point cells.
-        rounded: a cell such as 1.23457E+12, None where there is none.
-        padded: cells with zeros before a number, such as 007.
+        beyond: floating-point cells so large that neighbouring whole numbers are the same.
+        largest: the largest floating-point cell.
+        rounded: a cell such as 1.23457E+12; None if there is none.
+        padded: cells with leading zeros, such as 007.
         grouped: cells that are a number with a comma, such as 1,234 or 57,0.
-        powers: cells such as 1e3, which may be a hexadecimal id as well.
+        powers: cells such as 1e3, which may also be a hexadecimal id.
         decorated: cells with quotes, brackets or the like around them, such as {57} or ="57".
         upper: cells with a capital letter.
         lower: cells with a small letter.
-        decomposed: cells whose accents are characters of their own (not in Unicode's form C).
+        decomposed: cells with accents as separate characters (not in Unicode's form C).
         minus_one: cells that are -1.
         negative: other cells that begin with a minus.
         doubtful: cells such as `unknown`.
-        doubtful_text: one of them, None where there is none.
+        doubtful_text: one of those; None if there is none.
     """
 
     pointed: int
@@ -94,7 +94,7 @@ class IdProfile(NamedTuple):
 
 
 def missing_sql(cell: str, *, dashes: bool = True) -> str:
-    """SQL: a cell that is there, but stands for nothing; `-` and `?` only where `dashes`."""
+    """SQL test: the cell is present but means "missing"; `-` and `?` count only with `dashes`."""
     texts, lower = (", ".join(map(literal, each)) for each in (_MISSING, _MISSING_LOWER))
     found = (
         f"strlen({cell}) <= {max(map(len, _MISSING_LOWER))}"
@@ -104,18 +104,18 @@ def missing_sql(cell: str, *, dashes: bool = True) -> str:
         found += (
             f" OR strlen({cell}) <= {_DASHES_LENGTH} AND regexp_full_match({cell}, '{_DASHES}')"
         )
-    # a cheap test first: none of them begins with a digit, and most cells do
+    # a cheap test first: most cells begin with a digit, and none of these texts does
     return f"(({cell} < '0' OR {cell} >= ':') AND ({found}))"
 
 
 def text_sql(cell: str) -> str:
-    """SQL of a text as it is compared: in Unicode's form C, without odd blanks around it."""
+    """SQL for a text as it is compared: in Unicode's form C, without odd blanks around it."""
     wide = f"nullif(trim(nfc_normalize({cell}), {literal(_WIDE_BLANKS)}), '')"
     return f"(CASE WHEN strlen({cell}) <> length({cell}) THEN {wide} ELSE {cell} END)"
 
 
 def id_sql(cell: str, *, dashes: bool = True) -> str:
-    """SQL of an id: `57.0` and `+57` are `57`, `1e+05` is `100000`, what is missing is NULL."""
+    """SQL for an id: `57.0` and `+57` become `57`, `1e+05` is `100000`, missing is NULL."""
     number = f"try_cast({cell} AS DOUBLE)"
     whole = f"regexp_full_match({cell}, '{_POWER}') AND {number} = floor({number})"
     return (
@@ -131,8 +131,8 @@ def id_sql(cell: str, *, dashes: bool = True) -> str:
 
 
 def profile_sql(cell: str, exact_limit: int) -> str:
-    """SELECT list of the fields of an `IdProfile` of a text column."""
-    # cheap tests first: few tables have such cells
+    """The SELECT list for the fields of an `IdProfile` of a text column."""
+    # cheap tests first, since few tables have such cells
     inexact = f"contains({cell}, '.') OR contains({cell}, '+')"
     number = f"CASE WHEN {inexact} THEN abs(try_cast({cell} AS DOUBLE)) END"
     finite = f"CASE WHEN isfinite({number}) THEN {number} END"
@@ -168,22 +168,22 @@ def profile_sql(cell: str, exact_limit: int) -> str:
 
 
 def bare_sql(cell: str) -> str:
-    """SQL of a cell without quotes, brackets and the like around it."""
+    """SQL for a cell without quotes, brackets and the like around it."""
     return f"trim({cell}, {literal(_AROUND)})"
 
 
 def odd_sql(cell: str) -> str:
-    """SQL: a cell that is no plain whole number, of which there is nothing to say."""
+    """SQL test: the cell is not a plain whole number, so there may be something to report."""
     return f"try_cast({cell} AS UBIGINT)::VARCHAR IS DISTINCT FROM {cell}"
 
 
 def id_warnings(name: str, exact_limit: int, profile: IdProfile) -> list[str]:
-    """What may be wrong with the ids of a column, in sentences.
+    """Warnings about the ids of a column, in sentences.
 
     Args:
-        name: of the column.
-        exact_limit: of its floating-point type.
-        profile: of its cells.
+        name: name of the column.
+        exact_limit: exact limit of its floating-point type.
+        profile: profile of its cells.
     """
     column = f"column {format_value(name)}"
     found = []

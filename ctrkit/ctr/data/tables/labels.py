@@ -16,7 +16,7 @@ from ctrkit.ctr.data.workspace import literal
 
 POSITIVE_WORDS = ("1", "true", "t", "yes", "y", "on")
 NEGATIVE_WORDS = ("0", "false", "f", "no", "n", "off")
-#: of texts for events, those that a model of clicks or purchases is to foresee
+#: of the texts for events, those that a model of clicks or purchases should predict
 _POSITIVE_EVENTS: tuple[str, ...] = (
     "click",
     "clicked",
@@ -28,9 +28,9 @@ _POSITIVE_EVENTS: tuple[str, ...] = (
     "order",
 )
 _POSITIVE_EVENTS += ("conversion", "converted", "install", "like", "liked", "positive", "pos", "+")
-#: of the labels; with fewer that we know the column is something else
+#: share of known labels; with a smaller share the column is something else
 LEAST_KNOWN_SHARE = 0.8
-#: so many distinct texts are looked at, the commonest
+#: number of distinct texts to look at, the commonest first
 MOST_VALUES = 1000
 _SHOWN = 5
 
@@ -40,8 +40,8 @@ class LabelRule:
     """What makes a row positive.
 
     Attributes:
-        sql: of 1, 0, or NULL where the text column `label_value` is no label.
-        words: the rule as a user reads it, such as `rating >= 4`.
+        sql: SQL for 1, 0, or NULL if the text column `label_value` is no label.
+        words: the rule in words, such as `rating >= 4`.
         expected: what a cell should be, for the count of those that are not.
     """
 
@@ -58,14 +58,14 @@ def choose_rule(
     threshold: float | None = None,
     positive: Sequence[str] | None = None,
 ) -> LabelRule:
-    """The rule for a column.
+    """Choose the rule for a column.
 
     Args:
         where: the file, for messages.
         column: its name.
-        values: distinct texts that are not missing, with their rows, the commonest first.
+        values: distinct non-missing texts with their row counts, the commonest first.
         threshold: a number of at least this is positive.
-        positive: texts that are positive; every other one is negative.
+        positive: texts that are positive; all others are negative.
 
     Raises:
         UsageError: no rule fits the values; the message shows some.
@@ -101,7 +101,7 @@ def choose_rule(
 
 
 def _check_known(where: str, column: str, values: Sequence[tuple[str, int]]) -> None:
-    """Check that a column holds zeros and ones, or words for them, but for a few others."""
+    """Check that a column holds zeros and ones, or words for them, except for a few others."""
     unknown = [(text, count) for text, count in values if not _is_known(text)]
     known = [pair for pair in values if pair not in unknown]
     numbers = [text for text, _ in unknown if _number(text) is not None]
@@ -134,12 +134,12 @@ def _number(text: str) -> float | None:
 
 
 def _as_written(text: str) -> str:
-    """What the user says, as the column's values are: `2.0` is `2`, accents in one form."""
+    """The user's value in the column's form: `2.0` is `2`, accents in one form."""
     return normalize("NFC", re.sub(r"^\+?(-?\d+)(\.0*)?$", r"\1", text.strip()))
 
 
 def _positive_option(unknown: Sequence[tuple[str, int]]) -> str:
-    """The option to paste where one value alone is surely a positive one, else how it looks."""
+    """The option to paste if a single value is surely positive, else its form."""
     events = [text for text, _ in unknown if text.lower() in _POSITIVE_EVENTS]
     if len(events) == 1:
         return _option(events[0])

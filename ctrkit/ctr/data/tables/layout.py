@@ -29,13 +29,13 @@ _DATA = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?|\d{1,4}[-/.]\d{1,2}[-/.]\d{
 
 @dataclass(frozen=True)
 class Layout:
-    """How a text table is laid out.
+    """The layout of a text table.
 
     Attributes:
         dialect: how a line is split.
-        names: of all columns, in their order.
-        columns: position of each column asked for, by field.
-        before: lines before the first row: the header, and what stands above it.
+        names: all column names, in order.
+        columns: position of each requested column, by field.
+        before: number of lines before the first row: the header and anything above it.
     """
 
     dialect: Dialect
@@ -45,7 +45,7 @@ class Layout:
 
 
 def spelled_delimiter(text: str) -> str:
-    r"""What the user's delimiter stands for, which may be spelled `tab`, `\t` or `\x1f`."""
+    r"""The delimiter that the user means, who may spell it `tab`, `\t` or `\x1f`."""
     code = re.fullmatch(r"\\x([0-9a-fA-F]{2})", text)
     return chr(int(code[1], 16)) if code else _SPELLED.get(text, text)
 
@@ -62,13 +62,13 @@ def find_layout(
 
     Args:
         path: the file, for messages.
-        lines: its first lines; the last may be cut.
-        asked: the column's name per field (`user`, `item`, ...).
-        header: names of the columns, where the file has no line of them.
-        delimiter: what the user says; None to find it.
+        lines: its first lines; the last may be incomplete.
+        asked: the column name per field (`user`, `item`, ...).
+        header: the column names, if the file has no header line.
+        delimiter: the user's delimiter; None to detect it.
 
     Raises:
-        UsageError: a column is missing or there twice, or the file has no header.
+        UsageError: a column is missing or occurs twice, or the file has no header.
     """
     delimiters = DELIMITERS if delimiter is None else (spelled_delimiter(delimiter),)
     if not any(line.strip() for line in lines):
@@ -92,7 +92,7 @@ def _named_layout(
     header: Sequence[str],
     delimiters: Sequence[str],
 ) -> Layout:
-    """The layout where the user names the columns: the delimiter that gives as many."""
+    """The layout if the user names the columns: the delimiter that gives as many."""
     columns = find_columns(asked, header)
     if columns is None:
         raise missing_column(Path("--header"), asked, header)
@@ -116,7 +116,7 @@ def _named_layout(
 def _header_layout(
     lines: Sequence[str], asked: Mapping[str, str], delimiters: Sequence[str]
 ) -> Layout | None:
-    """The layout by the first line that names all columns asked for; None if none does."""
+    """The layout by the first line that names all requested columns; None if none does."""
     for number, line in enumerate(lines[:_LONGEST_PREAMBLE]):
         for dialect in _dialects(delimiters, line):
             names = dialect.values(line)
@@ -133,7 +133,7 @@ def _header_layout(
 def _padded(
     layout: Layout, header: str, lines: Sequence[str], asked: Mapping[str, str]
 ) -> Layout | None:
-    """The layout with runs of blanks as delimiters, if so more lines have the header's columns."""
+    """The layout with runs of blanks as delimiters, if more lines then have the right width."""
     if layout.dialect.delimiter not in _BLANKS or layout.dialect.runs:
         return None
     dialect = replace(layout.dialect, runs=True)
@@ -147,12 +147,12 @@ def _padded(
 
 
 def _check_width(path: Path, layout: Layout, lines: Sequence[str]) -> None:
-    """Check that the lines do not all have more fields than the header names.
+    """Check that not all lines have more fields than the header.
 
     Raises:
-        UsageError: they have, as where R wrote the names of rows without a name for their column.
+        UsageError: they have; R, for example, writes row names without a column name.
     """
-    escaped = "\\" + layout.dialect.quote  # those lines are split in another way, too
+    escaped = "\\" + layout.dialect.quote  # lines with escaped quotes are split in another way, too
     kept = [line for line in lines[layout.before :] if line.strip() and escaped not in line]
     rows = [layout.dialect.values(line) for line in kept]
     named = len(layout.names)
@@ -167,12 +167,12 @@ def _check_width(path: Path, layout: Layout, lines: Sequence[str]) -> None:
 
 
 def _quote(line: str) -> str:
-    """The quote of a file that has this line: single where its first value is in such."""
+    """The quote character of a file with this line: single if its first value has single quotes."""
     return "'" if re.match(r"\s*'[^']*'\s*\W", line) else '"'
 
 
 def _are_data(asked: Iterable[str], names: Sequence[str]) -> bool:
-    """True if names that fit are data by chance: all numbers, and not those of the columns."""
+    """True if matching names are data by chance: all numbers, unlike column names."""
     named = [name for name in names if name]
     counted = [[str(number + first) for number in range(len(named))] for first in (0, 1)]
     return all(map(_is_data, asked)) and named not in counted
@@ -183,9 +183,10 @@ def _is_data(field: str) -> bool:
 
 
 def _is_like(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """True if a first line is made as the others are: a value comes again, or all codes are alike.
+    """True if a first line looks like the other lines: a value recurs, or all codes are alike.
 
-    A code is a text with digits, such as `u12`; alike are `u12` and `u7`, not `u12` and `user1`.
+    A code is a text with digits, such as `u12`. `u12` and `u7` are alike, `u12` and `user1` are
+    not.
     """
     for place, value in enumerate(first):
         others = [row[place] for row in rows if len(row) > place]
@@ -198,7 +199,7 @@ def _is_like(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
 
 
 def _likely(lines: Sequence[str], delimiters: Sequence[str]) -> Dialect:
-    """The dialect that splits the most lines into the same number of fields, two or more."""
+    """The dialect that splits most lines into the same number of fields, at least two."""
 
     def fit(dialect: Dialect) -> tuple[int, int]:
         counts = [len(dialect.split(line)) for line in lines]
@@ -209,7 +210,7 @@ def _likely(lines: Sequence[str], delimiters: Sequence[str]) -> Dialect:
 
 
 def _dialects(delimiters: Sequence[str], line: str) -> list[Dialect]:
-    """A dialect per delimiter, for files with such a line; blanks may come in runs, too."""
+    """A dialect per delimiter for files with such a line; also one for runs of blanks."""
     plain = [Dialect(delimiter, _quote(line)) for delimiter in delimiters]
     blank = [each for each in plain if each.delimiter in _BLANKS][-1:]
     return plain + [replace(each, runs=True) for each in blank]

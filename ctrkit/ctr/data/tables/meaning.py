@@ -26,10 +26,10 @@ _ANY = "any form"
 
 @dataclass(frozen=True, kw_only=True)
 class MeaningOptions:
-    """What the user says of the cells; None where it is to be found out.
+    """The user's options on the meaning of cells; None for what is to be detected.
 
     Attributes:
-        time_format: a format of strptime, or the name of a calendar such as YYMMDDHH.
+        time_format: a strptime format, or the name of a calendar such as YYMMDDHH.
         time_unit: one of `times.UNITS`.
         label_threshold: a label of at least this is positive.
         positive: labels that are positive.
@@ -57,7 +57,7 @@ class MeaningOptions:
 
 @dataclass(frozen=True)
 class Meaning:
-    """How the cells of a table are understood."""
+    """How to understand the cells of a table."""
 
     time: TimeRule
     label: LabelRule
@@ -75,10 +75,10 @@ class Meaning:
 
 
 def find_meaning(space: Workspace, source: Source, options: MeaningOptions) -> Meaning:
-    """Decide from the table `cells`.
+    """Decide the meaning from the table `cells`.
 
     Raises:
-        UsageError: the times or the labels cannot be understood; with a sample.
+        UsageError: the times or the labels cannot be understood; the message shows a sample.
     """
     rule = times.said_rule(format=options.time_format, unit=options.time_unit)
     spellings = rewrite_numbers(space, source, labels=options.positive is None)
@@ -96,7 +96,7 @@ def find_meaning(space: Workspace, source: Source, options: MeaningOptions) -> M
 
 
 def _time_cells(zero_is_missing: bool, *, every: int = 1) -> str:
-    """SQL after FROM: of every so many rows, those whose cell `time_text` stands for a time."""
+    """SQL after FROM: every n-th row whose cell `time_text` is a time."""
     missing = ids.missing_sql("time_text")
     missing += f" OR {time_forms.missing_sql()}" if zero_is_missing else ""
     chosen = f" AND hash(file, place) % {every} = 0" if every > 1 else ""
@@ -107,7 +107,7 @@ def _time_rule(space: Workspace, source: Source, now_s: float) -> TimeRule:
     there = _time_cells(zero_is_missing=True)
     cells = int(space.value(f"SELECT count(*) FROM {there}"))
     if not cells:
-        return times.unit_rule("s")  # any rule will do
+        return times.unit_rule("s")  # there is no time, so any rule will do
     latest_s = time_forms.latest_plausible_s(now_s)
     sample = _time_cells(zero_is_missing=True, every=max(1, cells // _SAMPLE_ROWS))
     sampled = _fitting(space, time_forms.FORMS, latest_s, sample)
@@ -129,7 +129,7 @@ def _time_rule(space: Workspace, source: Source, now_s: float) -> TimeRule:
 def _fitting(
     space: Workspace, forms: Sequence[time_forms.Form], latest_s: float, cells: str
 ) -> dict[str, int]:
-    """How many cells fit each form, and how many fit one or more."""
+    """The number of cells that fit each form, and that fit any form."""
     tests = {form.name: time_forms.fit_sql(form, latest_s) for form in forms}
     tests[_ANY] = " OR ".join(tests.values())
     counts = ", ".join(f"count(*) FILTER ({test})" for test in tests.values())
@@ -138,7 +138,7 @@ def _fitting(
 
 
 def _check_said(space: Workspace, source: Source, rule: TimeRule, options: MeaningOptions) -> None:
-    """Check that some cell is a time in the form that the user says, and not in another unit."""
+    """Check that some cell is a time in the user's form, and not in another unit."""
     there = _time_cells(zero_is_missing=False)
     cells, fitting, sample = space.rows(
         f"SELECT count(*), count({rule.sql}), arg_min(time_text, (file, place)) FROM {there}"
@@ -165,13 +165,13 @@ def _check_said(space: Workspace, source: Source, rule: TimeRule, options: Meani
 
 
 def _distinct(space: Workspace, cells: str) -> int:
-    """How many different times there are, 3 at most."""
+    """The number of different times, counted up to 3."""
     distinct = f"SELECT DISTINCT time_text FROM {cells} LIMIT 3"
     return int(space.value(f"SELECT count(*) FROM ({distinct})"))
 
 
 def _near(space: Workspace, rule: TimeRule) -> tuple[float, float]:
-    """From when until when a time is not far from the rest."""
+    """The range of times that are not far from the rest."""
     usable = f"time_s BETWEEN {rule.earliest_s!r} AND {rule.latest_s!r}"
     seconds = f"SELECT {rule.sql} AS time_s FROM {_time_cells(rule.zero_is_missing)}"
     count = int(space.value(f"SELECT count(*) FROM ({seconds}) WHERE {usable}"))

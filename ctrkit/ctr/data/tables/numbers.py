@@ -1,6 +1,6 @@
 """Numbers as people write them: `0,5`, `1,494,000,000`, `1.494.000.000,5` or `1 494 000 000`.
 
-How a column writes them is decided from all its cells; then each is rewritten as `1494000000.5`.
+The whole column decides how it writes numbers; then each one is rewritten as `1494000000.5`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from ctrkit.core.units import format_value
 from ctrkit.ctr.data.tables.reading import Source
 from ctrkit.ctr.data.workspace import Workspace, literal
 
-#: of the cells; with fewer a number such as 1,234 is a cell that went wrong
+#: share of the cells; with a smaller share, a number such as 1,234 is a faulty cell
 _LEAST_SHARE = 0.01
-_GAP = "[ '_\u2019\u00a0\u202f\u2009]"  # what may stand between groups of three digits
-#: a comma that may begin decimals as well as a group of three digits
+_GAP = "[ '_\u2019\u00a0\u202f\u2009]"  # separators between groups of three digits
+#: a comma that may begin decimals, or a group of three digits
 _EITHER = r"[+-]?[1-9][0-9]{0,2},[0-9]{3}"
 _PATTERNS = {
     "either": _EITHER,
@@ -30,13 +30,13 @@ _PATTERNS = {
 
 @dataclass(frozen=True)
 class Spelling:
-    """How a column writes numbers that no computer reads at once.
+    """How a column writes numbers that computers do not read directly.
 
     Attributes:
-        test: a regular expression of the cells to rewrite.
-        removed: characters between groups of digits, as a class of a regular expression.
-        comma: True where a comma begins the decimals.
-        words: for the user.
+        test: a regular expression for the cells to rewrite.
+        removed: characters between groups of digits, as a regular expression class.
+        comma: whether a comma begins the decimals.
+        words: a description for the user.
     """
 
     test: str
@@ -45,7 +45,7 @@ class Spelling:
     words: str
 
     def sql(self, cell: str) -> str:
-        """SQL of the cell, rewritten where it is such a number."""
+        """SQL for the cell, rewritten if it is such a number."""
         plain = f"regexp_replace({cell}, {literal(self.removed)}, '', 'g')"
         if self.comma:
             plain = f"replace({plain}, ',', '.')"
@@ -60,8 +60,8 @@ def choose_spelling(
     Args:
         where: the file, for messages.
         column: its name.
-        counts: of cells per name of `_PATTERNS`.
-        sample: a cell where the comma may be either, None where there is none.
+        counts: number of cells per name in `_PATTERNS`.
+        sample: a cell whose comma may mean either; None if there is none.
 
     Raises:
         UsageError: nothing decides what a comma means.
@@ -76,7 +76,7 @@ def choose_spelling(
         )
     if has["decimals"]:
         tests = (_PATTERNS[name] for name in ("either", "points", "decimals"))
-        # where commas begin decimals, a point groups digits
+        # if commas begin decimals, points group digits
         test = "|".join((*tests, r"[+-]?[1-9][0-9]{0,2}(\.[0-9]{3})+"))
         return Spelling(test, rf"\.|{_GAP}", True, "has decimal commas: 0,5 is read as 0.5")
     if has["commas"]:
@@ -93,7 +93,7 @@ def choose_spelling(
 
 
 def rewrite_numbers(space: Workspace, source: Source, *, labels: bool) -> list[str]:
-    """Rewrite the numbers of the times, and of the labels if asked, in the table `cells`.
+    """Rewrite the numbers of times, and of labels if asked, in the table `cells`.
 
     Returns:
         What was rewritten, in words.
@@ -115,12 +115,12 @@ def rewrite_numbers(space: Workspace, source: Source, *, labels: bool) -> list[s
 
 
 def _counts(space: Workspace, cell: str) -> tuple[dict[str, int], str | None]:
-    """Cells per pattern, each cell with the first that it matches; and one that may be either."""
+    """The number of cells per pattern (the first that matches), and an ambiguous cell."""
     cases = " ".join(
         f"WHEN regexp_full_match({cell}, {literal(pattern)}) THEN {literal(name)}"
         for name, pattern in _PATTERNS.items()
     )
-    # most cells are plain numbers or dates; only those with such characters are looked at
+    # most cells are plain numbers or dates, so only those with such characters are examined
     odd = f"try_cast({cell} AS DOUBLE) IS NULL AND regexp_matches({cell}, '[0-9][^0-9:/-][0-9]')"
     found = space.rows(
         f"SELECT kind, count(*), min({cell}) FROM (SELECT {cell}, CASE {cases} END AS kind"

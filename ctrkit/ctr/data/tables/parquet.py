@@ -20,7 +20,7 @@ def read_types(file: Path) -> list[tuple[str, pa.DataType]]:
     """Name and type of each column; names may be equal.
 
     Raises:
-        UsageError: the file is no whole Parquet file.
+        UsageError: the file is not a whole Parquet file.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -34,7 +34,7 @@ def read_types(file: Path) -> list[tuple[str, pa.DataType]]:
 
 
 def partitions(file: Path) -> dict[str, str]:
-    """The columns that the folders name, as Spark and Hive write them: `day=2017-05-06/`."""
+    """Columns given by folder names, as Spark and Hive write them: `day=2017-05-06/`."""
     pairs = [folder.partition("=") for folder in file.parts[:-1] if "=" in folder]
     return {
         unquote(key): "" if value == _NULL_PARTITION else unquote(value) for key, _, value in pairs
@@ -42,16 +42,16 @@ def partitions(file: Path) -> dict[str, str]:
 
 
 def text_sql(file: Path, field: str, column: tuple[str, pa.DataType], sql: str) -> str:
-    """SQL of a column's cells as text.
+    """SQL for a column's cells as text.
 
     Args:
-        file: for messages.
+        file: the file, for messages.
         field: `user`, `item`, `time`, ...
         column: name and type.
-        sql: of the column.
+        sql: SQL for the column.
 
     Raises:
-        UsageError: cells of the type are no ids, times or labels.
+        UsageError: cells of this type cannot be ids, times or labels.
     """
     import pyarrow as pa
 
@@ -75,7 +75,7 @@ def text_sql(file: Path, field: str, column: tuple[str, pa.DataType], sql: str) 
 
 
 def exact_limit(kind: pa.DataType) -> int | None:
-    """From where on floating-point numbers of a type skip whole numbers; None for other types."""
+    """The limit beyond which this floating type skips whole numbers; None for other types."""
     import pyarrow as pa
 
     limits = {pa.float64(): 2**53, pa.float32(): 2**24, pa.float16(): 2**11}

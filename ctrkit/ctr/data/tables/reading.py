@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FIELDS = ("user", "item", "category", "time", "label")
-#: why a line has no cells, beside the flaws of `text_records`
+#: why a line has no cells, besides the flaws of `text_records`
 BLANK, TOO_FEW, TOO_MANY = 3, 4, 5
 
 _HEAD_BYTES = 1 << 20
@@ -37,7 +37,7 @@ _ODD_BLANKS = "\t\r\n\u00a0"
 
 @dataclass(frozen=True, kw_only=True)
 class TextOptions:
-    """What the user says of a text table; None where it is to be found out."""
+    """The user's options for a text table; None for what is to be detected."""
 
     header: tuple[str, ...] | None = None
     delimiter: str | None = None
@@ -47,7 +47,7 @@ class TextOptions:
         """Check what can be checked without the file.
 
         Raises:
-            UsageError: a delimiter that cannot be one.
+            UsageError: the delimiter cannot be one.
         """
         if self.delimiter is None:
             return
@@ -63,7 +63,7 @@ class TextOptions:
 
 @dataclass(frozen=True)
 class TextPart:
-    """A text file and how it is read."""
+    """A text file, and how to read it."""
 
     file: Path
     form: TextForm
@@ -72,7 +72,7 @@ class TextPart:
 
 @dataclass(frozen=True)
 class ParquetPart:
-    """A Parquet file: how many columns it has, and the SQL and the type of each field."""
+    """A Parquet file: its number of columns, and SQL and type of each field."""
 
     file: Path
     columns: int
@@ -82,12 +82,12 @@ class ParquetPart:
 
 @dataclass(frozen=True)
 class Source:
-    """A table that can be read.
+    """A readable table.
 
     Attributes:
-        files: of the table.
+        files: the table's files.
         parts: one per file.
-        asked: the column's name per field.
+        asked: the column name per field.
     """
 
     files: TableFiles
@@ -96,7 +96,7 @@ class Source:
 
     @property
     def flaws(self) -> dict[int, str]:
-        """Why a line has no cells, in words."""
+        """Reasons why a line has no cells, in words."""
         named = {len(part.layout.names) for part in self.parts if isinstance(part, TextPart)}
         columns = f"the {named.pop()} columns" if len(named) == 1 else "the columns"
         return {
@@ -108,7 +108,7 @@ class Source:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know of how the files are read."""
+        """Notes for the user on how the files are read."""
         notes = dict.fromkeys(self.files.left_out)
         for part in self.parts:
             if isinstance(part, TextPart):
@@ -123,11 +123,11 @@ class Source:
 
 
 def open_source(path: Path, asked: Mapping[str, str], options: TextOptions) -> Source:
-    """Find the files of a table and how each is read; reads only where they begin.
+    """Find a table's files and how to read each; reads only their beginnings.
 
     Raises:
-        UsageError: a file cannot be read, a column is missing or there twice, or its type cannot be
-            that of an id, a time or a label.
+        UsageError: a file cannot be read, a column is missing or occurs twice, or its type cannot
+            be that of an id, a time or a label.
     """
     files = find_files(path)
     if files.parquet:
@@ -141,10 +141,10 @@ def open_source(path: Path, asked: Mapping[str, str], options: TextOptions) -> S
 def _parts(
     files: TableFiles, part: Callable[[Path], TextPart | ParquetPart]
 ) -> tuple[TextPart | ParquetPart, ...]:
-    """How each file is read.
+    """How to read each file.
 
     Raises:
-        UsageError: why the first one cannot be, and how many cannot.
+        UsageError: why the first unreadable file cannot be read, and how many cannot.
     """
     parts, errors = [], []
     for file in files.files:
@@ -167,7 +167,7 @@ def _text_part(file: Path, asked: Mapping[str, str], options: TextOptions) -> Te
     text = head[len(form.mark) :].decode(form.encoding, "replace")
     lines = re.split("\r*\n|\r", text, maxsplit=_HEAD_LINES)
     if len(lines) > 1:
-        lines.pop()  # it is the rest, or may be cut
+        lines.pop()  # the last line may be incomplete
     return TextPart(file, form, _layout(file, form, lines, asked, options))
 
 
@@ -205,15 +205,16 @@ def _parquet_part(file: Path, asked: Mapping[str, str]) -> ParquetPart:
 def read_cells(space: Workspace, source: Source) -> None:
     """Make the table `cells`: file, place, flaw, line, and `user_text`, `item_text`, ...
 
-    `place` is the line in a text file (the first of a record) or the row in a Parquet file. A line
-    with a flaw has no fields; `line` is its text. `open_quote` is as in `record_blocks`.
+    `place` is the line number in a text file (the first of a record), or the row in a Parquet file.
+    A line with a flaw has no fields, and `line` is its text. `open_quote` is as in `record_blocks`.
     """
     texts = ", ".join(f"{field}_text VARCHAR" for field in FIELDS)
     space.run(
         f"CREATE TABLE cells (file INTEGER, place BIGINT, {texts},"
         " flaw UTINYINT, open_quote BOOLEAN, line VARCHAR)"
     )
-    space.run("SET force_compression = 'uncompressed'")  # what is soon dropped is not worth it
+    # it is soon dropped, so compression is not worth it
+    space.run("SET force_compression = 'uncompressed'")
     total = sum(part.file.stat().st_size for part in source.parts)
     read = rows = 0
     for number, part in enumerate(source.parts):
@@ -232,7 +233,7 @@ def read_cells(space: Workspace, source: Source) -> None:
 
 
 def _records(part: TextPart) -> Iterator[pa.Table]:
-    """The records after the header, many at a time."""
+    """The records after the header, in large batches."""
     import pyarrow.compute as pc
 
     blocks = line_blocks(part.file, part.form, read_blocks(part.file, _BLOCK_BYTES))
@@ -245,7 +246,7 @@ def _records(part: TextPart) -> Iterator[pa.Table]:
 
 
 def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same tables, each made while the one before it is taken in."""
+    """The same tables, each made while the previous one is consumed."""
     with ThreadPoolExecutor(1, "lines") as pool:
         following = pool.submit(next, tables, None)
         while (table := following.result()) is not None:
@@ -261,7 +262,7 @@ def _text_sql(layout: Layout, number: int) -> str:
     def fields(pattern: str) -> str:
         return f"regexp_extract_all(text || {delimiter}, {literal(pattern)}, 1)"
 
-    # most lines have nothing but delimiters and blanks to look at
+    # most lines have nothing to look at but delimiters and blanks
     marks = dialect.quote + _ODD_BLANKS.replace(dialect.delimiter, "")
     special = " OR ".join(f"contains(text, {literal(mark)})" for mark in marks)
     split = (
@@ -276,7 +277,7 @@ def _text_sql(layout: Layout, number: int) -> str:
         f"SELECT * REPLACE (CASE WHEN {escaped} THEN {fields(dialect.escaping_pattern)} ELSE f END"
         f" AS f) FROM ({split})"
     )
-    # a delimiter at the end of each line makes empty fields that the header does not name
+    # a delimiter at the end of each line adds empty fields without a column
     surplus = f"{_trim(f'array_to_string(f[{count + 1}:], {chr(39) * 2})')} <> ''"
     flaw = (
         f"CASE WHEN flaw <> 0 THEN flaw WHEN len(f) = {count} THEN 0"
@@ -297,12 +298,12 @@ def _text_sql(layout: Layout, number: int) -> str:
 
 
 def _trim(text: str) -> str:
-    """SQL of a text without blanks of any kind around it."""
+    """SQL for a text without blanks of any kind around it."""
     return f"trim({text}, {literal(' ' + _ODD_BLANKS)})"
 
 
 def _value_sql(field: str, quote: str) -> str:
-    """SQL of a field's text, without quotes and blanks around it, where its line has no flaw."""
+    """SQL for a field's text without quotes and blanks around it, if its line has no flaw."""
     text = _trim(field)
     mark, twice, escaped = literal(quote), literal(quote * 2), literal("\\" + quote)
     quoted = f"starts_with({text}, {mark}) AND ends_with({text}, {mark}) AND length({text}) > 1"

@@ -23,7 +23,7 @@ _COMPRESSED = (_GZIP, _BZIP2, _XZ, _ZSTD)
 _PARQUET = b"PAR1"
 _SAVE_AS_CSV = "save the sheet as CSV"
 _CONVERT = "write it as CSV or Parquet"
-#: how files begin that are no table for us, what they are and what to do
+#: first bytes of files that are no table for us, their kind, and advice
 _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (b"\xd0\xcf\x11\xe0", "an Excel file (.xls)", _SAVE_AS_CSV),
     (b"ORC", "an ORC file", _CONVERT),
@@ -40,19 +40,19 @@ _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (b"%PDF", "a PDF file", _CONVERT),
     (b"version https://git-lfs", "a pointer of Git LFS", "run 'git lfs pull'"),
 )
-#: of tables whose folder alone does not say which of its files count
+#: marks of tables whose folder alone does not say which files count
 _LAKES = {"_delta_log": "a Delta table", ".hoodie": "a Hudi table", "metadata": "an Iceberg table"}
 
 
 @dataclass(frozen=True)
 class TableFiles:
-    """The files of a table, in their order.
+    """The files of a table, in order.
 
     Attributes:
         named: the path as the user gave it.
-        files: one or more.
-        parquet: True for Parquet, False for text.
-        left_out: what files of the folder or pattern are not read, in words.
+        files: one or more files.
+        parquet: true for Parquet, false for text.
+        left_out: which files of the folder or pattern are not read, in words.
     """
 
     named: Path
@@ -62,16 +62,16 @@ class TableFiles:
 
     @property
     def name(self) -> str:
-        """What messages and counts call the table."""
+        """The name of the table in messages and counts."""
         return format_value(self.named.name or self.named)[1:-1]
 
     def place(self, number: int, row: int) -> str:
-        """Where a row is: `line 302`, or `line 302 of part-1.csv` where there are several files."""
+        """The place of a row: `line 302`, or `line 302 of part-1.csv` with several files."""
         where = f"{'row' if self.parquet else 'line'} {row:,}"
         return where if len(self.files) == 1 else f"{where} of {self.short_name(number)}"
 
     def short_name(self, number: int) -> str:
-        """A file's path below the folder that the user named; its name elsewhere."""
+        """A file's path relative to the folder that the user named; its name elsewhere."""
         file = self.files[number]
         below = file.relative_to(self.named) if file.is_relative_to(self.named) else Path(file.name)
         names = [each.name for each in self.files]
@@ -80,14 +80,14 @@ class TableFiles:
 
 
 def find_files(named: Path) -> TableFiles:
-    """The files of a table.
+    """Find the files of a table.
 
     Args:
-        named: a file; a folder, whose files are taken at any depth, less those whose name begins
-            with `_` or `.`; or a pattern with `*`, `?` or `[`.
+        named: a file; a folder, with all files at any depth except those whose name begins with `_`
+            or `.`; or a pattern with `*`, `?` or `[`.
 
     Raises:
-        UsageError: there is none, it cannot be read, or it is of a kind that we do not read.
+        UsageError: there is none, it cannot be read, or its kind is not supported.
     """
     try:
         listed = _listed(named)
@@ -147,7 +147,7 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def _is_empty(file: Path) -> bool:
-    """True for a file without a byte that is no blank, unpacked where it is compressed."""
+    """True for a file with nothing but blanks, after decompression."""
     if not file.stat().st_size:
         return True
     head = next(read_blocks(file, _HEAD_BYTES), b"")
@@ -155,7 +155,7 @@ def _is_empty(file: Path) -> bool:
 
 
 def _left_out(named: Path, listed: Sequence[Path], files: Sequence[Path]) -> tuple[str, ...]:
-    """Files that a reader of the folder might expect to be read, but are not."""
+    """Files that one might expect to be read, but that are not."""
     empty = [file for file in listed if file not in files]
     hidden: list[Path] = []
     if named.is_dir():
@@ -198,7 +198,7 @@ def _is_parquet(file: Path) -> bool:
 
 
 def _other_kind(file: Path, head: bytes) -> tuple[str, str] | None:
-    """What a file is that is neither text nor Parquet, and what to do; None if it is text."""
+    """The kind of a file that is neither text nor Parquet, with advice; None if it is text."""
     if head.startswith(b"PK\x03\x04"):
         excel = file.suffix.lower().startswith((".xls", ".ods")) or b"[Content_Types]" in head
         return ("an Excel file", _SAVE_AS_CSV) if excel else ("a zip archive", "unpack it first")
@@ -220,16 +220,16 @@ def _readable(head: bytes) -> str:
 
 
 def _rewind(raw: IO[bytes]) -> None:
-    """Where /dev/stdin is a file, some systems share its position between all that open it."""
+    """Go back to the start: some systems share the position of /dev/stdin among its readers."""
     if raw.seekable():
         raw.seek(0)
 
 
 def read_blocks(file: Path, block_bytes: int) -> Iterator[bytes]:
-    """The bytes of a file in blocks, unpacked where gzip, bzip2, xz or zstd compressed them.
+    """The bytes of a file in blocks; gzip, bzip2, xz and zstd are decompressed.
 
     Raises:
-        UsageError: the file cannot be read, or what is compressed is damaged or cut off.
+        UsageError: the file cannot be read, or the compressed data is damaged or cut off.
     """
     try:
         with file.open("rb") as raw:

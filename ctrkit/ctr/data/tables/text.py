@@ -20,7 +20,7 @@ _MARKS: Final = (
 )
 _UTF8 = "utf-8"
 _LATIN1 = "latin-1"
-#: of every other byte, where a file of mostly Western text is UTF-16
+#: least share of zeros among every other byte of mostly Western text in UTF-16
 _NUL_SHARE = 0.3
 _NEVER_IN_TEXT: Final = frozenset(map(chr, range(2, 32))) - set(
     "\t\n\r\f\v\x1a\x1b\x1c\x1d\x1e\x1f"
@@ -36,11 +36,11 @@ class TextForm:
     """How the bytes of a file become lines.
 
     Attributes:
-        encoding: a codec of Python.
+        encoding: a Python codec.
         mark: the byte-order mark at the beginning, which is no text.
-        line_end: a line feed (also after a carriage return), or a carriage return where the file
+        line_end: a line feed (also after a carriage return), or a carriage return if the file
             begins without a line feed; `text_records` finds carriage returns among line feeds.
-        note: what the user should know of it, or "".
+        note: a note for the user, or "".
     """
 
     encoding: str = _UTF8
@@ -52,12 +52,12 @@ class TextForm:
 def find_form(head: bytes, named: str | None = None) -> TextForm:
     """How to read a text file that begins with `head`.
 
-    UTF-8, UTF-16 and UTF-32 are recognised. Bytes that are none of them are read as Latin-1, which
-    takes any byte for a character: ids stay apart, and the note says so.
+    UTF-8, UTF-16 and UTF-32 are recognised. Other bytes are read as Latin-1, where every byte is a
+    character: ids stay distinct, and the note says so.
 
     Args:
         head: the first bytes, about a MiB.
-        named: the encoding that the user says.
+        named: the user's encoding.
 
     Raises:
         UsageError: Python does not know the encoding, or the bytes are no text.
@@ -68,7 +68,7 @@ def find_form(head: bytes, named: str | None = None) -> TextForm:
     note = ""
     if named is not None:
         said = _known(named)
-        # a mark says more than `utf-16`, which may have either order of bytes
+        # the mark says more than `utf-16`, which allows both byte orders
         encoding = encoding if encoding.startswith(said.removesuffix("-sig")) else said
     elif not encoding:
         encoding = _guess(head)
@@ -91,7 +91,7 @@ def find_form(head: bytes, named: str | None = None) -> TextForm:
 def _known(named: str) -> str:
     try:
         name = codecs.lookup(named).name
-        "a".encode(name)  # `base64` and `rot13` are codecs, too
+        "a".encode(name)  # Python calls `base64` and `rot13` codecs as well
     except (LookupError, TypeError, ValueError):
         raise UsageError(
             f"--encoding {named}: unknown; for example utf-8, latin-1, utf-16 or gbk"
@@ -105,7 +105,7 @@ def _guess(head: bytes) -> str:
         return "utf-16-le"
     if head[::2].count(0) > _NUL_SHARE * pairs and not head[1::2].count(0):
         return "utf-16-be"
-    # an incremental decoder, since the head may end within a character
+    # incremental, since the head may end within a character
     text = codecs.getincrementaldecoder(_UTF8)("replace").decode(head)
     wrong = text.count("\ufffd")
     right = 0 if text.isascii() else sum(char > "\x7f" for char in text) - wrong
@@ -122,12 +122,12 @@ def _odd_bytes(head: bytes) -> str:
 
 
 def line_blocks(file: Path, form: TextForm, blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines of a file as UTF-8, many at a time: each block ends with a line feed.
+    """The lines of a file as UTF-8, in blocks that each end with a line feed.
 
-    Bytes that are no UTF-8 in a file of UTF-8 stay as they are.
+    In a file of UTF-8, invalid bytes stay as they are.
 
     Raises:
-        UsageError: a byte does not belong to another encoding, or a line is too long to be one.
+        UsageError: a byte is invalid in another encoding, or a line is too long to be one.
     """
     rest = b""
     for block in _as_utf8(file, form, blocks):
@@ -137,7 +137,8 @@ def line_blocks(file: Path, form: TextForm, blocks: Iterable[bytes]) -> Iterator
             yield text[:cut]
         rest = text[cut:]
         if len(rest) > _LONGEST_RECORD_BYTES:
-            cut = rest.rfind(b"\r", 0, -1) + 1  # after a line feed, only carriage returns end lines
+            # this is after a line feed; from here on only carriage returns end lines
+            cut = rest.rfind(b"\r", 0, -1) + 1
             if cut:
                 yield rest[: cut - 1] + b"\n"
             rest = rest[cut:]

@@ -1,6 +1,7 @@
 """Joins lines of text into records; a quoted value may span several lines.
 
-A quote that is never closed belongs to its value and ends with its line: it never swallows others.
+A quote that is never closed belongs to its value and ends with its line; it swallows no other
+lines.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _LONGEST_RECORD_LINES = 1000
-_CHUNK_ROWS = 1 << 16  # DuckDB reads that many per thread
+_CHUNK_ROWS = 1 << 16  # DuckDB reads so many per thread
 
-#: what may be wrong with a record before it is split
+#: flaws of a record before it is split
 WHOLE, NO_UTF8, WITH_NUL = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a record is split.
+    """How to split a record.
 
     Attributes:
         delimiter: one or more characters between two fields.
         quote: one character around a field.
-        runs: True where any number of blanks and tabs delimits, as in columns that are padded.
+        runs: true if any number of blanks and tabs delimits, as in padded columns.
     """
 
     delimiter: str = ","
@@ -40,7 +41,7 @@ class Dialect:
     runs: bool = False
 
     def collapsed(self, record: str) -> str:
-        """A record with one delimiter for each run of blanks outside of quotes."""
+        """The record with a single delimiter for each run of blanks outside quotes."""
         if self.quote not in record:
             return self.delimiter.join(_compiled("[ \t]+").split(record.strip(" \t")))
         quoted = f"({self.quote}(?:[^{self.quote}]|{self.quote}{self.quote})*{self.quote})|[ \t]+"
@@ -48,17 +49,17 @@ class Dialect:
 
     @property
     def pattern(self) -> str:
-        """A regular expression, for Python and RE2, of a field and the delimiter after it.
+        """A regular expression, for Python and RE2, for a field and the delimiter after it.
 
-        A quoted field ends at a quote before a delimiter. Where there is none, the quote is a
-        character as any other.
+        A quoted field ends at a quote before a delimiter. Without one, the quote is an ordinary
+        character.
         """
         quote = self.quote
         return f"(?s)( *{quote}(?:[^{quote}]|{quote}{quote})*?{quote} *|.*?){self._escaped}"
 
     @property
     def escaping_pattern(self) -> str:
-        """The same where a backslash before a quote keeps it within quotes."""
+        """The same, if a backslash escapes a quote within quotes."""
         quote = self.quote
         return f"(?s)( *{quote}(?:[^{quote}\\\\]|\\\\.)*?{quote} *|.*?){self._escaped}"
 
@@ -105,21 +106,21 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 def joined_spans(
     lines: Sequence[str], odd: Iterable[int], dialect: Dialect, columns: int
 ) -> tuple[list[tuple[int, int]], int | None]:
-    """Which lines are one record together.
+    """Which lines together are one record.
 
-    A line with an odd number of quotes is joined with those up to the next such line if that gives
-    as many columns as there should be. It is not if a line in between is a record by itself: then
-    the quote was never closed.
+    A line with an odd number of quotes is joined with the lines up to the next such line, if that
+    gives the right number of columns. It is not joined if a line in between is a record by itself:
+    then the quote was never closed.
 
     Args:
         lines: consecutive lines.
-        odd: indices of those with an odd number of quotes, ascending.
-        dialect: how a record is split.
-        columns: how many each record has.
+        odd: indices of lines with an odd number of quotes, ascending.
+        dialect: how to split a record.
+        columns: number of columns of each record.
 
     Returns:
-        Spans (first, last) of two and more lines; and the line from which on the answer depends on
-        what follows, None if there is none.
+        Spans (first, last) of two or more lines; and the line from which on the answer depends on
+        following lines, None if there is none.
     """
     odd = list(odd)
     spans: list[tuple[int, int]] = []
@@ -142,23 +143,23 @@ def joined_spans(
 
 
 def _is_one(lines: Sequence[str], dialect: Dialect, columns: int) -> bool:
-    """True if lines are one record rather than a record each with a quote too many."""
+    """True if the lines are one record, and not one record each with a surplus quote."""
     both_whole = all(dialect.is_whole(line, columns) for line in (lines[0], lines[-1]))
     return not both_whole and dialect.is_whole("\n".join(lines), columns)
 
 
 def record_blocks(blocks: Iterable[bytes], dialect: Dialect, columns: int) -> Iterator[pa.Table]:
-    """Records of lines of UTF-8, many at a time.
+    """Records of UTF-8 lines, in large batches.
 
     Args:
-        blocks: lines, each with its end, a line feed.
-        dialect: how a record is split.
-        columns: how many each record has.
+        blocks: lines, each ending with a line feed.
+        dialect: how to split a record.
+        columns: number of columns of each record.
 
     Returns:
-        Tables of `line` (int64, of the record's first line, from 1), `text` (without line end),
-        `flaw` (uint8: WHOLE, NO_UTF8 or WITH_NUL), and `open_quote` (bool: a value begins with a
-        quote that is never closed).
+        Tables of `line` (int64, number of the record's first line, from 1), `text` (without line
+        end), `flaw` (uint8: WHOLE, NO_UTF8 or WITH_NUL), and `open_quote` (bool: a value begins
+        with a quote that is never closed).
     """
     line, waiting = 1, b""
     following = iter(blocks)
@@ -174,9 +175,9 @@ def record_blocks(blocks: Iterable[bytes], dialect: Dialect, columns: int) -> It
 
 
 def with_line_feeds(block: bytes, dialect: Dialect, columns: int) -> bytes:
-    """Lines of which each ends with a line feed, where some ended with a lone carriage return.
+    """The block with a line feed for each line end that is a lone carriage return.
 
-    A line that is whole as it is has carriage returns in a value: it stays.
+    A line that is whole as it is has carriage returns within a value, and stays unchanged.
     """
     if block.count(b"\r") == block.count(b"\r\n"):
         return block
@@ -197,7 +198,7 @@ def with_line_feeds(block: bytes, dialect: Dialect, columns: int) -> bytes:
 def _records(
     block: bytes, line: int, dialect: Dialect, columns: int, *, last: bool
 ) -> tuple[pa.Table, int]:
-    """The records of a block, and how many of its bytes they take."""
+    """The records of a block, and the number of bytes that they take."""
     import pyarrow as pa
 
     ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1
@@ -227,7 +228,7 @@ def _records(
 
 
 def _texts(block: bytes, ends: npt.NDArray[np.int64]) -> tuple[pa.Array, npt.NDArray[np.uint8]]:
-    """The lines of a block without their ends, and what is wrong with each."""
+    """The lines of a block without line ends, and the flaw of each."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -247,7 +248,7 @@ def _texts(block: bytes, ends: npt.NDArray[np.int64]) -> tuple[pa.Array, npt.NDA
 
 
 def _collapsed(text: pa.Array, dialect: Dialect) -> pa.Array:
-    """The lines with one delimiter for each run of blanks."""
+    """The lines with a single delimiter for each run of blanks."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -268,7 +269,7 @@ def _is_utf8(line: bytes) -> bool:
 def _odd_lines(
     text: pa.Array, flaw: npt.NDArray[np.uint8], dialect: Dialect
 ) -> npt.NDArray[np.int64]:
-    """The lines with an odd number of quotes."""
+    """Indices of the lines with an odd number of quotes."""
     import pyarrow.compute as pc
 
     quotes = pc.count_substring(text, dialect.quote).to_numpy()

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from ctrkit.ctr.data.ingest import DAY_S
 from ctrkit.ctr.data.workspace import literal
 
-EARLIEST_S = 631_152_000  # 1990-01-01; what is earlier is implausible
+EARLIEST_S = 631_152_000  # 1990-01-01; earlier times are implausible
 EXCEL_EPOCH_DAYS = 25_569  # of 1970-01-01, counted from 1899-12-30
-#: texts of a number
+#: pattern of a number
 NUMBER = r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?"
 _IS_NUMBER = f"regexp_full_match(time_text, '{NUMBER}')"
-#: times of day that may follow a date
+#: formats of the time of day after a date
 CLOCKS: tuple[str, ...] = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %H:%M:%S,%f")
 CLOCKS += (" %I:%M %p", " %I:%M:%S %p", "T%H:%M:%S", ", %H:%M", ", %H:%M:%S", ", %I:%M:%S %p")
 _ZEROS: tuple[str, ...] = ("0", "-1", "0.0", "-1.0", "0.000000", "00000000", "0000000000")
@@ -33,9 +33,9 @@ class Form:
     """A way to write a time.
 
     Attributes:
-        name: as users read it.
-        sql: of Unix seconds (DOUBLE) of a text column `time_text`, NULL where it does not fit.
-        format: what `--time-format` takes for it, "" for a number that `--time-unit` names.
+        name: its name for users.
+        sql: SQL for Unix seconds (DOUBLE) of the text column `time_text`, NULL if it does not fit.
+        format: its value for `--time-format`; "" for a number that `--time-unit` names.
     """
 
     name: str
@@ -48,9 +48,10 @@ def _unit(name: str, per_s: float) -> Form:
 
 
 def _digits(name: str, format: str, digits: int) -> Form:
-    """A calendar as a number of so many digits; `.0` at its end is that of a floating number."""
+    """A calendar date as a number with so many digits; a trailing `.0` comes from floats."""
     text = r"regexp_replace(time_text, '\.0*$', '')"
-    loses_zero = not format.startswith("%Y")  # a number loses the zero of 2005, or of May
+    # as a number, it loses the zero of 05 (the year 2005, or May)
+    loses_zero = not format.startswith("%Y")
     if loses_zero:
         text = f"lpad({text}, {digits}, '0')"
     least = digits - loses_zero
@@ -143,20 +144,20 @@ TEXTS = (
         ("",),
     ),
 )
-#: those whose cells never look like one another's: a column may mix them
+#: forms that never look like each other, so a column may mix them
 MIXABLE = (*UNIX, ISO)
 FORMS = (*MIXABLE, EXCEL, *CALENDARS, *TEXTS)
 
 
 def missing_sql() -> str:
-    """SQL: a cell `time_text` that stands for no time, such as 0 or 1970-01-01."""
+    """SQL test: the cell `time_text` means "no time", such as 0 or 1970-01-01."""
     zeros = ", ".join(literal(text) for text in _ZEROS)
     days = ", ".join(literal(text) for text in _NO_DAYS)
     return f"(time_text IN ({zeros}) OR left(time_text, 10) IN ({days}))"
 
 
 def rounded_sql() -> str:
-    """SQL: a cell `time_text` whose last digits were left out, such as 1.494e+09."""
+    """SQL test: the cell `time_text` has lost its last digits, such as 1.494e+09."""
     digits = r"length(regexp_extract(time_text, '\.([0-9]*)[eE]', 1))"
     power = r"try_cast(regexp_extract(time_text, '[eE]\+?([0-9]+)$', 1) AS INTEGER)"
     return (
@@ -166,10 +167,10 @@ def rounded_sql() -> str:
 
 
 def latest_plausible_s(now_s: float) -> float:
-    """Until when a time is plausible: tomorrow."""
+    """The latest plausible time: tomorrow."""
     return now_s + DAY_S
 
 
 def fit_sql(form: Form, latest_s: float) -> str:
-    """SQL: the cell `time_text` fits a form."""
+    """SQL test: the cell `time_text` fits a form."""
     return f"coalesce(({form.sql}) BETWEEN {EARLIEST_S} AND {latest_s!r}, false)"

@@ -18,7 +18,7 @@ _DATES = (
     "%A, %B %d, %Y", "%a %b %d %Y",
     "%Y%j", "%Y-%j", "%Y/%j", "%G-W%V-%u", "%GW%V%u",
 )  # fmt: skip
-#: they stand for more than a day, so no time of day follows
+#: these mean more than a day, so no time of day follows
 _COARSE = ("%Y", "%Y-%m", "%Y/%m", "%m/%Y", "%m-%Y", "%m.%Y", "%b %Y", "%B %Y", "%b-%Y", "%b-%y",
            "%Y-%b", "%G-W%V", "%GW%V", "%G%V")  # fmt: skip
 _CLOCKS = (
@@ -37,7 +37,7 @@ _MOST_HINTS = 2
 
 
 def formats() -> Iterator[str]:
-    """The formats that are tried, the likely ones first."""
+    """The formats to try, the likely ones first."""
     yield from _COARSE
     for date in _DATES:
         yield from (date + clock for clock in _CLOCKS)
@@ -45,11 +45,11 @@ def formats() -> Iterator[str]:
 
 
 def fitting_options(space: Workspace, cells: str, latest_s: float) -> Sequence[str]:
-    """The first options that make plausible times of (almost) all of a sample of cells.
+    """The first options that give plausible times for (almost) all cells of a sample.
 
     Args:
         space: the database.
-        cells: SQL after FROM, of the rows whose column `time_text` is a time.
+        cells: SQL after FROM, for the rows whose column `time_text` is a time.
         latest_s: later times are implausible.
     """
     number = "try_cast(time_text AS DOUBLE)"
@@ -67,7 +67,7 @@ def fitting_options(space: Workspace, cells: str, latest_s: float) -> Sequence[s
         f" ORDER BY hash(time_text) LIMIT {_SAMPLE_ROWS}"
     )
     total, *found = space.rows(f"SELECT count(*), {columns} FROM ({sample})")[0]
-    fitting: dict[float, str] = {}  # options that make the same times are one
+    fitting: dict[float, str] = {}  # options that give the same times count as one
     for option, count, sum_s in zip(tried, found[::2], found[1::2], strict=True):
         if count and count >= _LEAST_SHARE * total:
             fitting.setdefault(sum_s, option)

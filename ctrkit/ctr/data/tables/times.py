@@ -1,8 +1,8 @@
 """Decides in which form a column writes times, by how many of its cells fit each form.
 
-A cell fits a form if it gives a plausible time, from 1990 until tomorrow. Unix numbers are told
-apart by their size, so a column may mix seconds and milliseconds; a calendar written as a number
-(YYMMDDHH, YYYYMMDD, ...) must have real months, days and hours. Where two forms fit equally well
+A cell fits a form if it gives a plausible time, from 1990 until tomorrow. Unix times in different
+units differ in size, so a column may mix seconds and milliseconds. A calendar date written as a
+number (YYMMDDHH, YYYYMMDD, ...) must have a real month, day and hour. If two forms fit equally well
 and mean different times, nothing is guessed.
 """
 
@@ -33,18 +33,19 @@ from ctrkit.ctr.data.tables.time_forms import (
 )
 from ctrkit.ctr.data.workspace import literal
 
-#: cells that fit no form by as much are counted as no time; with fewer the column is something else
+#: least share of cells that fit a form; with a smaller share the column is something else
 _LEAST_FITTING_SHARE = 0.5
-#: forms that fit almost as many cells as the best are as good
+#: a form that fits this share of the best form's cells is as good
 _AS_GOOD_SHARE = 0.99
-#: more cells that fit another form only make a mixture, where a cell that fits both may be misread
+#: If more cells than this fit another form only, the column is a mixture, in which a cell that fits
+#: both may be misread.
 _MOST_OF_OTHERS_SHARE = 0.01
 _LEAST_DISTINCT = 3
-#: a time is far from the rest beyond so many times the span of the middle 90 %, and a year at least
+#: a time is far from the rest beyond so many times the span of the middle 90 %, at least a year
 _FAR_SPANS = 10
 _FAR_LEAST_S = 365 * DAY_S
 
-#: what may follow % in `--time-format`
+#: letters that may follow % in `--time-format`
 _FORMAT_LETTERS = tuple("aAwudjHMmnyYbBIpSfgzZUWGVcxX%")
 UNIX_UNITS = dict(zip(("s", "ms", "us", "ns"), UNIX, strict=True))
 _PER_S = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9, "min": 1 / 60, "h": 1 / 3600, "d": 1 / DAY_S}
@@ -57,15 +58,15 @@ ACCEPTED = (
 
 @dataclass(frozen=True)
 class TimeRule:
-    """How a column of times is read.
+    """How to read a column of times.
 
     Attributes:
-        sql: of Unix seconds of the text column `time_text`.
+        sql: SQL for Unix seconds of the text column `time_text`.
         words: the form, for the user.
-        earliest_s: of a usable time.
-        latest_s: of a usable time.
-        outside: what a time beyond them is.
-        zero_is_missing: True where 0 and 1970 stand for no time.
+        earliest_s: earliest usable time.
+        latest_s: latest usable time.
+        outside: words for a time beyond them.
+        zero_is_missing: whether 0 and 1970 mean "no time".
     """
 
     sql: str
@@ -77,15 +78,15 @@ class TimeRule:
 
     @property
     def is_said(self) -> bool:
-        """True if the user said it."""
+        """Whether the user chose the rule."""
         return not self.zero_is_missing
 
 
 def said_rule(*, format: str | None = None, unit: str | None = None) -> TimeRule | None:
-    """The rule that the user says; None if neither is said.
+    """The user's rule; None if there is none.
 
     Raises:
-        UsageError: both are said, or it is unknown.
+        UsageError: both are given, or it is unknown.
     """
     if format is not None and unit is not None:
         raise UsageError("--time-format and --time-unit exclude each other: say one")
@@ -109,14 +110,14 @@ def said_rule(*, format: str | None = None, unit: str | None = None) -> TimeRule
             f"--time-format {format}: %{unknown[0]} is no part of a format; write for example"
             " '%d/%m/%Y %H:%M'"
         )
-    # a date alone finds the times of day after it, too
+    # a format of only a date also matches a time of day after it
     clocks = CLOCKS if not re.search("%[HIcXT]", format) else ("",)
     formats = ", ".join(literal(format + clock) for clock in clocks)
     return _said(f"epoch(try_strptime(time_text, [{formats}]))", f"--time-format {format}")
 
 
 def unit_rule(unit: str) -> TimeRule:
-    """The rule for numbers that count a unit since 1970, or days as Excel does."""
+    """The rule for numbers in a unit since 1970, or in days as Excel counts them."""
     number = "try_cast(time_text AS DOUBLE)"
     if unit == "excel":
         return _said(f"({number} - {EXCEL_EPOCH_DAYS}) * {DAY_S}", "--time-unit excel")
@@ -133,15 +134,15 @@ def other_unit(
     distinct: int,
     sample: str,
 ) -> UsageError | None:
-    """The error for a unit that makes no plausible times of numbers of which another form does.
+    """The error for a unit that gives no plausible times, if another form does.
 
     Args:
         where: the file, for messages.
         column: its name.
-        unit: what the user says.
-        fitting: cells per name of a form, as in `choose_rule`.
-        cells: those that are not missing.
-        distinct: different texts among them.
+        unit: the user's unit.
+        fitting: number of cells per form name, as in `choose_rule`.
+        cells: number of non-missing cells.
+        distinct: number of different texts among them.
         sample: any of them.
     """
     said = UNIX_UNITS.get(unit)
@@ -151,7 +152,7 @@ def other_unit(
     forms = (*UNIX, *(CALENDARS if distinct >= _LEAST_DISTINCT else ()))
     other = next((form for form in forms if fitting[form.name] >= least), None)
     if other is None or not re.fullmatch(NUMBER, sample):
-        return None  # it counts steps or hours of the user's own
+        return None  # the column may count steps or hours of the user's own
     units = {form: name for name, form in UNIX_UNITS.items()}
     option = f"--time-unit {units[other]}" if other in units else f"--time-format {other.name}"
     when = as_date(float(sample) / _PER_S[unit]) or "no date"
@@ -177,22 +178,22 @@ def choose_rule(
     now_s: float,
     hints: Callable[[], Sequence[str]] = tuple,
 ) -> TimeRule:
-    """The rule for a column from how many of its cells fit each form.
+    """Choose the rule for a column by how many of its cells fit each form.
 
     Args:
         where: the file, for messages.
         column: its name.
-        fitting: cells per name of a form; a form without any may be left out.
-        cells: those that are not missing.
-        fitting_any: those that fit one form or more.
-        distinct: different texts among them.
-        sample: the commonest or any other of them.
+        fitting: number of cells per form name; forms without any may be left out.
+        cells: number of non-missing cells.
+        fitting_any: number of cells that fit at least one form.
+        distinct: number of different texts among them.
+        sample: one of them, preferably the commonest.
         now_s: Unix time.
-        hints: options that fit, asked for only where no form does.
+        hints: called if no form fits: options that fit.
 
     Raises:
-        UsageError: no form fits, or two do that mean different times, or the column mixes forms
-            that can be taken for one another; with a sample.
+        UsageError: no form fits, two forms fit that mean different times, or the column mixes forms
+            that can be confused; the message shows a sample.
     """
     mixed = {form.name: fitting.get(form.name, 0) for form in MIXABLE}
     others = {
@@ -204,13 +205,13 @@ def choose_rule(
     latest_s = latest_plausible_s(now_s)
     good = [form for form, count in others.items() if count >= _AS_GOOD_SHARE * best]
     if sum(mixed.values()) >= _AS_GOOD_SHARE * best:
-        # a Unix time has a real month, day, hour and minute by chance only
+        # a Unix time can have a real month, day, hour and minute only by chance
         by_chance = mixed[ISO.name] == 0 and good and distinct >= _LEAST_DISTINCT
         if not by_chance:
             return _mixed_rule(mixed, latest_s)
     if fitting_any - best > _MOST_OF_OTHERS_SHARE * cells:
         raise UsageError(_mixture(where, column, others, cells))
-    if best == cells:  # what fits all is right where another form does not
+    if best == cells:  # a form that fits all cells is right if another form does not
         good = [form for form in good if others[form] == best] or good
     if len(good) > 1:
         raise UsageError(_ambiguity(where, column, good, sample))
@@ -236,7 +237,7 @@ def _mixture(where: str, column: str, fitting: Mapping[Form, int], cells: int) -
 
 
 def _option(form: Form, sample: str) -> str:
-    """What `--time-format` takes for a form, with the delimiter of a sample."""
+    """The value of `--time-format` for a form, with the delimiter of a sample."""
     if form in CALENDARS:
         return form.name
     delimiter = re.search(r"[^0-9]", sample)
@@ -248,7 +249,7 @@ def _mixed_rule(mixed: Mapping[str, int], latest_s: float) -> TimeRule:
     cases = " ".join(f"WHEN {fit_sql(form, latest_s)} THEN {form.sql}" for form in forms)
     counts = [f"{format_count(mixed[form.name])} as {form.name}" for form in forms]
     words = forms[0].name if len(forms) == 1 else f"mixed: {', '.join(counts)}"
-    # what fits none is still a time if it is a number or a date, but an implausible one
+    # a cell that fits no form is an implausible time if it is a number or a date
     fallback = f"coalesce({', '.join(form.sql for form in forms)})"
     return _plausible(f"CASE {cases} ELSE {fallback} END", words, latest_s)
 
@@ -265,7 +266,7 @@ def _plausible(sql: str, words: str, latest_s: float) -> TimeRule:
 
 
 def _refusal(where: str, column: str, sample: str, now_s: float, hints: Sequence[str]) -> str:
-    """Why no form fits, with what the sample would be as a Unix time, or an option that fits."""
+    """Why no form fits, with the sample as a Unix time, or an option that fits."""
     if hints:
         return (
             f"{where}: column {format_value(column)} holds {format_value(sample)}, which is read as"
@@ -286,7 +287,7 @@ def _refusal(where: str, column: str, sample: str, now_s: float, hints: Sequence
 
 
 def as_date(time_s: float) -> str:
-    """`2014-10-21` of Unix seconds, "" where there is no such date."""
+    """Unix seconds as `2014-10-21`; "" if there is no such date."""
     try:
         return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d")
     except (ValueError, OverflowError, OSError):
@@ -294,6 +295,6 @@ def as_date(time_s: float) -> str:
 
 
 def near_range(low_s: float, high_s: float) -> tuple[float, float]:
-    """From when until when a time is not far from the rest, by the 5 % and 95 % quantiles."""
+    """The range of times not far from the rest, from the 5 % and 95 % quantiles."""
     margin_s = max(_FAR_LEAST_S, _FAR_SPANS * (high_s - low_s))
     return math.floor(low_s - margin_s), math.ceil(high_s + margin_s)
