@@ -15,7 +15,7 @@ from ctrkit import __version__
 from ctrkit.cli.data import data_app
 from ctrkit.cli.doctor import doctor
 from ctrkit.cli.explain import explain
-from ctrkit.cli.misuse import misuse_words
+from ctrkit.cli.misuse import misplaced_words, misuse_words
 from ctrkit.cli.options import as_written_today, help_of
 from ctrkit.cli.plain_help import PlainCommand, PlainGroup
 from ctrkit.cli.probe import probe
@@ -99,7 +99,8 @@ def run_command() -> int:
         code = app(as_written_today(sys.argv[1:]), standalone_mode=False)
         return code if isinstance(code, int) else 0
     except CtrkitError as error:
-        _say(str(error))
+        if not error.is_shown:
+            _say(str(error) + misplaced_words(str(error), sys.argv[1:], _options_of(sys.argv[1:])))
         return error.exit_code
     except ClickError as error:
         # a group without a command has printed its help already and has no message
@@ -110,6 +111,12 @@ def run_command() -> int:
         return 130
     except BrokenPipeError:
         return 0
+
+
+def _options_of(words: list[str]) -> list[str]:
+    """The options of the command that was typed."""
+    command = getattr(typer.main.get_command(app), "commands", {}).get(words[0] if words else "")
+    return [name for param in getattr(command, "params", ()) for name in param.opts]
 
 
 def _say(message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +22,20 @@ def misuse_words(error: Any, words: list[str]) -> str:
     """
     said, advice = _said_of(error, words).rstrip("."), _advice(error, words)
     return f"{said} {advice[0].upper()}{advice[1:]}" if said.endswith("?") else f"{said}; {advice}"
+
+
+def misplaced_words(message: str, words: Sequence[str], options: Collection[str]) -> str:
+    """What to do where a script refuses an option that was meant for ctrkit; empty if it is not so.
+
+    Args:
+        message: how the script ended.
+        words: that were typed after `ctrkit`.
+        options: of the command of ctrkit.
+    """
+    after = words[words.index("--") + 1 :] if "--" in words else ()
+    named = [word.partition("=")[0] for word in after]
+    found = [one for one in named if one[:2] == "--" and one in options and one[2:] in message]
+    return f"; if {found[0]} is meant for ctrkit, write it before the --" if found else ""
 
 
 def _said_of(error: Any, words: list[str]) -> str:

@@ -96,7 +96,7 @@ def examine(
         found = decode(Examination, read_json(path), str(path)) if path.is_file() else None
     if outcome.interrupted:
         raise InterruptedRunError("interrupted")
-    problem = f"inspecting it ended as {outcome.verdict}: {outcome.reason}"
+    problem = f"ctrkit could not inspect it ({outcome.verdict}): {outcome.reason}"
     if outcome.cut_by_budget:
         problem = f"making the loader took longer than {LOOK_S:.0f} s"
     if failed is not None and failed.error is not None:

@@ -193,6 +193,7 @@ def search_and_recommend(
     server: ForkServer | None = None,
     known: Sequence[Trial] = (),
     finish: Finish = lambda recommendation, _: recommendation,
+    launched_s: float | None = None,
 ) -> Recommendation:
     """Search within what is left of the budget and save everything as soon as it is known.
 
@@ -208,9 +209,14 @@ def search_and_recommend(
         server: forks the trials, where it can.
         known: what that came to.
         finish: completes the recommendation, before it is saved.
+        launched_s: when the user started the probe, where that was before `began_s`: the lines on
+            progress count from there.
     """
     inspection = with_launch_spread(inspection)
-    with ProbeDisplay(budget_s=options.budget_s, cells=plan.cells, quiet=options.quiet) as display:
+    with ProbeDisplay(
+        budget_s=options.budget_s, cells=plan.cells, quiet=options.quiet,
+        began_s=began_s if launched_s is None else launched_s, budget_began_s=began_s,
+    ) as display:  # fmt: skip
         for note in (options.time_limits.in_words(), *plan.notes, *plan.warnings):
             display.message(note)
         launcher = launcher or TrialLauncher(

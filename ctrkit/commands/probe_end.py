@@ -21,7 +21,7 @@ from ctrkit.core.errors import (
     NoViableCellError,
     UsageError,
 )
-from ctrkit.core.files import finite
+from ctrkit.core.files import finite, is_one_place
 from ctrkit.core.launch_spread import LaunchSpread
 from ctrkit.core.records import Finding, Recommendation
 from ctrkit.core.runs import RunFolder
@@ -114,6 +114,8 @@ def show_outcome(
             print()
         elif not isinstance(error, UsageError):
             print_report([report_view(read_contents(run.path))])
+            if isinstance(error, NoViableCellError | InconclusiveError):
+                error.is_shown = is_one_place(sys.stdout, sys.stderr)
 
 
 def _document(run: RunFolder, error: str | None) -> dict[str, Any]:

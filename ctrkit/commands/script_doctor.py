@@ -45,7 +45,9 @@ def doctor_script(
         InterruptedRunError: stopped by the user.
     """
     if not quiet:
-        stderr_console().print("running the script up to its first steps ...", style="dim")
+        stderr_console().print(
+            "ctrkit runs the script up to its first training steps ...", style="dim"
+        )
     with handle_interrupts(graceful=False) as stop:
         seen = _look(script, common, axes, stop)
     values = first_values(script, axes)
@@ -89,8 +91,8 @@ def _look(script: ScriptSpec, common: CommonOptions, axes: Axes, stop: StopReque
     if seen is not None and seen.problem:
         raise InconclusiveError(f"the script cannot be observed: {seen.problem}")
     if outcome.verdict in ("ok", "skipped"):
-        raise InconclusiveError("no training step of the script could be seen")
-    raise NoViableCellError(f"the script ended as {outcome.verdict}: {outcome.reason}")
+        raise InconclusiveError("ctrkit saw no training step of the script")
+    raise NoViableCellError(f"the script failed ({outcome.verdict}): {outcome.reason}")
 
 
 def _refusals(cells: Sequence[Cell], seen: ScriptSeen, own: Cell) -> list[HazardFinding]:

@@ -24,6 +24,7 @@ from ctrkit.commands.trial_launcher import TrialLauncher
 from ctrkit.core.child_records import Inspection
 from ctrkit.core.command_line import without_secrets
 from ctrkit.core.config import SCRIPT_TARGET, Cell, ScriptSpec, WindowPlan, WorkloadSpec, make_cell
+from ctrkit.core.environment import with_torch
 from ctrkit.core.errors import (
     CtrkitError,
     InconclusiveError,
@@ -236,15 +237,15 @@ def _probe(
     budget: Budget,
     stop: StopRequest,
 ) -> Recommendation:
-    began_s = time.monotonic()
+    launched_s = began_s = time.monotonic()
     folder = Path(script.folder)
     before = look_at_folder(folder, without=run.path)
     sources = sources_of(script)
     with ProbeDisplay(quiet=options.quiet) as display:
         about = format_duration(min(budget.least_s, budget.most_s))
         display.message(
-            f"{script_name(script)} runs as written first, then in other configurations: "
-            f"{'at least ' if budget.launches else ''}{about} in all"
+            f"ctrkit runs {script_name(script)} as written first, then in other configurations; "
+            f"that takes {'at least ' if budget.launches else ''}{about}"
         )
         launcher = TrialLauncher(run, workload, options.time_limits.of_script(), stop, display)
         first = _launch_as_written(script, axes, launcher)
@@ -267,6 +268,7 @@ def _probe(
     inspection = replace(first.inspection, axes=list(heeded_axes(script, first.seen)))
     run.update(
         workload_fingerprint=first.inspection.workload_fingerprint,
+        environment=with_torch(run.info.environment, first.seen.torch_version),
         sizes=first.inspection.sizes,
         budget_s=options.budget_s,
     )
@@ -274,6 +276,7 @@ def _probe(
         run, workload, inspection, plan, options, stop, began_s,
         launcher=launcher, known=[first.trial],
         finish=partial(_with_answer, script, first, before, sources, run.path),
+        launched_s=launched_s,
     )  # fmt: skip
 
 
@@ -332,7 +335,7 @@ def _launch_as_written(script: ScriptSpec, axes: Axes, launcher: TrialLauncher) 
 
 
 def _ended_badly(result: TrialResult) -> NoViableCellError:
-    why = f"the script as written ended as {result.verdict}: {result.reason}"
+    why = f"the script as written failed ({result.verdict}): {result.reason}"
     no_input = missing_input() if result.verdict in ("setup-failed", "crashed") else ""
     return NoViableCellError(why.rstrip(".") + no_input)
 
@@ -344,7 +347,7 @@ def _nothing_seen(
     if seen is not None and seen.problem:
         return InconclusiveError(f"the script cannot be observed: {seen.problem}")
     if result.exit_code == 2:  # what argparse and its kin end with
-        return UsageError(f"the script as written: {result.reason}")
+        return UsageError(f"the script as written failed: {result.reason}")
     if result.exit_code == 0 or result.verdict == "ok":
         return InconclusiveError(
             "the script ended before ctrkit saw a training step: no torch DataLoader "

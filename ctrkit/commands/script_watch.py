@@ -11,6 +11,7 @@ from pathlib import Path
 from ctrkit.commands.ranks_watch import RanksWatch
 from ctrkit.commands.script_cell import seen_cell
 from ctrkit.core.config import ChildSpec, RunSizes, decode
+from ctrkit.core.environment import with_torch
 from ctrkit.core.epochs import EPOCHS, write_epochs
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import read_json
@@ -86,7 +87,8 @@ class ScriptWatch:
         """The command is over. An epoch that its end cut off is whole if it ended well."""
         self._ended_well = exit_code == 0 and not self._stop.finish
         self.look()
-        self.tell_unobserved()
+        if not exit_code:  # of a script that failed its own words are what counts
+            self.tell_unobserved()
 
     def epochs(self) -> int | None:
         """How many epochs the run has: as the user says, else as the observer has found out."""
@@ -155,7 +157,9 @@ class ScriptWatch:
         with suppress(UsageError, OSError):
             cell = seen_cell(self._spec, self._seen)
             if cell != self._run.info.cell:
-                self._run.update(cell=cell)
+                torch = self._seen.torch_version
+                environment = with_torch(self._run.info.environment, torch)
+                self._run.update(cell=cell, environment=environment)
 
     def _is_first_epoch_cut(self) -> bool:
         lines = read_script_epochs(self._folder / EPOCHS_FILE)
@@ -184,8 +188,8 @@ class ScriptWatch:
         else:
             why = "no Python process of it has imported torch so far"
         return (
-            f"the script is watched from outside only: {why}; so a hang is not ended, and steps, "
-            "epochs and data wait are not known"
+            f"ctrkit watches the script from outside only: {why}. It cannot end a hang, and does "
+            "not know steps, epochs or data wait"
         )
 
     def tell_unobserved(self) -> None:

@@ -64,7 +64,9 @@ class TrialLauncher:
     def __call__(self, request: TrialRequest, deadline_s: float) -> TrialResult:
         """Run a trial to its end, its verdict or its deadline."""
         self.launches += 1
-        name = f"{self.launches:03d}-{request.kind}-{request.cell.cell_id}"
+        # before a script is known its cell is made up: only the label says what runs
+        what = request.label.replace(" ", "-") or request.cell.cell_id
+        name = f"{self.launches:03d}-{request.kind}-{what}"
         folder = self.run.path / "trials" / name
         self._memory = []
         self.display.started(request.label or request.cell, request.kind)

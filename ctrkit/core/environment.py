@@ -115,6 +115,15 @@ def _versions() -> dict[str, str]:
     return found
 
 
+def with_torch(environment: dict[str, Any], version: str) -> dict[str, Any]:
+    """A description of the environment with this version of torch; empty: it is not known.
+
+    A script may run in another interpreter, and it is that one's torch which trains.
+    """
+    versions = {k: v for k, v in environment.get("versions", {}).items() if k != "torch"}
+    return {**environment, "versions": versions | ({"torch": version} if version else {})}
+
+
 def code_versions(source: str | None = None) -> dict[str, str]:
     """Versions of everything that computes a step; equal versions promise equal numbers.
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 class CtrkitError(Exception):
     """Base of all errors that the command line reports in one line.
 
-    `exit_code` is the process's exit status.
+    `exit_code` is the process's exit status. `is_shown`: a report has said it already, in the place
+    where the line would be.
     """
 
     exit_code = 1
+    is_shown = False
 
 
 class UsageError(CtrkitError):

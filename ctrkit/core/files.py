@@ -159,3 +159,11 @@ def folder_aside(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def is_one_place(one: Any, other: Any) -> bool:
+    """Whether two streams lead to the same terminal, file or pipe."""
+    try:
+        return os.path.samestat(os.fstat(one.fileno()), os.fstat(other.fileno()))
+    except (OSError, ValueError, AttributeError):  # closed, or no file at all
+        return False

@@ -18,6 +18,7 @@ from ctrkit.core.environment import (
     cache_folder,
     describe_environment,
     machine_fingerprint,
+    with_torch,
 )
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import (
@@ -97,15 +98,16 @@ class RunFolder:
         Raises:
             UsageError: the folder is not empty or cannot be written.
         """
-        created = datetime.now(UTC)
+        created, environment = datetime.now(UTC), describe_environment()
         path = _named_folder(out) if out is not None else _new_folder(created, command)
         if workload.script is not None:
             workload = dataclasses.replace(workload, script=shown_script(workload.script))
+            environment = with_torch(environment, "")  # until the script has told its own
         info = RunInfo(
             command=command,
             argv=without_secrets(argv),
             created=created.isoformat(timespec="seconds"),
-            environment=describe_environment(),
+            environment=environment,
             machine_fingerprint=machine_fingerprint(),
             workload=workload,
             **_this_process(),

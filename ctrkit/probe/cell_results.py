@@ -178,9 +178,9 @@ def failure_of(cell: Cell, trials: Sequence[Trial]) -> str | None:
         if kind == "full" and trial.cell == cell:
             return f"{result.verdict}: {result.reason}"
         if kind == "compute" and compute_key(trial.cell) == compute_key(cell):
-            return f"its training step, run alone, ended as {result.verdict}: {result.reason}"
+            return f"its training step, run alone, failed ({result.verdict}): {result.reason}"
         if kind == "loader" and loader_key(trial.cell) == loader_key(cell):
-            return f"its loader, run alone, ended as {result.verdict}: {result.reason}"
+            return f"its loader, run alone, failed ({result.verdict}): {result.reason}"
     return None
 
 

@@ -34,13 +34,19 @@ def stderr_console() -> Console:
 
 
 class Display:
-    """Redraws at most every `_REDRAW_S` from the caller's own events: it has no thread."""
+    """Redraws at most every `_REDRAW_S` from the caller's own events: it has no thread.
 
-    def __init__(self, *, quiet: bool, console: Console | None, clock: Clock) -> None:
+    What began before it is shown began at `began_s` of the clock; None: it begins when shown.
+    """
+
+    def __init__(
+        self, *, quiet: bool, console: Console | None, clock: Clock, began_s: float | None = None
+    ) -> None:
         self._console = console or stderr_console()
         self._quiet = quiet
         self._clock = clock
-        self._began_s = clock()
+        self._given_began_s = began_s
+        self._began_s = clock() if began_s is None else began_s
         self._drawn_s = -float("inf")
         self._live: Live | None = None
         self._width, self._lengths = self._console.width, [0]  # of the lines that were drawn
@@ -51,7 +57,8 @@ class Display:
             )
 
     def __enter__(self) -> Self:
-        self._began_s = self._clock()
+        if self._given_began_s is None:
+            self._began_s = self._clock()
         with self._while_it_is_there():
             if self._live is not None:
                 self._live.start()

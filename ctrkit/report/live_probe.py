@@ -31,6 +31,8 @@ class ProbeDisplay(Display):
     Args:
         budget_s: the probe's budget; None is without one.
         cells: the cells of the matrix, to show how many are still to come.
+        began_s: when the probe began, of `clock`: lines count from there; None: it begins now.
+        budget_began_s: when the budget began; None: with the probe.
         quiet: show nothing.
         console: where to write; stderr if None.
         clock: monotonic seconds.
@@ -41,12 +43,14 @@ class ProbeDisplay(Display):
         *,
         budget_s: float | None = None,
         cells: Sequence[Cell] = (),
+        began_s: float | None = None,
+        budget_began_s: float | None = None,
         quiet: bool = False,
         console: Console | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
-        super().__init__(quiet=quiet, console=console, clock=clock)
-        self._budget_s = budget_s
+        super().__init__(quiet=quiet, console=console, clock=clock, began_s=began_s)
+        self._budget_s, self._budget_began_s = budget_s, budget_began_s
         self._cells = [cell.cell_id for cell in cells]
         self._records: list[TrialRecord] = []
         self._running = self._running_id = ""
@@ -137,7 +141,8 @@ class ProbeDisplay(Display):
     def _budget_line(self) -> str:
         if self._budget_s is None:
             return ""
-        left_s = max(0.0, self._budget_s - (self._clock() - self._began_s))
+        began_s = self._began_s if self._budget_began_s is None else self._budget_began_s
+        left_s = max(0.0, self._budget_s - (self._clock() - began_s))
         return f"budget left {left_s:.0f} s"
 
 

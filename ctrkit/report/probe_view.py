@@ -25,7 +25,7 @@ from ctrkit.report.matrix_view import (
     matrix_table,
     not_run_lines,
 )
-from ctrkit.report.script_view import script_rows, script_sections
+from ctrkit.report.script_view import is_said_by_rows, script_rows, script_sections
 from ctrkit.report.shell_lines import command_lines, dataloader_lines, kept_options, short_path
 from ctrkit.report.step_view import stage_sections
 from ctrkit.report.words import (
@@ -92,6 +92,7 @@ def _answer(contents: RunContents, recommendation: Recommendation) -> Section:
     rows += [
         ("note" if finding.share is None else "limited by", finding_words(finding))
         for finding in sorted(best.findings, key=lambda finding: finding.share is None)
+        if not (best.script is not None and is_said_by_rows(finding))
     ]
     rows += [("tied with", cell_words(cell)) for cell in best.tied if cell != best.cell]
     if best.runner_up is not None and best.runner_up not in best.tied:
@@ -186,7 +187,8 @@ def _matrix_sections(contents: RunContents) -> list[Section]:
     sections = []
     table = matrix_table(trials, contents.recommendation)
     if table.rows:
-        sections.append(Section("Cells", (table,)))
+        note = _predicted_words(contents)
+        sections.append(Section("Cells", (table, *([Paragraph(note, "dim")] if note else []))))
     failures, not_run = failure_lines(trials), not_run_lines(trials)
     if failures:
         sections.append(Section("Failed", (Bullets(tuple(failures), "bad"),)))
@@ -211,6 +213,30 @@ def _matrix_sections(contents: RunContents) -> list[Section]:
         table = Table(columns, rows).without_empty_columns()
         sections.append(Section("Ceilings", (table,)))
     return sections
+
+
+def _predicted_words(contents: RunContents) -> str:
+    """What a predicted row is; with a word on those that seem faster than the best; or empty."""
+    results = cell_results(contents.trials)
+    predicted = [result.record for result in results if result.verdict == "predicted"]
+    if not predicted:
+        return ""
+    words = (
+        "predicted: did not run; computed from the training step and the loader, each measured "
+        "alone. If a measured row contradicts it, trust the measured one."
+    )
+    best = contents.recommendation
+    if best is None:
+        return words
+    of_best = best.projected_total_s or best.projected_epoch_s
+    of_others = [record.projected_total_s or record.projected_epoch_s for record in predicted]
+    faster = sum(1 for one in of_others if one and of_best and one < of_best)
+    if faster:
+        words += (
+            f" {plural(faster, 'predicted row')} may be faster than the best: a longer --budget "
+            "runs more of them."
+        )
+    return words
 
 
 def _use(contents: RunContents, recommendation: Recommendation) -> list[Section]:

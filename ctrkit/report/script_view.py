@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ctrkit.core.config import ScriptSpec
-from ctrkit.core.records import Recommendation
+from ctrkit.core.records import Finding, Recommendation
 from ctrkit.core.script_records import ScriptAnswer
 from ctrkit.report.blocks import Block, Bullets, Code, Paragraph, Section
 from ctrkit.report.shell_lines import command_lines
@@ -15,8 +15,9 @@ _MOST_FILES = 12
 _EXPERIMENT = {
     "same batches": "the same batches in the same order as the script as written, as far as seen",
     "same rows, other order": "the same rows in another order than the script as written",
-    "other content": "the same rows in the same order, with other random changes to them",
-    "cannot tell": "whether it trains on the same batches could not be told",
+    "other content": "the same rows in the same order, but their content differs: random "
+    "augmentation or masking now runs in the workers, with other random numbers",
+    "cannot tell": "perhaps other batches than the script as written: ctrkit could not tell",
 }
 
 
@@ -35,6 +36,11 @@ def script_rows(
         why = f" ({clean(answer.experiment_why)})" if answer.experiment_why else ""
         rows.append(("trains on", _EXPERIMENT.get(answer.experiment, answer.experiment) + why))
     return rows
+
+
+def is_said_by_rows(finding: Finding) -> bool:
+    """Whether the line `trains on` says the same already."""
+    return finding.stage == "experiment" and finding.text.startswith("this configuration ")
 
 
 def gain_words(answer: ScriptAnswer) -> str:

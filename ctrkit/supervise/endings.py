@@ -187,7 +187,7 @@ def judge_exit(
     otherwise = "setup-failed" if stage in _SETUP_STAGES and not complete else "crashed"
     said = last_words(stderr)
     verdict = classify_error(said, stderr, otherwise=otherwise)
-    said = _in_words(verdict, said) or "no words"
+    said = _in_words(verdict, said) or "it printed no error"
     return Verdict(verdict, f"it ended with exit code {exit_code} {where}: {said}")
 
 

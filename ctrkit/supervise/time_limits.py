@@ -120,7 +120,10 @@ class TimeLimits:
         times = times or StageTimes()
         if self.stall_timeout_s is not None:
             every = format_duration(self.stall_timeout_s)
-            return f"silence of {every} counts as a hang, twice that while CPU burns"
+            return (
+                f"ctrkit stops a process that makes no progress for {every}, or for twice as long "
+                "while it uses the CPU"
+            )
         stages = (
             ("start-up", Stage.IMPORT), ("a first batch", Stage.FIRST_BATCH),
             ("validation", Stage.VALIDATION), ("metrics", Stage.METRICS),
@@ -132,12 +135,14 @@ class TimeLimits:
             by_limit.setdefault(limit, []).append(what)
         listed = ", ".join(f"{limit} in {_either(them)}" for limit, them in by_limit.items())
         learns = (
-            f"; once measured, a stage may take {_LEARNED:g} x the longest" if times.is_run else ""
+            f"; a stage that was measured may take {_LEARNED:g} times its longest so far"
+            if times.is_run
+            else ""
         )
         return (
-            f"silence counts as a hang after {listed}, and in a step after "
-            f"{self.steady_factor:g} x the median (at least {format_duration(self.steady_least_s)})"
-            f"{learns}"
+            f"ctrkit stops a process that makes no progress for {listed}, or in a step for "
+            f"{self.steady_factor:g} times the median step (at least "
+            f"{format_duration(self.steady_least_s)}){learns}"
         )
 
     def for_stage(

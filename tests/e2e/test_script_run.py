@@ -240,10 +240,10 @@ def test_one_that_cannot_be_observed_runs_and_is_told_of(ctrkit: Run, tmp_path: 
     done = ctrkit("train", "--out", "run", "--", PYTHON, "-I", "-c", "print('hello')")
     assert done.returncode == 0
     assert done.stdout == "hello\n"
-    assert "watched from outside only: python -I" in done.stderr
+    assert "watches the script from outside only: python -I" in done.stderr
     plain = ctrkit("train", "--out", "other", "--", "echo", "hello")
     assert plain.stdout == "hello\n"
-    assert "watched from outside only: no Python process" in plain.stderr
+    assert "watches the script from outside only: no Python process" in plain.stderr
 
 
 def test_no_secret_of_the_command_is_written_down(ctrkit: Run, tmp_path: Path) -> None:

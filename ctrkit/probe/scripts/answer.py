@@ -148,8 +148,8 @@ def clock_finding(seen: ScriptSeen) -> Finding | None:
         stage="step",
         share=None,
         worth_x=None,
-        text="the script has no torch DataLoader: a step is from one optimizer step to the next, "
-        "and only what a placeholder in the command names can be varied",
+        text="the script has no torch DataLoader, so ctrkit counts from one optimizer step to the "
+        "next, and can vary only what a placeholder in the command names",
         confidence="high",
     )
 
@@ -193,8 +193,8 @@ def later_epochs_finding(seen: ScriptSeen, answer: ScriptAnswer, cell: Cell) -> 
         stage="experiment",
         share=None,
         worth_x=None,
-        text=f"written into the script, this change gives a seeded shuffle ({loader.sampler}) "
-        f"another order from the second epoch on: torch draws one seed {less} in each later epoch. "
-        "Put in by ctrkit train --config the order stays as written",
+        text=f"if you write this change into the script, a seeded shuffle ({loader.sampler}) takes "
+        f"another order from the second epoch on, because torch draws one seed {less} in each "
+        "later epoch. With ctrkit train --config the order stays as written",
         confidence="high",
     )

@@ -21,7 +21,7 @@ SAMENESS_WORDS: Mapping[str, str] = {
         "trains on the same rows in the same order, but their content differs: random "
         "augmentation or masking now runs in the workers, with other random numbers"
     ),
-    "cannot tell": "may train on other batches: that could not be told",
+    "cannot tell": "may train on other batches: ctrkit could not tell",
 }
 
 

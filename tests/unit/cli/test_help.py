@@ -11,6 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from ctrkit.cli.app import app, run_command
+from ctrkit.cli.misuse import misplaced_words
 from ctrkit.cli.options import as_written_today, help_of
 
 
@@ -104,3 +105,14 @@ def test_a_value_that_is_refused_is_shown(
     monkeypatch.setattr("sys.argv", ["ctrkit", *typed])
     assert run_command() == 2
     assert said in capsys.readouterr().err
+
+
+def test_an_option_of_ours_behind_the_dashes_is_named_where_the_script_refuses_it() -> None:
+    words = ["probe", "--", "python", "train.py", "--budget", "60s", "--lr=1"]
+    said = "train.py: error: unrecognized arguments: --budget 60s"
+    hint = "; if --budget is meant for ctrkit, write it before the --"
+    assert misplaced_words(said, words, ["--budget", "--out"]) == hint
+    assert misplaced_words("error: Unknown flag 'budget'", words, ["--budget"]) == hint
+    assert misplaced_words("error: no data", words, ["--budget"]) == ""
+    assert misplaced_words(said, words, ["--lr"]) == ""
+    assert misplaced_words(said, ["probe", "--budget", "60s"], ["--budget"]) == ""

@@ -122,9 +122,9 @@ def test_costs_are_what_trials_have_shown(inspection):
 def test_a_cell_fails_with_its_parts_and_not_with_those_of_others():
     step = alone("compute", cell(), 1.0, verdict="out-of-memory")
     loader = alone("loader", cell(2), 1.0, verdict="deadlock")
-    assert "training step, run alone, ended as out-of-memory" in failure_of(cell(4), [step])
+    assert "training step, run alone, failed (out-of-memory)" in failure_of(cell(4), [step])
     assert failure_of(cell(4, device="mps"), [step]) is None
-    assert "loader, run alone, ended as deadlock" in failure_of(cell(2, device="mps"), [loader])
+    assert "loader, run alone, failed (deadlock)" in failure_of(cell(2, device="mps"), [loader])
     assert failure_of(cell(0), [loader]) is None
     cut = alone("compute", cell(), 1.0, verdict="skipped")
     assert failure_of(cell(), [cut]) is None

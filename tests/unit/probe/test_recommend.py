@@ -337,7 +337,7 @@ def test_where_nothing_else_was_run_it_is_said_why(inspection, others, interrupt
             "cut and faster",
             "2 workers are predicted to be faster, but were not fully measured",
         ),
-        ("nothing", "let workers read ahead"),
+        ("nothing", "Let workers read ahead"),
     ],
 )
 def test_only_what_was_run_to_a_good_end_is_called_tried(inspection, what, words):

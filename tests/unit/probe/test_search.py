@@ -158,7 +158,7 @@ def test_when_everything_fails_the_reasons_are_given(machine, inspection):
     assert broken.kinds() == ["compute"]
     assert rows_of(result) == {cell.cell_id for cell in result.plan.cells}
     others = [r for r in result.records if r.verdict == "skipped"]
-    assert all("training step, run alone, ended as out-of-memory" in r.reason for r in others)
+    assert all("training step, run alone, failed (out-of-memory)" in r.reason for r in others)
     with pytest.raises(NoViableCellError, match="out-of-memory"):
         recommend(result, inspection())
 

@@ -350,3 +350,13 @@ def test_a_restart_is_a_line_and_starts_the_speed_anew() -> None:
     assert lines[-2] == "deadlock in epoch 1, step 510: restarted"
     assert lines[-1].startswith("epoch 1/3 · step 500/514")
     assert "rows/s" not in lines[-1]
+
+
+def test_lines_count_from_the_launch_of_a_probe_that_began_before_it_is_shown() -> None:
+    out = io.StringIO()
+    display = ProbeDisplay(
+        began_s=100.0, clock=lambda: 117.0, console=Console(file=out, width=120), budget_s=30.0
+    )
+    with display:
+        display.record(trial(THREAD))
+    assert out.getvalue().startswith("[17 s] ")

@@ -74,6 +74,10 @@ Cells
   mps    rows       2 fork    2 refused
   cpu    resident   0           skipped
   wrk: workers, pre: prefetch
+  predicted: did not run; computed from the training step and the loader, each
+  measured alone. If a measured row contradicts it, trust the measured one. 1
+  predicted row may be faster than the best: a longer --budget runs more of
+  them.
 
 Failed
   - cpu-rows-w4-fork-p2-t2-b2048: deadlock. 4 workers wait for a lock that
