@@ -14,5 +14,8 @@ sys.exit(0 if v >= (2, 11) else f"torch {torch.__version__} is here, and 2.11 or
 venv=$(mktemp -d)/venv
 trap 'rm -rf "$(dirname "$venv")"' EXIT
 "$python" -m venv --system-site-packages "$venv"
+# torch may lie in a virtual environment itself, whose packages a new one does not see
+"$python" -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])' \
+  > "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torch_of_this_machine.pth"
 "$venv/bin/python" -m pip install --quiet --no-index --find-links "$wheels" 'ctrkit[cuda]' pytest pytest-timeout hypothesis
 "$venv/bin/python" "$here/accelerator.py" "$@"

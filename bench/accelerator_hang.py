@@ -50,6 +50,8 @@ def go_wrong(x: torch.Tensor) -> None:
         print(picked.sum().item())  # assert
     if CASE == "out-of-memory":
         kept, many = [], 2**50 if DEVICE == "cpu" else 2**30
+        if DEVICE == "mps":  # which would have the whole Mac swap first
+            torch.mps.set_per_process_memory_fraction(0.2)
         while True:
             kept.append(torch.ones(many, device=DEVICE))  # out-of-memory
 

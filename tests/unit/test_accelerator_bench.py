@@ -58,6 +58,58 @@ def test_a_rehearsal_runs_the_marked_tests_and_is_called_so(tmp_path: Path) -> N
     assert "skipped" in row["result"] or "passed" in row["result"]
 
 
+def made(tmp_path: Path, limit_s: float) -> Any:
+    bench = load("accelerator")
+    now_s = bench.time.monotonic()
+    return bench, bench.Bench("cpu", tmp_path, limit_s, now_s + limit_s, now_s + limit_s)
+
+
+def test_a_command_that_does_not_end_is_ended_and_its_last_words_are_told(tmp_path: Path) -> None:
+    _, bench = made(tmp_path, 60)
+    endless = "print('computing', flush=True)\nimport time\nwhile True: time.sleep(1)"
+    with pytest.raises(TimeoutError, match=r"ended after 2 s; (computing|.*KeyboardInterrupt)"):
+        bench.run("-c", endless, most_s=2)
+
+
+def test_what_outlives_a_command_holds_up_nobody(tmp_path: Path) -> None:
+    """A process that left the session has its streams still, as one that a driver holds has."""
+    module, bench = made(tmp_path, 60)
+    leaves = (
+        "import subprocess, sys\n"
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(30)'],\n"
+        "                     start_new_session=True)\n"
+        "print(p.pid)"
+    )
+    began_s = module.time.monotonic()
+    done = bench.run("-c", leaves)
+    module.os.kill(int(done.stdout), module.signal.SIGKILL)
+    assert module.time.monotonic() - began_s < 25
+
+
+def test_each_part_leaves_time_to_those_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, bench = made(tmp_path, 1000)
+    left = {}
+
+    def part(name: str) -> Any:
+        def takes_all(bench: Any) -> list[dict[str, Any]]:
+            left[name] = bench.left_s()
+            clock[0] = bench.part_ends_s
+            return [{"what": name, "ok": True, "result": ""}]
+
+        return takes_all
+
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    bench.ends_s = 1000.0
+    monkeypatch.setattr(module, "PARTS", {name: part(name) for name in module.PARTS})
+    module.measure(bench, list(module.PARTS))
+    assert clock[0] <= 1000
+    assert all(left[name] >= 1000 * module.KEPT[name] - 1e-6 for name in left)
+    assert left["hangs"] >= 240
+
+
 def test_the_steps_child_measures_rates_and_a_step(tmp_path: Path) -> None:
     from ctrkit.ctr.data.synthetic import generate_store
 
