@@ -18,9 +18,9 @@ _INHIBIT = "systemd-inhibit"
 
 
 def hold_command(system: str, pid: int) -> list[str]:
-    """What holds the machine awake until it is ended, or until the process `pid` is gone.
+    """The command that keeps the machine awake until it is ended, or until `pid` is gone.
 
-    On Linux it ends at the end of its input, a pipe that only that process holds open.
+    On Linux it ends when its input ends, a pipe that only that process holds open.
     """
     if system == "darwin":
         return [_CAFFEINATE, "-i", "-w", str(pid)]
@@ -29,13 +29,13 @@ def hold_command(system: str, pid: int) -> list[str]:
 
 
 class Awake:
-    """A context in which the machine does not go to sleep by itself, as far as that can be had.
+    """A context in which the machine does not sleep by itself, as far as possible.
 
-    A lid that is closed and an empty battery are stronger. Whatever happens inside, the tool is
-    ended and reaped; it also ends when this process is killed.
+    A closed lid and an empty battery are stronger. Whatever happens inside, the tool is ended and
+    reaped; it also ends when this process is killed.
 
     Args:
-        command: of the tool; None takes this system's.
+        command: command of the tool; None for this system's own.
     """
 
     def __init__(self, command: list[str] | None = None) -> None:
@@ -48,7 +48,7 @@ class Awake:
         if shutil.which(self._command[0]) is None:
             self._problem = f"there is no {self._command[0]}"
             return self
-        self._errors = tempfile.TemporaryFile()  # a pipe could fill up
+        self._errors = tempfile.TemporaryFile()  # a file, because a pipe could fill up
         try:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
@@ -59,7 +59,7 @@ class Awake:
         return self
 
     def problem(self) -> str:
-        """Why the machine is not held awake; empty while it is. A refusal shows after a moment."""
+        """Why the machine is not kept awake; empty if it is. A refusal shows after a moment."""
         if self._process is not None and not self._problem and self._process.poll() is not None:
             self._problem = f"{self._command[0]}: {self._last_words()}"
         return self._problem
@@ -85,7 +85,7 @@ class Awake:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End it the way it means to be ended, else by force; it is reaped in any case."""
+    """End it gently, else by force; it is reaped in any case."""
     assert process.stdin is not None
     with suppress(OSError):
         process.stdin.close()

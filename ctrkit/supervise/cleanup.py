@@ -20,7 +20,7 @@ from ctrkit.core.lifeline import RUN_ID_VARIABLE, sockets_folder
 _LINUX = sys.platform.startswith("linux")
 _SHARED = Path("/dev/shm")
 _OWN_NAMES = re.compile(r"(torch_|sem\.mp-|psm_)")
-# They remove what killed processes leave behind, and end by themselves when those are gone.
+# These helpers clean up after killed processes, and end by themselves afterwards.
 _SWEEPERS = ("resource_tracker", "torch_shm_manager")
 _SWEEP_S = 3.0
 _KILL_S = 5.0
@@ -30,9 +30,9 @@ _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """A child and all that came of it: descendants, its session, its run id in the environment.
+    """A child with all its descendants, its session, and every process with its run id.
 
-    `created_s` tells the root from a later process with the same pid.
+    `created_s` distinguishes the root from a later process with the same pid.
     """
 
     root_pid: int
@@ -41,7 +41,7 @@ class Family:
 
     @classmethod
     def of(cls, root_pid: int, run_id: str) -> Family:
-        """The family of a process that was just started."""
+        """The family of a process that has just been started."""
         try:
             created_s = float(psutil.Process(root_pid).create_time())
         except psutil.Error:
@@ -51,7 +51,7 @@ class Family:
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """What `end_family` did: pids it killed, pids that would not go, files it removed."""
+    """What `end_family` did: pids it killed, pids that did not end, files it removed."""
 
     killed: tuple[int, ...] = ()
     left: tuple[int, ...] = ()
@@ -59,7 +59,7 @@ class Ended:
 
 
 def find_family(family: Family) -> list[psutil.Process]:
-    """Its living processes; zombies are left out. Never this process."""
+    """The living processes of the family, without zombies and never this process."""
     everyone = {process.pid: process for process in psutil.process_iter()}
     members = {pid for pid, process in everyone.items() if _is_seed(process, family)}
     parents = {pid: _parent(process) for pid, process in everyone.items()}
@@ -73,10 +73,10 @@ def find_family(family: Family) -> list[psutil.Process]:
 
 
 def end_family(family: Family) -> Ended:
-    """Stop all, look again, kill all but torch's sweepers, let those sweep, kill what remains.
+    """Stop all processes, look again, kill all but torch's sweepers, then kill what remains.
 
-    Bounded in time (about 13 s at worst). Whoever started the root must reap it, and then call
-    `reap_orphans`.
+    The sweepers get a moment to clean up. Takes about 13 s at worst. Whoever started the root must
+    reap it, and then call `reap_orphans`.
     """
     members = _stop_all(family)
     if not members:
@@ -99,10 +99,10 @@ def end_family(family: Family) -> Ended:
 
 
 def reap_orphans(family: Family, killed: Iterable[int]) -> None:
-    """Take the exit codes of the family's zombies that came to this process; at most 2 s.
+    """Reap zombies of the family that became children of this process; takes at most 2 s.
 
-    Call it when the root has been reaped: until its last thread has ended, its children are its
-    own. Only pids that were killed, or that lie in the root's session, are touched.
+    Call it when the root has been reaped: until its last thread has ended, its children are still
+    its own. Only killed pids, or pids in the root's session, are touched.
     """
     deadline_s = time.monotonic() + _REAP_S
     waiting = {pid for pid in killed if pid != family.root_pid} | _zombies(family)
@@ -113,7 +113,7 @@ def reap_orphans(family: Family, killed: Iterable[int]) -> None:
 
 
 def _reaped(pid: int) -> bool:
-    """Whether nothing of the process is left; takes its exit code if it is this one's child."""
+    """Whether the process is gone; reaps it if it is a child of this process."""
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:
@@ -121,7 +121,7 @@ def _reaped(pid: int) -> bool:
 
 
 def _zombies(family: Family) -> set[int]:
-    """Children of this process that ended by themselves in the family's session."""
+    """Zombie children of this process in the family's session."""
     found = set()
     for process in psutil.Process().children():
         with suppress(psutil.Error, OSError):
@@ -132,13 +132,13 @@ def _zombies(family: Family) -> set[int]:
 
 
 def remove_sockets(run_id: str) -> None:
-    """Remove the folder of the sockets that the family used; there may be none."""
+    """Remove the folder of the family's sockets, if there is one."""
     shutil.rmtree(sockets_folder(run_id), ignore_errors=True)
 
 
 @contextmanager
 def subreaper() -> Iterator[None]:
-    """Inside, orphans of the children come to this process (Linux), so that they can be reaped."""
+    """Within this context, orphans of children become children of this process (Linux)."""
     if not _LINUX:
         yield
         return
@@ -189,7 +189,7 @@ def _is_sweeper(process: psutil.Process) -> bool:
 
 
 def _stop_all(family: Family) -> dict[int, psutil.Process]:
-    """All members, stopped so that none of them can make new ones while they are counted."""
+    """All members, stopped, so that none can start new processes while they are counted."""
     members: dict[int, psutil.Process] = {}
     for _ in range(10):
         new = [process for process in find_family(family) if process.pid not in members]
@@ -210,7 +210,7 @@ def _kill(processes: Iterable[psutil.Process]) -> None:
 
 
 def _wait_gone(processes: Iterable[psutil.Process], timeout_s: float) -> None:
-    # Not psutil's wait: it would take the root's exit code away from who started it.
+    # Not psutil's wait: it would take the root's exit code from whoever started it.
     waiting = list(processes)
     deadline_s = time.monotonic() + timeout_s
     while waiting := [process for process in waiting if _is_alive(process)]:
@@ -220,7 +220,7 @@ def _wait_gone(processes: Iterable[psutil.Process], timeout_s: float) -> None:
 
 
 def _shared_files(process: psutil.Process) -> set[str]:
-    """Names in /dev/shm that the process maps or holds open, of the kinds torch and Python make."""
+    """Files in /dev/shm that the process maps or holds open, of the kinds torch and Python make."""
     if not _LINUX:
         return set()
     paths: set[str] = set()
@@ -241,9 +241,9 @@ def _shared_files(process: psutil.Process) -> set[str]:
 
 
 def _unlink(names: set[str], created_s: float) -> list[str]:
-    """Remove those that are no older than the family and that no living process uses.
+    """Remove files that are not older than the family and that no living process uses.
 
-    Other jobs share the place, and a child may have used what was there before it.
+    Other jobs share /dev/shm, and a child may have used older files there.
     """
     present = {name for name in names if _is_newer(_SHARED / name, created_s)}
     if present:

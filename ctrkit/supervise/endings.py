@@ -20,10 +20,10 @@ from ctrkit.supervise.watchdog import Verdict
 _WORKER_DIED = re.compile(
     r"DataLoader worker \(pid(\(s\))?.*\) (exited unexpectedly|is killed by signal)", re.DOTALL
 )
-# A worker that dies while it hands over a batch breaks the connection under `_get_data`, one that
-# dies while it starts breaks the pipe through which it receives the data set; an error
-# of the worker's own code comes another way. torch's SIGCHLD handler raises even while the
-# traceback is printed: what is left of that is "object type name: ... lost sys.stderr".
+# A worker that dies while it sends a batch breaks the connection under `_get_data`. One that dies
+# during its start breaks the pipe that carries the data set. An error of the worker's own code
+# arrives differently. torch's SIGCHLD handler can raise even while a traceback is printed; then
+# only "object type name: ... lost sys.stderr" is left.
 _BROKEN = (
     r"(ConnectionResetError|ConnectionRefusedError|BrokenPipeError|EOFError|FileNotFoundError)"
 )
@@ -38,14 +38,14 @@ _OUT_OF_MEMORY = re.compile(
     r"|can't allocate memory|Unable to allocate|_STATUS_ALLOC_FAILED",
 )
 _SETUP_STAGES = (Stage.IMPORT, Stage.DATA, Stage.MODEL)
-#: Stages of a script that only say that it was not within a step.
+#: Stages of a script that only mean it was not within a step.
 _BETWEEN = (Stage.EPOCH_BOUNDARY, Stage.SHUTDOWN, Stage.DONE)
 _NO_INPUT = "EOFError: EOF when reading a line"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What every kind of result file says in common; other keys are left alone."""
+    """The keys that all kinds of result files share; others are ignored."""
 
     complete: bool = True
     error: ChildError | None = None
@@ -53,7 +53,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class End:
-    """Why watching stopped: an exit code, a verdict of the watchdog, the deadline or the user."""
+    """Why watching stopped: an exit code, a watchdog's verdict, the deadline or the user."""
 
     exit_code: int | None = None
     hang: Verdict | None = None
@@ -64,10 +64,10 @@ class End:
 
 
 def read_result(folder: Path, completion: str = "measurement.json") -> Result | None:
-    """The child's result so far, None if it wrote none. An error always stands in the measurement.
+    """The child's result so far; None if it wrote none. An error is always in the measurement.
 
     Args:
-        folder: the child's.
+        folder: the child's folder.
         completion: name of its result file.
     """
     for name in dict.fromkeys((completion, "measurement.json")):
@@ -85,9 +85,9 @@ def classify_error(message: str, details: str = "", otherwise: str = "crashed") 
 
     Args:
         message: the exception in one line.
-        details: its traceback, or the end of stderr. The death of one worker shows itself as
-            torch's own error or as a broken connection, whichever comes first.
-        otherwise: the verdict of any other error.
+        details: its traceback, or the end of stderr. A worker's death shows as torch's own error or
+            as a broken connection, whichever comes first.
+        otherwise: the verdict for any other error.
     """
     if _WORKER_DIED.search(message) or _HANDOVER_BROKE.search(details):
         return "worker-died"
@@ -97,9 +97,9 @@ def classify_error(message: str, details: str = "", otherwise: str = "crashed") 
 
 
 def judge_script_end(end: End, stage: Stage, stderr: str, kills: int, done: str = "") -> Verdict:
-    """What the end of watching means of a script: it leaves no result but its exit code.
+    """Judge the end of a script, whose only result is its exit code.
 
-    One that was asked to end decides itself what its exit code is then.
+    A script that was asked to end chooses its exit code itself.
     """
     if end.hang is not None:
         return end.hang
@@ -120,19 +120,19 @@ def judge_end(
     is_run: bool,
     done: str = "",
 ) -> tuple[Verdict, End]:
-    """What the end of watching means, together with what the child wrote.
+    """Judge the end of watching, together with what the child wrote.
 
-    A real run that was asked to stop may fail all the same while it saves: that is told. One that
-    was told directly, and not through this process, was interrupted as well.
+    A real run that was asked to stop can still fail while it saves; that is reported. A run that
+    got the stop signal directly, and not through this process, counts as interrupted, too.
 
     Args:
         end: why watching stopped.
-        result: what the child wrote.
-        stage: where it was last.
-        stderr: the end of it.
+        result: the child's result.
+        stage: its last stage.
+        stderr: the end of its stderr.
         kills: how many of its processes the kernel killed for memory.
-        is_run: a real run; a trial has nothing to save.
-        done: how far a script got, in words; empty of anything else.
+        is_run: whether it is a real run; a trial has nothing to save.
+        done: how far a script got, in words; empty for anything else.
     """
     code = end.exit_code
     if end.hang is not None:
@@ -159,14 +159,14 @@ def judge_exit(
     *,
     done: str = "",
 ) -> Verdict:
-    """The verdict of a child that ended by itself.
+    """The verdict on a child that ended by itself.
 
     Args:
         exit_code: as `subprocess` gives it, negative for a signal.
-        result: what it wrote.
-        stage: where it was last.
-        stderr: the end of it.
-        kills: how many processes of its control groups the kernel killed for memory meanwhile.
+        result: the child's result.
+        stage: its last stage.
+        stderr: the end of its stderr.
+        kills: how many processes of its control groups the kernel killed for memory.
         done: how far a script got, in words.
     """
     if result is not None and result.error is not None:
@@ -201,12 +201,12 @@ def batches_done(progress: Progress | None) -> str:
 
 
 def was_stopped(exit_code: int, result: Result | None, stderr: str = "") -> bool:
-    """Whether a run that was asked to stop ended because of that, and not of an error meanwhile.
+    """Whether a run that was asked to stop ended for that reason, and not by an error.
 
     Args:
         exit_code: as `subprocess` gives it.
-        result: what it wrote.
-        stderr: the end of it: the workload's code may have its own way with a Ctrl-C.
+        result: the child's result.
+        stderr: the end of its stderr: the workload's code may handle Ctrl-C itself.
     """
     if result is not None and result.error is not None:
         return False
@@ -216,8 +216,8 @@ def was_stopped(exit_code: int, result: Result | None, stderr: str = "") -> bool
 
 
 def _judge_error(error: ChildError, kills: int) -> Verdict:
-    """The verdict of an error that the child wrote down, with the exit codes of its workers."""
-    # bad input that only the child could notice: of a trial it is a failed set-up
+    """The verdict on an error that the child wrote, with its workers' exit codes."""
+    # bad input that only the child could notice: for a trial, its set-up failed
     verdict = "setup-failed" if error.verdict == "usage" else error.verdict
     if verdict in ("crashed", "setup-failed"):
         verdict = classify_error(error.message, error.traceback, otherwise=verdict)
@@ -232,10 +232,10 @@ def _judge_error(error: ChildError, kills: int) -> Verdict:
 
 
 def worker_that_died(dead: Sequence[WorkerExit], *, told: bool) -> WorkerExit | None:
-    """The worker whose death brought the loop down, None if it was not a death.
+    """The worker whose death ended the loop; None if no death did.
 
-    Where the error itself does not tell of one (`told`), only a signal that torch does not send
-    counts: a loop that fails ends its workers, and some of those then fail, too.
+    If the error itself does not mention a death (`told`), only a signal that torch does not send
+    counts: a failing loop ends its workers, and some of those then fail, too.
     """
     signalled = [one for one in dead if one.exit_code < 0 and -one.exit_code != signal.SIGTERM]
     if signalled or not told:
@@ -260,14 +260,14 @@ def _ended_words(exit_code: int, kills: int) -> str:
 
 
 def _in_words(verdict: str, said: str) -> str:
-    """What was said, or for a dead worker what it means where that was not said."""
+    """The given message, or for a dead worker without one, what its death means."""
     if verdict == "worker-died" and not _WORKER_DIED.search(said):
         return f"a DataLoader worker died while it started or handed over a batch ({said})"
     return said
 
 
 def judge_hang(hang: Verdict, result: Result | None) -> Verdict:
-    """The verdict of a child that had to be ended: a result that was complete counts."""
+    """The verdict on a child that had to be ended; a complete result counts."""
     if result is None or (not result.complete and result.error is None):
         return hang
     if result.error is not None:

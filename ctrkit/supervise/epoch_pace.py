@@ -1,7 +1,7 @@
 """Measures the pace of a session: the time of its steps, and of the ends of its epochs.
 
-The end of an epoch is what comes after its last step: validation, metrics and a checkpoint. A pace
-that mixed both would promise too little in the first epoch and too much at the end of each.
+The end of an epoch is everything after its last step: validation, metrics and a checkpoint. A
+single pace for both would be too fast in the first epoch, and too slow at each epoch's end.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ from __future__ import annotations
 from ctrkit.core.progress import Progress, Stage
 from ctrkit.core.run_time import BEGINNING, Place
 
-#: Stages by which an epoch shows that its steps are over, where nobody knows how many it has.
+#: Stages that show that an epoch's steps are over, if its length is unknown.
 _AFTER_STEPS = (Stage.EPOCH_BOUNDARY, Stage.METRICS)
 
 
 class EpochPace:
-    """Adds up the productive seconds of a session, those of steps and those of ends apart.
+    """Adds up a session's productive seconds, separately for steps and for ends of epochs.
 
     Attributes:
         began: where the session began; None until that is known.
-        done: how far it is.
-        stepping_s: seconds that went into steps, with checkpoints and validations between them.
-        ending_s: seconds of the ends that were seen from their beginning.
-        ends: how many that were.
-        into_end_s: seconds of the end under way; 0 between steps.
+        done: how far it has got.
+        stepping_s: seconds of steps, with checkpoints and validations between them.
+        ending_s: seconds of epoch ends that were seen from their beginning.
+        ends: number of those ends.
+        into_end_s: seconds of the current end; 0 between steps.
     """
 
     def __init__(self) -> None:
@@ -35,16 +35,16 @@ class EpochPace:
 
     @property
     def mean_ending_s(self) -> float | None:
-        """What an end takes; None until one was seen."""
+        """Mean seconds of an epoch's end; None until one was seen."""
         return self.ending_s / self.ends if self.ends else None
 
     def look(self, progress: Progress, productive_s: float, steps_of_launch: int) -> None:
-        """Account for the time since the last look.
+        """Account for the time since the last call.
 
         Args:
-            progress: the newest one, of an epoch.
-            productive_s: of the session so far.
-            steps_of_launch: that the running child has done.
+            progress: the latest progress within an epoch.
+            productive_s: productive seconds of the session so far.
+            steps_of_launch: steps that the running child has done.
         """
         passed_s = max(0.0, productive_s - self._productive_s)
         self._productive_s = productive_s
@@ -61,7 +61,7 @@ class EpochPace:
         self._move(progress, steps_of_launch)
 
     def lost(self) -> None:
-        """The child is over, and the end under way has to be made again."""
+        """The child has ended, and the current epoch end must be repeated."""
         self.into_end_s, self._is_ending, self._is_seen_whole = 0.0, False, False
         self._epoch = 0
 

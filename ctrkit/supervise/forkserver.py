@@ -1,9 +1,9 @@
 """The supervisor's side of the fork server of trials (`child/forkserver.py`).
 
-A trial that is forked has torch imported already, which saves most of its start. Linux only: there
-the supervisor adopts a process whose parent has ended, so a forked trial is a child of its own, as
-any other. Wherever the server does not answer, is gone, or is not what a new process would be, the
-trial is started anew, so that nothing depends on it.
+A forked trial has torch imported already, which saves most of its start. This works on Linux only:
+there the supervisor adopts a process whose parent has ended, so a forked trial becomes its child
+like any other. If the server does not answer, is gone, or differs from what a new process would be,
+the trial is started anew; nothing depends on the server.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ctrkit.core.lifeline import SUPERVISOR_VARIABLE
 from ctrkit.supervise.cleanup import Family, reap_orphans, subreaper
 from ctrkit.supervise.own_environment import own_environment
 
-#: `0` starts every trial anew.
+#: Environment variable; `0` starts every trial anew.
 SWITCH = "CTRKIT_FORKSERVER"
 _OURS = "CTRKIT_"
 _ROOM = 16_384
@@ -33,7 +33,7 @@ _READY_WITHIN_S, _REPLY_WITHIN_S, _END_WITHIN_S, _LOOK_S = 60.0, 15.0, 5.0, 0.2
 
 
 class ForkedProcess:
-    """A forked child, with what `subprocess.Popen` offers of one."""
+    """A forked child with the interface of `subprocess.Popen`."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -44,17 +44,17 @@ class ForkedProcess:
         if self.returncode is None:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
-            except ChildProcessError:  # somebody else has reaped it: what `Popen` says then
+            except ChildProcessError:  # something else has reaped it; `Popen` would say the same
                 self.returncode = 0
             else:
                 self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit code as soon as it has ended.
+        """Wait for its exit code.
 
         Raises:
-            subprocess.TimeoutExpired: it runs on.
+            subprocess.TimeoutExpired: it is still running.
         """
         deadline_s = float("inf") if timeout is None else time.monotonic() + timeout
         while (code := self.poll()) is None:
@@ -64,22 +64,22 @@ class ForkedProcess:
         return code
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal; nothing if it has ended."""
+        """Send it a signal, unless it has ended."""
         if self.poll() is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
 
 class ForkServer:
-    """A server, started when it is first needed, and never again once it has failed.
+    """A server that starts when first needed, and never again once it has failed.
 
     Args:
-        is_over: whether the user wants the end: nobody waits for the server then.
+        is_over: whether the user wants to end; then nothing waits for the server.
     """
 
     def __init__(self, is_over: Callable[[], bool] = lambda: False) -> None:
         self._is_over = is_over
-        #: variables of the server: none of ours but the one by which it ends with this process
+        #: variables of the server; the only one of ours lets it end with this process
         self._environment = {
             name: value
             for name, value in own_environment(os.environ).items()
@@ -88,16 +88,16 @@ class ForkServer:
         self._surroundings = _surroundings()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
-        #: why nothing is forked; empty while it may be
+        #: why nothing can be forked; empty if it can
         self.problem = ""
 
     @property
     def pid(self) -> int | None:
-        """Of the server while it serves."""
+        """The server's pid while it serves."""
         return None if self._process is None or self._connection is None else self._process.pid
 
     def prepare(self) -> bool:
-        """Start it if it has not been, and wait until it can fork; whether it can."""
+        """Start the server if needed, and wait until it can fork; returns whether it can."""
         if self._process is not None or self.problem:
             return self._connection is not None
         try:
@@ -111,7 +111,8 @@ class ForkServer:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         argv = [sys.executable, "-P", "-m", "ctrkit.child", SERVE, str(its.fileno())]
         self._connection = ours
-        with its, stops.blocked():  # what ends the supervisor reaches the server by its socket
+        # the server ends when its socket closes, not by signals meant for the supervisor
+        with its, stops.blocked():
             self._process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL, start_new_session=True, pass_fds=[its.fileno()],
@@ -121,15 +122,15 @@ class ForkServer:
     def fork(
         self, environment: Mapping[str, str], arguments: list[str], stdout: Path, stderr: Path
     ) -> ForkedProcess | None:
-        """Fork a child, ready to run; None where it must be started anew.
+        """Fork a child that is ready to run; None if it must be started anew.
 
-        Call it within `subreaper`. The signals that ask for an end are blocked in the child.
+        Call it within `subreaper`. Stop signals are blocked in the child.
 
         Args:
-            environment: all of its own.
-            arguments: of `python -m ctrkit.child`.
-            stdout: where its output goes.
-            stderr: where its errors go.
+            environment: its whole environment.
+            arguments: arguments of `python -m ctrkit.child`.
+            stdout: the file for its output.
+            stderr: the file for its errors.
         """
         own = {k: v for k, v in environment.items() if self._environment.get(k) != v}
         missing = set(self._environment) - set(environment)
@@ -159,7 +160,7 @@ class ForkServer:
         """The next reply.
 
         Raises:
-            OSError: it is of a problem, there is none in time, or nobody waits for it any more.
+            OSError: the reply names a problem, none came in time, or the user wants to end.
         """
         assert self._connection is not None
         self._connection.settimeout(_LOOK_S)
@@ -178,12 +179,12 @@ class ForkServer:
         raise OSError("the end was asked for")
 
     def fail(self, problem: str) -> None:
-        """From now on nothing is forked."""
+        """Fork nothing from now on."""
         self.problem = problem
         self.close()
 
     def close(self) -> None:
-        """End and reap it; children that it forked go on."""
+        """End and reap the server; children that it forked continue."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -194,15 +195,16 @@ class ForkServer:
             process.wait(timeout=0.5 if self.problem else _END_WITHIN_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            with suppress(subprocess.TimeoutExpired):  # not even SIGKILL ends what a disk holds up
+            # a process that waits for a disk does not end even by SIGKILL
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=_END_WITHIN_S)
-        # where it was killed, the process that was between it and a trial has come to this one
+        # if the server was killed, the process between it and a trial is now a child of this one
         reap_orphans(Family(root_pid=process.pid, created_s=time.time(), run_id=""), ())
 
 
 @contextmanager
 def fork_server(is_over: Callable[[], bool] = lambda: False) -> Iterator[ForkServer | None]:
-    """A server that ends with the block; None where trials are always started anew."""
+    """A server that ends with this context; None if trials are always started anew."""
     if not sys.platform.startswith("linux") or os.environ.get(SWITCH) == "0":
         yield None
         return
@@ -215,12 +217,12 @@ def fork_server(is_over: Callable[[], bool] = lambda: False) -> Iterator[ForkSer
 
 
 def _may_be_read_at_an_import(variable: str) -> bool:
-    """Whether torch or another library may have read it when the server imported it."""
+    """Whether a library may have read this variable when the server imported it."""
     return not variable.startswith(_OURS) and variable != "TMPDIR"
 
 
 def _surroundings() -> tuple[object, ...]:
-    """What a child inherits beside its environment; one that is forked has it from the server."""
+    """What a child inherits besides its environment; a forked one inherits it from the server."""
     limits = tuple(
         resource.getrlimit(number)
         for name, number in sorted(vars(resource).items())

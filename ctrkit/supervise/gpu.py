@@ -1,6 +1,6 @@
 """Samples of a run's GPU, and their means: load, memory, power, clocks, other processes.
 
-`ctrkit/supervise/nvml.py` reads it. What a card does not tell is None.
+`ctrkit/supervise/nvml.py` reads them. Values that a card does not tell are None.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, kw_only=True)
 class GpuProcess:
-    """A process that computes on a GPU; bytes are None where the driver does not tell."""
+    """A process that computes on a GPU; bytes are None if the driver does not tell."""
 
     pid: int
     name: str
@@ -23,9 +23,11 @@ class GpuProcess:
 class GpuSample:
     """One GPU at one moment.
 
-    `busy_share`: of the last moments, in which a kernel ran. `clock_share`: of its highest clock.
-    `held_by`: what holds its clocks down, among `power`, `heat` and `a hardware slowdown`. `others`
-    compute on it and are not of the run; empty where it is not known which process the run is.
+    Attributes:
+        busy_share: share of the last moments in which a kernel ran.
+        clock_share: clock as a share of the highest.
+        held_by: what holds the clocks down: `power`, `heat`, `a hardware slowdown`.
+        others: other processes that compute on it; empty if it is unknown which one the run is.
     """
 
     index: int
@@ -48,7 +50,7 @@ class GpuReader(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class GpuUse:
-    """What a run's GPUs did over some samples: means, the most memory, and who else was there."""
+    """A summary of samples: means, peak memory, and other processes."""
 
     name: str = ""
     samples: int = 0
@@ -61,23 +63,23 @@ class GpuUse:
     others: Mapping[int, GpuProcess] = field(default_factory=dict)
 
     def mean(self, figure: str) -> float | None:
-        """Of `busy_share`, `power_w` or `clock_share`; None where no sample had it."""
+        """The mean of `busy_share`, `power_w` or `clock_share`; None if no sample had it."""
         count = self.counts.get(figure, 0)
         return self.sums[figure] / count if count else None
 
     def held_share(self, why: str) -> float:
-        """Share of the samples in which the clocks were held down by it."""
+        """Share of the samples in which this held the clocks down."""
         return self.held.get(why, 0) / self.samples if self.samples else 0.0
 
     @property
     def others_bytes(self) -> int | None:
-        """Memory that other processes took of the run's GPUs; None where there were none."""
+        """Memory that other processes used on the run's GPUs; None if there were none."""
         known = [one.used_bytes or 0 for one in self.others.values()]
         return sum(known) if known else None
 
 
 def added(use: GpuUse, looks: Sequence[GpuSample]) -> GpuUse:
-    """The use with one more look at each of the run's GPUs."""
+    """The summary with one more sample of each of the run's GPUs."""
     for look in looks:
         sums, counts, held = dict(use.sums), dict(use.counts), dict(use.held)
         for figure in ("busy_share", "power_w", "clock_share"):
@@ -102,7 +104,7 @@ def added(use: GpuUse, looks: Sequence[GpuSample]) -> GpuUse:
 
 
 def combined(uses: Sequence[GpuUse]) -> GpuUse:
-    """The use over several launches."""
+    """The summary over several launches."""
     whole = GpuUse()
     for use in uses:
         whole = GpuUse(

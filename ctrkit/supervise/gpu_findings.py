@@ -6,18 +6,18 @@ from ctrkit.core.records import Finding
 from ctrkit.core.units import format_bytes, format_percent
 from ctrkit.supervise.gpu import GpuUse
 
-#: Fewer looks say nothing: the library's own figures are means of up to a second.
+#: Fewer samples say nothing: the library's own figures are means of up to a second.
 _LEAST_SAMPLES = 3
 _IDLE, _HELD = 0.15, 0.1
 _MOST_NAMED = 3
 
 
 def gpu_findings(use: GpuUse, wait_share: float | None) -> list[Finding]:
-    """What the GPU did while a configuration was measured that slows it down.
+    """Findings on a GPU that slowed down a configuration while it was measured.
 
     Args:
-        use: during its steps.
-        wait_share: share of a step in which the loop waited for data; None where not known.
+        use: summary of the GPU during its steps.
+        wait_share: share of a step in which the loop waited for data; None if unknown.
     """
     if use.samples < _LEAST_SAMPLES:
         return []

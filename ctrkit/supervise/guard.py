@@ -1,7 +1,7 @@
 """The guard: a small process that ends a child's family when the supervisor dies.
 
-It waits on its stdin, a pipe that only the supervisor holds open: a line with the child's pid when
-there is one, then `done`. An end of the pipe without `done` means that the supervisor was killed.
+It waits on its stdin, a pipe that only the supervisor holds open. The supervisor writes a line with
+the child's pid, and at the end `done`. If the pipe ends without `done`, the supervisor was killed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ class Guard:
 
     def __init__(self, run_id: str, env: dict[str, str]) -> None:
         argv = [sys.executable, "-P", "-m", "ctrkit.supervise.guard", run_id]
-        with stops.blocked():  # what ends the supervisor must not end its guard
+        with stops.blocked():  # a signal that ends the supervisor must not end its guard
             self._process = subprocess.Popen(
                 argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 start_new_session=True, env=env, text=True,
             )  # fmt: skip
 
     def watch(self, pid: int) -> None:
-        """Tell it the child's pid."""
+        """Tell the guard the child's pid."""
         self._say(str(pid))
 
     def dismiss(self) -> None:
@@ -45,13 +45,13 @@ class Guard:
 
     def _say(self, line: str) -> None:
         assert self._process.stdin is not None
-        with suppress(OSError):  # a guard that was killed cannot be told anything
+        with suppress(OSError):  # the guard may have been killed
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
 
 
 def main() -> None:
-    """Wait for the end of the pipe; psutil is imported only when it is needed."""
+    """Wait for the end of the pipe. psutil is imported only if it is needed."""
     stops.ignore()
     run_id, pid, created_s = sys.argv[1], 0, time.time()
     for line in sys.stdin:

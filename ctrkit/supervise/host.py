@@ -28,14 +28,17 @@ _THROTTLES = "cpu[0-9]*/thermal_throttle/*_throttle_count"
 
 @dataclass(frozen=True, kw_only=True)
 class HostFigures:
-    """One reading; counters are since the host was started, None is what the system does not tell.
+    """One reading. Counters start with the host; None if the system does not tell.
 
-    `busy_s` are CPU seconds of the cores that this process may use, and that were not idle, also
-    those that a hypervisor took. Memory and swap are those of the control group where it has less
-    than the host.
-    `throttles` counts how often a core was slowed down because it was hot; `speed_limit` is the
-    share of full speed at which the processor may run (macOS). `stolen_s` of `busy_s` went to other
-    guests of a hypervisor; for `starved_s` some process waited for memory.
+    Memory and swap are the control group's, if it has less than the host.
+
+    Attributes:
+        busy_s: non-idle CPU seconds of the cores that this process may use, including time taken by
+            a hypervisor.
+        stolen_s: the part of `busy_s` that went to other guests of the hypervisor.
+        throttles: how often a core was slowed down for heat.
+        speed_limit: share of full speed that the processor may use (macOS).
+        starved_s: seconds in which some process waited for memory.
     """
 
     busy_s: float
@@ -51,7 +54,7 @@ class HostFigures:
 
 
 def read_host() -> HostFigures:
-    """The host's figures now; takes some milliseconds."""
+    """Read the host's figures; takes a few milliseconds."""
     swap_used, swapped_in, swapped_out = _swap()
     times = cpu_times()
     return HostFigures(
@@ -69,13 +72,13 @@ def read_host() -> HostFigures:
 
 
 def available_bytes() -> int:
-    """Memory that this process can still get, from the host and from its control groups."""
+    """Bytes of memory that this process can still get, by host and control groups."""
     host_bytes, left_bytes = int(psutil.virtual_memory().available), memory_left_bytes()
     return host_bytes if left_bytes is None else min(host_bytes, left_bytes)
 
 
 def memory_bytes() -> int:
-    """All the memory that there is for this process."""
+    """Bytes of all memory that this process could use."""
     host_bytes, most_bytes = int(psutil.virtual_memory().total), memory_limit_bytes()
     return host_bytes if most_bytes is None else min(host_bytes, most_bytes)
 
@@ -83,13 +86,13 @@ def memory_bytes() -> int:
 def cpu_times(
     stat: Path = Path("/proc/stat"), usable: Collection[int] | None = None
 ) -> Mapping[str, float]:
-    """CPU seconds by kind since the host was started, of the cores that this process may use.
+    """CPU seconds by kind since the host started, of the cores that this process may use.
 
-    A container that is pinned to 4 of 64 cores (cpuset) is no concern of the other 60.
+    If a container is pinned to 4 of 64 cores (cpuset), the other 60 do not count.
 
     Args:
-        stat: `/proc/stat`, a line for each core that is online.
-        usable: numbers of the cores; those of the affinity if left out.
+        stat: `/proc/stat`, with a line per online core.
+        usable: numbers of the cores; those of the CPU affinity if left out.
     """
     if usable is None and hasattr(os, "sched_getaffinity"):
         usable = os.sched_getaffinity(0)
@@ -114,13 +117,13 @@ def _cores_of(stat: Path) -> dict[int, list[int]]:
 
 
 def busy_cpu_s(times: Mapping[str, float]) -> float:
-    """CPU seconds that were not idle; a guest's are counted in its user's already."""
+    """Non-idle CPU seconds; the time of guests is already part of `user`."""
     idle = ("idle", "iowait", "guest", "guest_nice")
     return sum(seconds for name, seconds in times.items() if name not in idle)
 
 
 def _swap() -> tuple[int | None, int | None, int | None]:
-    """Bytes of swap in use, read and written: by the control group, else since the host's start."""
+    """Bytes of swap in use, read and written, by the control group, else by the host."""
     if (group := own_swap()) is not None:
         return group
     try:
@@ -129,13 +132,13 @@ def _swap() -> tuple[int | None, int | None, int | None]:
             swap = psutil.swap_memory()
     except (OSError, psutil.Error):
         return None, None, None
-    if sys.platform == "darwin":  # psutil's counters there are of every page, files' too
+    if sys.platform == "darwin":  # psutil's counters on macOS include pages of files
         return int(swap.used), *vm_stat_swaps(output_of(["vm_stat"]))
     return int(swap.used), int(swap.sin), int(swap.sout)
 
 
 def vm_stat_swaps(text: str) -> tuple[int | None, int | None]:
-    """Bytes swapped in and out, of what macOS's `vm_stat` prints."""
+    """Bytes swapped in and out, from the output of macOS's `vm_stat`."""
     page = re.search(r"page size of (\d+) bytes", text)
     counts = [re.search(rf"^{name}:\s+(\d+)\.", text, re.MULTILINE) for name in _SWAP_LINES]
     found = [int(m[1]) * int(page[1]) if m and page else None for m in counts]
@@ -146,7 +149,7 @@ _SWAP_LINES = ("Swapins", "Swapouts")
 
 
 def _temperature_c() -> float | None:
-    """The hottest sensor's."""
+    """Temperature of the hottest sensor."""
     read = getattr(psutil, "sensors_temperatures", None)
     if read is None:
         return None
@@ -158,7 +161,7 @@ def _temperature_c() -> float | None:
 
 
 def throttle_count(cpus: Path) -> int | None:
-    """How often cores and packages were throttled (Linux on x86); None where it is not told."""
+    """How often cores and packages were throttled (Linux on x86); None if unknown."""
     counts = []
     for path in cpus.glob(_THROTTLES):
         try:
@@ -182,6 +185,6 @@ def _speed_limit() -> float | None:
 
 
 def speed_limit_of(text: str) -> float | None:
-    """The share of full speed that macOS's `pmset -g therm` tells."""
+    """The share of full speed in the output of macOS's `pmset -g therm`."""
     match = re.search(r"CPU_Speed_Limit\s*=\s*(\d+)", text)
     return int(match[1]) / 100 if match else None

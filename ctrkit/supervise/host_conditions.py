@@ -22,7 +22,7 @@ from ctrkit.supervise.host import HostFigures, read_host
 from ctrkit.supervise.host import memory_bytes as all_memory_bytes
 
 Run = Callable[[Sequence[str]], str]
-"""Runs a command and returns what it says; empty where it fails or takes too long."""
+"""Runs a command and returns its output; empty if it fails or takes too long."""
 
 _OTHER_CORES, _STOLEN_SHARE, _STARVED_SHARE = 0.5, 0.03, 0.02
 _SWAPPED_BYTES, _SWAPPED_PER_S = 1e8, 5e5
@@ -33,10 +33,10 @@ _CACHE_SHARE = 0.8
 
 @dataclass(frozen=True, kw_only=True)
 class Power:
-    """How the machine is powered; None is what the system does not tell.
+    """How the machine is powered; None for what the system does not tell.
 
-    `frequency_share` is the highest frequency that is allowed now, as a share of the highest.
-    `memory_pressure` is macOS's own word for it: 1 normal, 2 warning, 4 critical.
+    `frequency_share` is the highest allowed frequency as a share of the maximum. `memory_pressure`
+    is macOS's level: 1 normal, 2 warning, 4 critical.
     """
 
     on_battery: bool | None = None
@@ -47,7 +47,7 @@ class Power:
 
 @dataclass(frozen=True, kw_only=True)
 class HostLook:
-    """One look at the host: its figures, and CPU seconds of this process and of those it ended."""
+    """One reading of the host, and CPU seconds of this process and its ended children."""
 
     at_s: float
     host: HostFigures
@@ -57,7 +57,7 @@ class HostLook:
 
 
 def look_at_host() -> HostLook:
-    """The host now; trials that still run are not in `own_cpu_s` yet."""
+    """Read the host; `own_cpu_s` does not yet include trials that still run."""
     usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     own_cpu_s = sum(usage.ru_utime + usage.ru_stime for usage in usages)
     return HostLook(
@@ -72,7 +72,7 @@ def look_at_host() -> HostLook:
 def read_power(
     run: Run = output_of, *, root: Path = Path("/sys"), system: str = sys.platform
 ) -> Power:
-    """What the system tells of its power: files under /sys on Linux, `pmset` on macOS."""
+    """Read the power state: files under /sys on Linux, `pmset` on macOS."""
     battery = _battery()
     on_battery = None if battery is None else not battery
     if system == "darwin":
@@ -92,7 +92,7 @@ def read_power(
 
 
 def _battery() -> bool | None:
-    """Whether it is plugged in; None without a battery."""
+    """Whether the machine is plugged in; None without a battery."""
     read = getattr(psutil, "sensors_battery", None)
     try:
         found = read() if read is not None else None
@@ -110,7 +110,7 @@ def _text(path: Path) -> str | None:
 
 
 def _frequency_share(cpus: Path) -> float | None:
-    """The lowest share over all cores of the frequency that is allowed now."""
+    """The lowest allowed frequency share over all cores."""
     shares = []
     for folder in cpus.glob("cpu[0-9]*/cpufreq"):
         now, most = _text(folder / "scaling_max_freq"), _text(folder / "cpuinfo_max_freq")
@@ -120,7 +120,7 @@ def _frequency_share(cpus: Path) -> float | None:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of the files in a folder; what cannot be read counts nothing."""
+    """Bytes of the files in a folder; unreadable ones count 0."""
     total = 0
     for path in folder.rglob("*"):
         try:
@@ -140,16 +140,16 @@ def host_findings(
     memory_bytes: int | None = None,
     failed: bool = False,
 ) -> list[Finding]:
-    """What the host did between two looks that the projection cannot be relied on for.
+    """Findings on what the host did during a probe that makes its projection unreliable.
 
     Args:
-        begin: before the first trial.
-        end: after the last one.
+        begin: reading before the first trial.
+        end: reading after the last one.
         power: how the machine is powered.
         slept: whether a trial has the flag that the host slept.
-        data_bytes: size of the data on disk, None where it is not known.
-        memory_bytes: of the machine or its control group; read if left out.
-        failed: whether a trial was ended: what its processes used may count as others'.
+        data_bytes: size of the data on disk; None if unknown.
+        memory_bytes: memory of the machine or its control group; read if left out.
+        failed: whether a trial was ended: then CPU time of its processes may look like others'.
     """
     wall_s = max(1e-9, end.at_s - begin.at_s)
     total_bytes = memory_bytes or all_memory_bytes()
@@ -172,7 +172,7 @@ def _note(stage: str, text: str, confidence: str = "high") -> Finding:
 
 
 def other_cores(begin: HostLook, end: HostLook) -> float:
-    """Cores that neither this process nor its trials used, a mean between two looks."""
+    """Mean number of cores that other processes used between two readings."""
     stolen_s = (end.host.stolen_s or 0.0) - (begin.host.stolen_s or 0.0)
     busy_s = end.host.busy_s - begin.host.busy_s - stolen_s
     own_s = end.own_cpu_s - begin.own_cpu_s
@@ -195,12 +195,12 @@ def _others(begin: HostLook, end: HostLook, failed: bool) -> Finding | None:
         f"other processes took {cores:.1f} of {usable_cpus()} cores while this was measured; the "
         "projection holds if they go on like that, and a quiet machine is faster: probe again "
         "without them",
-        "medium",  # what a trial's own process left running counts as others'
+        "medium",  # processes that a trial left running count as others
     )
 
 
 def _held_back(begin: HostLook, end: HostLook) -> Finding | None:
-    """A CPU quota below the cores that libraries count, and how often it stopped the processes."""
+    """A CPU quota smaller than the cores that libraries count, and how often it throttled."""
     if end.quota_cores is None or end.quota_cores >= usable_cpus():
         return None
     text = (
@@ -270,7 +270,7 @@ def _scarce(
 
 
 def _slowed(begin: HostFigures, end: HostFigures, power: Power) -> Finding | None:
-    """Slowed for heat, or limited in its frequency, as the system tells."""
+    """The processor was slowed down for heat, or its frequency is limited."""
     throttles = (end.throttles or 0) - (begin.throttles or 0)
     limit = min((s for s in (begin.speed_limit, end.speed_limit) if s is not None), default=1.0)
     if throttles > 0:
@@ -319,7 +319,7 @@ def _slept(slept: bool) -> Finding | None:
 
 
 def _uncached(host: HostFigures, data_bytes: int | None) -> Finding | None:
-    """Data that do not stay in the page cache are read from the disk in every epoch."""
+    """Data larger than the page cache is read from the disk in every epoch."""
     if data_bytes is None or data_bytes <= _CACHE_SHARE * host.available_bytes:
         return None
     return _note(
@@ -341,11 +341,11 @@ def unknowns(
     """What no probe can know, and how sure the projection is.
 
     Args:
-        wall_s: that the probe took.
-        launches: of the cell that the projection is made from.
-        flags: of the projection.
-        epoch_s: projected.
-        spread: what was known before of how launches differ.
+        wall_s: seconds that the probe took.
+        launches: launches of the cell that the projection is made from.
+        flags: flags of the projection.
+        epoch_s: projected seconds of an epoch.
+        spread: what was known before about how launches differ.
     """
     confidence = "high" if launches > 1 and not flags else "medium" if launches > 1 else "low"
     seen = (

@@ -1,7 +1,7 @@
 """Reads from stderr what ended a process: the uncaught exception, else the last line.
 
-Python may write more after that exception: warnings, and exceptions that it ignores while it shuts
-down. Other tracebacks stand before it: of threads, of logging, of exceptions that were caught.
+After that exception, Python may write more: warnings, and exceptions that it ignores during
+shutdown. Before it there may be other tracebacks: of threads, of logging, of caught exceptions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _MOST = 500
 _HEADER = re.compile(r"^(Original )?Traceback \(most recent call last\):$")
 _GROUP = re.compile(r"^ *\+ Exception Group Traceback \(most recent call last\):$")
 _GROUP_BAR = re.compile(r"^ *[|+] ?")
-#: An exception that ends the program began in a module, or in what starts one.
+#: The first frame of an exception that ends the program: a module, or code that starts one.
 _OUTERMOST = re.compile(r'^ +File "(.*", line \d+, in <module>|<frozen runpy>", .*)$')
 _EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(: .*|:)?$")
 #: A traceback after one of these lines did not end the program.
@@ -31,13 +31,13 @@ _OF_SYNTAX = ("SyntaxError", "IndentationError", "TabError")
 
 
 def last_words(stderr: str) -> str:
-    """The uncaught exception in one line, else the last line that is not mere noise; shortened.
+    """The uncaught exception in one line, else the last meaningful line; shortened.
 
-    What the script said after the exception, or the rest of a message of several lines, comes
-    after it as its last line.
+    If the script wrote more after the exception, or the message has several lines, the last line is
+    appended.
 
     Args:
-        stderr: the end of it.
+        stderr: the end of stderr.
     """
     lines = _without_groups([line.rstrip() for line in stderr.splitlines()])
     lines = [line for line in lines if line.strip()]
@@ -53,7 +53,7 @@ def last_words(stderr: str) -> str:
 
 
 def _without_groups(lines: Sequence[str]) -> list[str]:
-    """Without the bars of exception groups: their outermost traceback reads as any other."""
+    """The lines without the bars of exception groups, so that the outer traceback looks normal."""
     found: list[str] = []
     in_group = False
     for line in lines:
@@ -61,7 +61,7 @@ def _without_groups(lines: Sequence[str]) -> list[str]:
             in_group = True
             found.append("Traceback (most recent call last):")
         elif in_group and re.match(r"^ *\+-", line):
-            in_group = False  # what follows are the exceptions in it
+            in_group = False  # the exceptions of the group follow
         elif in_group:
             found.append(_GROUP_BAR.sub("", line, count=1))
         elif not re.match(r"^ +[|+]", line):
@@ -70,7 +70,7 @@ def _without_groups(lines: Sequence[str]) -> list[str]:
 
 
 def _without_noise(lines: Sequence[str]) -> list[str]:
-    """Without what did not end the program: ignored exceptions, those of threads, warnings."""
+    """The lines without ignored exceptions, exceptions of threads, and warnings."""
     found: list[str] = []
     number = 0
     while number < len(lines):
@@ -79,7 +79,7 @@ def _without_noise(lines: Sequence[str]) -> list[str]:
         elif _WARNING.match(lines[number]) and not _ends_traceback(lines, number):
             number += 1
             while number < len(lines) and lines[number].startswith("  "):
-                number += 1  # the line of source that a warning quotes
+                number += 1  # the source line that a warning quotes
         else:
             found.append(lines[number])
             number += 1
@@ -87,7 +87,7 @@ def _without_noise(lines: Sequence[str]) -> list[str]:
 
 
 def _after_beside(lines: Sequence[str], number: int) -> int:
-    """The line after a report of an exception that did not end the program, and after its chain."""
+    """Index of the line after a report of a harmless exception and its chain."""
     is_log = lines[number].startswith("--- Logging")
     number += 1
     while number < len(lines):
@@ -109,7 +109,7 @@ def _after_beside(lines: Sequence[str], number: int) -> int:
 
 
 def _ends_traceback(lines: Sequence[str], number: int) -> bool:
-    """Whether a line is the exception of a traceback: a warning that was made an error."""
+    """Whether a line is the exception of a traceback: a warning turned into an error."""
     before = number - 1
     while before >= 0 and lines[before].startswith(" "):
         before -= 1
@@ -117,7 +117,7 @@ def _ends_traceback(lines: Sequence[str], number: int) -> bool:
 
 
 def _uncaught(lines: Sequence[str]) -> int | None:
-    """Where the exception stands that nobody caught; of a DataLoader worker's, its own."""
+    """Index of the uncaught exception's line; for a DataLoader worker's, its own exception."""
     found, of_worker = None, False
     for number, line in enumerate(lines):
         if not (header := _HEADER.match(line)):
@@ -137,7 +137,7 @@ def _uncaught(lines: Sequence[str]) -> int | None:
 
 
 def _syntax_place(lines: Sequence[str], at: int) -> str:
-    """` (train.py, line 2)` where the line tells of an error of syntax, else nothing."""
+    """` (train.py, line 2)` if the line reports a syntax error, else nothing."""
     if at < 0 or lines[at].partition(":")[0] not in _OF_SYNTAX:
         return ""
     for line in reversed(lines[:at]):

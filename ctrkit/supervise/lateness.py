@@ -11,9 +11,9 @@ from ctrkit.core.run_time import Place, RunTime, end_of
 from ctrkit.core.units import format_bytes, format_duration, format_percent
 from ctrkit.supervise.ledger import LedgerRow, totals
 
-# So much must have been seen before the run's own pace counts: steps and seconds, or only seconds.
+# The run's own pace counts after so many steps and seconds, or after so many seconds alone.
 _PACE_STEPS, _PACE_S, _PACE_LONG_S = 20, 60.0, 600.0
-#: A validation batch that nobody has seen: a forward pass, about a third of a step.
+#: Assumed time of a validation batch that was never timed: a forward pass, a third of a step.
 _VALIDATION_SHARE = 1 / 3
 _SLACK_S, _SLACK_SHARE = 30.0, 0.02
 _MOST_COMPARED = 5
@@ -27,12 +27,18 @@ _LEAST_RISING, _RISEN = 3, 1.5
 
 @dataclass(frozen=True, kw_only=True)
 class SessionProgress:
-    """Where a session stands: `elapsed_s` of wall clock since its launch.
+    """The progress of a session.
 
-    `epochs` are those of the whole run, `began` and `done` the places at the launch and by now;
-    `productive_s` and `steps` went into what lies between, `stepping_s` of it into steps and
-    `into_end_s` into the end of an epoch that is under way. `ending_s` is what the end of an epoch
-    takes, None until this session has seen one.
+    Attributes:
+        elapsed_s: wall-clock seconds since its launch.
+        epochs: epochs of the whole run.
+        began: place at the launch.
+        done: place now.
+        productive_s: seconds spent on what lies between.
+        steps: steps that lie between.
+        stepping_s: the part of `productive_s` spent on steps.
+        into_end_s: the part spent on the current end of an epoch.
+        ending_s: mean seconds of an epoch's end; None until this session has seen one.
     """
 
     epochs: float
@@ -47,7 +53,7 @@ class SessionProgress:
 
     @property
     def is_pace_known(self) -> bool:
-        """Whether enough of the run has been seen to go by its own pace."""
+        """Whether enough of the run was seen to use its own pace."""
         seen = self.steps >= _PACE_STEPS and self.productive_s >= _PACE_S
         moved = self.done.trained > self.began.trained
         return moved and (seen or self.productive_s >= _PACE_LONG_S)
@@ -57,8 +63,8 @@ class SessionProgress:
 class Forecast:
     """Wall-clock seconds from the launch to the end, with an interval.
 
-    `ending_s` of them are counted for the end of each epoch, and `is_end_guessed` where no such end
-    was ever seen or projected.
+    `ending_s` of them are for the ends of epochs; `is_end_guessed` if no such end was ever seen or
+    projected.
     """
 
     total_s: float
@@ -71,18 +77,19 @@ class Forecast:
 def forecast(
     standing: SessionProgress, known: RunTime | None, validation_batches: int = 0
 ) -> Forecast | None:
-    """What has passed, and what is left at the run's own pace, or as known until that is seen.
+    """The elapsed time, plus the remaining time at the run's own pace, or at a known one.
 
-    What came once (a sleep, a stop, a restart) is in what has passed, not in the pace.
+    What happened once (a sleep, a stop, a restart) counts in the elapsed time, not in the pace.
 
     Args:
-        standing: of the session.
-        known: what was projected, or what earlier sessions of the run took.
-        validation_batches: of an epoch; where nothing else tells what its end takes, each counts
-            for a third of a step, and may be anything up to a whole one.
+        standing: the session's progress.
+        known: the projection, or the pace of earlier sessions of the run; used until the own pace
+            is known.
+        validation_batches: batches of an epoch's validation. If the time of an epoch's end is
+            unknown, each counts as a third of a step; the interval allows up to a whole one.
 
     Returns:
-        None where neither pace is known.
+        The forecast; None if neither pace is known.
     """
     past_s, final = standing.elapsed_s, end_of(max(standing.epochs, standing.done.trained))
     pace, guessed_s = known, 0.0
@@ -101,7 +108,7 @@ def forecast(
     left_s = pace.between_s(standing.done, final) - min(standing.into_end_s, ending_s)
     left_s = max(0.0, left_s)
     if not standing.is_pace_known and standing.done.trained <= standing.began.trained:
-        # nothing is done yet: a start-up that takes no longer than projected is not late
+        # nothing is done yet, so a start-up within its projection is not late
         past_s = max(past_s, pace.startup_s)
     low, high = (known.low, known.high) if known is not None else (None, None)
     unsure_s = guessed_s * (final.over - standing.done.over)
@@ -115,9 +122,9 @@ def forecast(
 
 
 def late_by_s(standing: SessionProgress, projected: RunTime, expected: Forecast) -> float:
-    """Seconds by which the run will end after the projected interval; 0 where it will not.
+    """Seconds by which the run will end after its projected interval; 0 if it will not.
 
-    A little beyond it is not told: half a minute, or a fiftieth.
+    A small excess does not count: half a minute, or a fiftieth.
     """
     due_s = projected.between_s(standing.began, end_of(standing.epochs))
     projected_s = projected.startup_s + due_s
@@ -127,7 +134,7 @@ def late_by_s(standing: SessionProgress, projected: RunTime, expected: Forecast)
 
 @dataclass(frozen=True)
 class LateCause:
-    """Why a run is late, as the ledger shows it: a clause, and what to do about it."""
+    """Why a run is late, from its ledger: a clause, and advice."""
 
     words: str
     advice: str
@@ -136,13 +143,13 @@ class LateCause:
 def late_cause(
     rows: Sequence[LedgerRow], standing: SessionProgress, projected: RunTime | None, restarts: int
 ) -> LateCause:
-    """What cost the most time beyond what was projected.
+    """The cause that cost most time beyond the projection.
 
     Args:
-        rows: of this session's ledger.
-        standing: of this session.
-        projected: what it is measured against; None counts only what came once.
-        restarts: how often the run was restarted in this session.
+        rows: this session's ledger.
+        standing: this session's progress.
+        projected: the projection; with None, only events that happened once count.
+        restarts: number of restarts in this session.
     """
     spent = totals(rows)
     startup_s = spent["startup"] - (projected.startup_s if projected is not None else 0.0)
@@ -169,7 +176,7 @@ def late_cause(
 
 
 def _due_s(standing: SessionProgress, projected: RunTime) -> float:
-    """What was projected for what the session has done."""
+    """Projected seconds for what the session has done so far."""
     done_s = projected.between_s(standing.began, standing.done)
     return done_s + min(standing.into_end_s, projected.ending_s or 0.0)
 
@@ -189,7 +196,7 @@ _STARTUP_ADVICE = "data, imports or the model were slow to load; this happens on
 def _slow_cause(
     rows: Sequence[LedgerRow], standing: SessionProgress, projected: RunTime | None
 ) -> LateCause:
-    """Why steps take longer than they should: swap, heat, the loader, others, or themselves."""
+    """Why steps are slow: swap, heat, the loader, other processes, or the steps themselves."""
     stepping = [row for row in rows if row.steps] or list(rows)
     few = max(1, min(_MOST_COMPARED, len(stepping) // 3))
     recent, early = stepping[-few:], stepping[:few]
@@ -242,7 +249,7 @@ _RISING_ADVICE = (
 
 
 def _rising_words(stepping: Sequence[LedgerRow]) -> str:
-    """That each stretch of this epoch had slower steps than the one before, or nothing."""
+    """Words that steps got slower and slower in this epoch, or nothing."""
     own = [row for row in stepping if row.steps and row.epoch == stepping[-1].epoch]
     paces_s = [row.productive_s / row.steps for row in own]
     if len(paces_s) < _LEAST_RISING or paces_s[0] <= 0 or paces_s[-1] < _RISEN * paces_s[0]:
@@ -265,7 +272,10 @@ def _others_words(recent: Sequence[LedgerRow]) -> str:
 
 
 def _swap_words(rows: Sequence[LedgerRow]) -> str:
-    """`swapping since 02:14: 3.1 GB`, or nothing; old pages that nobody wants back do not count."""
+    """`swapping since 02:14: 3.1 GB`, or nothing.
+
+    Old swapped pages that nothing reads do not count.
+    """
     swapping = [row for row in rows if _swapped(row) > _SWAPPING_PER_S * row.wall_s]
     swapped = sum(_swapped(row) for row in swapping)
     if swapped < _SWAPPED_MATTERS:
@@ -288,7 +298,7 @@ def _throttle_words(rows: Sequence[LedgerRow], recent: Sequence[LedgerRow]) -> s
 
 
 def _gpu_held_words(recent: Sequence[LedgerRow]) -> str:
-    """That the GPU's clocks are held down for most of the time, or nothing."""
+    """Words that the GPU's clocks are held down most of the time, or nothing."""
     for why in ("heat", "power"):
         shares = [getattr(row, f"gpu_held_by_{why}_share") for row in recent]
         known = [share for share in shares if share is not None]

@@ -48,7 +48,7 @@ from ctrkit.supervise.script_launch import Invocation, script_invocation
 from ctrkit.supervise.trial_input import trial_input
 
 MAX_OUTPUT_BYTES = 64_000_000
-#: words of an invocation before the arguments of `ctrkit.child`: Python, its options, the module
+#: number of words before the arguments of `ctrkit.child`: Python, its options, the module
 _OWN_WORDS = 4
 _LEFTOVERS_S, _TELL_LEFTOVERS_S = 10.0, 1.0
 _DROPPED = b"[ctrkit dropped what was here: the output had grown beyond 64 MB]\n"
@@ -65,24 +65,24 @@ class Child:
         relay: Relay | None = None,
         server: ForkServer | None = None,
     ) -> None:
-        """Write `spec.json` into the spec's folder and start the child.
+        """Write `spec.json` into the spec's folder, and start the child.
 
         Args:
-            spec: `spawned_at_s` is set here.
-            completion: name of the result file; one of an earlier launch is removed.
-            argv: instead of `python -m ctrkit.child SPEC` (for tests).
-            relay: connects it to our own streams; None: its output goes to files alone.
-            server: forks it, where it can; else it is started anew.
+            spec: the child's spec; `spawned_at_s` is set here.
+            completion: name of the result file; an old one is removed.
+            argv: replaces `python -m ctrkit.child SPEC` (for tests).
+            relay: connects it to our own streams; None: output goes only to files.
+            server: forks the child if it can; otherwise the child is started anew.
         """
         self._relay = relay
-        #: the server that it was forked from
+        #: pid of the server that forked it
         self.server_pid: int | None = None
         self.folder = Path(spec.folder).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         for old in (
             self.progress_path,
             self.folder / completion,
-            self.folder / "measurement.json",  # an earlier launch's error
+            self.folder / "measurement.json",  # an error of an earlier launch
             self.folder / "script.json",
             *self.folder.glob("stacks-*.txt"),
             *self.folder.glob("worker-*.bin"),
@@ -103,7 +103,8 @@ class Child:
             start = _invocation(spec, self.folder, env)
             if argv is not None:
                 start = dataclasses.replace(start, argv=list(argv))
-            # our own child unblocks them once it can note them; a script has them as always
+            # Our own child unblocks the signals once it can note them; a script must start
+            # unblocked.
             is_ours = argv is None and spec.workload.script is None
             with stops.blocked() if is_ours else nullcontext():
                 forked = self._fork(start, run_id, server) if is_ours else None
@@ -119,7 +120,7 @@ class Child:
     def _fork(
         self, start: Invocation, run_id: str, server: ForkServer | None
     ) -> ForkedProcess | None:
-        """It as a fork of the server; None where it has to be started anew."""
+        """Fork it from the server; None if it must be started anew."""
         if server is None:
             return None
         env = _environment(start, self.folder, run_id)
@@ -130,21 +131,21 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The child's process id, also its session's."""
+        """The child's process id, which is also its session's id."""
         return self._process.pid
 
     @property
     def progress_path(self) -> Path:
-        """Where it writes its progress."""
+        """The child's progress file."""
         return self.folder / "progress.bin"
 
     @property
     def stderr_path(self) -> Path:
-        """Its stderr, and that of its workers."""
+        """The file with the stderr of the child and its workers."""
         return self.folder / "stderr.txt"
 
     def wait(self, timeout_s: float) -> int | None:
-        """Its exit code (negative for a signal) as soon as it ends, None at the timeout."""
+        """Wait for its exit code (negative for a signal); None at the timeout."""
         if self._exit_fd is None:
             with suppress(subprocess.TimeoutExpired):
                 return self._process.wait(timeout_s)
@@ -154,10 +155,10 @@ class Child:
         return self._process.poll()
 
     def interrupt(self, pid: int | None = None) -> None:
-        """Ask the child to finish its step and save; nothing if it has ended.
+        """Ask the child to finish its step and save, unless it has ended.
 
         Args:
-            pid: of that process of it that trains; None: the child itself.
+            pid: the training process within the child; None: the child itself.
         """
         if pid is None or pid == self.pid:
             self._process.send_signal(signal.SIGINT)
@@ -166,11 +167,11 @@ class Child:
                 os.kill(pid, signal.SIGINT)
 
     def pass_on(self, number: int) -> None:
-        """Hand a signal to a script as it would have come without us; nothing if it has ended.
+        """Pass a signal on to a script, as it would have come without us, unless it has ended.
 
-        Ctrl-C in a terminal reaches the whole group. Others reach the process that was started,
-        and where that is a shell or another launcher, the Python process below it: not its
-        workers, of whose death the training would die.
+        Ctrl-C in a terminal reaches the whole group. Other signals go to the started process, and
+        if that is a shell or another launcher, to the Python process below it. Workers do not get
+        them: their death would end the training.
         """
         if self._process.poll() is not None:
             return
@@ -182,29 +183,29 @@ class Child:
                 os.kill(pid, number)
 
     def to_group(self, number: int) -> None:
-        """Hand a signal to all processes of the script's group."""
+        """Send a signal to all processes of the script's group."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
     @property
     def output_is_blocked(self) -> bool:
-        """Whether it may stand still only because nobody takes its output."""
+        """Whether the child may be blocked only because nothing reads its output."""
         return self._relay is not None and self._relay.is_blocked
 
     def bound_output(self) -> None:
-        """Drop output that has grown too large; the files are open for appending, so it goes on."""
+        """Truncate output files that have grown too large; they are open for appending."""
         if self._relay is not None:
-            return  # which bounds them itself
+            return  # the relay limits them itself
         for name in ("stdout.txt", "stderr.txt"):
             path = self.folder / name
-            with suppress(OSError):  # it may have been removed, and that is no reason to end a run
+            with suppress(OSError):  # a removed file is no reason to end a run
                 if path.stat().st_size > MAX_OUTPUT_BYTES:
                     os.truncate(path, 0)
                     with open(path, "ab") as file:
                         file.write(_DROPPED)
 
     def _let_leftovers_end(self) -> None:
-        """What a script left running when it ended has a moment to end by itself: an upload."""
+        """Give processes that a script left running (an upload, say) a moment to end."""
         if self._relay is None or self._process.poll() is None:
             return
         began_s, told = time.monotonic(), False
@@ -219,13 +220,13 @@ class Child:
             time.sleep(0.1)
 
     def end(self) -> Ended:
-        """End and reap it with its whole family, and dismiss the guard."""
+        """End and reap the child with its whole family, and dismiss the guard."""
         try:
             self._let_leftovers_end()
             ended = end_family(self._family)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=5)
-            # ranks lead sessions of their own: nothing else tells that they were of the family
+            # ranks lead their own sessions, so nothing else shows that they belonged to the family
             ranks = {one.pid for one in read_ranks(self.folder)}
             reap_orphans(self._family, ranks.union(ended.killed))
         finally:
@@ -245,7 +246,7 @@ def _name(process: psutil.Process) -> str:
 
 
 def _shown(spec: ChildSpec) -> ChildSpec:
-    """The spec as it is written down: the observer needs no secret of a script's command."""
+    """The spec without secrets of a script's command, which the observer does not need."""
     if spec.workload.script is None:
         return spec
     workload = dataclasses.replace(spec.workload, script=shown_script(spec.workload.script))
@@ -255,7 +256,7 @@ def _shown(spec: ChildSpec) -> ChildSpec:
 def _invocation(spec: ChildSpec, folder: Path, env: dict[str, str]) -> Invocation:
     if spec.workload.script is not None:
         return script_invocation(spec, folder, env, trial=spec.kind != "train")
-    # -P: a file of the user's folder must not hide a module of the library
+    # -P: no file of the user's folder may hide a module of the library
     return Invocation(
         argv=[sys.executable, "-P", "-m", "ctrkit.child", str(folder / "spec.json")],
         folder=None,
@@ -270,7 +271,7 @@ def _environment(start: Invocation, folder: Path, run_id: str) -> dict[str, str]
         RUN_ID_VARIABLE: run_id,
         SUPERVISOR_VARIABLE: str(os.getpid()),
         FOLDER_VARIABLE: str(folder),
-        "PYTHONFAULTHANDLER": "1",  # a segmentation fault leaves its stack in stderr
+        "PYTHONFAULTHANDLER": "1",  # after a segmentation fault, its stack is in stderr
     }
 
 
@@ -323,7 +324,7 @@ def _start_connected(
 
 
 def _exit_fd(pid: int) -> int | None:
-    """A descriptor that becomes readable when the process ends, where the system has such."""
+    """A descriptor that becomes readable when the process ends; None if the system has none."""
     if not hasattr(os, "pidfd_open"):
         return None
     try:

@@ -22,38 +22,38 @@ LEDGER = "ledger.parquet"
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerRow:
-    """What happened in about a minute; None is what the system does not tell.
+    """What happened in about a minute; None for what the system does not tell.
 
     Args:
-        ended_unix_s: when the minute was over.
-        session: 1, 2, ...: one more with each `ctrkit train` on the folder.
-        launch: 1, 2, ...: children of this session.
-        epoch: where the loop was, at the end.
-        step: steps of that epoch that were done.
-        wall_s: wall-clock seconds, also those for which the host slept; `seconds` sum to them.
-        seconds: by CATEGORIES; what the main thread spent, on devices that run asynchronously too.
-        rows: that were trained on, also those that were lost before.
+        ended_unix_s: end of the minute, Unix time.
+        session: 1, 2, ...: one more for each `ctrkit train` on the folder.
+        launch: 1, 2, ...: number of the child in this session.
+        epoch: epoch at the end.
+        step: steps done of that epoch.
+        wall_s: wall-clock seconds, including the host's sleep; `seconds` sum to them.
+        seconds: seconds per CATEGORY that the main thread spent, also on asynchronous devices.
+        rows: rows trained on, also repeated ones.
         steps: likewise.
-        rows_per_s: over `wall_s`.
+        rows_per_s: rows per second of `wall_s`.
         cpu_cores: cores that the tree used while the host was awake.
-        other_cores: cores that everybody else did.
-        rss_bytes: of the tree; shared memory counts in each process.
-        pss_bytes: of the tree; shared memory counts once (Linux).
+        other_cores: cores that all other processes used.
+        rss_bytes: resident memory of the tree; shared memory counts in each process.
+        pss_bytes: the same with shared memory counted once (Linux).
         available_bytes: memory that the host could still give.
-        swap_used_bytes: of the host.
-        swapped_in_bytes: by the host, in this minute.
+        swap_used_bytes: swap in use on the host.
+        swapped_in_bytes: swapped in by the host in this minute.
         swapped_out_bytes: likewise.
-        device_bytes: the most device memory that was in use so far.
-        temperature_c: the hottest sensor's.
-        throttles: how often cores were slowed down for heat, in this minute.
-        speed_limit: share of full speed at which the processor may run.
-        gpu_busy_share: of the run's NVIDIA GPUs, a mean over this minute, as the next three.
-        gpu_power_w: likewise.
-        gpu_clock_share: their clock, as a share of the highest.
-        gpu_held_by_power_share: share of the looks in which it was held down by power.
-        gpu_held_by_heat_share: by heat.
-        gpu_memory_bytes: the most that was in use, by everybody.
-        gpu_others_bytes: what other processes had of it; None where there were none.
+        device_bytes: peak device memory so far.
+        temperature_c: temperature of the hottest sensor.
+        throttles: how often cores were slowed down for heat in this minute.
+        speed_limit: share of full speed that the processor may use.
+        gpu_busy_share: of the run's NVIDIA GPUs, a mean over this minute, like the next three.
+        gpu_power_w: power.
+        gpu_clock_share: clock as a share of the highest.
+        gpu_held_by_power_share: share of the samples in which power held the clock down.
+        gpu_held_by_heat_share: the same for heat.
+        gpu_memory_bytes: peak memory in use, by all processes.
+        gpu_others_bytes: memory of other processes; None if there were none.
     """
 
     ended_unix_s: float
@@ -88,7 +88,7 @@ class LedgerRow:
 
     @property
     def productive_s(self) -> float:
-        """Seconds of PRODUCTIVE."""
+        """Seconds of the PRODUCTIVE categories."""
         return sum(self.seconds.get(category, 0.0) for category in PRODUCTIVE)
 
 
@@ -98,14 +98,14 @@ def totals(rows: Sequence[LedgerRow]) -> dict[str, float]:
 
 
 def ledger_table(rows: Sequence[LedgerRow]) -> pa.Table:
-    """The rows as an Arrow table; a category is a column `<name>_s`."""
+    """The rows as an Arrow table; a category becomes a column `<name>_s`."""
     import pyarrow as pa
 
     return pa.Table.from_pylist([_flat(row) for row in rows], schema=_schema())
 
 
 def read_ledger(path: Path) -> list[LedgerRow]:
-    """The rows, oldest first; none where there is no file. Unknown columns are left out.
+    """The rows, oldest first; empty without a file. Unknown columns are ignored.
 
     Raises:
         UsageError: the file is damaged.
@@ -144,10 +144,13 @@ def _schema() -> pa.Schema:
 
 @dataclass(frozen=True, kw_only=True)
 class SessionReading:
-    """The counters of a session at one moment: what lies between two of them makes a row.
+    """A session's counters at one moment; two of them make a row.
 
-    `cpu_s` are the tree's CPU seconds over all launches, `own_cpu_s` those of the supervisor.
-    `position` and `device_bytes` are the running child's.
+    Attributes:
+        cpu_s: the tree's CPU seconds over all launches.
+        own_cpu_s: the supervisor's CPU seconds.
+        position: the running child's position.
+        device_bytes: the running child's device memory.
     """
 
     unix_s: float
@@ -173,7 +176,7 @@ def row_between(
     pss_bytes: int | None,
     gpu_use: GpuUse,
 ) -> LedgerRow:
-    """The row of the time between two readings; memory is what the tree has at its end."""
+    """The row between two readings; memory is the tree's at the end."""
     wall_s = now.wall_s - before.wall_s
     awake_s = max(now.awake_s - before.awake_s, 1e-9)
     tree_s = max(0.0, now.cpu_s - before.cpu_s)
@@ -217,17 +220,17 @@ def _less(now: int | None, before: int | None) -> int | None:
 
 
 class LedgerFile:
-    """`ledger.parquet`: its rows are kept, new ones are added, each written at once.
+    """`ledger.parquet`: keeps its rows, and writes each new one at once.
 
     Args:
-        path: of the file. One that is damaged is put aside.
-        say: told once if the file cannot be written, or what is there cannot be read.
+        path: the file; a damaged one is moved aside.
+        say: called once if the file cannot be written, or its content cannot be read.
     """
 
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:
         self._path, self._say, self._told = path, say, False
         earlier = self._readable()
-        self._table = ledger_table(earlier) if earlier else None  # of all rows in the file
+        self._table = ledger_table(earlier) if earlier else None  # all rows in the file
         self.last_session = max((row.session for row in earlier), default=0)
 
     def _readable(self) -> list[LedgerRow]:
@@ -240,7 +243,7 @@ class LedgerFile:
             return []
 
     def add(self, row: LedgerRow) -> None:
-        """Write one more row; a disk that refuses it does not end the run."""
+        """Write one more row; a refusal of the disk does not end the run."""
         import pyarrow as pa
 
         tables = [self._table] if self._table is not None else []

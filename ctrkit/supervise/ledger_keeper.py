@@ -1,6 +1,6 @@
 """Keeps the ledger of one session: samples the run, and adds a row each minute.
 
-What is decided of a look is in `time_account`, what makes a row in `ledger`.
+`time_account` decides what a sample means, `ledger` makes the rows.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from ctrkit.supervise.time_account import SessionLook, TimeAccount
 from ctrkit.supervise.watching import Tick
 
 _ROW_S = 60.0
-_QUIET_S = 5.0  # of silence, after which the tree's memory is left alone
+_QUIET_S = 5.0  # after so much silence, the tree's memory is not read
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clocks:
-    """The clocks of a ledger, to be replaced in tests.
+    """The clocks of a ledger, replaceable in tests.
 
-    `awake_s` is monotonic and stands still while the host sleeps, `slept_s` grows by its sleep.
+    `awake_s` is monotonic and stands still while the host sleeps; `slept_s` grows by its sleep.
     """
 
     awake_s: Callable[[], float] = time.monotonic
@@ -38,13 +38,13 @@ class Clocks:
 
 
 class LedgerKeeper:
-    """Keeps the ledger of one session: call `launched`, `tick` often, `ended`, at last `close`.
+    """Keeps the ledger of one session: call `launched`, `tick` often, `ended`, finally `close`.
 
     Args:
-        path: of `ledger.parquet`; its rows are kept, new ones are added.
-        child_folder: where the child writes what it has spent.
-        say: told once if the file cannot be written, or what is there cannot be read.
-        clocks: see there.
+        path: path of `ledger.parquet`; its rows are kept.
+        child_folder: where the child writes how it spends its time.
+        say: called once if the file cannot be written, or its content cannot be read.
+        clocks: see `Clocks`.
         host: reads the host's figures.
     """
 
@@ -62,23 +62,23 @@ class LedgerKeeper:
         self.rows: list[LedgerRow] = []
         self.session = self._file.last_session + 1
         self.launch = 0
-        self._runs = False  # a child, that is
+        self._runs = False  # whether a child runs
         self._look = self._look_now(None)
         self._began = self._look
         self.account = TimeAccount(self._look)
-        # over the launches that are done with
+        # of the finished launches
         self._rows_before = self._steps_before = 0
         self._cpu_before_s = 0.0
         self._reading = self._read_now()
         self._tick: Tick | None = None
-        #: of the GPUs since the last row, and when they were looked at last
+        #: GPU samples since the last row, and the time of the last one
         self._gpu_use, self._gpus_s = GpuUse(), 0.0
 
     # ---- what is known now -----------------------------------------------------------------------
 
     @property
     def wall_s(self) -> float:
-        """Wall-clock seconds of this session up to the last look, the host's sleep too."""
+        """Wall-clock seconds of this session up to the last sample, including the host's sleep."""
         return (self._look.awake_s - self._began.awake_s) + max(
             0.0, self._look.slept_s - self._began.slept_s
         )
@@ -90,22 +90,22 @@ class LedgerKeeper:
 
     @property
     def steps(self) -> int:
-        """Steps that this session has done, those that were lost again too."""
+        """Steps of this session, including those that were lost again."""
         return self._steps_before + self.steps_of_launch
 
     def rows_so_far(self) -> list[LedgerRow]:
-        """The rows of this session, and what has passed since the last one."""
+        """The rows of this session, and one for the time since the last row."""
         return [*self.rows, self._row_until(self._read_now())]
 
     def launched(self) -> None:
-        """A child is about to be started."""
+        """A child is about to start."""
         self.launch += 1
         self._runs, self._tick = True, None
         self._spent_path.unlink(missing_ok=True)
         self.tick(None)
 
     def tick(self, tick: Tick | None) -> None:
-        """Account for the time since the last call; now and then a row is added."""
+        """Account for the time since the last call; adds a row now and then."""
         self._tick = tick
         self._look = self._look_now(tick)
         if tick is not None and tick.gpus is not None and tick.gpus.taken_s > self._gpus_s:
@@ -116,7 +116,7 @@ class LedgerKeeper:
             self._add_row()
 
     def ended(self, *, lost: bool) -> None:
-        """The child is over; `lost`: it did not finish, and is perhaps started again."""
+        """The child has ended; `lost`: unfinished, so it may be restarted."""
         self._look = self._look_now(self._tick, over=True)
         self.account.ended(self._look, lost=lost)
         spent = self._look.spent
@@ -128,8 +128,9 @@ class LedgerKeeper:
         self._runs = False
 
     def close(self) -> None:
-        """Account for what is left, and write the last row."""
-        import pyarrow.parquet  # noqa: F401  # it takes a moment: that is the run's time, too
+        """Account for the remaining time, and write the last row."""
+        # importing takes a moment, which belongs to the run's time
+        import pyarrow.parquet  # noqa: F401
 
         look = self._look_now(None)
         self._look = dataclasses.replace(look, position=self._look.position)
@@ -189,14 +190,14 @@ class LedgerKeeper:
         )
 
     def _pss_bytes(self, sample: TreeSample | None) -> int | None:
-        """Left out while the child is silent: the figure waits for locks of those it looks at."""
+        """The tree's PSS; None while the child is silent, since reading waits for its locks."""
         if sample is None or self._tick is None or self._tick.silent_s > _QUIET_S:
             return None
         return tree_pss_bytes([process.pid for process in sample.processes])
 
 
 def loop_state(pid: int) -> tuple[bool, float]:
-    """Whether this process is stopped, by SIGSTOP or a debugger, and its CPU seconds so far."""
+    """Whether this process is stopped (SIGSTOP, a debugger), and its CPU seconds so far."""
     try:
         process = psutil.Process(pid)
         with process.oneshot():
@@ -207,7 +208,7 @@ def loop_state(pid: int) -> tuple[bool, float]:
 
 
 def tree_pss_bytes(pids: Sequence[int]) -> int | None:
-    """Proportional set size of these processes together; None where the system has none."""
+    """Proportional set size of these processes together; None if the system has none."""
     total = None
     for pid in pids:
         try:

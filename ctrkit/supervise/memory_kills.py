@@ -1,11 +1,11 @@
 """Proves that the kernel killed for memory, from control group counters of a family (Linux).
 
-A SIGKILL alone proves nothing: anybody may send one. Both versions of control groups count in
-`oom_kill` how many of their processes the kernel has killed to free memory.
+A SIGKILL alone proves nothing, because anybody may send one. Both versions of control groups count
+in `oom_kill` how many of their processes the kernel has killed to free memory.
 
-A process may enter a group and be killed in it between two looks, and its group be gone with it.
-Version 2 counts the kill in every group above as well. There other jobs count, too, so a rise
-above counts for a short time only: that in which the death it caused is noticed.
+A process may enter a group and be killed in it between two readings, and the group may vanish with
+it. cgroup v2 also counts the kill in every group above. Other jobs count there, too, so an increase
+above is used only for a short time: that in which the death it caused is noticed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 _V1, _V2 = ("memory", "memory.oom_control"), ("", "memory.events")
-#: torch looks for dead workers every 5 s, and a child that fails may take some more to end
+#: torch checks for dead workers every 5 s, and a failing child may take more time to end
 _NOTICED_WITHIN_S = 30.0
 _COUNT = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 
 
 class KillCounters:
-    """Follows the counters of all groups in which the family was seen, and of those above them."""
+    """Follows the counters of all groups in which the family was seen, and of groups above."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class KillCounters:
         self._above: dict[Path, deque[tuple[float, int]]] = {}
 
     def watch(self, pids: Iterable[int]) -> None:
-        """Note the groups of these processes and read all counters."""
+        """Add the groups of these processes, and read all counters."""
         for pid in pids:
             for path in self._counters_of(pid):
                 if path not in self._first and (count := _count(path)) is not None:
@@ -47,7 +47,7 @@ class KillCounters:
         self.read()
 
     def read(self) -> None:
-        """Read the counters again; those of a group that is gone keep what they had."""
+        """Read the counters again; a group that is gone keeps its last value."""
         for path in self._first:
             if (count := _count(path)) is not None:
                 self._last[path] = count
@@ -59,17 +59,17 @@ class KillCounters:
                 counts.popleft()
 
     def kills(self) -> int:
-        """How many processes of these groups were killed for memory since they were first seen.
+        """How many processes were killed for memory since their groups were first seen.
 
-        Of the groups above them those of the last half minute. Groups lie in each other, and one
-        kill counts in all of them.
+        For groups above, only kills of the last half minute count. Groups are nested, so one kill
+        counts in several; this counts it once.
         """
         own = (last - self._first[path] for path, last in self._last.items())
         above = (counts[-1][1] - counts[0][1] for counts in self._above.values() if counts)
         return max((*own, *above), default=0)
 
     def _is_new(self, path: Path) -> bool:
-        """Whether the group was made since: then all that it has counted is the family's."""
+        """Whether the group is new, so that everything it has counted belongs to the family."""
         try:
             return path.parent.stat().st_ctime >= self._began_s
         except OSError:
@@ -91,14 +91,14 @@ class KillCounters:
         return [path for path in found if path is not None]
 
     def _groups_above(self, counter: Path) -> list[Path]:
-        """The counters of the groups above that of a counter, in version 2."""
+        """The counters of all groups above a counter's group (v2)."""
         if counter.name != _V2[1]:
             return []
         folders = (folder for folder in counter.parent.parents if folder.is_relative_to(self._root))
         return [file for folder in folders if (file := folder / counter.name).is_file()]
 
     def _file(self, root: Path, group: str, name: str) -> Path | None:
-        # inside a container the root of the tree that is seen may be the group itself
+        # inside a container, the visible root may be the group itself
         for path in (root / group.lstrip("/") / name, root / name):
             if path.is_file():
                 return path

@@ -1,6 +1,6 @@
-"""Reads GPUs by NVIDIA's own library, `nvidia-ml-py` (the extra `cuda`).
+"""Reads GPUs with NVIDIA's own library, `nvidia-ml-py` (the extra `cuda`).
 
-Without it, without a driver or without a GPU nothing is read, silently.
+Without the library, a driver or a GPU it reads nothing, silently.
 """
 
 from __future__ import annotations
@@ -18,32 +18,33 @@ from typing import Any
 
 from ctrkit.supervise.gpu import GpuProcess, GpuReader, GpuSample
 
-#: Why clocks are lower than they could be: bits of NVML, the same in all its versions.
+#: Bits of NVML for the reasons why clocks are low, the same in all its versions.
 _HELD_BY = {"power": 0x4 | 0x80, "heat": 0x20 | 0x40, "a hardware slowdown": 0x8}
 _MW, _MHZ_KIND = 1e-3, 1  # NVML_CLOCK_SM
 
 
 @lru_cache(maxsize=1)
 def open_gpus() -> GpuReader | None:
-    """The reader of this machine's GPUs, None where there is no library."""
+    """A reader for this machine's GPUs; None without the library."""
     if importlib.util.find_spec("pynvml") is None:
         return None
     return AsideReader(lambda: nvml_reader(lambda: importlib.import_module("pynvml")))
 
 
 def nvml_reader(load: Callable[[], Any]) -> GpuReader | None:
-    """A reader by a library that `load` imports, None where it cannot be had."""
+    """A reader with the library that `load` imports; None if that fails."""
     try:
         nvml = load()
         nvml.nvmlInit()
         reader = NvmlReader(nvml, int(nvml.nvmlDeviceGetCount()))
-    except Exception:  # no package; else its own errors: no driver, another version, no permission
+    # no package, or the library's own errors: no driver, another version, no permission
+    except Exception:
         return None
     return reader if reader.devices else None
 
 
 class AsideReader:
-    """Asks another reader in a thread of its own: a driver that hangs must not hold up the caller.
+    """Calls another reader in its own thread, so that a hanging driver does not block the caller.
 
     Args:
         open_reader: makes the other reader; called in that thread.
@@ -58,12 +59,12 @@ class AsideReader:
         self._thread: threading.Thread | None = None
 
     def read(self, pids: Collection[int], *, uses_first: bool = False) -> tuple[GpuSample, ...]:
-        """As the other reader; nothing where it does not answer in time, and until it has."""
+        """Read as the other reader does; empty if it does not answer in time, and until it has."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name="nvml", daemon=True)
             self._thread.start()
         with suppress(Empty):
-            while self._unanswered:  # it was late: that moment is over
+            while self._unanswered:  # discard a late answer to an earlier call
                 self._answers.get_nowait()
                 self._unanswered -= 1
         if self._unanswered:
@@ -84,14 +85,14 @@ class AsideReader:
             pids, uses_first = self._asked.get()
             found: tuple[GpuSample, ...] = ()
             if reader is not None:
-                with suppress(Exception):  # the library's own errors have no common class
+                with suppress(Exception):  # the library's errors have no common class
                     found = reader.read(pids, uses_first=uses_first)
             self._answers.put(found)
 
 
 @dataclass(frozen=True)
 class _Device:
-    """What CUDA counts as a device: a GPU, or a part of one (MIG) with a handle of its own."""
+    """A device as CUDA counts it: a GPU, or a part of one (MIG) with its own handle."""
 
     index: int
     uuid: str
@@ -100,27 +101,27 @@ class _Device:
 
 
 class NvmlReader:
-    """Reads GPUs by NVML.
+    """Reads GPUs with NVML.
 
     Args:
         nvml: the module `pynvml`, initialised.
-        count: of its GPUs.
-        environment: tells which of them CUDA may use.
+        count: number of its GPUs.
+        environment: says which of them CUDA may use.
     """
 
     def __init__(self, nvml: Any, count: int, environment: Mapping[str, str] | None = None) -> None:
         self._nvml = nvml
         self._environment = os.environ if environment is None else environment
         handles = {i: self._told("nvmlDeviceGetHandleByIndex", i) for i in range(count)}
-        self._gpus = {i: gpu for i, gpu in handles.items() if gpu is not None}  # one may be lost
-        #: that anything can compute on
+        self._gpus = {i: gpu for i, gpu in handles.items() if gpu is not None}  # a GPU may be lost
+        #: all devices that a process can compute on
         self.devices = [one for i, gpu in self._gpus.items() for one in self._devices_of(i, gpu)]
 
     def read(self, pids: Collection[int], *, uses_first: bool = False) -> tuple[GpuSample, ...]:
-        """The GPUs that these processes compute on.
+        """Sample the GPUs that these processes compute on.
 
-        In a container the driver may number processes otherwise. Then the only one that CUDA may
-        use is read, and of several the first, if it is known that the run uses that (`uses_first`).
+        In a container, the driver may use other process ids. Then the only device that CUDA may use
+        is read; if there are several, the first one, if the run is known to use it (`uses_first`).
         """
         computing = [(device, self._processes(device)) for device in self.devices]
         own = [
@@ -135,7 +136,7 @@ class NvmlReader:
         return tuple(self._look(device, ()) for device in known)
 
     def _told(self, call: str, *arguments: Any) -> Any:
-        """What the library says, None where this card, driver or library does not."""
+        """The library's answer; None if this card, driver or library gives none."""
         with suppress(Exception):  # NVMLError, whose classes are made at run time
             return getattr(self._nvml, call)(*arguments)
         return None
@@ -152,7 +153,7 @@ class NvmlReader:
         return _text(self._told("nvmlDeviceGetUUID", handle))
 
     def _visible(self) -> list[_Device]:
-        """The devices that CUDA may use, its first one first; empty where that is not known."""
+        """The devices that CUDA may use, in CUDA's order; empty if unknown."""
         visible = self._environment.get("CUDA_VISIBLE_DEVICES")
         if visible is None:
             return self.devices if len(self.devices) == 1 or self._is_in_order() else []
@@ -170,7 +171,10 @@ class NvmlReader:
         return found
 
     def _is_in_order(self) -> bool:
-        """Whether CUDA counts GPUs as NVML does: else it begins with the one it holds fastest."""
+        """Whether CUDA orders GPUs as NVML does.
+
+        If not, it begins with the one it considers fastest.
+        """
         names = {_text(self._told("nvmlDeviceGetName", gpu)) for gpu in self._gpus.values()}
         return self._environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID" or len(names) == 1
 
@@ -189,7 +193,7 @@ class NvmlReader:
         ]
 
     def _look(self, device: _Device, others: tuple[GpuProcess, ...]) -> GpuSample:
-        """Memory and work of the device; power and clocks are those of the whole GPU."""
+        """Sample a device: its own memory and load, power and clocks of the whole GPU."""
         rates = self._told("nvmlDeviceGetUtilizationRates", device.handle)
         memory = self._told("nvmlDeviceGetMemoryInfo", device.handle)
         power = self._told("nvmlDeviceGetPowerUsage", device.gpu)
@@ -210,7 +214,10 @@ class NvmlReader:
         )
 
     def _held_by(self, gpu: Any) -> tuple[str, ...]:
-        """The newer name of the call first; a card that tells nothing is held by nothing."""
+        """What holds the clocks down.
+
+        Tries the newer call first, and nothing if neither answers.
+        """
         for name in ("Event", "Throttle"):
             bits = self._told(f"nvmlDeviceGetCurrentClocks{name}Reasons", gpu)
             if bits is not None:

@@ -9,10 +9,10 @@ from ctrkit.core.lifeline import FIRST_FOLDER, SUPERVISOR_VARIABLE
 
 
 def own_environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """What it inherits, with what prepares and guards it."""
+    """The inherited environment, with the variables that prepare a child and guard it."""
     path = [str(FIRST_FOLDER), *filter(None, [inherited.get("PYTHONPATH")])]
     return dict(inherited) | {
         "PYTHONPATH": os.pathsep.join(path),
-        "PYTHONFAULTHANDLER": "1",  # a segmentation fault leaves its stack in stderr
+        "PYTHONFAULTHANDLER": "1",  # after a segmentation fault, its stack is in stderr
         SUPERVISOR_VARIABLE: str(os.getpid()),
     }

@@ -1,7 +1,8 @@
 """Relays a script's terminal: its output goes to ours unchanged, and into the run folder.
 
-Where ours is a terminal the script has one of its own (a pseudo-terminal), so that progress bars,
-colours and prompts are as usual. A stream of ours that is a file or a pipe is a pipe for it.
+If ours is a terminal, the script gets one of its own (a pseudo-terminal), so that progress bars,
+colours and prompts work as usual. If a stream of ours is a file or a pipe, the script gets a pipe
+for it.
 """
 
 from __future__ import annotations
@@ -28,19 +29,19 @@ _CHUNK = 65_536
 _DRAIN_S, _DRAIN_QUIET_S = 2.0, 0.2
 _BLOCKED_S, _READER_S = 1.0, 3600.0
 _NAMES = ("stdin", "stdout", "stderr")
-# The beginning of an escape sequence at the end of what was written.
+# An incomplete escape sequence at the end of the output.
 _CUT_SEQUENCE = re.compile(rb"\x1b(\[[0-9;:?<>=]*|\][^\x07\x1b]*|[()])?$")
 
 
 class OutputCopy:
-    """A file of the run folder that receives what the script prints, and never grows too large."""
+    """A file in the run folder with the script's output; it never grows too large."""
 
     def __init__(self, path: Path, limit_bytes: int = MAX_COPY_BYTES) -> None:
         self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed by `close`
         self._limit_bytes, self._written = limit_bytes, 0
 
     def write(self, data: bytes) -> None:
-        """Keep it; a disk that is full is no reason to disturb the script."""
+        """Append to the copy; a full disk is no reason to disturb the script."""
         with suppress(OSError):
             if self._written + len(data) > self._limit_bytes:
                 self._file.seek(0)
@@ -53,14 +54,14 @@ class OutputCopy:
 
 
 class Relay:
-    """Connects one launch of a script to our own streams; `close` when it has ended.
+    """Connects one launch of a script to our own streams; call `close` when it has ended.
 
     Args:
-        folder: receives `stdout.txt` and `stderr.txt`. Of a script that has a terminal both are
-            one file, since its terminal shows both in their order.
-        to_group: is called with a signal for the script's process group, when we are stopped by
-            Ctrl-Z and go on.
-        quiet: whether nothing is told of the launch itself.
+        folder: gets `stdout.txt` and `stderr.txt`. For a script with a terminal they are one file,
+            because its terminal mixes both in order.
+        to_group: called with a signal for the script's process group when Ctrl-Z stops us, and when
+            we continue.
+        quiet: print nothing about the launch itself.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class Relay:
             return None, None
         try:
             master, slave = os.openpty()
-        except OSError:  # no pseudo-terminals are left: then pipes must do
+        except OSError:  # no pseudo-terminal is left, so use pipes
             return None, None
         shown = self._ours[self._shown_on]
         assert shown is not None
@@ -129,18 +130,18 @@ class Relay:
         if self._forwards:
             self._childs["stdin"] = self._slave
         elif self._is_terminal["stdin"] and not _in_front(own):
-            self._childs["stdin"] = None  # in the background nobody reads the terminal
+            self._childs["stdin"] = None  # a background job must not read the terminal
         else:
             self._childs["stdin"] = own
 
     @property
     def streams(self) -> tuple[int | None, int | None, int | None]:
-        """The script's descriptors of stdin, stdout and stderr; None: /dev/null."""
+        """The script's descriptors for stdin, stdout and stderr; None means /dev/null."""
         return self._childs["stdin"], self._childs["stdout"], self._childs["stderr"]
 
     @property
     def terminal(self) -> int | None:
-        """The script's terminal, None where it has none."""
+        """The script's terminal; None if it has none."""
         return self._slave
 
     @property
@@ -150,12 +151,12 @@ class Relay:
 
     @property
     def is_blocked(self) -> bool:
-        """Whether nobody takes our output, as while a pager waits: then the script stands still."""
+        """Whether nothing reads our output (a waiting pager, say): then the script blocks."""
         since_s = self._writing_since_s
         return since_s is not None and time.monotonic() - since_s > _BLOCKED_S
 
     def started(self) -> None:
-        """The script runs: from now on its output is passed on."""
+        """The script has started: relay its output from now on."""
         for descriptor in self._to_close:
             os.close(descriptor)
         self._to_close = []
@@ -168,7 +169,7 @@ class Relay:
     # ---- our own lines between the script's ------------------------------------------------------
 
     def say(self, line: str) -> None:
-        """A line of ours, at a moment that does not cut the script's own."""
+        """Print a line of ours, between lines of the script."""
         words = line.encode(errors="replace")
         if self.has_terminal:
             clears = b"\r" if self._is_dumb else b"\r\x1b[K"
@@ -180,23 +181,23 @@ class Relay:
                     _write_all(own, words + b"\n")
 
     def tell(self, words: str) -> None:
-        """A line on the launch itself."""
+        """Print a line about the launch itself."""
         if not self._quiet:
             self.say(f"ctrkit: {words}")
 
     def title(self, words: str) -> None:
-        """The title of the terminal's window; nothing where there is no terminal."""
+        """Set the title of the terminal window, if there is a terminal."""
         if self.has_terminal and not self._is_dumb:
             safe = "".join(c for c in words if c.isprintable())
             self._write_between(b"\x1b]2;" + safe.encode(errors="replace") + b"\x07")
 
     def keep_title(self) -> None:
-        """Have the terminal remember the title that it has."""
+        """Let the terminal save its current title."""
         if self.has_terminal and not self._is_dumb:
             self._write_between(b"\x1b[22;2t")
 
     def restore_title(self) -> None:
-        """Have the terminal show the title that it remembers."""
+        """Let the terminal restore the saved title."""
         if self.has_terminal and not self._is_dumb:
             self._write_between(b"\x1b[23;2t")
 
@@ -205,7 +206,7 @@ class Relay:
         if shown is None:
             return
         if not self._lock.acquire(timeout=_BLOCKED_S):
-            return  # nobody reads: neither would this be
+            return  # nothing reads our output, so nothing would read this line
         try:
             if not _CUT_SEQUENCE.search(self._last[-200:]):
                 with suppress(OSError):
@@ -232,7 +233,7 @@ class Relay:
         self._drain(open_)
 
     def _drain(self, open_: dict[int, tuple[int | None, OutputCopy]]) -> None:
-        """What the script printed last; an orphan of it that goes on printing is not waited for."""
+        """Relay the script's last output, without waiting for an orphan that goes on printing."""
         until_s = time.monotonic() + _DRAIN_S
         while open_ and time.monotonic() < until_s:
             ready, _, _ = select.select(list(open_), [], [], _DRAIN_QUIET_S)
@@ -245,7 +246,7 @@ class Relay:
     def _pass_on(self, source: int, own: int | None, copy: OutputCopy) -> bool:
         try:
             data = os.read(source, _CHUNK)
-        except OSError:  # a pseudo-terminal whose last process has gone
+        except OSError:  # the last process of the pseudo-terminal has ended
             return False
         if not data:
             return False
@@ -257,7 +258,7 @@ class Relay:
             self._writing_since_s = time.monotonic()
             try:
                 _write_all(own, data)
-            except OSError:  # whoever read our output has gone: the script learns of it as usual
+            except OSError:  # the reader of our output is gone; the script will notice as usual
                 if source != self._master:
                     os.close(source)
                     self._sources.pop(source, None)
@@ -280,9 +281,9 @@ class Relay:
     # ---- our own terminal ------------------------------------------------------------------------
 
     def _take_keys(self) -> None:
-        """Keys go to the script as they are typed; its own terminal echoes and edits them.
+        """Pass keys to the script as they are typed; its own terminal echoes and edits them.
 
-        Ctrl-C and Ctrl-Z stay ours: they become signals, which are passed on.
+        Ctrl-C and Ctrl-Z remain ours: they become signals, which are passed on.
         """
         own = self._ours["stdin"]
         assert own is not None
@@ -296,7 +297,7 @@ class Relay:
         assert own is not None
         mode = termios.tcgetattr(own)
         mode[tty.IFLAG] &= ~termios.ICRNL
-        mode[tty.OFLAG] &= ~termios.OPOST  # the script's terminal has done it
+        mode[tty.OFLAG] &= ~termios.OPOST  # the script's terminal has done that already
         mode[tty.LFLAG] &= ~(termios.ICANON | termios.ECHO)
         mode[tty.CC][termios.VMIN], mode[tty.CC][termios.VTIME] = 1, 0
         termios.tcsetattr(own, termios.TCSADRAIN, mode)
@@ -308,11 +309,11 @@ class Relay:
                 termios.tcsetattr(own, termios.TCSADRAIN, self._saved_mode)
 
     def _stopped(self, _: int, __: FrameType | None) -> None:
-        """Ctrl-Z: the script stops with us, and goes on with us."""
+        """On Ctrl-Z, the script stops and continues with us."""
         self.to_group(signal.SIGSTOP)
         self._give_keys_back()
         handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTSTP)  # here we stand until somebody lets us go on
+        os.kill(os.getpid(), signal.SIGTSTP)  # this process is stopped here until it is continued
         signal.signal(signal.SIGTSTP, handler)
         if _in_front(self._ours["stdin"]):
             with suppress(termios.error):
@@ -329,7 +330,7 @@ class Relay:
             self._handlers[number] = signal.signal(number, handler)
 
     def close(self) -> None:
-        """Pass on what is left, and give our terminal back as it was. The second time: nothing."""
+        """Relay the remaining output, and restore our terminal. A second call does nothing."""
         if self._done.is_set():
             return
         self._done.set()
@@ -338,7 +339,7 @@ class Relay:
         if self._thread.is_alive():
             self._thread.join(_DRAIN_S + 1)
         while self._thread.is_alive() and self.is_blocked and time.monotonic() < until_s:
-            self._thread.join(1.0)  # a pager has not asked for the rest yet
+            self._thread.join(1.0)  # a pager may not have read the rest yet
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._give_keys_back()
@@ -363,7 +364,7 @@ def _is_terminal(descriptor: int | None) -> bool:
 
 
 def _in_front(descriptor: int | None) -> bool:
-    """Whether we are the terminal's foreground job: others must not touch it."""
+    """Whether we are the terminal's foreground job; others must not change its settings."""
     try:
         return descriptor is not None and os.tcgetpgrp(descriptor) == os.getpgrp()
     except OSError:

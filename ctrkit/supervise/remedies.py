@@ -13,7 +13,7 @@ from ctrkit.core.config import Cell
 from ctrkit.supervise.supervisor import Outcome
 
 HANGS_AND_DEATHS = ("deadlock", "stalled", "worker-died", "shutdown-hang")
-# Sent by a person, a scheduler or the kernel: nothing that the cell did.
+# Signals from a person, a scheduler or the kernel: not caused by the cell.
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _OF_A_DEVICE = re.compile(r"CUDA|HIP|MPS|XPU|cuda|_STATUS_ALLOC_FAILED")
 
@@ -35,14 +35,14 @@ class Advice:
 
 
 def advise(outcome: Outcome, cell: Cell) -> Advice:
-    """What may help after this end of a run that was neither finished nor stopped by its user.
+    """What may help a run that ended without finishing, and not by its user's wish.
+
+    After a hang or a worker's death, the advice is a loader without processes. After a signal from
+    outside, it is to try again. An error of the workload's own code would happen again.
 
     Args:
         outcome: how the child ended.
         cell: where it ran.
-
-    A hang, or the death of a worker, is answered with a loader that has no processes; a signal from
-    outside means nothing but to try again. What the workload's own code raised would come again.
     """
     verdict, code, error = outcome.verdict, outcome.exit_code, outcome.error
     if error is not None and any(dead.kind == "rank" for dead in error.dead_workers):
@@ -75,15 +75,15 @@ def _safer(cell: Cell) -> Advice:
 def safest_cell(
     cell: Cell, *, tied: Sequence[Cell], loaders: Sequence[str], axes: Sequence[str]
 ) -> Cell:
-    """The cell without worker processes to go on in; the same where the workload has none.
+    """The cell without worker processes to continue in; the same cell if there is none.
 
-    Device, batch size and number of processes stay: only the loader's machinery changes.
+    Device, batch size and number of processes stay: only the way of loading changes.
 
     Args:
         cell: where it ran.
-        tied: cells that the probe could not tell from it, the best first; they come first.
-        loaders: those of the workload.
-        axes: those that the workload takes.
+        tied: cells that the probe could not distinguish from it, the best first; preferred.
+        loaders: the workload's loaders.
+        axes: the axes that the workload heeds.
     """
     if not cell.workers or "workers" not in axes:
         return cell

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import psutil
 
-# Reading the proportional set size walks page tables: only at new highs.
+# Reading the proportional set size walks page tables, so only at new highs.
 _NEW_HIGH = 1.05
 
 # nanosleep and clock_nanosleep
 _SLEEP_CALLS = {"x86_64": (35, 230), "aarch64": (101, 115)}.get(platform.machine(), ())
-# select and pselect6: with no descriptor that is `time.sleep` of Python 3.10 and older
+# select and pselect6; without a descriptor that is `time.sleep` in Python 3.10 and older
 _SELECT_CALLS = {"x86_64": (23, 270), "aarch64": (72,)}.get(platform.machine(), ())
 
 STOPPED_STATES = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
@@ -25,11 +25,12 @@ STOPPED_STATES = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessSample:
-    """One process: its state in psutil's words, CPU seconds so far, resident bytes.
+    """One process: its state (psutil's word), CPU seconds so far, resident bytes.
 
-    `queued_s` is the time for which its threads were ready to run but had no core (Linux; else 0).
-    `on_timer`: its main thread sleeps until a set time (told only by Linux), `on_network`: it
-    sleeps and is connected with another host; both are looked at only where it was asked for.
+    Attributes:
+        queued_s: seconds for which its threads were ready but had no core (Linux; else 0).
+        on_timer: its main thread sleeps until a set time (known only on Linux); read on request.
+        on_network: it sleeps and is connected to another host; read on request.
     """
 
     pid: int
@@ -45,9 +46,13 @@ class ProcessSample:
 
 @dataclass(frozen=True, kw_only=True)
 class TreeSample:
-    """The tree at `taken_s` (monotonic). `cpu_s` adds up all processes seen so far, ended too.
+    """The process tree at one moment.
 
-    `wanted_s` adds the time queued for a core: on a crowded host a spinning tree burns little.
+    Attributes:
+        taken_s: monotonic time.
+        cpu_s: CPU seconds of all processes seen so far, ended ones too.
+        wanted_s: `cpu_s` plus the time queued for a core: on a crowded host a spinning tree uses
+            little CPU.
     """
 
     taken_s: float
@@ -57,17 +62,17 @@ class TreeSample:
 
     @property
     def rss_bytes(self) -> int:
-        """Resident bytes; memory that processes share is counted in each."""
+        """Resident bytes; shared memory counts in each process."""
         return sum(process.rss_bytes for process in self.processes)
 
 
 class TreeSampler:
-    """Samples a process and its descendants; remembers what ended ones had burned, and the peak.
+    """Samples a process and its descendants; remembers CPU time of ended ones, and the peak.
 
     Args:
-        root_pid: of the process.
-        shares_with: the server that it was forked from. What it has of it counts as the tree's
-            alone, as it would be if the process had been started anew.
+        root_pid: the process.
+        shares_with: the server that forked it. Memory shared with the server counts as the tree's
+            own, as if the process had been started anew.
     """
 
     def __init__(self, root_pid: int, *, shares_with: int | None = None) -> None:
@@ -79,13 +84,13 @@ class TreeSampler:
 
     @property
     def peak_bytes(self) -> int | None:
-        """The most memory the tree had: proportional where the system tells, else resident."""
+        """Peak memory of the tree: proportional if the system tells, else resident."""
         return self._peak_pss_bytes or self._peak_rss_bytes or None
 
     def sample(self, now_s: float, *, weigh: bool = True, waits: bool = False) -> TreeSample:
-        """The tree now. `weigh=False` leaves out the costly memory figure, `waits` adds timers.
+        """Sample the tree. `weigh=False` skips the costly memory figure, `waits` adds timers.
 
-        Do so while a child is silent: the costly figure waits for locks of the watched processes.
+        Use both while a child is silent: the costly figure waits for locks of the processes.
         """
         live = self._live()
         looks = (self._look(process, waits=waits) for process in live)
@@ -131,9 +136,9 @@ class TreeSampler:
 
 
 def private_bytes(pids: Iterable[int]) -> int | None:
-    """What these processes have for themselves alone: no mapped files and no shared memory.
+    """Private memory of these processes: without mapped files and shared memory.
 
-    None where the system does not tell these apart (macOS), or where one of them has ended.
+    None if the system does not distinguish them (macOS), or if a process has ended.
     """
     total = 0
     for pid in pids:
@@ -148,8 +153,8 @@ def private_bytes(pids: Iterable[int]) -> int | None:
 
 
 def _is_on_timer(pid: int) -> bool:
-    """Whether the main thread sleeps for a set time: it will go on by itself. False if not told."""
-    # neither file is readable, or says anything, on every kernel
+    """Whether the main thread sleeps for a set time, and so will continue; False if unknown."""
+    # not every kernel lets these files be read, or fills them
     with suppress(OSError):
         if "nanosleep" in Path(f"/proc/{pid}/wchan").read_text():
             return True
@@ -161,7 +166,7 @@ def _is_on_timer(pid: int) -> bool:
 
 
 def _is_on_network(process: psutil.Process) -> bool:
-    """Whether it sleeps and holds a connection with another host. False if that is not told."""
+    """Whether it sleeps with a connection to another host; False if unknown."""
     if process.status() != psutil.STATUS_SLEEPING:
         return False
     look = getattr(process, "net_connections", None) or process.connections
@@ -178,7 +183,7 @@ def _is_loopback(address: str) -> bool:
 
 
 def _queued_s(pid: int) -> float:
-    """Seconds for which the threads of a process waited for a core; 0 where it is not told."""
+    """Seconds for which a process's threads waited for a core; 0 if unknown."""
     total_ns = 0
     for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
         try:
@@ -189,7 +194,7 @@ def _queued_s(pid: int) -> float:
 
 
 def _pss_bytes(processes: list[psutil.Process]) -> int:
-    """Proportional set size of the processes together; 0 where the system has none."""
+    """Proportional set size of the processes together; 0 if the system has none."""
     if not sys.platform.startswith("linux"):
         return 0
     total = 0
@@ -202,10 +207,12 @@ def _pss_bytes(processes: list[psutil.Process]) -> int:
 
 
 def _shared_bytes(pid: int | None) -> int:
-    """What a forked process has of its server beyond its own share; 0 where there is no server.
+    """Bytes of a forked process's share in its server that its own PSS does not count.
 
-    The share of the server in the pages of both, and the pages of libraries, which the import has
-    touched in the server alone. Not the pages that the forked process has replaced by its own.
+    0 without a server.
+
+    That is the server's share in the pages of both, and pages of libraries that the import touched
+    only in the server; not pages that the forked process has replaced.
     """
     if pid is None:
         return 0
@@ -218,7 +225,7 @@ def _shared_bytes(pid: int | None) -> int:
 
 
 def host_slept_s() -> float:
-    """Seconds this host has slept since it was started; 0 where no pair of clocks tells."""
+    """Seconds that this host has slept since it started; 0 if no pair of clocks tells."""
     for awake_and_asleep, awake in (
         ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"),
         ("CLOCK_MONOTONIC_RAW", "CLOCK_UPTIME_RAW"),

@@ -12,11 +12,11 @@ from ctrkit.core.command_line import filled
 from ctrkit.core.config import ChildSpec
 from ctrkit.core.lifeline import FIRST_FOLDER, OUTER_RANK_VARIABLE, local_rank_of
 
-#: Set to `1` in the environment of a script: its Python processes are to be observed.
+#: `1` in the environment of a script: observe its Python processes.
 SCRIPT_VARIABLE = "CTRKIT_SCRIPT"
 _PACKAGE_FOLDER = "observer"
 
-#: What keeps known trackers from reporting a trial as if it were a run.
+#: Variables that keep known trackers from reporting a trial as a run.
 TRACKERS_OFF = {
     "WANDB_MODE": "offline",
     "WANDB_SILENT": "true",
@@ -31,9 +31,11 @@ TRACKERS_OFF = {
 
 @dataclass(frozen=True, kw_only=True)
 class Invocation:
-    """A command to run: its words, its folder (None: the caller's) and its whole environment.
+    """A command to run.
 
-    `is_script`: it is a script's command, and may read its input.
+    Attributes:
+        folder: the working folder; None for the caller's.
+        is_script: it is a script's command, and may read its input.
     """
 
     argv: list[str]
@@ -45,14 +47,14 @@ class Invocation:
 def script_invocation(
     spec: ChildSpec, child_folder: Path, inherited: Mapping[str, str], *, trial: bool
 ) -> Invocation:
-    """How the script of a spec is started.
+    """How to start the script of a spec.
 
     Args:
-        spec: of a script; its cell's values replace the placeholders.
-        child_folder: receives a link to this package, so that an interpreter without ctrkit finds
-            the observer.
+        spec: a script's spec; its cell's values replace the placeholders.
+        child_folder: gets a link to this package, so that an interpreter without ctrkit finds the
+            observer.
         inherited: the caller's environment.
-        trial: whether it is a trial, whose trackers are to stay silent.
+        trial: whether it is a trial, whose trackers must stay silent.
     """
     script = spec.workload.script
     assert script is not None, "the workload is a script"
@@ -61,10 +63,10 @@ def script_invocation(
         environment |= TRACKERS_OFF
         environment["MLFLOW_TRACKING_URI"] = (child_folder / "mlflow").as_uri()
     environment |= script.environment | {SCRIPT_VARIABLE: "1"}
-    # under `srun ctrkit train -- ...` each rank has a supervisor of its own
+    # with `srun ctrkit train -- ...`, each rank has its own supervisor
     environment[OUTER_RANK_VARIABLE] = local_rank_of(inherited)
     path = [str(FIRST_FOLDER), str(_linked_package(child_folder))]
-    own = environment.get("PYTHONPATH")  # the script's own comes after ours, and stays
+    own = environment.get("PYTHONPATH")  # the script's own path follows ours
     environment["PYTHONPATH"] = os.pathsep.join([*path, *([own] if own else [])])
     return Invocation(
         argv=filled(script.command, spec.cell),
@@ -75,7 +77,7 @@ def script_invocation(
 
 
 def _linked_package(child_folder: Path) -> Path:
-    """A folder that holds a link to this package, and nothing else that could hide a module."""
+    """A folder with only a link to this package, so that it hides no other module."""
     folder = child_folder / _PACKAGE_FOLDER
     folder.mkdir(exist_ok=True)
     link = folder / "ctrkit"

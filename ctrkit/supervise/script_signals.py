@@ -10,26 +10,26 @@ from types import FrameType
 
 from ctrkit.supervise.stop import StopRequest
 
-#: A script is asked to end by these; by the others, what it makes of them.
+#: Signals that ask a script to end; the meaning of others is up to the script.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-#: Schedulers send these before a job's end; scripts save then, or ask to be queued again.
+#: Schedulers send these before a job ends; scripts then save, or requeue themselves.
 TELLING = (signal.SIGUSR1, signal.SIGUSR2)
-_ONE_SIGNAL_S = 0.5  # `timeout`, for one, sends each of them twice
-_MOST_REQUESTS = 3  # at the third wish to end, the script is ended at once
+_ONE_SIGNAL_S = 0.5  # `timeout`, for example, sends each signal twice
+_MOST_REQUESTS = 3  # at the third request to end, the script is ended at once
 
 
 class PassedOn(StopRequest):
-    """A stop request that only passes signals on: the script decides what it does about them."""
+    """A stop request that only passes signals on: the script decides what to do."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(graceful=True, clock=clock)
         self._waiting: list[int] = []
         self._came_s: dict[int, float] = {}
-        #: the first signal that asked for the end; 0 while there was none
+        #: the first signal that asked for the end; 0 if none has
         self.first = 0
 
     def receive(self, number: int) -> None:
-        """A signal has come. Safe in a signal handler."""
+        """Receive a signal. Safe in a signal handler."""
         now_s = self._clock()
         is_second = now_s - self._came_s.get(number, -_ONE_SIGNAL_S) < _ONE_SIGNAL_S
         self._came_s[number] = now_s
@@ -42,11 +42,11 @@ class PassedOn(StopRequest):
             self.requests += 1
 
     def request(self, number: int | None = None) -> None:
-        """Something here, not a signal, wants the run to end: it is asked as a scheduler asks."""
+        """Ask the run to end without a signal from outside, as a scheduler would ask."""
         self.receive(number or signal.SIGTERM)
 
     def take(self) -> list[int]:
-        """The signals that are to be passed on now, in their order."""
+        """The signals to pass on now, in order."""
         taken, self._waiting = self._waiting, []
         return taken
 
@@ -58,9 +58,9 @@ class PassedOn(StopRequest):
 
 @contextmanager
 def pass_signals_on() -> Iterator[PassedOn]:
-    """Inside, signals are received for the script; afterwards the old handlers are back.
+    """Receive signals for the script within this context; then restore the old handlers.
 
-    A signal that was ignored before (`nohup`) stays ignored. Must be entered in the main thread.
+    A signal that was ignored before (`nohup`) stays ignored. Enter it in the main thread.
     """
     stop = PassedOn()
 

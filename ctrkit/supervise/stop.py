@@ -9,27 +9,27 @@ from contextlib import contextmanager
 
 from ctrkit.core.progress import Stage
 
-#: How long a run may take to finish its step and save after SIGTERM or SIGHUP: less than the 30 s
-#: after which most schedulers kill.
+#: Seconds that a run may take to finish its step and save after SIGTERM or SIGHUP: less than the 30
+#: s after which most schedulers kill.
 GRACE_S = 25.0
-#: Two signals within this time are one request: `timeout`, for one, sends each of them twice.
+#: Two signals within this time are one request: `timeout`, for example, sends each twice.
 _ONE_REQUEST_S = 0.5
 _STARTUP_S = 3.0
 _STARTUP = (Stage.IMPORT, Stage.DATA, Stage.MODEL)
-#: They end by themselves, nothing can be saved in their midst, and to end them would lose an epoch.
+#: Stages that end by themselves, cannot save midway, and whose loss would cost an epoch.
 _NEVER_CUT = (Stage.METRICS, Stage.CHECKPOINT)
 
 
 class StopRequest:
-    """How urgently the user wants the end: 0 go on, 1 finish the step and save, 2 end now.
+    """How urgently the user wants to end: 0 go on, 1 finish the step and save, 2 end now.
 
-    Where nothing can be finished gracefully, the first request already means: end now. Of a
-    graceful run only another Ctrl-C means that: SIGTERM and SIGHUP come from machinery, which may
-    send both, or one of them twice; what they ask for has to be done within the grace.
+    If nothing can finish gracefully, the first request already means: end now. For a graceful run,
+    only a second Ctrl-C means that. SIGTERM and SIGHUP come from machinery, which may send both, or
+    one of them twice; the run must finish within the grace period.
 
     Args:
         graceful: whether the first request lets a run finish its step and save.
-        clock: seconds, monotonic.
+        clock: returns seconds, monotonic.
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class StopRequest:
     ) -> None:
         self.graceful, self._clock = graceful, clock
         self.requests = 0
-        #: what the first request was: the name of a signal, empty for one of the program's own
+        #: the first request: the name of a signal, empty for the program's own
         self.by = ""
-        #: since when a grace runs; None where nobody waits for the end
+        #: when the grace period began; None while there is none
         self.grace_since_s: float | None = None
         self._newest_s = 0.0
 
     def request(self, number: int | None = None) -> None:
-        """One more request, by this signal. Safe in a signal handler."""
+        """Make a request, by this signal. Safe in a signal handler."""
         now_s, name = self._clock(), "" if number is None else signal.Signals(number).name
         is_machinery = name in ("SIGTERM", "SIGHUP")
         if is_machinery and self.grace_since_s is None:
@@ -57,7 +57,7 @@ class StopRequest:
         self.requests += 1
 
     def take(self) -> list[int]:
-        """Signals that are to be passed on to the child as they came; none but for a script."""
+        """Signals to pass on to the child as they came; only a script gets any."""
         return []
 
     @property
@@ -73,13 +73,12 @@ class StopRequest:
 
 @contextmanager
 def handle_interrupts(graceful: bool) -> Iterator[StopRequest]:
-    """Inside, SIGINT, SIGTERM and SIGHUP make requests; afterwards the old handlers are back.
+    """SIGINT, SIGTERM and SIGHUP make requests within this context; then the old handlers return.
 
-    A SIGHUP that was ignored at the start (`nohup`) stays ignored. Must be entered in the main
-    thread.
+    A SIGHUP that was ignored at the start (`nohup`) stays ignored. Enter it in the main thread.
 
     Args:
-        graceful: the first one lets a run finish its step and save.
+        graceful: whether the first request lets a run finish its step and save.
     """
     stop = StopRequest(graceful=graceful)
     before = {
@@ -97,17 +96,17 @@ def handle_interrupts(graceful: bool) -> Iterator[StopRequest]:
 def is_out_of_patience(
     stage: Stage, asked_s: float, now_s: float, *, grace_since_s: float | None, grace_s: float
 ) -> bool:
-    """Whether a real run that was asked to stop is ended by force now.
+    """Whether to end a real run by force that was asked to stop.
 
-    Before its first step there is nothing to save. Afterwards only the grace counts, if one runs:
-    who pressed Ctrl-C can press it again. A checkpoint that is being written, or metrics that are
-    being computed, are left to the limits of their stages.
+    Before its first step there is nothing to save. Later only a grace period counts: a user who
+    pressed Ctrl-C can press it again. A checkpoint being written, or metrics being computed, only
+    have the limits of their stages.
 
     Args:
-        stage: where the run is.
+        stage: the run's stage.
         asked_s: when it was asked to stop.
-        now_s: on the same clock.
-        grace_since_s: since when a grace runs; None where none does.
+        now_s: the time on the same clock.
+        grace_since_s: when the grace period began; None without one.
         grace_s: its length.
     """
     if stage in _STARTUP:

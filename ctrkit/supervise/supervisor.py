@@ -1,8 +1,8 @@
 """Runs one child to its end: launches, watches, explains, cleans up, gives the verdict.
 
-The story is `run_child`. `launch` starts the child, `watching` looks at it until `watchdog` decides
-that it hangs or it ends by itself, `endings` gives the verdict, `explain` finds the cause while the
-family still lives, `cleanup` ends all of it.
+Read `run_child` first. `launch` starts the child; `watching` looks at it until it ends or
+`watchdog` decides that it hangs; `endings` gives the verdict; `explain` finds the cause while the
+family still lives; `cleanup` ends the whole family.
 """
 
 from __future__ import annotations
@@ -49,28 +49,27 @@ class Outcome:
     """How a child ended.
 
     Args:
-        verdict: one of `core.records.VERDICTS`; `skipped` where the deadline cut it or the user
-            interrupted it.
-        reason: a sentence, empty for `ok`.
-        exit_code: of a child that ended by itself, negative for a signal; else None.
-        wall_s: from launch to end or verdict.
+        verdict: one of `core.records.VERDICTS`; `skipped` if the deadline or the user ended it.
+        reason: a sentence; empty for `ok`.
+        exit_code: exit code of a child that ended by itself, negative for a signal; else None.
+        wall_s: seconds from the launch to the end or the verdict.
         cpu_s: CPU seconds of the whole tree.
-        peak_rss_bytes: of the whole tree; proportional (PSS) on Linux.
-        complete: its result file says that the result is whole.
-        evidence: the evidence folder, None where there is none.
-        progress: the last that was seen.
-        error: the exception that the child wrote down, where there was one.
-        cause: what is behind the verdict, as far as the evidence shows it.
-        silent_s: since the last progress, when the watching ended.
+        peak_rss_bytes: peak memory of the whole tree; proportional (PSS) on Linux.
+        complete: whether its result file is complete.
+        evidence: the evidence folder; None if there is none.
+        progress: its last progress.
+        error: the exception that the child wrote, if there was one.
+        cause: the cause of the verdict, as far as the evidence shows it.
+        silent_s: seconds since the last progress, when watching ended.
         cut_by_budget: its deadline ended it.
-        interrupted: it was asked to stop before it ended, by whomever.
-        cut_by_grace: it was, and had not ended by itself when the grace was over.
-        host_slept_s: how long the host slept meanwhile.
-        stopped_s: for how long a process of it was stopped, and went on again.
+        interrupted: it was asked to stop before it ended.
+        cut_by_grace: it was asked to stop, and had not ended when the grace period was over.
+        host_slept_s: seconds that the host slept in this time.
+        stopped_s: seconds for which a process of it was stopped and then continued.
         left: pids of the family that could not be ended.
-        longest_s: of each stage the longest silence that ended by itself.
+        longest_s: per stage, the longest silence that ended by itself.
         gpu_use: what its GPUs did while it made steps.
-        forked: it was forked from a server, and not started anew.
+        forked: whether a server forked it.
     """
 
     verdict: str
@@ -97,7 +96,7 @@ class Outcome:
 
     @property
     def failed_stage(self) -> str:
-        """The stage that failed, by its label; the progress has gone on to the shutdown by then."""
+        """Label of the stage that failed; by then the progress says shutdown."""
         if self.error is not None:
             return self.error.stage
         return self.progress.stage.label if self.progress is not None else "import"
@@ -119,22 +118,23 @@ def run_child(
     gpus: Callable[[], GpuReader | None] = open_gpus,
     server: ForkServer | None = None,
 ) -> Outcome:
-    """Start a child and see it to its end; afterwards nothing of its family is left.
+    """Start a child and run it to its end; afterwards nothing of its family is left.
 
     Args:
-        spec: what to run; its folder receives `spec.json`, output and results.
+        spec: what to run; its folder gets `spec.json`, output and results.
         time_limits: how long each stage may be silent.
         evidence_folder: made only for a verdict other than `ok` and `skipped`.
         completion: name of the result file in the spec's folder.
-        deadline_s: `time.monotonic()` at which it is cut, unless it may be hanging already.
-        on_tick: called some times a second; must be quick.
-        stop: the user's wish to end.
-        grace_s: how long a real run may take to save after SIGTERM or SIGHUP.
-        times: what is known of the stages from before.
-        argv: instead of `python -m ctrkit.child SPEC` (for tests).
-        relay: of the real run of a script, which has our own streams. Its exit code is its result.
-        gpus: opens what reads the GPUs; asked only of a child that may compute on one.
-        server: forks the child, where it can.
+        deadline_s: `time.monotonic()` at which to end it, unless it may be hanging already.
+        on_tick: called a few times a second; must be quick.
+        stop: the user's stop request.
+        grace_s: seconds that a real run may take to save after SIGTERM or SIGHUP.
+        times: what is known about the stages from before.
+        argv: replaces `python -m ctrkit.child SPEC` (for tests).
+        relay: connects the real run of a script to our own streams; then its exit code is its
+            result.
+        gpus: opens a GPU reader; called only for a child that may compute on a GPU.
+        server: forks the child if it can.
     """
     stop, slept_s = stop or StopRequest(), host_slept_s()
     with subreaper():
@@ -168,7 +168,7 @@ def run_child(
 
 @dataclass(frozen=True, kw_only=True)
 class _Finding:
-    """What was found while the family still lived: the verdict, and why."""
+    """What was found while the family still lived: the verdict and its reasons."""
 
     end: End
     verdict: Verdict
@@ -179,7 +179,7 @@ class _Finding:
 def _find(
     spec: ChildSpec, end: End, watch: Watch, completion: str, folder: Path, stop: StopRequest
 ) -> _Finding:
-    """The verdict; where it is a bad one, with the evidence in `folder` and the cause."""
+    """The verdict; for a bad one, also the cause, with evidence in `folder`."""
     child = watch.child
     if end.exit_code is not None:
         watch.kills.read()
@@ -243,7 +243,7 @@ def _explain(
     spec: ChildSpec,
     error: ChildError | None,
 ) -> tuple[Verdict, Cause | None]:
-    """Save the evidence; the verdict's reason with what it shows, and the cause."""
+    """Save the evidence; returns the verdict, its reason extended, and the cause."""
     child, parts = watch.child, [verdict.reason]
     try:
         known = _scene(verdict, watch, spec, error)
@@ -255,7 +255,8 @@ def _explain(
         else:
             read = partial(read_progress, watch.progress_path)
             found = examine(folder, child.folder, child.pid, read, lambda: stop.end_now, known)
-    except Exception as problem:  # the verdict stands all the same, and the family must be ended
+    # the verdict stands without it, and the family must still be ended
+    except Exception as problem:
         parts.append(f"the evidence is incomplete: {type(problem).__name__}: {problem}")
         return Verdict(verdict.verdict, "; ".join(parts)), None
     if found.cause is not None and end.exit_code is not None:
@@ -273,7 +274,7 @@ def _explain(
 
 
 def _device_memory_words(verdict: Verdict, use: GpuUse) -> str:
-    """How full the GPU was, where memory ran out; an error of its driver has no figures."""
+    """How full the GPU was if memory ran out; a driver's error has no figures."""
     if verdict.verdict != "out-of-memory" or use.memory_bytes is None:
         return ""
     whole = use.memory_total_bytes
@@ -284,7 +285,7 @@ def _device_memory_words(verdict: Verdict, use: GpuUse) -> str:
 
 
 def _scene(verdict: Verdict, watch: Watch, spec: ChildSpec, error: ChildError | None) -> Scene:
-    """What is known before anybody is asked."""
+    """The scene as known before any process is examined."""
     progress, cell = watch.progress, spec.cell
     ranks = {one.pid: one.worker for one in read_ranks(watch.child.folder)}
     root_pid, rank = _guilty(watch, ranks, error)
@@ -309,13 +310,13 @@ def _scene(verdict: Verdict, watch: Watch, spec: ChildSpec, error: ChildError | 
 def _guilty(
     watch: Watch, ranks: Mapping[int, int], error: ChildError | None
 ) -> tuple[int, int | None]:
-    """The process at which to look first, and its rank; of ranks the one that others wait for."""
+    """The process to examine first, and its rank; of several ranks, the one others wait for."""
     late = watch.late_ranks()
     if not watch.is_script:
         rank = min(late, default=None) if error is None else error.rank
         pid = next((pid for pid, number in ranks.items() if number == rank), watch.child.pid)
         return pid, rank
-    if 0 < len(late) < len(ranks):  # its stack may tell more; there may be none
+    if 0 < len(late) < len(ranks):  # its stack may tell more, if there is one
         return late[min(late)], min(late)
     return (watch.child.pid if watch.progress is None else watch.progress.pid), None
 

@@ -8,39 +8,39 @@ from ctrkit.core.environment import usable_cpus
 from ctrkit.core.spending import Spending, Spent
 
 OWN = tuple(spending.name.lower() for spending in Spending)
-"""What the loop itself counts, in the order of `Spent.seconds`."""
+"""The activities that the loop itself counts, in the order of `Spent.seconds`."""
 
 CATEGORIES = (*OWN[:-1], "restart", "stopped", "asleep", OWN[-1], "unexplained")
-"""Where a second can have gone, in the order in which reports list them."""
+"""Categories of time, in the order in which reports list them."""
 
 PRODUCTIVE = ("data_wait", "transfer", "compute", "optimizer", "validation", "checkpoint",
               "logging")  # fmt: skip
-"""What comes with every step and epoch: the rest comes once, or should not."""
+"""Categories that every step and epoch has; the others occur once, or should not occur."""
 
-# Where the loop waits for its loader, so that a stopped worker stops it, too.
+# Activities in which the loop waits for its loader, so that a stopped worker stops it, too.
 _WAITS = (Spending.DATA_WAIT, Spending.VALIDATION)
-# A supervisor that looks some times a second and did not for so long was frozen itself. The tree's
-# CPU time is some seconds old at a look, the loop's is not.
+# A supervisor samples a few times a second; if it did not for this long, it was frozen itself. The
+# tree's CPU time may be a few seconds old at a sample, the loop's is not.
 _FROZEN_S, _FROZEN_CORES, _OLD_S = 5.0, 0.02, 2.5
-_EDGES_S = 1.0  # within which who was paused together goes on together
+_EDGES_S = 1.0  # processes that were paused together continue within this time
 
 EpochStep = tuple[int, int]
-"""Epoch, and steps of it that are done."""
+"""Epoch, and steps done of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionLook:
-    """All that is known at one moment.
+    """Everything known at one moment.
 
     Args:
         awake_s: monotonic seconds; they stand still while the host sleeps.
-        slept_s: seconds for which the host has slept since it was started.
-        spent: what the running child has counted; None while there is none, or it has not begun.
-        position: where the loop is.
+        slept_s: seconds that the host has slept since it started.
+        spent: what the running child has counted; None without a child, or before it begins.
+        position: the loop's position.
         loop_stopped: whether the loop's process is stopped.
-        other_stopped: whether another process of the tree is.
+        other_stopped: whether another process of the tree is stopped.
         loop_cpu_s: CPU seconds of the loop's process since its launch.
-        cpu_s: those of the whole tree, up to some seconds old.
+        cpu_s: CPU seconds of the whole tree, up to a few seconds old.
     """
 
     awake_s: float
@@ -54,32 +54,32 @@ class SessionLook:
 
 
 class TimeAccount:
-    """Adds up the time between looks; `seconds` always sum to the wall clock's time.
+    """Adds up the time between samples; `seconds` always sum to the wall-clock time.
 
-    Wall-clock time is awake time and the time for which the host slept. What the loop counts while
-    it is stopped, or while it makes steps again that were lost with an earlier child, goes to
-    `stopped` and `restart`. What nobody counted is `unexplained`.
+    Wall-clock time is awake time plus the host's sleep. Time while the loop is stopped goes to
+    `stopped`; time while it repeats steps that an earlier child lost goes to `restart`. Time that
+    nothing counted is `unexplained`.
     """
 
     def __init__(self, look: SessionLook) -> None:
         self.seconds = dict.fromkeys(CATEGORIES, 0.0)
         self._last = look
-        self._rest = "startup"  # where time goes in which no child counts
+        self._rest = "startup"  # the category for time without a counting child
         self._lost_to: EpochStep | None = None
 
     def look(self, look: SessionLook) -> None:
-        """Account for the time since the last look."""
+        """Account for the time since the last sample."""
         self._add(look, look.awake_s)
 
     def ended(self, look: SessionLook, *, lost: bool) -> None:
-        """The child is over: what it had not counted by the last look belongs to what comes next.
+        """The child has ended: time that it had not counted belongs to what comes next.
 
-        `lost`: it was an incident; until a step is done that is new, time is that of a restart.
+        `lost`: an incident ended it; until a new step is done, time counts as `restart`.
         """
         self._rest = "restart" if lost else "shutdown"
         self._add(look, self._last.awake_s)
         if lost:
-            # the loss lasts until the furthest step that was ever done is done again
+            # until the furthest step ever done is done again
             self._lost_to = max(look.position, self._lost_to or (0, 0))
         self._last = SessionLook(awake_s=look.awake_s, slept_s=look.slept_s)
 
@@ -91,7 +91,7 @@ class TimeAccount:
         rest_s = gap_s - sum(own.values())
         stopped_s, midst = _stopped(before, look)
         if stopped_s:
-            # what a stopped loop is in the midst of gets nothing of this time
+            # the current activity of a stopped loop gets none of this time
             counted = midst.name.lower() if midst is not None else "rest"
             own["rest"] = rest_s
             stopped_s = min(stopped_s, max(0.0, own[counted]))
@@ -114,7 +114,7 @@ def _is_same(before: Spent | None, now: Spent | None) -> bool:
 
 
 def _own_seconds(before: SessionLook, look: SessionLook, until_s: float) -> dict[str, float]:
-    """What the loop has counted since, the open part up to `until_s`."""
+    """What the loop has counted since the last sample, the current activity up to `until_s`."""
     if look.spent is None:
         return dict.fromkeys(OWN, 0.0)
     now = look.spent.until(until_s)
@@ -127,9 +127,9 @@ def _own_seconds(before: SessionLook, look: SessionLook, until_s: float) -> dict
 
 
 def _stopped(before: SessionLook, look: SessionLook) -> tuple[float, Spending | None]:
-    """Seconds for which the loop stood still as something was stopped, and what it was doing.
+    """Seconds for which the loop was stopped, and what it was doing.
 
-    Where a stop began or ended in between, that was, on average, in the middle.
+    If a stop began or ended between two samples, half of that time is counted.
     """
     gap_s = look.awake_s - before.awake_s
     if before.spent is not None and look.spent is not None and before.spent.pid == look.spent.pid:
@@ -144,7 +144,7 @@ def _stopped(before: SessionLook, look: SessionLook) -> tuple[float, Spending | 
 
 
 def _is_idle(before: SessionLook, look: SessionLook) -> bool:
-    """Whether nobody looked for a while, and the family burned nothing meanwhile."""
+    """Whether there was no sample for a while, and the family used no CPU."""
     gap_s = look.awake_s - before.awake_s
     little_s = _FROZEN_CORES * gap_s
     return (
@@ -155,7 +155,7 @@ def _is_idle(before: SessionLook, look: SessionLook) -> bool:
 
 
 def _stuck(before: Spent, look: SessionLook, gap_s: float) -> tuple[float, Spending] | None:
-    """The stretch in which the loop did only one thing, if that is nearly all of the gap."""
+    """The stretch in which the loop did only one thing, if it is nearly the whole gap."""
     assert look.spent is not None
     if before.writes == look.spent.writes:
         return gap_s, look.spent.doing

@@ -11,23 +11,23 @@ from ctrkit.core.config import Cell
 from ctrkit.core.progress import Stage
 from ctrkit.core.units import format_duration
 
-#: A script's silence before its first batch, as long as nothing is known of it: it may download.
+#: Limits for a script before its first batch while nothing is known about it: it may download.
 _UNKNOWN_STARTUP_S, _UNKNOWN_BATCH_S = 600.0, 300.0
-#: Another launch may take so many times what the first one took: workers import it anew.
+#: Another launch may take this factor longer than the first one: workers import anew.
 _UNSURE = 10.0
 COMPUTE_STAGES = (
     Stage.DATA, Stage.MODEL, Stage.FIRST_BATCH, Stage.STEP, Stage.VALIDATION, Stage.METRICS,
 )  # fmt: skip
-#: A stage may take so many times what it has taken before.
+#: A stage may take this factor longer than ever before.
 _LEARNED = 5.0
-#: After a verdict a stage may be silent so many times as long as it was, up to RAISED_MOST_S.
+#: After a verdict, a stage may be silent this factor longer than it was, up to RAISED_MOST_S.
 _RAISED, RAISED_MOST_S = 3.0, 1800.0
 _UNMEASURED = "nothing is known yet about how long this stage takes"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageLimit:
-    """The longest silence of a stage: `idle_s`, or `burning_s` while the tree burns CPU."""
+    """The longest silence allowed in a stage: `idle_s`, or `burning_s` while the tree uses CPU."""
 
     idle_s: float
     burning_s: float
@@ -36,13 +36,13 @@ class StageLimit:
 
 @dataclass(frozen=True, kw_only=True)
 class StageTimes:
-    """What is known of the stages of a run or a probe, so that what is slow is not taken for dead.
+    """What is known about stages from before, so that slow ones are not taken for hung.
 
     Args:
-        longest_s: the longest silence of a stage that ended by itself, in any launch so far.
+        longest_s: per stage, the longest silence that ended by itself, in any launch so far.
         raised_s: the limit of a stage after a verdict on it.
-        is_run: a real run, which is worth to wait for where nothing is known of a stage; a probe
-            goes on with its next cell.
+        is_run: whether it is a real run, for which waiting is worth more; a probe goes on with its
+            next cell.
     """
 
     longest_s: Mapping[Stage, float] = field(default_factory=dict)
@@ -50,27 +50,30 @@ class StageTimes:
     is_run: bool = False
 
     def seen(self, longest_s: Mapping[Stage, float]) -> StageTimes:
-        """With what another launch has shown."""
+        """The same, with another launch added."""
         stages = {*self.longest_s, *longest_s}
         both = {one: max(self.longest_s.get(one, 0.0), longest_s.get(one, 0.0)) for one in stages}
         return dataclasses.replace(self, longest_s=both)
 
     def after_verdict(self, stage: Stage, silent_s: float) -> StageTimes:
-        """With a higher limit for a stage that was judged after so long a silence."""
+        """The same, with a higher limit for a stage that was judged after this silence."""
         raised_s = max(silent_s, min(_RAISED * silent_s, RAISED_MOST_S))
         return dataclasses.replace(self, raised_s={**self.raised_s, stage: raised_s})
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimeLimits:
-    """The rules that give every stage its limit; all figures in seconds can be set.
+    """The rules for the limit of every stage; each number of seconds can be set.
 
-    `steady_factor` times the median step, at least `steady_least_s`, is the limit of a step once
-    `enough_steps` were seen. torch waits 5 s for each worker that will not end, at shutdown and
-    inside the last `next()` of an epoch: `per_worker_s` leaves room for it. `unseen_device_s` is
-    for first steps on a device whose work cannot be seen from outside. `unmeasured_s` is for a
-    stage of a real run of which nothing is known yet: metrics, a slow disk, a remote store.
-    `stall_timeout_s`, where it is set, is the limit of every stage.
+    Attributes:
+        steady_factor: times the median step, this is a step's limit once `enough_steps` were seen.
+        steady_least_s: the least limit of a step.
+        per_worker_s: added per worker: torch waits 5 s for each one that does not end, at shutdown
+            and in the last `next()` of an epoch.
+        unseen_device_s: limit for first steps on a device whose work cannot be seen from outside.
+        unmeasured_s: limit for a stage of a real run that is still unknown: metrics, a slow disk, a
+            remote store.
+        stall_timeout_s: if set, the limit of every stage.
     """
 
     workers: int = 0
@@ -91,7 +94,7 @@ class TimeLimits:
     stall_timeout_s: float | None = None
 
     def with_stall_timeout(self, stall_timeout_s: float) -> TimeLimits:
-        """The same, but with this limit for every stage."""
+        """The same with this limit for every stage."""
         return dataclasses.replace(self, stall_timeout_s=stall_timeout_s)
 
     def of_script(
@@ -100,8 +103,8 @@ class TimeLimits:
         """The same rules for a script, which may load anything before it trains.
 
         Args:
-            startup_s: what its start took when it was launched before; None at the first launch.
-            first_batch_s: what its first batch took then.
+            startup_s: how long its earlier launch took to start; None at the first launch.
+            first_batch_s: how long its first batch took then.
         """
         startup_s = _UNKNOWN_STARTUP_S if startup_s is None else _UNSURE * startup_s
         first_batch_s = _UNKNOWN_BATCH_S if first_batch_s is None else _UNSURE * first_batch_s
@@ -116,7 +119,7 @@ class TimeLimits:
         return dataclasses.replace(self, workers=cell.workers, device=cell.device)
 
     def in_words(self, times: StageTimes | None = None) -> str:
-        """One line of what is allowed, before anything is measured."""
+        """The limits in one line, before anything is measured."""
         times = times or StageTimes()
         if self.stall_timeout_s is not None:
             every = format_duration(self.stall_timeout_s)
@@ -129,7 +132,7 @@ class TimeLimits:
             ("validation", Stage.VALIDATION), ("metrics", Stage.METRICS),
             ("a checkpoint", Stage.CHECKPOINT),
         )  # fmt: skip
-        by_limit: dict[str, list[str]] = {}  # stages with the same limit are named together
+        by_limit: dict[str, list[str]] = {}  # name stages with the same limit together
         for what, stage in stages:
             limit = format_duration(self.for_stage(stage, (), times).idle_s)
             by_limit.setdefault(limit, []).append(what)
@@ -151,9 +154,9 @@ class TimeLimits:
         """The limit of a stage.
 
         Args:
-            stage: where the child is.
+            stage: the child's stage.
             steps_s: seconds of the steady steps seen so far.
-            times: what is known of its stages.
+            times: what is known about its stages.
         """
         times = times or StageTimes()
         raised_s = times.raised_s.get(stage, 0.0)
@@ -171,7 +174,7 @@ class TimeLimits:
     def _learned(
         self, stage: Stage, steps_s: Sequence[float], times: StageTimes
     ) -> tuple[float, str]:
-        """The rule's limit, or what is known from before where that is more."""
+        """The rule's limit, or the larger one known from before."""
         idle_s, reason = self._idle(stage, steps_s)
         if stage in (Stage.SHUTDOWN, Stage.DONE):
             return idle_s, reason
@@ -185,7 +188,7 @@ class TimeLimits:
         return idle_s, reason
 
     def _is_default(self, stage: Stage) -> bool:
-        """Whether nobody has set the limit of this stage."""
+        """Whether the user has not set the limit of this stage."""
         name = _SETTINGS.get(stage)
         return name is None or getattr(self, name) == _DEFAULTS[name]
 
@@ -231,8 +234,8 @@ class TimeLimits:
         )
 
 
-#: For the real run of a script, of which less is known: what it does before its first batch and
-#: between its epochs may wait for a network, and to end it by mistake is dear.
+#: Limits for the real run of a script, about which less is known: before its first batch and
+#: between epochs it may wait for a network, and ending it by mistake is costly.
 SCRIPT_LIMITS = TimeLimits(
     startup_s=1800.0,
     first_batch_s=600.0,

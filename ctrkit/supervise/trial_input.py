@@ -1,7 +1,7 @@
-"""What a script's trial reads as its input: the file that ctrkit itself was given, each time anew.
+"""The input of a script's trials: the file that ctrkit itself was given, from its start.
 
-A file (`ctrkit probe -- python train.py < settings.json`) can be read again by every trial. A pipe
-or a terminal cannot: then a trial's input is empty.
+Every trial can read a file anew (`ctrkit probe -- python train.py < settings.json`). A pipe or a
+terminal cannot be read twice, so then a trial's input is empty.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _began_at: list[int] = []
 
 
 def trial_input() -> int:
-    """What is given to `subprocess.Popen` as stdin of a trial; it begins where ours began."""
+    """The stdin of a trial for `subprocess.Popen`; it begins where ours began."""
     if not _is(stat.S_ISREG):
         return subprocess.DEVNULL
     if not _began_at:
@@ -26,7 +26,7 @@ def trial_input() -> int:
 
 
 def missing_input() -> str:
-    """What to say of a trial that failed, where something may have been piped to it."""
+    """A message for a failed trial, if something may have been piped to ctrkit."""
     if not _is(stat.S_ISFIFO):
         return ""
     return (
@@ -38,6 +38,6 @@ def missing_input() -> str:
 def _is(kind: Callable[[int], bool]) -> bool:
     try:
         mode = os.fstat(_STDIN).st_mode
-    except OSError:  # closed
+    except OSError:  # stdin is closed
         return False
     return kind(mode)

@@ -24,14 +24,14 @@ _DAY_S = 86400.0
 
 @dataclass(frozen=True, kw_only=True)
 class Deadline:
-    """When the run must be over, in Unix seconds, and who says so."""
+    """When the run must be over, as Unix time, and who says so."""
 
     at_unix_s: float
     said_by: str
 
 
 def read_ends_by(text: str, now_unix_s: float) -> Deadline:
-    """`--ends-by`: a duration from now (`6h`), a time of day (`07:30`), or a date and time.
+    """Parse `--ends-by`: a duration from now (`6h`), a time of day (`07:30`), or a date and time.
 
     Raises:
         UsageError: it is none of these, or lies in the past.
@@ -65,12 +65,12 @@ def end_of_job(
     ask: Callable[[list[str]], str] | None = None,
     session_began: Callable[[], float | None] | None = None,
 ) -> Deadline | None:
-    """When the batch system will end the job in which this process runs; None outside of one.
+    """When the batch system will end this process's job; None outside a job.
 
     Args:
-        environment: of this process, if None.
-        ask: runs a command and gives what it says, empty where it fails.
-        session_began: when the job's script was started, in Unix seconds.
+        environment: environment variables; this process's own if None.
+        ask: runs a command and returns its output, empty if it fails.
+        session_began: returns when the job's script was started, as Unix time.
     """
     environment = os.environ if environment is None else environment
     ask = ask or _ask
@@ -119,10 +119,10 @@ def _ask(argv: list[str]) -> str:
 
 
 def _session_began() -> float | None:
-    """When the oldest process of our session that we can see was started: the job's script.
+    """When the oldest visible process of our session was started: the job's script.
 
-    It leads the session. Where it has ended, or a container hides it, the oldest of our ancestors
-    in the session is the next best: it may be younger.
+    The script leads the session. If it has ended, or a container hides it, this is the oldest of
+    our ancestors in the session, which may be younger.
     """
     began: list[float] = []
     with suppress(psutil.Error, OSError):
@@ -142,5 +142,5 @@ def _began(pid: int) -> list[float]:
 
 
 def time_left_s(deadline: Deadline, now_unix_s: float | None = None) -> float:
-    """Seconds until then."""
+    """Seconds until the deadline."""
     return deadline.at_unix_s - (time.time() if now_unix_s is None else now_unix_s)

@@ -16,22 +16,24 @@ from ctrkit.supervise.time_limits import StageLimit
 
 LOOK_AGAIN_S = 1.5
 BURNING_CORES = 0.75
-# times the limit, for what may go on by itself (a disk, a timer, another host), but no longer than
-# so, where the limit itself is not
+# Factor on the limit for a process that may continue by itself (a disk, a timer, another host), but
+# not beyond this many seconds unless the limit itself is longer.
 GRACE, GRACE_MOST_S = 3, 900.0
 QUIET_S = 5.0
-_MAX_GAP_S = 4.0  # between two samples; a longer one means that the supervisor itself did not run
+_MAX_GAP_S = 4.0  # a longer gap between two samples means that the supervisor itself did not run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Silence:
     """The time since the last progress, as samples of the tree show it (monotonic seconds).
 
-    `excused_s` is the time in which the host or the supervisor did not run, `stopped_s` that in
-    which a process of the tree was stopped, `crowded_s` that in which it wanted to burn CPU and
-    other jobs had the cores. `burned_until_s` is the end of the last interval in
-    which the tree burned CPU. `looks` are the newest samples, the first and the last at least
-    LOOK_AGAIN_S apart once there are enough.
+    Attributes:
+        excused_s: time in which the host or the supervisor did not run.
+        stopped_s: time in which a process of the tree was stopped.
+        crowded_s: time in which the tree wanted CPU while other jobs had the cores.
+        burned_until_s: end of the last interval in which the tree used CPU.
+        looks: the latest samples; the first and last are at least LOOK_AGAIN_S apart once there are
+            enough.
     """
 
     since_s: float
@@ -43,11 +45,11 @@ class Silence:
 
     @classmethod
     def begin(cls, now_s: float) -> Silence:
-        """Progress was made just now."""
+        """A silence that begins now: there was just progress."""
         return cls(since_s=now_s, burned_until_s=now_s)
 
     def length_s(self, now_s: float) -> float:
-        """Its length, without what is excused."""
+        """Its length without excused time."""
         return now_s - self.since_s - self.excused_s
 
 
@@ -75,12 +77,12 @@ def add_look(silence: Silence, sample: TreeSample) -> Silence:
 
 @dataclass(frozen=True)
 class Keep:
-    """Within its limit, or excused: go on."""
+    """Within its limit, or excused: continue."""
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """Over its limit: look again soon."""
+    """Over its limit: sample again soon."""
 
 
 @dataclass(frozen=True)
@@ -101,20 +103,23 @@ def judge(
     limit: StageLimit,
     awaited: Collection[int] = (),
 ) -> Decision:
-    """What a silence of this length and these looks means.
+    """Judge a silence by its length and its samples.
 
-    A stopped process or a spinning tree is `stalled`, so is one in uninterruptible I/O after
-    GRACE limits; a tree that burns CPU gets `burning_s`, up to GRACE times that where other jobs
-    kept it from the cores; one that burned and has just become
-    idle gets a quarter of its limit more; where a process of `awaited` sleeps on a timer, or is
-    connected with another host, it has GRACE limits; what remains is `deadlock`.
+    - A stopped process or a spinning tree is `stalled`, and so is a process in uninterruptible I/O
+      after GRACE limits.
+    - A tree that uses CPU may take `burning_s`, up to GRACE times that if other jobs kept it from
+      the cores.
+    - A tree that used CPU and has just become idle gets a quarter of its limit more.
+    - If an awaited process sleeps on a timer, or is connected to another host, it gets GRACE
+      limits.
+    - Anything else is a `deadlock`.
 
     Args:
-        silence: since the last progress.
-        now_s: on the clock of the samples.
-        stage: where the child is.
-        limit: of this stage.
-        awaited: pids of those that the loop waits for: busy workers, else the main process.
+        silence: the silence since the last progress.
+        now_s: the time on the clock of the samples.
+        stage: the child's stage.
+        limit: the limit of this stage.
+        awaited: pids of processes that the loop waits for: busy workers, else the main process.
     """
     silent_s = silence.length_s(now_s)
     if silent_s < limit.idle_s:
@@ -128,7 +133,7 @@ def judge(
     )
     if stopped := _in_states(first, last, STOPPED_STATES):
         return Verdict("stalled", f"{what}; process {stopped[0]} is stopped")
-    if silent_s - silence.stopped_s < limit.idle_s:  # it was stopped and goes on again
+    if silent_s - silence.stopped_s < limit.idle_s:  # it was stopped and has continued
         return Keep()
     cores = _cores(first, last)
     if cores >= BURNING_CORES:
@@ -157,7 +162,7 @@ def _grace_s(limit: StageLimit) -> float:
 
 
 def is_quiet(silence: Silence, now_s: float, steps_s: Sequence[float]) -> bool:
-    """Whether the child may be hanging already: silent for longer than a step takes, and idle.
+    """Whether the child may be hanging already: silent for longer than a step, and idle.
 
     Such a child is judged to the end of its stage's limit, even past a probe's deadline.
     """
@@ -168,7 +173,7 @@ def is_quiet(silence: Silence, now_s: float, steps_s: Sequence[float]) -> bool:
 
 
 def step_seconds(before: Progress | None, after: Progress, workers: int) -> float | None:
-    """Mean seconds of the steps between two readings of one epoch, None where that says nothing.
+    """Mean seconds of the steps between two readings of one epoch; None if they say nothing.
 
     The first `workers` batches of an epoch come from a queue that was filled beforehand.
     """
@@ -187,12 +192,12 @@ def _looked_twice(silence: Silence) -> bool:
 
 
 def _cores(first: TreeSample, last: TreeSample) -> float:
-    """Cores that the tree burned or would have, had the host not been crowded."""
+    """Cores that the tree used, or would have used on a host that was not crowded."""
     return max(0.0, last.wanted_s - first.wanted_s) / max(last.taken_s - first.taken_s, 1e-9)
 
 
 def _in_states(first: TreeSample, last: TreeSample, states: Sequence[str]) -> list[int]:
-    """Processes that were in one of the states both times."""
+    """Processes that were in one of these states in both samples."""
     before = {process.pid for process in first.processes if process.status in states}
     return [p.pid for p in last.processes if p.pid in before and p.status in states]
 
@@ -200,7 +205,7 @@ def _in_states(first: TreeSample, last: TreeSample, states: Sequence[str]) -> li
 def _both_times(
     first: TreeSample, last: TreeSample, awaited: Collection[int], what: str
 ) -> list[int]:
-    """Awaited processes of which it was true both times."""
+    """Awaited processes with this property in both samples."""
     before = {process.pid for process in first.processes if getattr(process, what)}
     return [
         process.pid

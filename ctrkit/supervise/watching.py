@@ -1,6 +1,6 @@
 """Watches a running child (progress, process tree, stop requests) until something is decided.
 
-What a silence means is decided in `watchdog`, what the end means in `endings`.
+`watchdog` decides what a silence means, `endings` what the end means.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from ctrkit.supervise.watchdog import Silence, Verdict, add_look, is_quiet, judg
 _POLL_S = 0.2
 _SAMPLE_S, _SUSPECT_SAMPLE_S = 2.0, 0.5
 _SUSPECT_S = 2.0  # before the end of a limit
-_URGE_S = 5.0  # after a stop was asked for: the loop gives up to wait for its loader
+_URGE_S = 5.0  # after a stop request: until the loop gives up waiting for its loader
 _GPU_S = 1.0  # the library's own figures are means of up to a second
-_WEIGH_WITHIN_S = 5.0  # of silence; later the memory figure is left alone
+_WEIGH_WITHIN_S = 5.0  # after more silence than this, memory is not read
 _STEPS_KEPT = 101
 
 
 @dataclass(frozen=True, kw_only=True)
 class GpuLook:
-    """The run's GPUs at `taken_s` (monotonic)."""
+    """Samples of the run's GPUs at `taken_s` (monotonic)."""
 
     taken_s: float
     gpus: tuple[GpuSample, ...]
@@ -49,7 +49,7 @@ class GpuLook:
 
 @dataclass(frozen=True, kw_only=True)
 class Tick:
-    """What a display may want to know, some times a second."""
+    """What a display may show, a few times a second."""
 
     wall_s: float
     silent_s: float
@@ -62,7 +62,7 @@ class Tick:
 
 @dataclass
 class Watch:
-    """What is known of the running child; `update` reads its progress and samples its tree."""
+    """What is known about the running child; `update` reads its progress and samples its tree."""
 
     child: Child
     time_limits: TimeLimits
@@ -80,7 +80,7 @@ class Watch:
     bystander: Bystander = field(default_factory=Bystander)
     is_script: bool = False
     times: StageTimes = field(default_factory=StageTimes)
-    longest_s: dict[Stage, float] = field(default_factory=dict)  # silences of this launch
+    longest_s: dict[Stage, float] = field(default_factory=dict)  # longest silences of this launch
     gpu_reader: GpuReader | None = None
     gpus: GpuLook | None = None
     gpu_use: GpuUse = field(default_factory=GpuUse)  # while it made steps
@@ -96,7 +96,7 @@ class Watch:
         is_script: bool = False,
         gpu_reader: GpuReader | None = None,
     ) -> Watch:
-        """Of a child that was just launched, on a host that had slept for so long before."""
+        """The watch of a child that was just launched; the host had slept for `slept_s` before."""
         silence = Silence.begin(child.spawned_at_s)
         sampler = TreeSampler(child.pid, shares_with=child.server_pid)
         return cls(
@@ -105,9 +105,10 @@ class Watch:
         )  # fmt: skip
 
     def may_judge(self, now_s: float) -> bool:
-        """Whether silence means something: of a script, while what was seen to train lives.
+        """Whether a silence may be judged: for a script, while its training process lives.
 
-        One that asks its user something (`input`, a debugger) may wait for the answer for ever.
+        A script that asks its user something (`input`, a debugger) may wait for the answer for
+        ever.
         """
         if not self.is_script:
             return True
@@ -130,28 +131,28 @@ class Watch:
 
     @property
     def awaited(self) -> set[int]:
-        """Pids of those that the loop waits for: busy workers, else late ranks, else itself."""
+        """Pids of processes that the loop waits for: busy workers, else late ranks, else itself."""
         busy = {one.pid for one in self.workers if one.stage is not WorkerStage.IDLE}
         late = set(self.late_ranks().values())
         if self.is_script and not late and self.progress is not None:
-            late = {self.progress.pid}  # not what started it
+            late = {self.progress.pid}  # not the process that started it
         return busy or late or {self.child.pid}
 
     def late_ranks(self) -> dict[int, int]:
-        """Ranks and their pids that others wait for in a collective; all of them if nobody does."""
+        """Ranks (with pids) that others wait for in a collective; all ranks if none waits."""
         ranks = read_ranks(self.child.folder)
-        if self.is_script and self.sample is not None:  # one that has ended is not waited for
+        if self.is_script and self.sample is not None:  # nothing waits for a rank that has ended
             alive = {one.pid for one in self.sample.processes}
             ranks = [one for one in ranks if one.pid in alive]
         late = [one for one in ranks if one.stage is not WorkerStage.IDLE]
         return {one.worker: one.pid for one in late or ranks}
 
     def script_ranks(self) -> dict[int, int]:
-        """Pids of a script's processes that train together, and their ranks."""
+        """Pids of a script's training processes, and their ranks."""
         return {one.pid: one.worker for one in read_ranks(self.child.folder)}
 
     def _follow_another_rank(self) -> None:
-        """Of a script, once the rank that was followed has ended: the first that still lives.
+        """Follow a script's first living rank, when the followed rank has ended.
 
         Ranks need not end together, and one that stays behind may hang.
         """
@@ -166,7 +167,7 @@ class Watch:
                 return
 
     def tick(self, now_s: float) -> Tick:
-        """What it comes to at this moment."""
+        """The state at this moment, for displays."""
         return Tick(
             wall_s=now_s - self.child.spawned_at_s,
             silent_s=self.silence.length_s(now_s),
@@ -178,7 +179,7 @@ class Watch:
         )
 
     def update(self, now_s: float) -> None:
-        """Read the progress and, when it is time, look at the tree."""
+        """Read the progress and, if due, sample the tree."""
         self._read(now_s)
         self.child.bound_output()
         slept_s = host_slept_s()
@@ -202,7 +203,7 @@ class Watch:
         return self.silence.length_s(now_s) > self.limit.idle_s - _SUSPECT_S
 
     def _look_at_gpus(self, now_s: float) -> None:
-        """The GPUs that the tree computes on; not of one that may hang: so may a driver."""
+        """Sample the tree's GPUs; not for a child that may hang, since its driver may hang, too."""
         last_s = self.gpus.taken_s if self.gpus is not None else -_GPU_S
         known = self.gpu_reader is not None and self.sample is not None
         if not known or now_s - last_s < _GPU_S or self._is_suspect(now_s):
@@ -216,7 +217,7 @@ class Watch:
             self.gpu_use = added(self.gpu_use, found)
 
     def _read_workers(self, now_s: float) -> None:
-        """A worker that starts or makes a batch is progress: it can only make so many ahead."""
+        """Count a worker's start or batch as progress; it can make only so many ahead."""
         assert self.sample is not None
         alive = {process.pid for process in self.sample.processes}
         workers = [one for one in read_workers(self.child.folder) if one.pid in alive]
@@ -237,9 +238,9 @@ class Watch:
             progress = read_progress(self.progress_path)
         except (OSError, ValueError) as error:
             self.bystander.tell("the look for hangs, which reads the run's progress,", error)
-            self._begin_silence(now_s)  # who sees nothing judges nothing
+            self._begin_silence(now_s)  # without a reading there is no silence to judge
             return
-        if progress is None and before is not None:  # somebody has removed the file
+        if progress is None and before is not None:  # something has removed the file
             self._begin_silence(now_s)
         if progress is None or (before is not None and _mark(before) == _mark(progress)):
             return
@@ -252,19 +253,19 @@ class Watch:
         self._begin_silence(now_s)
 
     def _learn(self, now_s: float) -> None:
-        """Progress was made: so long may a silence of this stage be."""
+        """There was progress: learn how long a silence of this stage may be."""
         length_s, stage = self.silence.length_s(now_s), self.stage
         self.longest_s[stage] = max(self.longest_s.get(stage, 0.0), length_s)
 
 
 def _mark(progress: Progress) -> tuple[int, int]:
-    """What is another one after each write, of whichever process."""
+    """A value that changes with each write, of any process."""
     return progress.pid, progress.writes
 
 
 @dataclass
 class Stopping:
-    """Hands a request to stop on to the child, and says when it has to end."""
+    """Passes a stop request on to the child, and says when the child must end."""
 
     child: Child
     stop: StopRequest
@@ -274,7 +275,7 @@ class Stopping:
     urged: bool = False
 
     def look(self, progress: Progress | None, stage: Stage, now_s: float) -> End | None:
-        """Tell the child where it is time; how it ends where that is to be now."""
+        """Tell the child when it is time; returns its end if it must end now."""
         stop = self.stop
         if stop.end_now or (stop.finish and not self.is_run):
             return End(interrupted=True)
@@ -293,13 +294,13 @@ class Stopping:
         return None
 
     def _tell(self, progress: Progress | None) -> None:
-        # rank 0 writes the progress, and has the others stop, too
+        # rank 0 writes the progress, and also stops the other ranks
         self.child.interrupt(None if progress is None else progress.pid)
 
 
 @dataclass
 class PassingOn:
-    """Hands signals on to a script as they come, and ends it where it takes too long to end."""
+    """Passes signals on to a script as they come, and ends it if it takes too long."""
 
     child: Child
     stop: StopRequest
@@ -307,7 +308,7 @@ class PassingOn:
     asked_s: float | None = None
 
     def look(self, progress: Progress | None, stage: Stage, now_s: float) -> End | None:
-        """Pass on what has come; how the script ends where that is to be now."""
+        """Pass on new signals; returns the script's end if it must end now."""
         for number in self.stop.take():
             self.child.pass_on(number)
         if not self.stop.finish:
