@@ -79,6 +79,8 @@ class RunSizes:
         validations: validations per epoch; None if not counted: one, if there is any.
         checkpoints: checkpoints per epoch; None if not counted: one, if there is any.
         checkpoint_every_s: seconds of an epoch's steps after which the run is also saved.
+        validation_share: of the epochs, those that end with a validation; None: all do.
+        checkpoint_share: of the epochs, those that end with a checkpoint; None: all do.
     """
 
     epochs: int | None = None
@@ -90,6 +92,8 @@ class RunSizes:
     validations: int | None = None
     checkpoints: int | None = None
     checkpoint_every_s: float | None = None
+    validation_share: float | None = None
+    checkpoint_share: float | None = None
 
     def at(self, batch_size: int, *, epochs: int | None = None) -> RunSizes:
         """The sizes for another batch size, or for another number of epochs."""

@@ -50,8 +50,11 @@ def sizes_beside(sizes: RunSizes, beside: Sequence[Measurement]) -> RunSizes:
             sizes,
             validation_batches=validating.validation_batches,
             validations=validating.validations,
+            validation_share=validating.validation_share,
         )
-    return sizes if saving is None else replace(sizes, checkpoints=saving.checkpoints)
+    if saving is None:
+        return sizes
+    return replace(sizes, checkpoints=saving.checkpoints, checkpoint_share=saving.checkpoint_share)
 
 
 def terms_beside(
@@ -76,7 +79,7 @@ def terms_beside(
 
     Returns:
         `within` is what an epoch takes for validations and checkpoints between its steps,
-        `validation` and `checkpoint` are those at its end.
+        `validation` and `checkpoint` are those at its end, of a mean epoch where some have none.
     """
     restart, others = _restart(measurements, flags), beside or measurements
     validation, midway = _validation(others, sizes, step, flags, equal=bool(beside))
@@ -86,11 +89,16 @@ def terms_beside(
         "restart": restart,
         "teardown": _events([m.teardown_s for m in measurements]) or ZERO,
         "within": total([midway, write.scaled(saves)]),
-        "validation": validation,
+        "validation": _in_some(validation, sizes.validation_share),
         "metrics": _metrics(others, sizes, training_s, flags),
-        "checkpoint": write,
+        "checkpoint": _in_some(write, sizes.checkpoint_share),
     }
     return _startup(measurements, restart, others), each_epoch
+
+
+def _in_some(term: Interval, share: float | None) -> Interval:
+    """What comes at the end of so large a share of the epochs, spread over all of them."""
+    return term if share is None else term.scaled(share)
 
 
 def _events(values: Sequence[float | None]) -> Interval | None:
@@ -313,7 +321,11 @@ def every_epoch_finding(
         "validation": [m.validation_restart_s is not None for m in ended],
         "checkpoint": [bool(m.checkpoint_s) for m in ended],
     }
-    came = [f"{name}{_in_some(seen)}" for name, seen in kinds.items() if any(seen)]
+    told = {kind: seen for kind, seen in kinds.items() if _is_in_some_epochs(kind, ended)}
+    kinds = {kind: seen for kind, seen in kinds.items() if kind not in told}
+    if told and not any(any(seen) for seen in kinds.values()):
+        return None  # a note of the trial says in which epochs they come
+    came = [f"{name}{_in_some_launches(seen)}" for name, seen in kinds.items() if any(seen)]
     beside_s = sum(each_epoch[name].mean for name in ("validation", "within", "checkpoint"))
     share = beside_s / sum(term.mean for term in each_epoch.values())
     if not came:
@@ -332,5 +344,10 @@ def every_epoch_finding(
     return Finding(stage="epoch", share=None, worth_x=None, text=text, confidence="medium")
 
 
-def _in_some(seen: Sequence[bool]) -> str:
+def _is_in_some_epochs(kind: str, launches: Sequence[Measurement]) -> bool:
+    sizes = [m.sizes for m in launches if m.sizes is not None]
+    return any(getattr(one, f"{kind}_share") is not None for one in sizes)
+
+
+def _in_some_launches(seen: Sequence[bool]) -> str:
     return "" if all(seen) else f" (in {sum(seen)} of {len(seen)} launches)"

@@ -67,6 +67,8 @@ def sizes_for(inspection: Inspection, batch_size: int) -> RunSizes | None:
         validations=sizes.validations,
         checkpoints=sizes.checkpoints,
         checkpoint_every_s=sizes.checkpoint_every_s,
+        validation_share=sizes.validation_share,
+        checkpoint_share=sizes.checkpoint_share,
     )
 
 

@@ -509,3 +509,36 @@ def test_the_first_batch_of_each_later_epoch_is_waited_for(tmp_path: Path) -> No
         False,
         True,
     ]
+
+
+@pytest.mark.parametrize(
+    ("every", "share", "batches"),
+    [(4, 3 / 12, 4), (1, None, 4), (5, 3 / 12, 4)],
+)
+def test_a_trial_goes_on_to_the_epoch_that_validates(
+    every: int, share: float | None, batches: int, tmp_path: Path
+) -> None:
+    found = observe(tmp_path, "full", "every_kth.py", str(tmp_path / "m.pt"), str(every))
+    _, measured = found.needed()
+    assert found.trouble == ""
+    assert measured.complete
+    sizes = measured.sizes
+    assert sizes is not None
+    assert (sizes.epochs, sizes.validation_batches, sizes.validations) == (12, batches, 1)
+    assert sizes.validation_share == share
+    assert (sizes.checkpoints, sizes.checkpoint_share) == (1, 0.5)
+    told = [note for note in measured.notes if note.startswith("validation comes in 3 of 12")]
+    assert len(told) == (share is not None)
+    assert not any("ten more" in note for note in measured.notes)
+
+
+def test_an_epoch_too_far_away_is_said_to_be_unseen(tmp_path: Path) -> None:
+    """With 12 epochs the eleventh is the first; the last one is never gone to."""
+    found = observe(tmp_path, "full", "every_kth.py", str(tmp_path / "m.pt"), "12")
+    _, measured = found.needed()
+    assert measured.sizes is not None
+    assert measured.sizes.validation_batches is None
+    assert any(
+        "in 1 of 12 epochs, the first of them epoch 12, was not seen" in note
+        for note in measured.notes
+    )

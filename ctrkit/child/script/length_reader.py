@@ -1,4 +1,7 @@
-"""Reads once, from inside the loop that trains, what its source says of the run's length."""
+"""Reads once, from inside the loop that trains, what its source says of the run's epochs.
+
+That is how many there are, and what the loop over them does in some of them only.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from typing import TYPE_CHECKING
 from ctrkit.child.script.length import Length, as_said
 from ctrkit.child.script.progress_bars import bars_shown, compared_with_bars
 from ctrkit.child.script.put_in import has_main_guard
-from ctrkit.child.script.run_length import run_length
+from ctrkit.child.script.run_length import loops_over_epochs, run_length
 from ctrkit.child.script.running_frames import frames_from
+from ctrkit.child.script.some_epochs import Gate, gates_of, lightning_gate
 from ctrkit.child.script.trouble import note_trouble
 
 if TYPE_CHECKING:
@@ -28,6 +32,8 @@ class LengthReader:
         said = observer.epochs_said
         self.length: Length | None = None if said is None else as_said(said, None)
         self.main_guard: bool | None = None
+        #: what the loop over epochs does in some of them only
+        self.gates: list[Gate] = []
         #: whether the loops have been read for good
         self.looked = self._glanced = False
 
@@ -64,13 +70,14 @@ class LengthReader:
         try:
             self.main_guard = has_main_guard()
             per_step = round(pattern.backwards / pattern.steps) if pattern.steps else 1
-            self.length = run_length(
-                frames_from(sys._getframe(1)),
-                train.loader() if train is not None else None,
-                train.length if train is not None else None,
-                per_step,
-            )
+            frames = frames_from(sys._getframe(1))
+            loader = train.loader() if train is not None else None
+            claimed = train.length if train is not None else None
+            self.length = run_length(frames, loader, claimed, per_step)
             self._compare_with_bars()
+            if self.observer.is_trial and train is not None:
+                outside = loops_over_epochs(frames, loader, claimed)
+                self.gates = lightning_gate(frames, self.length.epochs) or gates_of(outside)
         except Exception as error:
             note_trouble("the loops could not be read", error)
         if self.observer.epochs_said:

@@ -42,24 +42,45 @@ def run_length(
     told = framework_length(frames)
     if told is not None:
         return told
-    loops = [
+    loops = _loops_around(frames)
+    return _length_of_loops(loops, loader, length, backwards) or named_length(frames) or Length()
+
+
+def loops_over_epochs(
+    frames: Sequence[RunningFrame], loader: Any = None, length: int | None = None
+) -> list[Loop]:
+    """The loops around that over the batches, innermost first; the arguments are as above."""
+    loops = _loops_around(frames)
+    inner = _place_of_batches(loops, [round_count(loop) for loop in loops], loader, length)
+    return [] if inner is None else loops[inner + 1 :]
+
+
+def _loops_around(frames: Sequence[RunningFrame]) -> list[Loop]:
+    return [
         loop._replace(inside=tuple(frames[:i]))
         for i, frame in enumerate(frames)
         for loop in enclosing_loops(frame)
     ]
-    return _length_of_loops(loops, loader, length, backwards) or named_length(frames) or Length()
+
+
+def _place_of_batches(
+    loops: Sequence[Loop], counts: Sequence[int | None], loader: Any, length: int | None
+) -> int | None:
+    """Which of the loops, from the innermost outwards, goes over the batches."""
+    inner = next((i for i, loop in enumerate(loops) if _iterates(loop, loader)), None)
+    if inner is None and loader is not None:
+        # what goes over batches in a way that cannot be seen through, or counts them
+        unclear = (i for i, count in enumerate(counts) if count is None or count == length)
+        inner = next(unclear, None)
+    return inner
 
 
 def _length_of_loops(
     loops: Sequence[Loop], loader: Any, length: int | None, backwards: int
 ) -> Length | None:
     """Of the loops from the innermost outwards: those outside of the batches' one are epochs."""
-    inner = next((i for i, loop in enumerate(loops) if _iterates(loop, loader)), None)
     counts = [round_count(loop) for loop in loops]
-    if inner is None and loader is not None:
-        # what goes over batches in a way that cannot be seen through, or counts them
-        unclear = (i for i, count in enumerate(counts) if count is None or count == length)
-        inner = next(unclear, None)
+    inner = _place_of_batches(loops, counts, loader, length)
     if inner is not None:
         alone = Length(epochs=1, told_by="no loop around the one over the batches")
         outside = _length_outside(loops[inner + 1 :], loops[inner])

@@ -13,6 +13,7 @@ from ctrkit.child.script import json_files
 from ctrkit.child.script.ending import CommonEnd, error_of, leave
 from ctrkit.child.script.hashes import cloned
 from ctrkit.child.script.hooked_step import HookedStep
+from ctrkit.child.script.rare_events import RareEvents
 from ctrkit.child.script.script_process import ScriptProcess
 from ctrkit.child.script.seen_loaders import Seen, honest_length, warmup_steps
 from ctrkit.child.script.trial_sizes import BesideTheSteps, loader_facts, run_sizes
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _GO_ON_S = 15.0
 #: The same where the epoch can be ended at once instead.
 _GO_ON_OR_CUT_S = 3.0
+#: The same to come to an epoch that does what the first ones do not, of the script as written.
+_TO_RARE_S = 15.0
 
 
 class _Plan:
@@ -56,7 +59,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
         self._end = CommonEnd(observer.folder, observer.presence.launch, rank, owner.world)
         self._steps, self._served, self._left_out_s = 0, 0, 0.0
         self._hooked = HookedStep()
-        self._beside = BesideTheSteps()
+        self._beside, self._rare = BesideTheSteps(), RareEvents()
 
     def _now_s(self) -> float:
         return self._time(self.observer.clock())
@@ -107,6 +110,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
         began_s = self._time(at_s)
         if self.epoch == 2:
             self._note_metrics(at_s)
+        if self.epoch > 1:
             self._beside.next_epoch_begins()
         if self.epoch == 1:
             if train is not None:
@@ -132,6 +136,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
             "epochs": None,
             "train_batches": self.batches,
             **self._beside.of_an_epoch(self._first_steps, in_epoch=in_epoch, whole=whole),
+            **self._rare.shares(),
         }
         if self.reader.length is not None:
             sizes.update(run_sizes(self.reader.length, self.batches, self.observer.pattern.group))
@@ -174,6 +179,8 @@ class TrialWatch(LoopWatch, ScriptProcess):
     def _end_or_cut(self) -> None:
         if self.epoch == 1 and self._may_cut():
             self._cut = True
+        elif self.epoch > 1 and self._goes_to_rare():
+            self._skips = True
         else:
             if self.epoch == 1 and self.owner.world > 1 and self._is_cut_worthwhile():
                 self.observer.note(
@@ -207,6 +214,28 @@ class TrialWatch(LoopWatch, ScriptProcess):
     def _is_cut_worthwhile(self) -> bool:
         several = (self._sizes()["epochs"] or 1) > 1 and self.plan.boundary
         return several and self.observer.kind == "full"
+
+    def _goes_to_rare(self) -> bool:
+        """Whether to end this epoch, too, on the way to one that validates or saves.
+
+        Each epoch on the way has one step, and what always follows it.
+        """
+        self._rare.told(self.reader.gates)
+        first = self._rare.next_epoch(self.epoch)
+        alone = self.owner.world == 1 and self.observer.kind == "full"
+        if first is None or not alone or not self._ends_passes or not self.plan.boundary:
+            return False
+        now_s = self.observer.clock()
+        if self._rare_until_s is None:
+            each_s = now_s - (self._first_over_s or now_s)
+            most_s = _GO_ON_OR_CUT_S if self.observer.spec["put_in"] else _TO_RARE_S
+            fits = each_s * (first - self.epoch + 1) <= most_s
+            self._rare_until_s = now_s + most_s if fits else now_s
+        return now_s < self._rare_until_s
+
+    _skips = _ends_passes = False
+    _rare_until_s: float | None = None
+    _first_over_s: float | None = None
 
     def _note_stages(self, done_s: float) -> None:
         """On the CPU, where nothing runs ahead: a stage takes what passes until the next begins."""
@@ -249,10 +278,15 @@ class TrialWatch(LoopWatch, ScriptProcess):
 
     # ---- around the epoch ----
 
+    def epoch_ended(self, asked_s: float, ended_s: float) -> None:
+        self._ends_passes = True  # its loop goes on once an iterator has no more
+        super().epoch_ended(asked_s, ended_s)
+
     def epoch_over(self, asked_s: float, ended_s: float) -> None:
         if self.epoch > 2:
             return
         self._over_s, self._known_s = ended_s, 0.0
+        self._first_over_s = self._first_over_s or ended_s
         self.recorder.epoch_ended(self._time(asked_s), self._time(ended_s))
         self.progress.enter(Stage.EPOCH_BOUNDARY)
         if self.epoch == 1:
@@ -265,7 +299,10 @@ class TrialWatch(LoopWatch, ScriptProcess):
         self.progress.enter(Stage.VALIDATION)
 
     def validation_batch_taken(self, seen: Seen) -> None:
-        if self.epoch == 1:
+        if self._validated <= 1:
+            self._rare.told(self.reader.gates)
+            self._rare.begins("validation", sys._getframe(1))
+        if self._rare.counts("validation", self.epoch):
             self._beside.validated(is_first=self._validated == 1)
 
     def validation_batch(self, number: int, seconds: float) -> None:
@@ -284,13 +321,15 @@ class TrialWatch(LoopWatch, ScriptProcess):
     def checkpoint_begins(self, at_s: float) -> None:
         self._stage_before = self.progress.stage
         self.progress.enter(Stage.CHECKPOINT)
+        self._rare.told(self.reader.gates)
+        self._rare.begins("checkpoint", sys._getframe(1))
 
     def checkpoint_ends(self, at_s: float) -> None:
         self.progress.enter(self._stage_before)
 
     def checkpoint_over(self, seconds: float) -> None:
         self._known_s += seconds
-        if self.epoch == 1:
+        if self._rare.counts("checkpoint", self.epoch):
             self._beside.saved()
         if len(self.recorder.checkpoint_s) < self.plan.checkpoints:
             self.recorder.checkpoint_s.append(seconds)
@@ -313,6 +352,9 @@ class TrialWatch(LoopWatch, ScriptProcess):
         if self._cut and self.epoch == 1:
             self._cut_epoch()
             raise StopIteration
+        if self._skips:
+            self._skips, self.in_epoch = False, False
+            raise StopIteration
         if self.observer.kind != "compute" or not seen.has_kept_enough:
             return None
         if self.batches is not None and self.step >= self.batches:
@@ -329,8 +371,9 @@ class TrialWatch(LoopWatch, ScriptProcess):
 
     def _cut_epoch(self) -> None:
         """Its window is measured: the script is told that there are no more batches."""
-        self.in_epoch = False
+        self.in_epoch, self._ends_passes = False, True
         self._over_s, self._known_s = self.observer.clock(), 0.0
+        self._first_over_s = self._over_s
         self.progress.enter(Stage.EPOCH_BOUNDARY)
         self._complete_stamps()
         self.observer.note(
@@ -340,9 +383,10 @@ class TrialWatch(LoopWatch, ScriptProcess):
 
     def serve_other(self, seen: Seen) -> tuple[Any] | None:
         enough = len(self.recorder.validation_batch_s) >= self.plan.validation_batches
-        if self._cut and enough and self._validating_since is not None:
+        cut = self._cut or self.epoch > 1
+        if cut and enough and self._validating_since is not None:
             self._end_validation_batch(seen, self.observer.clock())
-            if self.epoch == 1:
+            if self._rare.counts("validation", self.epoch):
                 claimed = honest_length(seen.loader()) if seen.length is None else seen.length
                 left = None if claimed is None else max(0, claimed - seen.in_pass)
                 self._beside.validation_ended_early(left)
@@ -375,7 +419,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
 
     def script_ends(self, crashed: bool) -> None:
         """A script may be over before the window: then that is all there is to measure."""
-        if crashed and not self._cut:
+        if crashed and not self._cut and self.epoch < 3:
             return
         self._end_others(self.observer.clock())
         if self.recorder.window == THROUGHPUT and self.in_epoch:
@@ -405,6 +449,8 @@ class TrialWatch(LoopWatch, ScriptProcess):
                 "no validation followed the epoch that was ended early: whether there is one after "
                 "a whole epoch is not known"
             )
+        for note in self._rare.notes(self.epoch) if observer.kind == "full" else ():
+            observer.note(note)
         self.recorder.note(
             **self._taken(), sizes=self._sizes(), notes=list(observer.notes), complete=complete,
             peak_device_bytes=self.peak_device_bytes(),

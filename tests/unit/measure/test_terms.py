@@ -6,10 +6,16 @@ from dataclasses import replace
 
 import pytest
 
+from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import RunSizes
 from ctrkit.measure.projection import project
-from ctrkit.measure.statistics import PROVISIONAL, ZERO
-from ctrkit.measure.terms import every_epoch_finding, validation_finding
+from ctrkit.measure.statistics import PROVISIONAL, ZERO, interval
+from ctrkit.measure.terms import (
+    every_epoch_finding,
+    sizes_beside,
+    terms_beside,
+    validation_finding,
+)
 
 SIZES = RunSizes(epochs=4, train_batches=100, validation_batches=200)
 
@@ -125,3 +131,22 @@ def test_what_takes_next_to_nothing_is_not_worth_a_word(measured):
     quick = launch(measured, restart_s=1.0, validation_batch_s=[1e-6] * 20, checkpoint_s=[1e-6])
     terms = each([quick]) | {"validation": ZERO, "checkpoint": ZERO, "within": ZERO}
     assert every_epoch_finding([quick], terms, epochs=None) is None
+
+
+def test_what_comes_in_some_epochs_only_is_spread_over_all_of_them():
+    sizes = RunSizes(epochs=12, train_batches=10, validation_batches=4, validations=1)
+    timed = Measurement(
+        kind="full", complete=True, restart_s=0.1, validation_restart_s=0.0,
+        validation_batch_s=[0.5] * 4, checkpoint_s=[1.0, 1.0], sizes=sizes,
+    )  # fmt: skip
+    step = interval(0.1, 0.01)
+    always = terms_beside([timed], sizes, step, [])[1]
+    rare = replace(sizes, validation_share=0.25, checkpoint_share=0.5)
+    some = terms_beside([timed], rare, step, [])[1]
+    assert always["validation"].mean == pytest.approx(2.0)
+    assert some["validation"].mean == pytest.approx(0.5)
+    assert some["checkpoint"].mean == pytest.approx(always["checkpoint"].mean / 2)
+    told = replace(timed, sizes=rare)
+    assert sizes_beside(sizes, [told]).validation_share == 0.25
+    assert every_epoch_finding([told], some, epochs=12) is None
+    assert every_epoch_finding([timed], always, epochs=12) is not None
