@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ctrkit.core.child_records import FileUse, Measurement
-from ctrkit.core.config import Cell
-from ctrkit.core.records import Finding
 from ctrkit.core.units import format_bytes, format_percent
 
 _NETWORK = (
@@ -24,8 +22,6 @@ _NO_READING_PER_S = 100_000
 #: processes wait for it, from which on the disk is held to be the cause.
 _FROM_STORAGE, _DISK_BUSY, _STALLED = 0.3, 0.5, 0.2
 _SMALL_BYTES, _MANY_FILES = 200_000, 8
-#: A worker that burns this many cores has more threads than its own at work.
-_MORE_THAN_ONE = 1.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,29 +197,3 @@ def _files(reading: Reading) -> str:
 
 def _size(reading: Reading) -> str:
     return format_bytes(reading.in_use.median_bytes or 0)
-
-
-def threads_finding(cell: Cell, launches: Sequence[Measurement]) -> Finding | None:
-    """That each worker burns more than its own core: a library in it starts threads."""
-    told = [one for one in launches if "worker_cpu_s" in one.reads and one.throughput_s]
-    seconds = sum(one.throughput_s or 0.0 for one in told)
-    if not cell.workers or seconds <= 0:
-        return None
-    cores = sum(one.reads["worker_cpu_s"] for one in told) / seconds / cell.workers
-    if cores < _MORE_THAN_ONE:
-        return None
-    use = max((one.in_use for one in told), key=lambda use: use.worker_threads or 0)
-    threads = f" with {use.worker_threads} threads" if use.worker_threads else ""
-    loaded = f" Loaded there: {', '.join(use.libraries)}." if use.libraries else ""
-    return Finding(
-        stage="threads",
-        share=None,
-        worth_x=None,
-        text=(
-            f"each of {cell.workers} workers keeps {cores:.1f} cores busy{threads}: a library in "
-            f"it starts threads of its own, that take the cores from each other.{loaded} Give each "
-            "worker one thread (OMP_NUM_THREADS=1, cv2.setNumThreads(0), POLARS_MAX_THREADS=1, "
-            "TOKENIZERS_PARALLELISM=false), or take fewer workers; what it gains was not measured"
-        ),
-        confidence="medium",
-    )

@@ -8,11 +8,11 @@ from ctrkit.core.child_records import Inspection
 from ctrkit.core.config import Cell
 from ctrkit.core.environment import physical_cores
 from ctrkit.core.records import Finding
+from ctrkit.measure.busy_workers import computing_finding, threads_finding
 from ctrkit.measure.cores import core_findings, waiting_finding
 from ctrkit.measure.diagnosis import Ceilings, diagnose
 from ctrkit.measure.memory_growth import memory_finding
 from ctrkit.measure.steps import mean_step_s
-from ctrkit.measure.storage import threads_finding
 from ctrkit.probe.candidates import Candidate
 from ctrkit.probe.cell_results import failure_of
 from ctrkit.probe.device_comparison import device_finding
@@ -52,6 +52,8 @@ def findings(
         found += core_findings(chosen.cell, launches, physical_cores())
     if waiting := waiting_finding(chosen.cell, launches, physical_cores(), leeway):
         found.append(waiting)
+    elif computing := computing_finding(chosen.cell, launches, physical_cores()):
+        found.append(computing)
     if threads := threads_finding(chosen.cell, launches):
         found.append(threads)
     if any(t.ok and t.result.verdict == "shutdown-hang" for t in search.full_trials(chosen.cell)):

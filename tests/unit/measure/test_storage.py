@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from ctrkit.core.child_records import FileUse, Measurement
-from ctrkit.core.config import make_cell
-from ctrkit.measure.storage import reading_of, threads_finding, wait_cause
+from ctrkit.measure.storage import reading_of, wait_cause
 
 WINDOW_S = 10.0
 MB = 1e6
@@ -120,14 +119,3 @@ def test_without_counters_nothing_is_guessed() -> None:
     told_nothing = Measurement(kind="full", throughput_s=WINDOW_S)
     assert reading_of([told_nothing]) is None
     assert "a disk, a network, a sleep or a lock" in wait_cause(None).words
-
-
-@pytest.mark.parametrize(("cpu_s", "told"), [(80.0, True), (26.0, True), (20.0, False)])
-def test_workers_with_threads_of_a_library(cpu_s: float, told: bool) -> None:
-    use = FileUse(worker_threads=9, libraries=["OpenCV", "OpenMP"])
-    found = threads_finding(make_cell(workers=2), [launch(use, worker_cpu_s=cpu_s)])
-    assert (found is not None) == told
-    if found is not None:
-        assert f"each of 2 workers keeps {cpu_s / 20:.1f} cores busy with 9 threads" in found.text
-        assert "Loaded there: OpenCV, OpenMP" in found.text
-    assert threads_finding(make_cell(workers=0), [launch(use, worker_cpu_s=cpu_s)]) is None
