@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from hypothesis import settings
 # a crowded machine may take any time for an example
 settings.register_profile("ctrkit", deadline=None)
 settings.load_profile("ctrkit")
+
+# files of tests share the cores: torch's threads that wait for each other must not spin meanwhile,
+# which doubles the CPU time of every training; read when torch is imported
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # started in the background of a shell that has no job control, all would be born deaf to Ctrl-C
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
