@@ -1,4 +1,4 @@
-"""What end-to-end tests share: the installed command."""
+"""What end-to-end tests share: the installed command, and who is left of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 COMMAND = Path(sys.executable).with_name("ctrkit")
+
+
+def running_in(folder: Path) -> list[str]:
+    """The commands of processes that work in a folder, forked ones too: who is left of a run."""
+    folder = folder.resolve()
+    return [
+        str(process.info["cmdline"])
+        for process in psutil.process_iter(["cmdline", "cwd"])
+        if process.info["cwd"] and Path(process.info["cwd"]).resolve() == folder
+    ]

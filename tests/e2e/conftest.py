@@ -1,12 +1,15 @@
-"""The installed command, run as a user would."""
+"""The installed command, run as a user would; and in this process, where words are asked for."""
 
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from support import COMMAND, Run
+
+from ctrkit.cli.app import run_command
 
 
 @pytest.fixture
@@ -23,6 +26,30 @@ def ctrkit(tmp_path: Path) -> Run:
             check=False,
             stdin=subprocess.DEVNULL,
         )
+
+    return run
+
+
+@pytest.fixture
+def in_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Run:
+    """Run a command that starts no child as `ctrkit` does, but in this process.
+
+    What is asked is its words and its exit code; that the installed command says the same, and
+    how it starts and ends, other tests show.
+    """
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        words = [*map(str, arguments)]
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["ctrkit", *words])
+        # the command is named after `argv`, as where the installed one runs, not `python -m pytest`
+        monkeypatch.setattr(sys.modules["__main__"], "__package__", None)
+        capfd.readouterr()
+        code = run_command()
+        said = capfd.readouterr()
+        return subprocess.CompletedProcess(words, code, said.out, said.err)
 
     return run
 

@@ -57,8 +57,16 @@ def assert_one_clear_line(done: object, *words: str) -> None:
     ],
     ids=" ".join,
 )
-def test_options(ctrkit: Run, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
-    assert_one_clear_line(ctrkit(*arguments), *words)
+def test_options(in_process: Run, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    assert_one_clear_line(in_process(*arguments), *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_installed_command_says_the_same(ctrkit: Run, in_process: Run, tmp_path: Path) -> None:
+    """One of each kind: refused by a command itself, an option, and a word that is no command."""
+    for words in (["report", "nowhere"], ["probe", "--workers", "two"], ["porbe"]):
+        done, here = ctrkit(*words), in_process(*words)
+        assert (done.returncode, done.stdout, done.stderr) == (2, here.stdout, here.stderr)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -70,14 +78,14 @@ def test_options(ctrkit: Run, tmp_path: Path, arguments: list[str], words: list[
         ("=", ["mine.toml", "TOML"]),
     ],
 )
-def test_phase_files(ctrkit: Run, tmp_path: Path, content: str, words: list[str]) -> None:
+def test_phase_files(in_process: Run, tmp_path: Path, content: str, words: list[str]) -> None:
     (tmp_path / "mine.toml").write_text(content)
-    assert_one_clear_line(ctrkit("probe", "--phase", "mine.toml"), *words)
+    assert_one_clear_line(in_process("probe", "--phase", "mine.toml"), *words)
 
 
-def test_a_folder_that_is_no_store(ctrkit: Run, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_store(in_process: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert_one_clear_line(ctrkit("probe", "--data", "empty"), "empty", "meta.json")
+    assert_one_clear_line(in_process("probe", "--data", "empty"), "empty", "meta.json")
 
 
 def test_a_store_of_another_schema_version(ctrkit: Run, tmp_path: Path, small_store: Path) -> None:

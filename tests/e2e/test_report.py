@@ -54,8 +54,8 @@ def slower(base: Path, factor: float) -> Path:
 
 
 @pytest.mark.parametrize(("factor", "code"), [(0.9, 0), (1.001, 0), (1.05, 3), (1.3, 5)])
-def test_the_gate_of_a_comparison(ctrkit: Run, base: Path, factor: float, code: int) -> None:
-    done = ctrkit("report", "--compare", base, slower(base, factor), "--json")
+def test_the_gate_of_a_comparison(in_process: Run, base: Path, factor: float, code: int) -> None:
+    done = in_process("report", "--compare", base, slower(base, factor), "--json")
     assert done.returncode == code, done.stderr
     found = json.loads(done.stdout)["compare"]
     assert found["exit_code"] == code
@@ -63,26 +63,26 @@ def test_the_gate_of_a_comparison(ctrkit: Run, base: Path, factor: float, code: 
     assert len(done.stderr.splitlines()) == (1 if code else 0)
 
 
-def test_the_threshold_is_an_option(ctrkit: Run, base: Path) -> None:
+def test_the_threshold_is_an_option(in_process: Run, base: Path) -> None:
     new = slower(base, 1.3)
-    done = ctrkit("report", "--compare", base, new, "--threshold", "50%")
+    done = in_process("report", "--compare", base, new, "--threshold", "50%")
     assert done.returncode == 0, done.stderr
     assert "passed: no regression beyond 50 %" in done.stdout
-    done = ctrkit("report", "--compare", base, new, "--threshold", "5")
+    done = in_process("report", "--compare", base, new, "--threshold", "5")
     assert done.returncode == 2
     assert "'5' is not a share; write for example 5% or 0.05" in done.stderr
 
 
-def test_what_is_not_comparable_is_one_clear_line(ctrkit: Run, base: Path) -> None:
+def test_what_is_not_comparable_is_one_clear_line(in_process: Run, base: Path) -> None:
     train = Path(shutil.copytree(STORED / "train", base.parent / "train"))
-    done = ctrkit("report", "--compare", base, train)
+    done = in_process("report", "--compare", base, train)
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
     assert "are not comparable: a probe and a train" in done.stderr
     values = json.loads((base / "run.json").read_text())
     (base / "run.json").write_text(json.dumps(values | {"schema_version": 7}))
     for arguments in ((base,), ("--compare", base, base)):
-        done = ctrkit("report", *arguments)
+        done = in_process("report", *arguments)
         assert (done.returncode, done.stdout) == (2, "")
         assert len(done.stderr.splitlines()) == 1
         assert "schema version 7, but this ctrkit reads 1" in done.stderr

@@ -276,8 +276,8 @@ def test_no_secret_of_the_command_is_written_down(ctrkit: Run, tmp_path: Path) -
     ],
     ids=" ".join,
 )
-def test_bad_input(ctrkit: Run, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
-    done = ctrkit("train", *arguments)
+def test_bad_input(in_process: Run, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    done = in_process("train", *arguments)
     assert done.returncode == 2, done.stderr
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1, done.stderr
