@@ -513,7 +513,7 @@ def test_the_first_batch_of_each_later_epoch_is_waited_for(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("every", "share", "batches"),
-    [(4, 3 / 12, 4), (1, None, 4), (5, 3 / 12, 4)],
+    [(4, 3 / 12, 20), (1, None, 20), (5, 3 / 12, 20)],
 )
 def test_a_trial_goes_on_to_the_epoch_that_validates(
     every: int, share: float | None, batches: int, tmp_path: Path

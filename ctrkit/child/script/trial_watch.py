@@ -383,7 +383,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
 
     def serve_other(self, seen: Seen) -> tuple[Any] | None:
         enough = len(self.recorder.validation_batch_s) >= self.plan.validation_batches
-        cut = self._cut or self.epoch > 1
+        cut = (self._cut or self.epoch > 1) and seen is not self.observer.train
         if cut and enough and self._validating_since is not None:
             self._end_validation_batch(seen, self.observer.clock())
             if self._rare.counts("validation", self.epoch):

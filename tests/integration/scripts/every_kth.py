@@ -14,7 +14,7 @@ def evaluate(model, loader):
 def main(path, every, epochs=12):
     torch.manual_seed(0)
     data = TensorDataset(torch.randn(160, 4), torch.randn(160, 1))
-    loader, held = DataLoader(data, batch_size=8, shuffle=True), DataLoader(data, batch_size=40)
+    loader, held = DataLoader(data, batch_size=8, shuffle=True), DataLoader(data, batch_size=8)
     model = torch.nn.Linear(4, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     for epoch in range(epochs):
