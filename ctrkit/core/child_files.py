@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,13 @@ from ctrkit.core.script_records import ScriptSeen
 
 def save_measurement(path: Path, measurement: Measurement | Inspection) -> None:
     """Write the child's result atomically (compact JSON, since stamps can be long)."""
-    write_atomically(path, msgspec.json.encode(encode(measurement)))
+    value = encode(measurement)
+    try:
+        text = msgspec.json.encode(value)
+    except UnicodeEncodeError:  # a path whose bytes this process does not take for UTF-8
+        words = json.dumps(value, ensure_ascii=False)
+        text = words.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode()
+    write_atomically(path, text)
 
 
 def load_measurement(path: Path) -> Measurement | None:

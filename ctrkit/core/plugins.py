@@ -240,7 +240,14 @@ class Plugin:
         """
         values, where = self._phase_values(phase or self.default_phase)
         values |= {key: parse_value(text) for key, text in overrides.items()}
-        return self.typed(values, where)
+        try:
+            return self.typed(values, where)
+        except UsageError as error:
+            said = str(error).removeprefix(f"{where}: ")
+            for key, text in overrides.items():
+                if said.startswith((f"{key}:", f"{key} ", f"unknown key '{key}'")):
+                    raise UsageError(f"--set {key}={text}: {said}") from None
+            raise
 
     def phase_names(self) -> list[str]:
         """The names that `--phase` takes."""

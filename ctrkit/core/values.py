@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
 from ctrkit.core.errors import UsageError
+from ctrkit.core.units import format_value
 
 T = TypeVar("T")
+
+#: How msgspec says that a value has a wrong type.
+_WRONG_TYPE = re.compile(r"Expected `([^`]+)`, got `([^`]+)`(?: - at `\$([^`]*)`)?")
+_KINDS = {
+    "float": "a number", "int": "a whole number", "str": "a text", "bool": "true or false",
+    "object": "a table", "array": "a list", "null": "nothing",
+}  # fmt: skip
 
 
 def decode(kind: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -31,7 +40,21 @@ def decode(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{where}: {error}") from None
+        raise UsageError(f"{where}: {_in_words(str(error), values)}") from None
+
+
+def _in_words(said: str, values: Mapping[str, Any]) -> str:
+    """A converter's message with the value that is wrong: `lr: must be a number, not 'abc'`."""
+    match = _WRONG_TYPE.fullmatch(said)
+    if match is None:
+        return said
+    wanted = " or ".join(_KINDS.get(kind, kind) for kind in match[1].split(" | "))
+    place = (match[3] or "").lstrip(".")
+    value: Any = values
+    for key in place.split(".") if place else ():
+        value = value.get(key) if isinstance(value, Mapping) else None
+    got = _KINDS.get(match[2], match[2]) if value is None else format_value(value)
+    return f"{place}: must be {wanted}, not {got}" if place else f"must be {wanted}, not {got}"
 
 
 def encode(value: object) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctrkit.core.command_line import without_secrets
 from ctrkit.core.errors import UsageError
 from ctrkit.core.records import RunInfo
 from ctrkit.core.registry import is_file_target, plugin_of
@@ -52,19 +53,22 @@ def cautions(base: RunContents, new: RunContents) -> Iterator[str]:
     was, now = base.info, new.info
     machines = [_group(info, "machine") for info in (was, now)]
     if any(machines[0].get(key) != machines[1].get(key) for key in _HARDWARE):
-        yield "Another machine: the ratio compares the machines, too."
+        yield "The machines differ, so the ratio compares them, too."
     torches = [str(_group(info, "versions").get("torch", "")) for info in (was, now)]
     if torches[0] != torches[1]:
-        yield f"Another torch: {_or_unknown(torches[0])} against {_or_unknown(torches[1])}."
+        yield f"torch differs: {_or_unknown(torches[0])} against {_or_unknown(torches[1])}."
     if is_file_target(was.workload.target) and was.workload_fingerprint != now.workload_fingerprint:
-        yield "The workload's file is another one, or it was changed."
+        yield "The workload's file is a different one, or it was changed."
     if not (was.data_fingerprint and now.data_fingerprint):
-        yield "Whether the data are the same is not known: a run does not have their fingerprint."
+        yield "ctrkit cannot tell whether both used the same data: a fingerprint is missing."
     if was.command == "train" and was.cell != now.cell:
         yield "The two ran with different configurations."
     horizons = [info.workload.settings.get("epochs") for info in (was, now)]
     if horizons[0] != horizons[1] and was.command == "train":
-        yield "The schedules have other horizons: metrics of equal epochs need not be equal."
+        yield (
+            "The runs plan different numbers of epochs, so their metrics in the same epoch may "
+            "differ."
+        )
     for name, run in (("base", base), ("new", new)):
         if run.info.status != "done":
             yield f"The {name} run is not finished: {clean(run.info.status, 40)}."
@@ -149,6 +153,10 @@ def _described(info: RunInfo) -> Iterator[tuple[str, str]]:
         yield clean(f"device {device}", 60), clean(name, 120)
     target = info.workload.target
     yield "workload", clean(Path(target).name if is_file_target(target) else target, 120)
+    if (script := info.workload.script) is not None:
+        yield "command", clean(" ".join(without_secrets(script.command)), 300)
+        for key, value in script.environment.items():
+            yield clean(f"--env {key}", 60), clean(value, 60)
     yield "workload fingerprint", clean(info.workload_fingerprint or "", 40)
     yield "data", clean(info.workload.data or "", 200)
     for key, value in info.workload.settings.items():

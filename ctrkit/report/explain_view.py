@@ -37,7 +37,11 @@ def explain_view(found: Explanation) -> Report:
 def _answer(found: Explanation) -> list[Block]:
     movement, cause = found.movement, found.cause
     if found.scene is None:
-        return [Paragraph("There is no Python process in it; only the system was asked.")]
+        return [
+            Paragraph(
+                "There is no Python process in it, so ctrkit can only show what the system tells."
+            )
+        ]
     blocks: list[Block] = []
     progressing = movement is not None and movement.state is State.PROGRESSING
     if movement is not None:
@@ -47,7 +51,9 @@ def _answer(found: Explanation) -> list[Block]:
     else:
         blocks.append(
             Paragraph(
-                "Seen once, so whether it gets on is not known; `--wait 30s` looks twice.", "dim"
+                "ctrkit looked once, so it cannot tell whether this makes progress; `--wait 30s` "
+                "looks twice.",
+                "dim",
             )
         )
     if cause is not None and not progressing:
@@ -58,7 +64,7 @@ def _answer(found: Explanation) -> list[Block]:
         rows += [("see", reference) for reference in cause.references]
         blocks.append(Facts(tuple(rows)))
     elif not progressing and movement is not None:
-        blocks.append(Paragraph("Nothing that can be seen from here says why."))
+        blocks.append(Paragraph("ctrkit cannot see from outside why."))
     return blocks
 
 
@@ -157,10 +163,10 @@ def _frame_words(found: Explanation, frame: Frame) -> str:
 
 def _missing(found: Explanation) -> Section:
     assert found.missing is not None
-    text = f"Without Python stacks no line can be named: {clean(found.missing.what)}."
+    text = f"ctrkit cannot name the line without Python stacks: {clean(found.missing.what)}."
     blocks: list[Block] = [Paragraph(text)]
     if found.missing.commands:
-        blocks.append(Paragraph("Any one of these gives them:"))
+        blocks.append(Paragraph("Any one of these commands gives them:"))
         blocks.append(Code(found.missing.commands, "sh"))
     return Section("What is missing", tuple(blocks))
 

@@ -158,7 +158,7 @@ def _phase_file(info: RunInfo, plugin: Plugin, name: str) -> tuple[dict[str, Any
             try:
                 return encode(plugin.read_settings(candidate, {})), clean(candidate, 120)
             except UsageError as error:
-                return None, f"The phase file cannot be compared with: {clean(str(error), 300)}."
+                return None, f"ctrkit cannot compare the phase file: {clean(str(error), 300)}."
     return None, f"There is no phase file {clean(name, 120)} here to compare the settings with."
 
 
@@ -175,10 +175,11 @@ def _setting_blocks(info: RunInfo, expected: dict[str, Any], where: str) -> list
         if value != ran.get(key)
     ]
     if not rows:
-        text = f"All settings ran as {where} has them."
+        text = f"All settings were those of {where}."
         return [Paragraph(text, "good")]
     columns = (Column("setting", right=False), Column("phase file"), Column("ran"))
-    text = f"Not as {where} has them ran {plural(len(rows), 'setting')}:"
+    differ = "differs" if len(rows) == 1 else "differ"
+    text = f"{plural(len(rows), 'setting')} of this run {differ} from {where}:"
     return [Paragraph(text, "bad"), Table(columns, tuple(rows))]
 
 

@@ -88,7 +88,7 @@ def test_it_is_trained_by_name_with_its_own_metrics_and_watch(python: Path, tmp_
         (["--workload", "circle"], "there is no such workload; known are circles, mdaf"),
         (
             ["--workload", "circles", "--set", "lr=high"],
-            "circles: --set: Expected `float`",
+            "--set lr=high: lr: must be a number, not 'high'",
         ),
         (["--workload", "circles", "--set", "layers=3"], "unknown key 'layers'; known are epochs"),
         (["--workload", "circles", "--phase", "phase3"], "circles has none"),

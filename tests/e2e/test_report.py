@@ -129,7 +129,7 @@ def test_two_real_probes_of_which_the_second_is_slower(ctrkit: Run, tmp_path: Pa
     found = json.loads(done.stdout)["compare"]
     assert found["verdict"] == "slower"
     assert found["rows"][0]["ratio_low"] > 1.05
-    assert "The workload's file is another one, or it was changed." in found["cautions"]
+    assert "The workload's file is a different one, or it was changed." in found["cautions"]
     done = ctrkit("report", "--compare", "two", "one")
     assert done.returncode == 0, done.stderr
     assert "faster" in done.stdout

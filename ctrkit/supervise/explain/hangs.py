@@ -243,6 +243,15 @@ def stuck(scene: Scene, process: Process) -> Cause:
     return blame(scene, process, "stuck", what or "makes no progress", fix=_LOOK_THERE)
 
 
+def imports(scene: Scene, process: Process) -> Cause | None:
+    """It burns CPU while it imports: that ends by itself, unless an imported file loops."""
+    if not process.is_burning or find_frame(process.stack, "importlib._bootstrap>") is None:
+        return None
+    return blame(scene, process, "import", "still imports modules, and uses the CPU for it",
+                 fix="wait: imports can take minutes from a slow disk; if it stays at this line, "
+                 "look at what the imported file does")  # fmt: skip
+
+
 def spins(scene: Scene, process: Process) -> Cause | None:
     """It burns CPU and makes nothing."""
     if not process.is_burning:
@@ -335,8 +344,8 @@ def mps_waits(scene: Scene, process: Process) -> Cause | None:
 
 
 STUCK: tuple[StuckPattern, ...] = (
-    starts_up, spins, init_hangs, holds_gil, file_lock, queue_or_signal, mps_over_fork, mps_waits,
-    openmp, lock,
+    starts_up, imports, spins, init_hangs, holds_gil, file_lock, queue_or_signal, mps_over_fork,
+    mps_waits, openmp, lock,
 )  # fmt: skip
 HANGS: tuple[Pattern, ...] = (
     stopped, spawn_pipe, joins_threads, joins_processes, handshake, waits_for_worker, main_is_stuck,

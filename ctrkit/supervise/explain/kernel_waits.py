@@ -32,11 +32,11 @@ def _waits_for_work(worker: Process) -> bool:
 
 def _cause(scene: Scene, process: Process) -> Cause | None:
     if process.is_burning:
-        return blame(scene, process, "burns CPU", f"burns {process.cores or 0:.1f} cores, at a "
-                     "line that only its Python stacks would tell", fix=_FIX)  # fmt: skip
+        return blame(scene, process, "burns CPU", f"burns {process.cores or 0:.1f} cores; only "
+                     "its Python stacks would show at which line", fix=_FIX)  # fmt: skip
     says = kernel_wait(process)
     if says is None:
         return None
     name = "file lock" if process.wait and process.wait.syscall in _FILE_LOCKS else "waits"
-    return blame(scene, process, name, f"{says}; at which line only its Python stacks would tell",
+    return blame(scene, process, name, f"{says}; only its Python stacks would show at which line",
                  fix=_FIX)  # fmt: skip

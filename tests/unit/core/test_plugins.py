@@ -44,7 +44,7 @@ def test_settings_are_read_from_defaults_a_file_and_overrides(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"lr": "high"}, "workload theirs: --set: Expected `float`, got `str`"),
+        ({"lr": "high"}, "--set lr=high: lr: must be a number, not 'high'"),
         ({"depth": "3"}, "unknown key 'depth'; known are name, epochs, lr, deep"),
         ({"lr": "-1"}, "lr is -1"),
     ],

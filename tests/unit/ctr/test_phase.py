@@ -64,5 +64,5 @@ def test_criteria_of_a_phase_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="criteria.good.best_val_auc: 'high' is no condition"):
         load_phase(str(file))
     file.write_text("[criteria]\ngood = 3\n")
-    with pytest.raises(UsageError, match="Expected `object`, got `int`"):
+    with pytest.raises(UsageError, match="must be a table, not a whole number"):
         load_phase(str(file))

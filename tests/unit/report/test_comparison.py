@@ -7,11 +7,13 @@ import pytest
 
 from ctrkit.commands.compare import compare as compare_command
 from ctrkit.commands.compare import parse_threshold
-from ctrkit.core.config import WorkloadSpec, encode
+from ctrkit.core.config import ScriptSpec, WorkloadSpec, encode
 from ctrkit.core.errors import InconclusiveError, RegressionError, UsageError
 from ctrkit.core.records import Recommendation, TrialRecord
 from ctrkit.ctr.plugin import load_phase
+from ctrkit.report.comparable import Change, changes
 from ctrkit.report.comparison import Comparison, compare
+from ctrkit.report.contents import RunContents
 from ctrkit.report.run_reader import read_contents
 from tests.unit.report.conftest import (
     BATCHES,
@@ -150,7 +152,7 @@ def test_another_machine_has_other_threads_and_a_caution(
     found = compared(probe("a", thrice(THREAD, 11)), new)
     assert (found.verdict, found.gate) == ("faster", "passed")
     assert [(row.base_cell, row.new_cell) for row in found.rows] == [(THREAD, theirs)]
-    assert any("Another machine" in line for line in found.cautions)
+    assert any("The machines differ" in line for line in found.cautions)
     assert {"machine: processor", "machine: physical cores"} <= {c.what for c in found.changes}
 
 
@@ -205,8 +207,8 @@ def test_a_branch_has_its_workload_elsewhere_or_edited(probe: Make) -> None:
     )  # fmt: skip
     found = compared(base, new)
     assert found.gate == "passed"
-    assert any("file is another one, or it was changed" in line for line in found.cautions)
-    assert any("Whether the data are the same is not known" in line for line in found.cautions)
+    assert any("file is a different one, or it was changed" in line for line in found.cautions)
+    assert any("cannot tell whether both used the same data" in line for line in found.cautions)
 
 
 def test_epochs_and_seeds_of_a_phase_do_not_hinder(probe: Make) -> None:
@@ -306,3 +308,13 @@ def test_wrong_use_of_compare(probe: Make, tmp_path: Path) -> None:
     (damaged / "run.json").write_text("{")
     with pytest.raises(UsageError, match="run.json: cannot be read"):
         run_compare(base, damaged)
+
+
+def test_a_changed_argument_of_a_script_is_named(make_run: MakeRun) -> None:
+    def run(name: str, *words: str) -> RunContents:
+        script = ScriptSpec(command=["python", "train.py", *words], folder="/x")
+        workload = WorkloadSpec(target="script", script=script)
+        return read_contents(make_run("probe", name=name, workload=workload).path)
+
+    found = changes(run("a", "--lr", "0.1"), run("b", "--lr", "0.2"))
+    assert Change("command", "python train.py --lr 0.1", "python train.py --lr 0.2") in found

@@ -55,7 +55,7 @@ def test_a_finished_run_has_no_options(make_run: MakeRun) -> None:
 
 def test_settings_that_ran_against_the_phase_file(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run("train", workload=PHASE3, cell=THREAD)
-    assert "All settings ran as phase3 has them." in pasted(run.path)
+    assert "All settings were those of phase3." in pasted(run.path)
     changed = WorkloadSpec(settings=encode(dataclasses.replace(load_phase("phase3"), dropout=0.5)))
     cell = dataclasses.replace(THREAD, batch_size=64)
     run = make_run("train", name="b", workload=changed, cell=cell,

@@ -285,6 +285,17 @@ def test_an_idle_process_does_not_spin() -> None:
     assert cause_of(alter(found, guilty(found).pid, cores=0.02)).name == "stuck"
 
 
+def test_a_program_that_imports_is_not_called_a_loop_without_an_end() -> None:
+    found = scene("main_spin")
+    importing = Frame("<frozen importlib._bootstrap>", 241, "_call_with_frames_removed")
+    main = found.main
+    stack = (*main.stack, importing, Frame("/home/me/train.py", 3, "<module>"))
+    cause = cause_of(alter(found, main.pid, threads=(*main.threads[:-1], stack)))
+    assert cause.name == "import"
+    assert "still imports modules" in cause.sentence
+    assert "does not end" not in cause.sentence
+
+
 def test_a_loop_is_not_called_a_regular_expression() -> None:
     assert "regular expression" in cause_of(scene("regular_expression")).sentence
     assert "regular expression" not in cause_of(scene("spin")).sentence
