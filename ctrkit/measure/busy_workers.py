@@ -11,7 +11,7 @@ from ctrkit.core.units import format_bytes, format_percent
 from ctrkit.measure.steps import data_wait_share
 from ctrkit.measure.storage import reading_of
 
-#: A worker that burns this many cores has more threads than its own at work.
+#: A worker that uses this many cores runs more threads than its own.
 _MORE_THAN_ONE = 1.25
 #: The loop waits for data so much of its time, and the workers compute so much of theirs.
 _WAITING, _COMPUTING = 0.5, 0.75
@@ -62,7 +62,7 @@ def _wait_share(launches: Sequence[Measurement]) -> float | None:
 
 
 def threads_finding(cell: Cell, launches: Sequence[Measurement]) -> Finding | None:
-    """That each worker burns more than its own core: a library in it starts threads."""
+    """A finding that each worker uses more than one core: a library in it starts threads."""
     cores = worker_cores(cell, launches)
     if cores is None or cores < _MORE_THAN_ONE:
         return None

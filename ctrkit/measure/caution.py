@@ -1,9 +1,9 @@
 """Widens an interval by what a flag measured, or leaves it open above.
 
-A flag without an effect is a warning that nobody can act on. A heavy tail: as many slow steps as a
-count of those seen allows, of the size of those seen. Not steady: the run may keep the pace of
-either half. Drift: the run may begin at the latest pace, and go on changing as much again; where
-the machine got slower by more than a tenth, nothing bounds it from above.
+A flag without an effect would be a warning that nobody can act on. Heavy tail: allows for as many
+slow steps as the count of those seen permits, of the size of those seen. Not steady: the run may
+keep the pace of either half. Drift: the run may begin at the latest pace and change as much again;
+if the machine got slower by more than a tenth, the interval is open above.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from ctrkit.measure.quantiles import CONFIDENCE
 from ctrkit.measure.samples import HEAVY_TAIL, NOT_STEADY, Sample
 from ctrkit.measure.statistics import Interval
 
-#: A machine that got slower by more than this may go on doing so.
+#: A machine that got slower by more than this may go on getting slower.
 OPEN_ENDED_DRIFT = 0.1
-#: Slow steps that were not seen may be so much slower than the mean of those seen.
+#: Slow steps that were not seen may be this factor slower than the mean of those seen.
 _TAIL_FACTOR = 2.0
 _UNKNOWN_TAIL_FACTOR = 2.0
 
 
 def cautious(step: Interval, samples: Sequence[Sample], raw: Sequence[Sample]) -> Interval:
-    """The interval of a step with what its flags mean for it.
+    """The interval of a step, widened for its flags.
 
     Args:
-        step: without them.
-        samples: of the launches, replayed or not: they say what flags there are.
-        raw: of the same launches' windows, which say what slow steps there were.
+        step: the interval without them.
+        samples: samples of the launches, replayed or not, which have the flags.
+        raw: samples of the same launches' windows, which have the slow steps.
     """
     if any(sample.has(HEAVY_TAIL) for sample in samples):
         step = _with_slow_steps(step, raw)
@@ -38,7 +38,7 @@ def cautious(step: Interval, samples: Sequence[Sample], raw: Sequence[Sample]) -
 
 
 def _with_slow_steps(step: Interval, samples: Sequence[Sample]) -> Interval:
-    """As many slow steps as the count of those seen allows (Poisson), up to twice as slow."""
+    """Allow as many slow steps as the seen ones permit (Poisson), up to twice as slow."""
     from scipy.special import chdtri
 
     told = [sample.slow for sample in samples if sample.slow is not None]
@@ -61,7 +61,7 @@ def _with_slow_steps(step: Interval, samples: Sequence[Sample]) -> Interval:
 
 
 def widened(step: Interval, change: float) -> Interval:
-    """The interval where the pace may differ by this share from the mean, in either direction."""
+    """The interval if the pace may differ by this share of the mean, in either direction."""
     return Interval(
         mean=step.mean, low=step.low / (1 + change), high=step.high + change * step.mean
     )
@@ -70,7 +70,7 @@ def widened(step: Interval, change: float) -> Interval:
 def drifting(time: Interval, factor: float) -> Interval:
     """The interval of a time on a machine whose pace changed by this factor meanwhile.
 
-    Above 1 it got slower. The mean stays: it is of the launches, between both paces.
+    A factor above 1 means slower. The mean stays: the launches lie between both paces.
     """
     change = abs(math.log(factor))
     if factor < 1:

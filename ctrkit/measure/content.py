@@ -1,7 +1,8 @@
 """How much of the scatter of step times comes from the batches: some simply cost more.
 
-The same batch in two launches tells it: what both took longer for it is its content, what only one
-did is noise. Launches that saw the same batches have seen no more of the epoch than one of them.
+The same batch in two launches tells that: if both took longer for it, that is its content; if only
+one did, that is noise. Launches that saw the same batches have seen no more of the epoch than one
+of them.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from ctrkit.core.child_records import Measurement
 from ctrkit.measure.statistics import Content
 from ctrkit.measure.steps import step_times_s
 
-#: Of fewer common batches no correlation is estimated: all of the scatter may be content.
+#: With fewer common batches, no correlation is estimated: all scatter may be content.
 _LEAST_COMMON = 8
 
 
 def content_of(launches: Sequence[Measurement], batches: float) -> Content | None:
-    """The part of the steps' scatter that content makes; None where no batch was seen twice.
+    """The part of the steps' scatter that comes from content; None if no batch was seen twice.
 
     Args:
-        launches: of one cell.
-        batches: of an epoch.
+        launches: launches of one cell.
+        batches: batches of an epoch.
     """
     seen = [steps_by_batch(m) for m in launches]
     distinct = len(set().union(*seen)) if seen else 0
@@ -44,9 +45,9 @@ def content_of(launches: Sequence[Measurement], batches: float) -> Content | Non
 
 
 def first_batches_only(launches: Sequence[Measurement]) -> int | None:
-    """How many batches of the epoch were seen at all, where all launches began with its first one.
+    """How many batches of the epoch were seen, if all launches began with the first one.
 
-    None where another place was seen, where the epoch came to its end, or where nobody measured.
+    None if another place was seen, if the epoch was run to its end, or if nothing was measured.
     """
     if not launches or any(m.first_batch or m.epoch_complete for m in launches):
         return None
@@ -65,7 +66,7 @@ def steps_by_batch(measurement: Measurement) -> dict[int, float]:
 
 
 def _gives_the_same(launches: Sequence[Measurement]) -> bool:
-    """Whether a launch begins with the same batches as another, unless their hashes differ."""
+    """Whether launches begin with the same batches, unless their hashes differ."""
     first: dict[int, set[str]] = {}
     for m in launches:
         if m.batch_hashes and m.batch_hashes[0]:
@@ -74,7 +75,7 @@ def _gives_the_same(launches: Sequence[Measurement]) -> bool:
 
 
 def _correlation(one: Sequence[float], other: Sequence[float]) -> float:
-    """The correlation, raised by its standard error: a few common batches show it badly."""
+    """The correlation plus its standard error, since a few common batches estimate it badly."""
     a, b = np.asarray(one), np.asarray(other)
     spread = float(a.std() * b.std())
     if spread <= 0:

@@ -12,21 +12,21 @@ from ctrkit.measure.leeway import ANYTHING, Leeway
 from ctrkit.measure.steps import cpu_per_step_s, data_wait_share, mean_step_s
 from ctrkit.measure.storage import reading_of, wait_cause
 
-#: The step limits where no more than this share of it waits for data.
+#: The step is the limit if at most this share of it waits for data.
 _COMPUTING = 0.2
-#: So much of the cores is in use where they are full, and so many are idle where that matters.
+#: The cores are full from this share of use on; so many idle cores matter.
 _FULL_SHARE, _IDLE_CORES = 0.9, 0.75
-#: The loader limits, and it waits itself: for a disk or a network, that is, not for a processor.
+#: Above these shares, the loader is the limit, and itself waits (for a disk or a network).
 _WAITING, _MOSTLY_IDLE = 0.5, 0.5
 
 
 def core_findings(cell: Cell, launches: Sequence[Measurement], cores: int) -> list[Finding]:
-    """At most one finding on a cell that was really run, of device `cpu` only.
+    """At most one finding on a cell that was really run, only for device `cpu`.
 
     Args:
         cell: the configuration.
-        launches: of it.
-        cores: physical ones that it may use.
+        launches: its launches.
+        cores: physical cores that it may use.
     """
     used = used_cores(launches)
     if cell.device != "cpu":
@@ -58,17 +58,18 @@ def core_findings(cell: Cell, launches: Sequence[Measurement], cores: int) -> li
 def waiting_finding(
     cell: Cell, launches: Sequence[Measurement], cores: int, leeway: Leeway = ANYTHING
 ) -> Finding | None:
-    """That the loop waits for a loader that waits itself, for what, and what may help.
+    """A finding that the loop waits for a loader that waits itself: for what, and what may help.
 
-    Workers beyond the cores are named unless something speaks against them: cells with more workers
-    failed or are no faster, or workers repeat rows. Where other processes hold the cores, which
-    leaves a loader as idle as a disk does, only a disk that was seen to be the cause is named.
+    It suggests workers beyond the cores, unless something speaks against them: cells with more
+    workers failed or are no faster, or workers repeat rows. If other processes use the cores, the
+    loader looks as idle as with a slow disk; then only a disk that was seen to be the cause is
+    named.
 
     Args:
-        cell: the configuration; one whose loader has no workers is left out.
-        launches: of it.
-        cores: physical ones that it may use.
-        leeway: what is known of other configurations.
+        cell: the configuration; None is returned if its loader has no workers.
+        launches: its launches.
+        cores: physical cores that it may use.
+        leeway: what is known about other configurations.
     """
     used = used_cores(launches)
     waits = [share for share in map(data_wait_share, launches) if share is not None]
@@ -102,14 +103,14 @@ def waiting_finding(
 
 
 def waits_itself(cell: Cell, launches: Sequence[Measurement], cores: int) -> bool:
-    """Whether what makes the batches is mostly idle; of a loader alone, or one that limits."""
+    """Whether whatever makes the batches is mostly idle: a loader alone, or one that limits."""
     used = used_cores(launches)
     making = min(cores, max(1, cell.workers * cell.nproc))
     return used is not None and used <= _MOSTLY_IDLE * making
 
 
 def used_cores(launches: Sequence[Measurement]) -> float | None:
-    """Mean number of cores that the loop and its workers kept busy; None where it is not known."""
+    """Mean number of cores that the loop and its workers used; None if unknown."""
     found = []
     for measurement in launches:
         cpu_s, step_s = cpu_per_step_s(measurement), mean_step_s(measurement)

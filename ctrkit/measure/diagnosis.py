@@ -20,11 +20,11 @@ DOMINANT_SHARE = 0.5
 DOMINANT_RATIO = 1.5
 BALANCED = "balanced"
 UNEXPLAINED = "unexplained"
-#: What was predicted and what was measured confirm each other within this.
+#: A prediction and a measurement confirm each other within this share.
 _DISAGREEMENT = 0.15
 _MANY_STEPS = 10
 _IN_STEP = (*STEPPING, "compute")
-#: How a sentence calls a stage; each has the stage's own name, under which tables list it.
+#: Words for each stage in a sentence, with the stage's own name, which tables use.
 _WORDS = {
     "fetch": "reading the data (fetch)",
     "collate": "putting rows together to batches (collate)",
@@ -40,7 +40,7 @@ _WORDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Ceilings:
-    """Both bounds of a cell's step: seconds with cached batches, and of its loader alone."""
+    """The two bounds of a cell's step: seconds with cached batches, and of its loader alone."""
 
     compute_step_s: float | None = None
     loader_step_s: float | None = None
@@ -48,7 +48,7 @@ class Ceilings:
 
 @dataclass(frozen=True, kw_only=True)
 class _Case:
-    """All that the findings are made of."""
+    """Everything that the findings are made from."""
 
     cell: Cell
     model: EpochModel
@@ -71,21 +71,20 @@ def diagnose(
     projection: Projection | None = None,
     leeway: Leeway = ANYTHING,
 ) -> list[Finding]:
-    """Findings on a cell that was really run, what limits it first.
+    """Findings on a cell that was really run; the limiting stage comes first.
 
     Args:
         cell: the configuration.
-        launches: of it.
-        ceilings: its step and its loader, each measured alone: they confirm, or do not.
-        also: trials of the same training step alone: they tell its stages apart where the launches
-            did not.
-        has_task: False where a step is only taking a batch.
-        projection: of the cell; it tells how long an epoch is, so that a slow start of each can be
-            seen, and what the real run would gain.
+        launches: its launches.
+        ceilings: its step and its loader, each measured alone, to confirm the findings.
+        also: trials of the same training step alone; they tell its stages if the launches did not.
+        has_task: False if a step only takes a batch.
+        projection: the cell's projection; it gives the length of an epoch, so that a slow start of
+            each epoch can be seen, and what the real run would gain.
         leeway: what can be changed about the loader; by default everything.
 
     Returns:
-        An empty list where nothing was measured.
+        The findings; empty if nothing was measured.
     """
     batches = projection.sizes.train_batches if projection is not None else None
     model = epoch_model(
@@ -108,17 +107,17 @@ def diagnose(
     found = [_limit(case)]
     if has_task and (slowed := _slowed(case)):
         found.append(slowed)
-    # of steps that get slower all the time a replay of their mean explains nothing
+    # if steps get slower all the time, a replay of their mean explains nothing
     is_steady = projection is None or not projection.trends
     if is_steady and (unexplained := _unexplained(case)):
-        # what nobody can explain is no reason to believe what is named beside it
+        # if much is unexplained, that comes first, since it weakens the other findings
         at = 0 if (unexplained.share or 0.0) >= DOMINANT_SHARE else len(found)
         found.insert(at, unexplained)
     return found
 
 
 def limiting_stage(elasticity: dict[str, float]) -> str:
-    """The stage that limits, or BALANCED; `elasticity` has the largest first."""
+    """The limiting stage, or BALANCED; `elasticity` has the largest first."""
     ranked = list(elasticity.items())
     runner_up = ranked[1][1] if len(ranked) > 1 else 0.0
     first, most = ranked[0]
@@ -127,13 +126,13 @@ def limiting_stage(elasticity: dict[str, float]) -> str:
 
 
 def _confirmed(model: EpochModel, ceilings: Ceilings) -> bool | None:
-    """Whether the ceilings are what replay says is left without the other part; None unknown."""
+    """Whether the ceilings agree with a replay without the other part; None if unknown."""
     checks = []
     if ceilings.compute_step_s and model.consumer_s > 0:
         checks.append(abs(model.consumer_s / ceilings.compute_step_s - 1) <= _DISAGREEMENT)
     if ceilings.loader_step_s and model.has_loader_stages:
         ratio = model.loader_step_s() / ceilings.loader_step_s
-        # a loader that nobody waits for may be slower beside the step and limit nothing
+        # a loader that does not limit may be slower beside the step
         limits = model.loader_step_s() > model.consumer_s
         checks.append(abs(ratio - 1) <= _DISAGREEMENT or not limits)
     return all(checks) if checks else None
@@ -190,7 +189,7 @@ def _balanced(case: _Case) -> Finding:
 
 
 def _lead(case: _Case, stage: str, share: float) -> list[str]:
-    """What limits, and how large that is: sentences."""
+    """Sentences on what limits, and by how much."""
     step, part = format_duration(case.model.measured_step_s), format_percent(share)
     if stage == STARTUP:
         startup = format_duration(case.model.startup_s)
@@ -215,14 +214,14 @@ def _lead(case: _Case, stage: str, share: float) -> list[str]:
 
 
 def _whole(case: _Case) -> str:
-    """What a stage is a part of: an epoch where its start counts, else a step or a batch."""
+    """What a stage is a part of: an epoch if its start counts, else a step or a batch."""
     if case.model.startup_s > 0.02 * case.model.epoch_s():
         return "an epoch"
     return "a step" if case.has_task else "a batch"
 
 
 def _saved_words(case: _Case, whole_s: float, left_s: float) -> str:
-    """What the real run would gain, in its own time."""
+    """Words on what the real run would gain, in its own time."""
     projection = case.projection
     if projection is None or whole_s <= 0:
         return ""
@@ -255,7 +254,7 @@ def _startup_advice(case: _Case) -> str:
 
 
 def _loader_advice(case: _Case, stage: str) -> str:
-    """What to do about a slow loader, in terms of the configuration at hand."""
+    """Advice on a slow loader, for the configuration at hand."""
     cell, leeway = case.cell, case.leeway
     if cell.loader == "resident":
         return "shorter histories help: the device gathers fewer values for each row"
@@ -299,7 +298,7 @@ def _stage_advice(case: _Case, stage: str) -> str:
 
 
 def _wait_words(case: _Case) -> str:
-    """What the loader can still give when the training step limits."""
+    """Words on the loader's spare speed if the training step limits."""
     wait = case.wait_share
     waits = f"a step waits {format_percent(wait)} of its time for data"
     alone = ""
@@ -316,10 +315,9 @@ def _wait_words(case: _Case) -> str:
 
 
 def _slowed(case: _Case) -> Finding | None:
-    """The training step takes longer beside its loader than alone.
+    """A finding that the training step takes longer beside its loader than alone.
 
-    Where batches are made beside it they share the processor; where they are not, nothing that was
-    measured explains it.
+    If batches are made beside it, they share the processor; if not, no measurement explains it.
     """
     alone_s, beside_s = case.ceilings.compute_step_s, case.model.consumer_s
     if not alone_s or beside_s <= alone_s * (1 + _DISAGREEMENT):
@@ -352,7 +350,7 @@ def _slowed(case: _Case) -> Finding | None:
 
 
 def _beside_words(leeway: Leeway) -> str:
-    """What may slow the step down from outside of it, as far as the host was watched."""
+    """Words on what may slow the step from outside, as far as the host was watched."""
     if leeway.other_cores >= 0.5:
         return (
             f"Other processes used {leeway.other_cores:.1f} cores meanwhile; caches and memory "
@@ -362,7 +360,7 @@ def _beside_words(leeway: Leeway) -> str:
 
 
 def _unexplained(case: _Case) -> Finding | None:
-    """What a step takes beyond what replay makes of its measured stages."""
+    """A finding on the part of a step that a replay of its measured stages does not explain."""
     model = case.model
     explained_s, step_s = model.steady_step_s(), model.measured_step_s
     share = 1 - explained_s / step_s

@@ -1,10 +1,10 @@
 """Elasticities of an epoch's time to each stage, and what removing a stage would leave.
 
-The epoch is replayed from what was measured: a start-up (the workers' start, the end of the epoch
-before), the loader's service, the messages that the main process takes, and the step. Elasticity
-of a time T to a stage is the share by which T changes for a change of that stage, here as an arc
-from half of it to one and a half times (Allen & Lerner 1934), so that two stages that run beside
-each other and are within some percent of each other both count.
+The epoch is replayed from measured parts: a start-up (the workers' start, and the end of the
+previous epoch), the loader's service, the messages that the main process takes, and the step. The
+elasticity of a time T to a stage is the relative change of T per relative change of that stage,
+here as an arc from half of the stage to one and a half times (Allen & Lerner 1934). So two stages
+that run in parallel and differ by only a few percent both count.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ MAKING = ("fetch", "collate")
 FETCHING = (*MAKING, "ipc")
 STEPPING = ("transfer", "forward", "backward", "optimizer")
 _ARC = 0.5
-#: So many batches are replayed; the rest of a longer epoch goes on at the pace they had reached.
+#: So many batches are replayed; the rest of a longer epoch continues at the pace reached.
 _MOST_REPLAYED = 600
 _CONSUMER_STEPS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochModel:
-    """An epoch of a cell as replay sees it.
+    """An epoch of a cell as replay models it.
 
     Args:
         load: service, steps and messages, as measured.
-        batches: of the epoch.
-        startup_s: before the loader begins, once an epoch.
-        making: shares of the service by stage, `ipc` being the pickling; they add up to 1.
-        stepping: shares of the step by stage; they add up to 1.
-        measured_step_s: mean step that was measured, the waiting included.
-        has_loader_stages: whether the loader's stages were measured, not only the waiting for them.
+        batches: batches of the epoch.
+        startup_s: seconds before the loader begins, once per epoch.
+        making: shares of the service by stage (`ipc` is the pickling); they sum to 1.
+        stepping: shares of the step by stage; they sum to 1.
+        measured_step_s: measured mean step, including waiting.
+        has_loader_stages: whether the loader's stages were measured, not only waiting for them.
     """
 
     load: Load
@@ -66,30 +66,30 @@ class EpochModel:
         return self.startup_s * startup_x + epoch.total_s + rest_s
 
     def steady_step_s(self) -> float:
-        """Mean step once the batches that were made ahead have all been used."""
+        """Mean step after the batches made ahead have been used up."""
         count = max(64, 8 * self.load.workers * self.load.prefetch)
         return _pace_s(replay_epoch(self.load, count).delivered_s, self.load.workers)
 
     def loader_step_s(self) -> float:
-        """What a step would be if it only took its batch."""
+        """Seconds of a step that would only take its batch."""
         count = max(64, 8 * self.load.workers * self.load.prefetch)
         alone = replay_epoch(self.load, count, consumer_x=0.0)
         return _pace_s(alone.delivered_s, self.load.workers)
 
     @property
     def consumer_s(self) -> float:
-        """Mean seconds of a step without any waiting."""
+        """Mean seconds of a step without waiting."""
         return sum(self.load.consumer_s) / len(self.load.consumer_s)
 
     def stages(self) -> list[str]:
-        """Stages of which something was measured."""
+        """The stages that were measured."""
         found = [*self.making, *(["ipc"] if self.load.overhead_s else []), *self.stepping]
         return list(dict.fromkeys([*found, STARTUP] if self.startup_s > 0 else found))
 
     def elasticities(self) -> dict[str, float]:
         """Elasticity of the epoch's time to each stage, the largest first.
 
-        Stages of one part scale together, so each has its share of the part's elasticity.
+        Stages of one part scale together, so each gets its share of the part's elasticity.
         """
         whole_s = self.epoch_s()
         if whole_s <= 0:
@@ -108,7 +108,7 @@ class EpochModel:
         return max(0.0, (more_s - less_s) / (2 * _ARC * self.epoch_s()))
 
     def without(self, stage: str) -> float:
-        """Seconds of the epoch if this stage took no time at all."""
+        """Seconds of the epoch if this stage took no time."""
         if stage in self.stepping:
             return self.epoch_s(consumer_x=1 - self.stepping[stage])
         if stage == STARTUP:
@@ -118,7 +118,7 @@ class EpochModel:
 
 
 def _pace_s(delivered_s: Sequence[float], workers: int) -> float:
-    """Mean seconds between deliveries in the second half, over whole turns of the workers."""
+    """Mean seconds between deliveries in the second half, over whole rounds of the workers."""
     last, turn = len(delivered_s) - 1, max(1, workers)
     steps = max(1, last // 2 // turn) * turn
     return (delivered_s[-1] - delivered_s[last - steps]) / steps if last >= steps else 0.0
@@ -132,13 +132,13 @@ def epoch_model(
     batches: int | None = None,
     loader_step_s: float | None = None,
 ) -> EpochModel | None:
-    """The model of a cell that was really run; None where no step was measured.
+    """The model of a cell that was really run; None if no step was measured.
 
     Args:
         cell: the configuration.
-        launches: its own.
-        also: trials that tell the stages of the same step apart where the launches do not.
-        batches: of an epoch; None leaves its start-up out.
+        launches: its launches.
+        also: trials that tell the stages of the same step, if the launches do not.
+        batches: batches of an epoch; None leaves its start-up out.
         loader_step_s: seconds per batch of its loader alone, for a loader beside the step whose own
             stages were not measured.
     """
@@ -172,7 +172,7 @@ def epoch_model(
 def _pooled(loads: Sequence[Load | None]) -> Load | None:
     """The batches of all launches, one after the other; None unless each can be replayed.
 
-    The start of the workers is left out: an epoch model has it on its own.
+    The workers' start is left out, since an epoch model has it separately.
     """
     known = [load for load in loads if load is not None]
     if not known or len(known) < len(loads):
@@ -190,7 +190,7 @@ def _pooled(loads: Sequence[Load | None]) -> Load | None:
 
 
 def _sending_s(measurement: Measurement) -> float | None:
-    """Mean seconds that a worker took to pickle a batch, as its stamps tell."""
+    """Mean seconds that a worker took to pickle a batch, from its stamps."""
     stamps = measurement.stamps
     columns = zip(stamps.window, stamps.worker, stamps.collate_end_s, stamps.sent_s, strict=False)
     return _mean(
@@ -212,10 +212,10 @@ def _service(
     wait_s: float,
     loader_step_s: float | None,
 ) -> tuple[float | None, dict[str, float]]:
-    """Seconds that a batch takes whoever makes it, and the stages' shares of that.
+    """Seconds to make a batch, and the stages' shares of that.
 
-    None where nobody measured it: then only the waiting is known, and all of it goes by the stage
-    that takes longest, or is `fetch` where none was told apart.
+    None if not measured: then only the waiting is known. All of it is named after the stage that
+    takes longest, or `fetch` if no stages were measured.
     """
     making = {stage: stages[stage] for stage in MAKING if stages.get(stage, 0.0) > 0}
     made_s = sum(making.values())
@@ -223,7 +223,7 @@ def _service(
         if cell.workers and sending_s > 0:
             making["ipc"] = sending_s
             made_s += sending_s
-        if not cell.loads_ahead and wait_s > made_s:  # the sampler's turn and the like
+        if not cell.loads_ahead and wait_s > made_s:  # such as the sampler's time
             making["fetch"] = making.get("fetch", 0.0) + wait_s - made_s
             made_s = wait_s
         return made_s, {stage: seconds / made_s for stage, seconds in making.items()}
@@ -233,7 +233,7 @@ def _service(
 
 
 def _consumer_s(launches: Sequence[Measurement], mean_s: float) -> list[float]:
-    """Steps without their waiting, one after the other, brought to their mean."""
+    """Steps without waiting, one after the other, scaled to this mean."""
     found: list[float] = []
     for measurement in launches:
         stamps = measurement.stamps
@@ -254,7 +254,7 @@ def _consumer_s(launches: Sequence[Measurement], mean_s: float) -> list[float]:
 def _stepping(
     own: Mapping[str, float], other: Mapping[str, float], consumer_s: float
 ) -> dict[str, float]:
-    """Shares of the step by stage; all of it is `compute` where none was told apart."""
+    """Shares of the step by stage; all `compute` if no stages were measured."""
     stages = own if any(stage in own for stage in STEPPING) else other
     known = {stage: stages[stage] for stage in STEPPING if stages.get(stage, 0.0) > 0}
     whole_s = sum(known.values())
@@ -264,7 +264,7 @@ def _stepping(
 
 
 def _startup_s(launches: Sequence[Measurement], load: Load) -> float:
-    """What an epoch costs beside its batches: the loader's start, and its end."""
+    """Seconds of an epoch besides its batches: the loader's start, and its end."""
     restart_s = _mean([m.restart_s for m in launches])
     if restart_s is None:
         restart_s = _mean([m.first_batch_s for m in launches])

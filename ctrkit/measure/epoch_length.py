@@ -1,7 +1,7 @@
 """How long an epoch is: what `len()` promises, what was counted, whether they agree.
 
-`len()` is a claim. A counted epoch overrides it, and so does a batch beyond it. Where the epoch
-was too long to be counted, the claim is checked against what the loader says of itself.
+`len()` is a claim. A counted epoch overrides it, and so does a batch beyond it. If the epoch was
+too long to count, the claim is compared with what the loader says about itself.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from ctrkit.core.records import Finding
 from ctrkit.core.units import format_count
 
 Basis = Literal["counted", "exact", "claimed", "rows", "beyond", "unknown"]
-#: A counted epoch and a promised one agree within this share, or a batch of each worker.
+#: A counted and a claimed length agree within this share, or within a batch per worker.
 _SAME = 0.01
-#: A loader without a length that gives so many batches seems to be endless.
+#: A loader without a length that gives so many batches is taken for endless.
 _ENDLESS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochLength:
-    """What is known of the length of an epoch.
+    """What is known about the length of an epoch.
 
     Args:
-        batches: to project from; None where it is not known.
-        basis: where it is from. `counted`: an epoch ran to its end; `exact`: the loader asks for
-            just so many; `claimed`: nobody checked; `rows`: the claim counts rows; `beyond`: the
-            loader went on beyond its claim; `unknown`: it claims nothing.
+        batches: the number to project from; None if unknown.
+        basis: where it comes from. `counted`: an epoch ran to its end; `exact`: the loader draws
+            exactly so many; `claimed`: unchecked; `rows`: the claim counts rows; `beyond`: the
+            loader went beyond its claim; `unknown`: there is no claim.
         claimed: what `len()`, or the workload, says.
-        seen: batches that were taken of one epoch, the most of any launch.
-        rows: of a counted epoch.
-        rows_a_batch: of the batches that were taken.
-        facts: what the loader says of itself.
+        seen: most batches that any launch took of one epoch.
+        rows: rows of a counted epoch.
+        rows_a_batch: rows per batch of those taken.
+        facts: what the loader says about itself.
         told: what the workload says.
     """
 
@@ -51,7 +51,7 @@ class EpochLength:
 
     @property
     def is_sure(self) -> bool:
-        """Whether it was counted, or follows from what is asked for."""
+        """Whether it was counted, or follows from the indices to draw."""
         return self.basis in ("counted", "exact")
 
 
@@ -59,8 +59,8 @@ def epoch_length(measurements: Sequence[Measurement], claimed: int | None = None
     """The length of an epoch from the launches of one cell.
 
     Args:
-        measurements: of one cell, or of cells that have the same epoch.
-        claimed: by the workload, where the launches claim nothing themselves.
+        measurements: launches of one cell, or of cells with the same epoch.
+        claimed: the workload's claim, if the launches claim nothing themselves.
     """
     whole = [m for m in measurements if m.epoch_complete and m.epoch_batches > 0]
     said = [c for c in map(claim_of, measurements) if c is not None]
@@ -96,12 +96,12 @@ def length_in(
     elsewhere: Sequence[Measurement] = (),
     claimed: int | None = None,
 ) -> EpochLength:
-    """The length of an epoch in a cell; where it was not counted there, as in another cell.
+    """The length of an epoch in a cell; if not counted there, as in another cell.
 
     Args:
-        measurements: of the cell.
-        elsewhere: of one that has the same epoch.
-        claimed: by the workload.
+        measurements: launches of the cell.
+        elsewhere: launches of a cell with the same epoch.
+        claimed: the workload's claim.
     """
     own, other = epoch_length(measurements, claimed), epoch_length(elsewhere)
     if own.is_sure or not other.is_sure or own.seen > (other.batches or 0):
@@ -110,23 +110,23 @@ def length_in(
 
 
 def claim_of(measurement: Measurement) -> int | None:
-    """What the loader of a launch, else its workload, says of the batches of an epoch."""
+    """The batches of an epoch that a launch's loader claims, or else its workload."""
     if measurement.loader is not None and measurement.loader.claimed_batches is not None:
         return measurement.loader.claimed_batches
     return measurement.sizes.train_batches if measurement.sizes is not None else None
 
 
 def has_one_epoch(measurements: Sequence[Measurement]) -> bool:
-    """Whether a second epoch has no batch: a generator, or a file that is read to its end."""
+    """Whether a second epoch has no batch: a generator, or a file read to its end."""
     ended = [m.second_batches for m in measurements if m.second_batches is not None]
     return bool(ended) and not any(ended)
 
 
 def _batches_of_rows(known: EpochLength) -> int | None:
-    """Batches of an epoch whose claim looks like rows; None where it does not.
+    """Batches of an epoch if the claim seems to count rows; None if it does not.
 
-    An iterable data set that makes its own batches promises as many batches as its own `len()`,
-    and that counts rows where batches of several rows come.
+    An iterable data set that makes its own batches promises as many batches as its own `len()`; but
+    that may count rows, while batches of several rows come.
     """
     facts, rows = known.facts, known.rows_a_batch
     if facts is None or not facts.iterable or facts.batch_size is not None:
@@ -137,7 +137,7 @@ def _batches_of_rows(known: EpochLength) -> int | None:
 
 
 def with_length(sizes: RunSizes | None, length: EpochLength) -> RunSizes | None:
-    """The sizes of the run with what is known of its epochs."""
+    """The run's sizes with what is known about its epochs."""
     if sizes is None:
         if length.batches is None:
             return None
@@ -149,13 +149,13 @@ def with_length(sizes: RunSizes | None, length: EpochLength) -> RunSizes | None:
     told = sizes.train_batches
     if told is None or length.basis not in ("exact", "claimed"):
         return replace(sizes, train_batches=length.batches)
-    # a run may be told to take less than an epoch, and never gets more than is asked for
+    # a run may take less than an epoch, but never more than the loader draws
     known = length.batches if length.basis == "exact" else None
     return replace(sizes, train_batches=min(told, known or told))
 
 
 def length_finding(length: EpochLength) -> Finding | None:
-    """What is to be known of an epoch's length; None where there is nothing to say."""
+    """A finding on an epoch's length; None if there is nothing to say."""
     claimed, seen = length.claimed, length.seen
     if length.basis == "counted":
         return _counted(length)
@@ -214,7 +214,7 @@ def _counted(length: EpochLength) -> Finding | None:
 
 
 def _reason(length: EpochLength) -> str:
-    """The likely reason for a count that differs from the claim; what is a guess says so."""
+    """The likely reason why the count differs from the claim; guesses are marked as such."""
     facts, claimed, counted = length.facts, length.claimed or 0, length.batches or 0
     rows, a_batch = length.rows, length.rows_a_batch or 0.0
     if rows and a_batch > 1 and abs(rows - claimed) <= _SAME * claimed:

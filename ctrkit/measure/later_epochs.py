@@ -1,7 +1,7 @@
 """Whether a second epoch is faster or slower than the first: a cache that fills, a cold disk.
 
-Steps of equal places are compared, so that data whose steps take longer later in an epoch show no
-difference. Workers that end with an epoch lose what they have cached; the steps show that, too.
+It compares steps of equal numbers, so data whose steps take longer later in an epoch shows no
+difference. Workers that end with an epoch lose their caches; the steps show that, too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ctrkit.measure.quantiles import t_quantile
 from ctrkit.measure.statistics import Interval, interval
 from ctrkit.measure.step_ends import ends_s, seconds_between
 
-#: The second epoch's pace differs where it changes by this share, and by more than chance.
+#: The pace differs if it changed by this share, and by more than chance.
 _LEAST_CHANGE = 0.2
 _LEAST_STEPS = 5
 _CONFIDENCE = 0.99
@@ -25,7 +25,7 @@ _CONFIDENCE = 0.99
 
 @dataclass(frozen=True, kw_only=True)
 class LaterEpochs:
-    """The training time of later epochs as a factor of the first one's, and what it is from."""
+    """The training time of later epochs as a factor of the first one's, with its basis."""
 
     factor: Interval
     steps: int
@@ -33,11 +33,11 @@ class LaterEpochs:
 
 
 def later_epochs(launches: Sequence[Measurement], cycle: int = 1) -> LaterEpochs | None:
-    """How later epochs differ from the first; None where they do not, or too little was measured.
+    """How later epochs differ from the first; None if they do not, or too little was measured.
 
     Args:
-        launches: of one cell.
-        cycle: the loader's workers: their first batches were made before anybody waited for them.
+        launches: launches of one cell.
+        cycle: number of the loader's workers: their first batches were made before the loop waited.
     """
     found = [pair for pair in (_pair(m, cycle) for m in launches) if pair is not None]
     if not found:
@@ -57,8 +57,8 @@ def later_epochs(launches: Sequence[Measurement], cycle: int = 1) -> LaterEpochs
 
 
 def _pair(measurement: Measurement, cycle: int) -> tuple[list[float], list[float]] | None:
-    """Seconds of the steps that both epochs have, at equal places; None where they are too few."""
-    if measurement.first_batch:  # the two have no place in common
+    """Seconds of the steps that both epochs have, by equal numbers; None if there are too few."""
+    if measurement.first_batch:  # the two epochs have no step number in common
         return None
     first, second = (_seconds(measurement, epoch) for epoch in (1, 2))
     places = sorted(first.keys() & second.keys())
@@ -69,7 +69,7 @@ def _pair(measurement: Measurement, cycle: int) -> tuple[list[float], list[float
 
 
 def _seconds(measurement: Measurement, epoch: int) -> dict[int, float]:
-    """Seconds of each step of an epoch by its number, those that follow another one."""
+    """Seconds of each step of an epoch by its number, except steps without a predecessor."""
     stamps, found = measurement.stamps, {}
     ends = ends_s(stamps)
     for i in range(1, len(stamps.epoch)):
@@ -80,7 +80,7 @@ def _seconds(measurement: Measurement, epoch: int) -> dict[int, float]:
 
 
 def _spread(first: Sequence[float], second: Sequence[float]) -> float:
-    """How far the mean of the differences may be off, as a share of the second epoch's mean."""
+    """Uncertainty of the mean difference, as a share of the second epoch's mean."""
     differences = [b - a for a, b in zip(first, second, strict=True)]
     n, mean = len(differences), sum(differences) / len(differences)
     variance = sum((d - mean) ** 2 for d in differences) / (n - 1)
@@ -89,7 +89,7 @@ def _spread(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def later_finding(later: LaterEpochs, persistent: bool, workers: int) -> Finding:
-    """What is to be known of a second epoch that goes at another pace."""
+    """A finding on a second epoch with another pace."""
     factor = later.factor.mean
     changed = (
         f"{format_factor(1 / factor)} as fast" if factor < 1 else

@@ -10,19 +10,18 @@ from ctrkit.core.config import Cell
 
 @dataclass(frozen=True, kw_only=True)
 class Leeway:
-    """What the probe knows of other configurations.
+    """What the probe knows about other configurations.
 
     Args:
-        axes: that the workload heeds; None: all of them.
-        loaders: that it has; None: all of them.
-        tried: worker counts whose cells were really run to a good end.
+        axes: axes that the workload heeds; None: all of them.
+        loaders: loaders that it has; None: all of them.
+        tried: worker counts whose cells were really run without failure.
         predicted: worker counts that were not run, and are predicted to be no faster.
         promising: worker counts that were not run, and are predicted to be faster.
         failed: worker counts whose cells failed, with the verdict.
-        repeats: whether cells with workers do not train on the same epoch.
-        idle: why workers that the workload is asked for are none, as its loader was seen; else
-            empty.
-        other_cores: that other processes took meanwhile; 0 where that is not known.
+        repeats: whether cells with workers train on another epoch.
+        idle: why the loader did not start the workers that it was asked for; else empty.
+        other_cores: cores that other processes used meanwhile; 0 if unknown.
     """
 
     axes: Collection[str] | None = None
@@ -44,17 +43,17 @@ class Leeway:
         return self.loaders is None or loader in self.loaders
 
     def may_gain_by_workers(self, cell: Cell) -> bool:
-        """Whether more workers than the cell's may help: nothing that is known speaks against."""
+        """Whether more workers than the cell's may help: nothing known speaks against them."""
         ignored = not self.heeds("workers") or bool(self.idle)
         return not ignored and not self.repeats and not self._more(cell)
 
     def _more(self, cell: Cell) -> list[int]:
-        """Worker counts above the cell's of which something is known."""
+        """Worker counts above the cell's about which something is known."""
         known = (*self.tried, *self.predicted, *self.promising, *self.failed)
         return sorted({n for n in known if n > cell.workers})
 
     def workers_words(self, cell: Cell) -> str:
-        """Why more workers are no advice; empty where they are one."""
+        """Why more workers are not advised; empty if they are."""
         if not self.heeds("workers"):
             return "it takes no number of workers: give it a parameter `workers` for its DataLoader"
         if self.idle:
@@ -95,5 +94,5 @@ def _listed(counts: Collection[int]) -> str:
     return ", ".join(map(str, counts))
 
 
-#: Of a workload of which nothing is known: everything can be changed.
+#: For a workload about which nothing is known: everything can be changed.
 ANYTHING = Leeway()

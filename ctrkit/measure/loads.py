@@ -9,15 +9,16 @@ from ctrkit.core.config import Cell
 from ctrkit.measure.replay import THREAD_QUEUE, Load, message_overhead_s, replay
 from ctrkit.measure.step_ends import by_device, ends_s, seconds_between
 
-#: A replay of the very batches that were measured must come this close to what they took.
+#: A replay of the measured batches must come this close to their measured time.
 _FAITHFUL = 0.05
 
 
 def load_of(measurement: Measurement, cell: Cell) -> Load | None:
-    """The first epoch's batches of a launch, None where replay has nothing to say of them.
+    """The first epoch's batches of a launch; None if replay cannot model them.
 
-    That is: without workers and threads (a mean of steps has all there is); without stamps; where
-    batches came out of turn, or too few; and where replay does not even tell what was measured.
+    That is: without workers and threads (the mean of steps says everything); without stamps; if
+    batches came out of turn, or too few came; and if replay does not even reproduce what was
+    measured.
     """
     stamps = measurement.stamps
     count = _first_steps(stamps)
@@ -50,14 +51,14 @@ def load_of(measurement: Measurement, cell: Cell) -> Load | None:
 def _usual_first_s(
     measurement: Measurement, consumer_s: Sequence[float], throughput: Sequence[int]
 ) -> float:
-    """What the first batch of an epoch is kept for; the run's very first may be one of warm-up."""
+    """Seconds that the loop keeps the first batch; the run's very first may be warm-up."""
     if not measurement.warm_up_steps:
         return consumer_s[0]
     return sum(consumer_s[i] for i in throughput) / len(throughput)
 
 
 def _first_steps(stamps: Stamps) -> int:
-    """How many steps, from the first on, belong to the first epoch's warm-up and throughput."""
+    """How many of the first steps belong to the first epoch's warm-up and throughput windows."""
     count = 0
     for epoch, step, window in zip(stamps.epoch, stamps.step, stamps.window, strict=True):
         if epoch != 1 or step != count + 1 or window not in ("warmup", "throughput"):
@@ -67,7 +68,7 @@ def _first_steps(stamps: Stamps) -> int:
 
 
 def _in_turn(stamps: Stamps, count: int, cell: Cell) -> bool:
-    """Whether all batches are stamped, each by the worker whose turn it was."""
+    """Whether all batches have stamps, each of the worker whose turn it was."""
     if len(stamps.sent_s) < count or None in stamps.sent_s[:count]:
         return False
     if cell.loader == "thread":
@@ -78,7 +79,7 @@ def _in_turn(stamps: Stamps, count: int, cell: Cell) -> bool:
 def _service_s(start_s: Sequence[float], made_s: Sequence[float], workers: int) -> list[float]:
     """Seconds per batch of a worker that makes one after the other.
 
-    It may pickle one batch while it makes the next: counted is what the next comes later.
+    It may pickle one batch while it makes the next; counted is the delay of the next one.
     """
     return [
         max(0.0, made_s[i] - max(start_s[i], made_s[i - workers] if i >= workers else start_s[i]))
@@ -87,11 +88,11 @@ def _service_s(start_s: Sequence[float], made_s: Sequence[float], workers: int) 
 
 
 def _consumer_s(measurement: Measurement, count: int) -> list[float]:
-    """Seconds from each batch's delivery to asking for the next one, within its window.
+    """Seconds from each batch's delivery to the request for the next one, within its window.
 
-    Where the device stamps its steps, they are what it works on each batch: the loop asks early,
-    and then waits. Elsewhere what the device had yet to do at the end of the throughput window is
-    divided among its steps.
+    If the device stamps its steps, these are its times per batch: the loop asks early, and then
+    waits. Otherwise, the work left on the device at the end of the throughput window is spread over
+    the window's steps.
     """
     stamps = measurement.stamps
     seconds = []
@@ -103,7 +104,7 @@ def _consumer_s(measurement: Measurement, count: int) -> list[float]:
     if by_device(stamps):
         ends = ends_s(stamps)
         for i in inside:
-            # it worked on this batch once it was there, and the step before was done
+            # the device began this batch when it was there, and the previous step was done
             seconds_of = seconds_between(ends, i, stamps.delivered_s[i]) if i else None
             seconds[i] = seconds[i] if seconds_of is None else max(0.0, seconds_of)
         return seconds
@@ -114,7 +115,7 @@ def _consumer_s(measurement: Measurement, count: int) -> list[float]:
 
 
 def _left_on_device_s(measurement: Measurement, inside: Sequence[int]) -> float:
-    """From the last call of the throughput window to the end of what it had asked the device."""
+    """Seconds from the throughput window's last call to the end of its work on the device."""
     stamps = measurement.stamps
     if measurement.throughput_s is None or len(inside) != measurement.throughput_steps:
         return 0.0
@@ -123,7 +124,7 @@ def _left_on_device_s(measurement: Measurement, inside: Sequence[int]) -> float:
 
 
 def _tells(load: Load, consumer_s: Sequence[float], took_s: float) -> bool:
-    """Whether the measured batches, replayed, take as long as they did."""
+    """Whether a replay of the measured batches takes as long as they did."""
     delivery = replay(
         load.service_s, consumer_s, workers=load.workers, prefetch=load.prefetch,
         ready_s=load.ready_s, overhead_s=load.overhead_s, pinned=load.pinned,

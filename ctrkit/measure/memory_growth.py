@@ -1,8 +1,9 @@
 """Memory that grows from step to step: how fast, and when it will have used all free memory.
 
-A pool that fills in the first steps grows, too, and then no more. So memory grows only where it
-does so all the time, in the second half as in the first. Where the system does not tell private
-memory from mapped files (macOS), nothing is said: reading a file would look like growth.
+A pool that fills in the first steps also grows, and then stops. So memory counts as growing only if
+it does so all the time, in the second half as in the first. If the system does not distinguish
+private memory from mapped files (macOS), nothing is said, because reading a file would look like
+growth.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from ctrkit.core.records import Finding
 from ctrkit.core.units import format_bytes, format_count, format_duration
 
 _LEAST_POINTS = 4
-#: Growth that is worth a look: so many bytes, and so large a share of what there was.
+#: The least growth to consider: so many bytes, and so large a share of the beginning.
 _LEAST_BYTES, _LEAST_SHARE = 8_000_000, 0.02
-#: The second half grows at least by this share of what the first half did.
+#: The second half must grow by at least this share of the first half's growth.
 _GOES_ON = 0.5
-#: It may fall for a moment by this share of the growth: garbage is collected now and then.
+#: Memory may fall for a moment by this share of the growth, by garbage collection.
 _NOISE = 0.1
 
 
@@ -33,13 +34,13 @@ class Growth:
 
     @property
     def bytes_a_step(self) -> float:
-        """How fast."""
+        """Bytes per step."""
         grown = self.last.private_bytes - self.first.private_bytes
         return grown / (self.last.step - self.first.step)
 
 
 def growth_of(points: Sequence[MemoryPoint]) -> Growth | None:
-    """The growth of a launch's first epoch; None where it does not grow all the time."""
+    """The growth in a launch's first epoch; None if it does not grow all the time."""
     epoch = [p for p in points if p.epoch == points[0].epoch and p.step > 0] if points else []
     own = list({p.step: p for p in epoch}.values())
     if len(own) < _LEAST_POINTS:
@@ -64,13 +65,13 @@ def memory_finding(
     epochs: int | None,
     step_s: float | None,
 ) -> Finding | None:
-    """That memory runs out before the run ends; None where it does not, or nobody can tell.
+    """A finding that memory runs out before the run ends; None if it does not, or if unknown.
 
     Args:
-        launches: of one cell; most of those with enough points must show it.
-        free_bytes: that the machine can give to the run before it has begun.
-        batches: of an epoch.
-        epochs: of the run; None: of one.
+        launches: launches of one cell; most of those with enough points must show it.
+        free_bytes: memory that the machine can give to the run before it begins.
+        batches: batches of an epoch.
+        epochs: epochs of the run; None: one.
         step_s: mean seconds of a step.
     """
     tried = [points for points in launches if len(points) >= _LEAST_POINTS]

@@ -1,9 +1,9 @@
 """Steps that are slower or faster at other places in the epoch, as when data is sorted by length.
 
-Launches begin at different places. Where their means differ by more than launches and steps do by
-chance, the epoch is projected along the line through the places; between two of them a step may
-take what it takes at either. Beyond the last place the line goes on, and where it rises there,
-nothing bounds it.
+Launches begin at different places. If their means differ by more than launches and steps do by
+chance, the epoch is projected along the line through the places; between two places, a step may
+take the time of either. Beyond the last place the line continues, and if it rises there, the
+interval is open above.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ from ctrkit.measure.steps import (
 from ctrkit.measure.trends import TrendingEpoch, trending_epoch
 
 VARIES = "varies over the epoch"
-#: Means of two places differ when that is chance in one of a hundred cases at most ...
+#: Means of two places differ if chance would do that in at most one of a hundred cases ...
 _SURE = 0.99
 #: ... and by at least this share.
 _LEAST_CHANGE = 0.1
-#: Of the t for two places. The few degrees of freedom of the spread would hide all but the crudest.
+#: Degrees of freedom of the t for two places. The few of the spread would hide all but the largest
+#: differences.
 _FREEDOM = 3.0
-#: A last place this near to the end of the epoch leaves nothing unseen.
+#: If the last place is this near to the end of the epoch, nothing is unseen.
 _NEAR_THE_END = 0.2
-#: A window is looked at in so many stretches, of so many turns of the workers at least.
+#: A window is divided into at most so many stretches, each of at least so many rounds of workers.
 _MOST_STRETCHES, _LEAST_STRETCH = 4, 8
 
 
@@ -53,9 +54,9 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Mean seconds of a step over the whole epoch, by the places that were seen.
+    """Mean seconds of a step over the whole epoch, from the places that were seen.
 
-    `high_s` is infinite where nothing bounds it.
+    `high_s` is infinite if nothing bounds it.
     """
 
     mean_s: float
@@ -65,7 +66,7 @@ class Profile:
 
 
 def places_of(launches: Sequence[Measurement], batches: int, cycle: int = 1) -> list[Place]:
-    """Where each launch measured, the first place first."""
+    """The places that the launches measured, in order."""
     found = []
     for m in launches:
         sample = sample_of_measurement(m, cycle)
@@ -81,7 +82,7 @@ def _begin(place: Place) -> float:
 
 
 def _stretches(measurement: Measurement, batches: int, cycle: int) -> list[Place]:
-    """The window of a launch in a few stretches of whole turns, one after the other."""
+    """The window of a launch as a few stretches of whole rounds of workers."""
     times = step_times_s(measurement)
     length = max(_LEAST_STRETCH * cycle, -(-len(times) // _MOST_STRETCHES))
     length -= length % cycle
@@ -97,7 +98,7 @@ def _stretches(measurement: Measurement, batches: int, cycle: int) -> list[Place
 def profile_of(
     launches: Sequence[Measurement], batches: int, spread: LaunchSpread, cycle: int = 1
 ) -> Profile | None:
-    """The epoch along its places; None where they do not differ, or where there is but one."""
+    """The epoch along its places; None if they do not differ, or there is only one."""
     places = places_of(launches, batches, cycle)
     if len({m.first_batch for m in launches}) < 2 or not _differ(places, spread):
         return None
@@ -105,13 +106,13 @@ def profile_of(
         (part for m in launches for part in _stretches(m, batches, cycle)), key=_begin
     )
     joined = [_joined(list(group)) for _, group in itertools.groupby(stretches, key=_place_number)]
-    # how it goes on beyond the last place is told by whole windows: stretches are too near
+    # beyond the last place, use whole windows: stretches lie too close together
     whole = [_joined(list(group)) for _, group in itertools.groupby(places, key=_place_number)]
     return _along(joined, whole[-2:]) if len(joined) > 1 and len(whole) > 1 else None
 
 
 def _differ(places: Sequence[Place], spread: LaunchSpread) -> bool:
-    """Whether any two places differ by more than chance; all pairs are tested (Bonferroni)."""
+    """Whether any two places differ by more than chance; tests all pairs (Bonferroni)."""
     pairs = [
         (a, b) for a, b in itertools.combinations(places, 2) if b.begin >= (a.begin + a.end) / 2
     ]
@@ -138,7 +139,7 @@ def _place_number(place: Place) -> int:
 
 
 def _joined(places: Sequence[Place]) -> tuple[float, float]:
-    """The middle of a place and its mean step, over all launches there."""
+    """The middle of a place, and its mean step over all launches there."""
     middle = sum((p.begin + p.end) / 2 for p in places) / len(places)
     return middle, sum(p.sample.mean for p in places) / len(places)
 
@@ -164,7 +165,7 @@ def _along(
     )
 
 
-#: Batches that two cells must have in common for one to tell of the other's epoch.
+#: Two cells need so many common batches for one to say something about the other's epoch.
 _LEAST_COMMON = 3
 
 
@@ -175,17 +176,17 @@ def longer_elsewhere(
     spread: LaunchSpread,
     cycle: int = 1,
 ) -> Interval | None:
-    """How much longer a step takes over the whole epoch than in the launches of a cell.
+    """How much longer a step takes over the whole epoch than in a cell's launches, as a factor.
 
-    As another cell tells, which saw more of the epoch: by its steps at the very batches that both
-    have seen. None where the steps of that cell take as long everywhere.
+    Another cell that saw more of the epoch tells that, by its steps on the batches that both have
+    seen. None if that cell's steps take the same time everywhere.
 
     Args:
         own: launches of the cell.
-        reference: those of the other one.
-        batches: of an epoch.
-        spread: between launches.
-        cycle: workers of the other cell.
+        reference: launches of the other cell.
+        batches: batches of an epoch.
+        spread: spread between launches.
+        cycle: number of workers of the other cell.
     """
     ours, theirs = _mean_by_batch(own), _mean_by_batch(reference)
     common = sorted(ours.keys() & theirs.keys())
@@ -222,5 +223,5 @@ def _epoch_of(
 
 
 def batches_seen(launches: Sequence[Measurement]) -> int:
-    """How many different batches of the epoch the launches have measured."""
+    """The number of different batches of the epoch that the launches measured."""
     return len(set().union(*(steps_by_batch(m) for m in launches))) if launches else 0

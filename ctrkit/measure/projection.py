@@ -3,7 +3,7 @@
     total = start-up + epochs x (restart + batches x step + teardown + saves and validations within
             + validation + metrics + checkpoint)
 
-all epochs, no early stop. Where a second epoch goes at another pace, the first and the later ones
+for all epochs, without early stop. If a second epoch has another pace, the first and the later ones
 are projected apart; where steps get slower through the epoch, that goes on, and the bound is from
 below only. An epoch is what `wall_s` of `epochs.csv` measures: the loader's restart,
 training, validation and checkpoint, but not the start-up. Not covered: what changes later in the
@@ -39,19 +39,21 @@ from ctrkit.measure.training_time import TrainingTime, training_time
 from ctrkit.measure.trends import Trend
 
 LOW_CONFIDENCE = "low confidence"
-#: Beyond this relative half-width a projection is called `low confidence`.
+#: With a relative half-width above this, a projection is called `low confidence`.
 _WIDE = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
 class Projection:
-    """Seconds of one future run. `terms` are of the whole run and add up to `total`.
+    """Seconds of one future run.
 
-    Terms: `startup`, `restart`, `training`, `teardown`, `within` (what interrupts the steps),
-    `validation`, `metrics`, `checkpoint`. Where the number of epochs is not known, they are of a
-    run of one epoch. `each_epoch` has those of `epoch`, which is any but the first,
-    `first_epoch` that one where it differs from the others, else None. `trends` are those of the
-    launches whose steps get slower or faster through an epoch.
+    Attributes:
+        terms: parts of the whole run, which sum to `total`: `startup`, `restart`, `training`,
+            `teardown`, `within` (interruptions between steps), `validation`, `metrics`,
+            `checkpoint`. If the number of epochs is unknown, they are for a run of one epoch.
+        each_epoch: the terms of `epoch`, which is any epoch except the first.
+        first_epoch: the first epoch if it differs from the others, else None.
+        trends: trends of launches whose steps get slower or faster through an epoch.
     """
 
     step: Interval
@@ -66,17 +68,17 @@ class Projection:
 
     @property
     def startup(self) -> Interval:
-        """What comes once a run; not part of any epoch but the first, which takes that longer."""
+        """What happens once per run; the first epoch takes that much longer, no other does."""
         return self.terms["startup"]
 
     @property
     def run(self) -> Interval | None:
-        """The whole run; None where nothing says how many epochs it has: `total` is then of one."""
+        """The whole run; None if its number of epochs is unknown (then `total` is for one)."""
         return None if self.sizes.epochs is None else self.total
 
     @property
     def objective_s(self) -> float:
-        """What cells are ranked by: the run, or an epoch where its epochs are not known."""
+        """The value that ranks cells: the run, or an epoch if the number of epochs is unknown."""
         return self.epoch.mean if self.run is None else self.run.mean
 
     def total_of(self, epochs: int) -> Interval:
@@ -103,25 +105,24 @@ def project(
     """Project the real run from the launches of one cell.
 
     Args:
-        launches: measurements of fresh launches of the very same cell.
-        sizes: of the real run at the cell's batch size, used where no launch knows better.
-        also: other trials of the same training step (device, batch size, threads): their
-            validation batches and checkpoints count where the launches have too few.
-        loads: the batches of each launch, where workers stamped them: an epoch is then replayed,
-            its pre-filled batches included, and not a window's mean multiplied.
-        cycle: the loader's workers; without `loads`, means are taken over whole turns of them.
-        earlier: launches of the cell for which it was chosen: chosen for being fast, they tell its
-            spread and time its events, but not its mean.
-        peers: launches of other cells, a group for each, for the spread between launches.
-        elsewhere: launches of a cell that has the same epoch, which may have counted it.
-        beside: launches that tell of validation and checkpoint, where these do not depend on the
-            cell.
-        spread: what is known before of how launches of one cell differ.
-        longer: how much longer a step takes over the whole epoch than in these launches, as
-            another cell tells that saw more of it.
+        launches: measurements of fresh launches of exactly this cell.
+        sizes: sizes of the real run at the cell's batch size, used if no launch knows better.
+        also: other trials of the same training step (device, batch size, threads); their validation
+            batches and checkpoints count if the launches have too few.
+        loads: the batches of each launch, if workers stamped them: then an epoch is replayed, with
+            its pre-filled batches, instead of multiplying a window's mean.
+        cycle: number of the loader's workers; without `loads`, means are over whole rounds of them.
+        earlier: launches for which the cell was chosen. They were chosen for being fast, so they
+            tell its spread and time its events, but not its mean.
+        peers: launches of other cells, a group per cell, for the spread between launches.
+        elsewhere: launches of a cell with the same epoch, which may have counted it.
+        beside: launches that timed validation and checkpoint, if these do not depend on the cell.
+        spread: what was known before about how launches of one cell differ.
+        longer: how much longer a step takes over the whole epoch than in these launches, from
+            another cell that saw more of it.
 
     Returns:
-        None for an endless or unsized loader, and where no step was measured.
+        The projection; None for an endless or unsized loader, and if no step was measured.
     """
     sizes = sizes_of([*launches, *earlier], sizes, elsewhere)
     if sizes is None or not sizes.train_batches:
@@ -144,12 +145,12 @@ def project_training(
     sizes: RunSizes,
     beside: Sequence[Measurement] = (),
 ) -> Projection:
-    """Project from training times that are known or predicted.
+    """Project from known or predicted training times.
 
     Args:
-        training: of an epoch and of the run.
-        measurements: trials that timed the rest, the most fitting ones first.
-        sizes: `train_batches` must be known.
+        training: training time of an epoch and of the run.
+        measurements: trials that timed the rest, the best fitting ones first.
+        sizes: sizes of the run; `train_batches` must be known.
         beside: as in `project`.
     """
     sizes = sizes_beside(sizes, beside)
@@ -190,7 +191,7 @@ def project_training(
 
 
 def with_drift(projection: Projection, factor: float) -> Projection:
-    """The projection on a machine whose pace changed by this factor during the probe."""
+    """The projection if the machine's pace changed by this factor during the probe."""
     first = projection.first_epoch
     return replace(
         projection,
@@ -202,7 +203,7 @@ def with_drift(projection: Projection, factor: float) -> Projection:
 
 
 def _training_s(training: TrainingTime, sizes: RunSizes, *, restart_s: float) -> float:
-    """Seconds of an epoch after its first batch, whose wait is in the restart."""
+    """Seconds of an epoch's training after its first batch, whose wait belongs to the restart."""
     if training.whole_s is not None:
         return training.whole_s
     if sizes.train_batches is None:
@@ -212,7 +213,7 @@ def _training_s(training: TrainingTime, sizes: RunSizes, *, restart_s: float) ->
 
 
 def _about(whole_s: float, step: Interval) -> Interval:
-    """An epoch's training, as uncertain as its mean step."""
+    """An epoch's training time, with the relative uncertainty of its mean step."""
     if step.mean <= 0:
         return interval(whole_s, 0.0)
     factor = whole_s / step.mean
@@ -220,7 +221,7 @@ def _about(whole_s: float, step: Interval) -> Interval:
 
 
 def _times(training: Interval, factor: Interval) -> Interval:
-    """A time whose factor is uncertain, too: relative errors add in quadrature."""
+    """A time multiplied by an uncertain factor: relative errors add in quadrature."""
     mean = training.mean * factor.mean
     low = math.hypot(1 - training.low / training.mean, 1 - factor.low / factor.mean)
     high = math.hypot(training.relative_half, factor.relative_half)

@@ -8,7 +8,7 @@ CONFIDENCE = 0.95
 
 
 def t_tail(t: float, freedom: float) -> float:
-    """Probability that Student's t is larger than this."""
+    """Probability that Student's t exceeds this value."""
     from scipy.special import stdtr
 
     return float(stdtr(freedom, -t))
@@ -36,7 +36,7 @@ def t_quantile(confidence: float, freedom: float) -> float:
 
 
 def share_interval(count: int, of: int) -> tuple[float, float]:
-    """The 95 % interval of a share that was counted (Clopper & Pearson, Biometrika 26, 1934)."""
+    """The 95 % interval of a counted share (Clopper & Pearson, Biometrika 26, 1934)."""
     from scipy.special import betaincinv
 
     tail = (1 - CONFIDENCE) / 2

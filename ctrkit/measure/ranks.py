@@ -9,23 +9,23 @@ from pathlib import Path
 from ctrkit.core.progress import read_ranks
 from ctrkit.core.spending import SPENT_FILE, Spending, Spent, read_spent
 
-#: A rank that others wait for less than this share of the time is none to speak of.
+#: A rank counts as late only if others wait for it for this share of the time.
 _LEAST_SHARE = 0.1
 _LEAST_S = 1.0
-#: So much of what the others wait must be its own data wait for that to be the cause.
+#: If its own data wait is this share of the others' wait, that is the cause.
 _MAINLY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankTimes:
-    """What a rank has done within some seconds.
+    """What a rank did in some seconds.
 
     Args:
         rank: its number.
-        wall_s: how long it was looked at.
-        data_wait_s: it waited for its loader.
-        backward_s: it was in a backward pass, in which ranks wait for each other.
-        steps: that it made.
+        wall_s: seconds that it was watched.
+        data_wait_s: seconds that it waited for its loader.
+        backward_s: seconds in backward passes, in which ranks wait for each other.
+        steps: steps that it made.
     """
 
     rank: int
@@ -35,7 +35,7 @@ class RankTimes:
     steps: int
 
     def since(self, before: RankTimes) -> RankTimes:
-        """What it has done since an earlier reading."""
+        """What it did since an earlier reading."""
         return RankTimes(
             rank=self.rank, wall_s=self.wall_s - before.wall_s,
             data_wait_s=self.data_wait_s - before.data_wait_s,
@@ -45,9 +45,9 @@ class RankTimes:
 
 @dataclass(frozen=True, kw_only=True)
 class LateRank:
-    """The rank that the others wait for: so long on average, and so long it waits for data itself.
+    """The rank that the others wait for: their mean wait, and its own wait for data.
 
-    `share` is of the time of one rank.
+    `share` is of one rank's time.
     """
 
     rank: int
@@ -57,14 +57,14 @@ class LateRank:
 
     @property
     def waits_for_data(self) -> bool:
-        """Whether its loader is why."""
+        """Whether its loader is the cause."""
         return self.data_wait_s >= _MAINLY * self.awaited_s
 
 
 def late_rank(times: Sequence[RankTimes]) -> LateRank | None:
-    """The rank that comes last to the backward passes; None where they come together.
+    """The rank that comes last to the backward passes; None if they come together.
 
-    All leave a backward pass together, so who is in it for the shortest time was the last to come.
+    All ranks leave a backward pass together, so the rank that spends least time in it came last.
     """
     if len(times) < 2:
         return None
@@ -80,11 +80,11 @@ def late_rank(times: Sequence[RankTimes]) -> LateRank | None:
 
 
 def read_rank_times(folder: Path, now_s: float | None = None) -> list[RankTimes]:
-    """Of all ranks of a script's run, in their order; empty where it trains alone.
+    """The times of all ranks of a script's run, in order; empty if it trains alone.
 
     Args:
-        folder: of the child.
-        now_s: of `time.monotonic()`, to count what they are doing now; None once they have ended.
+        folder: the child's folder.
+        now_s: `time.monotonic()`, to count the current activity; None when they have ended.
     """
     spent = {one.pid: one for one in _all_spent(folder)}
     found = []

@@ -12,7 +12,7 @@ from ctrkit.measure.quantiles import CONFIDENCE, t_quantile, t_tail
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchTime:
-    """A time of one launch in seconds, and the half-width of its 95 % interval where it has one."""
+    """Seconds of one launch, and the half-width of its 95 % interval if known."""
 
     mean_s: float
     half_s: float | None = None
@@ -20,9 +20,9 @@ class LaunchTime:
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """New time over base time and its 95 % bounds: above 1 is slower. Also a mean, over 1 s.
+    """New time over base time with its 95 % bounds: above 1 is slower. Also a mean, over 1 s.
 
-    `error` is the standard error of its logarithm, with so many degrees of `freedom`.
+    `error` is the standard error of its logarithm, with `freedom` degrees of freedom.
     """
 
     mean: float
@@ -32,7 +32,7 @@ class Ratio:
     freedom: float = math.inf
 
     def p_above(self, limit: float) -> float:
-        """How likely so large a ratio is by chance where the true one is `limit` (one-sided)."""
+        """Probability of so large a ratio by chance if the true one is `limit` (one-sided)."""
         beyond = math.log(self.mean / limit)
         if self.error <= 0:
             return 0.0 if beyond > 0 else 1.0
@@ -40,13 +40,13 @@ class Ratio:
 
 
 def ratio_of(base: Sequence[LaunchTime], new: Sequence[LaunchTime]) -> Ratio:
-    """The ratio of the geometric means of two sets of launches, at least one each, none of 0 s.
+    """The ratio of the geometric means of two sets of launches, each non-empty, none of 0 s.
 
-    Differences of logarithms with Student's t; the two variances are combined after Welch and
-    Satterthwaite. A launch's own interval holds the spread that is assumed between launches; it
-    counts as SHIPPED.weight observations, and the scatter of the launches that were made
-    moderates it (see `statistics`). So one launch keeps the interval that was recorded of it, and
-    three that agree get a narrower one.
+    It uses differences of logarithms with Student's t; the two variances are combined by Welch and
+    Satterthwaite. A launch's own interval contains the assumed spread between launches; it counts
+    as SHIPPED.weight observations, and is moderated by the scatter of the actual launches (see
+    `statistics`). So a single launch keeps its recorded interval, and three launches that agree get
+    a narrower one.
     """
     (base_log, base_variance, base_freedom) = _mean_log(base)
     (new_log, new_variance, new_freedom) = _mean_log(new)
@@ -68,8 +68,8 @@ def ratio_of(base: Sequence[LaunchTime], new: Sequence[LaunchTime]) -> Ratio:
 def mean_of(launches: Sequence[LaunchTime]) -> Ratio:
     """The mean time of a cell over its launches, with the 95 % interval of that mean.
 
-    As for a ratio: each launch's own interval, moderated by how the launches differ. More launches
-    that agree make it narrower.
+    As for a ratio, each launch's own interval is moderated by how the launches differ. More
+    launches that agree make it narrower.
     """
     middle, variance, freedom = _mean_log(launches)
     half = t_quantile(CONFIDENCE, freedom) * math.sqrt(variance)
@@ -85,7 +85,7 @@ def mean_of(launches: Sequence[LaunchTime]) -> Ratio:
 
 
 def _mean_log(launches: Sequence[LaunchTime]) -> tuple[float, float, float]:
-    """Mean of the logarithms, its variance, and the degrees of freedom of that."""
+    """Mean of the logarithms, its variance, and that variance's degrees of freedom."""
     if not launches:
         raise ValueError("no launches to compare")
     logs = [math.log(launch.mean_s) for launch in launches]
@@ -97,7 +97,7 @@ def _mean_log(launches: Sequence[LaunchTime]) -> tuple[float, float, float]:
 
 
 def _variance(launch: LaunchTime) -> float:
-    """Relative variance of a launch's time, as its interval has it."""
+    """Relative variance of a launch's time, from its interval."""
     if launch.half_s is None:
         return SHIPPED.relative**2
     t = t_quantile(CONFIDENCE, SHIPPED.weight)

@@ -1,10 +1,10 @@
 """Replays how a loader delivers batches, to predict a combination of loader and step.
 
-A pure function over service and consumer times. The recurrence is that of torch's
+A pure function of service and consumer times. The recurrence is that of torch's
 `_MultiProcessingDataLoaderIter` (`_reset`, `_try_put_index`, `_next_data`, and `_pin_memory_loop`).
-Not covered: iterable data sets and `in_order=False`. A service time holds for the number of workers
-under which it was measured; `fit_contention` tells it for others, `cpu_floor_s` bounds what the
-cores allow.
+Not covered: iterable data sets and `in_order=False`. A service time is valid for the number of
+workers with which it was measured; `fit_contention` gives it for others, and `cpu_floor_s` bounds
+what the cores allow.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-#: Batches that the `thread` loader's queue holds.
+#: Capacity of the `thread` loader's queue, in batches.
 THREAD_QUEUE = 2
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One epoch: when each batch was delivered and how long the consumer blocked for it.
+    """One epoch: when each batch was delivered, and how long the consumer waited for it.
 
-    Seconds; `delivered_s` counts from the moment the epoch's iterator exists, `total_s` is the end
-    of the last step.
+    Times in seconds; `delivered_s` counts from the moment when the epoch's iterator exists, and
+    `total_s` is the end of the last step.
     """
 
     delivered_s: list[float]
@@ -41,18 +41,20 @@ def replay(
     overhead_s: float = 0.0,
     pinned: bool = False,
 ) -> Delivery:
-    """Deliver a batch per entry to a consumer that takes `consumer_s[i]` over batch i.
+    """Deliver one batch per entry to a consumer that takes `consumer_s[i]` for batch i.
 
     Args:
-        service_s: seconds that a worker (or, without workers, the consumer) takes over each batch.
-        consumer_s: seconds of each step, the waiting left out; as many as `service_s`.
+        service_s: seconds that a worker (or, without workers, the consumer) takes to make each
+            batch.
+        consumer_s: seconds of each step without waiting; as many as `service_s`.
         workers: 0 is sequential. Worker i % workers makes batch i.
         prefetch: batches in flight per worker.
         ready_s: when the workers can begin; one number for all, or one for each.
-        overhead_s: what the consumer pays to take a message from the queue. It takes them as they
-            arrived, so a batch taken early, while it waited for another, costs nothing more.
-        pinned: a thread of the main process takes the messages as they arrive and pays for them,
-            while the consumer is busy with its steps; only waiting for it costs the consumer.
+        overhead_s: time that the consumer needs to take a message from the queue. It takes messages
+            in order of arrival, so a batch taken early, while it waited for another one, costs
+            nothing more later.
+        pinned: a thread of the main process takes the messages as they arrive, while the consumer
+            makes its steps; the consumer only pays for waiting.
 
     Raises:
         ValueError: unequal lengths, or counts out of range.
@@ -92,7 +94,7 @@ def _parallel(
     delivered, waits, now, thread_s = [], [], 0.0, 0.0
     for i in range(count):
         asked = now
-        # what arrives is taken in the order of arrival; nothing sent later can arrive before it
+        # messages are taken in order of arrival; nothing sent later can arrive before this one
         while taken_s[i] is None:
             arrived_s, j = heappop(queue)
             thread_s = max(thread_s if pinned else now, arrived_s) + overhead_s
@@ -121,8 +123,8 @@ def replay_thread(
 ) -> Delivery:
     """One background thread and a bounded queue of `queue` batches.
 
-    The thread makes one batch more than the queue holds before it blocks, and goes on when a batch
-    is taken: that is exactly a single worker with `queue + 1` batches in flight.
+    The thread makes one batch more than the queue holds before it blocks, and continues when a
+    batch is taken. That is exactly a single worker with `queue + 1` batches in flight.
     """
     return replay(service_s, consumer_s, workers=1, prefetch=queue + 1)
 
@@ -136,9 +138,9 @@ def steady_step_s(
     overhead_s: float = 0.0,
     pinned: bool = False,
 ) -> float:
-    """Mean seconds of a step once the pre-filled batches have all been used.
+    """Mean seconds of a step after the pre-filled batches have been used up.
 
-    `consumer_s` are measured steps, replayed in their order over and over; the others see `replay`.
+    `consumer_s` are measured steps, repeated in order; for the other arguments see `replay`.
     """
     if not consumer_s:
         raise ValueError("no consumer times to replay")
@@ -160,9 +162,9 @@ def cpu_floor_s(step_cpu_s: float, fetch_cpu_s: float, effective_cores: float) -
 
 @dataclass(frozen=True, kw_only=True)
 class Contention:
-    """How long a batch takes a worker when several are at work.
+    """How long a worker takes for a batch when several work.
 
-    `waiting_s` of it uses no processor and stays as it is; `cpu_s` grows in proportion once there
+    `waiting_s` of it uses no processor and stays the same; `cpu_s` grows in proportion once there
     are more workers than `cores`.
     """
 
@@ -171,22 +173,22 @@ class Contention:
     cores: float
 
     def service_s(self, workers: int) -> float:
-        """Seconds per batch of each of so many workers."""
+        """Seconds per batch of each worker, if there are so many."""
         return self.waiting_s + self.cpu_s * max(1.0, workers / self.cores)
 
 
 def fit_contention(
     fewer: tuple[int, float], more: tuple[int, float], cores: float, cpu_s: float | None = None
 ) -> Contention:
-    """The contention that explains the service times measured with two numbers of workers.
+    """The contention that explains service times measured with two numbers of workers.
 
     Args:
-        fewer: workers, and seconds per batch of each of them.
+        fewer: number of workers, and seconds per batch of each.
         more: the same with more workers.
-        cores: those that the workers can use.
-        cpu_s: processor seconds per batch, for when neither number exceeds the cores, which tells
-            nothing about crowding. Unknown, the whole service is taken for processor time, so that
-            workers beyond the cores are not promised to help.
+        cores: cores that the workers can use.
+        cpu_s: processor seconds per batch, for the case that neither number exceeds the cores,
+            which says nothing about crowding. If None, the whole service counts as processor time,
+            so that workers beyond the cores are not promised to help.
 
     Raises:
         ValueError: no cores, no time, or not more workers.
@@ -200,21 +202,22 @@ def fit_contention(
         burnt_s = alone_s if cpu_s is None else min(cpu_s, alone_s)
         return Contention(waiting_s=alone_s - burnt_s, cpu_s=burnt_s, cores=cores)
     burnt_s = (many_s - few_s) / (crowd_more - crowd)
-    if burnt_s <= 0:  # more workers were no slower each: noise, or nothing but waiting
+    if burnt_s <= 0:  # each of more workers was no slower: noise, or only waiting
         return Contention(waiting_s=(few_s + many_s) / 2, cpu_s=0.0, cores=cores)
     waiting_s = few_s - burnt_s * crowd
-    if waiting_s + burnt_s <= 0:  # steeper than sharing explains, and both crowded: all processor
+    # steeper than sharing explains, and both crowded: take all for processor time
+    if waiting_s + burnt_s <= 0:
         burnt_s, waiting_s = (few_s / crowd + many_s / crowd_more) / 2, 0.0
     return Contention(waiting_s=waiting_s, cpu_s=burnt_s, cores=cores)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Load:
-    """The batches of one launch, measured: what replay needs to deliver them again.
+    """The measured batches of one launch: what replay needs to deliver them again.
 
-    Seconds per batch in the order of delivery; `consumer_s` leaves the waiting out. The two need
-    not be equally long. `first_batches` of `service_s`, those that each worker made first, are no
-    measure of the others.
+    Seconds per batch in order of delivery; `consumer_s` excludes waiting. The two lists may differ
+    in length. The first `first_batches` entries of `service_s`, each worker's first batch, do not
+    represent the others.
     """
 
     service_s: Sequence[float]
@@ -237,9 +240,8 @@ def replay_epoch(
 ) -> Delivery:
     """Deliver an epoch of `batches` from the shorter stretch that was measured.
 
-    The first steps and the first batches (the very first may be slow) are taken once, the others
-    over and over in their order. `service_x` and `consumer_x` scale them, to learn what each
-    of the two is worth.
+    The first steps and first batches (the very first may be slow) are used once, the others
+    repeatedly in order. `service_x` and `consumer_x` scale the two, to learn what each is worth.
 
     Raises:
         ValueError: nothing was measured.
@@ -258,7 +260,7 @@ def replay_epoch(
 
 
 def _over_and_over(values: Sequence[float], count: int, once: int) -> list[float]:
-    """The first `once` values and then the others again and again, `count` in all."""
+    """The first `once` values, and then the others repeatedly, `count` in all."""
     head, rest = list(values[:once]), list(values[once:]) or list(values)
     cycles = -(-max(0, count - len(head)) // len(rest))
     return (head + rest * cycles)[:count]
@@ -267,11 +269,11 @@ def _over_and_over(values: Sequence[float], count: int, once: int) -> list[float
 def message_overhead_s(
     asked_s: Sequence[float], delivered_s: Sequence[float], made_s: Sequence[float]
 ) -> float:
-    """Mean seconds that the consumer pays to take a message, from the stamps of each batch.
+    """Mean seconds that the consumer needs to take a message, from the stamps of each batch.
 
-    Of batches that were made before the step in front of them began, so that none was waited for:
-    what their delivery took is the taking of messages, those ahead of their turn included. 0 where
-    there are no such batches.
+    It uses batches that were finished before the previous step began, so that the consumer did not
+    wait for them: their delivery took the time to take messages, including those that came early. 0
+    if there are no such batches.
     """
     paid = [
         delivered_s[i] - asked_s[i]

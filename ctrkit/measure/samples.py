@@ -13,20 +13,21 @@ from ctrkit.measure.trends import trend_of, without_trend
 
 HEAVY_TAIL, NOT_STEADY = "heavy tail", "not steady"
 SLOWER, FASTER = "slower and slower", "faster and faster"
-#: Below this many steps no autocorrelation can be estimated, and none is assumed.
+#: With fewer steps, no autocorrelation can be estimated, and none is assumed.
 _LEAST_FOR_AUTOCORRELATION = 8
 _LEAST_FOR_BATCH_MEANS = 16
-#: Of fewer steps, one may well make up most of the scatter.
+#: With fewer steps, a single one may well make up most of the scatter.
 _LEAST_FOR_ONE_SLOW_STEP = 30
-#: However correlated, steps count as so many independent ones when their scatter is corrected.
+#: The correction of the scatter never counts the steps as fewer independent ones than this.
 _LEAST_WORTH = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlowSteps:
-    """The few steps that make the mean of a launch with a heavy tail.
+    """The few steps that dominate the mean of a launch with a heavy tail.
 
-    `excess_s` is what each took longer than the others, in the mean; `most_s` what the slowest did.
+    `excess_s` is how much longer each took than the others, on average; `most_s` that of the
+    slowest.
     """
 
     count: int
@@ -36,10 +37,10 @@ class SlowSteps:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """The steps of one launch in short: seconds, and how many independent steps they are worth.
+    """Summary of one launch's steps: seconds, and how many independent steps they are worth.
 
-    `slow` is known where the tail is heavy, `change` where they are not steady: by how much, as a
-    share of the mean, the second half of the window differs from the first.
+    `slow` is set if the tail is heavy. `change` is set if they are not steady: by which share of
+    the mean the second half of the window differs from the first.
     """
 
     mean: float
@@ -51,19 +52,19 @@ class Sample:
     change: float = 0.0
 
     def has(self, flag: str) -> bool:
-        """Whether this has to be said of the steps."""
+        """Whether the steps have this flag."""
         return flag in self.flags
 
 
 def sample_of(values_s: Sequence[float], mean_s: float | None = None, *, cycle: int = 1) -> Sample:
-    """A launch's steps in short.
+    """Summarise a launch's steps.
 
     Args:
         values_s: seconds of each step, in order; at least one.
-        mean_s: the mean where it is known better than from the values: the window's wall time,
-            synchronised at its ends only, over its steps.
+        mean_s: the mean, if known better than from the values: the window's wall time, synchronised
+            only at its ends, per step.
         cycle: steps in which every worker delivers once. Waits come in bursts of that period, so
-            only whole cycles count, and what scatters is their means.
+            only whole cycles are used, and the scatter is that of their means.
     """
     values = np.asarray(values_s, dtype=np.float64)
     if values.size == 0:
@@ -78,7 +79,7 @@ def sample_of(values_s: Sequence[float], mean_s: float | None = None, *, cycle: 
         mean *= float(whole.mean() / values.mean()) if values.mean() > 0 else 1.0
         values = whole.reshape(cycles, cycle).mean(axis=1)
     trend = trend_of(values)
-    if trend is not None:  # a rise is no autocorrelation: what scatters is what is left without it
+    if trend is not None:  # a rise is no autocorrelation: the scatter is what remains without it
         values = without_trend(values, trend)
     slow = _slow_steps(values)
     change = _change_of_pace(values) if trend is None else 0.0
@@ -90,10 +91,10 @@ def sample_of(values_s: Sequence[float], mean_s: float | None = None, *, cycle: 
     }
     flags = tuple(flag for flag, is_raised in raised.items() if is_raised)
     n_eff = effective_sample_size(values)
-    # about their own mean, steps worth n_eff independent ones scatter too little by 1 / n_eff
+    # around their own mean, steps worth n_eff independent ones scatter too little, by 1 / n_eff
     short = max(n_eff, min(_LEAST_WORTH, float(values.size)))
     variance = float(values.var()) * short / (short - 1) if values.size > 1 else 0.0
-    # a cycle's mean is worth its steps
+    # the mean of a cycle counts as all its steps
     worth = n_eff * n / values.size
     return Sample(
         mean=mean, variance=variance * worth / n_eff, n=n, n_eff=worth, flags=flags, slow=slow,
@@ -102,14 +103,14 @@ def sample_of(values_s: Sequence[float], mean_s: float | None = None, *, cycle: 
 
 
 def effective_sample_size(values_s: Sequence[float] | np.ndarray) -> float:
-    """How many independent steps have a mean as uncertain as that of these correlated ones.
+    """How many independent steps would have a mean as uncertain as these correlated ones.
 
-    The smaller of two estimates, so that the wider interval counts. AR(1): n (1 - r) / (1 + r),
-    with r the lag-1 autocorrelation, its bias of -(1 + 3 r) / n taken back (Marriott & Pope,
-    Biometrika 41, 1954), raised by half its standard error sqrt((1 - r^2) / n) since a short
-    window hides more than it shows, never negative. Batch means (Law, "Simulation Modeling
-    and Analysis", section 9.5): about sqrt(n) batches; where their means vary more than independent
-    steps would, that ratio divides n.
+    It is the smaller of two estimates, so that the wider interval counts. AR(1): n (1 - r) / (1 +
+    r), with r the lag-1 autocorrelation, corrected for its bias of -(1 + 3 r) / n (Marriott & Pope,
+    Biometrika 41, 1954) and increased by half its standard error sqrt((1 - r^2) / n), since a short
+    window hides more than it shows; never negative. Batch means (Law, "Simulation Modeling and
+    Analysis", section 9.5): about sqrt(n) batches; if their means vary more than those of
+    independent steps, n is divided by that ratio.
     """
     values = np.asarray(values_s, dtype=np.float64)
     n = values.size
@@ -135,10 +136,10 @@ def _by_batch_means(values: np.ndarray) -> float:
 
 
 def _slow_steps(values: np.ndarray) -> SlowSteps | None:
-    """The few slow steps that make the mean, if they do: more or slower ones may come unseen.
+    """The few slow steps that dominate the mean, if any: more or slower ones may come unseen.
 
-    Steps of over three medians take a tenth of the time, or the slowest one alone makes up most of
-    the scatter and moves the mean by over 1 %.
+    That is the case if steps of over three medians take a tenth of the time, or if the slowest step
+    alone makes up most of the scatter and moves the mean by over 1 %.
     """
     if values.size < 3:
         return None
@@ -163,11 +164,11 @@ def _slow_steps(values: np.ndarray) -> SlowSteps | None:
 
 
 def _change_of_pace(values: np.ndarray) -> float:
-    """By what share the two halves differ; 0 unless by over 5 % and by more than chance (1 %)."""
+    """By which share the two halves differ; 0 unless over 5 % and more than chance (1 %)."""
     if values.size < _LEAST_FOR_AUTOCORRELATION:
         return 0.0
     first, second = np.array_split(values, 2)
-    # a change of pace must not pass for autocorrelation: each half about its own mean
+    # a change of pace must not look like autocorrelation: center each half separately
     rest = np.concatenate([first - first.mean(), second - second.mean()])
     worth = effective_sample_size(rest) / values.size
     pooled = (first.var(ddof=1) + second.var(ddof=1)) / 2

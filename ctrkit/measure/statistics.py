@@ -1,10 +1,10 @@
 """Mean step times with honest intervals, within a launch and between launches.
 
-Small samples say little about their own spread. Wherever one is used, its variance is *moderated*:
-averaged with a stated assumption that weighs as much as a few observations, as in Smyth, "Linear
-models and empirical Bayes methods" (2004), section 4. The assumptions are the constants below and,
-for the spread between launches, `core/launch_spread.py`; a measured spread soon outweighs them.
-Totals are projected from means, never from medians.
+Small samples say little about their own spread. So every variance estimate is *moderated*: averaged
+with a stated assumption that counts as a few observations, as in Smyth, "Linear models and
+empirical Bayes methods" (2004), section 4. The assumptions are the constants below and, for the
+spread between launches, `core/launch_spread.py`; a measured spread soon outweighs them. Totals are
+projected from means, never from medians.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from ctrkit.core.launch_spread import SHIPPED, LaunchSpread
 from ctrkit.measure.quantiles import CONFIDENCE, t_quantile
 from ctrkit.measure.samples import Sample
 
-#: Relative sd of the steps of one launch: matters only while there are but a few of them.
+#: Relative sd of the steps of one launch; matters only while there are few steps.
 ASSUMED_STEP_SPREAD = 0.05
 ASSUMED_STEP_WEIGHT = 2.0
-#: Relative sd of what happens once an epoch or once a run: restarts, checkpoints, start-ups.
+#: Relative sd of events that happen once per epoch or run: restarts, checkpoints, start-ups.
 ASSUMED_EVENT_SPREAD = 0.25
 ASSUMED_EVENT_WEIGHT = 4.0
 
 PROVISIONAL = "provisional"
 DRIFT = "drift"
-#: The same cell, launched first and again last, that differs by more than this has drifted.
+#: If the first and last launch of a cell differ by more than this share, the pace has drifted.
 _DRIFTED = 0.03
-#: Launches are said to differ where chance makes them differ so much in one of a hundred cases.
+#: Launches count as different if chance would do that in one of a hundred cases.
 _BY_CHANCE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A mean in seconds and its 95 % bounds.
+    """A mean in seconds, and its 95 % bounds.
 
-    `low` is above 0 where the mean is; `high` is infinite where nothing bounds it from above.
+    `low` is above 0 if the mean is; `high` is infinite if nothing bounds it.
     """
 
     mean: float
@@ -54,7 +54,10 @@ class Interval:
         return self.half / self.mean if self.mean > 0 else 0.0
 
     def scaled(self, factor: float) -> Interval:
-        """The interval of `factor` times the quantity: errors are common to all, so they add up."""
+        """The interval of `factor` times the quantity.
+
+        The error is the same in all, so it multiplies.
+        """
         return Interval(mean=self.mean * factor, low=self.low * factor, high=self.high * factor)
 
 
@@ -62,16 +65,17 @@ ZERO = Interval(mean=0.0, low=0.0, high=0.0)
 
 
 def interval(mean: float, half: float) -> Interval:
-    """The interval `mean` plus and minus `half`; what takes time never takes none.
+    """The interval `mean` plus and minus `half`, with a lower bound above 0.
 
-    Beyond half of the mean the lower bound is the hyperbola that goes on from there as steeply.
+    If `half` exceeds half the mean, the lower bound follows a hyperbola that continues with the
+    same slope.
     """
     low = mean - half if half <= mean / 2 else mean**2 / (4 * half)
     return Interval(mean=mean, low=low, high=mean + half)
 
 
 def total(parts: Sequence[Interval]) -> Interval:
-    """The interval of a sum of independent parts: widths add in quadrature, each side's own."""
+    """The interval of a sum of independent parts: widths add in quadrature, on each side."""
     mean = sum(p.mean for p in parts)
     below = math.sqrt(sum((p.mean - p.low) ** 2 for p in parts))
     above = math.sqrt(sum(p.half**2 for p in parts))
@@ -80,12 +84,12 @@ def total(parts: Sequence[Interval]) -> Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """What the batches themselves make their steps differ by, apart from noise.
+    """How much of the steps' differences comes from the batches, and not from noise.
 
     Args:
-        share: of the variance of a step within a launch.
-        distinct: batches that were measured, each counted once however many launches saw it.
-        batches: of an epoch; a run trains on these, and on no others.
+        share: share of the variance of a step within a launch.
+        distinct: different batches that were measured, each counted once.
+        batches: batches of an epoch; a run trains on these and no others.
     """
 
     share: float
@@ -94,10 +98,10 @@ class Content:
 
 
 def drifted(first: Sample, last: Sample) -> bool:
-    """Whether a cell that was launched first and again last has changed its pace meanwhile.
+    """Whether a cell's pace changed between its first and its last launch.
 
-    By over 3 %, and by more than the scatter of the steps within the two launches explains (at
-    1 %): a few noisy steps are no drift.
+    It must differ by over 3 %, and by more than the scatter of the steps within the two launches
+    explains (at 1 %): a few noisy steps are no drift.
     """
     difference = abs(math.log(last.mean / first.mean))
     parts = [
@@ -122,15 +126,21 @@ def prediction_interval(
 ) -> Interval:
     """Mean step time of one future run of `horizon_steps` steps, as a 95 % prediction interval.
 
-    `peers` are launches of other cells, a group for each: they tell how far launches of one cell
-    differ, relative to their mean, and nothing else. `spread` is what is assumed of that.
+    The variance is s_b^2 (1 + 1/L) + s_w^2 (1/n_eff + 1/N_eff): s_b is the spread between launches
+    (L measured ones and the one to come), s_w the spread of steps within a launch (n measured and N
+    projected). A share of s_w^2 may be due to `content`. That part averages out over the m
+    different batches that were seen, not over all steps, and vanishes once all B batches of an
+    epoch were seen: s_c^2 (1/m - 1/B) (sampling without replacement, Cochran, "Sampling
+    Techniques", section 2.5). The parts have their own degrees of freedom, combined by Welch and
+    Satterthwaite.
 
-    The variance is s_b^2 (1 + 1/L) + s_w^2 (1/n_eff + 1/N_eff): L launches and the one to come
-    differ by s_b, the n measured and the N projected steps within a launch by s_w. A share of s_w^2
-    may be due to `content`: that part averages out over the m different batches that were seen,
-    not over all steps, and is gone once all B of an epoch were seen: s_c^2 (1/m - 1/B) (sampling
-    without replacement, Cochran, "Sampling Techniques", section 2.5). The parts have degrees of
-    freedom of their own, combined after Welch and Satterthwaite.
+    Args:
+        launches: samples of the cell's launches.
+        horizon_steps: steps of the future run.
+        peers: launches of other cells, a group per cell; they only tell how far launches of one
+            cell differ, relative to their mean.
+        spread: what is assumed about that.
+        content: the part of the scatter that comes from the batches.
     """
     if not launches:
         raise ValueError("no launches to predict from")
@@ -153,7 +163,7 @@ def prediction_interval(
 
 
 def mean_interval(launches: Sequence[Sample], *, spread: LaunchSpread = SHIPPED) -> Interval:
-    """The cell's own mean step time, to compare cells by: the future run's own scatter left out."""
+    """The cell's own mean step time, to compare cells: without the future run's own scatter."""
     mean = sum(s.mean for s in launches) / len(launches)
     between, between_freedom = _between_launches(launches, mean, (), spread)
     within, within_freedom = _within_launches(launches, mean)
@@ -163,7 +173,7 @@ def mean_interval(launches: Sequence[Sample], *, spread: LaunchSpread = SHIPPED)
 
 
 def spread_share(launches: Sequence[Sample], *, spread: LaunchSpread = SHIPPED) -> float:
-    """What share of the uncertainty of a mean is due to how launches differ, the rest to steps."""
+    """The share of a mean's uncertainty that comes from differences between launches."""
     mean = sum(s.mean for s in launches) / len(launches)
     between, _ = _between_launches(launches, mean, (), spread)
     within, _ = _within_launches(launches, mean)
@@ -174,7 +184,7 @@ def spread_share(launches: Sequence[Sample], *, spread: LaunchSpread = SHIPPED) 
 
 
 def event_interval(values_s: Sequence[float]) -> Interval:
-    """One future event of a kind of which a few were timed: a restart, a checkpoint, a start-up."""
+    """One future event of a kind that was timed a few times: a restart, checkpoint or start-up."""
     n = len(values_s)
     mean = sum(values_s) / n
     own = sum((v - mean) ** 2 for v in values_s)
@@ -190,14 +200,13 @@ def _between_launches(
     spread: LaunchSpread = SHIPPED,
     noise: float = 1.0,
 ) -> tuple[float, float]:
-    """Variance between launches and its degrees of freedom, the assumed spread included.
+    """Variance between launches and its degrees of freedom, including the assumed spread.
 
-    What is known before never makes the variance smaller than the launches themselves show it:
-    the shipped spread may be of a calmer machine. `noise` is the share of the scatter within a
-    launch that is not the same in all of them.
-
-    Of the scatter that the steps within the launches explain, half is taken off what is moderated:
-    a difference of two estimates is too uncertain to take off all, and coverage showed it.
+    Earlier knowledge never makes the variance smaller than the launches themselves show it: the
+    shipped spread may come from a calmer machine. `noise` is the share of the scatter within a
+    launch that differs between launches. Half of the scatter that the steps within launches explain
+    is subtracted: a difference of two estimates is too uncertain to subtract all of it, as measured
+    coverage showed.
     """
     groups = [group for group in (launches, *peers) if len(group) > 1]
     seen = sum(len(group) - 1 for group in groups)
@@ -211,11 +220,11 @@ def _between_launches(
 def launches_differ(
     groups: Sequence[Sequence[Sample]], spread: LaunchSpread = SHIPPED, noise: float = 1.0
 ) -> bool:
-    """Whether launches of one cell scatter by more than the spread known before explains (1 %).
+    """Whether launches of one cell scatter more than the known spread explains (at 1 %).
 
     Args:
-        groups: launches that have one mean.
-        spread: known before; what the steps within a launch scatter is added.
+        groups: launches that share a mean.
+        spread: the spread known before; scatter of steps within a launch is added.
         noise: as for `_between_launches`.
     """
     from scipy.special import chdtri
@@ -233,10 +242,10 @@ def launches_differ(
 
 
 def _scatter(launches: Sequence[Sample], taken_off: float) -> float:
-    """Sum of squares of the launches' means about their own, relative to it.
+    """Sum of squares of the launches' means around their own mean, relative to it.
 
-    What they differ by within-launch noise alone is counted there already: so much of it is taken
-    off, as a share.
+    Noise within launches alone makes their means differ, and is counted elsewhere; the share
+    `taken_off` of that is subtracted.
     """
     mean = sum(s.mean for s in launches) / len(launches)
     explained = taken_off * sum(s.variance / s.n_eff for s in launches) / len(launches)
@@ -245,19 +254,19 @@ def _scatter(launches: Sequence[Sample], taken_off: float) -> float:
 
 
 def _within_launches(launches: Sequence[Sample], mean: float) -> tuple[float, float]:
-    """Variance of the steps of a launch and its degrees of freedom, the assumed one included."""
+    """Variance of the steps of a launch and its degrees of freedom, including the assumption."""
     own = sum((s.n - 1) * s.variance for s in launches)
     weight = ASSUMED_STEP_WEIGHT + sum(s.n - 1 for s in launches)
     variance = (ASSUMED_STEP_WEIGHT * (ASSUMED_STEP_SPREAD * mean) ** 2 + own) / weight
-    # correlated steps tell the spread well, but little about how far their mean is off
+    # correlated steps show the spread well, but say little about the error of their mean
     return variance, ASSUMED_STEP_WEIGHT + sum(max(0.0, s.n_eff - 1) for s in launches)
 
 
 def _pooled_worth(launches: Sequence[Sample], within: float) -> float:
     """How many independent steps the launches are worth together, for a variance of `within`.
 
-    No more than their sum, and no more than makes the mean of the launches as uncertain as each
-    launch says of itself: one that saw a burst of slow steps is not outvoted by many that saw none.
+    At most their sum, and at most what makes their mean as uncertain as each launch says about
+    itself: one that saw a burst of slow steps is not outvoted by many that saw none.
     """
     together = sum(s.n_eff for s in launches)
     apart = sum(s.variance / s.n_eff for s in launches) / len(launches) ** 2

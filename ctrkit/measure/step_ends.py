@@ -1,6 +1,7 @@
 """When each step of a launch ended: by the device's clock if it has one, else by the host's.
 
-A host runs ahead of a GPU, so its stamps say how evenly it asks, not how evenly the GPU computes.
+A host runs ahead of a GPU, so its stamps show how evenly it queues steps, not how evenly the GPU
+computes them.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ def by_device(stamps: Stamps) -> bool:
 
 
 def ends_s(stamps: Stamps) -> Sequence[float | None]:
-    """The end of every step; None where only the host stamped it, and the device those to compare.
+    """The end of every step; None if only the host stamped it while the device stamped others.
 
-    Warm-up is before the device's clock begins: its ends are the host's.
+    Warm-up comes before the device's clock begins, so its ends are the host's.
     """
     if not by_device(stamps):
         return stamps.done_s
@@ -29,7 +30,7 @@ def ends_s(stamps: Stamps) -> Sequence[float | None]:
 
 
 def seconds_between(ends: Sequence[float | None], i: int, not_before_s: float) -> float | None:
-    """Seconds of step i, which began with the end of step i - 1, but not before a moment."""
+    """Seconds of step i, which begins when step i - 1 ends, but not before `not_before_s`."""
     end_s, before_s = ends[i], ends[i - 1]
     if end_s is None or before_s is None:
         return None

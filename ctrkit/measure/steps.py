@@ -19,8 +19,8 @@ from ctrkit.measure.trends import Trend, common_trend, trend_of
 def step_times_s(measurement: Measurement) -> list[float]:
     """Seconds of each step of the throughput window, from the end of one to the end of the next.
 
-    On CUDA the device says when a step ended. On MPS it is the host, which runs ahead; their
-    mean is then that of the window, which is synchronised at its ends (`mean_step_s`).
+    On CUDA the device says when a step ended. On MPS the host does, which runs ahead; their mean is
+    then that of the window, which is synchronised at both ends (`mean_step_s`).
     """
     stamps = measurement.stamps
     ends = ends_s(stamps)
@@ -36,19 +36,19 @@ def step_times_s(measurement: Measurement) -> list[float]:
 
 
 def first_throughput_step(measurement: Measurement) -> int:
-    """Steps of the epoch that lie before its throughput window."""
+    """The number of the epoch's steps before its throughput window."""
     stamps = measurement.stamps
     pairs = zip(stamps.window, stamps.step, strict=True)
     return next((step - 1 for window, step in pairs if window == "throughput"), 0)
 
 
 def trends_of(launches: Sequence[Measurement]) -> list[Trend]:
-    """The trends of the launches' steps, where more than half of them show the same one."""
+    """The trends of the launches' steps, if more than half of them show the same one."""
     return common_trend([trend_of(step_times_s(measurement)) for measurement in launches])
 
 
 def mean_step_s(measurement: Measurement) -> float | None:
-    """Mean seconds of a step in the throughput window, None where there was none."""
+    """Mean seconds of a step in the throughput window; None without one."""
     if measurement.throughput_s is not None and measurement.throughput_steps > 0:
         return measurement.throughput_s / measurement.throughput_steps
     times = step_times_s(measurement)
@@ -61,9 +61,9 @@ def steps_measured(measurement: Measurement) -> int:
 
 
 def sample_of_measurement(measurement: Measurement, cycle: int = 1) -> Sample | None:
-    """The launch's steps in short, None where nothing was measured.
+    """A summary of the launch's steps; None if nothing was measured.
 
-    `cycle`: number of the loader's workers, in whose turn the batches come (see `sample_of`).
+    `cycle`: number of the loader's workers, which deliver in turn (see `sample_of`).
     """
     mean = mean_step_s(measurement)
     if mean is None:
@@ -77,11 +77,11 @@ def samples_of(measurements: Sequence[Measurement], cycle: int = 1) -> list[Samp
     return [s for s in samples if s is not None]
 
 
-#: Service and consumer times are scaled by this much to learn the replay's elasticities.
+#: Factor by which service and consumer times are changed to find the replay's elasticities.
 _NUDGE = 0.05
-#: Batches of a longer epoch that are replayed; it goes on at the pace of the second half of them.
+#: At most so many batches are replayed; a longer epoch continues at the pace of their second half.
 _MOST_REPLAYED = 2000
-#: What moves the epoch by less than this share of its own change raises no flags.
+#: A part that moves the epoch by less than this share of its own change raises no flags.
 _IDLE = 0.1
 
 
@@ -89,9 +89,10 @@ _IDLE = 0.1
 def sample_of_load(load: Load, batches: int) -> Sample:
     """The mean step of a whole epoch of `batches` after its first batch, by replay.
 
-    The epoch has what a window of a few steps cannot show: the pre-filled batches and the slow
-    return to the pace that the workers can hold. Its uncertainty is that of the mean service and
-    the mean consumer time, each weighed by what it moves; flags of what moves nothing are left out.
+    The epoch includes what a window of a few steps cannot show: pre-filled batches, and the slow
+    return to the pace that the workers can sustain. Its uncertainty is that of the mean service
+    time and of the mean consumer time, each weighted by its effect; flags of parts without effect
+    are dropped.
     """
     shown = min(batches, _MOST_REPLAYED)
 
@@ -104,7 +105,7 @@ def sample_of_load(load: Load, batches: int) -> Sample:
     mean = step_s()
     variance, worth = 0.0, 1.0
     flags: list[str] = []
-    # the first step may be slow, and is then no measure of the others
+    # the first step may be slow, and does not represent the others
     served = load.service_s[load.first_batches :] or load.service_s
     parts = ("service_x", served), ("consumer_x", load.consumer_s[1:] or load.consumer_s)
     for name, values in parts:
@@ -112,7 +113,7 @@ def sample_of_load(load: Load, batches: int) -> Sample:
         if part.mean <= 0 or mean <= 0:
             continue
         error = min(0.9, math.sqrt(part.variance / part.n_eff) / part.mean)
-        # the larger side: near the critical point the two differ
+        # the larger of both sides, which differ near the critical point
         moved = max(
             abs(step_s(**{name: 1 + error}) - mean), abs(mean - step_s(**{name: 1 - error}))
         )
@@ -139,7 +140,7 @@ def rows_per_s(measurement: Measurement) -> float | None:
 
 
 def mean_wait_s(measurement: Measurement) -> float | None:
-    """Mean seconds that a step of the throughput window blocked on the loader."""
+    """Mean seconds that a step of the throughput window waited for the loader."""
     stamps = measurement.stamps
     waits = [
         stamps.delivered_s[i] - stamps.asked_s[i]
@@ -150,7 +151,7 @@ def mean_wait_s(measurement: Measurement) -> float | None:
 
 
 def data_wait_share(measurement: Measurement) -> float | None:
-    """Share of the step for which the training process blocked on the loader, in 0 .. 1."""
+    """Share of the step in which the training process waited for the loader, 0 .. 1."""
     wait, step = mean_wait_s(measurement), mean_step_s(measurement)
     if wait is None or not step:
         return None
@@ -167,8 +168,8 @@ def cpu_per_step_s(measurement: Measurement) -> float | None:
 def stage_means_s(measurements: Sequence[Measurement]) -> dict[str, float]:
     """Mean seconds per batch of each stage, in order of STAGES.
 
-    Of the step as the attribution windows saw it, of the batch as its stamps tell. Workers make
-    batches beside the step: their seconds are no part of its time.
+    Stages of the step come from attribution windows, stages of making a batch from its stamps.
+    Workers make batches beside the step, so their seconds are not part of the step's time.
     """
     pooled: dict[str, list[float]] = {}
     for measurement in measurements:
@@ -181,10 +182,10 @@ def stage_means_s(measurements: Sequence[Measurement]) -> dict[str, float]:
 
 
 def making_stages_s(stamps: Stamps) -> dict[str, list[float]]:
-    """Seconds of `fetch`, `collate` and `ipc` of each batch of the throughput window with stamps.
+    """Seconds of `fetch`, `collate` and `ipc` of each stamped batch in the throughput window.
 
-    `ipc` is what a worker takes to pickle the batch and the loop to take it from the queue, the
-    time it lies there left out. Stages that took no time at all are left out.
+    `ipc` is the time for a worker to pickle the batch and for the loop to take it from the queue,
+    without its time in the queue. Stages that took no time are left out.
     """
     found: dict[str, list[float]] = {"fetch": [], "collate": [], "ipc": []}
     columns = (stamps.fetch_start_s, stamps.fetch_end_s, stamps.collate_end_s, stamps.sent_s)
@@ -208,8 +209,8 @@ def sizes_of(
 ) -> RunSizes | None:
     """Sizes of the real run at this cell's batch size, as its own trials know them.
 
-    An epoch that was counted overrides what `len()` or the workload promises (`epoch_length`), also
-    one of `elsewhere`: launches of a cell that has the same epoch. A run has one epoch where a
+    A counted epoch overrides what `len()` or the workload promises (`epoch_length`), also if a
+    launch in `elsewhere` counted it, of a cell with the same epoch. A run has a single epoch if a
     second one has no batch.
     """
     sizes = next((m.sizes for m in measurements if m.sizes is not None), otherwise)

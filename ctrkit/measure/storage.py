@@ -16,20 +16,20 @@ _NETWORK = (
     "nfs", "cifs", "smb", "ceph", "lustre", "gpfs", "beegfs", "glusterfs", "9p", "afs", "fuse",
     "virtiofs", "wekafs", "orangefs",
 )  # fmt: skip
-#: Less than this a second is no reading: pipes to the workers, a log.
+#: A slower rate is no reading of data, but pipes to the workers or a log.
 _NO_READING_PER_S = 100_000
-#: The share of what is read that comes from storage, and of the time in which a disk is busy or
-#: processes wait for it, from which on the disk is held to be the cause.
+#: From these shares on, the disk counts as the cause: of bytes from storage, of time in which a
+#: disk is busy, of time in which processes wait for it.
 _FROM_STORAGE, _DISK_BUSY, _STALLED = 0.3, 0.5, 0.2
 _SMALL_BYTES, _MANY_FILES = 200_000, 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What the launches of a cell read over their windows, together.
+    """What the launches of a cell read in their windows, together.
 
-    `stall_share` and `disk_share` are of the time: some process waited for storage, the busiest
-    disk was busy; None where the system does not tell.
+    `stall_share` and `disk_share` are shares of time: some process waited for storage, the busiest
+    disk was busy. None if the system does not tell.
     """
 
     read_per_s: float
@@ -41,38 +41,38 @@ class Reading:
 
     @property
     def is_network(self) -> bool:
-        """Whether the files lie on a file system of another machine, or of a program (FUSE)."""
+        """Whether the files are on a network file system, or on one of a program (FUSE)."""
         return self.in_use.file_system.startswith(_NETWORK)
 
     @property
     def all_per_s(self) -> float:
-        """What is read at all; a mapped file counts as storage only."""
+        """Bytes read per second; a mapped file only counts as storage."""
         return max(self.read_per_s, self.storage_per_s)
 
     @property
     def uses_storage(self) -> bool:
-        """Whether storage is read at all. Pipes and sockets count as reads, never as storage."""
+        """Whether storage is read. Pipes and sockets count as reads, but never as storage."""
         return self.storage_per_s > _NO_READING_PER_S
 
     @property
     def is_from_storage(self) -> bool:
-        """Whether much of what is read comes from storage and not from memory."""
+        """Whether much of the data comes from storage and not from memory."""
         return self.uses_storage and self.storage_per_s >= _FROM_STORAGE * self.all_per_s
 
     @property
     def is_disk_busy(self) -> bool:
-        """Whether the system saw processes wait for storage, or a disk that is busy."""
+        """Whether processes wait for storage, or a disk is busy."""
         waits = self.stall_share is not None and self.stall_share >= _STALLED
         return waits or (self.disk_share is not None and self.disk_share >= _DISK_BUSY)
 
     @property
     def knows_disk(self) -> bool:
-        """Whether the system tells how busy its disks are, or that processes wait for them."""
+        """Whether the system tells how busy disks are, or that processes wait for them."""
         return self.stall_share is not None or self.disk_share is not None
 
     @property
     def has_small_files(self) -> bool:
-        """Whether the files that were seen are many and small."""
+        """Whether the observed files are many and small."""
         use = self.in_use
         return (
             use.files >= _MANY_FILES
@@ -82,7 +82,7 @@ class Reading:
 
 
 def reading_of(launches: Sequence[Measurement]) -> Reading | None:
-    """What the launches read; None where no system told."""
+    """What the launches read; None if no system tells."""
     told = [one for one in launches if "read_bytes" in one.reads and one.throughput_s]
     seconds = sum(one.throughput_s or 0.0 for one in told)
     if not told or seconds <= 0:
@@ -106,7 +106,7 @@ def reading_of(launches: Sequence[Measurement]) -> Reading | None:
 
 @dataclass(frozen=True)
 class WaitCause:
-    """What a loader that is mostly idle waits for, and what helps; `is_known` if that is shown."""
+    """What a mostly idle loader waits for, and what helps; `is_known` if that is shown."""
 
     words: str
     advice: str
@@ -114,7 +114,7 @@ class WaitCause:
 
 
 def wait_cause(reading: Reading | None) -> WaitCause:
-    """What a loader waits for that burns little CPU, by what was counted."""
+    """What a loader with little CPU use waits for, from counters."""
     if reading is None:
         return WaitCause("for a disk, a network, a sleep or a lock (which is not known here)", "",
                          False)  # fmt: skip
@@ -157,7 +157,7 @@ def wait_cause(reading: Reading | None) -> WaitCause:
 
 
 def _without_reading(reading: Reading) -> str:
-    """What a loader that reads next to nothing may wait for: looking files up is no reading."""
+    """What a loader that reads almost nothing may wait for; looking up files is not reading."""
     end = "which of them cannot be told from outside (ctrkit explain PID shows the line)"
     others = "a sleep, a lock, another process or a network connection"
     if reading.is_network:

@@ -1,6 +1,7 @@
 """The terms of a run other than training: start-up, restart, validation, metrics, checkpoints.
 
-Each is timed for real by the trials; where one was not, another stands in and a flag says so.
+The trials time each of them for real; for a term that was not timed, another one stands in, and a
+flag says so.
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ from ctrkit.measure.steps import stage_means_s
 
 LEAST_VALIDATION_BATCHES = 20
 LEAST_CHECKPOINTS = 2
-#: A validation batch that was never timed: a forward pass without its backward pass, so about a
-#: third of a step, give or take as much again.
+#: Assumed time of a validation batch that was never timed: a forward pass without a backward pass,
+#: so about a third of a step, plus or minus the same.
 _VALIDATION_SHARE_OF_STEP = 1 / 3
-#: How much validation batches may differ elsewhere, relative, where one place of them was seen.
+#: Assumed relative difference of validation batches elsewhere, if only one place was seen.
 _ELSEWHERE = 0.25
-#: Metrics are worth a word where they may take this share of an epoch's steps.
+#: Metrics are mentioned if they may take this share of an epoch's steps.
 _METRICS_MATTER = 0.05
 _VALIDATION_MATTERS = 0.05
-#: What one epoch's end had is worth a word where it takes this share of an epoch.
+#: The end of an epoch is mentioned if it takes this share of an epoch.
 _END_MATTERS = 0.02
 
 
 def sizes_beside(sizes: RunSizes, beside: Sequence[Measurement]) -> RunSizes:
-    """The sizes with the validation and the checkpoints of an epoch as other launches saw them."""
+    """The sizes, with an epoch's validations and checkpoints as other launches saw them."""
     seen = [m.sizes for m in beside if m.sizes is not None]
     validating = next((one for one in seen if one.validation_batches is not None), None)
     saving = next((one for one in seen if one.checkpoints is not None), None)
@@ -66,15 +67,15 @@ def terms_beside(
     *,
     training_s: float = 0.0,
 ) -> tuple[Interval, dict[str, Interval]]:
-    """The start-up, once a run, and what each epoch takes beside its training, by name.
+    """The start-up, once per run, and an epoch's terms other than training, by name.
 
     Args:
-        measurements: trials that timed them, the most fitting ones first.
-        sizes: of the real run.
+        measurements: trials that timed them, the best fitting ones first.
+        sizes: sizes of the real run.
         step: seconds per training step.
-        flags: what has to be said of the terms is added.
-        beside: launches that timed validation and checkpoint, where these do not depend on the
-            cell; else the measurements above did.
+        flags: flags about the terms are appended.
+        beside: launches that timed validation and checkpoint, if these do not depend on the cell;
+            otherwise the measurements above timed them.
         training_s: seconds of an epoch's steps, to know how often it is saved between them.
 
     Returns:
@@ -109,9 +110,10 @@ def _events(values: Sequence[float | None]) -> Interval | None:
 def _startup(
     measurements: Sequence[Measurement], restart: Interval, others: Sequence[Measurement]
 ) -> Interval:
-    """Once a run: until the first batch, what that takes longer than a restart, and the warm-up.
+    """The start-up, once per run.
 
-    Workers that persist start once and never again, those of the validation loader, too.
+    It is the time until the first batch, what that takes beyond a restart, and the warm-up.
+    Persistent workers start only once, also those of the validation loader.
     """
     first = [m.first_batch_s for m in measurements if m.first_batch_s is not None]
     validating = [
@@ -130,7 +132,7 @@ def _startup(
 
 
 def _restart(measurements: Sequence[Measurement], flags: list[str]) -> Interval:
-    """A real epoch boundary; the first batch of a launch stands in where none was reached."""
+    """The restart at an epoch boundary; if none was reached, the first batch of a launch."""
     restart = _events([m.restart_s for m in measurements])
     if restart is None:
         flags.append(PROVISIONAL)
@@ -148,8 +150,8 @@ def _validation(
 ) -> tuple[Interval, Interval]:
     """Seconds of the validation at an epoch's end, and of those between its steps.
 
-    Where all launches tell it equally well, all that came to their end count: one alone may have
-    had a bad moment.
+    If all launches tell it equally well, all that completed count: a single one may have been
+    unlucky.
     """
     batches = sizes.validation_batches
     if not batches:
@@ -176,10 +178,10 @@ def _validation(
 def _timed(
     measurements: Sequence[Measurement], batches: int, *, equal: bool = False
 ) -> list[Measurement]:
-    """The launches that tell what a validation batch takes: the first ones that have enough.
+    """The launches that timed validation batches: the first ones with enough of them.
 
-    Where they are `equal`, all that came to their end. Those that looked at another place of the
-    data count all, until each batch was seen.
+    If they are `equal`, all that completed. Launches that timed another place of the data all
+    count, until each batch was seen.
     """
     chosen: list[Measurement] = []
     places: set[int] = set()
@@ -198,8 +200,8 @@ def _timed(
 def _per_batch(timed: Sequence[Measurement], batches: int) -> Interval:
     """Mean seconds of a validation batch over all of them.
 
-    Trials differ by more than steps do: a cached batch waits for no loader. Pooled by size. What
-    was seen in one place only may be otherwise elsewhere.
+    Trials differ more than steps do, because a cached batch waits for no loader. They are pooled by
+    size. If only one place was seen, other places may differ.
     """
     samples = [sample_of(m.validation_batch_s) for m in timed]
     count = sum(s.n for s in samples)
@@ -212,7 +214,7 @@ def _per_batch(timed: Sequence[Measurement], batches: int) -> Interval:
 
 
 def _restart_of_validation(measurement: Measurement) -> float | None:
-    """From asking a validation loader to its first batch, in any epoch but the first."""
+    """Seconds from asking a validation loader to its first batch, in any epoch but the first."""
     again_s = measurement.validation_again_s
     return measurement.validation_restart_s if again_s is None else again_s
 
@@ -222,8 +224,8 @@ def _metrics(
 ) -> Interval:
     """The task's metrics at the end of an epoch.
 
-    A trial has them of a part of an epoch, and they may take longer for the whole: as two parts of
-    other sizes show it, or, where but one was timed, up to in proportion.
+    A trial computes them on a part of an epoch, and the whole may take longer: as two parts of
+    different sizes show, or, if only one was timed, up to in proportion.
     """
     timed: dict[float, list[float]] = {}
     for measurement in measurements:
@@ -246,7 +248,7 @@ def _metrics(
 
 
 def _seen_share(measurement: Measurement, sizes: RunSizes) -> float:
-    """Share of the validation batches, or without any of the steps, that its metrics are of."""
+    """The share of validation batches (without any, of steps) that its metrics cover."""
     if sizes.validation_batches:
         seen, of = len(measurement.validation_batch_s), sizes.validation_batches
     else:
@@ -255,7 +257,7 @@ def _seen_share(measurement: Measurement, sizes: RunSizes) -> float:
 
 
 def _checkpoint(measurements: Sequence[Measurement], flags: list[str]) -> Interval:
-    """One checkpoint; none where trials came to their end and had nothing to write."""
+    """One checkpoint; none if trials came to their end and had nothing to write."""
     writes = [seconds for m in measurements for seconds in m.checkpoint_s]
     if not writes:
         if not all(m.complete for m in measurements):
@@ -267,7 +269,7 @@ def _checkpoint(measurements: Sequence[Measurement], flags: list[str]) -> Interv
 
 
 def _saves_within(sizes: RunSizes, training_s: float, step_s: float) -> int:
-    """Checkpoints of an epoch beside the one at its end: as counted, else by the clock."""
+    """Checkpoints of an epoch other than the one at its end: as counted, else by the clock."""
     if sizes.checkpoints is not None:
         return max(0, sizes.checkpoints - 1)
     if sizes.checkpoint_every_s is None:
@@ -278,7 +280,7 @@ def _saves_within(sizes: RunSizes, training_s: float, step_s: float) -> int:
 def validation_finding(
     measurements: Sequence[Measurement], sizes: RunSizes, share: float
 ) -> Finding | None:
-    """That only a part of the validation was seen, where validation takes a share worth it."""
+    """A finding that only a part of the validation was seen, if validation takes much time."""
     batches = sizes.validation_batches
     timed = _timed(measurements, batches or 0)
     if not batches or not timed or share < _VALIDATION_MATTERS:
@@ -304,15 +306,15 @@ def every_epoch_finding(
     each_epoch: Mapping[str, Interval],
     epochs: int | None,
 ) -> Finding | None:
-    """That the end of one epoch stands for all: a script may validate or save in some epochs only.
+    """A finding that one epoch's end stands for all: a script may validate only in some epochs.
 
-    None where no launch came to an epoch's end, where the run has one epoch, or where what was seen
-    there takes no time to speak of.
+    None if no launch reached an epoch's end, if the run has one epoch, or if the end takes almost
+    no time.
 
     Args:
-        launches: that tell of validation and checkpoints; each sees the end of its first epoch.
+        launches: launches that saw validation and checkpoints, each at the end of its first epoch.
         each_epoch: terms of a projected epoch.
-        epochs: of the run, None where not known.
+        epochs: epochs of the run; None if unknown.
     """
     ended = [m for m in launches if m.restart_s is not None]
     if not ended or epochs == 1:

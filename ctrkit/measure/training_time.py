@@ -1,7 +1,7 @@
 """How long the training of an epoch takes, from the steps that launches of a cell made.
 
-Of three ways the one is taken that saw most: a whole epoch that was timed; the batches that workers
-stamped, replayed to a whole epoch; the mean step of the windows, multiplied.
+Of three ways, it uses the one that saw most: a whole epoch that was timed; stamped batches,
+replayed to a whole epoch; the mean step of the windows, multiplied.
 """
 
 from __future__ import annotations
@@ -36,25 +36,26 @@ from ctrkit.measure.steps import (
 from ctrkit.measure.trends import Trend, trending_epoch
 
 LEAST_STEPS = 3
-#: Fewer launches than these say too little of how launches differ.
+#: Fewer launches say too little about how launches differ.
 LEAST_LAUNCHES = 3
 FEW_STEPS, LAUNCHES_DIFFER = "few steps", "launches differ"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingTime:
-    """Seconds of training, as a mean step that is known or predicted.
+    """Training time as a mean step, known or predicted.
 
     Attributes:
         per_epoch: seconds per step over one epoch.
         per_run: the same over the whole run.
-        wait_s: how long a step waits for its batch. The first batch's is inside the restart.
-        whole_s: an epoch's training after its first batch, where whole epochs were timed: better
-            than steps, since it has the pre-filled batches too.
-        later: the training time of later epochs as a factor of the first one's; None: all alike.
-        trends: of the launches whose steps get slower or faster through an epoch.
-        flags: what has to be said of the steps.
-        lacking: what a wide interval is mostly due to: FEW_STEPS or LAUNCHES_DIFFER.
+        wait_s: seconds that a step waits for its batch; the first batch's wait belongs to the
+            restart.
+        whole_s: an epoch's training after its first batch, if whole epochs were timed; better than
+            steps, because it includes the pre-filled batches.
+        later: training time of later epochs as a factor of the first one's; None: the same.
+        trends: trends of launches whose steps get slower or faster through an epoch.
+        flags: flags about the steps.
+        lacking: the main reason for a wide interval: FEW_STEPS or LAUNCHES_DIFFER.
     """
 
     per_epoch: Interval
@@ -80,7 +81,7 @@ def training_time(
 ) -> TrainingTime | None:
     """The training time of a cell from its launches; the arguments are those of `project`.
 
-    None where no step was measured. `sizes.train_batches` is known.
+    `sizes.train_batches` must be known. Returns None if no step was measured.
     """
     raw = samples_of(launches, cycle)
     batches = sizes.train_batches
@@ -98,7 +99,7 @@ def training_time(
     replayed = bool(loads) and not trends and profile is None
     samples = [sample_of_load(load, batches) for load in loads] if replayed else raw
     groups = [samples_of(earlier, cycle), *peers]
-    # a replayed epoch begins with its first batch; one of equal steps has to leave that wait out
+    # a replayed epoch begins with its first batch; with equal steps, that wait must be left out
     waits = [] if replayed else [w for w in map(mean_wait_s, launches) if w is not None]
     later = later_epochs(everywhere, cycle) if sizes.epochs != 1 else None
     content = content_of(launches, batches)
@@ -129,7 +130,7 @@ def training_time(
 
 
 def _longer(found: TrainingTime, factor: Interval) -> TrainingTime:
-    """The same where another cell tells that steps take longer, or less, over the whole epoch."""
+    """The same, scaled by another cell's factor for the whole epoch."""
     per_epoch, per_run = (
         Interval(
             mean=step.mean * factor.mean, low=step.low * factor.low, high=step.high * factor.high
@@ -147,11 +148,11 @@ def _along_the_epoch(
     cycle: int,
     spread: LaunchSpread,
 ) -> TrainingTime:
-    """The same where steps take another time elsewhere in the epoch."""
+    """The same, if steps take another time elsewhere in the epoch."""
     samples = [s for s in samples_of(launches, cycle) if s.mean > 0]
     steps = sum(s.n_eff for s in samples)
     errors = sum(s.variance / s.n_eff / s.mean**2 for s in samples) / len(samples) ** 2
-    # launches at different places tell nothing of how launches differ: what was known before counts
+    # launches at different places do not show how launches differ, so the known spread counts
     launch = Sample(mean=1.0, variance=errors * steps, n=ceil(steps), n_eff=steps)
     unsure = prediction_interval([launch], steps, spread=spread)
     step = Interval(
@@ -164,7 +165,7 @@ def _along_the_epoch(
 def _whole_epoch(launches: Sequence[Measurement], batches: int) -> tuple[float | None, list[Trend]]:
     """Mean seconds of whole epochs after their first batch, and the trends that still count.
 
-    Of steps that get slower one whole epoch says more than all windows that saw its beginning.
+    If steps get slower, one whole epoch says more than all windows at its beginning.
     """
     timed_s = [
         m.epoch_s - (m.first_batch_s or 0.0)
@@ -184,9 +185,9 @@ def _flags(
     whole_s: float | None,
 ) -> list[str]:
     flags = [flag for sample in samples for flag in sample.flags]
-    if whole_s is not None:  # the whole epoch was seen: there is nothing to go on as it began
+    if whole_s is not None:  # the whole epoch was seen, so nothing is extrapolated
         flags = [flag for flag in flags if flag not in (SLOWER, FASTER)]
-    # launches of other cells tell how launches differ, too, once there are two of one cell
+    # with two launches of one cell, those of other cells show how launches differ, too
     own = len(samples) + earlier
     telling = own + sum(len(group) - 1 for group in peers)
     if own < 2 or telling < LEAST_LAUNCHES or sum(s.n for s in samples) < LEAST_STEPS:
@@ -197,7 +198,7 @@ def _flags(
 def _following_trends(
     found: TrainingTime, launches: Sequence[Measurement], batches: int
 ) -> TrainingTime:
-    """The same where the steps of an epoch follow the trends."""
+    """The same, if the steps of an epoch follow trends."""
     before = min(first_throughput_step(m) for m in launches)
     per_epoch, per_run = (
         _trending(found.trends, before, batches, step) for step in (found.per_epoch, found.per_run)
@@ -206,7 +207,7 @@ def _following_trends(
 
 
 def _trending(trends: Sequence[Trend], before: int, batches: int, step: Interval) -> Interval:
-    """The mean step of an epoch whose steps follow the trends, as uncertain as `step` besides."""
+    """The mean step of an epoch whose steps follow the trends, with `step`'s uncertainty added."""
     epochs = [trending_epoch(trend, before, batches) for trend in trends]
     count, unsure = len(epochs), step.mean or 1.0
     return Interval(

@@ -1,9 +1,9 @@
 """Steps that get slower or faster all through an epoch: found by rank correlation, projected on.
 
-Data sorted by length do that, and so do memory that grows and a machine that heats up. A rise is no
-autocorrelation: a window's mean says little of an epoch of which it saw the beginning. Kendall's
-rank correlation with the place in the window tells a trend whatever its shape; Theil and Sen's
-slope, the median of the slopes of all pairs, tells how steep it is (Sen 1968).
+Data sorted by length causes that, and so do growing memory and a machine that heats up. A rise is
+no autocorrelation: a window's mean says little about an epoch of which it saw only the beginning.
+Kendall's rank correlation with the position in the window detects a trend of any shape; Theil and
+Sen's slope, the median of the slopes of all pairs, measures it (Sen 1968).
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from ctrkit.measure.step_ends import ends_s, seconds_between
 
 #: Means of so many stretches are ranked, so that noise and the turns of workers even out.
 _MOST_STRETCHES, _LEAST_STRETCHES = 24, 8
-#: A trend is extrapolated to the whole epoch, so that one found by chance ruins a projection. A
-#: probe of 20 cells looks at up to 100 windows, and 1 in 1,000 probes may find one by chance
-#: (Bonferroni). Of ten steps at most one pair may then be out of order ...
+#: A trend is extrapolated to the whole epoch, so one found by chance ruins a projection. A probe of
+#: 20 cells examines up to 100 windows; in 1 of 1,000 probes a trend may be found by chance
+#: (Bonferroni). Of ten steps, at most one pair may then be out of order ...
 _BY_CHANCE = 0.001 / 100
 _LEAST_TAU = 0.5
-#: ... and the trend matters where it changes the pace by this share of the mean; one that hardly a
-#: stretch disobeys by less, since the window may be but the beginning of the epoch.
+#: ... and the trend matters if it changes the pace by this share of the mean. A trend that hardly
+#: any stretch contradicts matters from a smaller share on, since the window may only be the
+#: beginning of the epoch.
 _LEAST_CHANGE, _STRICT_TAU, _LEAST_STRICT_CHANGE = 0.25, 0.8, 0.08
-#: In each half of the window the slope is at least this share of the whole: a jump is no trend.
+#: In each half of the window, the slope must be this share of the whole: a jump is no trend.
 _LEAST_OF_HALF = 0.3
 
 
@@ -37,10 +38,10 @@ class Trend:
     """A line through the steps of a window.
 
     Args:
-        steps: in the window.
+        steps: steps in the window.
         middle_s: seconds of a step in its middle.
-        slope_s: seconds by which each step takes longer than the one before; negative: faster.
-        tau: rank correlation of a step's seconds with its place, -1 to 1.
+        slope_s: seconds by which each step is longer than the one before; negative: shorter.
+        tau: rank correlation of a step's time with its position, -1 to 1.
     """
 
     steps: int
@@ -54,7 +55,7 @@ class Trend:
         return self.slope_s > 0
 
     def at(self, place: float) -> float:
-        """Seconds of the step at this place of the window, 0 the first; never negative."""
+        """Seconds of the step at this position of the window, from 0; never negative."""
         return max(0.0, self.middle_s + self.slope_s * (place - (self.steps - 1) / 2))
 
     @property
@@ -64,12 +65,12 @@ class Trend:
 
     @property
     def last_s(self) -> float:
-        """Seconds of its last one."""
+        """Seconds of the window's last step."""
         return self.at(self.steps - 1)
 
 
 def trend_of(values_s: Sequence[float] | np.ndarray) -> Trend | None:
-    """The trend of a window's steps, in order; None where there is none, or too few steps."""
+    """The trend of a window's steps, in order; None if there is none, or too few steps."""
     values = np.asarray(values_s, dtype=np.float64)
     stretch = max(1, values.size // _MOST_STRETCHES)
     count = values.size // stretch
@@ -91,22 +92,23 @@ def trend_of(values_s: Sequence[float] | np.ndarray) -> Trend | None:
 
 
 def without_trend(values_s: np.ndarray, trend: Trend) -> np.ndarray:
-    """The steps about their mean, the line taken off: what is left is their scatter."""
+    """The steps around their mean, without the trend's line; the rest is scatter."""
     line = trend.slope_s * (np.arange(values_s.size) - (values_s.size - 1) / 2)
     return np.asarray(values_s - line)
 
 
 def _kendall(values: np.ndarray) -> float:
-    """Rank correlation with the place."""
+    """Kendall's rank correlation with the position."""
     n = values.size
     later = np.sign(values[None, :] - values[:, None])[np.triu_indices(n, 1)]
     return float(later.sum()) / (n * (n - 1) / 2)
 
 
 def _chance_of(tau: float, n: int) -> float:
-    """Probability of a rank correlation at least this far from 0 where the order is all chance.
+    """Probability of a rank correlation at least this far from 0 in a random order.
 
-    Exact, since the normal approximation is at its worst for few values and small probabilities.
+    Computed exactly, since the normal approximation is worst for few values and small
+    probabilities.
     """
     pairs = n * (n - 1) // 2
     out_of_order = round((1 - abs(tau)) / 2 * pairs)
@@ -117,7 +119,7 @@ def _chance_of(tau: float, n: int) -> float:
 def _orders(n: int) -> np.ndarray:
     """Share of all orders of n values that have 0, 1, 2, ... pairs out of order.
 
-    The i-th value comes before 0 to i - 1 of those before it, each as often.
+    The i-th value precedes 0 to i - 1 of the earlier ones, with equal probability.
     """
     shares = np.ones(1)
     for i in range(2, n + 1):
@@ -131,7 +133,7 @@ def _slope(values: np.ndarray) -> float:
 
 
 def common_trend(trends: Sequence[Trend | None]) -> list[Trend]:
-    """Those of one direction that more than half of the launches show; empty where none is."""
+    """The trends of one direction, if more than half of the launches show it; else empty."""
     for rises in (True, False):
         same = [t for t in trends if t is not None and t.rises == rises]
         if 2 * len(same) > len(trends):
@@ -141,9 +143,9 @@ def common_trend(trends: Sequence[Trend | None]) -> list[Trend]:
 
 @dataclass(frozen=True, kw_only=True)
 class TrendingEpoch:
-    """Mean step of a whole epoch whose steps follow a trend, in seconds.
+    """Mean step, in seconds, of a whole epoch whose steps follow a trend.
 
-    `low_s` and `high_s` bound it; `high_s` is infinite where nothing bounds it.
+    `low_s` and `high_s` bound it; `high_s` is infinite if nothing does.
     """
 
     mean_s: float
@@ -152,10 +154,11 @@ class TrendingEpoch:
 
 
 def trending_epoch(trend: Trend, before: int, batches: int) -> TrendingEpoch:
-    """The mean step of an epoch of `batches`, of which the window begins after `before` steps.
+    """The mean step of an epoch of `batches`; the window begins after `before` steps.
 
-    Rising: if the trend goes on like that; at least what it is if steps get no slower from here.
-    Falling: at most what it is if they get no faster from here; at least what was seen of it.
+    If it rises: the mean assumes that the trend continues; the low bound, that steps get no slower
+    from here. If it falls: the high bound assumes that steps get no faster from here; the low bound
+    is what was seen of it.
     """
     seen = min(batches, before + trend.steps)
     seen_s = sum(trend.at(place - before) for place in range(seen))
@@ -172,10 +175,10 @@ def trending_epoch(trend: Trend, before: int, batches: int) -> TrendingEpoch:
 
 
 def falls_back(measurement: Measurement, trend: Trend) -> bool | None:
-    """Whether a new epoch begins as the first one did, and not as the window ended.
+    """Whether a new epoch begins like the first one, and not as the window ended.
 
-    Then the order of the data makes the trend, not the machine. None where no step of a second
-    epoch was measured.
+    Then the order of the data causes the trend, not the machine. None if no step of a second epoch
+    was measured.
     """
     stamps = measurement.stamps
     ends = ends_s(stamps)

@@ -1,7 +1,7 @@
 """The slow first steps of a run: compiling, choosing kernels, first allocations.
 
-How many there are is found from the steps: those at the beginning of which each took longer than
-any step after them. They come once, so they belong to the start of a run and not to its pace.
+The steps show how many there are: the first steps that each took longer than any step after them.
+They occur once, so they belong to the start of a run and not to its pace.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from dataclasses import replace
 
 from ctrkit.core.child_records import Measurement, Stamps
 
-#: A step at the beginning is one of warm-up where it takes so many times a usual one, ...
+#: A step at the beginning counts as warm-up if it takes so many times a usual one, ...
 _SLOW = 2.0
 #: ... and all of them together longer than this.
 _WORTH_S = 0.05
 _MOST_STEPS = 20
-#: Of fewer later steps nobody can say what a usual one takes.
+#: With fewer later steps, nothing can be said about a usual one.
 _LEAST_LATER = 3
 
 
 def without_warm_up(measurement: Measurement) -> Measurement:
-    """The same launch with its warm-up set apart: `warm_up_steps` and `warm_up_s`.
+    """The same launch with its warm-up separated: `warm_up_steps` and `warm_up_s`.
 
-    Looked at are the steps of the first epoch without their waits for data. A second epoch whose
-    first steps are as slow shows that it is the data and no warm-up.
+    It examines the steps of the first epoch without their waits for data. If a second epoch's first
+    steps are as slow, that is the data, not warm-up.
     """
     stamps = measurement.stamps
     places = [
@@ -66,7 +66,7 @@ def _timed_without(measurement: Measurement, slow: Sequence[int]) -> Measurement
         throughput_rows=measurement.throughput_rows - sum(stamps.rows[i] for i in slow),
         cpu_s=None if measurement.cpu_s is None else measurement.cpu_s * share,
         stages={
-            # one entry for each step of that window, where it was timed by stages
+            # one entry per step of that window, if it was timed by stages
             stage: values[len(slow) :] if len(values) == steps else values
             for stage, values in measurement.stages.items()
         },
@@ -79,7 +79,7 @@ def _is_timed(stamps: Stamps, i: int) -> bool:
 
 
 def _slow_at_first(steps_s: Sequence[float]) -> int:
-    """Steps at the beginning of which each is slower than all later ones, and much slower."""
+    """The number of first steps that are each slower than all later ones, and much slower."""
     slow = 0
     for count in range(1, min(_MOST_STEPS, len(steps_s) - _LEAST_LATER) + 1):
         later = steps_s[count:]

@@ -61,8 +61,8 @@ class KillCounters:
     def kills(self) -> int:
         """How many processes were killed for memory since their groups were first seen.
 
-        For groups above, only kills of the last half minute count. Groups are nested, so one kill
-        counts in several; this counts it once.
+        For groups above, only kills of the last half minute count. Groups are nested and count the
+        same kill, so this is the largest of their counts.
         """
         own = (last - self._first[path] for path, last in self._last.items())
         above = (counts[-1][1] - counts[0][1] for counts in self._above.values() if counts)

@@ -13,10 +13,10 @@ _HANG_VERDICTS = ("deadlock", "stalled", "shutdown-hang")
 
 
 def explain(scene: Scene) -> Cause | None:
-    """The cause that the scene shows, None where it shows none.
+    """The cause that the scene shows; None if it shows none.
 
-    A hang is explained by where the living stand, a death by what was said and counted. An error
-    that was followed by a hang counts as the error.
+    A hang is explained by where living processes are, a death by messages and counters. An error
+    that was followed by a hang counts as an error.
     """
     hung = scene.verdict in _HANG_VERDICTS and bool(scene.processes)
     patterns = (*HANGS, *DEATHS) if hung else DEATHS

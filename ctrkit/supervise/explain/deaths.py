@@ -35,7 +35,7 @@ _SPAWNED = re.compile(
 _FEEDER = re.compile(r"multiprocessing/queues\.py\", line \d+, in _feed")
 _IMPORT = re.compile(r"^(ImportError|ModuleNotFoundError): .*$", re.MULTILINE)
 _DEVICE_MEMORY = re.compile(
-    # the allocator's own words, those of the driver, and of libraries that allocate beside torch
+    # words of the allocator, of the driver, and of libraries that allocate besides torch
     r"((CUDA|MPS backend|HIP|XPU) out of memory|(CUDA|HIP) (driver )?error: out of memory"
     r"|(CU|HIP|ROC)(BLAS|DNN|SPARSE|SOLVER)\w*_STATUS_ALLOC_FAILED)[^\n]*",
     re.IGNORECASE,
@@ -64,7 +64,7 @@ def missing_guard(scene: Scene) -> Cause | None:
 
 
 def shared_memory(scene: Scene) -> Cause | None:
-    """/dev/shm or what a container has of it is full."""
+    """/dev/shm, or a container's part of it, is full."""
     match = _SHARED_MEMORY.search(scene.words)
     dead = next((one for one in _dead(scene) if one.exit_code == -signal.SIGBUS), None)
     if (match is None and dead is None) or _near_open_files(scene, match):
@@ -79,7 +79,7 @@ def shared_memory(scene: Scene) -> Cause | None:
 
 
 def _near_open_files(scene: Scene, match: re.Match[str] | None) -> bool:
-    """A shared memory object that could not be opened for want of descriptors."""
+    """Whether a shared memory object could not be opened because descriptors ran out."""
     return match is not None and bool(_OPEN_FILES.search(_line_of(scene.words, match)))
 
 
@@ -120,7 +120,7 @@ def cuda_over_fork(scene: Scene) -> Cause | None:
 
 
 def not_picklable(scene: Scene) -> Cause | None:
-    """The data set or a function of the loader cannot be sent to a worker."""
+    """The data set, or a function of the loader, cannot be pickled for a worker."""
     for text in _tracebacks(scene.words):
         if _CANNOT_PICKLE.search(text) and _LAUNCH.search(text):
             method = scene.start_method or "spawn"
@@ -133,7 +133,7 @@ def not_picklable(scene: Scene) -> Cause | None:
 
 
 def import_fails(scene: Scene) -> Cause | None:
-    """A spawned worker cannot import what the main process could."""
+    """A spawned worker cannot import a module that the main process imported."""
     for text in _tracebacks(scene.words):
         found = _IMPORT.search(text)
         if found and _SPAWNED.search(text):
@@ -148,7 +148,7 @@ def import_fails(scene: Scene) -> Cause | None:
 
 
 def memory(scene: Scene) -> Cause | None:
-    """Out of memory, where a counter, a limit or the allocator's own words prove it."""
+    """Out of memory, if a counter, a limit or the allocator's own words prove it."""
     if scene.oom_kills > 0:
         dead = next((one for one in _dead(scene) if one.exit_code == -signal.SIGKILL), None)
         who = _name(scene, dead) if dead else "a process of the family"
@@ -173,7 +173,7 @@ def death_of_worker(scene: Scene) -> Cause | None:
     # torch ends the others with SIGTERM or lets them return
     dead = min(_dead(scene), key=lambda one: one.exit_code == -signal.SIGTERM, default=None)
     if dead is None and scene.verdict == "worker-died":
-        dead = next(iter(scene.dead), None)  # one that said that all was well
+        dead = next(iter(scene.dead), None)  # a worker whose exit code said that all was well
     if dead is None:
         return _unread_death(scene)
     who, code = _name(scene, dead), dead.exit_code
@@ -196,7 +196,7 @@ def death_of_worker(scene: Scene) -> Cause | None:
 
 
 def _unread_death(scene: Scene) -> Cause | None:
-    """Torch saw that a worker was gone, and nobody knows its exit code."""
+    """Torch noticed that a worker was gone, but its exit code is unknown."""
     match = _EXITED.search(scene.words)
     if match is None:
         return None
@@ -207,7 +207,7 @@ def _unread_death(scene: Scene) -> Cause | None:
 
 
 def _when(scene: Scene, pid: int) -> str:
-    """What the worker was doing, as it wrote itself."""
+    """What the worker was doing, by its own progress file."""
     progress = next((p.progress for p in scene.processes if p.pid == pid), None)
     if progress is None or progress.stage is WorkerStage.IDLE:
         return ""
@@ -217,12 +217,12 @@ def _when(scene: Scene, pid: int) -> str:
 
 
 def _dead(scene: Scene) -> list[WorkerExit]:
-    """Those that did not end well: as their exit codes say, or else as torch does."""
+    """Workers that failed, by their exit codes, or else by torch's message."""
     return [one for one in scene.dead if one.exit_code != 0] or _named_dead(scene.words)
 
 
 def _named_dead(words: str) -> list[WorkerExit]:
-    """The dead that torch names where nobody read their exit codes."""
+    """Dead workers named in torch's message, if nothing read their exit codes."""
     found = []
     for pid, name in _KILLED.findall(words):
         number = next((s for s in signal.Signals if signal.strsignal(s) == name.strip()), None)
@@ -232,7 +232,7 @@ def _named_dead(words: str) -> list[WorkerExit]:
 
 
 def worker_raised(scene: Scene) -> Cause | None:
-    """The data set raised an exception in a worker; torch raises it anew."""
+    """The data set raised an exception in a worker; torch raises it again in the main process."""
     match = _RAISED.search(scene.words)
     if not match:
         return None
@@ -259,7 +259,7 @@ def main_raised(scene: Scene) -> Cause | None:
     if not said:
         return None
     frame = user_frame(parse_traceback(scene.error))
-    if match := _OUR_ERROR.match(said):  # ctrkit's own words say all
+    if match := _OUR_ERROR.match(said):  # ctrkit's own message says everything
         return _cause("bad input", said[match.end() :], frame, "", "", guilty=scene.main_name,
                       pid=scene.root_pid)  # fmt: skip
     return _cause(said.partition(":")[0], f"{scene.main_name} raised: {said}", frame, "", "",
@@ -274,13 +274,13 @@ DEATHS = (*WORDS, worker_raised, death_of_worker, fatal_error, main_raised)
 
 
 def dropped_batch(scene: Scene) -> str | None:
-    """The error for which a worker's queue dropped a batch; it only prints it."""
+    """The error with which a worker's queue dropped a batch; the queue only prints it."""
     texts = [text for text in _tracebacks(scene.stderr) if _FEEDER.search(text)]
     return last_error(texts[-1]) if texts else None
 
 
 def fix_of_dropped(said: str) -> tuple[str, str]:
-    """What to do about the error for which a batch could not be sent, and what it is about."""
+    """Advice on an error with which a batch could not be sent, and a reference."""
     if _CANNOT_PICKLE.search(said) or said.startswith("TypeError"):
         return ("return only what can be pickled, best tensors and plain values, from the data set "
                 "and `collate_fn`", "pickling")  # fmt: skip
@@ -292,7 +292,7 @@ def fix_of_dropped(said: str) -> tuple[str, str]:
 
 
 def explain_words(scene: Scene) -> Cause | None:
-    """What the last words prove by themselves; for a hang that they may have led to."""
+    """The cause that the last words prove alone; for a hang that may have followed an error."""
     return next((cause for pattern in WORDS if (cause := pattern(scene))), None)
 
 
@@ -314,7 +314,7 @@ def _name(scene: Scene, dead: WorkerExit) -> str:
 
 
 def _raiser(scene: Scene) -> str | None:
-    """The worker whose exception the main process raised again."""
+    """The worker whose exception the main process raised again; None if there is none."""
     match = _RAISED.search(scene.words)
     return f"worker {match[2]}" if match else None
 
@@ -329,7 +329,7 @@ def _tracebacks(text: str) -> list[str]:
 
 
 def _around(text: str, pattern: re.Pattern[str]) -> Thread:
-    """The frames of the traceback in which the pattern stands, innermost first."""
+    """The frames of the traceback that contains the pattern, innermost first."""
     found = next((one for one in _tracebacks(text) if pattern.search(one)), "")
     return parse_traceback(found)
 
@@ -339,9 +339,9 @@ def _frame_at(scene: Scene, pattern: re.Pattern[str]) -> Frame | None:
 
 
 def _frame_of_fatal(stderr: str) -> Frame | None:
-    """User code at which a process stood when Python's fault handler wrote its last stack."""
+    """The user's frame in the last stack that Python's fault handler wrote."""
     match = _FATAL.search(stderr)
-    # the other threads stand before it
+    # the other threads come first
     died = stderr.find("\nCurrent thread 0x", match.start()) if match else -1
     threads = parse_dump(stderr[max(died, match.start()) :]) if match else ()
     return user_frame(threads[0]) or threads[0][0] if threads else None

@@ -13,13 +13,13 @@ _ERROR = re.compile(
     r"|unspecified launch failure|misaligned address|an illegal instruction was encountered)",
     re.IGNORECASE,
 )
-#: What the kernel itself prints, once for each thread of the device that failed.
+#: The message that a failing kernel prints, once per failing device thread.
 _ASSERTION = re.compile(r"Assertion `([^`\n]+)` failed")
 _TRACEBACK = re.compile(r"^Traceback \(most recent call last\):$", re.MULTILINE)
 
 
 def device_error(scene: Scene) -> Cause | None:
-    """A kernel failed; the host learns of it at a later call, which is the line it names."""
+    """A kernel failed. The host notices at a later call, and names that call's line."""
     match = _ERROR.search(scene.words)
     if match is None:
         return None

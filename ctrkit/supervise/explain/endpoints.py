@@ -20,11 +20,13 @@ _MAX_NAMED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Ends:
-    """Who holds what, read once of all processes that may be read.
+    """Who holds which descriptor, read once for all readable processes.
 
-    `holders` are pids by `pipe:[inode]` or `socket:[inode]`; `names` are short names by pid;
-    `peers` are remote addresses by socket; `owners` are the pid that holds the file lock for
-    which a pid waits.
+    Attributes:
+        holders: pids by `pipe:[inode]` or `socket:[inode]`.
+        names: short names by pid.
+        peers: remote addresses by socket.
+        owners: by waiting pid, the pid that holds the file lock.
     """
 
     holders: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -33,7 +35,7 @@ class Ends:
     owners: Mapping[int, int] = field(default_factory=dict)
 
     def words(self, pid: int, target: str) -> str:
-        """A target of a wait of this process in words; as it is where nothing is known of it."""
+        """The target of this process's wait, in words; unchanged if nothing is known about it."""
         match = _INODE.match(target)
         if match is None:
             owner = self.owners.get(pid)
@@ -59,7 +61,7 @@ class Ends:
 
 
 def name_targets(processes: Sequence[Process]) -> list[Process]:
-    """The processes with the targets of their waits in words; reads only if there are some."""
+    """The processes, with the targets of their waits in words; reads only if there are any."""
     if not any(wait.target or wait.syscall in _LOCKS for one in processes for wait in one.waits):
         return list(processes)
     ends = read_ends([one.pid for one in processes])
@@ -80,7 +82,7 @@ def _named(pid: int, wait: Wait, ends: Ends) -> Wait:
 
 
 def read_ends(pids: Sequence[int]) -> Ends:
-    """Read them from /proc; empty on a system without."""
+    """Read the ends from /proc; empty on a system without it."""
     holders: dict[str, list[int]] = defaultdict(list)
     for folder in Path("/proc").glob("[0-9]*/fd"):
         pid = int(folder.parent.name)
@@ -134,9 +136,9 @@ def _read_locks() -> dict[int, int]:
 
 
 def lock_owners(text: str) -> dict[int, int]:
-    """Of /proc/locks: who waits for a file lock, and who holds it.
+    """Parse /proc/locks: by waiting pid, the pid that holds the file lock.
 
-    A line of one that waits has `->` after the number of the lock that it waits for.
+    A waiting process has a line with `->` after the number of the lock.
     """
     holders: dict[str, int] = {}
     found: dict[int, int] = {}

@@ -36,9 +36,11 @@ _ALL_S = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What was found; `woken`: progress resumed after the signal.
+    """The evidence found.
 
-    `place`: half a sentence on where the guilty process stands, None where that cannot be told.
+    Attributes:
+        woken: progress resumed after the signal.
+        place: half a sentence on where the guilty process is; None if unknown.
     """
 
     scene: Scene
@@ -53,7 +55,7 @@ class Evidence:
 
 
 def save_tails(folder: Path, child_folder: Path) -> None:
-    """Keep the ends of the child's stdout and stderr."""
+    """Save the last lines of the child's stdout and stderr."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("stdout.txt", "stderr.txt"):
         write_atomically(folder / name, tail(child_folder / name).encode())
@@ -77,21 +79,21 @@ def examine(
     hurry: Callable[[], bool] = lambda: False,
     known: Scene | None = None,
 ) -> Evidence:
-    """Examine a living family and save what is found into `folder`.
+    """Examine a living family, and save the evidence into `folder`.
 
-    `processes.json`, `py-spy-<pid>.json` where py-spy is installed and may, `stacks-<pid>.txt` of
-    every process that has armed faulthandler, `cause.json`; then whether progress resumed, which a
-    signal can cause. Takes 2 s, about 20 s at most; what is left to ask is left out as soon as
-    `hurry` says so.
+    Writes `processes.json`, `py-spy-<pid>.json` if py-spy is installed and allowed,
+    `stacks-<pid>.txt` of every process that has armed faulthandler, and `cause.json`. Then checks
+    whether progress resumed, which a signal can cause. Takes 2 s, at most about 20 s; skips the
+    rest as soon as `hurry` returns true.
 
     Args:
-        folder: for what is found; made if missing.
+        folder: for the evidence; made if missing.
         child_folder: where the family writes its progress and its stacks.
-        root_pid: of the child.
-        read: the child's newest progress.
-        hurry: whether to leave out what takes time.
-        known: what is known besides: verdict, stage, cell, what the child said. The rest of the
-            scene is filled in here.
+        root_pid: pid of the child.
+        read: returns the child's latest progress.
+        hurry: returns whether to skip what takes time.
+        known: what is known already: verdict, stage, cell, output. The rest of the scene is filled
+            in here.
     """
     deadline_s = time.monotonic() + _ALL_S
 
@@ -119,9 +121,9 @@ def examine(
 
 
 def read_processes(path: Path) -> list[Process]:
-    """The processes of a `processes.json`, as `examine` saw them; empty where it is something else.
+    """The processes in a `processes.json`; empty if the file is something else.
 
-    Fields that this version does not know are left out.
+    Unknown fields are ignored.
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=list[Process])
@@ -130,7 +132,7 @@ def read_processes(path: Path) -> list[Process]:
 
 
 def examine_ended(folder: Path, child_folder: Path, known: Scene) -> Evidence:
-    """Explain a child that has ended, from what it said and its workers left, into `folder`."""
+    """Explain a child that has ended, from its output and what its workers left, into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     scene = _fill(known, [], {}, child_folder)
     for pid, text in scene.crashes.items():
@@ -139,7 +141,7 @@ def examine_ended(folder: Path, child_folder: Path, known: Scene) -> Evidence:
 
 
 def save_cause(folder: Path, scene: Scene) -> Cause | None:
-    """Explain the scene; the cause is also kept as `cause.json`."""
+    """Explain the scene, and save the cause as `cause.json`."""
     cause = explain(scene)
     if cause is not None and scene.others_wait:
         cause = replace(cause, sentence=f"{cause.sentence}; the other ranks wait for it")
@@ -154,7 +156,7 @@ def _fill(
     stacks: dict[int, tuple[Thread, ...]],
     child_folder: Path,
 ) -> Scene:
-    """The scene with what each process shows, those that have ended among them."""
+    """The scene with all processes, including ended ones, and their stacks."""
     processes = [replace(one, threads=stacks.get(one.pid, ())) for one in looked]
     dead = {one.pid: one for one in known.dead}
     for one in processes:
@@ -186,7 +188,7 @@ def _fill(
         dead=tuple(dead.values()),
         stderr=known.stderr or tail(child_folder / "stderr.txt"),
         crashes=_crashes(dead, child_folder),
-        # the sources may lie on the same disk
+        # the source files may be on the same hanging disk
         sources={} if in_io else sources_of(processes),
         locks={} if in_io else lock_origins_of(processes),
         holders={} if in_io else lock_holders_of(processes),
@@ -194,26 +196,26 @@ def _fill(
 
 
 def _with_workers(scene: Scene) -> Scene:
-    """A script's loader is not known from a cell: how many workers it has, its processes tell."""
+    """The scene of a script with the number of its workers, which no cell tells."""
     workers = [one for one in scene.processes if scene.role(one) is Role.WORKER]
     method = start_method_of(workers, scene.processes)
     return replace(scene, workers=len(workers), start_method=method)
 
 
 def _crashes(pids: Iterable[int], child_folder: Path) -> dict[int, str]:
-    """What Python's fault handler wrote of those that crashed, into their files of stacks."""
+    """What Python's fault handler wrote for crashed processes, by pid."""
     texts = {pid: tail(stacks_path(child_folder, pid)) for pid in pids}
     return {pid: text for pid, text in texts.items() if "Fatal Python error" in text}
 
 
 def _with_progress(processes: Sequence[Process], child_folder: Path) -> list[Process]:
-    """Each with what it wrote of itself as a worker."""
+    """The processes, each with its own progress as a worker."""
     progress = {one.pid: one for one in read_workers(child_folder)}
     return [replace(one, progress=progress.get(one.pid)) for one in processes]
 
 
 def sources_of(processes: Sequence[Process]) -> dict[Frame, str]:
-    """The lines of code at which user code of the processes stands."""
+    """The source lines at which user code of the processes is."""
     frames = {place_of(process) for process in processes}
     for process in processes:
         frames |= {user_frame(thread) for thread in process.threads}
@@ -240,7 +242,7 @@ def _resumed(
 def _run_py_spy(
     folder: Path, pids: Sequence[int], enough: Callable[[], bool]
 ) -> dict[int, tuple[Thread, ...]]:
-    """Stacks read from outside, also those of stopped processes and of such as cannot be asked."""
+    """Stacks read from outside, also of stopped processes, and of those that cannot be asked."""
     program = py_spy_program()
     found: dict[int, tuple[Thread, ...]] = {}
     for pid in pids if program else ():
@@ -248,7 +250,7 @@ def _run_py_spy(
             break
         read = by_py_spy(str(program), pid)
         if read.timed_out:
-            break  # what did not answer once will not answer for the others
+            break  # if it did not answer once, it will not answer for the others
         if read.raw:
             write_atomically(folder / f"py-spy-{pid}.json", read.raw)
             found[pid] = read.threads
@@ -258,9 +260,9 @@ def _run_py_spy(
 def _dump_all(
     looked: Sequence[Process], child_folder: Path, then: signal.Signals | None = None
 ) -> dict[int, str]:
-    """Ask all at once for their stacks, then read them: each has a file of its own.
+    """Ask all processes at once for their stacks, then read the files (one per process).
 
-    The files are opened before: who is woken by the signal may end, and remove its file.
+    The files are opened first: a process that the signal wakes may end and remove its file.
     """
     with ExitStack() as stack:
         files = {}
@@ -287,10 +289,11 @@ def _dump_all(
 
 
 def _dump_stopped(looked: Sequence[Process], child_folder: Path) -> dict[int, str]:
-    """Ask stopped processes too: they go on for the moment that it takes, then stop again.
+    """Ask stopped processes for stacks: each continues for a moment, and then stops again.
 
-    Only after all else: it may end the hang. The signal for the stacks is served first, so they
-    show where it stood. Who handles SIGCONT is left alone: that handler is the user's.
+    This comes last, because it may end the hang. The signal for the stacks is handled first, so the
+    stacks show where the process was stopped. A process that handles SIGCONT is left alone, since
+    the handler is the user's.
     """
     stopped = [
         one for one in looked
@@ -306,11 +309,11 @@ def _dump_stopped(looked: Sequence[Process], child_folder: Path) -> dict[int, st
 
 
 def _signal_for(process: Process, child_folder: Path) -> int | None:
-    """The signal that asks it for its stacks, None where it must not be sent one."""
+    """The signal that asks the process for its stacks; None if it must not get one."""
     if process.is_stopped or process.is_dead:
         return None
     if any(wait.syscall == "rt_sigtimedwait" for wait in process.waits):
-        return None  # a `sigwait` of the user's, which may take it for its own
+        return None  # the user's `sigwait` might take the signal
     number = listened_signal(child_folder, process.pid)
     if number is None or passive.catches(process.pid, number) is False:
         return None

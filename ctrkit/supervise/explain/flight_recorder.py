@@ -1,9 +1,9 @@
 """Reads NCCL's flight recorder: the collectives of each rank, and the one that a rank hangs in.
 
-torch keeps the newest collectives of each process in a ring. It is switched on for our own ranks
-by their environment. A byte in a rank's pipe has torch write the ring to a file, as a time-out of
-NCCL does. A dump says which collective waits and who asked for it where; why a rank has not come,
-our own stacks say.
+torch keeps the latest collectives of each process in a ring buffer. Environment variables enable it
+for our own ranks. A byte written to a rank's pipe makes torch write the buffer to a file, as it
+does when NCCL times out. A dump shows which collective waits, and which line started it. Why a rank
+has not reached it, our own stacks show.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from ctrkit.core.config import ChildSpec
 _ENTRIES = 2000
 _DUMP, _PIPE = "nccl-dump-", "nccl-pipe-"
 _WAIT_S, _POLL_S = 5.0, 0.1
-#: What torch names the ring, its file and its pipe; the older names are known to newer versions.
+#: Prefixes of torch's variables for the buffer, its file and its pipe; newer versions know the
+#: older names.
 _OWN_NAMES = ("TORCH_FR_", "TORCH_NCCL_TRACE_", "TORCH_NCCL_DEBUG_INFO_", "TORCH_NCCL_DUMP_")
 
 
 def recorder_variables(
     spec: ChildSpec, folder: Path, inherited: Mapping[str, str]
 ) -> dict[str, str]:
-    """What switches it on for the ranks of a spec that use NCCL; empty elsewhere.
+    """Variables that enable the recorder for ranks that use NCCL; empty for others.
 
-    Who set one of its variables has it as it is.
+    Variables that the user has set stay as they are.
     """
     ours = spec.workload.script is None and spec.cell.nproc > 1 and spec.cell.device == "cuda"
     if not ours or any(name.startswith(_OWN_NAMES) for name in inherited):
@@ -48,7 +49,7 @@ def recorder_variables(
 
 @dataclass(frozen=True, kw_only=True)
 class Collective:
-    """A collective as one rank recorded it; `place` is the innermost line outside of torch."""
+    """A collective as one rank recorded it; `place` is the innermost line outside torch."""
 
     number: int
     name: str
@@ -57,20 +58,20 @@ class Collective:
 
     @property
     def is_done(self) -> bool:
-        """Whether it is over for this rank."""
+        """Whether it is complete for this rank."""
         return self.state == "completed"
 
 
 def collect_dumps(
     folder: Path, evidence: Path, *, ask: bool, enough: Callable[[], bool] = lambda: False
 ) -> str:
-    """Keep the dumps of a child's ranks as evidence, and say what they show; empty without any.
+    """Keep the dumps of a child's ranks as evidence; returns what they show, empty without any.
 
     Args:
-        folder: of the child.
-        evidence: receives the dumps.
+        folder: the child's folder.
+        evidence: the folder for the dumps.
         ask: whether its ranks live, and are asked for their dumps first.
-        enough: whether to wait no longer for what was asked for.
+        enough: returns whether to stop waiting for dumps.
     """
     if ask:
         _ask(folder, enough)
@@ -85,10 +86,10 @@ def collect_dumps(
 
 
 def _ask(folder: Path, enough: Callable[[], bool]) -> None:
-    """Have each rank that listens write its dump, and wait a moment for it to be whole."""
+    """Let each listening rank write its dump, and wait a moment for complete files."""
     asked = {}
     for pipe in folder.glob(f"{_PIPE}*.pipe"):
-        with suppress(OSError):  # nobody reads it: the rank is over
+        with suppress(OSError):  # nothing reads the pipe: the rank has ended
             descriptor = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
             try:
                 os.write(descriptor, b"1")
@@ -103,16 +104,16 @@ def _ask(folder: Path, enough: Callable[[], bool]) -> None:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads containers, texts and numbers: a file must not run code in this process."""
+    """Unpickles only containers, texts and numbers, so that a file cannot run code here."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch.jit._pickle" and name.startswith("build_"):
-            return list  # torch's mark of a list of one type
+            return list  # torch's class for a list of a single type
         raise pickle.UnpicklingError(f"{module}.{name} is no plain value")
 
 
 def read_dump(path: Path) -> list[Collective]:
-    """The collectives of a dump, oldest first; empty where it is not whole, or something else."""
+    """The collectives in a dump, oldest first; empty if it is incomplete or something else."""
     try:
         dump = _PlainUnpickler(io.BytesIO(path.read_bytes())).load()
         return [_collective(entry) for entry in dump["entries"]]
@@ -131,7 +132,7 @@ def _collective(entry: Mapping[str, Any]) -> Collective:
 
 
 def _place(frames: Sequence[Mapping[str, Any]]) -> str:
-    """`train.py:88 in step`: the innermost frame that is not of torch itself."""
+    """The innermost frame outside torch, as `train.py:88 in step`."""
     for frame in frames:
         filename = str(frame.get("filename", ""))
         if filename and "/torch/" not in filename:
@@ -140,7 +141,7 @@ def _place(frames: Sequence[Mapping[str, Any]]) -> str:
 
 
 def hang_words(rings: Mapping[int, Sequence[Collective]]) -> str:
-    """Which ranks wait in which collective, and which have not come to it; empty if none waits."""
+    """Which ranks wait in which collective, and which have not reached it; empty if none waits."""
     waiting = {
         rank: first
         for rank, ring in rings.items()

@@ -49,13 +49,13 @@ _OPENMP = re.compile(r"lib(gomp|iomp5?|omp)\b")
 _REGEX = re.compile(r"\bre\.|\bregex\.|\.(full)?match\(|\.search\(|\.sub\(|\.find(all|iter)\(")
 _TENSOR = re.compile(r"\btorch\.|\bnp\.|\bnumpy\.|\bcv2\.|\.(sum|mean|matmul|mm|bmm|to|cpu)\(|@")
 _C_CALL = re.compile(r"ctypes|CDLL|PyDLL|pythonapi|\blib\w*\.", re.IGNORECASE)
-#: Names of causes that only a program has whose work is done: its interpreter ends.
+#: Causes that only occur in a program whose work is done, while its interpreter ends.
 AT_THE_END = ("non-daemon thread",)
 _LOOK_THERE = "look at that line: give what it waits for a timeout, or keep it out of the loader"
 
 
 def stopped(scene: Scene) -> Cause | None:
-    """A process that somebody stopped (SIGSTOP, a debugger, Ctrl-Z)."""
+    """A process was stopped (SIGSTOP, a debugger, Ctrl-Z)."""
     for process in scene.processes:
         if process.is_stopped:
             return blame(scene, process, "stopped process", "is stopped, and nobody continues it",
@@ -98,7 +98,7 @@ def _died_how(scene: Scene) -> str:
 
 
 def joins_threads(scene: Scene) -> Cause | None:
-    """The interpreter ends and waits for threads that are not daemons."""
+    """The interpreter is ending, and waits for threads that are not daemons."""
     stack = scene.main.stack
     if not (
         find_frame(stack, "/threading.py", "_shutdown")
@@ -107,7 +107,7 @@ def joins_threads(scene: Scene) -> Cause | None:
         return None
     threads = [(thread, user_frame(thread)) for thread in scene.main.threads[:-1]]
     found = next((frame for _, frame in threads if frame), None)
-    if found is None:  # none in user code: the first that is not a helper of a library
+    if found is None:  # none is in user code, so take the first that is not a library's helper
         found = next((t[0] for t, _ in threads if not _is_daemon(t)), None)
     cause = blame(scene, scene.main, "non-daemon thread", "does not end, and the interpreter "
                   "waits for it in `threading._shutdown`", about="threads", place=found,
@@ -126,7 +126,7 @@ def _is_daemon(thread: Thread) -> bool:
 
 
 def joins_processes(scene: Scene) -> Cause | None:
-    """The main process winds up its workers or ends, and a process it waits for does not end."""
+    """The main process ends its workers or itself, and waits for a process that does not end."""
     stack = scene.main.stack
     ending = find_frame(stack, "multiprocessing/util.py", "_exit_function")
     winding_up = find_frame(stack, _TORCH_LOADER, "_shutdown_workers", "__del__")
@@ -171,7 +171,7 @@ def _in_handshake(thread: Thread) -> bool:
 
 
 def worker_waited_for(scene: Scene) -> Process | None:
-    """The worker that the main process waits for: busy, and if it can be told the next in turn."""
+    """The worker that the main process waits for: a busy one, if possible the next in turn."""
     busy = [worker for worker in scene.living_workers() if not worker.is_idle]
     if not busy:
         return None
@@ -186,7 +186,7 @@ def worker_waited_for(scene: Scene) -> Process | None:
 
 
 def waits_for_worker(scene: Scene) -> Cause | None:
-    """The main process waits for a batch, and a worker that should make it stands somewhere."""
+    """The main process waits for a batch, and the worker that should make it is stuck."""
     if not waits_for_loader(scene.main):
         return None
     worker = worker_waited_for(scene)
@@ -196,7 +196,7 @@ def waits_for_worker(scene: Scene) -> Cause | None:
 
 
 def _lost_batch(scene: Scene) -> Cause | None:
-    """All workers are idle: a batch was made and dropped on its way."""
+    """All workers are idle: a batch was made but lost on its way."""
     workers = scene.living_workers()
     if not workers:
         return None
@@ -225,7 +225,7 @@ def _lost_batch(scene: Scene) -> Cause | None:
 
 
 def main_is_stuck(scene: Scene) -> Cause | None:
-    """The main process waits neither for a worker nor for a batch: it is at fault itself."""
+    """The main process waits neither for a worker nor for a batch, so it is stuck itself."""
     if not scene.main.stack:
         return None
     busy = [p for p in scene.processes if scene.role(p) is Role.OTHER and user_frame(p.stack)]
@@ -235,7 +235,7 @@ def main_is_stuck(scene: Scene) -> Cause | None:
 
 
 def stuck(scene: Scene, process: Process) -> Cause:
-    """What a process that makes no progress stands in."""
+    """The cause for a process that is stuck."""
     for pattern in STUCK:
         if cause := pattern(scene, process):
             return cause
@@ -253,7 +253,7 @@ def imports(scene: Scene, process: Process) -> Cause | None:
 
 
 def spins(scene: Scene, process: Process) -> Cause | None:
-    """It burns CPU and makes nothing."""
+    """It uses CPU and makes no progress."""
     if not process.is_burning:
         return None
     place = place_of(process)
@@ -292,7 +292,7 @@ def starts_up(scene: Scene, process: Process) -> Cause | None:
 
 
 def holds_gil(scene: Scene, process: Process) -> Cause | None:
-    """A C call keeps the GIL, and the other threads of its process wait for that."""
+    """A C call holds the GIL, and the other threads of its process wait for it."""
     return (
         _holds_gil(scene, process, "so that its other threads wait") if process.holds_gil else None
     )

@@ -12,9 +12,9 @@ _FOR_WORK = ("poll", "ppoll", "select", "pselect6")
 
 
 def cause_of_waits(scene: Scene) -> Cause | None:
-    """Who waits for what: a stopped one, a worker that is not just waiting for work, the main one.
+    """Which process waits for what: a stopped one, a busy worker, or the main process.
 
-    None where nothing is told, as on a system that does not show what a process waits for.
+    None if the system does not show what a process waits for.
     """
     if cause := stopped(scene):
         return cause
@@ -26,7 +26,7 @@ def cause_of_waits(scene: Scene) -> Cause | None:
 
 
 def _waits_for_work(worker: Process) -> bool:
-    """Whether it looks as an idle worker does: it polls its queue, and burns nothing."""
+    """Whether it looks like an idle worker: it polls its queue and uses no CPU."""
     return not worker.is_burning and (worker.wait is None or worker.wait.syscall in _FOR_WORK)
 
 

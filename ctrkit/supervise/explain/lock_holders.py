@@ -1,6 +1,6 @@
 """Finds the process that holds a `multiprocessing` lock another one waits for, from the source.
 
-Such a lock is one for all processes: a fork does not copy it, and no thread is to blame for it.
+All processes share such a lock: a fork does not copy it, and no thread is to blame for it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _MODULES = ("multiprocessing", "torch.multiprocessing")
 
 
 def lock_holders_of(processes: Sequence[Process]) -> dict[int, int | None]:
-    """By the id of each process that waits for a lock of `multiprocessing`: who holds it.
+    """By the pid of each process that waits for a `multiprocessing` lock: the pid of the holder.
 
-    None where that cannot be told.
+    None if the holder is unknown.
     """
     found: dict[int, int | None] = {}
     for process in processes:
@@ -59,7 +59,7 @@ def _holder(
     file: str,
     locks: Sequence[ast.expr],
 ) -> int | None:
-    """The only other process that stands inside the same lock of the same file."""
+    """The only other process inside the same lock of the same file; None if there is not one."""
     holders = [
         other.pid
         for other in processes
@@ -75,7 +75,7 @@ def _holder(
 
 
 def _is_of_processes(module: ast.Module, lock: ast.expr) -> bool:
-    """Whether what is assigned to this name is made by `multiprocessing`."""
+    """Whether the value assigned to this name comes from `multiprocessing`."""
     made_by = dict(_imported(module))
     for value in values_of(module, ast.unparse(lock)):
         if isinstance(value, ast.Call):
@@ -88,7 +88,7 @@ def _is_of_processes(module: ast.Module, lock: ast.expr) -> bool:
 
 
 def _imported(module: ast.Module) -> Iterator[tuple[str, str]]:
-    """What a name of the module means: `mp` is `torch.multiprocessing`."""
+    """What the module's names mean: `mp` is `torch.multiprocessing`."""
     for one in ast.walk(module):
         if isinstance(one, ast.Import):
             for alias in one.names:

@@ -16,7 +16,7 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class LockOrigin(StrEnum):
-    """What the source shows of a lock."""
+    """Where a lock was made, as the source shows it."""
 
     BEFORE_FORK = "existed before the worker was started"
     OWN = "the waiting thread made it, or holds it itself"
@@ -24,7 +24,7 @@ class LockOrigin(StrEnum):
 
 
 def lock_origins_of(processes: Iterable[Process]) -> dict[int, LockOrigin]:
-    """By process id: of those that stand at a line which takes a lock."""
+    """By pid, the origin of the lock of each process that is at a line which takes a lock."""
     found: dict[int, LockOrigin] = {}
     for process in processes:
         own = [frame for frame in process.stack if is_users(frame)]
@@ -45,10 +45,10 @@ def _origin(frames: Sequence[Frame]) -> LockOrigin:
 
 
 def origin_in(module: ast.Module, frames: Sequence[Frame]) -> LockOrigin:
-    """What a module shows of the lock that the innermost of these frames waits for.
+    """The origin of the lock that the innermost of these frames waits for.
 
     Args:
-        module: its source.
+        module: syntax tree of the module.
         frames: calls in it, innermost first.
     """
     around = functions_around(module, frames[0])
@@ -84,7 +84,7 @@ def _of_expression(
 def _of_name(
     module: ast.Module, around: Sequence[_Function], name: str, frames: Sequence[Frame]
 ) -> LockOrigin:
-    """A name of the function itself, of one around it, or of the module."""
+    """The origin of a name of the function itself, of an outer function, or of the module."""
     for function in reversed(around):
         if not _binds(function, name):
             continue
@@ -93,14 +93,15 @@ def _of_name(
             return LockOrigin.UNKNOWN
         runs = any(frame.function == function.name for frame in frames)
         if function is not around[-1] and not runs:
-            return LockOrigin.BEFORE_FORK  # its call is over: it was made where the worker was not
+            # that call has returned, so the lock was made before the worker existed
+            return LockOrigin.BEFORE_FORK
         made = [_maker(value) for value in values_of(function, name)]
         return LockOrigin.OWN if made and all(made) else LockOrigin.UNKNOWN
     return LockOrigin.BEFORE_FORK if _binds_in(module.body, name) else LockOrigin.UNKNOWN
 
 
 def _of_attribute(module: ast.Module, method: _Function, owner: str, lock: ast.expr) -> LockOrigin:
-    """An attribute that `__init__` alone sets was set where the data set was made."""
+    """The origin of an attribute; if only `__init__` sets it, it was made with the data set."""
     text = ast.unparse(lock)
     for one in ast.walk(module):
         if not isinstance(one, ast.ClassDef) or method not in one.body:
@@ -113,7 +114,7 @@ def _of_attribute(module: ast.Module, method: _Function, owner: str, lock: ast.e
 
 
 def functions_around(module: ast.Module, frame: Frame) -> list[_Function]:
-    """The functions whose text has the line, outermost first; none if the innermost is another."""
+    """The functions that contain the line, outermost first; empty if the innermost differs."""
     found = [
         one
         for one in ast.walk(module)
@@ -124,7 +125,7 @@ def functions_around(module: ast.Module, frame: Frame) -> list[_Function]:
 
 
 def taken(function: _Function, line: int) -> Iterator[ast.expr]:
-    """The locks that the statement at this line takes."""
+    """The locks that the statement on this line takes."""
     for one in ast.walk(function):
         if isinstance(one, ast.With | ast.AsyncWith):
             for item in one.items:
@@ -135,7 +136,7 @@ def taken(function: _Function, line: int) -> Iterator[ast.expr]:
 
 
 def is_held(module: ast.Module, frame: Frame, lock: ast.expr, *, waits: bool) -> bool:
-    """Whether the call took the same lock on the way to the line where it stands, or waits."""
+    """Whether this call already holds the lock at its line, or waits for it."""
     around = functions_around(module, frame)
     if not around:
         return False
@@ -160,7 +161,7 @@ def _makers(module: ast.Module, around: Sequence[_Function], lock: ast.expr) -> 
 
 
 def _maker(value: ast.expr | None) -> str:
-    """`Lock` of `threading.Lock()`; empty where it is no such call."""
+    """`Lock` for `threading.Lock()`; empty if it is no such call."""
     if not isinstance(value, ast.Call):
         return ""
     name = ast.unparse(value.func).rpartition(".")[2]
@@ -168,7 +169,7 @@ def _maker(value: ast.expr | None) -> str:
 
 
 def values_of(inside: ast.AST, text: str) -> Iterator[ast.expr | None]:
-    """What is assigned to this name or attribute."""
+    """The values assigned to this name or attribute."""
     for one in ast.walk(inside):
         targets: list[ast.expr] = []
         if isinstance(one, ast.Assign):
@@ -184,7 +185,7 @@ def _sets(method: _Function, text: str) -> bool:
 
 
 def _binds(function: _Function, name: str) -> bool:
-    """Whether the function has a variable or an argument of this name."""
+    """Whether the function has a variable or argument of this name."""
     nodes = list(ast.walk(function))
     if any(isinstance(one, ast.Global | ast.Nonlocal) and name in one.names for one in nodes):
         return False
@@ -196,7 +197,7 @@ def _binds(function: _Function, name: str) -> bool:
 
 
 def _binds_in(body: Sequence[ast.stmt], name: str) -> bool:
-    """Whether these statements, and not those of a function in them, bind the name."""
+    """Whether these statements bind the name, not counting functions inside them."""
     for one in body:
         if isinstance(one, _Function | ast.ClassDef):
             continue
@@ -213,7 +214,7 @@ def _binds_in(body: Sequence[ast.stmt], name: str) -> bool:
 
 
 def _root(lock: ast.expr) -> ast.Name | None:
-    """`self` of `self.store.lock`; None where the expression is more than names with dots."""
+    """`self` for `self.store.lock`; None if the expression is more than dotted names."""
     while isinstance(lock, ast.Attribute):
         lock = lock.value
     return lock if isinstance(lock, ast.Name) else None

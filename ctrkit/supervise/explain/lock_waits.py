@@ -57,7 +57,7 @@ def lock(scene: Scene, process: Process) -> Cause | None:
 
 
 def _between_processes(scene: Scene, process: Process) -> Cause:
-    """It waits for a lock that all processes share, so that no fork and no thread is to blame."""
+    """It waits for a lock that all processes share, so neither a fork nor a thread is to blame."""
     pid = scene.holders[process.pid]
     holder = next((one for one in scene.processes if one.pid == pid), None)
     if holder is None:
@@ -90,7 +90,7 @@ def file_lock(scene: Scene, process: Process) -> Cause | None:
 
 
 def takes_lock(scene: Scene, process: Process) -> bool:
-    """By the innermost call, or by the line of code where that is a C call without a frame."""
+    """Whether it takes a lock, by its innermost call, or by the source line of a C call."""
     wait = process.wait
     if wait is not None and wait.syscall is not None and wait.syscall != "futex":
         return False
@@ -119,5 +119,5 @@ def _waits_to_be_woken(stack: Thread) -> bool:
 
 
 def is_forked(scene: Scene, process: Process) -> bool:
-    """Whether it is a worker that has the memory, and the locks, of the moment it was forked."""
+    """Whether it is a forked worker, which has the memory and locks of the moment of the fork."""
     return is_worker(scene, process) and scene.start_method == "fork"

@@ -14,7 +14,7 @@ _SAMPLE_S = 15.0
 _MAX_SAMPLED = 12
 _LINE = re.compile(r"^(?P<indent>[ +!:|]*)(?P<count>\d+) (?P<what>.+)$")
 _FUNCTION = re.compile(r"^(?P<name>\S+)\s+\(in (?P<library>[^)]+)\)")
-# Where a thread sleeps in the system's library, and the Linux call that means the same.
+# Functions of the system's library in which threads sleep, with equivalent Linux calls.
 _CALLS = {
     "__psynch_cvwait": "futex", "__psynch_mutexwait": "futex", "__ulock_wait": "futex",
     "__ulock_wait2": "futex", "semaphore_wait_trap": "futex", "semaphore_timedwait_trap": "futex",
@@ -29,7 +29,7 @@ _CALLS = {
 
 
 def with_native_waits(processes: Sequence[Process]) -> list[Process]:
-    """The processes with what their main threads wait for; as they are on other systems."""
+    """The processes with what their main threads wait for; unchanged on other systems."""
     if sys.platform != "darwin":
         return list(processes)
     alive = [one for one in processes if not one.is_dead][:_MAX_SAMPLED]
@@ -53,9 +53,9 @@ def _sample(pid: int) -> str:
 
 
 def parse_sample(text: str, pid: int) -> Wait | None:
-    """Where the main thread, the first one, spent most of the time; None if it was not in a call.
+    """Where the main thread (the first one) spent most of the time; None if not in a call.
 
-    Each line of the call graph is deeper than the one before, until a sibling or another thread.
+    Lines of the call graph get deeper until a sibling or another thread follows.
     """
     _, found, graph = text.partition("Call graph:")
     innermost = None
@@ -71,7 +71,7 @@ def parse_sample(text: str, pid: int) -> Wait | None:
                 break
             continue
         if len(match["indent"]) <= depth and int(match["count"]) <= most:
-            break  # a sibling in which it was more seldom
+            break  # a sibling, in which it was less often
         depth, most = len(match["indent"]), int(match["count"])
         innermost = _FUNCTION.match(match["what"])
     if innermost is None or innermost["name"] not in _CALLS:

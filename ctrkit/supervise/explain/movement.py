@@ -10,9 +10,9 @@ from ctrkit.core.units import format_bytes, format_duration
 from ctrkit.supervise.explain.scene import BURNING_CORES, Process
 from ctrkit.supervise.explain.stacks import Thread
 
-# More than what a loop reads that only looks again and again whether a file is there.
+# More bytes than a loop reads that only checks for a file again and again.
 _DATA_BYTES = 64_000
-# Where a step stands, by the outermost call of torch.
+# Phases of a step, by the outermost call of torch.
 _PHASES = (
     ("torch/utils/data/", "the loader"), ("torch/autograd/", "backward"),
     ("torch/_tensor.py", "backward"), ("torch/optim/", "the optimizer"),
@@ -21,7 +21,7 @@ _PHASES = (
 
 
 class State(StrEnum):
-    """What two looks show."""
+    """What two looks at a process show."""
 
     PROGRESSING = "progressing"
     WAITING = "waiting"
@@ -31,12 +31,14 @@ class State(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """The training processes at `taken_s` (monotonic).
+    """One look at the training processes.
 
     Args:
-        main: the process that trains; `workers` those that read for it.
-        cpu_s: CPU seconds of all of them so far, or that they would have had on free cores.
-        read_bytes: what each one's main thread, and its thread that pins memory, have read so far.
+        taken_s: monotonic time.
+        main: the training process.
+        workers: the processes that read for it.
+        cpu_s: CPU seconds of all of them so far, or those they would have used on free cores.
+        read_bytes: bytes that each one's main thread and pinning thread have read so far.
     """
 
     taken_s: float
@@ -48,22 +50,22 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True)
 class Movement:
-    """The state, and the sentence that says what it rests on."""
+    """The state, and a sentence on what it is based on."""
 
     state: State
     because: str
 
 
 def judge_movement(first: Look, last: Look, between: Iterable[Thread] = ()) -> Movement:
-    """What the time between two looks shows.
+    """Judge the time between two looks.
 
-    Progress needs a proof: batches that came from workers, data that was read, or a step that was
-    seen in two of its phases. A loop that burns CPU without one may or may not end.
+    Progress needs proof: batches arrived from workers, data was read, or a step was seen in two of
+    its phases. Without proof, a loop that uses CPU may or may not end.
 
     Args:
-        first: the look before.
-        last: the look after.
-        between: stacks of the main thread that were read meanwhile.
+        first: the first look.
+        last: the second look.
+        between: stacks of the main thread read in between.
     """
     gap_s = max(last.taken_s - first.taken_s, 1e-3)
     during = f"in {format_duration(gap_s)}"
@@ -88,7 +90,7 @@ def judge_movement(first: Look, last: Look, between: Iterable[Thread] = ()) -> M
 
 
 def _proof(first: Look, last: Look, stacks: Sequence[Thread]) -> str:
-    """What proves progress; empty if nothing does."""
+    """The proof of progress; empty if there is none."""
     came = _grown(first, last, last.main.pid)
     if last.workers and came > 0:
         return f"the main process received {format_bytes(came)} from its workers"
@@ -110,7 +112,7 @@ def _grown(first: Look, last: Look, pid: int) -> int:
 
 
 def phase_of(stack: Thread) -> str:
-    """The phase of a step in which a stack stands; empty where that cannot be told."""
+    """The phase of a step that the stack is in; empty if unknown."""
     for frame in reversed(stack):
         for part, phase in _PHASES:
             if f"/{part}" in frame.file:

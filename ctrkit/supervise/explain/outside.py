@@ -41,24 +41,24 @@ from ctrkit.supervise.explain.training_family import (
 )
 from ctrkit.supervise.sampler import TreeSampler
 
-_MAX_READ, _MAX_PROCESSES = 24, 1024  # eight ranks with their workers are many
+_MAX_READ, _MAX_PROCESSES = 24, 1024  # enough for eight ranks with their workers
 _SAMPLES_BETWEEN = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """What was found of a process.
+    """What was found out about a process.
 
     Args:
-        pid: that was asked for.
-        family: the tree that it belongs to.
-        listed: its processes as the system lists them.
-        processes: all of the tree, its top first, as they were seen last.
-        scene: of the process that trains and what is below it; None without a Python process.
-        cause: why it does not get on, if it does not; None if nothing tells.
+        pid: the pid asked about.
+        family: the process tree that it belongs to.
+        listed: the tree's processes as the system lists them.
+        processes: all of the tree, its top first, as last seen.
+        scene: the training process and what is below it; None without a Python process.
+        cause: why it makes no progress; None if it does, or if unknown.
         movement: what two looks showed; None after only one.
-        read_by: how Python stacks were read, empty where none were.
-        missing: what stands between this process and the stacks; None where they were read.
+        read_by: how Python stacks were read; empty if none were.
+        missing: what prevented reading the stacks; None if they were read.
     """
 
     pid: int
@@ -78,16 +78,16 @@ def explain_process(
     sleep: Callable[[float], None] = time.sleep,
     use_stacks: bool = True,
 ) -> Explanation:
-    """Look at a process and all that belongs to it; twice where there is something to wait.
+    """Examine a process and its whole tree; twice, if there is time to wait.
 
     Args:
         pid: any process of the training: its shell, its launcher, itself or a worker.
-        wait_s: between two looks; None: look once.
-        sleep: waits.
+        wait_s: seconds between two looks; None: look once.
+        sleep: waits for so many seconds.
         use_stacks: whether to read Python stacks.
 
     Raises:
-        UsageError: there is no such process, or it may not be looked at.
+        UsageError: there is no such process, or it may not be examined.
     """
     listed = list_processes()
     check_pid(pid, listed)
@@ -107,7 +107,7 @@ def explain_process(
 
 
 def check_pid(pid: int, listed: Mapping[int, Listed]) -> None:
-    """Raise a UsageError for a pid that cannot be explained, saying what to do instead."""
+    """Raise a UsageError, with advice, for a pid that cannot be explained."""
     if pid <= 0 or pid not in listed:
         raise UsageError(f"there is no process {pid}; `ps -ef` or `pgrep -f train.py` finds it")
     one = listed[pid]
@@ -149,7 +149,7 @@ class _Seen:
 
 
 class _Reader:
-    """Reads stacks as long as that works, and remembers why it does not."""
+    """Reads stacks as long as that works, and remembers why it stopped working."""
 
     def __init__(self, main_pid: int, use_stacks: bool) -> None:
         self._main_pid = main_pid
@@ -158,14 +158,14 @@ class _Reader:
         self.by, self.problem = "", ""
 
     def read(self, pids: Sequence[int]) -> dict[int, tuple[Thread, ...]]:
-        """Stacks by pid of those that could be read."""
+        """Stacks by pid, for the processes that could be read."""
         found: dict[int, tuple[Thread, ...]] = {}
         for pid in pids[:_MAX_READ] if self._use else ():
             threads = self._read(pid)
             if threads:
                 found[pid] = threads
             elif pid == self._main_pid:
-                return found  # who cannot read the first one cannot read the others
+                return found  # if the first process cannot be read, the others cannot either
         return found
 
     def _read(self, pid: int) -> tuple[Thread, ...]:
@@ -185,14 +185,14 @@ class _Reader:
         return ()
 
     def missing(self) -> Missing | None:
-        """What is missing; None where stacks were read or were not wanted."""
+        """What is missing; None if stacks were read, or were not wanted."""
         if self.by or not self._use:
             return None
         return missing(read_access(self._main_pid, self._program), self.problem)
 
 
 def _look(family: TrainingFamily, listed: Mapping[int, Listed], reader: _Reader) -> _Seen:
-    """The whole tree, with stacks of its Python processes, the one that trains first."""
+    """The whole tree, with stacks of its Python processes, the training one first."""
     sampler = TreeSampler(family.main_pid)
     processes = name_targets(
         with_native_waits(passive.look(family.top_pid, lambda: False, _MAX_PROCESSES))
@@ -221,7 +221,7 @@ def _look(family: TrainingFamily, listed: Mapping[int, Listed], reader: _Reader)
 
 
 def _absolute(pid: int, threads: tuple[Thread, ...]) -> tuple[Thread, ...]:
-    """Relative files of the frames in the folder of the process."""
+    """The threads with relative file names resolved in the process's folder."""
     if all(frame.file.startswith(("/", "<")) for thread in threads for frame in thread):
         return threads
     try:
@@ -240,7 +240,7 @@ def _absolute(pid: int, threads: tuple[Thread, ...]) -> tuple[Thread, ...]:
 
 
 def _read_bytes(pid: int) -> int | None:
-    """What the main thread, and a thread that pins memory, have read so far (Linux)."""
+    """Bytes that the main thread and a pinning thread have read so far (Linux)."""
     total = None
     for thread in Path(f"/proc/{pid}/task").glob("[0-9]*"):
         with suppress(OSError, StopIteration, ValueError):
@@ -255,7 +255,7 @@ def _read_bytes(pid: int) -> int | None:
 def _sample(
     main_pid: int, reader: _Reader, wait_s: float, sleep: Callable[[float], None]
 ) -> list[Thread]:
-    """Wait, and meanwhile read the main thread's stack some times."""
+    """Wait, and read the main thread's stack a few times meanwhile."""
     stacks, until_s = [], time.monotonic() + wait_s
     pause_s = wait_s / (_SAMPLES_BETWEEN + 1)
     for _ in range(_SAMPLES_BETWEEN):
@@ -270,7 +270,7 @@ def _sample(
 
 
 def _scene(main_pid: int, family: TrainingFamily, seen: Sequence[Process]) -> Scene:
-    """The process that trains, and what is below it."""
+    """The scene of the training process and its descendants."""
     processes = descendants(main_pid, seen)
     rank = family.ranks.get(main_pid)
     scene = Scene(

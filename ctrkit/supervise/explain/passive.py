@@ -19,13 +19,13 @@ import psutil
 from ctrkit.supervise.explain.scene import Process, Wait
 from ctrkit.supervise.sampler import TreeSampler
 
-_PAUSE_S = 0.3  # between two looks: what burned, who woke
+_PAUSE_S = 0.3  # between two looks, to see which used CPU and which woke
 _MAX_WORD, _MAX_WORDS, _MAX_THREADS, _MAX_PROCESSES = 200, 12, 64, 64
 _MASKS = ("SigCgt", "SigIgn", "SigBlk")
 _EXIT_CODE_FIELD = 52  # of /proc/PID/stat, counted from 1
 _LINUX = sys.platform.startswith("linux")
 
-# Calls in which a process waits, by their numbers in the kernels' tables.
+# System calls in which a process waits, by their numbers.
 _SYSCALLS = {
     "x86_64": {
         0: "read", 1: "write", 7: "poll", 17: "pread64", 18: "pwrite64", 19: "readv", 20: "writev",
@@ -50,7 +50,7 @@ _ABOUT_A_FILE = {
     "sendto", "recvfrom", "sendmsg", "recvmsg", "fcntl", "flock", "fsync", "fdatasync", "ioctl",
 }  # fmt: skip
 
-# The kernel's functions in which such calls sleep, told where the call itself may not be read.
+# Kernel functions in which such calls sleep, for when the call itself may not be read.
 _KERNEL_FUNCTIONS = (
     ("futex", "futex"), ("nanosleep", "clock_nanosleep"), ("pipe_read", "read"),
     ("pipe_write", "write"), ("do_select", "select"), ("ep_poll", "epoll_wait"), ("poll", "poll"),
@@ -63,7 +63,7 @@ _POLLFD, _MAX_POLLED, _MAX_SELECTED = struct.Struct("=ihh"), 8, 1024
 
 @dataclass(frozen=True)
 class _Clock:
-    """What grows: each process's seconds on or waiting for a core, each thread's wake-ups."""
+    """Counters: seconds of each process on or waiting for a core, wake-ups of each thread."""
 
     taken_s: float
     wanted_s: dict[int, float]
@@ -71,9 +71,9 @@ class _Clock:
 
 
 def look(root_pid: int, hurry: Callable[[], bool], most: int = _MAX_PROCESSES) -> list[Process]:
-    """Look at a family twice, a moment apart; without the second time nothing that grows.
+    """Look at a family twice, a moment apart; once, and without rates, if `hurry` returns true.
 
-    The root comes first, then its descendants, zombies among them, of all `most` at most; empty if
+    The root comes first, then its descendants including zombies, at most `most` in all; empty if
     the root is gone.
     """
     family = _family(root_pid, most)
@@ -96,7 +96,7 @@ def _family(root_pid: int, most: int) -> list[psutil.Process]:
 
 
 def exit_code(pid: int) -> int | None:
-    """Of a Linux zombie, negative for a signal; None for others or where it may not be read."""
+    """The exit code of a Linux zombie, negative for a signal; None for others, or if unreadable."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         return os.waitstatus_to_exitcode(int(fields[_EXIT_CODE_FIELD - 3]))
@@ -105,7 +105,7 @@ def exit_code(pid: int) -> int | None:
 
 
 def limits_of(pid: int) -> dict[str, int]:
-    """The resource limits of a Linux process that are set."""
+    """The resource limits that are set for a Linux process."""
     limits = {}
     for name in ("RLIMIT_AS", "RLIMIT_DATA", "RLIMIT_NOFILE"):
         with suppress(psutil.Error, AttributeError, OSError):
@@ -116,9 +116,9 @@ def limits_of(pid: int) -> dict[str, int]:
 
 
 def catches(pid: int, number: int) -> bool | None:
-    """Whether a signal would run a handler of a Linux process; None where that cannot be told.
+    """Whether a signal would run a handler of a Linux process; None if unknown.
 
-    One that its main thread blocks would not: it waits, perhaps for a `sigwait`.
+    A signal that its main thread blocks would not: it waits, perhaps for a `sigwait`.
     """
     masks = _signal_masks(pid)
     if masks is None:
@@ -140,7 +140,7 @@ def _describe(process: psutil.Process) -> Process:
     with suppress(psutil.Error), process.oneshot():
         found = replace(found, status=process.status(), parent_pid=process.ppid())
         found = replace(found, name=process.name(), rss_bytes=int(process.memory_info().rss))
-        if found.status == psutil.STATUS_DISK_SLEEP:  # its memory may be locked: do not wait for it
+        if found.status == psutil.STATUS_DISK_SLEEP:  # its memory may be locked, so do not read it
             return found
         words = process.cmdline()[:_MAX_WORDS]
         found = replace(found, command=tuple(word[:_MAX_WORD] for word in words))
@@ -154,7 +154,7 @@ def _describe(process: psutil.Process) -> Process:
 
 
 def _waits(pid: int) -> tuple[Wait, ...]:
-    """Where the threads of a Linux process stand, the main thread first."""
+    """Where the threads of a Linux process wait, the main thread first."""
     libraries = _Libraries(pid)
     return tuple(_wait(pid, thread, libraries) for thread in _thread_ids(pid))
 
@@ -167,11 +167,11 @@ def _thread_ids(pid: int) -> list[int]:
 
 
 def _wait(pid: int, thread: int, libraries: _Libraries) -> Wait:
-    """One thread: `/proc/.../syscall` has number, six arguments, stack pointer and code address."""
+    """Where one thread waits: `/proc/.../syscall` has number, arguments, stack and address."""
     try:
         words = Path(f"/proc/{pid}/task/{thread}/syscall").read_text().split()
         number, arguments, address = int(words[0]), words[1:7], int(words[-1], 16)
-    except (OSError, ValueError, IndexError):  # not permitted, or it runs
+    except (OSError, ValueError, IndexError):  # not permitted, or the thread runs
         return Wait(thread=thread, syscall=_call_of_kernel_function(pid, thread))
     table = _SYSCALLS.get(platform.machine(), {})
     name = table.get(number, f"system call {number}") if number >= 0 else None
@@ -186,7 +186,7 @@ def _wait(pid: int, thread: int, libraries: _Libraries) -> Wait:
 
 
 def _call_of_kernel_function(pid: int, thread: int) -> str | None:
-    """The call by the kernel's function in which the thread sleeps: any user may read that."""
+    """The call, by the kernel function in which the thread sleeps; any user may read that."""
     with suppress(OSError):
         function = Path(f"/proc/{pid}/task/{thread}/wchan").read_text()
         return next((call for part, call in _KERNEL_FUNCTIONS if part in function), None)
@@ -194,7 +194,7 @@ def _call_of_kernel_function(pid: int, thread: int) -> str | None:
 
 
 def _target_of(pid: int, name: str | None, values: Sequence[int]) -> str | None:
-    """The file, pipe or socket that a call is about; `a timer` of one that waits for nothing."""
+    """The file, pipe or socket of a call; `a timer` for one that waits for nothing else."""
     if name in _ABOUT_A_FILE:
         return _target(pid, values[0])
     if name in ("select", "pselect6") and values[0] == 0:
@@ -209,7 +209,7 @@ def _target_of(pid: int, name: str | None, values: Sequence[int]) -> str | None:
 
 
 def _polled(pid: int, address: int, count: int) -> list[int]:
-    """The descriptors of a `struct pollfd` array, where the memory may be read."""
+    """The descriptors of a `struct pollfd` array, if the memory may be read."""
     with suppress(OSError, ValueError, OverflowError), open(f"/proc/{pid}/mem", "rb", 0) as memory:
         memory.seek(address)
         content = memory.read(_POLLFD.size * min(count, _MAX_POLLED))
@@ -219,7 +219,7 @@ def _polled(pid: int, address: int, count: int) -> list[int]:
 
 
 def _selected(pid: int, count: int, address: int) -> list[int]:
-    """The descriptors of the `fd_set` that is waited for to be read."""
+    """The descriptors in the `fd_set` for reading."""
     with suppress(OSError, ValueError, OverflowError), open(f"/proc/{pid}/mem", "rb", 0) as memory:
         memory.seek(address)
         content = memory.read((min(count, _MAX_SELECTED) + 7) // 8)
@@ -229,7 +229,7 @@ def _selected(pid: int, count: int, address: int) -> list[int]:
 
 
 def waits_for_keys(pid: int) -> bool:
-    """Whether the main thread of a Linux process waits for what somebody types at a terminal."""
+    """Whether the main thread of a Linux process waits for input from a terminal."""
     wait = _wait(pid, pid, _Libraries(0))
     is_terminal = (wait.target or "").startswith(("/dev/pts/", "/dev/tty", "/dev/console"))
     return is_terminal and wait.syscall in ("read", "poll", "ppoll", "select", "pselect6")
@@ -243,7 +243,7 @@ def _target(pid: int, descriptor: int) -> str | None:
 
 
 class _Libraries:
-    """Which file the code at an address of a Linux process came from."""
+    """Finds the file that contains the code at an address of a Linux process."""
 
     def __init__(self, pid: int) -> None:
         self._starts: list[int] = []
@@ -273,7 +273,7 @@ def _read_clock(family: Sequence[psutil.Process], sampler: TreeSampler) -> _Cloc
 
 
 def _wakes(pid: int, thread: int) -> int:
-    """How often the thread has waited for something, and woken, so far."""
+    """How often the thread has waited and woken so far."""
     with suppress(OSError, ValueError):
         lines = Path(f"/proc/{pid}/task/{thread}/status").read_text("utf-8", "replace").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt"))

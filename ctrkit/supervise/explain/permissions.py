@@ -18,9 +18,12 @@ _CAP_SYS_PTRACE = 19
 class Access:
     """What decides whether this process may read another.
 
-    `ptrace_scope` is Linux's `kernel.yama.ptrace_scope`, None where there is none. `can_trace`:
-    this process has CAP_SYS_PTRACE. `protected`: the process made itself unreadable for its own
-    user. `py_spy` and `ctrkit` are programs, None where they are not found.
+    Attributes:
+        ptrace_scope: Linux's `kernel.yama.ptrace_scope`; None if there is none.
+        can_trace: this process has CAP_SYS_PTRACE.
+        protected: the other process made itself unreadable even for its own user.
+        py_spy: path of py-spy; None if not found.
+        ctrkit: path of ctrkit; None if not found.
     """
 
     pid: int
@@ -36,18 +39,18 @@ class Access:
 
 @dataclass(frozen=True, kw_only=True)
 class Missing:
-    """What is missing, in a sentence, and the commands of which any one gives it."""
+    """What is missing, in a sentence, and commands of which any one helps."""
 
     what: str
     commands: tuple[str, ...] = ()
 
 
 def missing(access: Access, problem: str) -> Missing:
-    """What stands between this process and the stacks of the other.
+    """What prevents this process from reading the other's stacks.
 
     Args:
-        access: of this process to that one.
-        problem: what the reader said; empty where there is no reader.
+        access: this process's access to the other.
+        problem: the reader's message; empty without a reader.
     """
     if access.py_spy is None:
         install = f"{shlex.quote(sys.executable)} -m pip install py-spy"
@@ -94,7 +97,7 @@ def _as_root(access: Access) -> tuple[str, ...]:
 
 
 def read_access(pid: int, py_spy: str | None) -> Access:
-    """What this system says."""
+    """Read the access rules of this system."""
     return Access(
         pid=pid,
         system=platform.system(),
@@ -137,7 +140,7 @@ def _can_trace() -> bool:
 
 
 def _is_protected(pid: int) -> bool:
-    """Whether root owns its folder in /proc, though the process is this user's."""
+    """Whether root owns its folder in /proc although the process is this user's."""
     with suppress(OSError, ValueError):
         lines = Path(f"/proc/{pid}/status").read_text("utf-8", "replace").splitlines()
         user = next(int(line.split()[1]) for line in lines if line.startswith("Uid:"))

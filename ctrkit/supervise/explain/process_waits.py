@@ -1,7 +1,7 @@
 """Why a process waits for another one through `multiprocessing`: a queue or an event.
 
-These calls take locks of their own inside, which all processes share: no fork and no other thread
-is to blame for the wait.
+These calls take internal locks that all processes share, so neither a fork nor another thread is to
+blame for the wait.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def queue_or_signal(scene: Scene, process: Process) -> Cause | None:
 
 
 def _called(process: Process) -> tuple[Frame, ...]:
-    """The frames of multiprocessing that user code has called; none where torch has called them.
+    """The frames of multiprocessing that user code called; empty if torch called them.
 
-    A DataLoader's worker that is idle waits in a queue of torch's own, which is no hang.
+    An idle DataLoader worker waits in a queue of torch's own, which is no hang.
     """
     for number, frame in enumerate(process.stack):
         if any(part in frame.file for part in _INSIDE):

@@ -22,14 +22,14 @@ from ctrkit.supervise.explain.stacks import (
 from ctrkit.supervise.sampler import STOPPED_STATES
 
 BURNING_CORES = 0.5
-_GIL_WAKES_PER_S = 60.0  # who waits for the GIL wakes every 5 ms to ask for it
+_GIL_WAKES_PER_S = 60.0  # a thread that waits for the GIL wakes every 5 ms to ask for it
 _TORCH_WORKER = "torch/utils/data/_utils/worker.py"
 _TORCH_LOADER = "torch/utils/data/dataloader.py"
-_WORKER_NAME = "pt_data_worker"  # what torch 2.6 and newer call them for the system
+_WORKER_NAME = "pt_data_worker"  # the process name of workers in torch 2.6 and newer
 
 
 class Role(StrEnum):
-    """What a process is there for."""
+    """The part that a process plays."""
 
     MAIN = "main process"
     WORKER = "worker"
@@ -40,10 +40,14 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Wait:
-    """Where a thread of a Linux process stands in the kernel; None where that is not told.
+    """Where a thread of a Linux process waits in the kernel; None for what is unknown.
 
-    `syscall` is its name, `target` the file, pipe or socket it is about, `operation` a futex's,
-    `library` the file whose code made the call, `wakes_per_s` its voluntary context switches.
+    Attributes:
+        syscall: name of the system call.
+        target: the file, pipe or socket that it is about.
+        operation: the operation of a futex.
+        library: the file whose code made the call.
+        wakes_per_s: its voluntary context switches per second.
     """
 
     thread: int
@@ -56,11 +60,14 @@ class Wait:
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """One process: what the system knows, what it shows of its stacks, what it wrote of itself.
+    """One process: what the system knows, its stacks, and its own progress.
 
-    `status` is psutil's word. `exit_code` is a zombie's, negative for a signal. `cores` is what it
-    burned while it was looked at, or would have on a host with free cores. `threads` end with the
-    main thread's; empty where nothing could be read. `ignores_sigterm`: ignores or handles it.
+    Attributes:
+        status: psutil's word.
+        exit_code: of a zombie, negative for a signal.
+        cores: cores that it used while it was examined, or would have used on a free host.
+        threads: stacks; the main thread's comes last. Empty if nothing could be read.
+        ignores_sigterm: whether it ignores or handles SIGTERM.
     """
 
     pid: int
@@ -83,12 +90,12 @@ class Process:
 
     @property
     def wait(self) -> Wait | None:
-        """Where its main thread stands in the kernel."""
+        """Where its main thread waits in the kernel."""
         return next((wait for wait in self.waits if wait.thread == self.pid), None)
 
     @property
     def is_stopped(self) -> bool:
-        """Whether somebody stopped it."""
+        """Whether it was stopped by a signal."""
         return self.status in STOPPED_STATES
 
     @property
@@ -98,7 +105,7 @@ class Process:
 
     @property
     def is_burning(self) -> bool:
-        """Whether it was busy while it was looked at."""
+        """Whether it used CPU while it was examined."""
         return self.cores is not None and self.cores >= BURNING_CORES
 
     @property
@@ -115,7 +122,7 @@ class Process:
 
     @property
     def holds_gil(self) -> bool:
-        """Whether its main thread keeps the GIL from another one that wakes to ask for it.
+        """Whether its main thread holds the GIL while another thread wakes to ask for it.
 
         A thread that wants the GIL waits in a futex, and Python knows that thread. Threads of a
         library (gloo's, for example) wake as often, in a futex or to poll a socket, but have no
@@ -135,32 +142,32 @@ class Process:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """All that is known at the verdict.
+    """Everything known at the verdict.
 
     Args:
-        root_pid: of the child, the main process of the training; of several, the guilty rank.
-        processes: the living family, zombies included, the root first; empty after its end.
+        root_pid: the child, which is the main process of the training; of several ranks, the guilty
+            one.
+        processes: the living family with zombies, the root first; empty after its end.
         dead: workers that are known to have ended.
-        stderr: the end of it.
-        crashes: of workers that crashed in C, what Python's fault handler wrote, by pid.
+        stderr: the end of stderr.
+        crashes: by pid, what Python's fault handler wrote for workers that crashed in C.
         error: the traceback of the exception that ended the child, if there was one.
         verdict: one of `ctrkit.core.records.VERDICTS`.
-        stage: the progress stage's label.
+        stage: label of the progress stage.
         step: steps done in this epoch.
-        start_method: of the workers.
-        workers: how many the cell has.
-        device: of the training step.
-        oom_kills: processes of the family that the kernel is proved to have killed for memory.
-        limits: resource limits of the child that are set, bytes or counts (`RLIMIT_AS`, ...).
-        sources: the lines of code at which user code stands, stripped.
-        locks: by process id, what the source shows of the lock that it waits for: one of
-            `LockOrigin`, missing where that is unknown.
-        holders: by the id of a process that waits for a lock of `multiprocessing`, the one that
-            holds it, None where that cannot be told.
-        ranks: where several processes train together, their numbers by pid.
-        others_wait: whether other ranks were seen to wait for the one at the root.
-        main_name: how a sentence names the main process.
-        is_script: what was started is a script's launcher or shell, perhaps; see `narrowed`.
+        start_method: start method of the workers.
+        workers: number of workers in the cell.
+        device: device of the training step.
+        oom_kills: processes of the family that the kernel provably killed for memory.
+        limits: resource limits set for the child, in bytes or counts (`RLIMIT_AS`, ...).
+        sources: source lines, stripped, at which user code is.
+        locks: by pid, the `LockOrigin` of the lock that it waits for; missing if unknown.
+        holders: by the pid of a process that waits for a `multiprocessing` lock, the pid of its
+            holder; None if unknown.
+        ranks: if several processes train together, their ranks by pid.
+        others_wait: whether other ranks were seen to wait for the root's rank.
+        main_name: the main process's name in sentences.
+        is_script: the root may be a script's launcher or shell; see `narrowed`.
     """
 
     root_pid: int
@@ -187,17 +194,17 @@ class Scene:
 
     @property
     def main(self) -> Process:
-        """The main process; an empty one after its end."""
+        """The main process; an empty `Process` after its end."""
         found = (process for process in self.processes if process.pid == self.root_pid)
         return next(found, Process(pid=self.root_pid, status=psutil.STATUS_DEAD))
 
     @property
     def words(self) -> str:
-        """All that was said: the error and the end of stderr."""
+        """The error and the end of stderr."""
         return f"{self.error}\n{self.stderr}"
 
     def role(self, process: Process) -> Role:
-        """What the process is there for."""
+        """The part that the process plays."""
         if process.pid == self.root_pid:
             return Role.MAIN
         command = " ".join(process.command)
@@ -219,7 +226,7 @@ class Scene:
         return sorted(found, key=lambda p: p.progress.worker if p.progress else self.workers)
 
     def name(self, process: Process) -> str:
-        """How a sentence names it: `worker 1 (pid 123)`, `the main process`."""
+        """Its name in a sentence: `worker 1 (pid 123)`, `the main process`."""
         role = self.role(process)
         if role is Role.MAIN:
             return self.main_name
@@ -235,12 +242,12 @@ class Scene:
         return self.step % self.workers if self.workers else None
 
     def source(self, frame: Frame | None) -> str:
-        """The line of code at which a frame stands; empty where it could not be read."""
+        """The source line of a frame; empty if it could not be read."""
         return self.sources.get(frame, "") if frame is not None else ""
 
 
 def start_method_of(workers: Sequence[Process], processes: Sequence[Process]) -> str | None:
-    """How these workers of the family were started, by their commands; None without workers."""
+    """The start method of these workers, from their commands; None without workers."""
     if not workers:
         return None
     if any("multiprocessing.spawn" in " ".join(one.command) for one in workers):
@@ -250,9 +257,9 @@ def start_method_of(workers: Sequence[Process], processes: Sequence[Process]) ->
 
 
 def narrowed(scene: Scene) -> Scene:
-    """The scene without what is above the process that trains; of ranks, of the late one.
+    """The scene without processes above the training one; of several ranks, the late one.
 
-    It is late if its stack does not stand where ranks wait for each other, and another's does.
+    A rank is late if its stack is not where ranks wait for each other, and another's is.
     """
     late = late_rank(scene.processes, scene.ranks)
     root = scene.root_pid if late is None else late
@@ -266,7 +273,7 @@ def narrowed(scene: Scene) -> Scene:
 
 
 def descendants(root_pid: int, processes: Sequence[Process]) -> list[Process]:
-    """The root and all that is below it, the root first."""
+    """The root and all its descendants, the root first."""
     pids, grown = {root_pid}, True
     while grown:
         more = {one.pid for one in processes if one.parent_pid in pids} - pids
@@ -276,7 +283,7 @@ def descendants(root_pid: int, processes: Sequence[Process]) -> list[Process]:
 
 
 def late_rank(processes: Sequence[Process], ranks: Mapping[int, int]) -> int | None:
-    """The pid of the rank for which the others wait; None where that cannot be told."""
+    """The pid of the rank that the others wait for; None if unknown."""
     seen = [one for one in processes if one.pid in ranks and one.stack]
     late = [one for one in seen if not _waits_for_ranks(one)]
     if not late or len(late) == len(seen):
@@ -285,7 +292,7 @@ def late_rank(processes: Sequence[Process], ranks: Mapping[int, int]) -> int | N
 
 
 def _waits_for_ranks(process: Process) -> bool:
-    """Whether it is in a collective, or in backward, in which DDP waits for the other ranks."""
+    """Whether it is in a collective, or in backward, where DDP waits for other ranks."""
     waits = ("/torch/distributed/", "/torch/autograd/", "/torch/_tensor.py")
     return any(part in frame.file for frame in process.stack for part in waits)
 
@@ -299,9 +306,9 @@ def waits_for_loader(process: Process) -> bool:
 
 
 def place_of(process: Process) -> Frame | None:
-    """Where it stands: in user code, else in ctrkit's, else the innermost frame.
+    """The frame where it is: in user code, else in ctrkit's, else the innermost one.
 
-    The main thread before the others, which may work for it.
+    The main thread comes before the other threads, which may work for it.
     """
     stacks = [process.stack, *process.threads[:-1]]
     for choose in (user_frame, our_frame):
@@ -312,7 +319,7 @@ def place_of(process: Process) -> Frame | None:
 
 
 def _is_idle_loop(stack: Thread) -> bool:
-    """Between torch's loop and the innermost frame there is only the queue's `get`."""
+    """Whether only the queue's `get` lies between torch's loop and the innermost frame."""
     for index, frame in enumerate(stack):
         if frame.is_in(_TORCH_WORKER, "_worker_loop"):
             inner = stack[:index]
@@ -323,11 +330,11 @@ def _is_idle_loop(stack: Thread) -> bool:
 
 
 def _runs_other_target(stack: Thread) -> bool:
-    """A process of the user's own: it runs a target, and that is not torch's loop."""
+    """Whether it is the user's own process: it runs a target other than torch's loop."""
     return find_frame(stack, "multiprocessing/process.py", "run") is not None
 
 
 def last_error(text: str) -> str:
-    """The last line of a text that names an exception, shortened; empty if none does."""
+    """The last line that names an exception, shortened; empty if none does."""
     lines = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit): .*$", text, re.MULTILINE)
     return lines[-1][:500] if lines else ""

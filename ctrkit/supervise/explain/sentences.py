@@ -44,11 +44,13 @@ _WRITES = ("write", "writev", "pwrite64", "sendto", "sendmsg", "connect")
 
 @dataclass(frozen=True, kw_only=True)
 class Cause:
-    """Why a child hung or died, as far as the scene shows it.
+    """Why a child hung or died, as far as the scene shows it. None or empty if unknown.
 
-    `sentence` says it whole, without the fix. `guilty` is as the sentence names it; `place` is
-    `file.py:line in function`; `waits_for` the line of code, the innermost call and the kernel's
-    wait. None or empty: cannot be told.
+    Attributes:
+        sentence: the whole cause, without the fix.
+        guilty: the guilty process, as the sentence names it.
+        place: `file.py:line in function`.
+        waits_for: the source line, the innermost call and the kernel's wait.
     """
 
     name: str
@@ -65,7 +67,7 @@ def blame(
     scene: Scene, process: Process, name: str, says: str, *, fix: str = "", about: str = "",
     place: Frame | None = None,
 ) -> Cause:  # fmt: skip
-    """The cause whose sentence begins with who is guilty and where it stands, then `says`."""
+    """A cause whose sentence names the guilty process and its place, followed by `says`."""
     place = place or place_of(process)
     who = scene.name(process)
     return Cause(
@@ -89,7 +91,7 @@ def at(scene: Scene, place: Frame | None) -> str:
 
 
 def waits_for(scene: Scene, process: Process, place: Frame | None) -> str | None:
-    """The line, the innermost call where that is a library's, and the kernel's wait."""
+    """The source line, the innermost call if it is a library's, and the kernel's wait."""
     parts = []
     if source := scene.source(place):
         parts.append(f"`{source}`")
@@ -101,7 +103,7 @@ def waits_for(scene: Scene, process: Process, place: Frame | None) -> str | None
 
 
 def kernel_wait(process: Process) -> str | None:
-    """What its main thread waits for in the kernel, in words; None where that is not told."""
+    """What its main thread waits for in the kernel, in words; None if unknown."""
     wait = process.wait
     if process.is_stopped:
         return "stopped"
@@ -118,7 +120,7 @@ def kernel_wait(process: Process) -> str | None:
 
 
 def others_in_user_code(process: Process) -> bool:
-    """Whether other threads of the process stand in user code."""
+    """Whether other threads of the process are in user code."""
     return any(user_frame(thread) for thread in process.threads[:-1])
 
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from ctrkit.supervise.explain.stacks import Frame, Thread, parse_dump
 
 _PY_SPY_S = 5.0
-_TRIES = 3  # a process that runs on while it is read may be read wrong
+_TRIES = 3  # a process that runs while it is read may give a wrong stack
 _REMOTE_S = 3.0
 _POLL_S = 0.05
 _FIRST_REMOTE = (3, 14)
 
-# Runs in the other process, where that comes to run Python code the next time. Late, it does
-# nothing but remove itself.
+# Runs in the other process when it next runs Python code. If that is too late, it only removes
+# itself.
 _REMOTE_CODE = """\
 def _ctrkit_dump():
     import faulthandler, os, time
@@ -43,7 +43,10 @@ del _ctrkit_dump
 class ReadStacks:
     """The threads of a process, the main thread last; or why there are none.
 
-    `by` is how they were read, `raw` what the reader wrote. `timed_out`: it did not answer.
+    Attributes:
+        by: how they were read.
+        raw: the reader's output.
+        timed_out: the reader did not answer.
     """
 
     threads: tuple[Thread, ...] = ()
@@ -54,13 +57,13 @@ class ReadStacks:
 
 
 def py_spy_program() -> str | None:
-    """The py-spy beside this interpreter, or else on PATH."""
+    """The py-spy beside this interpreter, else the one on PATH; None without one."""
     beside = Path(sys.executable).parent / "py-spy"
     return str(beside) if beside.is_file() else shutil.which("py-spy")
 
 
 def by_py_spy(program: str, pid: int) -> ReadStacks:
-    """Read without stopping the process for a moment."""
+    """Read stacks with py-spy, without pausing the process."""
     argv = [program, "dump", "--nonblocking", "--json", "--pid", str(pid)]
     said = ""
     for _ in range(_TRIES):
@@ -85,7 +88,7 @@ def by_py_spy(program: str, pid: int) -> ReadStacks:
 
 
 def parse_py_spy(text: bytes | str, pid: int) -> tuple[Thread, ...]:
-    """The threads of py-spy's JSON, the main thread last.
+    """Parse py-spy's JSON; the main thread comes last.
 
     py-spy writes `Rows.__getitem__` where Python's own dumps have `__getitem__`.
     """
@@ -101,7 +104,7 @@ def parse_py_spy(text: bytes | str, pid: int) -> tuple[Thread, ...]:
 
 
 def version_of(pid: int) -> tuple[int, int] | None:
-    """The Python version of a running interpreter; None where that cannot be told."""
+    """The Python version of a running interpreter; None if unknown."""
     program = _interpreter(pid)
     if program is None:
         return None
@@ -118,7 +121,7 @@ def version_of(pid: int) -> tuple[int, int] | None:
 
 
 def _interpreter(pid: int) -> str | None:
-    """The program that the process runs, if that is a file."""
+    """The program that the process runs, if it is a file."""
     import psutil
 
     with suppress(psutil.Error, OSError):
@@ -128,21 +131,21 @@ def _interpreter(pid: int) -> str | None:
 
 
 def by_remote_exec(pid: int, interpreter: str | None = None) -> ReadStacks:
-    """Ask Python 3.14 or newer to write its stacks the next time that it runs Python code.
+    """Ask Python 3.14 or newer to write its stacks when it next runs Python code.
 
-    The process's own interpreter asks, since both must be of one version. A process that waits in
-    C does not answer; what it was asked then does nothing, whenever it comes to it.
+    The process's own interpreter asks, because both must have the same version. A process that
+    waits in C does not answer; if it runs the request later, that does nothing.
 
     Args:
-        pid: of the process to read.
-        interpreter: instead of the program that the process runs (for tests).
+        pid: the process to read.
+        interpreter: replaces the program that the process runs (for tests).
     """
     version = version_of(pid) if interpreter is None else _FIRST_REMOTE
     if version is None or version < _FIRST_REMOTE:
         return ReadStacks(problem="its Python is older than 3.14")
     program = interpreter or _interpreter(pid)
     folder = Path(tempfile.mkdtemp(prefix="ctrkit-explain-"))
-    with suppress(OSError):  # root may ask another user's process: that one writes the answer
+    with suppress(OSError):  # root may ask another user's process, which then writes the answer
         owner = Path(f"/proc/{pid}").stat()
         os.chown(folder, owner.st_uid, owner.st_gid)
     answer, script = folder / "stacks.txt", folder / "ask.py"
@@ -165,7 +168,7 @@ def by_remote_exec(pid: int, interpreter: str | None = None) -> ReadStacks:
 
 
 def _answer(folder: Path, answer: Path, script: Path) -> ReadStacks:
-    """Wait for it. What was not run yet stays: a missing file would be an error over there."""
+    """Wait for the answer. A script that has not run yet is not removed: that would be an error."""
     deadline_s = time.monotonic() + _REMOTE_S
     while time.monotonic() < deadline_s and not answer.exists():
         time.sleep(_POLL_S)
@@ -179,7 +182,7 @@ def _answer(folder: Path, answer: Path, script: Path) -> ReadStacks:
 
 
 def _without_ours(threads: tuple[Thread, ...]) -> tuple[Thread, ...]:
-    """Without the frames of the code that was sent."""
+    """The threads without the frames of the code that we sent."""
     kept = (
         tuple(f for f in thread if not f.file.endswith("/ask.py") and f.function != "_ctrkit_dump")
         for thread in threads

@@ -11,15 +11,15 @@ _THREAD = re.compile(r"^(Thread|Current thread) 0x[0-9a-f]+.*\(most recent call 
 _FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$')
 _CALL = re.compile(r'^ *File "(.+)", line (\d+), in (.+)$')
 _PACKAGE = f"{Path(__file__).parents[2]}/"
-_OBSERVER = "/observer/ctrkit/"  # the link by which a script's interpreter finds it
+_OBSERVER = "/observer/ctrkit/"  # the link through which a script's interpreter finds the observer
 _LIBRARIES = tuple(sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib"))
-# Also those of another interpreter: what is read may come from another machine.
+# Also paths of other interpreters: the stacks may come from another machine.
 _LIBRARY = re.compile(r"/lib/python3\.\d+t?/|/(site|dist)-packages/|^<")
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One call: `line` is where it stands in `file`."""
+    """One call: the current `line` in `file`."""
 
     file: str
     line: int
@@ -29,7 +29,7 @@ class Frame:
         return f"{Path(self.file).name}:{self.line} in {self.function}"
 
     def is_in(self, end_of_path: str, *functions: str) -> bool:
-        """Whether it stands in this file, and in one of the functions if any are named."""
+        """Whether it is in this file, and in one of the functions if any are given."""
         return self.file.endswith(end_of_path) and (not functions or self.function in functions)
 
 
@@ -38,7 +38,7 @@ Thread = tuple[Frame, ...]
 
 
 def parse_dump(text: str) -> tuple[Thread, ...]:
-    """The threads of a dump in its order: faulthandler writes the main thread last."""
+    """The threads of a dump in order; faulthandler writes the main thread last."""
     threads: list[list[Frame]] = []
     for line in text.splitlines():
         if _THREAD.match(line):
@@ -49,13 +49,13 @@ def parse_dump(text: str) -> tuple[Thread, ...]:
 
 
 def parse_traceback(text: str) -> Thread:
-    """The frames of all tracebacks in a text, last raised first: a rough way to its place."""
+    """The frames of all tracebacks in a text, the last raised first; an approximation."""
     calls = (_CALL.match(line) for line in text.splitlines())
     return tuple(Frame(call[1], int(call[2]), call[3]) for call in calls if call)[::-1]
 
 
 def own_part(thread: Thread) -> Thread:
-    """The frames of this process: under a fork they end where those of its parent begin."""
+    """The frames of this process; after a fork, without its parent's frames."""
     for index, frame in enumerate(thread):
         if frame.is_in("multiprocessing/process.py", "_bootstrap"):
             return thread[: index + 1]
@@ -63,7 +63,7 @@ def own_part(thread: Thread) -> Thread:
 
 
 def user_frame(thread: Thread) -> Frame | None:
-    """The innermost frame that is neither a library's, nor ctrkit's, nor frozen."""
+    """The innermost frame outside libraries, ctrkit and frozen modules."""
     return next((frame for frame in thread if is_users(frame)), None)
 
 
@@ -73,12 +73,12 @@ def our_frame(thread: Thread) -> Frame | None:
 
 
 def is_users(frame: Frame) -> bool:
-    """Whether it is neither a library's, nor ctrkit's, nor frozen."""
+    """Whether the frame is outside libraries, ctrkit and frozen modules."""
     return not _is_library(frame) and not _is_ours(frame)
 
 
 def find_frame(thread: Thread, end_of_path: str, *functions: str) -> Frame | None:
-    """The innermost frame in this file, and in one of the functions if any are named."""
+    """The innermost frame in this file, and in one of the functions if any are given."""
     return next((frame for frame in thread if frame.is_in(end_of_path, *functions)), None)
 
 

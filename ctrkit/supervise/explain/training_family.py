@@ -17,18 +17,18 @@ _LAUNCHER = re.compile(
     r"torch[./]distributed[./](run|launch)|(^|[/ ])(torchrun|accelerate|deepspeed|ray|mpirun)( |$)"
     r"|accelerate[./]commands|-m accelerate|deepspeed[./]launcher"
 )
-#: Python processes that libraries start for themselves; none of them trains.
+#: Python processes that libraries start for themselves, and that never train.
 _HELPER = re.compile(
     r"multiprocessing\.resource_tracker|multiprocessing\.forkserver|torch_shm_manager"
     r"|compile_worker|wandb|tensorboard|ipykernel_launcher --helper"
 )
 _MULTIPROCESSING = re.compile(r"--multiprocessing-fork|multiprocessing\.(spawn|forkserver)")
-_WORKER_NAME = "pt_data_worker"  # what torch 2.6 and newer call them for the system
+_WORKER_NAME = "pt_data_worker"  # the process name of workers in torch 2.6 and newer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """A process as the system lists it; `has_torch` is None where its memory may not be read."""
+    """A process as the system lists it; `has_torch` is None if its memory may not be read."""
 
     pid: int
     parent_pid: int = 0
@@ -41,21 +41,24 @@ class Listed:
 
     @property
     def words(self) -> str:
-        """Its command in one line."""
+        """The command in one line."""
         return " ".join(self.command)
 
     @property
     def is_helper(self) -> bool:
-        """Whether a library started it for itself."""
+        """Whether a library started it for its own use."""
         return bool(_HELPER.search(self.words))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingFamily:
-    """The tree that is explained.
+    """The process tree to explain.
 
-    `top_pid` is where it begins, `main_pid` the process that trains (of ranks, the first);
-    `ranks` has their numbers by pid; `note` says why this is not the pid that was asked for.
+    Attributes:
+        top_pid: the top of the tree.
+        main_pid: the training process (of several ranks, the first).
+        ranks: their numbers by pid.
+        note: why `main_pid` is not the pid asked about.
     """
 
     top_pid: int
@@ -67,11 +70,11 @@ class TrainingFamily:
 def find_training(pid: int, listed: Mapping[int, Listed]) -> TrainingFamily:
     """The training that a process belongs to.
 
-    A worker leads to the process that started it; a shell, a scheduler's script or a launcher
-    leads to the Python process below it.
+    A worker leads to the process that started it; a shell, a scheduler's script or a launcher leads
+    to the Python process below it.
 
     Raises:
-        UsageError: several Python processes are below it, and nothing tells which one is meant.
+        UsageError: several Python processes are below it, and it is unclear which one is meant.
     """
     top = _climb(pid, listed)
     note = "" if top == pid else f"pid {pid} was started by pid {top}, so both are shown"
@@ -90,7 +93,7 @@ def find_training(pid: int, listed: Mapping[int, Listed]) -> TrainingFamily:
 
 
 def _climb(pid: int, listed: Mapping[int, Listed]) -> int:
-    """Up from processes that multiprocessing started."""
+    """Go up from processes that multiprocessing started."""
     one = listed[pid]
     parent = listed.get(one.parent_pid)
     while parent is not None and parent.python and is_multiprocessing(one, parent):
@@ -99,7 +102,7 @@ def _climb(pid: int, listed: Mapping[int, Listed]) -> int:
 
 
 def is_multiprocessing(one: Listed, parent: Listed) -> bool:
-    """Whether Python's multiprocessing started it: a worker, a forkserver, a tracker."""
+    """Whether multiprocessing started it: a worker, a forkserver, a tracker."""
     forked = one.python and bool(one.command) and tuple(one.command) == tuple(parent.command)
     by_name = one.name == _WORKER_NAME or bool(_MULTIPROCESSING.search(one.words))
     return forked or by_name or "multiprocessing.resource_tracker" in one.words
@@ -132,7 +135,7 @@ def _topmost_python(pid: int, listed: Mapping[int, Listed]) -> list[int]:
 
 
 def _ranks(top: int, listed: Mapping[int, Listed]) -> dict[int, int]:
-    """Several ranks below a launcher, without what they started themselves."""
+    """The ranks below a launcher, without processes that they started themselves."""
     ranked = {
         one.pid: one.rank
         for one in [listed[top], *below(top, listed)]
@@ -143,7 +146,7 @@ def _ranks(top: int, listed: Mapping[int, Listed]) -> dict[int, int]:
 
 
 def _trainer(python: Sequence[int], pid: int, listed: Mapping[int, Listed]) -> int:
-    """The one that is meant: the only one, or the only one that has torch loaded."""
+    """The training process: the only one, or the only one with torch loaded."""
     with_torch = [one for one in python if _any_torch(one, listed)]
     chosen = python if len(python) == 1 else with_torch
     if len(chosen) == 1:
@@ -161,7 +164,7 @@ def _any_torch(pid: int, listed: Mapping[int, Listed]) -> bool:
 
 
 def _below_launchers(pid: int, listed: Mapping[int, Listed]) -> int:
-    """Down through launchers, and through wrappers without torch of a process that has it."""
+    """Go down through launchers, and through wrappers without torch."""
     while True:
         own = listed[pid]
         children = [
@@ -183,7 +186,7 @@ def _short(one: Listed) -> str:
 
 
 def list_processes() -> dict[int, Listed]:
-    """All processes that the system lists; of those that may not be read, only what may be."""
+    """All processes that the system lists, with the readable facts of each."""
     found = {}
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
@@ -220,7 +223,7 @@ def _has_torch(pid: int) -> bool | None:
 
 
 def _rank(process: psutil.Process) -> int | None:
-    """The rank that a launcher gave it; nothing else of its environment is looked at."""
+    """The rank that a launcher gave it; reads nothing else of its environment."""
     with suppress(psutil.Error, OSError, ValueError, KeyError):
         environment = process.environ()
         if "WORLD_SIZE" in environment:
