@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -188,7 +189,10 @@ class MdafTask(Task):
         self.ranks, self.summed = ranks, SummedModel(self.model, ranks)
         self.tables = self.model.tables()
         self.optimizer = make_optimizer(optimizer, self.model.parameters(), self.tables, phase)
-        self.autocast = torch.autocast(device.type, torch.bfloat16, precision == "bf16")
+        # in float32 nothing is asked of it: torch before 2.5 has none for MPS
+        self.autocast: AbstractContextManager[Any] = (
+            torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+        )
         if phase.model == "mamba":
             self._note(scan_note(device, mamba.EXPAND * WIDTH, mamba.STATE))
         if compile_rows:

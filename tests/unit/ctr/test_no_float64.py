@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ctrkit.child.training import row_gradients
 from ctrkit.core.config import LOADERS, make_cell
 from ctrkit.ctr.data.synthetic import generate_store
+from ctrkit.ctr.models.mamba import MambaLayer
 from ctrkit.ctr.phase import Phase
 from ctrkit.ctr.workload import MdafWorkload
 
@@ -60,7 +62,11 @@ def test_batches_have_none(data, loader):
 
 @pytest.mark.parametrize("model", ["mamba", "bst"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_a_step_a_validation_step_and_the_kept_figures_have_none(data, model, smoothing):
+def test_a_step_a_validation_step_and_the_kept_figures_have_none(
+    data, model, smoothing, monkeypatch
+):
+    monkeypatch.setattr(MambaLayer, "forward", MambaLayer.whole)  # as on an accelerator
+    monkeypatch.setattr(row_gradients, "distinct", row_gradients.distinct_at_once)
     phase = Phase(model=model, history_length=4, batch_size=64, label_smoothing=smoothing, epochs=1)
     workload = MdafWorkload(data, phase)
     cell = make_cell(loader="resident", batch_size=64, threads=1)

@@ -284,6 +284,20 @@ def test_other_numerics_are_near_the_phases_own_but_not_equal(numerics):
     assert math.isfinite(task.metrics()["val_logloss"])
 
 
+def test_a_device_without_autocast_trains_in_float32(monkeypatch):
+    """As MPS with torch 2.4."""
+
+    def unsupported(*_):
+        raise RuntimeError("User specified an unsupported autocast device_type 'mps'")
+
+    monkeypatch.setattr(torch, "autocast", unsupported)
+    task = make_task()
+    task.begin_epoch(0)
+    task.train_step(make_batch(8), lambda _: None)
+    task.begin_validation()
+    task.validation_step(make_batch(8))
+
+
 def test_what_cannot_be_compiled_is_trained_as_it_is_and_said(monkeypatch, capsys):
     def fail(self, *args, **kwargs):
         raise RuntimeError("backend='inductor' raised:\nno compiler was found\nadvice")
