@@ -104,22 +104,42 @@ RANKS = Path(__file__).parent / "children" / "train_ranks.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
+# mode: the rank that the other one waits for
+RANK_MODES = {"hang": 1, "skip": 0, "stay": 1}
+
+
+@pytest.fixture(scope="module")
+def of_ranks(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], tuple[subprocess.CompletedProcess[str], Path]]:
+    """Each mode, all at once: how its command ended, and its run folder."""
+
+    def train(mode: str) -> tuple[subprocess.CompletedProcess[str], Path]:
+        folder = tmp_path_factory.mktemp(mode)
+        command = [COMMAND, "train", "--stall-timeout", "6s", "--out", "run", "--"]
+        done = subprocess.run(
+            [*command, *TORCHRUN, RANKS, mode], cwd=folder, capture_output=True, text=True,
+            timeout=180, stdin=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+        return done, folder / "run"
+
+    with ThreadPoolExecutor(3) as pool:
+        seen = dict(zip(RANK_MODES, pool.map(train, RANK_MODES), strict=True))
+    return seen.__getitem__
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads stacks of both ranks")
-@pytest.mark.parametrize(("mode", "late"), [("hang", 1), ("skip", 0), ("stay", 1)])
-def test_of_ranks_the_late_one_is_named_with_its_line(tmp_path: Path, mode: str, late: int) -> None:
-    done = subprocess.run(
-        [COMMAND, "train", "--stall-timeout", "6s", "--out", "run", "--", *TORCHRUN, RANKS, mode],
-        cwd=tmp_path, capture_output=True, text=True, timeout=180, stdin=subprocess.DEVNULL,
-        check=False,
-    )  # fmt: skip
+@pytest.mark.parametrize("mode", RANK_MODES)
+def test_of_ranks_the_late_one_is_named_with_its_line(
+    of_ranks: Callable[[str], tuple[subprocess.CompletedProcess[str], Path]], mode: str
+) -> None:
+    done, run = of_ranks(mode)
     assert done.returncode == 6, done.stderr
-    (incident,) = [
-        json.loads(line) for line in (tmp_path / "run" / "incidents.jsonl").read_text().splitlines()
-    ]
+    (incident,) = map(json.loads, (run / "incidents.jsonl").read_text().splitlines())
     lines = RANKS.read_text().splitlines()
     guilty = next(number for number, line in enumerate(lines, 1) if line.endswith("# guilty"))
     assert incident["verdict"] == "deadlock"
-    assert incident["cause"].startswith(f"rank {late} (pid ")
+    assert incident["cause"].startswith(f"rank {RANK_MODES[mode]} (pid ")
     # with `stay` nobody is left to wait for it
     assert ("the other ranks wait for it" in incident["cause"]) == (mode != "stay")
     assert f"train_ranks.py:{guilty} in wait_for" in incident["cause"]
@@ -131,10 +151,9 @@ ASKS = """
 import sys, time, torch
 from torch.utils.data import DataLoader
 model = torch.nn.Linear(1, 1)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 for step, batch in enumerate(DataLoader(torch.ones(64, 1), 8)):
     model(batch).mean().backward()
-    optimizer.step()
+    model.zero_grad()
     if step == 3:
         print("go on?", flush=True)
         sys.exit(0 if input() == "yes" else 1)
