@@ -18,6 +18,7 @@ import pytest
 from support import COMMAND
 
 from ctrkit.core.progress import read_progress
+from ctrkit.ctr.data.synthetic import generate_store
 
 ENDINGS = Path(__file__).parent / "children" / "endings.py"
 ROWS = 1000
@@ -177,22 +178,18 @@ def worker_of(run: Path, process: subprocess.Popen[bytes], step: int) -> psutil.
 
 def test_a_worker_killed_from_outside_changes_no_number(tmp_path: Path) -> None:
     store = tmp_path / "store"
-    size = ["--rows", "6000", "--users", "200", "--items", "400"]
-    subprocess.run(
-        [COMMAND, "data", "synth", "--out", store, *size], check=True, capture_output=True,
-        timeout=60,
-    )  # fmt: skip
+    generate_store(store, rows=3000, users=200, items=400)
     options = (
         "--data", store, "--set", "history_length=10", "--set", "model=bst", "--batch-size", "128",
         "--threads", "1", "--epochs", "2",
     )  # fmt: skip
     cut = start(
-        tmp_path, *options, "--loader", "batches", "--workers", "2", "--checkpoint-every", "0.2s",
+        tmp_path, *options, "--loader", "batches", "--workers", "2", "--checkpoint-every", "0.1s",
         "--out", "cut", log="cut",
     )  # fmt: skip
     whole = start(tmp_path, *options, "--out", "whole", log="whole")
     try:
-        worker_of(tmp_path / "cut", cut, step=10).send_signal(signal.SIGKILL)
+        worker_of(tmp_path / "cut", cut, step=5).send_signal(signal.SIGKILL)
         runs = [finish(tmp_path, "cut", cut), finish(tmp_path, "whole", whole)]
     finally:
         for process in (cut, whole):

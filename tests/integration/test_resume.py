@@ -20,12 +20,13 @@ import pytest
 from support import COMMAND
 
 from ctrkit.cli.app import run_command
+from ctrkit.ctr.data.synthetic import generate_store
 
 LOOPS = Path(__file__).parent / "children" / "resumable.py"
-SIZE = ("--rows", "5000", "--users", "150", "--items", "300")
+SIZE = {"rows": 2500, "users": 150, "items": 300}
 OPTIONS = (
     "--set", "model=bst", "--set", "history_length=8", "--batch-size", "128", "--threads", "1",
-    "--epochs", "2", "--checkpoint-every", "0.1s", "--quiet",
+    "--epochs", "2", "--checkpoint-every", "0.05s", "--quiet",
 )  # fmt: skip
 SEEN = [epoch * 1000 + batch for epoch in (1, 2) for batch in range(40)]
 
@@ -37,10 +38,8 @@ Refused = Callable[..., str]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With two stores of other content, and a run of two epochs that nobody interrupted."""
     made = tmp_path_factory.mktemp("resume")
-    for name, seed in (("store", "1"), ("other", "2")):
-        arguments = ["data", "synth", "--out", made / name, "--seed", seed, *SIZE]
-        done = subprocess.run([COMMAND, *arguments], capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
+    for name, seed in (("store", 1), ("other", 2)):
+        generate_store(made / name, seed=seed, **SIZE)
     done = ctrkit(made, "train", "--data", "store", *OPTIONS, "--out", "whole")
     assert done.returncode == 0, done.stderr
     return made

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from ctrkit.child.training.plain_state import from_plain, to_plain
+from ctrkit.child.training.worker_deaths import deaths_told_afterwards
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import file_aside
 
@@ -39,7 +40,11 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         OSError: the disk is full or cannot be written; both older checkpoints are still there.
         UsageError: the state could not be loaded again; both older checkpoints are still there.
     """
-    plain = {name: to_plain(part, name) for name, part in state.items()}
+    with deaths_told_afterwards():  # a worker's death is no fault of the state, nor of the disk
+        _save(path, {name: to_plain(part, name) for name, part in state.items()})
+
+
+def _save(path: Path, plain: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if hasattr(torch.serialization, "set_crc32_options"):  # a user's loop may have turned them off
         torch.serialization.set_crc32_options(True)

@@ -12,6 +12,7 @@ from ctrkit.child.training.loader_facts import length_of
 from ctrkit.child.training.own_metrics import own_metrics
 from ctrkit.child.training.running_trial import RunningTrial, close_iterator
 from ctrkit.child.training.seeding import kept_rng
+from ctrkit.child.training.worker_deaths import deaths_told_afterwards
 from ctrkit.child.workloads.iterable_loader import as_epoch_loader
 from ctrkit.child.workloads.protocol import Batch, EpochLoader, Task
 from ctrkit.core.errors import UsageError
@@ -89,6 +90,7 @@ def _validate_again(trial: RunningTrial, loader: EpochLoader) -> None:
     close_iterator(iterator)
 
 
+@deaths_told_afterwards()  # a worker's death is no failure of the metrics
 def _measure_metrics(trial: RunningTrial) -> None:
     """Time the task's metrics. With so few batches it may have none, which is no failure."""
     if trial.task is None or trial.spec.windows.checkpoints == 0:
