@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ctrkit.commands.doctor import show, stage_allowances
 from ctrkit.commands.options import Axes, CommonOptions
+from ctrkit.commands.unobserved import why_unobserved
 from ctrkit.core.checkup import Checkup, Hazard, HazardFinding
 from ctrkit.core.child_files import load_seen
 from ctrkit.core.child_records import Examination
@@ -91,7 +92,10 @@ def _look(script: ScriptSpec, common: CommonOptions, axes: Axes, stop: StopReque
     if seen is not None and seen.problem:
         raise InconclusiveError(f"the script cannot be observed: {seen.problem}")
     if outcome.verdict in ("ok", "skipped"):
-        raise InconclusiveError("ctrkit saw no training step of the script")
+        why = why_unobserved(script.command, Path(script.folder))
+        raise InconclusiveError(
+            f"ctrkit saw no training step of the script{f': {why}' if why else ''}"
+        )
     raise NoViableCellError(f"the script failed ({outcome.verdict}): {outcome.reason}")
 
 

@@ -21,6 +21,7 @@ from ctrkit.commands.probe_options import (
     read_probe_options,
 )
 from ctrkit.commands.trial_launcher import TrialLauncher
+from ctrkit.commands.unobserved import why_unobserved
 from ctrkit.core.child_records import Inspection
 from ctrkit.core.command_line import without_secrets
 from ctrkit.core.config import SCRIPT_TARGET, Cell, ScriptSpec, WindowPlan, WorkloadSpec, make_cell
@@ -325,7 +326,7 @@ def _launch_as_written(script: ScriptSpec, axes: Axes, launcher: TrialLauncher) 
         raise InterruptedRunError("interrupted before the script trained")
     seen = result.seen
     if seen is None or not seen.clock or seen.problem:
-        raise _nothing_seen(seen, result)
+        raise _nothing_seen(script, seen, result)
     cell = as_written_cell(script, seen, values)
     trial = Trial(request=replace(request, cell=cell), result=result, launch=1)
     if not trial.usable:
@@ -341,7 +342,7 @@ def _ended_badly(result: TrialResult) -> NoViableCellError:
 
 
 def _nothing_seen(
-    seen: ScriptSeen | None, result: TrialResult
+    script: ScriptSpec, seen: ScriptSeen | None, result: TrialResult
 ) -> UsageError | NoViableCellError | InconclusiveError:
     """Why nothing of the training was seen, as one line."""
     if seen is not None and seen.problem:
@@ -349,11 +350,11 @@ def _nothing_seen(
     if result.exit_code == 2:  # what argparse and its kin end with
         return UsageError(f"the script as written failed: {result.reason}")
     if result.exit_code == 0 or result.verdict == "ok":
-        return InconclusiveError(
-            "the script ended before ctrkit saw a training step: no torch DataLoader "
-            "was followed by a backward pass, and no optimizer made a step (python -I, -E or -S "
-            "keep the observer out, too)"
+        why = why_unobserved(script.command, Path(script.folder)) or (
+            "no torch DataLoader was followed by a backward pass, and no optimizer made a step "
+            "(python -I, -E or -S, and a PYTHONPATH that is set anew, keep the observer out, too)"
         )
+        return InconclusiveError(f"the script ended before ctrkit saw a training step: {why}")
     return _ended_badly(result)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ctrkit.commands.ranks_watch import RanksWatch
 from ctrkit.commands.script_cell import seen_cell
+from ctrkit.commands.unobserved import why_unobserved
 from ctrkit.core.config import ChildSpec, RunSizes, decode
 from ctrkit.core.environment import with_torch
 from ctrkit.core.epochs import EPOCHS, write_epochs
@@ -34,8 +35,6 @@ from ctrkit.supervise.watching import Tick
 _LOOK_S = 2.0
 _UNOBSERVED_S = 60.0
 _SLACK_S = 30.0
-#: Options of Python that keep it from reading PYTHONPATH or from importing `sitecustomize`.
-_DEAF = "IES"
 
 
 class ScriptWatch:
@@ -181,8 +180,9 @@ class ScriptWatch:
         """Why the observer was not heard of, as far as the command tells."""
         script = self._spec.workload.script
         words = script.command if script is not None else []
-        if option := deaf_option(words):
-            why = f"python {option} keeps the observer out"
+        folder = Path(script.folder) if script is not None else Path()
+        if why := why_unobserved(words, folder):
+            pass
         elif (self._folder / "observer-trouble.txt").is_file():
             why = f"the observer failed: see {self._folder / 'observer-trouble.txt'}"
         else:
@@ -243,21 +243,3 @@ class ScriptWatch:
         if key not in self._told:
             self._told.add(key)
             self._display.message(words)
-
-
-def deaf_option(command: Sequence[str]) -> str | None:
-    """The option by which a Python command keeps out whatever PYTHONPATH brings; None without.
-
-    What stands after the script, or after `-m` and `-c`, is the script's own.
-    """
-    if not command or not Path(command[0]).name.startswith(("python", "pypy")):
-        return None
-    words = iter(command[1:])
-    for word in words:
-        if not word.startswith("-") or word.startswith(("-m", "-c", "--")):
-            return None
-        if word in ("-X", "-W"):
-            next(words, None)
-        elif letter := next((one for one in word[1:] if one in _DEAF), None):
-            return f"-{letter}"
-    return None

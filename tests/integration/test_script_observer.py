@@ -542,3 +542,12 @@ def test_an_epoch_too_far_away_is_said_to_be_unseen(tmp_path: Path) -> None:
         "in 1 of 12 epochs, the first of them epoch 12, was not seen" in note
         for note in measured.notes
     )
+
+
+@pytest.mark.parametrize(("how", "code"), [("fork", 7), ("multiprocessing", 0)])
+def test_the_last_epoch_of_a_forked_process_is_told(how: str, code: int, tmp_path: Path) -> None:
+    found = observe(tmp_path, "train", "forks_itself.py", how)
+    assert found.code == code
+    assert found.out.splitlines() == ["epoch 0", "epoch 1", "epoch 2"]
+    lines = (found.folder / "script-epochs.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]

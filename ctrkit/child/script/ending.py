@@ -6,19 +6,24 @@ supervisor.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ctrkit.child.script import json_files
 from ctrkit.child.script.presence import claim_owner
+from ctrkit.child.script.unseen import unseen
 from ctrkit.core.progress import Stage
 
 if TYPE_CHECKING:
     from ctrkit.child.script.observer import Observer
 
 _END = "end-at"
+#: As it is before anything watches it.
+_leave_at_once = os._exit
 
 
 class ScriptFailedError(Exception):
@@ -34,7 +39,25 @@ def leave(code: int = 0) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
-    os._exit(code)
+    _leave_at_once(code)
+
+
+def tell_before_sudden_end(tell: Callable[[int], None]) -> None:
+    """`os._exit` runs no exit handlers; from now on this process tells its status before it.
+
+    So end processes that `os.fork`, or multiprocessing by fork, has made. What they fork in turn
+    tells nothing.
+    """
+    pid = os.getpid()
+
+    @unseen
+    @functools.wraps(_leave_at_once)
+    def _exit(status: int) -> Any:
+        if os.getpid() == pid:
+            tell(status)
+        _leave_at_once(status)
+
+    os._exit = _exit
 
 
 def error_of(verdict: str, stage: Stage, message: str) -> dict[str, Any]:

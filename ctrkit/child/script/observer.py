@@ -16,7 +16,7 @@ from _thread import get_ident
 from typing import Any
 
 from ctrkit.child.script import describe, json_files
-from ctrkit.child.script.ending import ScriptFailedError
+from ctrkit.child.script.ending import ScriptFailedError, tell_before_sudden_end
 from ctrkit.child.script.first_batches import FirstBatches
 from ctrkit.child.script.guard import guarded
 from ctrkit.child.script.loader_changes import LoaderChanges
@@ -329,11 +329,16 @@ class Observer:
 
         self.driver = make_driver(self, owner)
         atexit.register(self._script_ends, os.getpid())
+        tell_before_sudden_end(lambda status: self._script_ends(os.getpid(), status))
 
     @guarded
-    def _script_ends(self, pid: int) -> None:
-        if pid == os.getpid() and self.active and self.driver is not None:
-            self.driver.script_ends(crashed=getattr(sys, "last_value", None) is not None)
+    def _script_ends(self, pid: int, status: int = 0) -> None:
+        if pid == os.getpid() and self.active and self.driver is not None and not self._has_ended:
+            self._has_ended = True
+            crashed = status != 0 or getattr(sys, "last_value", None) is not None
+            self.driver.script_ends(crashed=crashed)
+
+    _has_ended = False
 
     @guarded
     def backward_ends(self) -> None:

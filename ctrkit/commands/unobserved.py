@@ -1,0 +1,81 @@
+"""Why the observer was not heard of in a script's processes, as far as the command tells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+#: Options of Python by which it heeds no PYTHONPATH, or imports no `sitecustomize`.
+_DEAF = "IES"
+_MAKEFILES = ("GNUmakefile", "makefile", "Makefile")
+#: A shell script or a Makefile is short; what is longer is something else.
+_LONGEST_BYTES = 100_000
+_SETS_PATH = re.compile(r"(?<![\w$])PYTHONPATH\s*[:?+]?=\s*(?P<value>\S*)")
+
+
+def deaf_option(command: Sequence[str]) -> str | None:
+    """The option by which a Python command keeps out whatever PYTHONPATH brings; None without.
+
+    What stands after the script, or after `-m` and `-c`, is the script's own.
+    """
+    if not command or not Path(command[0]).name.startswith(("python", "pypy")):
+        return None
+    words = iter(command[1:])
+    for word in words:
+        if not word.startswith("-") or word.startswith(("-m", "-c", "--")):
+            return None
+        if word in ("-X", "-W"):
+            next(words, None)
+        elif letter := next((one for one in word[1:] if one in _DEAF), None):
+            return f"-{letter}"
+    return None
+
+
+def path_set_anew(command: Sequence[str], folder: Path) -> str | None:
+    """Where a command sets PYTHONPATH without what it was, and so leaves the observer out.
+
+    The words of the command, and the shell scripts and the Makefile that it runs, are read.
+
+    Returns:
+        The place and the line, None where nothing does it.
+    """
+    for word in command:
+        if _leaves_out(word):
+            return f"{word!r}"
+    names = [word for word in command if not word.startswith("-")]
+    if command and Path(command[0]).name in ("make", "gmake"):
+        names += _MAKEFILES
+    for name in names:
+        for number, line in enumerate(_lines_of(folder / name), 1):
+            if _leaves_out(line) and not line.lstrip().startswith("#"):
+                return f"{name}:{number} ({line.strip()[:80]})"
+    return None
+
+
+def _leaves_out(text: str) -> bool:
+    """Whether a line sets PYTHONPATH to something that does not hold what it was before."""
+    found = _SETS_PATH.search(text)
+    return found is not None and "PYTHONPATH" not in found["value"]
+
+
+def _lines_of(path: Path) -> list[str]:
+    """The lines of a shell script or Makefile; of any other file none."""
+    try:
+        if path.suffix == ".py" or not path.is_file() or path.stat().st_size > _LONGEST_BYTES:
+            return []
+        return path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def why_unobserved(command: Sequence[str], folder: Path) -> str:
+    """What keeps the observer out, in words; empty where nothing is seen that does."""
+    if option := deaf_option(command):
+        return f"python {option} keeps the observer out"
+    if place := path_set_anew(command, folder):
+        return (
+            f"{place} sets PYTHONPATH anew, which keeps the observer out: add what it was, as in "
+            "PYTHONPATH=.:$PYTHONPATH"
+        )
+    return ""
