@@ -22,3 +22,11 @@ def running_in(folder: Path) -> list[str]:
         for process in psutil.process_iter(["cmdline", "cwd"])
         if process.info["cwd"] and Path(process.info["cwd"]).resolve() == folder
     ]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; not one that has ended and that nobody reaps in a container."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import COMMAND, Run
+from support import COMMAND, Run, alive
 
 from ctrkit.core.progress import read_progress
 from ctrkit.core.runs import RunFolder
@@ -33,8 +33,8 @@ def make_loader(*, workers):
 """
 
 
-def family(pid: int) -> list[psutil.Process]:
-    return psutil.Process(pid).children(recursive=True)
+def family(pid: int) -> list[int]:
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
 
 
 def start(tmp_path: Path, *arguments: str | Path) -> subprocess.Popen[str]:
@@ -74,7 +74,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "ctrkit train --resume" in stderr
-    assert not [child for child in children if child.is_running()]
+    assert not [pid for pid in children if alive(pid)]
 
     # another loader on the way: the machine's configuration never changes the experiment
     done = ctrkit("train", "--resume", "cut", "--loader", "batches", "--quiet")
@@ -105,7 +105,7 @@ def test_an_interrupted_probe_keeps_what_it_measured_and_leaves_no_process(
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "interrupted" in stderr
-    assert not [child for child in children if child.is_running()]
+    assert not [pid for pid in children if alive(pid)]
 
     run = RunFolder.open(tmp_path / "run")
     assert run.info.status == "interrupted"

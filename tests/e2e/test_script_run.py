@@ -1,52 +1,15 @@
-"""The real run of a script: its streams, terminal, signals and exit code are its own."""
+"""The real run of a script: its streams, its exit code, and what is told and kept of it."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
-import select
-import signal
-import struct
 import subprocess
-import sys
-import termios
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
-from support import COMMAND, Run
-
-PYTHON = sys.executable
-
-
-def script(folder: Path, text: str) -> Path:
-    path = folder / "train.py"
-    path.write_text(text)
-    return path
-
-
-def start(folder: Path, *arguments: str | Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [COMMAND, "train", "--out", "run", *map(str, arguments)], cwd=folder, text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-
-def wait_for(path: Path) -> str:
-    deadline_s = time.monotonic() + 60
-    while time.monotonic() < deadline_s:
-        if path.exists() and (text := path.read_text()):
-            return text
-        time.sleep(0.05)
-    raise AssertionError(f"{path.name} does not come")
-
-
-def info(folder: Path) -> dict[str, object]:
-    return dict(json.loads((folder / "run" / "run.json").read_text()))
+from script_runs import PYTHON, info, script
+from support import COMMAND, Run, alive
 
 
 @pytest.mark.parametrize(
@@ -163,61 +126,7 @@ def test_what_a_script_leaves_running_is_told_and_ended(ctrkit: Run, tmp_path: P
     assert done.returncode == 0, done.stderr
     pid = int((tmp_path / "left").read_text())
     assert f"left pid {pid} (sleep) running" in done.stderr
-    assert not psutil.pid_exists(pid)
-
-
-NOTES_SIGNALS = """
-import os, signal, sys, time
-def note(number, frame):
-    with open("signals", "a") as file:
-        file.write(signal.Signals(number).name + "\\n")
-    if number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        sys.exit(5)
-for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-    signal.signal(number, note)
-open("ready", "w").write(str(os.getpid()))
-while True:
-    time.sleep(0.05)
-"""
-
-
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_signal_reaches_the_script_which_decides(tmp_path: Path, name: str) -> None:
-    run = start(tmp_path, "--", PYTHON, script(tmp_path, NOTES_SIGNALS))
-    wait_for(tmp_path / "ready")
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
-        run.send_signal(number)
-        time.sleep(0.6)
-    run.send_signal(signal.Signals[name])
-    _, said = run.communicate(timeout=60)
-    assert (tmp_path / "signals").read_text().split() == ["SIGUSR1", "SIGUSR2", name]
-    assert run.returncode == 5, said
-    assert info(tmp_path)["status"] == "interrupted"
-    assert f"{name} is passed on" in said
-
-
-def test_a_shell_between_does_not_keep_the_signal_from_the_training(tmp_path: Path) -> None:
-    path = script(tmp_path, NOTES_SIGNALS)
-    run = start(tmp_path, "--", "bash", "-c", f"{PYTHON} {path}; exit $?")
-    wait_for(tmp_path / "ready")
-    run.send_signal(signal.SIGTERM)
-    run.communicate(timeout=60)
-    assert (tmp_path / "signals").read_text().split() == ["SIGTERM"]
-
-
-def test_one_that_does_not_end_is_ended_and_nobody_is_left(tmp_path: Path) -> None:
-    deaf = "import signal, subprocess, sys, time, os\n" \
-           "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" \
-           "child = subprocess.Popen(['sleep', '600'])\n" \
-           "open('ready', 'w').write(f'{os.getpid()} {child.pid}')\n" \
-           "time.sleep(600)\n"  # fmt: skip
-    run = start(tmp_path, "--grace", "1s", "--", PYTHON, script(tmp_path, deaf))
-    pids = [int(word) for word in wait_for(tmp_path / "ready").split()]
-    run.send_signal(signal.SIGTERM)
-    _, said = run.communicate(timeout=60)
-    assert run.returncode == 128 + signal.SIGTERM, said
-    assert "had not ended" in said
-    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert not alive(pid)
 
 
 def test_it_is_run_again_only_if_asked(ctrkit: Run, tmp_path: Path) -> None:
@@ -285,127 +194,6 @@ def test_bad_input(in_process: Run, tmp_path: Path, arguments: list[str], words:
     assert list(tmp_path.iterdir()) == []
 
 
-ASKS = """
-import getpass, os, signal, sys, time
-print("terminals", *[os.isatty(i) for i in (0, 1, 2)], *os.get_terminal_size(), flush=True)
-signal.signal(signal.SIGWINCH, lambda *_: print("size", *os.get_terminal_size(), flush=True))
-print("hello", input("name? "), flush=True)
-print("length", len(getpass.getpass("secret? ")), flush=True)
-try:
-    time.sleep(60)
-except KeyboardInterrupt:
-    sys.exit(7)
-"""
-
-
-class Terminal:
-    """A terminal of 30 x 100 in which the command runs, and what it has shown so far."""
-
-    def __init__(
-        self, folder: Path, *arguments: str | Path, command: list[str] | None = None
-    ) -> None:
-        argv = command or [str(COMMAND), "train", "--out", "run", *map(str, arguments)]
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.chdir(folder)
-            os.environ["TERM"] = "dumb"
-            os.execv(argv[0], argv)
-        self.resize(30, 100)
-        self.mode = termios.tcgetattr(self.fd)
-        self.shown = ""
-
-    def resize(self, rows: int, columns: int) -> None:
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def type(self, keys: str) -> None:
-        os.write(self.fd, keys.encode())
-
-    def read_until(self, words: str) -> None:
-        self._read(lambda: words in self.shown)
-        assert words in self.shown, self.shown
-
-    def _read(self, enough: Callable[[], bool]) -> None:
-        deadline_s = time.monotonic() + 60
-        while time.monotonic() < deadline_s and not enough():
-            if select.select([self.fd], [], [], 0.1)[0]:
-                try:
-                    data = os.read(self.fd, 4096)
-                except OSError:
-                    return
-                self.shown += data.decode(errors="replace")
-                if not data:
-                    return
-
-    def exit_code(self) -> int:
-        mode = termios.tcgetattr(self.fd)
-        self._read(lambda: False)
-        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        os.close(self.fd)
-        assert mode is not None
-        return code
-
-
-def test_its_terminal_is_its_own(tmp_path: Path) -> None:
-    terminal = Terminal(tmp_path, "--", PYTHON, script(tmp_path, ASKS))
-    terminal.read_until("name? ")
-    assert "terminals True True True 100 30" in terminal.shown
-    terminal.type("Bob\r")
-    terminal.read_until("hello Bob")
-    terminal.read_until("secret? ")
-    terminal.resize(40, 120)
-    terminal.read_until("size 120 40")
-    terminal.type("abcdef\r")
-    terminal.read_until("length 6")
-    assert "abcdef" not in terminal.shown
-    assert "\x1b" not in terminal.shown  # TERM says that it understands no such thing
-    terminal.type("\x03")
-    assert terminal.exit_code() == 7, terminal.shown
-    kept = (tmp_path / "run" / "child" / "stdout.txt").read_text()
-    assert "hello Bob" in kept
-    assert "ctrkit:" not in kept
-
-
-def test_ctrl_z_stops_the_script_with_us(tmp_path: Path) -> None:
-    path = script(tmp_path, "import time\nfor i in range(20):\n"
-                            "    print('tick', i, flush=True); time.sleep(0.2)\n")  # fmt: skip
-    line = (
-        f"set -m; {COMMAND} train -q --out run -- {PYTHON} {path}; echo stopped; sleep 2;"
-        " fg > /dev/null; echo ended $?"
-    )
-    terminal = Terminal(tmp_path, command=["/bin/bash", "-c", line])
-    terminal.read_until("tick 3")
-    terminal.type("\x1a")
-    assert terminal.exit_code() == 0
-    before, _, after = terminal.shown.partition("stopped")
-    last = before.count("tick")
-    assert 4 <= last < 20
-    assert after.split()[:2] == ["tick", str(last)]  # nothing came while it was stopped
-    assert "ended 0" in after
-
-
-def test_our_terminal_is_given_back_as_it_was(tmp_path: Path) -> None:
-    """A shell around it, so that the terminal is still there afterwards."""
-    path = script(tmp_path, "print('trained')")
-    line = f"stty -a > before; {COMMAND} train -q --out run -- {PYTHON} {path}; stty -a > after"
-    pid, fd = pty.fork()
-    if pid == 0:
-        os.chdir(tmp_path)
-        os.execv("/bin/sh", ["/bin/sh", "-c", line])
-    shown = b""
-    while True:
-        try:
-            data = os.read(fd, 4096)
-        except OSError:
-            break
-        if not data:
-            break
-        shown += data
-    os.waitpid(pid, 0)
-    os.close(fd)
-    assert shown == b"trained\r\n"
-    assert (tmp_path / "after").read_text() == (tmp_path / "before").read_text()
-
-
 def test_auto_device_trains_as_written_where_a_brief_probe_sees_no_training(
     ctrkit: Run, tmp_path: Path
 ) -> None:
@@ -418,54 +206,6 @@ def test_auto_device_trains_as_written_where_a_brief_probe_sees_no_training(
         done.stderr
     )
     assert info(tmp_path)["status"] == "done"
-
-
-GRACEFUL = """
-import signal, sys, time
-open("ready", "w").write("x")
-try:
-    while True:
-        time.sleep(0.05)
-except KeyboardInterrupt:
-    print("stopped by the user, saved", flush=True)
-"""
-
-
-def test_a_script_that_ends_well_after_ctrl_c_ends_ctrkit_well(tmp_path: Path) -> None:
-    run = start(tmp_path, "--", PYTHON, script(tmp_path, GRACEFUL))
-    wait_for(tmp_path / "ready")
-    run.send_signal(signal.SIGINT)
-    out, said = run.communicate(timeout=60)
-    assert (run.returncode, out) == (0, "stopped by the user, saved\n"), said
-    assert info(tmp_path)["status"] == "interrupted"
-
-
-JOBS = {
-    "slurm": lambda: {"SLURM_JOB_ID": "77", "SLURM_JOB_END_TIME": str(int(time.time()) + 90)},
-    "ends-by": dict,
-}
-
-
-@pytest.mark.parametrize("job", JOBS)
-def test_a_run_that_a_job_ends_is_told_before_and_gets_the_schedulers_signals(
-    tmp_path: Path, job: str
-) -> None:
-    """As Slurm does with `--signal=USR1@60`: SIGUSR1 first, SIGTERM at the end."""
-    options = ["--ends-by", "90s"] if job == "ends-by" else []
-    run = subprocess.Popen(
-        [COMMAND, "train", "--out", "run", *options, "--", PYTHON, script(tmp_path, NOTES_SIGNALS)],
-        cwd=tmp_path, text=True, env={**os.environ, **JOBS[job]()}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    wait_for(tmp_path / "ready")
-    run.send_signal(signal.SIGUSR1)
-    time.sleep(0.6)
-    run.send_signal(signal.SIGTERM)
-    _, said = run.communicate(timeout=60)
-    assert (tmp_path / "signals").read_text().split() == ["SIGUSR1", "SIGTERM"]
-    assert run.returncode == 5, said
-    by = "the end of Slurm job 77" if job == "slurm" else "--ends-by 90s"
-    assert f"ctrkit: {by} leaves 1 min" in said
 
 
 def test_the_walltime_of_a_pbs_job_is_known(ctrkit: Run, monkeypatch: pytest.MonkeyPatch) -> None:

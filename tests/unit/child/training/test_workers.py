@@ -37,7 +37,7 @@ class Rows(Dataset):
 def batches(method, fatal=None):
     loader = DataLoader(
         Rows(fatal), batch_size=4, num_workers=2, multiprocessing_context=method, shuffle=True,
-        generator=torch.Generator().manual_seed(3), persistent_workers=method == "fork",
+        generator=torch.Generator().manual_seed(3), persistent_workers=persistent,
     )
     found, seen = [], []
     for epoch in range(2):
@@ -48,7 +48,7 @@ def batches(method, fatal=None):
 
 
 if __name__ == "__main__":
-    method = sys.argv[1]
+    method, persistent = sys.argv[1], sys.argv[2] == "persistent"
     folder = os.environ["CTRKIT_CHILD_FOLDER"]
     stock, _ = batches(method)
     watch_workers()
@@ -64,12 +64,16 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_workers_tell_what_they_do_and_do_the_same(tmp_path: Path, method: str) -> None:
+# a spawned worker imports torch, which costs more than all else here: once, for both epochs
+@pytest.mark.parametrize(
+    "how", ["fork", "fork persistent", "spawn persistent", "forkserver persistent"]
+)
+def test_workers_tell_what_they_do_and_do_the_same(tmp_path: Path, how: str) -> None:
     script = tmp_path / "main.py"
     script.write_text(SCRIPT)
+    words = f"{how} anew".split()[:2]
     done = subprocess.run(
-        [sys.executable, str(script), method], capture_output=True, text=True, timeout=120,
+        [sys.executable, str(script), *words], capture_output=True, text=True, timeout=120,
         env=os.environ | {FOLDER_VARIABLE: str(tmp_path), "OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
