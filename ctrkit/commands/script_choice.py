@@ -10,7 +10,6 @@ from typing import Any
 
 from ctrkit.commands.options import Axes
 from ctrkit.commands.script_cell import ScriptChoice, choose_script_cell, recommended_for
-from ctrkit.commands.script_probe import brief_script_probe
 from ctrkit.core.bystander import say
 from ctrkit.core.command_line import placeholders_of
 from ctrkit.core.config import ScriptSpec
@@ -57,6 +56,9 @@ def choose_or_probe(
     _check_before_probe(script, wanted)
     if not quiet:
         say("ctrkit: there is no probe of this command yet, so it is probed briefly first")
+    # here, since a run that nothing is probed for would load all of the probe, too, to start
+    from ctrkit.commands.script_probe import brief_script_probe
+
     try:
         with handle_interrupts(graceful=False) as stop:
             found, run = brief_script_probe(

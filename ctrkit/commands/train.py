@@ -25,7 +25,6 @@ from ctrkit.commands.inspection import (
     with_epochs,
 )
 from ctrkit.commands.options import Axes, CommonOptions, duration_s, single_axes
-from ctrkit.commands.probe import brief_probe
 from ctrkit.commands.restarts import RestartRules
 from ctrkit.commands.resuming import (
     kept_plan,
@@ -213,6 +212,9 @@ def _choose(
     if found is not None:
         return check_cell(found, inspection)
     say("there is no fitting recommendation yet, so it is probed briefly first")
+    # here, since a run that nothing is probed for would load all of the probe, too, to start
+    from ctrkit.commands.probe import brief_probe
+
     try:
         recommendation = brief_probe(common, axes, workload, inspection, stop, quiet=options.quiet)
     except InconclusiveError as error:

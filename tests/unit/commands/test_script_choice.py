@@ -60,7 +60,7 @@ def choose(
     folder: Path = Path("/u"),
     **more: Any,
 ) -> Any:
-    monkeypatch.setattr(script_choice, "brief_script_probe", probe)
+    monkeypatch.setattr("ctrkit.commands.script_probe.brief_script_probe", probe)
     monkeypatch.setattr(script_choice, "recommended_for", lambda *_: known)
     monkeypatch.setattr(script_choice, "known_runs", list)
     monkeypatch.setattr(

@@ -27,7 +27,7 @@ def choose(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Any:
     def fails(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(train, "brief_probe", fails)
+    monkeypatch.setattr("ctrkit.commands.probe.brief_probe", fails)
     monkeypatch.setattr(train, "known_runs", list)
     options = train.TrainOptions(
         auto_device=True, config=None, epochs=None, max_steps=None, checkpoint_every_s=600,
