@@ -102,7 +102,8 @@ def _gpu_facts(rows: Sequence[LedgerRow]) -> list[tuple[str, str]]:
         found.append(("GPU memory", f"up to {format_bytes(max(memory))} in use, by everybody"))
     others = [row.gpu_others_bytes for row in rows if row.gpu_others_bytes is not None]
     if others:
-        found.append(("GPU shared", f"with other processes, up to {format_bytes(max(others))}"))
+        most = f", up to {format_bytes(max(others))}" if any(others) else ""  # 0: not told
+        found.append(("GPU shared", f"with other processes{most}"))
     return found
 
 

@@ -26,7 +26,8 @@ class GpuSample:
     Attributes:
         busy_share: share of the last moments in which a kernel ran.
         clock_share: clock as a share of the highest.
-        held_by: what holds the clocks down: `power`, `heat`, `a hardware slowdown`.
+        held_by: what holds the clocks down: `power`, `heat`, `a hardware slowdown`; None where the
+            card does not tell.
         others: other processes that compute on it; empty if it is unknown which one the run is.
     """
 
@@ -38,7 +39,7 @@ class GpuSample:
     power_w: float | None = None
     power_limit_w: float | None = None
     clock_share: float | None = None
-    held_by: tuple[str, ...] = ()
+    held_by: tuple[str, ...] | None = None
     others: tuple[GpuProcess, ...] = ()
 
 
@@ -67,9 +68,10 @@ class GpuUse:
         count = self.counts.get(figure, 0)
         return self.sums[figure] / count if count else None
 
-    def held_share(self, why: str) -> float:
-        """Share of the samples in which this held the clocks down."""
-        return self.held.get(why, 0) / self.samples if self.samples else 0.0
+    def held_share(self, why: str) -> float | None:
+        """Share of the samples in which this held the clocks down; None where no sample told."""
+        count = self.counts.get("held_by", 0)
+        return self.held.get(why, 0) / count if count else None
 
     @property
     def others_bytes(self) -> int | None:
@@ -87,7 +89,9 @@ def added(use: GpuUse, looks: Sequence[GpuSample]) -> GpuUse:
             if value is not None:
                 sums[figure] = sums.get(figure, 0.0) + value
                 counts[figure] = counts.get(figure, 0) + 1
-        for why in look.held_by:
+        if look.held_by is not None:
+            counts["held_by"] = counts.get("held_by", 0) + 1
+        for why in look.held_by or ():
             held[why] = held.get(why, 0) + 1
         use = GpuUse(
             name=use.name or look.name,

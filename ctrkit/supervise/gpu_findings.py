@@ -48,7 +48,7 @@ def _idle(use: GpuUse, wait_share: float | None) -> Finding | None:
 
 def _held(use: GpuUse, why: str) -> Finding | None:
     share = use.held_share(why)
-    if share < _HELD:
+    if share is None or share < _HELD:
         return None
     text = f"clocks are held down by {why} in {format_percent(share)} of the looks at the GPU"
     power, clock = use.mean("power_w"), use.mean("clock_share")

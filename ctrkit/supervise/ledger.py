@@ -53,7 +53,7 @@ class LedgerRow:
         gpu_held_by_power_share: share of the samples in which power held the clock down.
         gpu_held_by_heat_share: the same for heat.
         gpu_memory_bytes: peak memory in use, by all processes.
-        gpu_others_bytes: memory of other processes; None if there were none.
+        gpu_others_bytes: memory of other processes, as far as it is told; None if there were none.
     """
 
     ended_unix_s: float
@@ -208,8 +208,8 @@ def row_between(
         gpu_busy_share=gpu_use.mean("busy_share"),
         gpu_power_w=gpu_use.mean("power_w"),
         gpu_clock_share=gpu_use.mean("clock_share"),
-        gpu_held_by_power_share=gpu_use.held_share("power") if gpu_use.samples else None,
-        gpu_held_by_heat_share=gpu_use.held_share("heat") if gpu_use.samples else None,
+        gpu_held_by_power_share=gpu_use.held_share("power"),
+        gpu_held_by_heat_share=gpu_use.held_share("heat"),
         gpu_memory_bytes=gpu_use.memory_bytes,
         gpu_others_bytes=gpu_use.others_bytes,
     )

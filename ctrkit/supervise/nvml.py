@@ -213,16 +213,13 @@ class NvmlReader:
             others=others,
         )
 
-    def _held_by(self, gpu: Any) -> tuple[str, ...]:
-        """What holds the clocks down.
-
-        Tries the newer call first, and nothing if neither answers.
-        """
+    def _held_by(self, gpu: Any) -> tuple[str, ...] | None:
+        """By the newer name of the call, else by the older one."""
         for name in ("Event", "Throttle"):
             bits = self._told(f"nvmlDeviceGetCurrentClocks{name}Reasons", gpu)
             if bits is not None:
                 return tuple(word for word, mask in _HELD_BY.items() if bits & mask)
-        return ()
+        return None
 
 
 def _text(value: Any) -> str:

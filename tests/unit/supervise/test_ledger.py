@@ -81,6 +81,18 @@ def test_each_minute_has_what_its_gpus_did_by_a_made_up_gpu(world: World) -> Non
     assert facts["GPU"].endswith("busy, 200 W, on average")
     assert facts["GPU clocks"].startswith("held down by power")
     assert facts["GPU shared"] == "with other processes, up to 9 B"
+    untold = dict(_facts([dataclasses.replace(second, gpu_others_bytes=0)], 60.0))
+    assert untold["GPU shared"] == "with other processes"
+
+
+def test_a_card_that_does_not_tell_what_holds_it_down_has_no_share_of_it(world: World) -> None:
+    child = world.launch()
+    world.gpus = (GpuSample(index=0, name="made up", busy_share=0.3),)
+    world.steps(child, 60)
+    world.keeper.ended(lost=False)
+    world.keeper.close()
+    row = read_ledger(world.path)[0]
+    assert (row.gpu_held_by_power_share, row.gpu_held_by_heat_share) == (None, None)
 
 
 def test_restarts_and_sessions_are_added(world: World) -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,14 +201,56 @@ def test_without_the_package_nothing_is_opened(monkeypatch: pytest.MonkeyPatch) 
     open_gpus.cache_clear()
 
 
+LIBRARY = """
+import time
+
+def nvmlInit():
+    {opening}
+
+def nvmlDeviceGetCount():
+    return 1
+
+def nvmlDeviceGetHandleByIndex(index):
+    return index
+"""
+READS = """
+import json, time
+from ctrkit.supervise.nvml import open_gpus
+reader, deadline_s = open_gpus(), time.monotonic() + 5
+while not (found := reader.read({1}, uses_first=True)) and time.monotonic() < deadline_s:
+    time.sleep(0.05)
+print(json.dumps([look.name for look in found]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("opening", "names"),
+    [("pass", ["GPU 0"]), ("time.sleep(600)", []), ("raise OSError('a driver')", [])],
+)
+def test_a_library_that_is_found_on_the_path(
+    tmp_path: Path, opening: str, names: list[str]
+) -> None:
+    """It may hang when it is opened; the process ends all the same."""
+    (tmp_path / "pynvml.py").write_text(LIBRARY.format(opening=opening))
+    root = Path(nvml.__file__).parents[2]
+    environment = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
+    environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{root}"
+    done = subprocess.run(
+        [sys.executable, "-c", READS], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == names
+
+
 def test_what_a_card_does_not_tell_is_none() -> None:
     told = [name for name in dir(MadeUpNvml) if name.startswith("_nvmlDeviceGet")]
     left_out = [name[1:] for name in told if "Handle" not in name and "Processes" not in name]
     (look,) = reader(*left_out).read({OWN})
     assert (look.busy_share, look.memory_bytes, look.power_w, look.clock_share) == (None,) * 4
-    assert (look.name, look.held_by) == ("GPU 1", ())
+    assert (look.name, look.held_by) == ("GPU 1", None)
     use = added(GpuUse(), [look] * 5)
     assert gpu_findings(use, 0.5)[:-1] == []  # but that it is shared
+    assert use.held_share("power") is None
 
 
 def test_without_a_driver_or_package_there_is_no_reader_and_no_word(
