@@ -9,7 +9,7 @@ from ctrkit.core.lifeline import rank_of_environment
 
 
 def main() -> None:
-    """Run the command line, or become the child that a rank other than 0 is."""
+    """Run the command line; on a rank other than 0, become the child."""
     rank = rank_of_environment()
     if rank:
         os.execv(sys.executable, [sys.executable, "-P", "-m", "ctrkit.child"])

@@ -42,7 +42,7 @@ app.add_typer(data_app, name="data")
 for command in (probe, train, report, doctor, explain):
     app.command(help=help_of(command), cls=PlainCommand)(command)
 
-# typer has brought its own click since 0.20: its errors are reached through typer alone.
+# typer has included its own click since 0.20, so click's errors are reached through typer.
 ClickError: Any = typer.BadParameter.__mro__[2]
 
 
@@ -69,9 +69,9 @@ def main() -> None:
     make_streams_readable()
     code = run_command()
     try:
-        if sys.stdout is not None:  # which it is where the caller has closed it
+        if sys.stdout is not None:  # None if the caller has closed stdout
             sys.stdout.flush()
-    except OSError:  # its reader, or the terminal, has gone: Python would make that the exit code
+    except OSError:  # its reader or the terminal is gone; Python would turn this into the exit code
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     _leave(code)
 
@@ -79,10 +79,10 @@ def main() -> None:
 def _leave(code: int) -> NoReturn:
     """End the process after Python's exit handlers, before libraries in C++ end themselves.
 
-    A finished probe was aborted there twice, on a loaded machine, with "terminate called without
-    an active exception": a C++ thread was still there. Which library's it was is not known.
+    On a loaded machine, a finished probe was aborted there twice with "terminate called without an
+    active exception": a C++ thread still existed. It is unknown which library started it.
     """
-    getattr(threading, "_shutdown", lambda: None)()  # waits for threads that are no daemons
+    getattr(threading, "_shutdown", lambda: None)()  # waits for non-daemon threads
     getattr(atexit, "_run_exitfuncs", lambda: None)()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
@@ -91,7 +91,7 @@ def _leave(code: int) -> NoReturn:
 
 
 def run_command() -> int:
-    """Run the command of `sys.argv`; its exit code."""
+    """Run the command in `sys.argv`; returns its exit code."""
     if sys.platform == "win32":
         print("ctrkit: Windows is not supported; use Linux, macOS or WSL", file=sys.stderr)
         return 2
@@ -103,7 +103,7 @@ def run_command() -> int:
             _say(str(error) + misplaced_words(str(error), sys.argv[1:], _options_of(sys.argv[1:])))
         return error.exit_code
     except ClickError as error:
-        # a group without a command has printed its help already and has no message
+        # a group without a command has already printed its help, and has no message
         if error.format_message():
             _say(misuse_words(error, sys.argv[1:]))
         return 2
@@ -120,5 +120,5 @@ def _options_of(words: list[str]) -> list[str]:
 
 
 def _say(message: str) -> None:
-    """One line on stderr, whatever the message holds."""
+    """Print a message as one line on stderr, whatever it contains."""
     say(f"ctrkit: {printable(' '.join(message.split()))}")

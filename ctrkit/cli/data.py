@@ -14,7 +14,7 @@ TABLE = "What --table holds"
 
 
 def _column(holds: str) -> Any:
-    """The option that names the column which holds this."""
+    """An option that names the column with this content."""
     return typer.Option(metavar="COLUMN", rich_help_panel=TABLE, help=f"The column of {holds}.")
 
 

@@ -1,4 +1,4 @@
-"""Says in a line what is wrong with a command line that the parser refuses, and what to do."""
+"""Says in one line what is wrong with a refused command line, and what to do."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def misuse_words(error: Any, words: list[str]) -> str:
     """What is wrong, and what to do about it.
 
     Args:
-        error: of the parser.
-        words: that were typed after `ctrkit`.
+        error: the parser's error.
+        words: the words typed after `ctrkit`.
     """
     said, advice = _said_of(error, words).rstrip("."), _advice(error, words)
     return f"{said} {advice[0].upper()}{advice[1:]}" if said.endswith("?") else f"{said}; {advice}"
 
 
 def misplaced_words(message: str, words: Sequence[str], options: Collection[str]) -> str:
-    """What to do where a script refuses an option that was meant for ctrkit; empty if it is not so.
+    """Advice if a script refuses an option that was meant for ctrkit; empty in other cases.
 
     Args:
         message: how the script ended.
-        words: that were typed after `ctrkit`.
-        options: of the command of ctrkit.
+        words: the words typed after `ctrkit`.
+        options: options of the ctrkit command.
     """
     after = words[words.index("--") + 1 :] if "--" in words else ()
     named = [word.partition("=")[0] for word in after]
@@ -39,7 +39,7 @@ def misplaced_words(message: str, words: Sequence[str], options: Collection[str]
 
 
 def _said_of(error: Any, words: list[str]) -> str:
-    """What is wrong; of a value that is no number, with the value, which the parser leaves out."""
+    """What is wrong; for a value that is no number with that value, which the parser omits."""
     param = getattr(error, "param", None)
     option = next((name for name in getattr(param, "opts", ()) if name[:2] == "--"), "")
     value = _typed_value(option, words) if option else None
@@ -50,14 +50,14 @@ def _said_of(error: Any, words: list[str]) -> str:
 
 
 def _type_words(param: Any) -> str:
-    """How the parser, or an older one, calls the type of an option's value."""
+    """The name of an option's type in this or an older parser."""
     described = getattr(param, "type_descriptor", None)
     old = {"integer": "int", "float": "float"}.get(getattr(getattr(param, "type", 0), "name", ""))
     return str(getattr(described, "annotation", old))
 
 
 def _typed_value(option: str, words: list[str]) -> str | None:
-    """The value that was typed for an option, the last one; None if there is none."""
+    """The last value typed for an option; None if there is none."""
     typed = None
     for word, after in pairwise([*words, ""]):
         if word == "--":
@@ -69,7 +69,7 @@ def _typed_value(option: str, words: list[str]) -> str | None:
 
 
 def _advice(error: Any, words: list[str]) -> str:
-    """What to do about it: read the help of the command, or write `ctrkit probe --` before it."""
+    """Advice: read the command's help, or write `ctrkit probe --` before a script's command."""
     group = error.ctx is not None and hasattr(error.ctx.command, "commands")
     if group and error.ctx.parent is None and _is_program(words):
         command = " ".join(words[1:] if words[0] == "--" else words)
@@ -78,11 +78,11 @@ def _advice(error: Any, words: list[str]) -> str:
         return f"for a command of your own write: ctrkit probe -- {command}"
     if error.ctx is not None:
         return f"see {error.ctx.command_path} --help"
-    named = words[: 2 if words[:1] == ["data"] else 1]  # the parser knew no more than the words
+    named = words[: 2 if words[:1] == ["data"] else 1]  # the parser knows only the words
     return f"see {' '.join(['ctrkit', *(w for w in named if w[:1] != '-')])} --help"
 
 
 def _is_program(words: list[str]) -> bool:
-    """Whether this can be a training command, and no misspelt command of ctrkit."""
+    """Whether this can be a training command, and not a misspelt command of ctrkit."""
     first = words[1:2] if words[:1] == ["--"] else words[:1]
     return bool(first) and (shutil.which(first[0]) is not None or first[0].endswith(".py"))

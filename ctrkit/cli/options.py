@@ -93,14 +93,14 @@ Epochs = Annotated[
                  help="How many epochs the real run has, if ctrkit cannot find that out."),
 ]  # fmt: skip
 
-#: Names that options had before. They still work, and no help shows them.
+#: Former names of options. They still work, but no help shows them.
 _OLD_NAMES = {"--budgets": "--time-limits"}
 
 
 def as_written_today(arguments: Sequence[str]) -> list[str]:
-    """The arguments with options' old names replaced, and `help probe` as `probe --help`.
+    """The arguments with former option names replaced, and `help probe` as `probe --help`.
 
-    What stands after `--` stays as it is.
+    Words after `--` stay as they are.
     """
     if arguments[:1] == ["help"]:
         return [*arguments[1:2], "--help"]
@@ -114,7 +114,7 @@ def _with_current_name(argument: str) -> str:
 
 
 def help_of(command: Callable[..., None]) -> str:
-    """The docstring of a command as its help: each paragraph flows, and is shown to the letter."""
+    """A command's docstring as its help: each paragraph flows, and is shown literally."""
     from rich.markup import escape
 
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
@@ -122,18 +122,18 @@ def help_of(command: Callable[..., None]) -> str:
 
 
 def takes_axes(*, several: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for every axis in the place of its parameter `axes`.
+    """Replace a command's parameter `axes` by an option for every axis.
 
-    The command gets there what was typed, by the names of the axes.
+    The command gets the typed texts by axis name.
 
     Args:
-        several: whether help speaks of several values of each.
+        several: whether help mentions several values per axis.
     """
     return functools.partial(_with_axes, several=several)
 
 
 def _with_axes(command: Callable[..., None], *, several: bool) -> Callable[..., None]:
-    # typer reads a signature, and an axis may have a name of Python's own, such as `compile`
+    # typer reads a signature, and an axis may be named like a Python builtin, such as `compile`
     axis_of = {f"axis_{name}": name for name in AXES}
     options = [
         inspect.Parameter(
@@ -159,7 +159,7 @@ def _with_axes(command: Callable[..., None], *, several: bool) -> Callable[..., 
 
 
 def _panel_place(parameter: inspect.Parameter) -> int:
-    """Where help shows it: arguments first, then panel by panel."""
+    """The position of a parameter in help: arguments first, then by panel."""
     info = parameter.annotation.__metadata__[0]
     panel = getattr(info, "rich_help_panel", None)
     return _PANELS.index(panel) + 1 if panel in _PANELS else 0

@@ -1,4 +1,4 @@
-"""Makes help pages plain: no types that only a programmer reads, `--help` among the rest."""
+"""Makes help pages plain: without programmers' types, with `--help` among other options."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _PANEL = "rich_help_panel"
 
 
 class PlainCommand(TyperCommand):
-    """A command whose help shows no `<bool>` beside a switch, and no panel for `--help` alone."""
+    """A command whose help shows no `<bool>` for a switch, and no panel for `--help` alone."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Its options and arguments, and `--help` in the panel of the first other option."""
+        """The options and arguments, with `--help` in the panel of the first other option."""
         params = list(super().get_params(ctx))
         panels = [getattr(one, _PANEL, None) for one in params if one.param_type_name == "option"]
         for one in params:
@@ -24,10 +24,10 @@ class PlainCommand(TyperCommand):
 
 
 class PlainGroup(TyperGroup):
-    """A group of commands whose help shows no `<bool>` beside a switch."""
+    """A group of commands whose help shows no `<bool>` for a switch."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Its own options."""
+        """The group's own options."""
         params = list(super().get_params(ctx))
         for one in params:
             _make_plain(one)
@@ -36,6 +36,6 @@ class PlainGroup(TyperGroup):
 
 def _make_plain(param: Any) -> None:
     if param.param_type_name == "argument":
-        param.display_type_rich = lambda ctx: None  # its name says what it is
+        param.display_type_rich = lambda ctx: None  # its name says enough
     elif getattr(param, "is_flag", False):
         param.metavar = ""

@@ -20,7 +20,7 @@ from ctrkit.probe.matrix import own_values
 
 @dataclass(frozen=True, kw_only=True)
 class CellChoice:
-    """A cell, why it was taken, and the recommendation it comes from while it is unchanged.
+    """A cell, the reason for it, and the recommendation it comes from if unchanged.
 
     `warning`: what is wrong with that recommendation, in one line.
     """
@@ -32,7 +32,7 @@ class CellChoice:
 
 
 def default_choice(inspection: Inspection, axes: Mapping[str, Any]) -> CellChoice:
-    """The defaults of `ctrkit train`, with the axes that were given."""
+    """The defaults of `ctrkit train`, with the axes that the user gave."""
     own = {axis: value[0] for axis, value in own_values(inspection).items() if axis not in axes}
     values: dict[str, Any] = {"batch_size": inspection.default_batch_size} | own | dict(axes)
     if not values.get("workers"):
@@ -55,11 +55,11 @@ def default_choice(inspection: Inspection, axes: Mapping[str, Any]) -> CellChoic
 
 
 def unmeasured_choice(inspection: Inspection, axes: Mapping[str, Any], reason: str) -> CellChoice:
-    """The default cell where a probe came to nothing: the run itself then shows how long it takes.
+    """The default cell if a probe had no result: then the run itself shows how long it takes.
 
     Args:
-        inspection: of the workload.
-        axes: those that were given.
+        inspection: inspection of the workload.
+        axes: the axes that the user gave.
         reason: why no cell could be measured.
     """
     choice = default_choice(inspection, axes)
@@ -71,10 +71,10 @@ def unmeasured_choice(inspection: Inspection, axes: Mapping[str, Any], reason: s
 
 
 def choice_from_file(path: Path, inspection: Inspection, axes: Mapping[str, Any]) -> CellChoice:
-    """`--config`: a `recommendation.json` or a cell's axes; options override.
+    """`--config`: a `recommendation.json` or a cell's axes; options override them.
 
     Raises:
-        UsageError: no such file, no JSON object, an unknown axis or a bad value.
+        UsageError: the file is missing, is no JSON object, or has an unknown axis or a bad value.
     """
     values = read_json(path)
     if not isinstance(values, dict):
@@ -125,11 +125,11 @@ def newest_fitting(
     axes: Mapping[str, Any],
     cells: Collection[Cell] = (),
 ) -> CellChoice | None:
-    """The newest recommendation for this machine, workload and data that has the axes asked for.
+    """The newest recommendation for this machine, workload and data with the requested axes.
 
-    Batch size and numerics must be the phase's unless others were asked for: they change the
-    experiment. A probe that searched all of `cells`, which one would search now, goes before a
-    narrower one; of a single cell, or interrupted, it chose nothing.
+    Batch size and numerics must be the phase's unless the user asked for others, since they change
+    the experiment. A probe that searched all of `cells`, which one would search now, is preferred
+    to a narrower one. A probe of a single cell, or an interrupted one, chose nothing.
     """
     wanted = {"batch_size": inspection.default_batch_size, **NUMERICS} | dict(axes)
     narrower: CellChoice | None = None
@@ -157,7 +157,7 @@ def newest_fitting(
 def with_projection(
     choice: CellChoice, runs: Iterable[Path], machine_fingerprint: str, inspection: Inspection
 ) -> CellChoice:
-    """The choice with what the newest probe projected for that very cell, if one did."""
+    """The choice with the newest probe's projection for exactly this cell, if there is one."""
     for run, recommendation in _finished_probes(runs, machine_fingerprint, inspection):
         if recommendation.cell == choice.cell:
             why = f"{choice.why}; projected by the probe of {run.info.created}"
@@ -168,14 +168,14 @@ def with_projection(
 def _finished_probes(
     runs: Iterable[Path], machine_fingerprint: str, inspection: Inspection
 ) -> Iterator[tuple[RunFolder, Recommendation]]:
-    """Probes of this machine, workload and data that came to their end, the newest first."""
+    """Finished probes of this machine, workload and data, the newest first."""
     for path in runs:
         try:
             run = RunFolder.open(path)
             recommendation = run.recommendation() if run.info.command == "probe" else None
             run.trials()
         except UsageError:
-            continue  # damaged, or of another version
+            continue  # the folder is damaged, or of another version
         if (
             recommendation is not None
             and run.info.status == "done"
@@ -190,7 +190,7 @@ def check_cell(choice: CellChoice, inspection: Inspection) -> CellChoice:
     """Check that this machine and workload can run the cell.
 
     Raises:
-        UsageError: the device is not there, or the loader is none of the workload's.
+        UsageError: the device is not available, or the workload has no such loader.
     """
     cell = choice.cell
     if cell.device not in inspection.devices:

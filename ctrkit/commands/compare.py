@@ -30,17 +30,17 @@ def compare(
     Args:
         base: run folder of a probe or a real run.
         new: run folder of the same command.
-        threshold: how much slower is a regression: `5%` or `0.05`.
-        other_runs: run folders named beside, which is wrong use.
-        list_runs: `--list` was given, too, which is wrong use.
-        as_json: one JSON document `{"compare": {...}}` on stdout and nothing else there.
-        markdown: a file to write the report to instead of the terminal.
+        threshold: the least slowdown that is a regression: `5%` or `0.05`.
+        other_runs: run folders given as arguments, which is wrong use.
+        list_runs: `--list` was given as well, which is wrong use.
+        as_json: print only one JSON document `{"compare": {...}}` on stdout.
+        markdown: a file for the report, instead of the terminal.
         html: likewise, as HTML.
 
     Raises:
-        UsageError: bad options, a folder that cannot be read, or runs that are not comparable.
-        InconclusiveError: the report was made, but does not say whether there is a regression.
-        RegressionError: the report was made, and there is one.
+        UsageError: bad options, an unreadable folder, or runs that cannot be compared.
+        InconclusiveError: the report was made, but does not show whether there is a regression.
+        RegressionError: the report was made, and shows a regression.
     """
     if other_runs or list_runs:
         beside = "--list" if list_runs else str(other_runs[0])
@@ -48,7 +48,7 @@ def compare(
     share = parse_threshold(threshold)
     check_outputs(markdown, html)
     for path in (base, new):
-        RunFolder.open(path)  # a damaged run.json can be reported on, but not compared
+        RunFolder.open(path)  # a run with a damaged run.json can be reported on, but not compared
     comparison = compare_contents(read_contents(base), read_contents(new), share)
     error = _verdict_as_error(comparison)
     document = finite(compare_json(comparison, error.exit_code if error else 0))
@@ -61,7 +61,7 @@ def compare(
 
 
 def parse_threshold(text: str) -> float:
-    """The share that `5%`, `5 %` or `0.05` means.
+    """The share meant by `5%`, `5 %` or `0.05`.
 
     Raises:
         UsageError: it is no share from 0 to below 1, or up to 1000 %.
@@ -71,14 +71,14 @@ def parse_threshold(text: str) -> float:
         value = float(number) / 100 if percent else float(number)
     except ValueError:
         value = -1.0
-    # a plain 5 may mean 5 % or five times: it is not guessed
+    # a plain 5 may mean 5 % or 500 %, so it is refused
     if rest or not 0 <= value <= (10 if percent else 0.999):
         raise UsageError(f"--threshold: '{text}' is not a share; write for example 5% or 0.05")
     return value
 
 
 def _verdict_as_error(comparison: Comparison) -> CtrkitError | None:
-    """The exit that the comparison's gate asks for."""
+    """The error for the exit code that the comparison's gate requires."""
     if comparison.gate == "passed":
         return None
     line = f"{gate_words(comparison)}; {verdict_words(comparison)}"

@@ -65,7 +65,8 @@ def synth(
         rows: impressions; None for the reference scale, also for the next two.
         users: users with a profile.
         items: ads.
-        behaviors: about how many events, for `tianchi`; None for the reference's number per user.
+        behaviors: approximate number of events, for `tianchi`; None: as many per user as the
+            reference.
         seed: equal seeds give equal data.
         format_: `store`, or `tianchi` for the four CSV files with their dirt.
 
@@ -122,12 +123,12 @@ def prepare(
     """Ingest the Tianchi files of `source`, or the interactions log `table`, into a store.
 
     The arguments are those of `prepare_tianchi` and of `TableOptions`. `header` and `positive` are
-    lists with commas, each a line of CSV, `memory_limit` is a size such as `2GB`. What an
-    interrupted call left is used unless `fresh`.
+    comma-separated lists, each a line of CSV; `memory_limit` is a size such as `2GB`. It continues
+    an interrupted call unless `fresh`.
 
     Raises:
-        UsageError: options that contradict each other or are out of range, and all that the two
-            functions raise.
+        UsageError: options contradict each other or are out of range, or one of the two functions
+            raises it.
     """
     columns = {"user": user, "item": item, "time": time, "label": label, "category": category}
     text = {"header": _values("header", header), "delimiter": delimiter, "encoding": encoding}
@@ -195,7 +196,7 @@ def _check_which(
     said: dict[str, Any],
     sample_users: float | None,
 ) -> None:
-    """Check that the options belong to one of the two; `said` are those of `--table`."""
+    """Check that the options fit `--source` or `--table`; `said` are those of `--table`."""
     if (source is None) == (table is None):
         raise UsageError("name either --source DIR (Tianchi's CSV files) or --table FILE")
     if table is not None:
@@ -211,7 +212,7 @@ def _check_which(
 
 
 def _values(option: str, text: str | None) -> tuple[str, ...] | None:
-    """The values of a list with commas, as a line of CSV: one with a comma stands in quotes."""
+    """The values of a comma-separated list, a line of CSV: quotes protect a comma."""
     if text is None:
         return None
     try:
@@ -339,7 +340,7 @@ def _lost_share(reading: Reading) -> float:
 
 
 def _files_table(files: Mapping[str, FileAccount]) -> Table:
-    """What became of the rows of each file; a file that lost many is shown as a warning."""
+    """A table of what became of each file's rows; a file that lost many is a warning."""
     rows: list[tuple[str, ...]] = []
     tones: list[Tone] = []
     for name, each in files.items():
@@ -355,7 +356,7 @@ def _files_table(files: Mapping[str, FileAccount]) -> Table:
 
 
 def _account_block(reading: Reading, tone: Tone) -> Paragraph:
-    """What became of the rows of a table."""
+    """A paragraph on what became of a table's rows."""
     dropped = reading.rows - reading.used
     text = (
         f"{format_count(reading.rows)} rows = {format_count(reading.used)} used"

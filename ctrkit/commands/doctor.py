@@ -32,7 +32,7 @@ from ctrkit.supervise.supervisor import run_child
 from ctrkit.supervise.time_limits import StageLimit, TimeLimits
 
 _LOADER_AXES = ("start_method", "prefetch", "persistent", "pin", "batch_size")
-#: a loader that takes longer to make is not looked at; a probe allows it its own time limits
+#: seconds to make a loader before doctor gives up; a probe allows it its own time limits
 LOOK_S = 120.0
 
 
@@ -72,11 +72,11 @@ def show(checkup: Checkup, *, as_json: bool) -> None:
 def examine(
     workload: WorkloadSpec, common: CommonOptions, axes: Axes, stop: StopRequest
 ) -> tuple[Inspection, Examination]:
-    """Let a child look at the workload; what goes wrong with its loader is part of the findings.
+    """Let a child examine the workload; problems of its loader become findings.
 
     Raises:
         UsageError: the workload's file cannot be imported, or its name is no workload.
-        InterruptedRunError: stopped meanwhile.
+        InterruptedRunError: the user stopped it.
     """
     device = next((d for d in axes.get("device", ()) if d not in ("auto", "cpu")), "cpu")
     cell = make_cell(device=device, **_asked(axes))
@@ -108,14 +108,17 @@ def examine(
 
 
 def _asked(axes: Axes) -> dict[str, Any]:
-    """The first value of each axis that says how a loader is made; of workers the fewest but 0."""
+    """The first value of each axis that affects making a loader.
+
+    Of workers, the smallest above 0.
+    """
     named = {axis: axes[axis][0] for axis in _LOADER_AXES if axis in axes}
     workers = min((count for count in axes.get("workers", (1,)) if count), default=0)
     return named | {"workers": workers} if workers else named
 
 
 def _unknown(workload: WorkloadSpec, axes: Axes) -> Inspection:
-    """A loader of which nothing is known but that it does not load."""
+    """The inspection of a loader about which nothing is known except that it fails."""
     devices = [device for device in axes.get("device", ()) if device != "auto"] or ["cpu"]
     return Inspection(
         devices=devices,
@@ -139,7 +142,7 @@ def check_up(
     inspection: Inspection,
     examination: Examination,
 ) -> Checkup:
-    """What the rules say of the cells that a probe would try."""
+    """What the rules say about the cells that a probe would try."""
     facts = gather_facts(workload, inspection, examination)
     plan = build_matrix(inspection, axes, run_refused=True, facts=facts)
     return Checkup(
@@ -178,7 +181,7 @@ def _allowance(stage: str, limit: StageLimit) -> StageAllowance:
 
 
 def document(checkup: Checkup) -> dict[str, Any]:
-    """The one document of `--json`."""
+    """The JSON document of `--json`."""
     refused = [_finding(finding) for finding in checkup.of_level("refusal")]
     refused += [
         {"name": "no such cell", "text": reason, "cells": [cell.name]}

@@ -20,7 +20,7 @@ _LOOK_AT_EPOCHS_S = 0.5
 
 
 class EpochWatch:
-    """Notices new rows of `epochs.csv` and hands ticks on to the display."""
+    """Notices new rows of `epochs.csv`, and passes ticks on to the display."""
 
     def __init__(
         self,
@@ -55,12 +55,12 @@ class EpochWatch:
         return f"{self.stop.by}: finishing the step and saving, within {within} (--grace)"
 
     def look(self) -> None:
-        """Show the rows that are new."""
+        """Show new rows."""
         self.looked_s = time.monotonic()
         rows = read_epochs(self.path)
         if len(rows) > self.shown:
             self._show(rows)
-        self.shown = len(rows)  # fewer than before where an older checkpoint was gone on from
+        self.shown = len(rows)  # fewer than before if the run continued from an older checkpoint
 
     def _show(self, rows: Sequence[EpochRow]) -> None:
         new = rows[self.shown :]

@@ -19,10 +19,10 @@ from ctrkit.supervise.explain.scene import Process, place_of
 
 
 def explain(*, pid: str, wait: str | None, stacks: bool, as_json: bool, quiet: bool) -> None:
-    """Print what the process, and all that belongs to it, waits for.
+    """Print what the process and its tree wait for.
 
     Raises:
-        UsageError: no such process, or one that may not be looked at.
+        UsageError: there is no such process, or it may not be examined.
     """
     if not pid.isascii() or not pid.isdigit() or len(pid) > 10:
         raise UsageError(
@@ -41,7 +41,7 @@ def explain(*, pid: str, wait: str | None, stacks: bool, as_json: bool, quiet: b
 
 
 def document(found: Explanation) -> dict[str, Any]:
-    """The one document of `--json`."""
+    """The JSON document of `--json`."""
     cause, movement, missing = found.cause, found.movement, found.missing
     return {
         "pid": found.pid,

@@ -36,7 +36,7 @@ from ctrkit.supervise.watching import Tick
 
 
 def find_workload(common: CommonOptions, *, quiet: bool) -> WorkloadSpec:
-    """The workload's spec, with its data checked; default data are made if they must be.
+    """The workload's spec, with its data checked; default data is made if needed.
 
     Raises:
         UsageError: `--data` is not what the workload reads.
@@ -69,11 +69,11 @@ def inspect_first(
     deadline_s: float | None = None,
     server: ForkServer | None = None,
 ) -> Inspection:
-    """`inspect_workload` before there is a run folder; where it fails, one is made and says why.
+    """`inspect_workload` before a run folder exists; on a failure, one is made and says why.
 
     Raises:
-        UsageError, InterruptedRunError, NoViableCellError, RunEndedError: as `inspect_workload`; of
-            a training run any failure is a RunEndedError.
+        UsageError, InterruptedRunError, NoViableCellError, RunEndedError: as `inspect_workload`;
+            for a training run, any failure is a RunEndedError.
     """
     made: list[RunFolder] = []
 
@@ -95,7 +95,7 @@ def inspect_first(
 
 
 def with_epochs(workload: WorkloadSpec, epochs: int | None) -> WorkloadSpec:
-    """The spec of a run of so many epochs: a schedule may end later for them."""
+    """The spec of a run with so many epochs: the end of a schedule may depend on it."""
     if epochs is None or is_file_target(workload.target):
         return workload
     plugin = plugin_of(workload.target)
@@ -106,7 +106,7 @@ def with_epochs(workload: WorkloadSpec, epochs: int | None) -> WorkloadSpec:
 def of_epochs(
     inspection: Inspection, epochs: int | None, checkpoint_every_s: float = CHECKPOINT_EVERY_S
 ) -> Inspection:
-    """The inspection of a run of so many epochs, which saves itself so often within one."""
+    """The inspection of a run with so many epochs, and so many seconds between checkpoints."""
     sizes = inspection.sizes
     if epochs is not None:
         sizes = dataclasses.replace(sizes or RunSizes(), epochs=epochs)
@@ -125,22 +125,22 @@ def inspect_workload(
     run: Callable[[], RunFolder] | None = None,
     server: ForkServer | None = None,
 ) -> Inspection:
-    """Devices, sizes and fingerprints, found out by a child since only a child imports torch.
+    """Let a child find devices, sizes and fingerprints, since only a child imports torch.
 
     Args:
-        workload: what to look at.
-        stop: the user's wish to end.
+        workload: the workload to inspect.
+        stop: the user's stop request.
         limits: how long each stage may be silent.
-        deadline_s: `time.monotonic()` at which it takes too long.
-        on_tick: called some times a second.
-        run: makes the run folder, or has it already: it keeps the evidence of a failure.
-        server: forks the child, where it can.
+        deadline_s: `time.monotonic()` at which to give up.
+        on_tick: called a few times a second.
+        run: makes or returns the run folder, which keeps the evidence of a failure.
+        server: forks the child if it can.
 
     Raises:
         UsageError: the workload's file cannot be imported, or its name is no workload.
-        InterruptedRunError: stopped meanwhile.
+        InterruptedRunError: the user stopped it.
         NoViableCellError: the child failed or hung; the message says where the evidence is.
-        RunEndedError: the deadline is over.
+        RunEndedError: the deadline has passed.
     """
     with tempfile.TemporaryDirectory(prefix="ctrkit-inspect-") as temporary:
         folder = Path(temporary)
@@ -152,7 +152,7 @@ def inspect_workload(
             deadline_s=deadline_s,
             on_tick=on_tick or _tell_of_silence(),
             stop=stop,
-            times=StageTimes(is_run=True),  # what it imports may take long, and nobody knows
+            times=StageTimes(is_run=True),  # its imports may take an unknown, long time
             server=server,
         )
         inspection = load_inspection(folder / "inspection.json")
@@ -185,7 +185,7 @@ def _tell_of_silence() -> Callable[[Tick], None]:
 
 
 def _keep_evidence(found: Path, run: RunFolder) -> str:
-    """Have the run folder keep the evidence; where it is, in words."""
+    """Move the evidence into the run folder; returns its place in words."""
     place = run.new_evidence("inspect")
     with suppress(OSError):
         shutil.copytree(found, place)
@@ -195,7 +195,7 @@ def _keep_evidence(found: Path, run: RunFolder) -> str:
 def gather_facts(
     workload: WorkloadSpec, inspection: Inspection, examination: Examination | None = None
 ) -> HazardFacts:
-    """What the hazard rules decide on: this machine's limits now, the workload and its source."""
+    """The facts for the hazard rules: this machine's current limits, the workload, its source."""
     file, _, name = workload.target.rpartition(":")
     source = look_at_files(Path(file), name) if file else ()
     return known_facts(inspection, read_limits(), source, examination)

@@ -12,9 +12,10 @@ from ctrkit.core.launch_spread import learned_spread
 
 
 def with_launch_spread(inspection: Inspection) -> Inspection:
-    """The inspection with the spread between launches, as far as runs have told it.
+    """The inspection with the spread between launches, if earlier runs have shown it.
 
-    A calibration file that cannot be read tells nothing: `ctrkit report --calibration` says why.
+    An unreadable calibration file is ignored here; `ctrkit report --calibration` says what is
+    wrong.
     """
     try:
         rows = read_calibration()

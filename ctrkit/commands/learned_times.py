@@ -15,21 +15,21 @@ _BY_LABEL = {stage.label: stage for stage in Stage}
 
 
 def stage_times(seconds: Mapping[str, float], *, is_run: bool = True) -> StageTimes:
-    """What is known, from seconds by the labels of stages; unknown labels are left out."""
+    """Stage times from seconds by stage label; unknown labels are ignored."""
     known = {_BY_LABEL[label]: value for label, value in seconds.items() if label in _BY_LABEL}
     return StageTimes(longest_s=known, is_run=is_run)
 
 
 def by_label(times: StageTimes) -> dict[str, float]:
-    """The longest silences by the labels of their stages."""
+    """The longest silences by stage label."""
     return {stage.label: round(seconds, 3) for stage, seconds in times.longest_s.items()}
 
 
 class LearnedTimes:
-    """Of one run: what its probe has measured, and each of its launches.
+    """The stage times of one run, from its probe and from each of its launches.
 
     Args:
-        run: keeps the longest silences in `run.json`.
+        run: keeps the longest silences in its `run.json`.
     """
 
     def __init__(self, run: RunFolder) -> None:
@@ -39,14 +39,14 @@ class LearnedTimes:
         self.times = self.times.seen(stage_times(run.info.stage_s).longest_s)
 
     def ended(self, outcome: Outcome) -> None:
-        """A launch is over."""
+        """Add a launch that has ended."""
         self.times = self.times.seen(outcome.longest_s)
         self._run.update(stage_s=by_label(self.times))
 
     def raised(self, outcome: Outcome) -> str:
-        """Raise the limit of the stage that was judged, if the run had got on before; in words.
+        """Raise the limit of the judged stage if the run had made progress before; returns words.
 
-        The next launch may do the same at the same place, and be healthy.
+        The next launch may be as slow at the same place, and be healthy.
         """
         if outcome.verdict not in ("deadlock", "stalled"):
             return ""

@@ -15,10 +15,10 @@ BAD_LOSS = "loss not finite"
 
 
 class LossWatch:
-    """Says it at the step where it was first, and notes it as an incident; the run goes on.
+    """Reports the first bad loss with its step, and notes an incident; the run continues.
 
     Args:
-        run: receives the incident.
+        run: gets the incident.
         say: shows a line.
     """
 
@@ -26,7 +26,7 @@ class LossWatch:
         self._run, self._say, self._told = run, say, False
 
     def look(self, progress: Progress | None, cell: Cell) -> None:
-        """Some times a second."""
+        """Check the progress; call it a few times a second."""
         if self._told or progress is None or not progress.bad_epoch:
             return
         self._told = True
@@ -48,5 +48,5 @@ class LossWatch:
             cell_after=cell,
             action="noted",
         )
-        with suppress(OSError):  # it was said
+        with suppress(OSError):  # the line was shown at least
             self._run.append_incident(incident)

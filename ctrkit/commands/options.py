@@ -20,7 +20,7 @@ from ctrkit.core.units import parse_duration_s
 from ctrkit.supervise.time_limits import TimeLimits
 
 Axes = Mapping[str, tuple[Any, ...]]
-"""For each axis that was named on the command line its values, in the order given."""
+"""The values of each axis named on the command line, in the given order."""
 
 _LIMIT_NUMBERS = ("steady_factor",)
 _LIMIT_DURATIONS = tuple(
@@ -32,15 +32,15 @@ _LIMIT_DURATIONS = tuple(
 
 @dataclass(frozen=True, kw_only=True)
 class CommonOptions:
-    """What `probe` and `train` share.
+    """The options that `probe` and `train` share.
 
     Args:
-        data: what `--data` names.
+        data: the folder of `--data`.
         target: the name of a plug-in, or an absolute `FILE.py:NAME`.
-        settings: the plug-in's, as plain values.
+        settings: the plug-in's settings as plain values.
         time_limits: how long each stage may be silent.
-        out: the run folder asked for.
-        epochs: how many the run has, where the user says it.
+        out: the run folder of `--out`.
+        epochs: number of epochs of the run, if the user gave it.
     """
 
     data: Path | None
@@ -71,7 +71,7 @@ def read_common(
     resume: Path | None = None,
     epochs: int | None = None,
 ) -> CommonOptions:
-    """The checked options; without `--workload` a run that is resumed says which one is meant.
+    """Check the options; without `--workload`, a resumed run names it.
 
     Raises:
         UsageError: an unknown phase or key, no such workload, an output folder in use, ...
@@ -108,7 +108,7 @@ def read_common(
 
 
 def _refuse_settings(target: str, phase: str | None, data: Path | None) -> None:
-    """A file's workload has its values in the file."""
+    """Refuse settings for a file's workload, which has its values in the file."""
     for option, value in (("--phase", phase), ("--data", data)):
         if value is not None:
             raise UsageError(
@@ -118,7 +118,7 @@ def _refuse_settings(target: str, phase: str | None, data: Path | None) -> None:
 
 
 def _loader_settings(target: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """What `--set` may say of a file's workload: how long the real run is, and its batch size."""
+    """The `--set` values of a file's workload: length of the real run, and batch size."""
     for key, value in overrides.items():
         if key not in LOADER_SETTINGS:
             raise UsageError(
@@ -131,10 +131,10 @@ def _loader_settings(target: str, overrides: Mapping[str, Any]) -> dict[str, Any
 
 
 def duration_s(option: str, text: str | None) -> float | None:
-    """Seconds of an option's duration, None without one.
+    """Seconds of an option's duration; None without one.
 
     Raises:
-        UsageError: no duration; the message names the option.
+        UsageError: it is no duration; the message names the option.
     """
     try:
         return None if text is None else parse_duration_s(text)
@@ -149,7 +149,7 @@ def read_time_limits(
     *,
     defaults: TimeLimits | None = None,
 ) -> TimeLimits:
-    """Time limits of each stage: the defaults, `--time-limits FILE` and the two options.
+    """The time limits of each stage: the defaults, `--time-limits FILE` and the two options.
 
     Raises:
         UsageError: no duration, no such file, an unknown key, ...
@@ -215,10 +215,10 @@ def _target(workload: str | None) -> str:
 
 
 def cell_axes(texts: Mapping[str, str | None]) -> Axes:
-    """The axes that were given, as lists of checked values.
+    """The axes that the user gave, as lists of checked values.
 
     Raises:
-        UsageError: a value of a wrong type, unknown or out of range.
+        UsageError: a value has a wrong type, is unknown, or is out of range.
     """
     return {
         name: tuple(dict.fromkeys(AXES[name].read(part.strip()) for part in text.split(",")))

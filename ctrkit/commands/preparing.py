@@ -15,7 +15,10 @@ _LOG_EVERY_S = 60.0
 
 
 class StageDisplay(Display, Watcher):
-    """A line per finished stage; the running one redraws on a terminal, elsewhere it is rare."""
+    """Shows a line per finished stage.
+
+    The running one is redrawn on a terminal, else shown rarely.
+    """
 
     def __init__(
         self,

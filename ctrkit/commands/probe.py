@@ -67,24 +67,24 @@ def probe(
     argv: Sequence[str],
     json_lines: bool = False,
 ) -> None:
-    """Probe and print what was found.
+    """Probe a workload, and print the result.
 
     Args:
-        common: options that other commands have, too.
-        axes: those that options named.
+        common: options shared with other commands.
+        axes: the axes that the user gave.
         budget: time for the probe.
         thorough: really run every cell.
         deadline: say how many epochs fit into this time.
-        run_refused: try what a rule refuses, too.
+        run_refused: also try what a rule refuses.
         as_json: print one JSON document.
         quiet: show no progress.
-        argv: for `run.json`.
+        argv: the command line, for `run.json`.
         json_lines: print each answer so far as a line of JSON, and the document as the last line.
 
     Raises:
         UsageError: bad input of any kind.
         NoViableCellError, InconclusiveError: nothing can be recommended; the run folder says why.
-        InterruptedRunError: stopped by the user; what was measured is in the run folder.
+        InterruptedRunError: the user stopped it; measurements are in the run folder.
     """
     options = read_probe_options(
         common, budget or DEFAULT_BUDGET, thorough, deadline, run_refused=run_refused, quiet=quiet,
@@ -123,7 +123,7 @@ def brief_probe(
     *,
     quiet: bool,
 ) -> Recommendation:
-    """A probe of BRIEF_BUDGET_S in a run folder of its own, for a run that has none yet.
+    """A probe of BRIEF_BUDGET_S in its own run folder, for a run without a recommendation.
 
     Raises:
         NoViableCellError, InconclusiveError, InterruptedRunError: as `probe`.
@@ -168,13 +168,13 @@ class _Said:
         self._records: list[TrialRecord] = []
 
     def record(self, record: TrialRecord, _trial: Trial | None) -> None:
-        """A trial has come to its end."""
+        """Save and show a finished trial."""
         self._records.append(record)
         self._run.save_trials(self._records)
         self._display.record(record)
 
     def answer(self, answer: AnswerSoFar) -> None:
-        """The probe would answer something else than before."""
+        """Show a new answer of the probe."""
         self._display.answer(answer)
         if self._json_lines:
             print_line({"wall_s": time.monotonic() - self._began_s, **encode(answer)})
@@ -195,22 +195,22 @@ def search_and_recommend(
     finish: Finish = lambda recommendation, _: recommendation,
     launched_s: float | None = None,
 ) -> Recommendation:
-    """Search within what is left of the budget and save everything as soon as it is known.
+    """Search within the rest of the budget, and save everything as soon as it is known.
 
     Args:
-        run: its folder.
-        workload: what is probed.
-        inspection: of it.
+        run: the run folder.
+        workload: the workload to probe.
+        inspection: its inspection.
         plan: the cells.
-        options: the budget and the like.
-        stop: the user's wish to end.
-        began_s: when the budget began, of `time.monotonic()`.
-        launcher: one that has launched something already.
-        server: forks the trials, where it can.
-        known: what that came to.
-        finish: completes the recommendation, before it is saved.
-        launched_s: when the user started the probe, where that was before `began_s`: the lines on
-            progress count from there.
+        options: the budget and other options.
+        stop: the user's stop request.
+        began_s: `time.monotonic()` when the budget began.
+        launcher: a launcher that has launched something already.
+        server: forks the trials if it can.
+        known: the trials of that launcher.
+        finish: completes the recommendation before it is saved.
+        launched_s: when the user started the probe, if before `began_s`; progress lines count from
+            there.
     """
     inspection = with_launch_spread(inspection)
     with ProbeDisplay(
@@ -255,7 +255,7 @@ def search_and_recommend(
 def _of_the_host(
     looked: HostLook, result: SearchResult, workload: WorkloadSpec
 ) -> tuple[list[Finding], float]:
-    """What is to be said of the machine, and the cores that other processes took meanwhile."""
+    """Findings on the machine, and the cores that other processes used meanwhile."""
     slept = any("host slept" in trial.result.flags for trial in result.trials)
     looked_again = look_at_host()
     failed = any(trial.failed for trial in result.trials)
@@ -267,7 +267,7 @@ def _of_the_host(
 
 
 def _on_gpu(found: Recommendation, result: SearchResult) -> list[Finding]:
-    """What the GPU did while the recommended cell was run."""
+    """Findings on the GPU while the recommended cell ran."""
     launches = result.full_trials(found.cell)
     shares = [data_wait_share(t.result.measurement) for t in launches if t.result.measurement]
     known = [share for share in shares if share is not None]
@@ -276,5 +276,5 @@ def _on_gpu(found: Recommendation, result: SearchResult) -> list[Finding]:
 
 
 def _data_bytes(workload: WorkloadSpec) -> int | None:
-    """Size of the data on disk, None where the workload alone knows where they are."""
+    """Size of the data on disk; None if only the workload knows where it is."""
     return folder_bytes(Path(workload.data)) if workload.data is not None else None

@@ -47,7 +47,7 @@ def conclude_probe(
     finish: Finish = lambda recommendation, _: recommendation,
     others: float = 0.0,
 ) -> Recommendation:
-    """Recommend, or say why that is not possible; either way the run folder says how it ended."""
+    """Recommend, or say why that is impossible; either way, the run folder says how it ended."""
     wall_s = time.monotonic() - began_s
     try:
         recommendation = recommend(
@@ -59,7 +59,7 @@ def conclude_probe(
         raise
     except (NoViableCellError, InconclusiveError) as error:
         if not result.interrupted:
-            # a busy machine is a reason for having no time; where trials failed, that is the reason
+            # a busy machine can explain a lack of time; but if trials failed, that is the reason
             failed = any(trial.failed for trial in result.trials)
             more = on_host[:1] if isinstance(error, InconclusiveError) and not failed else ()
             reason = "; ".join([str(error), *(f.text.partition(";")[0] for f in more)])
@@ -79,7 +79,7 @@ def conclude_probe(
 def sign(
     recommendation: Recommendation, run: RunFolder, wall_s: float, spread: LaunchSpread | None
 ) -> Recommendation:
-    """The recommendation with the probe's name, and with what such a probe cannot know."""
+    """The recommendation with the probe's name, and with a note on what no probe can know."""
     found = list(recommendation.findings)
     if recommendation.projected_epoch_s is not None:
         found.append(
@@ -103,7 +103,8 @@ def show_outcome(
 ) -> None:
     """Print the report or the JSON document; bad input has no report.
 
-    A terminal that was closed is the likeliest reason for an interrupted probe: that stays one.
+    A closed terminal is a likely reason for an interrupted probe, and must not become another
+    error.
     """
     with suppress(OSError) if isinstance(error, InterruptedRunError) else nullcontext():
         if json_lines:
@@ -119,7 +120,7 @@ def show_outcome(
 
 
 def _document(run: RunFolder, error: str | None) -> dict[str, Any]:
-    """The one document: the recommendation's keys, `run`, `trials`, and `error` where there is."""
+    """The JSON document: the recommendation's keys, `run`, `trials`, and `error` if any."""
     recommendation = run.recommendation()
     document: dict[str, Any] = {} if recommendation is None else dict(encode(recommendation))
     document |= {"run": str(run.path), "trials": [encode(record) for record in run.trials()]}
@@ -129,5 +130,5 @@ def _document(run: RunFolder, error: str | None) -> dict[str, Any]:
 
 
 def print_line(document: dict[str, Any]) -> None:
-    """A JSON document as a line, at once."""
+    """Print a JSON document as a line, at once."""
     print(json.dumps(finite(document), allow_nan=False), flush=True)

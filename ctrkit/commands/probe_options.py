@@ -17,7 +17,7 @@ _LEAST_BUDGET_S = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeOptions:
-    """What a probe is asked to do beside its workload and axes."""
+    """The options of a probe other than its workload and axes."""
 
     budget_s: float
     thorough: bool = False
@@ -38,10 +38,10 @@ def read_probe_options(
     quiet: bool,
     json_lines: bool = False,
 ) -> ProbeOptions:
-    """The checked options of a probe.
+    """Check the options of a probe.
 
     Raises:
-        UsageError: no duration, or too short a one.
+        UsageError: a duration is invalid or too short.
     """
     return ProbeOptions(
         budget_s=_budget_s(budget),

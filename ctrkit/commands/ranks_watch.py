@@ -9,17 +9,17 @@ from pathlib import Path
 from ctrkit.measure.ranks import LateRank, RankTimes, late_rank, read_rank_times
 
 _WINDOW_S = 60.0
-_SURE_S = 20.0  # the first batches of a rank may take longer for reasons of their own
+_SURE_S = 20.0  # the first batches of a rank may be slow for other reasons
 
 Read = Callable[[Path, float | None], list[RankTimes]]
 
 
 class RanksWatch:
-    """Keeps the readings of a minute.
+    """Keeps the readings of the last minute.
 
     Args:
-        folder: of the child.
-        read: reads all ranks.
+        folder: the child's folder.
+        read: reads the times of all ranks.
     """
 
     def __init__(self, folder: Path, read: Read = read_rank_times) -> None:
@@ -27,9 +27,9 @@ class RanksWatch:
         self._readings: deque[tuple[float, dict[int, RankTimes]]] = deque()
 
     def look(self, now_s: float) -> LateRank | None:
-        """Read them once more; the rank that the others wait for, if there is one.
+        """Read the ranks again; returns the rank that the others wait for, if there is one.
 
-        `now_s` is of `time.monotonic()`.
+        `now_s` is `time.monotonic()`.
         """
         ranks = {one.rank: one for one in self._read(self._folder, now_s) if one.steps}
         if len(ranks) < 2:
@@ -44,5 +44,5 @@ class RanksWatch:
 
     @property
     def is_sure(self) -> bool:
-        """Whether it was looked at for long enough to say so in a line."""
+        """Whether the ranks were watched long enough to report it."""
         return bool(self._readings) and self._readings[-1][0] - self._readings[0][0] >= _SURE_S

@@ -19,7 +19,7 @@ from ctrkit.report.words import plural
 def warning_for_script(
     path: Path, recommendation: Recommendation, script: ScriptSpec, machine: str | None = None
 ) -> str:
-    """One line where the recommendation is not of this script on this machine; else nothing."""
+    """A warning if the recommendation is not about this script on this machine; else empty."""
     origin = _origin_of(path, recommendation)
     if origin is None:
         return ""
@@ -35,9 +35,9 @@ def warning_for_script(
 
 
 def warning_if_edited(recommendation: Recommendation, script: ScriptSpec, of: str) -> str:
-    """One line where a source file of the script was edited since it was probed.
+    """A warning if a source file of the script was edited since the probe; else empty.
 
-    `of` names where the recommendation comes from.
+    `of` names the source of the recommendation.
     """
     answer = recommendation.script
     if answer is None:
@@ -56,7 +56,7 @@ def warning_if_edited(recommendation: Recommendation, script: ScriptSpec, of: st
 def warning_for_workload(
     path: Path, recommendation: Recommendation, inspection: Inspection, machine: str | None = None
 ) -> str:
-    """One line where it is not of this workload with these data on this machine; else nothing."""
+    """A warning if it is not about this workload, data and machine; else empty."""
     origin = _origin_of(path, recommendation)
     if origin is None:
         return ""
@@ -85,7 +85,7 @@ def _warning_of_machine(path: Path, origin: Origin, machine: str | None) -> str:
 
 
 def _origin_of(path: Path, recommendation: Recommendation) -> Origin | None:
-    """What it is of: as it says itself, else as the probe's run folder does, where it lies."""
+    """What it is about: as it says itself, else as the run folder of its probe says."""
     if recommendation.origin is not None:
         return recommendation.origin
     try:
@@ -96,7 +96,7 @@ def _origin_of(path: Path, recommendation: Recommendation) -> Origin | None:
 
 
 def _other_files(recommendation: Recommendation, probed: ScriptSpec, script: ScriptSpec) -> bool:
-    """Whether the same words mean other files here than where they were probed."""
+    """Whether the same command means other files here than where it was probed."""
     answer = recommendation.script
     if answer is not None and answer.sources:
         return bool(edited_since(answer.sources, sources_of(script)))

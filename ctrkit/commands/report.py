@@ -39,19 +39,19 @@ def report(
     list_runs: bool = False,
     with_output: bool = False,
 ) -> None:
-    """Report on run folders; where none is given on the newest of the working folder or machine.
+    """Report on run folders; without any, on the newest of the working folder or this machine.
 
     Args:
         runs: run folders, reported one after the other.
-        as_json: one JSON document `{"runs": [...]}` on stdout and nothing else there.
-        markdown: a file to write the report to instead of the terminal.
-        html: likewise, as one HTML file that needs no other.
+        as_json: print only one JSON document `{"runs": [...]}` on stdout.
+        markdown: a file for the report, instead of the terminal.
+        html: likewise, as one self-contained HTML file.
         list_runs: a line for each run instead of reports.
-        with_output: the HTML file holds the ends of what the training programs printed, too.
+        with_output: the HTML file includes the last output of training programs.
 
     Raises:
-        UsageError: no run at all, no run folder, an unknown schema version, a file that cannot be
-            written, or HTML without the packages that it needs.
+        UsageError: there is no run, a folder is no run folder or has an unknown schema version, a
+            file cannot be written, or packages for HTML are missing.
     """
     if with_output and html is None:
         raise UsageError(
@@ -90,13 +90,13 @@ def report_calibration(
     """Report how right projections have been on this machine.
 
     Args:
-        other: other reports were asked for, too.
-        as_json: one JSON document `{"calibration": {...}}` on stdout and nothing else there.
-        markdown: a file to write the report to instead of the terminal.
-        html: likewise, as one HTML file that needs no other.
+        other: whether other reports were requested, too.
+        as_json: print only one JSON document `{"calibration": {...}}` on stdout.
+        markdown: a file for the report, instead of the terminal.
+        html: likewise, as one self-contained HTML file.
 
     Raises:
-        UsageError: other reports were asked for, or the calibration file cannot be read.
+        UsageError: other reports were requested, or the calibration file cannot be read.
     """
     if other:
         raise UsageError("--calibration is over all runs: leave out run folders, --compare, --list")
@@ -112,10 +112,10 @@ def report_calibration(
 
 
 def check_outputs(markdown: Path | None, html: Path | None) -> None:
-    """Check before anything is read that what is asked for can be written.
+    """Check, before anything is read, that the requested files can be written.
 
     Raises:
-        UsageError: a file that cannot be written, or HTML without the packages that it needs.
+        UsageError: a file cannot be written, or packages for HTML are missing.
     """
     for option, file in (("--markdown", markdown), ("--html", html)):
         if file is not None:
@@ -134,16 +134,16 @@ def deliver(
     to_paste: Sequence[Report] | None = None,
     pages: Callable[[], list[Page]] | None = None,
 ) -> None:
-    """Write reports where they were asked for; to the terminal if nowhere else.
+    """Write reports to the requested places; to the terminal if there are none.
 
     Args:
-        document: what `--json` prints, and nothing else on stdout.
+        document: the JSON document that `--json` prints.
         views: the reports for people.
         as_json: print the document.
         markdown: a file for the reports as Markdown.
         html: a file for them as HTML.
-        to_paste: the reports for Markdown where they have more than that.
-        pages: makes the HTML pages where they have more than the reports.
+        to_paste: the reports for Markdown, if they contain more.
+        pages: makes the HTML pages, if they contain more.
     """
     if markdown is not None:
         _write_file("--markdown", markdown, markdown_document(to_paste or views))

@@ -28,7 +28,7 @@ BEGINNING = SavedPosition(epoch=1, batch=0)
 
 @dataclass(frozen=True, kw_only=True)
 class RestartRules:
-    """Whether a run that was ended goes on by itself, how often at most, and why it does not."""
+    """Whether a run that was ended restarts by itself, how often, and why not."""
 
     fallback: bool = True
     max_restarts: int = 3
@@ -37,15 +37,15 @@ class RestartRules:
 
 @dataclass(frozen=True, kw_only=True)
 class Supervision:
-    """What the restarts are made with.
+    """The tools for restarts.
 
     Args:
-        launch: runs a spec's child to its end, with an evidence folder of its own.
-        look: what the workload is, asked for only when it is needed.
-        announce: called with each incident, before the run goes on.
-        stop: the user's wish to end.
+        launch: runs a spec's child to its end, with its own evidence folder.
+        look: inspects the workload, only when needed.
+        announce: called with each incident before the run continues.
+        stop: the user's stop request.
         learn: raises a limit after a verdict of a hang, and says so in words.
-        clock: seconds, monotonic.
+        clock: returns seconds, monotonic.
     """
 
     launch: Callable[[ChildSpec, Path], Outcome]
@@ -58,7 +58,7 @@ class Supervision:
 
 @dataclass(frozen=True)
 class _Choice:
-    """What is done about an end, why, and the cell it goes on in."""
+    """The action after an end, its reason, and the cell in which the run continues."""
 
     action: str
     why: str
@@ -68,10 +68,11 @@ class _Choice:
 def run_over_restarts(
     run: RunFolder, spec: ChildSpec, rules: RestartRules, supervision: Supervision
 ) -> tuple[Outcome, list[Incident]]:
-    """Launch, and launch again from the last checkpoint, until it is done or must be given up.
+    """Launch, and relaunch from the last checkpoint, until the run is done or must be given up.
 
-    Every end but a finished, interrupted or wrongly used one is appended to `incidents.jsonl`
-    before anything else happens. `run.json` and `spec.json` keep the cell of the last launch.
+    Every end other than a finished, interrupted or wrongly used one is appended to
+    `incidents.jsonl` before anything else happens. `run.json` and `spec.json` keep the cell of the
+    last launch.
 
     Returns:
         The last outcome, and the incidents of these launches.
@@ -80,7 +81,7 @@ def run_over_restarts(
     bystander = Bystander()
     while True:
         place, launched_s = run.new_evidence("train"), supervision.clock()
-        # an earlier launch's error must not be taken for this one's
+        # remove an earlier launch's error, so that it is not taken for this one's
         (Path(spec.folder) / "measurement.json").unlink(missing_ok=True)
         outcome = supervision.launch(spec, place)
         was_misused = outcome.error is not None and outcome.error.verdict == "usage"
@@ -118,7 +119,7 @@ def _choose(
     restarts: int,
     supervision: Supervision,
 ) -> _Choice:
-    """The safest way on, or why there is none."""
+    """The safest way to continue, or why there is none."""
     if outcome.complete:
         return _Choice("finished", "its result was complete")
     if outcome.interrupted or supervision.stop.finish:
@@ -134,7 +135,7 @@ def _choose(
         return _Choice("restarted", advice.why, spec.cell)
     try:
         inspection = supervision.look()
-    except CtrkitError:  # interrupted, or the workload cannot even be looked at
+    except CtrkitError:  # interrupted, or the workload cannot be inspected
         if supervision.stop.finish:
             return _Choice("stopped", "you stopped it")
         return _Choice(
@@ -156,7 +157,7 @@ def _incident(
     wall_s: float,
     learned: str,
 ) -> Incident:
-    """The line for `incidents.jsonl`; a damaged checkpoint is replaced where the run goes on."""
+    """The line for `incidents.jsonl`; if the run continues, a damaged checkpoint is replaced."""
     folder = run.path / "checkpoints"
     goes_on = choice.cell is not None
     saved = usable_checkpoint(folder) if goes_on else inspect_checkpoint(folder / "last.pt")
@@ -186,7 +187,7 @@ def _incident(
 
 
 def _note_pauses(run: RunFolder, spec: ChildSpec, outcome: Outcome) -> None:
-    """A host that slept and a run that was stopped from outside are no hangs, but are told of."""
+    """Note that the host slept or the run was stopped from outside: no hangs, but worth a line."""
     progress = outcome.progress
     for verdict, lasted_s, words in (
         ("host slept", outcome.host_slept_s, "the host slept"),
@@ -211,7 +212,7 @@ def _note_pauses(run: RunFolder, spec: ChildSpec, outcome: Outcome) -> None:
 
 
 def lost_steps(progress: Progress | None, position: SavedPosition) -> int | None:
-    """Steps that this launch did after the checkpoint at `position`; None where it is not known."""
+    """Steps that this launch did after the checkpoint at `position`; None if unknown."""
     if progress is None or progress.epoch < position.epoch:
         return 0
     epochs = progress.epoch - position.epoch
@@ -221,7 +222,7 @@ def lost_steps(progress: Progress | None, position: SavedPosition) -> int | None
 
 
 def _lost_s(checkpoint: Path, wall_s: float) -> float:
-    """Seconds since the checkpoint; of an older one, or without one, those of the whole launch."""
+    """Seconds since the checkpoint; for an older one, or without one, the whole launch."""
     try:
         return min(wall_s, max(0.0, time.time() - checkpoint.stat().st_mtime))
     except OSError:

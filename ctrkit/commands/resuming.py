@@ -21,7 +21,7 @@ from ctrkit.core.runs import RunFolder, named_settings
 
 
 def save_spec(spec: ChildSpec) -> None:
-    """Before anything is started: from here on the run can be resumed."""
+    """Save the spec before anything is started, so that the run can be resumed from then on."""
     Path(spec.folder).mkdir(exist_ok=True)
     write_json(Path(spec.folder) / "spec.json", spec)
 
@@ -32,11 +32,11 @@ def given(argv: Sequence[str], *options: str) -> bool:
 
 
 def resumable_spec(run: RunFolder, common: CommonOptions, argv: Sequence[str]) -> ChildSpec:
-    """The spec that the run was started with, on the data that are named now.
+    """The spec that the run was started with, for the data named now.
 
     Raises:
-        UsageError: it is not there, or another workload, phase or data were asked for; the message
-            has the difference.
+        UsageError: it is missing, or another workload, phase or data was requested; the message has
+            the difference.
     """
     path = run.path / "child" / "spec.json"
     if not path.is_file():
@@ -68,7 +68,7 @@ def _refused(run: RunFolder, words: str) -> UsageError:
 
 
 def _check_data(run: RunFolder, workload: WorkloadSpec) -> None:
-    """Before the first checkpoint the child has nothing to compare them with."""
+    """Check the data: before the first checkpoint, the child has nothing to compare it with."""
     then = run.info.data_fingerprint
     if workload.data is None or then is None:
         return
@@ -84,10 +84,10 @@ def _check_data(run: RunFolder, workload: WorkloadSpec) -> None:
 
 
 def starting_point(run: RunFolder, workload: WorkloadSpec) -> bool:
-    """Whether there is a checkpoint to go on from; says what is not as it was.
+    """Whether there is a checkpoint to continue from; prints what has changed since.
 
     Raises:
-        UsageError: there are checkpoints, but none of them is whole.
+        UsageError: there are checkpoints, but none is whole.
     """
     saved = recover(run.path / "checkpoints")
     if saved is None:
@@ -104,7 +104,7 @@ def starting_point(run: RunFolder, workload: WorkloadSpec) -> bool:
 
 
 def code_differences(saved: SavedCheckpoint, now: Mapping[str, str]) -> str:
-    """What code wrote the checkpoint and what code goes on, where they differ; else empty."""
+    """How the code that wrote the checkpoint differs from the current code; else empty."""
     differing = [name for name, version in saved.code.items() if now.get(name) != version]
     return ", ".join(
         "the workload's file has changed since the checkpoint"
@@ -124,7 +124,7 @@ def kept_plan(
     allow_sleep: bool,
     abort_after_s: float | None,
 ) -> TrainPlan:
-    """The plan as it was, with what is named anew; `--epochs` also lifts an old `--max-steps`."""
+    """The old plan with newly given options; `--epochs` also removes an old `--max-steps`."""
     changes: dict[str, Any] = {}
     if epochs is not None:
         changes |= {"epochs": epochs, "max_steps": max_steps}
@@ -140,10 +140,10 @@ def kept_plan(
 
 
 def with_axes(cell: Cell, axes: Mapping[str, Any]) -> Cell:
-    """The cell with the axes that were given; what only workers have comes and goes with them.
+    """The cell with the given axes; axes of workers are set and removed with workers.
 
     Raises:
-        UsageError: a loader without processes was asked for together with workers.
+        UsageError: a loader without processes was requested together with workers.
     """
     if not axes:
         return cell

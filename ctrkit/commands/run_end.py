@@ -22,9 +22,9 @@ from ctrkit.supervise.supervisor import Outcome
 
 @dataclass(frozen=True, kw_only=True)
 class RunEnd:
-    """How a run ended: `status` and `reason` for `run.json`, and what is raised if it is not done.
+    """How a run ended: `status` and `reason` for `run.json`, and the error to raise if not done.
 
-    `said`: what is to be said of one that is done, beside where its report is.
+    `said`: what to print about a finished run, besides the place of its report.
     """
 
     status: str
@@ -41,22 +41,22 @@ def conclude_run(
     stop: StopRequest,
     aborted: str = "",
 ) -> str:
-    """Keep in `run.json` how the run ended.
+    """Record in `run.json` how the run ended.
 
     Args:
-        run: its folder.
-        outcome: of its last child.
-        incidents: of this session.
-        wall_s: of all sessions.
-        stop: the user's wish to end.
-        aborted: why `--abort-if-later-than` ended it; empty where it did not.
+        run: the run folder.
+        outcome: outcome of its last child.
+        incidents: incidents of this session.
+        wall_s: seconds of all sessions.
+        stop: the user's stop request.
+        aborted: why `--abort-if-later-than` ended it; empty if it did not.
 
     Returns:
-        What is to be said of a run that is done, beside where its report is.
+        What to print about a finished run, besides the place of its report.
 
     Raises:
-        InterruptedRunError, RunEndedError, UsageError: it is not done; the message says how to go
-            on.
+        InterruptedRunError, RunEndedError, UsageError: it is not finished; the message says how to
+            continue.
     """
     path = run.path / "child" / "outcome.json"
     result: dict[str, Any] = read_json(path) if outcome.complete and path.is_file() else {}
@@ -98,16 +98,16 @@ def end_of_unfinished(
     """How a run ended that has epochs left.
 
     Args:
-        outcome: of its last child.
-        stop: the user's wish to end.
-        aborted: why `--abort-if-later-than` ended it; empty where it did not.
-        is_saved: its child saved because it was asked to stop.
-        lost: what it had not saved when its grace was over, in words.
-        restarts: of this session.
-        how: to go on, in words.
+        outcome: outcome of its last child.
+        stop: the user's stop request.
+        aborted: why `--abort-if-later-than` ended it; empty if it did not.
+        is_saved: whether its child saved because it was asked to stop.
+        lost: what was not saved when the grace period ended, in words.
+        restarts: number of restarts in this session.
+        how: how to continue, in words.
     """
     failed = outcome.verdict not in ("ok", "skipped")
-    # a failure after the request to stop: what was done since the last checkpoint is lost
+    # after a failure following the stop request, work since the last checkpoint is lost
     stopped_well = is_saved or not (failed and outcome.interrupted)
     if aborted and stopped_well:
         words = f"the run was stopped: {aborted}; {how} --abort-if-later-than LONGER"
@@ -128,7 +128,7 @@ def end_of_unfinished(
 
 
 def _max_steps_words(run: RunFolder, result: Mapping[str, Any]) -> str:
-    """That `--max-steps` ended the run before its last epoch; empty where it did not."""
+    """Words that `--max-steps` ended the run before its last epoch; else empty."""
     if not result.get("by_max_steps"):
         return ""
     known = run.info.planned_epochs
@@ -141,7 +141,7 @@ def _max_steps_words(run: RunFolder, result: Mapping[str, Any]) -> str:
 
 
 def _unsaved_words(path: Path) -> str:
-    """That the disk did not take the last state of a run, which had no room to say so itself."""
+    """Words that the disk refused the run's last state, for a run that had no room to say so."""
     unsaved = read_unsaved(path / "child" / UNSAVED_FILE)
     if unsaved is None or not unsaved.failures or not unsaved.waits_s:
         return ""
@@ -152,7 +152,7 @@ def _unsaved_words(path: Path) -> str:
 
 
 def _best_words(result: Mapping[str, Any]) -> str:
-    """That `best.pt` is not of the best epoch; empty where it is, or where there is none."""
+    """Words that `best.pt` is not from the best epoch; else empty."""
     if not result.get("best_lost"):
         return ""
     return (
@@ -168,7 +168,7 @@ def _how_to_go_on(path: Path) -> str:
 
 
 def _lost_words(path: Path, outcome: Outcome) -> str:
-    """What a run lost that had not saved when its grace was over; empty where that is nothing."""
+    """What a run lost that was not saved when the grace period ended; empty if nothing."""
     saved = inspect_checkpoint(path / "checkpoints" / "last.pt")
     lost = lost_steps(outcome.progress, saved.position if saved else BEGINNING)
     if lost == 0:

@@ -16,7 +16,7 @@ from ctrkit.core.errors import UsageError
 
 _PYTHON = re.compile(r"(python|pypy)[\d.]*")
 _BRACED = re.compile(r"\{([A-Za-z_]+)\}")
-#: Axes whose placeholder needs values from the command line: nothing else names any.
+#: Axes with a placeholder that need values from the command line, as nothing else gives any.
 _NEED_VALUES = ("batch_size",)
 
 
@@ -31,21 +31,21 @@ def read_script(
     other: Mapping[str, object] | None = None,
     folder: Path | None = None,
 ) -> ScriptSpec | None:
-    """The script that the words after `--` start, None without such words.
+    """The script started by the words after `--`; None without such words.
 
     Args:
         command: the words.
-        argv: the whole command line, to see whether `--` stands in it.
-        axes: the axes that options named.
-        environment: of `--env`, each `KEY=VALUE`.
-        epochs: of `--epochs`.
-        train_loader: of `--train-loader`.
+        argv: the whole command line, to see whether it contains `--`.
+        axes: the axes that the user gave.
+        environment: values of `--env`, each `KEY=VALUE`.
+        epochs: value of `--epochs`.
+        train_loader: value of `--train-loader`.
         other: options of a workload, which a script does not take.
-        folder: where the script is started; the working folder if left out.
+        folder: the folder to start the script in; the working folder if left out.
 
     Raises:
-        UsageError: a word that is no option stands before `--`, the program cannot be found, a
-            placeholder is misspelt or has no values, ...
+        UsageError: a word before `--` is no option, the program cannot be found, a placeholder is
+            misspelt or has no values, ...
     """
     if not command:
         if "--" in argv:
@@ -87,7 +87,7 @@ def _variables(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _check_program(program: str, folder: Path, environment: Mapping[str, str]) -> None:
-    """The program must be there and executable, or the script would fail in every trial."""
+    """Check that the program exists and is executable; otherwise every trial would fail."""
     path = folder / program
     if os.sep in program or (os.altsep and os.altsep in program):
         if not path.is_file():
@@ -114,10 +114,10 @@ def _is_python(program: str) -> bool:
 
 
 def _check_file(command: Sequence[str], folder: Path) -> None:
-    """The file that Python is to run must be there.
+    """Check that the file exists that Python should run.
 
-    Only `python FILE` is looked at: behind an option of Python's own or a launcher the file may be
-    any word.
+    Only `python FILE` is checked: after an option of Python's own, or a launcher, any word may be
+    the file.
     """
     if len(command) < 2 or not _is_python(command[0]):
         return
@@ -135,7 +135,7 @@ def _interpreter_of(program: str) -> str | None:
 
 
 def _with_interpreter(command: Sequence[str]) -> str:
-    """The command as it can be started: `python train.py` for `train.py`."""
+    """The command in a form that can be started: `python train.py` for `train.py`."""
     interpreter = _interpreter_of(command[0])
     return " ".join([interpreter, *command] if interpreter else command)
 
@@ -148,7 +148,7 @@ def _interpreter_advice(program: str) -> str:
 def _check_placeholders(command: Sequence[str], axes: Mapping[str, tuple[Any, ...]]) -> None:
     for word in command:
         for name in _BRACED.findall(word):
-            # other braces may be the script's own, as in a format string
+            # other braces may belong to the script, as in a format string
             near = difflib.get_close_matches(name.lower(), PLACEHOLDERS, n=1, cutoff=0.8)
             if name not in PLACEHOLDERS and near:
                 raise UsageError(f"'{word}': unknown placeholder {{{name}}}; "

@@ -31,9 +31,10 @@ from ctrkit.probe.scripts.as_written import SCRIPT_LOADER, as_written_cell
 class ScriptChoice:
     """A configuration of a script.
 
-    `put_in` are the axes that the observer changes from inside; `projection` is of the
-    recommendation it comes from, while that is unchanged. `warning`: what is wrong with that
-    recommendation, in one line.
+    Attributes:
+        put_in: axes that the observer changes from inside.
+        projection: projection of the recommendation it comes from, if unchanged.
+        warning: what is wrong with that recommendation, in one line.
     """
 
     cell: Cell
@@ -50,14 +51,14 @@ def choose_script_cell(
     recommended: Recommendation | None,
     recommended_by: str = "a probe",
 ) -> ScriptChoice:
-    """The configuration that the options ask for.
+    """Choose the configuration that the options request.
 
     Args:
-        script: what is run.
-        wanted: the axes that were given, a value each.
+        script: the script.
+        wanted: the axes that the user gave, with one value each.
         config: `--config`: a recommendation or an object of axes.
-        recommended: what a probe of this script recommends, where `--auto-device` asked for it.
-        recommended_by: which probe that was.
+        recommended: the recommendation of a probe of this script, for `--auto-device`.
+        recommended_by: the probe that it comes from.
 
     Raises:
         UsageError: an axis cannot be changed in this script, or a placeholder has no value.
@@ -94,10 +95,10 @@ def choose_script_cell(
 
 
 def seen_cell(spec: ChildSpec, seen: ScriptSeen) -> Cell:
-    """The configuration that a script was seen in: as written, but for what was asked for.
+    """The observed configuration of a script: as written, except for requested changes.
 
     Raises:
-        UsageError: what was seen is no configuration.
+        UsageError: what was observed is no configuration.
     """
     script = spec.workload.script
     assert script is not None, "only a script is seen"
@@ -112,7 +113,7 @@ def seen_cell(spec: ChildSpec, seen: ScriptSeen) -> Cell:
 
 
 def _consistent(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without workers there is nothing to prefetch and nothing to start."""
+    """The values without those that need workers, if there are none."""
     if values.get("workers") == 0:
         return {k: v for k, v in values.items() if k not in ("start_method", "prefetch")}
     return dict(values)
@@ -151,7 +152,7 @@ def _read_config(
 
 
 def _changes(recommendation: Recommendation, named: tuple[str, ...]) -> dict[str, Any]:
-    """The axes that a recommendation changes; but for placeholders none where it is as written."""
+    """The axes that a recommendation changes; only placeholders if it is as written."""
     cell = recommendation.cell
     answer = getattr(recommendation, "script", None)
     is_as_written = answer is not None and answer.as_written == cell
@@ -162,7 +163,7 @@ def _changes(recommendation: Recommendation, named: tuple[str, ...]) -> dict[str
 def recommended_for(
     script: ScriptSpec, runs: Iterable[Path], machine_fingerprint: str
 ) -> Recommendation | None:
-    """The newest recommendation of a probe of this command on this machine."""
+    """The newest recommendation from a probe of this command on this machine."""
     shown = shown_script(script)
     for path in runs:
         try:
@@ -176,5 +177,5 @@ def recommended_for(
                 if found is not None:
                     return found
         except UsageError:
-            continue  # damaged, or of another version
+            continue  # the folder is damaged, or of another version
     return None

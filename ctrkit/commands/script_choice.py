@@ -32,21 +32,21 @@ def choose_or_probe(
     most_s: float = math.inf,
     quiet: bool = False,
 ) -> ScriptChoice:
-    """The configuration that the options ask for; `--auto-device` probes where no probe is known.
+    """Choose the requested configuration; `--auto-device` probes if no probe is known.
 
     Args:
-        script: what is run.
-        axes: those that options named.
-        wanted: the same, a value each.
+        script: the script.
+        axes: the axes that the user gave.
+        wanted: the same, with one value each.
         config: `--config`.
-        auto_device: take what a probe recommends.
-        stall_timeout_s: `--stall-timeout`, which holds for a probe, too.
-        most_s: a probe takes no longer than this after its first launch.
+        auto_device: use a probe's recommendation.
+        stall_timeout_s: `--stall-timeout`, which also applies to a probe.
+        most_s: the most seconds of a probe after its first launch.
         quiet: show no progress.
 
     Raises:
         UsageError: as `choose_script_cell`.
-        InterruptedRunError: stopped while it was probed.
+        InterruptedRunError: the user stopped the probe.
     """
     if not auto_device:
         return choose_script_cell(script, wanted, config, None)
@@ -75,12 +75,12 @@ def choose_or_probe(
 
 
 def _check_before_probe(script: ScriptSpec, wanted: Mapping[str, Any]) -> None:
-    """What cannot be chosen fails now, not after the probe; a probe finds placeholders' values."""
+    """Let an impossible choice fail before the probe; a probe finds values for placeholders."""
     choose_script_cell(script, {**first_values(script, {}), **wanted}, None, None)
 
 
 def _as_written(script: ScriptSpec, wanted: Mapping[str, Any], reason: str) -> ScriptChoice:
-    """Nothing could be measured: the script is trained as it is, with what was asked for."""
+    """The choice if nothing could be measured: the script as written with the requested axes."""
     named = placeholders_of(script.command)
     try:
         choice = choose_script_cell(script, wanted, None, None)

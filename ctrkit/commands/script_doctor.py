@@ -31,7 +31,7 @@ from ctrkit.report.live import stderr_console
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
 from ctrkit.supervise.supervisor import run_child
 
-#: The longest that a script may take to its first steps.
+#: The most seconds that a script may take until its first steps.
 LOOK_S = 600.0
 
 
@@ -100,7 +100,7 @@ def _look(script: ScriptSpec, common: CommonOptions, axes: Axes, stop: StopReque
 
 
 def _refusals(cells: Sequence[Cell], seen: ScriptSeen, own: Cell) -> list[HazardFinding]:
-    """What the script's loader cannot take, a finding for each reason."""
+    """Findings on what the script's loader cannot take, one per reason."""
     found: dict[str, list[Cell]] = {}
     for cell in cells:
         if why := refusal_of(cell, seen, own):

@@ -65,16 +65,16 @@ from ctrkit.supervise.stop import StopRequest, handle_interrupts
 from ctrkit.supervise.time_limits import TimeLimits
 from ctrkit.supervise.trial_input import missing_input
 
-#: A script may take long to its first batch; the limits of silence still hold.
+#: The most seconds for a script's first launch; the limits of silence apply as well.
 _FIRST_LAUNCH_S = 1800.0
 _FIRST_WINDOW_S = 8.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Time for a probe: `least_s`, or as many launches as the first one where that takes longer.
+    """Time for a probe: `least_s`, or as many launches like the first one if that takes longer.
 
-    `launches` 0: a fixed time, which the first launch is part of. `most_s`: never longer.
+    With `launches` 0, it is a fixed time that includes the first launch. `most_s`: never longer.
     """
 
     least_s: float
@@ -82,19 +82,19 @@ class Budget:
     most_s: float = math.inf
 
     def after_first(self, took_s: float) -> float:
-        """Seconds for what comes after a first launch that took so long."""
+        """Seconds for everything after a first launch that took this long."""
         return min(self.most_s, max(self.least_s, self.launches * took_s))
 
 
-#: Without `--budget`: what a useful answer needs.
+#: The budget without `--budget`: enough for a useful answer.
 USEFUL = Budget(least_s=120.0, launches=8)
-#: Of a run that has no recommendation yet, and waits for it.
+#: The budget before a run that has no recommendation and waits for one.
 BRIEF = Budget(least_s=BRIEF_BUDGET_S, launches=4)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FirstLaunch:
-    """What the launch of a script as written showed."""
+    """What the first launch of a script, as written, showed."""
 
     seen: ScriptSeen
     cell: Cell
@@ -118,27 +118,27 @@ def probe_script(
     argv: Sequence[str],
     json_lines: bool = False,
 ) -> None:
-    """Probe a script and print what was found.
+    """Probe a script, and print the result.
 
     Args:
-        script: the command, checked.
-        common: options that other commands have, too.
-        axes: those that options named.
-        budget: time for the probe; None: what a useful answer needs.
+        script: the checked command.
+        common: options shared with other commands.
+        axes: the axes that the user gave.
+        budget: time for the probe; None: enough for a useful answer.
         thorough: really run every configuration.
         deadline: say how many epochs fit into this time.
-        run_refused: try what a rule refuses, too.
+        run_refused: also try what a rule refuses.
         scratch: run the trials in a copy of the script's folder, made here.
-        write_patch: where the change to the script is written.
+        write_patch: the file for the change to the script.
         as_json: print one JSON document.
         quiet: show no progress.
-        argv: for `run.json`.
+        argv: the command line, for `run.json`.
         json_lines: print each answer so far as a line of JSON, and the document as the last line.
 
     Raises:
-        UsageError: the script ends with words about its own options.
+        UsageError: the script ends with a message about its own options.
         NoViableCellError, InconclusiveError: nothing can be recommended; the run folder says why.
-        InterruptedRunError: stopped by the user; what was measured is in the run folder.
+        InterruptedRunError: the user stopped it; measurements are in the run folder.
     """
     options = read_probe_options(
         common, budget or DEFAULT_BUDGET, thorough, deadline, run_refused=run_refused, quiet=quiet,
@@ -173,14 +173,14 @@ def brief_script_probe(
     most_s: float = math.inf,
     quiet: bool = False,
 ) -> tuple[Recommendation, Path]:
-    """A short probe for a real run that has no recommendation yet; with its run folder.
+    """A short probe for a real run without a recommendation; returns one and its run folder.
 
     Args:
-        script: the command, checked.
-        axes: those that options named.
-        stop: the user's wish to end.
-        time_limits: of silence.
-        most_s: it takes no longer than this after its first launch.
+        script: the checked command.
+        axes: the axes that the user gave.
+        stop: the user's stop request.
+        time_limits: limits of silence.
+        most_s: the most seconds after its first launch.
         quiet: show no progress.
 
     Raises:
@@ -198,14 +198,14 @@ def brief_script_probe(
 
 
 def _note_end(run: RunFolder, error: CtrkitError) -> None:
-    """How a probe ended that came to nothing, where nothing has noted it yet."""
+    """Record how a failed probe ended, if nothing has recorded it yet."""
     if run.info.status == "running":
         status = "interrupted" if isinstance(error, InterruptedRunError) else "done"
         run.update(status=status, status_reason=str(error))
 
 
 def _create_run(script: ScriptSpec, argv: Sequence[str], out: Path | None) -> RunFolder:
-    """The probe's run folder, without secrets."""
+    """Make the probe's run folder, without secrets."""
     command = without_secrets(script.command)
     shown = replace(script, command=command, environment=_without_secrets(script))
     workload = WorkloadSpec(target=SCRIPT_TARGET, script=shown)
@@ -213,7 +213,7 @@ def _create_run(script: ScriptSpec, argv: Sequence[str], out: Path | None) -> Ru
 
 
 def save_change(path: Path, answer: ScriptAnswer | None) -> str:
-    """Write the change to the script as a diff; where there is none, why no file was made."""
+    """Write the change to the script as a diff; if there is none, returns why."""
     if answer is None or not answer.change:
         why = answer.change_words if answer is not None else ""
         return f"--write-patch {path}: no file was written: {why or 'nothing needs to change'}"
@@ -290,7 +290,7 @@ def _with_answer(
     recommendation: Recommendation,
     result: SearchResult,
 ) -> Recommendation:
-    """The recommendation with what it means for the script."""
+    """The recommendation with its meaning for the script."""
     after = look_at_folder(Path(script.folder), without=run_folder)
     answer = script_answer(
         script, first.seen, recommendation.cell, result, first.inspection,
@@ -307,13 +307,13 @@ def _with_answer(
 
 
 def _launch_as_written(script: ScriptSpec, axes: Axes, launcher: TrialLauncher) -> FirstLaunch:
-    """Run the script as it is until enough of its steps were seen.
+    """Run the script as written until enough of its steps were seen.
 
     Raises:
-        UsageError: the script ended at once with words about its own options.
-        NoViableCellError: it fails before it trains.
-        InconclusiveError: it trains nothing that could be observed.
-        InterruptedRunError: stopped meanwhile.
+        UsageError: the script ended at once with a message about its own options.
+        NoViableCellError: it failed before it trained.
+        InconclusiveError: it trained nothing that could be observed.
+        InterruptedRunError: the user stopped it.
     """
     values = first_values(script, axes)
     provisional = make_cell("the script as written", loader=SCRIPT_LOADER, **values)
@@ -344,10 +344,10 @@ def _ended_badly(result: TrialResult) -> NoViableCellError:
 def _nothing_seen(
     script: ScriptSpec, seen: ScriptSeen | None, result: TrialResult
 ) -> UsageError | NoViableCellError | InconclusiveError:
-    """Why nothing of the training was seen, as one line."""
+    """Why nothing of the training was observed, in one line."""
     if seen is not None and seen.problem:
         return InconclusiveError(f"the script cannot be observed: {seen.problem}")
-    if result.exit_code == 2:  # what argparse and its kin end with
+    if result.exit_code == 2:  # the exit code of argparse and similar parsers
         return UsageError(f"the script as written failed: {result.reason}")
     if result.exit_code == 0 or result.verdict == "ok":
         why = why_unobserved(script.command, Path(script.folder)) or (
@@ -359,10 +359,10 @@ def _nothing_seen(
 
 
 def _scratch_copy(script: ScriptSpec, scratch: Path) -> ScriptSpec:
-    """The script in a copy of its folder, which is made.
+    """The script in a new copy of its folder.
 
     Raises:
-        UsageError: the copy cannot be made, or its place is not empty or lies within the folder.
+        UsageError: the copy cannot be made, its place is not empty, or it lies inside the folder.
     """
     source, target = Path(script.folder), scratch.resolve()
     if target.exists() and any(target.iterdir()):

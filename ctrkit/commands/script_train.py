@@ -41,14 +41,14 @@ from ctrkit.supervise.time_limits import TimeLimits
 from ctrkit.supervise.walltime import Deadline, end_of_job, read_ends_by, time_left_s
 from ctrkit.supervise.watching import Tick
 
-#: A probe before the run takes no more than this share of the time that a job has left.
+#: The largest share of a job's remaining time for a probe before the run.
 _PROBED_SHARE = 0.1
-_SHELL_SIGNAL = 128  # what a shell adds to the number of the signal that ended a command
+_SHELL_SIGNAL = 128  # a shell adds this to the number of the signal that ended a command
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptRunOptions:
-    """What the real run of a script is asked to do beside its configuration."""
+    """The options of a script's real run other than its configuration."""
 
     auto_device: bool = False
     config: Path | None = None
@@ -72,8 +72,8 @@ def train_script(
 
     Raises:
         UsageError: bad input of any kind; the run was not started.
-        InterruptedRunError: stopped while it was probed, before the run was started.
-        ScriptEndedError: it ended with an exit code other than 0, or was asked to end.
+        InterruptedRunError: the user stopped the probe before the run.
+        ScriptEndedError: the script ended with an exit code other than 0, or was asked to end.
         RunEndedError: it hung and was ended.
     """
     if options.auto_device and options.config is not None:
@@ -126,7 +126,7 @@ class _ScriptRun:
         self.launches = 0
 
     def to_its_end(self) -> None:
-        """Launch it, again where that is allowed, and say how it ended."""
+        """Launch it, again if that is allowed, and report how it ended."""
         awake = None if self.options.time_rules.allow_sleep else Awake()
         self._announce()
         with awake or nullcontext():
@@ -188,7 +188,7 @@ class _ScriptRun:
     # ---- before ----------------------------------------------------------------------------------
 
     def _announce(self) -> None:
-        """What is run, how long it should take, and whether that fits."""
+        """Say what will run, how long it should take, and whether that fits."""
         lines = [self.choice.why]
         if self.choice.put_in:
             listed = put_in_words(self.choice.cell, self.choice.put_in)
@@ -225,7 +225,7 @@ class _ScriptRun:
     # ---- after a launch --------------------------------------------------------------------------
 
     def _goes_on(self, outcome: Outcome) -> bool:
-        """Note how the launch ended; whether the command is run again."""
+        """Note how the launch ended; returns whether to run the command again."""
         if outcome.verdict in ("ok", "skipped"):
             return False
         again = self.launches <= self.options.max_restarts and not self.stop.finish
@@ -273,7 +273,7 @@ class _ScriptRun:
         )
 
     def _conclude(self, outcome: Outcome, aborted: str, observed: bool) -> None:
-        """Keep how it ended; raise what gives ctrkit the script's own exit code."""
+        """Record how it ended; raises the error that gives ctrkit the script's exit code."""
         wall_s = time.monotonic() + host_slept_s() - self.began_s
         history = summary_words(self.run.incidents())
 
@@ -317,7 +317,7 @@ class _ScriptRun:
             print(f"ctrkit: the script ended with exit code 0; {report}", file=sys.stderr)
 
     def _why(self, outcome: Outcome) -> str:
-        """What is behind an end with a failure, as far as the script's last words tell."""
+        """The cause of a failure, as far as the script's last words tell."""
         if self.stop.finish:
             return ""
         if outcome.cause is not None:
@@ -327,7 +327,7 @@ class _ScriptRun:
 
 
 def own_exit_code(code: int) -> int:
-    """What ctrkit ends with: the script's exit code, or 128 + N as a shell has it for signal N."""
+    """The exit code of ctrkit: the script's own, or 128 + N for signal N, as in a shell."""
     return _SHELL_SIGNAL - code if code < 0 else code
 
 

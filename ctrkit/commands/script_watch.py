@@ -38,16 +38,16 @@ _SLACK_S = 30.0
 
 
 class ScriptWatch:
-    """Tells of what happens in the run, a line for each thing that is worth one.
+    """Reports what happens in the run, a line for each thing worth one.
 
     Args:
-        run: receives `epochs.csv`, and an incident where the run will not end in time.
-        spec: of the script.
+        run: gets `epochs.csv`, and an incident if the run will not end in time.
+        spec: the script's spec.
         display: shows the lines.
-        stop: the wish to end.
-        deadline: when it must be over, None where nothing says so.
-        clock: monotonic seconds.
-        unix_s: seconds of the wall clock.
+        stop: the stop request.
+        deadline: when it must be over; None if nothing says so.
+        clock: returns seconds, monotonic.
+        unix_s: returns Unix time.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class ScriptWatch:
         self._silence = SilenceNotice()
         self._ranks = RanksWatch(self._folder)
         self._ended_well = False
-        #: whether the observer has been heard of
+        #: whether the observer has written anything
         self.is_observed = False
 
     def launched(self) -> None:
@@ -83,21 +83,21 @@ class ScriptWatch:
         self._ranks = RanksWatch(self._folder)
 
     def ended(self, exit_code: int | None) -> None:
-        """The command is over. An epoch that its end cut off is whole if it ended well."""
+        """The command has ended. If it ended well, an epoch cut by its end counts as whole."""
         self._ended_well = exit_code == 0 and not self._stop.finish
         self.look()
-        if not exit_code:  # of a script that failed its own words are what counts
+        if not exit_code:  # after a failure, the script's own last words matter
             self.tell_unobserved()
 
     def epochs(self) -> int | None:
-        """How many epochs the run has: as the user says, else as the observer has found out."""
+        """The number of epochs: as the user says, else as the observer has found out."""
         script = self._spec.workload.script
         if script is not None and script.epochs is not None:
             return script.epochs
         return self._seen.epochs if self._seen is not None else None
 
     def tick(self, tick: Tick) -> None:
-        """Some times a second."""
+        """Follow the run; call it a few times a second."""
         self._progress = tick.progress
         if tick.progress is not None and tick.progress.stage is not Stage.IMPORT:
             self.is_observed = True
@@ -113,7 +113,7 @@ class ScriptWatch:
             self.look()
 
     def look(self) -> None:
-        """Read what the observer has written meanwhile."""
+        """Read what the observer has written since the last call."""
         self._looked_s = self._clock()
         path = self._folder / "script.json"
         if path.is_file():
@@ -129,14 +129,14 @@ class ScriptWatch:
         self._look_at_ranks()
 
     def _look_at_ranks(self) -> None:
-        """Of several ranks: which one the others wait for, in the title and once in a line."""
+        """Show which of several ranks the others wait for, in the title and once in a line."""
         late = self._ranks.look(time.monotonic())
         self._display.ranks_words = "" if late is None else late_title(late)
         if late is not None and self._ranks.is_sure:
             self._once(f"rank {late.rank} {late.waits_for_data}", late_words(late))
 
     def _keep_sizes(self) -> None:
-        """How long the run is, for who reads its folder, as soon as that is known."""
+        """Record the run's length in its folder as soon as it is known."""
         epochs, seen = self.epochs(), self._seen
         if epochs is None:
             return
@@ -150,7 +150,7 @@ class ScriptWatch:
                 self._run.update(sizes=sizes)
 
     def _keep_cell(self) -> None:
-        """The configuration as it was seen, for who reads the run's folder."""
+        """Record the observed configuration in the run's folder."""
         if self._seen is None or not self._seen.clock:
             return
         with suppress(UsageError, OSError):
@@ -173,11 +173,11 @@ class ScriptWatch:
         for row in rows[self._epochs_shown :]:
             self._display.message(epoch_line(row, self._run.info.projection, Plugin()))
         self._epochs_shown = len(rows)
-        with suppress(OSError):  # it was shown, and is read again at the end
+        with suppress(OSError):  # the epochs were shown, and are written again at the end
             write_epochs(self._run.path / EPOCHS, rows)
 
     def _unobserved_words(self) -> str:
-        """Why the observer was not heard of, as far as the command tells."""
+        """Why the observer wrote nothing, as far as the command tells."""
         script = self._spec.workload.script
         words = script.command if script is not None else []
         folder = Path(script.folder) if script is not None else Path()
@@ -193,14 +193,14 @@ class ScriptWatch:
         )
 
     def tell_unobserved(self) -> None:
-        """At the end of a run that was never observed."""
+        """Say at the end that the run was never observed, and why."""
         if not self.is_observed:
             self._once("observer", self._unobserved_words())
 
     # ---- the time that is left -------------------------------------------------------------------
 
     def compare_with_deadline(self, end_unix_s: float | None) -> None:
-        """One warning, once the run will not end before it must be over."""
+        """Warn once if the run will not end before its deadline."""
         if self._deadline is None or "deadline" in self._told:
             return
         now_s, until_s = self._unix_s(), self._deadline.at_unix_s
@@ -236,7 +236,7 @@ class ScriptWatch:
             action="noted",
             lost_s=late_s,
         )
-        with suppress(OSError):  # it was said
+        with suppress(OSError):  # the line was shown at least
             self._run.append_incident(incident)
 
     def _once(self, key: str, words: str) -> None:

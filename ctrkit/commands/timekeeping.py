@@ -36,11 +36,11 @@ from ctrkit.supervise.time_account import PRODUCTIVE
 from ctrkit.supervise.watching import Tick
 
 _TELL_S = 1.0
-_LATELY_S = 60.0  # what is told of as what takes the time now
+_LATELY_S = 60.0  # seconds over which to report what takes the time now
 
 
 class Teller(Protocol):
-    """Where a run's end and warnings are shown."""
+    """Shows a run's expected end and warnings."""
 
     def message(self, text: str) -> None: ...
 
@@ -51,24 +51,26 @@ class Teller(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TimeRules:
-    """What is done about time: hold the machine awake, stop a run that would end too late."""
+    """The rules about time: keep the machine awake, stop a run that would end too late."""
 
     allow_sleep: bool = False
     abort_after_s: float | None = None
 
 
 class Timekeeper:
-    """Follows one session of a real run; `launched`, `tick` and `ended` for each child, `close`.
+    """Follows one session of a real run.
+
+    Call `launched`, `tick` and `ended` for each child, then `close`.
 
     Args:
-        run: receives the ledger, and an incident where the run is late.
-        spec: of the first child.
-        rules: see there.
+        run: gets the ledger, and an incident if the run is late.
+        spec: spec of the first child.
+        rules: see `TimeRules`.
         display: shows the expected end.
-        stop: asked to end the run where it would end too late.
-        awake: what holds the machine awake, told of once where it cannot.
-        epochs: how many the run has, as far as that is known by now; those of the plan if None.
-        clocks: of the ledger.
+        stop: asked to end the run if it would end too late.
+        awake: keeps the machine awake; its failure is reported once.
+        epochs: returns the number of epochs, as far as known; the plan's if None.
+        clocks: clocks of the ledger.
         host: reads the host's figures.
     """
 
@@ -102,36 +104,36 @@ class Timekeeper:
         self._spent: deque[tuple[float, dict[str, float]]] = deque()
         self._rows_judged = 0
         self._epochs = epochs or (lambda: self._plan.epochs)
-        #: when the run is expected to end, in Unix seconds; None while nothing tells
+        #: expected end of the run as Unix time; None if unknown
         self.end_unix_s: float | None = None
-        #: why the run was asked to end, empty where it was not
+        #: why this asked the run to end; empty if it did not
         self.aborted = ""
 
     @property
     def wall_s(self) -> float:
-        """Wall-clock seconds of this session, those of its host's sleep too."""
+        """Wall-clock seconds of this session, including the host's sleep."""
         return self.keeper.wall_s
 
     def launched(self) -> None:
-        """A child is about to be started."""
+        """A child is about to start."""
         self.keeper.launched()
 
     def ended(self, *, lost: bool) -> None:
-        """The child is over; `lost`: it did not end well."""
+        """The child has ended; `lost`: without finishing."""
         self.keeper.ended(lost=lost)
         self._pace.lost()
 
     def close(self) -> None:
-        """The session is over: the last row is written."""
+        """Write the last row at the end of the session."""
         self.keeper.close()
 
     def wait(self) -> None:
-        """Some times a second while no child of the run is there."""
+        """Account for the time; call it a few times a second while no child runs."""
         self.keeper.tick(None)
         self._abort_if_over()
 
     def tick(self, tick: Tick) -> None:
-        """Some times a second while one is."""
+        """Account for the time; call it a few times a second while a child runs."""
         self.keeper.tick(tick)
         self._tell_awake()
         self._tell_spending()
@@ -177,7 +179,7 @@ class Timekeeper:
             self._display.message(f"this machine may go to sleep during the run: {problem}")
 
     def _tell_spending(self) -> None:
-        """Where the time of the last minute or so went."""
+        """Show where the time of the last minute went."""
         now = (self.keeper.wall_s, dict(self.keeper.account.seconds))
         if self._spent and now[0] - self._spent[-1][0] < _TELL_S:
             return
@@ -190,14 +192,14 @@ class Timekeeper:
         self._progress, ends = progress, self._pace.ends
         self._pace.look(progress, self._productive_s(), self.keeper.steps_of_launch)
         if self._pace.ends > ends:
-            with suppress(OSError):  # only a later session would miss it
+            with suppress(OSError):  # only a later session needs it
                 self._run.update(ending_s=self._pace.mean_ending_s)
 
     def _productive_s(self) -> float:
         return sum(self.keeper.account.seconds[name] for name in PRODUCTIVE)
 
     def _unseen(self, expected: Forecast) -> str:
-        """What the expected end does not count, or only guesses, since nobody has seen it yet."""
+        """What the expected end omits or only guesses, because it was never seen."""
         if self._pace.ends or (self._known is not None and self._known.ending_s is not None):
             return ""
         if expected.is_end_guessed:
@@ -205,7 +207,10 @@ class Timekeeper:
         return "no end of an epoch was seen yet: validation and checkpoints come on top"
 
     def _known_epochs(self, progress: Progress) -> float | None:
-        """How many epochs the run makes, as far as they or its steps tell."""
+        """The number of epochs of the run, from the epochs or steps of its plan.
+
+        None if unknown.
+        """
         epochs = self._epochs()
         if self._plan.max_steps is None or not progress.steps:
             return epochs
@@ -213,7 +218,7 @@ class Timekeeper:
         return by_steps if epochs is None else min(epochs, by_steps)
 
     def standing(self, progress: Progress) -> SessionProgress:
-        """Where the session stands."""
+        """The progress of the session."""
         pace = self._pace
         return SessionProgress(
             epochs=self._known_epochs(progress) or 0.0,
@@ -228,7 +233,7 @@ class Timekeeper:
         )
 
     def _warn_if_late(self, standing: SessionProgress, expected: Forecast | None) -> None:
-        """One warning, once the end leaves the projected interval."""
+        """Warn once when the expected end leaves the projected interval."""
         if self._warned or self._projected is None or expected is None:
             return
         late_s = late_by_s(standing, self._projected, expected)
@@ -262,7 +267,7 @@ class Timekeeper:
         self._stop.request()
 
     def _abort_if_over(self) -> None:
-        """Before the first step only the time that has passed tells that it will be too late."""
+        """Before the first step, only the elapsed time shows that the end will be too late."""
         limit_s, wall_s = self._rules.abort_after_s, self.keeper.wall_s
         if limit_s is None or wall_s <= limit_s or self.aborted or self._stop.finish:
             return
@@ -300,14 +305,15 @@ class Timekeeper:
             action=action,
             lost_s=late_s,
         )
-        with suppress(OSError):  # it was said, and a full disk is no reason to end the run here
+        # the line was shown, and a full disk is no reason to end the run here
+        with suppress(OSError):
             self._run.append_incident(incident)
 
 
 def earlier_time(run: RunFolder) -> RunTime | None:
-    """What epochs of earlier sessions took in the same cell; None where none was finished.
+    """The run time from epochs of earlier sessions in the same cell; None without one.
 
-    A session notes in `run.json` what the end of an epoch takes.
+    A session records in `run.json` how long the end of an epoch takes.
     """
     if run.info.ending_s is None:
         return None

@@ -1,8 +1,8 @@
 """`torchrun -m ctrkit train`: what a process does that torchrun has started as a rank.
 
-Rank 0 is the command as ever: it makes the run folder and supervises a child, which is the rank.
-The others become children at once and learn from rank 0 what to run. A group that loses a rank is
-started again by torchrun's agent; rank 0 then goes on with the run that it had begun.
+Rank 0 is the normal command: it makes the run folder and supervises a child, which is the rank. The
+other ranks become children at once, and get the spec from rank 0. If a group loses a rank,
+torchrun's agent starts it again, and rank 0 then continues the run that it had begun.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from ctrkit.core.runs import Incident, RunFolder
 
 @dataclass(frozen=True)
 class Launch:
-    """This process among those that torchrun started.
+    """This process as one of torchrun's ranks.
 
-    `world` counts those of all machines, `local_world` those of this one. How often the group was
-    started cannot be known: each agent counts its own ranks' failures only.
+    `world` is the number of ranks on all machines, `local_world` that on this one. How often the
+    group was started is unknown, because each agent counts only its own ranks' failures.
     """
 
     rank: int
@@ -34,7 +34,7 @@ class Launch:
 
 
 def launch_of_environment(environment: Mapping[str, str] | None = None) -> Launch | None:
-    """What torchrun says of this process; None where it did not start it."""
+    """The launch from torchrun's environment variables; None if it did not start this process."""
     environment = os.environ if environment is None else environment
     if rank_of_environment(environment) is None:
         return None
@@ -47,10 +47,10 @@ def launch_of_environment(environment: Mapping[str, str] | None = None) -> Launc
 
 
 def axes_of_launch(axes: Axes, launch: Launch, *, auto_device: bool) -> Axes:
-    """The axes that were given, with the number of processes and each one's share of the cores.
+    """The given axes, with the number of processes and each one's share of the cores.
 
     Raises:
-        UsageError: an option that does not go with torchrun.
+        UsageError: an option does not work with torchrun.
     """
     if launch.rank:
         raise UsageError("under torchrun start ctrkit as a module: torchrun ... -m ctrkit train")
@@ -66,19 +66,19 @@ def axes_of_launch(axes: Axes, launch: Launch, *, auto_device: bool) -> Axes:
 
 
 def begun_run(argv: Sequence[str], runs: Iterable[Path], agent_began_s: float) -> RunFolder | None:
-    """The run that rank 0 of an earlier start of this group has begun, where it did.
+    """The run that rank 0 of an earlier start of this group has begun; None without one.
 
-    That is one of the same command line: in the folder of its `--out`, else the newest one that
-    was begun after the agent. On several machines rank 0 may move to another agent, so a group
-    there needs an `--out` that all of them see.
+    It has the same command line: it is in the folder of `--out`, or else is the newest one begun
+    after the agent. On several machines, rank 0 may move to another agent, so there a group needs
+    an `--out` that all of them see.
 
     Args:
-        argv: without the program.
+        argv: the command line without the program.
         runs: folders of known runs, the newest first.
-        agent_began_s: when the agent was started, in Unix time.
+        agent_began_s: Unix time at which the agent started.
 
     Raises:
-        UsageError: another command than `train`.
+        UsageError: the command is not `train`.
     """
     if list(argv[:1]) != ["train"]:
         raise UsageError("under torchrun there is only ctrkit train; run this command without it")
@@ -98,12 +98,12 @@ def begun_run(argv: Sequence[str], runs: Iterable[Path], agent_began_s: float) -
 
 
 def resuming_arguments(argv: Sequence[str], run: RunFolder) -> list[str]:
-    """The same command line, to go on with this run."""
+    """The same command line, changed to continue this run."""
     return [*_without_out(argv), "--resume", str(run.path)]
 
 
 def note_restart(run: RunFolder) -> None:
-    """Put down that the group was started again; why is known to torchrun only."""
+    """Note that the group was started again; only torchrun knows why."""
     if run.info.cell is None or run.info.status == "done":
         return
     run.append_incident(

@@ -69,10 +69,11 @@ def read_train_options(
     grace: str,
     quiet: bool,
 ) -> TrainOptions:
-    """The checked options of a real run.
+    """Check the options of a real run.
 
     Raises:
-        UsageError: options that contradict each other, no duration, a number out of range, ...
+        UsageError: options contradict each other, a duration is invalid, a number is out of range,
+            ...
     """
     for option, number in (("--epochs", epochs), ("--max-steps", max_steps)):
         if number is not None and number < 1:
@@ -109,12 +110,12 @@ def train(
     resume: Path | None,
     argv: Sequence[str],
 ) -> None:
-    """Train, or go on with a run that was stopped.
+    """Train, or continue a run that was stopped.
 
     Raises:
         UsageError: bad input of any kind.
-        RunEndedError: the run failed or hung and was ended; the message has the evidence.
-        InterruptedRunError: stopped by the user; the message says how to go on.
+        RunEndedError: the run failed, or hung and was ended; the message names the evidence.
+        InterruptedRunError: the user stopped it; the message says how to continue.
     """
     launch = launch_of_environment()
     if launch is not None:
@@ -218,14 +219,14 @@ def _choose(
     try:
         recommendation = brief_probe(common, axes, workload, inspection, stop, quiet=options.quiet)
     except InconclusiveError as error:
-        # a machine that is too busy to measure can train all the same
+        # a machine that is too busy to measure can still train
         return check_cell(unmeasured_choice(inspection, wanted, str(error)), inspection)
     why = f"recommended by a brief probe ({recommendation.reason})"
     return CellChoice(cell=recommendation.cell, why=why, projection=recommendation)
 
 
 def _announce(choice: CellChoice, plan: TrainPlan, run: RunFolder, options: TrainOptions) -> None:
-    """What was chosen and why, and when it should end."""
+    """Say what was chosen and why, and when it should end."""
     if choice.warning:
         say(choice.warning)
     say(f"cell {choice.cell.name}: {choice.why}")
@@ -267,7 +268,7 @@ def _training_run(path: Path) -> RunFolder:
 def _resumed(
     path: Path, axes: Axes, options: TrainOptions, common: CommonOptions, argv: Sequence[str]
 ) -> tuple[RunFolder, ChildSpec]:
-    """The run and its spec, to go on at the exact row; machine axes may change, nothing else."""
+    """The run and its spec, to continue at the exact row; only machine axes may change."""
     run = _training_run(path)
     spec = resumable_spec(run, common, argv)
     assert spec.train is not None, "a resumable spec has a train plan"

@@ -34,7 +34,7 @@ from ctrkit.supervise.watching import Tick
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """What a real run is asked to do beside its workload and cell."""
+    """The options of a real run other than its workload and cell."""
 
     auto_device: bool
     config: Path | None
@@ -54,7 +54,7 @@ def train_over_restarts(
     time_limits: TimeLimits,
     stop: StopRequest,
 ) -> None:
-    """Train to the end, however many children that takes, and say how it ended.
+    """Train to the end, with as many children as that takes, and report how it ended.
 
     Raises:
         RunEndedError, InterruptedRunError, UsageError: as `conclude_run`.
@@ -90,7 +90,7 @@ def train_over_restarts(
 
 
 class _Session:
-    """Launches the children of a run, and lets those who only watch follow them."""
+    """Launches the children of a run, and lets watchers follow them."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class _Session:
             run.path / EPOCHS, display, shown, stop, options.grace_s, watch_of(run.info)
         )
 
-        # whoever wants it quiet wants to know of this all the same
+        # shown even with --quiet
         self.unsaved = UnsavedWatch(
             run, Path(spec.folder), say if options.quiet else display.message
         )
@@ -125,7 +125,7 @@ class _Session:
         self._warnings = WarningsWatch(run, Path(spec.folder), display.message)
 
     def supervision(self) -> Supervision:
-        """What restarts need of the session."""
+        """The session's tools for restarts."""
         return Supervision(
             launch=self._launch,
             look=lambda: inspect_workload(
@@ -182,14 +182,14 @@ class _Session:
             self._note_stop()
 
     def _note_stop(self) -> None:
-        """At once: whoever asked may kill all of the run before it has ended."""
+        """Record a stop at once: whoever asked may kill the run before it has ended."""
         by = f" by {self._stop.by}" if self._stop.by else ""
         with suppress(OSError):
             self._run.update(status="interrupted", status_reason=f"asked to stop{by}")
 
 
 def _calibrate(run: RunFolder) -> None:
-    """Note what was projected for this run and what it took; no reason for a run to fail."""
+    """Record the run's projected and actual time; a failure must not fail the run."""
     epochs = [row["wall_s"] for row in read_epochs(run.path / EPOCHS) if row["wall_s"] is not None]
     row = row_of_run(run.path, run.info, epochs, len(run.incidents()))
     try:

@@ -30,12 +30,12 @@ from ctrkit.supervise.watching import Tick
 
 _PAUSE_S = 1.0
 _MEMORY_EVERY_S = 0.5
-#: of the time until torch is imported, before a trial was forked
+#: assumed share of the import time that forking saves, before a trial was forked
 _LIKELY_SAVED = 0.9
 
 
 class TrialLauncher:
-    """`launch(request, deadline_s)` of a search, with real processes."""
+    """The `launch(request, deadline_s)` of a search, with real processes."""
 
     def __init__(
         self,
@@ -50,21 +50,21 @@ class TrialLauncher:
         self.stop, self.display = stop, display
         self.server = server
         self.launches = 0
-        #: what the first launch that was started anew took until torch was imported
+        #: seconds that the first process started anew took to import torch
         self.import_s: float | None = None
         self._saved_s = 0.0
-        #: how long the stages of the trials so far were silent
+        #: longest silences of the stages in the trials so far
         self.times = StageTimes()
-        #: axes of a cell that are put into a script from inside
+        #: axes of a cell that the observer changes inside a script
         self.put_in: Callable[[Cell], list[str]] = lambda cell: []
         self._silence = SilenceNotice()
         self._stamps: dict[str, list[Any]] = {}
-        self._memory: list[MemoryPoint] = []  # of the trial under way
+        self._memory: list[MemoryPoint] = []  # of the current trial
 
     def __call__(self, request: TrialRequest, deadline_s: float) -> TrialResult:
         """Run a trial to its end, its verdict or its deadline."""
         self.launches += 1
-        # before a script is known its cell is made up: only the label says what runs
+        # before a script is known, its cell is made up, and only the label says what runs
         what = request.label.replace(" ", "-") or request.cell.cell_id
         name = f"{self.launches:03d}-{request.kind}-{what}"
         folder = self.run.path / "trials" / name
@@ -100,10 +100,11 @@ class TrialLauncher:
         return dataclasses.replace(self._result(outcome, measurement, seen), saved_s=saved_s)
 
     def _server(self, request: TrialRequest) -> ForkServer | None:
-        """What may fork this trial: a run's start-up is known from one that was started anew.
+        """The server that may fork this trial; None to start it anew.
 
-        So are those that the projection rests on, since forks share the places of their memory. The
-        server imports torch before the first trial, and not beside it.
+        A trial started anew shows a run's start-up. Trials that a projection rests on are also
+        started anew, since forks share the layout of their memory. The server imports torch before
+        the first trial, not while it runs.
         """
         if self.server is None or not self.server.prepare():
             return None
@@ -112,7 +113,7 @@ class TrialLauncher:
     def _as_started_anew(
         self, measurement: Measurement, outcome: Outcome
     ) -> tuple[Measurement, float]:
-        """The measurement with the start-up that a real run will have, and what forking saves."""
+        """The measurement with the start-up of a real run, and the seconds that forking saves."""
         import_s, startup_s = measurement.import_s, measurement.startup_s
         if import_s is None:
             return measurement, self._saved_s
@@ -125,7 +126,7 @@ class TrialLauncher:
             if startup_s is not None:
                 startup_s += self._saved_s
                 measurement = dataclasses.replace(measurement, startup_s=startup_s)
-        if self.server is not None and self.server.problem:  # it forks no more
+        if self.server is not None and self.server.problem:  # the server has stopped forking
             self._saved_s = 0.0
         return measurement, self._saved_s
 
@@ -177,12 +178,12 @@ class TrialLauncher:
         write_table(self.run.path / "stamps.parquet", stamps_table(self._stamps))
 
     def clean_up(self) -> None:
-        """Remove the trials' own folders; what matters of them is in the run folder's files."""
+        """Remove the trials' folders; the run folder's files have what matters."""
         shutil.rmtree(self.run.path / "trials", ignore_errors=True)
 
 
 def memory_point(tick: Tick, after_s: float) -> MemoryPoint | None:
-    """The memory of the tree between steps; None until it is time to look again."""
+    """The memory of the tree between steps; None until it is time for another sample."""
     progress = tick.progress
     if tick.sample is None or progress is None or progress.stage is not Stage.STEP:
         return None

@@ -15,9 +15,9 @@ _SETS_PATH = re.compile(r"(?<![\w$])PYTHONPATH\s*[:?+]?=\s*(?P<value>\S*)")
 
 
 def deaf_option(command: Sequence[str]) -> str | None:
-    """The option by which a Python command keeps out whatever PYTHONPATH brings; None without.
+    """The option with which a Python command ignores PYTHONPATH; None without one.
 
-    What stands after the script, or after `-m` and `-c`, is the script's own.
+    Words after the script, or after `-m` and `-c`, belong to the script.
     """
     if not command or not Path(command[0]).name.startswith(("python", "pypy")):
         return None

@@ -12,27 +12,27 @@ from ctrkit.core.runs import Incident, RunFolder
 from ctrkit.core.units import format_duration
 from ctrkit.core.unsaved import UNSAVED_FILE, Unsaved, read_unsaved
 
-#: what `incidents.jsonl` calls it
+#: its verdict in `incidents.jsonl`
 NOT_SAVED = "not saved"
 
 
 class UnsavedWatch:
-    """Looks at what the loop notes of its checkpoints.
+    """Watches the loop's notes on its checkpoints.
 
     Args:
-        run: its folder, which gets an incident for each row of failures.
-        child: the folder of its child.
-        tell: shows a line, however quiet the run is to be.
+        run: the run folder, which gets an incident per series of failures.
+        child: the child's folder.
+        tell: shows a line, even with --quiet.
     """
 
     def __init__(self, run: RunFolder, child: Path, tell: Callable[[str], None]) -> None:
         self._run, self._path, self._tell = run, child / UNSAVED_FILE, tell
         self._seen, self._next_told = Unsaved(), 1
-        self._waiting: list[Incident] = []  # the disk may be too full for a line, too
+        self._waiting: list[Incident] = []  # the disk may be too full even for this line
         self._bystander = Bystander(tell)
 
     def look(self, cell: Cell) -> None:
-        """Tell what is new; the run is in this cell."""
+        """Report news; `cell` is the run's current cell."""
         now, before = read_unsaved(self._path), self._seen
         if now is None or now == before:
             return
@@ -55,12 +55,12 @@ class UnsavedWatch:
                 self._write_down()
 
     def launched(self) -> None:
-        """A new child begins."""
+        """A new child starts."""
         self._seen = Unsaved()
         self._path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Write down what could not be written down before."""
+        """Write incidents that could not be written before."""
         if self._waiting:
             with self._bystander.doing("to write down that a checkpoint failed"):
                 self._write_down()
@@ -87,7 +87,7 @@ class UnsavedWatch:
 
 
 def waiting_words(now: Unsaved, folder: Path) -> str:
-    """That a run that is done waits for the disk."""
+    """A message that a finished run waits for the disk."""
     return (
         f"WARNING: the run is done, but {folder} does not take its last state: {now.why}; "
         f"{now.saved_words}. Make room: for {format_duration(now.waits_s)} it is tried again"
@@ -95,7 +95,7 @@ def waiting_words(now: Unsaved, folder: Path) -> str:
 
 
 def failed_words(now: Unsaved, folder: Path) -> str:
-    """The warning: what failed, what is still there, and when it is tried again."""
+    """The warning: what failed, what is still saved, and when the next try is."""
     tries = f" ({now.failures} tries in a row)" if now.failures > 1 else ""
     return (
         f"WARNING: epoch {now.epoch}, batch {now.batch}: the checkpoint could not be written to "

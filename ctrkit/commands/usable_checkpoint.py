@@ -13,13 +13,13 @@ from typing import Any
 
 from ctrkit.core.errors import UsageError
 
-#: The checkpoints of a run, those that lose least first.
+#: The checkpoints of a run, in order of least loss.
 NAMES = ("last.pt", "previous.pt", "best.pt")
 
 
 @dataclass(frozen=True)
 class SavedPosition:
-    """`batch` batches of epoch `epoch` (from 1) are done."""
+    """A position: `batch` batches of epoch `epoch` (from 1) are done."""
 
     epoch: int
     batch: int
@@ -27,10 +27,12 @@ class SavedPosition:
 
 @dataclass(frozen=True, kw_only=True)
 class SavedCheckpoint:
-    """What a checkpoint says without torch.
+    """What a checkpoint tells without torch.
 
-    `position`: where it stands. `code`: versions of what wrote it. `problem`: why it is not the
-    newest one, empty where it is.
+    Attributes:
+        position: its position.
+        code: versions of the code that wrote it.
+        problem: why it is not the newest one; empty if it is.
     """
 
     position: SavedPosition
@@ -39,7 +41,10 @@ class SavedCheckpoint:
 
 
 class _Inert(dict[Any, Any]):
-    """Stands for every class and function that a checkpoint names; takes whatever it is given."""
+    """Stands for every class and function that a checkpoint names.
+
+    Accepts and ignores all input.
+    """
 
     def __init__(self, *_: Any) -> None:
         super().__init__()
@@ -55,7 +60,7 @@ class _Inert(dict[Any, Any]):
 
 
 class _PlainValues(pickle.Unpickler):
-    """Reads the numbers and texts of a pickle and runs nothing of what it names."""
+    """Unpickles numbers and texts, and runs nothing that the pickle names."""
 
     def find_class(self, module: str, name: str) -> Any:
         return _Inert
@@ -65,7 +70,7 @@ class _PlainValues(pickle.Unpickler):
 
 
 def inspect_checkpoint(path: Path) -> SavedCheckpoint | None:
-    """What the checkpoint says; None if it is missing, truncated, damaged or none of ctrkit."""
+    """What the checkpoint tells; None if it is missing, truncated, damaged or not ctrkit's."""
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:
@@ -78,18 +83,18 @@ def inspect_checkpoint(path: Path) -> SavedCheckpoint | None:
             position=SavedPosition(epoch=int(position["epoch"]), batch=int(position["batch"])),
             code={str(key): str(value) for key, value in state.get("code", {}).items()},
         )
-    except Exception:  # a damaged pickle can raise anything, and all of it means the same
+    except Exception:  # a damaged pickle can raise anything
         return None
 
 
 def recover(folder: Path) -> SavedCheckpoint | None:
-    """Make `last.pt` one that can be loaded, and say what it is; None if there is none at all.
+    """Make `last.pt` loadable, and return what it is; None if there is no checkpoint.
 
-    A damaged `last.pt` is set aside as `last.pt.damaged`, and the newest whole one takes its place:
-    `previous.pt`, else `best.pt`, older states of the same run.
+    A damaged `last.pt` is renamed to `last.pt.damaged`, and the newest whole checkpoint replaces
+    it: `previous.pt`, else `best.pt`, which are older states of the same run.
 
     Raises:
-        UsageError: there are checkpoints, but all of them are damaged; they stay as they are.
+        UsageError: there are checkpoints, but all are damaged; they stay unchanged.
     """
     there = [name for name in NAMES if (folder / name).exists()]
     for name in there:
@@ -109,14 +114,14 @@ def recover(folder: Path) -> SavedCheckpoint | None:
 
 
 def _put_in_place(folder: Path, name: str) -> str:
-    """`name` becomes `last.pt`; what was wrong, in words."""
+    """Make `name` the new `last.pt`; returns what was wrong, in words."""
     last, aside = folder / NAMES[0], folder / ".last.pt.aside"
     problem = f"{last} is missing"
     aside.unlink(missing_ok=True)
     try:
         os.link(folder / name, aside)
-    except OSError:  # this disk has no hard links
-        shutil.copy2(folder / name, aside)  # with its time: what came after it is lost
+    except OSError:  # the disk has no hard links
+        shutil.copy2(folder / name, aside)  # keep its time, since everything after it is lost
     if last.exists():
         os.replace(last, last.with_name("last.pt.damaged"))
         problem = f"{last} is damaged (kept as last.pt.damaged)"
@@ -125,7 +130,7 @@ def _put_in_place(folder: Path, name: str) -> str:
 
 
 def usable_checkpoint(folder: Path) -> SavedCheckpoint | None:
-    """`recover` for a run that goes on by itself: it begins anew where all are damaged."""
+    """`recover` for a run that continues by itself: it begins anew if all are damaged."""
     try:
         return recover(folder)
     except UsageError:

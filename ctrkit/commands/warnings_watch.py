@@ -13,27 +13,27 @@ from ctrkit.report.words import clean
 
 
 class WarningsWatch:
-    """Looks at what the children of a run have kept.
+    """Watches the warnings that a run's children keep.
 
     Args:
-        run: its folder; its `run.json` gets the counts.
-        child: the folder of its children.
+        run: the run folder; its `run.json` gets the counts.
+        child: the children's folder.
         tell: shows a line.
     """
 
     def __init__(self, run: RunFolder, child: Path, tell: Callable[[str], None]) -> None:
         self._run, self._path, self._tell = run, child / WARNINGS_FILE, tell
-        self._before = dict(run.info.warnings)  # of earlier children, too
+        self._before = dict(run.info.warnings)  # including earlier children
         self._told = set(self._before)
         self._looked: float | None = None
 
     def launched(self) -> None:
-        """A new child begins, and counts anew."""
+        """A new child starts, and counts from 0."""
         self._before, self._looked = dict(self._run.info.warnings), None
         self._path.unlink(missing_ok=True)
 
     def look(self) -> None:
-        """Tell of the warnings that are new."""
+        """Report new warnings."""
         try:
             changed = self._path.stat().st_mtime
         except OSError:

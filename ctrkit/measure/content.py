@@ -66,7 +66,7 @@ def steps_by_batch(measurement: Measurement) -> dict[int, float]:
 
 
 def _gives_the_same(launches: Sequence[Measurement]) -> bool:
-    """Whether launches begin with the same batches, unless their hashes differ."""
+    """Whether launches that begin at the same batch get the same one, as far as hashes tell."""
     first: dict[int, set[str]] = {}
     for m in launches:
         if m.batch_hashes and m.batch_hashes[0]:

@@ -16,7 +16,8 @@ from ctrkit.measure.storage import reading_of, wait_cause
 _COMPUTING = 0.2
 #: The cores are full from this share of use on; so many idle cores matter.
 _FULL_SHARE, _IDLE_CORES = 0.9, 0.75
-#: Above these shares, the loader is the limit, and itself waits (for a disk or a network).
+#: The loader is the limit if a step waits for this share; the loader itself waits (for a disk or a
+#: network) if it uses at most this share of its cores.
 _WAITING, _MOSTLY_IDLE = 0.5, 0.5
 
 

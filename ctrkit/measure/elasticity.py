@@ -214,8 +214,8 @@ def _service(
 ) -> tuple[float | None, dict[str, float]]:
     """Seconds to make a batch, and the stages' shares of that.
 
-    None if not measured: then only the waiting is known. All of it is named after the stage that
-    takes longest, or `fetch` if no stages were measured.
+    The seconds are None if nothing measured them: then only the waiting is known, and it is called
+    `fetch`.
     """
     making = {stage: stages[stage] for stage in MAKING if stages.get(stage, 0.0) > 0}
     made_s = sum(making.values())

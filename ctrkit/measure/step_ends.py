@@ -19,9 +19,10 @@ def by_device(stamps: Stamps) -> bool:
 
 
 def ends_s(stamps: Stamps) -> Sequence[float | None]:
-    """The end of every step; None if only the host stamped it while the device stamped others.
+    """The end of every step, in seconds since the launch.
 
-    Warm-up comes before the device's clock begins, so its ends are the host's.
+    If the device stamped every step of the throughput window, its stamps count; a step that it did
+    not stamp is None. Warm-up comes before the device's clock begins, so its ends are the host's.
     """
     if not by_device(stamps):
         return stamps.done_s

@@ -156,9 +156,9 @@ class TrendingEpoch:
 def trending_epoch(trend: Trend, before: int, batches: int) -> TrendingEpoch:
     """The mean step of an epoch of `batches`; the window begins after `before` steps.
 
-    If it rises: the mean assumes that the trend continues; the low bound, that steps get no slower
-    from here. If it falls: the high bound assumes that steps get no faster from here; the low bound
-    is what was seen of it.
+    If it rises, the mean assumes that the trend continues, and the low bound that steps get no
+    slower from here. If it falls, mean and high bound assume that steps get no faster from here,
+    and the low bound is only the time that was seen.
     """
     seen = min(batches, before + trend.steps)
     seen_s = sum(trend.at(place - before) for place in range(seen))

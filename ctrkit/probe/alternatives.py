@@ -18,7 +18,7 @@ def options(
     search: SearchResult,
     deadline_s: float | None,
 ) -> list[Option]:
-    """What one could do instead, each with its projected time."""
+    """What the user could do instead, each with its projected time."""
     if chosen.projection is None:
         return []
     projection, epochs = chosen.projection, chosen.projection.sizes.epochs
@@ -33,7 +33,7 @@ def options(
 
 
 def _within(projection: Projection, deadline_s: float) -> Option:
-    """How many epochs end before the deadline, if the run takes as long as its upper bound."""
+    """An option with as many epochs as fit before the deadline at the run's upper bound."""
     epochs = projection.sizes.epochs
     if math.isinf(projection.epoch.high):
         return Option(
@@ -56,7 +56,7 @@ def _within(projection: Projection, deadline_s: float) -> Option:
 
 
 def fitting_epochs(projection: Projection, deadline_s: float) -> int:
-    """Epochs that are over by the deadline even at the upper bound of the projection."""
+    """Number of epochs that end before the deadline even at the projection's upper bound."""
     first = projection.first_epoch or projection.epoch
     left_s = deadline_s - projection.startup.high - first.high
     return max(0, 1 + math.floor(left_s / projection.epoch.high))
@@ -67,7 +67,7 @@ def _other_devices(
 ) -> list[Option]:
     """The best cell of each other device, measured or else predicted."""
     if chosen.projection is None or chosen.projection.run is None:
-        return []  # without a number of epochs there is no time of a run to give
+        return []  # without a number of epochs, a run has no time
     totals: dict[str, tuple[float, str]] = {}
     for prediction in search.predictions:
         if prediction.projection is not None:

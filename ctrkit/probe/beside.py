@@ -1,7 +1,7 @@
 """Launches that measure what a script does besides training: validation and checkpoints.
 
-A probe varies the training loader of a script, and its validation stays as written: all its cells
-have the same, also those that were only predicted or were cut short.
+A probe varies a script's training loader, while its validation stays as written. So all its cells
+share these times, also cells that were only predicted, or whose trials were cut short.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _OF_SCRIPTS = ("script", "none")
 
 
 def launches_beside(cell: Cell, trials: Sequence[Trial]) -> list[Measurement]:
-    """Launches of a script whose validation and checkpoints are the cell's, too.
+    """Launches of a script whose validation and checkpoints are also this cell's.
 
-    Those of the script as written come first, which is launched before all others. Empty for a
-    workload: it validates with the loader of its cell.
+    Those of the script as written come first; it is launched before all others. Empty for a
+    workload, which validates with its cell's loader.
     """
     if cell.loader not in _OF_SCRIPTS:
         return []
@@ -38,7 +38,7 @@ def launches_beside(cell: Cell, trials: Sequence[Trial]) -> list[Measurement]:
 
 
 def _others(trial: Trial) -> dict[int, tuple[object, ...]]:
-    """How the loaders that do not train were made, by their number, as far as they were seen.
+    """By number, how the loaders other than the training loader were made, as far as seen.
 
     A placeholder of the command may vary these, too.
     """
@@ -53,5 +53,5 @@ def _others(trial: Trial) -> dict[int, tuple[object, ...]]:
 
 
 def _agree(one: dict[int, tuple[object, ...]], other: dict[int, tuple[object, ...]]) -> bool:
-    """Whether all loaders that both saw were made alike."""
+    """Whether all loaders that both saw were made in the same way."""
     return all(one[number] == other[number] for number in one.keys() & other.keys())

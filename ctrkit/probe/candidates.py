@@ -16,19 +16,22 @@ from ctrkit.probe.finalists import Relation, relation
 from ctrkit.probe.same_epoch import has_other_epoch, other_epochs
 from ctrkit.probe.trials import Trial
 
-#: A tie is no licence for a likely loss: of tied cells one with fewer workers is only preferred if
-#: it was not more than this slower in what was measured.
+#: A tie does not justify a likely loss: a tied cell with fewer workers is only preferred if it was
+#: measured at most this factor slower.
 _LIKELY_LOSS = 1.05
-#: Launches of one cell at different places of the epoch that differ by more may see other data.
+#: Launches of one cell at different places of the epoch may see other data if they differ by more
+#: than this.
 _PLACES_DIFFER = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A cell that was really run. `objective` is its total in seconds, else seconds per row.
+    """A cell that was really run.
 
-    The objective is of all its launches, to rank it by; `projection` of those that confirm it,
-    where there are any. `relative_half` is the uncertainty of the objective's mean, as a share.
+    Attributes:
+        objective: its total in seconds, else seconds per row; from all its launches, to rank it.
+        projection: from the launches that confirm it, if there are any.
+        relative_half: uncertainty of the objective's mean, as a share.
     """
 
     cell: Cell
@@ -40,9 +43,9 @@ class Candidate:
 
 
 def candidates_of(trials: Sequence[Trial], inspection: Inspection) -> list[Candidate]:
-    """Cells with a full trial that is ok; else those whose process did not end, else cut late.
+    """Cells with a full trial that is ok; else those whose process did not end; else cut ones.
 
-    A cell that does not train on the same epoch as the others is none, while there are others.
+    A cell that trains on another epoch is left out, unless there is no other cell.
     """
     full = [t for t in trials if t.request.kind == "full"]
     clean = {t.cell: None for t in full if t.ok and t.result.verdict == "ok"}
@@ -67,7 +70,7 @@ def candidates_of(trials: Sequence[Trial], inspection: Inspection) -> list[Candi
             )
         )
     if len({candidate.projection is None for candidate in candidates}) > 1:
-        # a time of the whole run is no rival of a time per row
+        # a whole run's time cannot compete with a time per row
         return [
             replace(
                 c, objective=c.step.mean / c.cell.batch_size, relative_half=c.step.relative_half
@@ -78,9 +81,9 @@ def candidates_of(trials: Sequence[Trial], inspection: Inspection) -> list[Candi
 
 
 def at_common_places(cells: Sequence[Cell], trials: Sequence[Trial]) -> Sequence[Trial]:
-    """The trials by which to compare cells: where places differ, those at places that all have.
+    """The trials to compare cells by: if places differ, only places that all cells have.
 
-    A cell that also ran where batches cost more is not slower than one that did not.
+    So a cell is not slower only because it also ran where batches cost more.
     """
     places: dict[Cell, dict[float, list[float]]] = {cell: {} for cell in cells}
     for trial in trials:
@@ -97,16 +100,17 @@ def at_common_places(cells: Sequence[Cell], trials: Sequence[Trial]) -> Sequence
 
 
 def _place(trial: Trial) -> float:
-    """Where in its epoch a launch measured, as a share of it."""
+    """The place in its epoch at which a launch measured, as a share."""
     measured = trial.result.measurement
     elsewhere = measured is not None and measured.first_batch > 0
     return trial.request.windows.epoch_share if elsewhere else 0.0
 
 
 def compare(one: Candidate, other: Candidate) -> Relation:
-    """Whether they differ, by the 95 % interval of their ratio.
+    """Whether two cells differ, by the 95 % interval of their ratio.
 
-    Relative errors of a ratio, those of its logarithm, add in quadrature (first-order propagation).
+    Relative errors of a ratio, which are those of its logarithm, add in quadrature (first-order
+    propagation).
     """
     if one is other or other.objective <= 0:
         return "tied"
@@ -115,19 +119,19 @@ def compare(one: Candidate, other: Candidate) -> Relation:
 
 
 def differ(one: Candidate, other: Candidate) -> bool:
-    """Whether they are known to differ; what was never decided is treated as tied in the end."""
+    """Whether they are known to differ; an undecided pair finally counts as tied."""
     return compare(one, other) == "different"
 
 
 def prefer(tied: Sequence[Candidate]) -> Candidate:
-    """Of tied cells the one with fewer workers, then less memory; never one that likely loses."""
+    """Of tied cells, the one with fewer workers, then less memory; never one that likely loses."""
     best = min(c.objective for c in tied)
     eligible = [c for c in tied if c.objective <= best * _LIKELY_LOSS]
     return min(eligible, key=lambda c: (c.cell.workers, c.peak_rss_bytes, c.objective))
 
 
 def winner_of(candidates: Sequence[Candidate]) -> Candidate | None:
-    """What would be recommended of them, None if there are none."""
+    """The candidate to recommend; None if there is none."""
     if not candidates:
         return None
     best = min(candidates, key=lambda c: c.objective)

@@ -12,10 +12,10 @@ _START_ORDER = (None, "spawn", "forkserver", "fork")
 
 
 def anchors(cells: Sequence[Cell], cores: int) -> list[Cell]:
-    """A cell for each loader to be measured alone; the others are predicted from these.
+    """The cells whose loaders are measured alone; the others are predicted from these.
 
-    Of each loader and batch size, in this order: without workers, with the most, and with about
-    one less than the cores. `cells` come simplest first.
+    Per loader and batch size, in this order: without workers, with the most, and with about one
+    less than the cores. `cells` come simplest first.
     """
     families: dict[object, list[Cell]] = {}
     for cell in cells:
@@ -33,6 +33,6 @@ def anchors(cells: Sequence[Cell], cores: int) -> list[Cell]:
 
 
 def simplest(cell: Cell) -> tuple[object, ...]:
-    """Sorts cells by how little can go wrong: no workers first, spawn before fork."""
+    """Sort key for cells: those in which less can go wrong come first (no workers, then spawn)."""
     known = _LOADER_ORDER.index(cell.loader) if cell.loader in _LOADER_ORDER else 9
     return (cell.workers, known, _START_ORDER.index(cell.start_method), cell.cell_id)

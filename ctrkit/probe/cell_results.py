@@ -22,7 +22,7 @@ from ctrkit.probe.windows import LEAST_TIMED, Costs, workers_start_s
 
 
 def full_trials(cell: Cell, trials: Sequence[Trial]) -> list[Trial]:
-    """The full trials of a cell that count: the ok ones, else those the budget cut."""
+    """The full trials of a cell that count: the ok ones, else those that the budget cut."""
     full = [t for t in trials if t.request.kind == "full" and t.cell == cell]
     return [t for t in full if t.ok] or [t for t in full if t.usable]
 
@@ -37,7 +37,7 @@ def _measurements(trials: Sequence[Trial]) -> list[Measurement]:
 
 
 def turn_of(cell: Cell) -> int:
-    """Steps in which every worker delivers once."""
+    """The number of steps in which every worker delivers once."""
     return max(1, cell.workers)
 
 
@@ -51,9 +51,9 @@ def project_cell(
 ) -> Projection | None:
     """The projection of a cell that was really run.
 
-    From the launches made after it was chosen, where there are any: those for which it was chosen
-    were the lucky ones. For `ranking` from all of them. `beside`: trials that tell of a script's
-    validation and checkpoints, if other than `trials`.
+    It uses the launches made after the cell was chosen, if there are any: the earlier ones were the
+    lucky ones. For `ranking` it uses all of them. `beside`: trials that timed a script's validation
+    and checkpoints, if other than `trials`.
     """
     launches = full_trials(cell, trials)
     confirming = [] if ranking else [t for t in launches if t.request.confirms]
@@ -81,10 +81,10 @@ def project_cell(
 def _longer_elsewhere(
     cell: Cell, trials: Sequence[Trial], inspection: Inspection
 ) -> Interval | None:
-    """What the cell that saw most of the epoch tells of one that saw less of it.
+    """The factor for the unseen rest of an epoch, from the cell that saw most of it.
 
-    All cells are then projected by what one has seen, at the batches that they have in common: a
-    short window at the epoch's begin is no gain where batches cost more later.
+    So all cells are projected by what one has seen, at batches that they have in common: a short
+    window at the epoch's beginning is no gain if batches cost more later.
     """
     alike = {t.cell: None for t in trials if t.request.kind == "full" and t.usable
              and t.cell.batch_size == cell.batch_size}  # fmt: skip
@@ -111,10 +111,10 @@ def _peers(cell: Cell, trials: Sequence[Trial]) -> list[list[Sample]]:
 
 
 def drift_of(trials: Sequence[Trial]) -> float | None:
-    """By what factor the cell that was really run first took another time when it ran last.
+    """The factor by which the pace of the cell that ran first changed until it ran last.
 
-    None where it did not. Launches at different places of an epoch are no measure of it: there the
-    data may differ.
+    None if it did not. Launches at different places of an epoch cannot be compared, since the data
+    may differ.
     """
     full = [t for t in trials if t.request.kind == "full" and t.usable]
     first = _measurements(full[:1])
@@ -127,34 +127,34 @@ def drift_of(trials: Sequence[Trial]) -> float | None:
     begin, end = (sample_of_measurement(m, turn_of(full[0].cell)) for m in (same[0], same[-1]))
     if len(same) < 2 or begin is None or end is None:
         return None
-    # where steps get slower all the time, a longer window has a slower mean
+    # if steps get slower all the time, a longer window has a slower mean
     follows_a_trend = any(flag in (SLOWER, FASTER) for flag in (*begin.flags, *end.flags))
     return end.mean / begin.mean if not follows_a_trend and drifted(begin, end) else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What a cell that was run is ranked by: the projected total, else seconds per row.
+    """The value that ranks a cell that was run: the projected total, else seconds per row.
 
-    `relative_half` is the uncertainty of its mean, as a share of it.
+    `relative_half` is the uncertainty of its mean, as a share.
     """
 
     value: float
     relative_half: float
 
 
-#: What of an epoch depends on the cell, beside its training; the other terms hardly do.
+#: Terms of an epoch, besides training, that depend on the cell; the others hardly do.
 _TERMS_OF_THE_CELL = ("restart", "teardown")
 
 
 def objective_of(
     cell: Cell, trials: Sequence[Trial], inspection: Inspection, step: Interval
 ) -> Objective:
-    """The objective of a cell, of all its launches; `step` is the mean of theirs.
+    """The objective of a cell from all its launches; `step` is their mean.
 
-    The whole run counts: where restarts take much of it and were timed once or twice, two cells
-    are not told apart by their steps alone. A term's interval is of one more event; half of its
-    variance, or less, is that of the mean.
+    The whole run counts: if restarts take much of it and were timed only once or twice, steps alone
+    do not distinguish two cells. A term's interval is for one more event; at most half of its
+    variance is that of the mean.
     """
     projection = project_cell(cell, trials, inspection, ranking=True)
     if projection is None or projection.objective_s <= 0:
@@ -169,7 +169,8 @@ def objective_of(
 def failure_of(cell: Cell, trials: Sequence[Trial]) -> str | None:
     """How this cell, or a part that it shares with others, has failed; None if it has not.
 
-    A trial that the budget cut has not failed, and one that failed elsewhere says nothing of cells.
+    A trial that the budget cut has not failed, and one that failed elsewhere says nothing about
+    cells.
     """
     for trial in trials:
         kind, result = trial.request.kind, trial.result
@@ -185,7 +186,7 @@ def failure_of(cell: Cell, trials: Sequence[Trial]) -> str | None:
 
 
 def costs_of(cell: Cell, trials: Sequence[Trial], inspection: Inspection, cores: int) -> Costs:
-    """What the parts of a trial of this cell cost, as far as trials have shown."""
+    """The expected costs of a trial of this cell, as far as trials have shown them."""
     measured = [t.result.measurement for t in trials if t.result.measurement]
     start_s = max((m.startup_s for m in measured if m.startup_s is not None), default=None)
     saved_s = trials[-1].result.saved_s if trials else 0.0

@@ -32,15 +32,15 @@ def device_finding(
     predictions: Sequence[Prediction],
     failed: Collection[str] = (),
 ) -> Finding | None:
-    """The best step of each device side by side; None where only one was looked at.
+    """A finding with the best step of each device; None if only one device was examined.
 
-    Only configurations that compute the same as the chosen one, at its batch size, are compared.
+    It compares only configurations that compute the same as the chosen one, at its batch size.
 
     Args:
         chosen: the recommended cell.
         candidates: cells that were really run.
-        predictions: cells that were not.
-        failed: devices all of whose cells failed.
+        predictions: cells that were not run.
+        failed: devices on which all cells failed.
     """
     found: dict[str, _Best] = {}
     for best in (*_ran(chosen, candidates), *_predicted(chosen, predictions)):

@@ -38,18 +38,18 @@ def epoch_findings(
     trials: Sequence[Trial],
     inspection: Inspection,
 ) -> list[Finding]:
-    """All of them, the most important first.
+    """All findings on the epochs, the most important first.
 
     Args:
-        cell: that is recommended.
-        launches: of it.
-        projection: of it; None where the length of an epoch is not known.
-        trials: of all cells.
-        inspection: of the workload.
+        cell: the recommended cell.
+        launches: its launches.
+        projection: its projection; None if the length of an epoch is unknown.
+        trials: trials of all cells.
+        inspection: inspection of the workload.
     """
     others = other_epochs(trials)
     claimed = inspection.sizes.train_batches if inspection.sizes is not None else None
-    if cell.loader == "none":  # a script without a DataLoader has no epochs to speak of
+    if cell.loader == "none":  # a script without a DataLoader has no known epochs
         return _warnings(cell, trials)
     found = [
         other_epochs_finding(list(others.values()), all_of_them=has_other_epoch(cell, others)),
@@ -60,7 +60,7 @@ def epoch_findings(
     if projection is not None:
         found.append(_first_batches(launches, projection))
         found.append(_validation(launches, projection))
-        beside = launches_beside(cell, trials)  # none but for a script
+        beside = launches_beside(cell, trials)  # empty except for a script
         epochs = projection.sizes.epochs
         found.append(every_epoch_finding(beside, projection.each_epoch, epochs))
     later = later_epochs(launches, turn_of(cell))
@@ -79,7 +79,7 @@ def _note(stage: str, text: str, confidence: str = "high") -> Finding:
 def batch_size_finding(
     cell: Cell, launches: Sequence[Measurement], inspection: Inspection
 ) -> Finding | None:
-    """That a user's loader takes a batch size and makes batches of another one; None if not."""
+    """A finding that a user's loader takes a batch size but makes batches of another one."""
     if cell.loader != "custom" or "batch_size" not in inspection.axes:
         return None
     made = next((m.loader.batch_size for m in launches if m.loader and m.loader.batch_size), None)
@@ -94,11 +94,11 @@ def batch_size_finding(
 
 
 def one_epoch_finding(launches: Sequence[Measurement], epochs: int | None) -> Finding | None:
-    """That a run of several epochs cannot be had; None where it can, as far as was seen.
+    """A finding that a run of several epochs is impossible; None if it is possible.
 
     Args:
-        launches: of the cell.
-        epochs: of the run, where that is known.
+        launches: launches of the cell.
+        epochs: epochs of the run, if known.
     """
     if not has_one_epoch(launches):
         return None
@@ -111,7 +111,7 @@ def one_epoch_finding(launches: Sequence[Measurement], epochs: int | None) -> Fi
 
 
 def _first_batches(launches: Sequence[Measurement], projection: Projection) -> Finding | None:
-    """That nothing is known of the rest of the epoch, where all launches began with its begin."""
+    """A finding that the rest of the epoch is unknown, if all launches saw only its beginning."""
     seen, batches = first_batches_only(launches), projection.sizes.train_batches
     if seen is None or batches is None or seen >= batches:
         return None
@@ -147,7 +147,7 @@ def _trend(launches: Sequence[Measurement], projection: Projection) -> Finding:
 
 
 def _trend_cause(measured: Measurement, trend: Trend) -> str:
-    """What may be behind it; only what the second epoch shows is said for sure."""
+    """A possible cause; only what the second epoch shows is stated as certain."""
     back = falls_back(measured, trend)
     if back:
         return (
@@ -178,7 +178,7 @@ def _trend_bound(projection: Projection, trend: Trend) -> str:
 
 
 def _warnings(cell: Cell, trials: Sequence[Trial]) -> list[Finding]:
-    """Torch's own warnings, those of the recommended cell first; of another one with its name."""
+    """Torch's own warnings: the recommended cell's first, others with their cell's name."""
     texts: dict[str, str] = {}
     for trial in sorted(trials, key=lambda t: t.cell != cell):
         measured = trial.result.measurement
@@ -189,7 +189,7 @@ def _warnings(cell: Cell, trials: Sequence[Trial]) -> list[Finding]:
 
 
 def _warning_words(text: str, where: str) -> str:
-    """A warning of torch's, and what it means for the speed where that is known."""
+    """A warning of torch's, and its meaning for speed if known."""
     operation = re.search(r"operator '([^']+)' is not currently supported on the MPS", text)
     if operation is not None:
         return (

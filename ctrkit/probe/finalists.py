@@ -9,12 +9,12 @@ from typing import Literal
 
 from ctrkit.core.config import Cell
 
-#: Cells that are really run, and launches of each, before more time is spent elsewhere.
+#: Number of cells that are really run, and of launches of each, before time is spent elsewhere.
 MOST_FINALISTS = 3
 MOST_LAUNCHES = 3
-#: Two cells whose ratio lies within this of 1 are tied.
+#: Two cells are tied if their ratio is within this of 1.
 TIE = 0.02
-#: A rival predicted to be this much faster is run before the leader is launched again.
+#: A rival predicted to be this much faster is run before the leader runs again.
 _CLEARLY_FASTER = 0.98
 
 
@@ -22,10 +22,11 @@ Relation = Literal["different", "tied", "undecided"]
 
 
 def relation(ratio: float, relative_half: float) -> Relation:
-    """What the interval of a ratio of two cells says of them.
+    """What the interval of the ratio of two cells says about them.
 
-    Different where it excludes the tie band around 1, tied where it lies inside. The interval is
-    of the logarithm: however noisy, a cell of a thousandth of the time is not tied.
+    They differ if it excludes the tie band around 1, and are tied if it lies inside. The interval
+    is that of the logarithm: even with much noise, a cell with a thousandth of the time is not
+    tied.
     """
     low, high = ratio * math.exp(-relative_half), ratio * math.exp(relative_half)
     if low > 1 + TIE or high < 1 - TIE:
@@ -35,10 +36,12 @@ def relation(ratio: float, relative_half: float) -> Relation:
 
 @dataclass(frozen=True, kw_only=True)
 class CellStanding:
-    """A cell in the search: its objective (less is better) as measured and as predicted.
+    """A cell in the search: its objective (less is better), measured and predicted.
 
-    `relative_half` is the uncertainty of the measured one, as a share of it. `launches` counts its
-    full trials, `last` is the place of the newest of them, -1 if none.
+    Attributes:
+        relative_half: uncertainty of the measured objective, as a share.
+        launches: number of its full trials.
+        last: index of the latest of them; -1 without any.
     """
 
     cell: Cell
@@ -50,13 +53,11 @@ class CellStanding:
 
 
 def next_finalists(standings: Sequence[CellStanding]) -> list[Cell]:
-    """Cells to run next, the best choice first; empty when more would not change the answer.
+    """The cells to run next, the best choice first; empty if more runs would not change the answer.
 
-    A rival runs that may be the best. The leader and those of which it cannot be told whether they
-    differ from it run again.
-
-    The caller launches the first that fits into the time left. `standings` come simplest first:
-    among predictions within the tie band, that order decides.
+    A rival that may be the best is run. The leader, and cells not yet distinguished from it, are
+    run again. The caller launches the first cell that fits into the time left. `standings` come
+    simplest first; among predictions within the tie band, that order decides.
     """
     measured = sorted((s for s in standings if s.measured is not None), key=_measured)
     waiting = by_prediction([s for s in standings if not s.launches])
@@ -77,7 +78,7 @@ def next_finalists(standings: Sequence[CellStanding]) -> list[Cell]:
 
 
 def _is_pinned_twin(cell: Cell, leader: Cell) -> bool:
-    """Whether they differ by pinned memory only: no prediction knows what copies gain by it."""
+    """Whether they differ only in pinned memory, whose effect on copies is not predicted."""
     return cell.pin != leader.pin and replace(cell, pin=leader.pin) == leader
 
 
@@ -87,7 +88,7 @@ def _relation(one: CellStanding, leader: CellStanding) -> Relation:
 
 
 def by_prediction(standings: Sequence[CellStanding]) -> list[CellStanding]:
-    """The best predicted first, unpredicted ones last; ties keep the order given."""
+    """Best predictions first, unpredicted cells last; ties keep their order."""
     known = [s for s in standings if s.predicted is not None]
     unknown = [s for s in standings if s.predicted is None]
     ordered: list[CellStanding] = []
@@ -102,10 +103,10 @@ def by_prediction(standings: Sequence[CellStanding]) -> list[CellStanding]:
 def unlike_first(
     rivals: Sequence[CellStanding], measured: Sequence[CellStanding]
 ) -> list[CellStanding]:
-    """Of rivals that tie with the best one first those with the least like worker counts.
+    """Among rivals that tie with the best one, the least like the measured worker counts first.
 
-    What was measured corrects them all alike; most is learnt where that may hold least. A twin of
-    a cell that was run, with another prefetch say, comes last.
+    Measurements correct all predictions alike, so most is learned where that may hold least. A twin
+    of a cell that was run (with another prefetch, say) comes last.
     """
     if not rivals:
         return []
@@ -124,9 +125,9 @@ def unlike_first(
 
 
 def again_in_turn(finalists: Sequence[CellStanding]) -> list[CellStanding]:
-    """Those launched least first, of equals the one launched last: A B, then B A, and so on.
+    """Cells with fewest launches first, then the one launched last: A B, then B A, and so on.
 
-    So a drift of the machine falls on both alike.
+    So a drift of the machine affects both alike.
     """
     waiting = [s for s in finalists if s.launches < MOST_LAUNCHES]
     return sorted(waiting, key=lambda s: (s.launches, -s.last))

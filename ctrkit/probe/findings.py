@@ -27,7 +27,7 @@ from ctrkit.probe.search import SearchResult
 def findings(
     chosen: Candidate, search: SearchResult, inspection: Inspection, other_cores: float = 0.0
 ) -> list[Finding]:
-    """What limits the chosen cell's step, and what is to be known of the projection."""
+    """Findings on what limits the chosen cell's step, and on its projection."""
     alone, loader = search.compute(chosen.cell), search.loader(chosen.cell)
     ceilings = Ceilings(
         compute_step_s=mean_step_s(alone) if alone else None,
@@ -74,7 +74,7 @@ def findings(
 def _of_the_epoch(
     chosen: Candidate, search: SearchResult, inspection: Inspection, found: Sequence[Finding]
 ) -> list[Finding]:
-    """These findings, with those of the epoch and its projection; what changes most comes first."""
+    """These findings plus those on the epoch and its projection, the most important first."""
     launches, sizes = search.launches(chosen.cell), inspection.sizes
     about = epoch_findings(chosen.cell, launches, chosen.projection, search.trials, inspection)
     if chosen.projection is None and not about and chosen.cell.loader != "none":
@@ -90,7 +90,7 @@ def _of_the_epoch(
 def device_findings(
     chosen: Cell, candidates: Sequence[Candidate], search: SearchResult
 ) -> list[Finding]:
-    """How the devices compare, where there were several."""
+    """Findings on how the devices compare, if there were several."""
     of_device: dict[str, list[Cell]] = {}
     for cell in search.plan.cells:
         of_device.setdefault(cell.device, []).append(cell)

@@ -1,7 +1,6 @@
 """Finds the largest batch that fits into a device's memory, if the run's own does not fit.
 
-It is looked for so that it can be offered. It is never chosen: another batch size is another
-experiment.
+It is only offered, and never chosen: another batch size is another experiment.
 """
 
 from __future__ import annotations
@@ -14,19 +13,20 @@ from ctrkit.core.records import Option
 from ctrkit.core.units import format_bytes, format_count
 from ctrkit.probe.trials import Trial
 
-#: What the reason of a verdict says where it was the device's memory, not the host's.
+#: Words in a verdict's reason if the device's memory ran out, not the host's.
 _OF_DEVICE = re.compile(r"the device has no memory left")
-#: Launches that are spent on the search, of each device.
+#: The most launches for this search, per device.
 MOST_TRIES = 5
 
 
 def next_batch(tried: Mapping[int, bool]) -> int | None:
-    """The batch size to try next, None where it is known well enough.
+    """The batch size to try next; None if the limit is known well enough.
+
+    It halves until one fits; then it tries once the middle between that and the smallest that did
+    not.
 
     Args:
-        tried: whether each size that was tried fits; at least one did not.
-
-    Halves until one fits; then, once, the middle between that and what did not.
+        tried: whether each tried size fits; at least one did not.
     """
     failed = min(size for size, fits in tried.items() if not fits)
     fitting = max((size for size, fits in tried.items() if fits), default=0)
@@ -39,7 +39,7 @@ def next_batch(tried: Mapping[int, bool]) -> int | None:
 
 
 def tried_sizes(device: str, trials: Sequence[Trial]) -> dict[int, bool]:
-    """Batch sizes of a device and whether its step fits; empty where none ran out of its memory."""
+    """Tried batch sizes of a device, and whether each fits; empty if none ran out of memory."""
     found: dict[int, bool] = {}
     for trial in trials:
         if trial.cell.device != device or trial.request.kind == "loader":
@@ -55,12 +55,12 @@ def tried_sizes(device: str, trials: Sequence[Trial]) -> dict[int, bool]:
 
 
 def ran_out(trial: Trial) -> bool:
-    """Whether a trial ended for want of its device's memory."""
+    """Whether a trial ran out of its device's memory."""
     return trial.result.verdict == "out-of-memory" and bool(_OF_DEVICE.search(trial.result.reason))
 
 
 def fitting_options(trials: Sequence[Trial], cells: Sequence[Cell]) -> list[Option]:
-    """What would fit, of each device on which the batch of a cell does not."""
+    """Options with a batch that fits, for each device on which a cell's batch does not."""
     found = []
     for device in dict.fromkeys(cell.device for cell in cells):
         tried = tried_sizes(device, trials)
@@ -78,7 +78,7 @@ def fitting_options(trials: Sequence[Trial], cells: Sequence[Cell]) -> list[Opti
 
 
 def _taken(device: str, size: int, trials: Sequence[Trial]) -> str:
-    """` (9.1 GB)`, what it took at most; empty where that is not known."""
+    """Its peak memory as ` (9.1 GB)`; empty if unknown."""
     peaks = [
         t.result.measurement.peak_device_bytes or 0
         for t in trials

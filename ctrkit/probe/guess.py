@@ -1,7 +1,7 @@
-"""A first guess at cells with workers, from a launch as a whole of a cell without any.
+"""A first guess at cells with workers, from a whole launch of a cell without workers.
 
-It only decides which cell is really run next, where a budget has no room for ceilings. As soon as
-one cell with workers was run, that one speaks for the others.
+It only decides which cell is run next, if the budget has no room for ceilings. As soon as one cell
+with workers has run, that one counts for the others.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ctrkit.probe.trials import Trial, compute_key
 
 
 def guessed_step(wait_share: float, workers: int, cores: int, *, shares_cores: bool) -> float:
-    """A step with workers, as a share of one without.
+    """The time of a step with workers, as a share of a step without.
 
     Args:
-        wait_share: how much of the step without workers is the making of its batch.
-        workers: that make batches ahead.
-        cores: for workers, and for the step where `shares_cores`.
-        shares_cores: the step runs on the CPU, too.
+        wait_share: the share of the step without workers that makes its batch.
+        workers: number of workers that make batches ahead.
+        cores: cores for workers, and for the step if `shares_cores`.
+        shares_cores: whether the step also runs on the CPU.
     """
     at_best = max(1 - wait_share, wait_share / max(1, min(workers, cores)))
     return max(at_best, 1 / cores) if shares_cores else at_best
@@ -33,13 +33,13 @@ def guessed_objectives(
     trials: Sequence[Trial],
     cores: int,
 ) -> dict[Cell, float]:
-    """What cells with workers may come to, in the unit of `measured` (less is better).
+    """Guessed objectives of cells with workers, in the unit of `measured` (less is better).
 
     Args:
-        cells: those to guess; cells without workers are left out.
-        measured: of the cells that were run as a whole.
+        cells: the cells to guess; cells without workers are left out.
+        measured: objectives of the cells that were run.
         trials: all launches so far.
-        cores: of the machine.
+        cores: cores of the machine.
     """
     with_workers = {(c.loader, compute_key(c)) for c in measured if c.workers}
     found: dict[Cell, float] = {}
@@ -52,13 +52,13 @@ def guessed_objectives(
             if cell.workers and (cell.loader, compute_key(cell)) == like:
                 on_cpu = cell.device == "cpu"
                 ratio = guessed_step(share, cell.workers, cores, shares_cores=on_cpu)
-                if ratio < 1 - TIE:  # else there is nothing to gain
+                if ratio < 1 - TIE:  # otherwise there is nothing to gain
                     found[cell] = measured[plain] * ratio
     return found
 
 
 def _wait_share(cell: Cell, trials: Sequence[Trial]) -> float | None:
-    """Of the cell's launches as a whole: the mean share of a step that waits for its batch."""
+    """Mean share of a step that waits for its batch, over the cell's whole launches."""
     shares = [
         share
         for t in trials

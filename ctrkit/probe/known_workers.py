@@ -14,9 +14,9 @@ from ctrkit.probe.search import SearchResult
 def leeway_of(
     chosen: Candidate, search: SearchResult, inspection: Inspection, other_cores: float
 ) -> Leeway:
-    """What is known of cells that are like the chosen one but for their workers.
+    """What is known about cells that differ from the chosen one only in their workers.
 
-    Only cells that were run to a good end count as tried.
+    Only cells that ran without failure count as tried.
     """
     like = [c for c in search.plan.cells if _differs_in_workers(c, chosen.cell)]
     ends = {c: {t.result.verdict for t in search.full_trials(c) if t.ok} for c in like}
@@ -41,10 +41,10 @@ def leeway_of(
 
 
 def _idle_words(chosen: Candidate, search: SearchResult) -> str:
-    """Why workers are none, where a user's loader takes their number and starts none of them.
+    """Why there are no workers although a user's loader takes their number.
 
-    Seen without workers, a loader without a DataLoader might make one when it is asked for some;
-    one that was asked tells for sure.
+    If it was only seen without workers, a loader without a DataLoader might make one when asked for
+    some; one that was asked for workers tells for sure.
     """
     if chosen.cell.loader != "custom":
         return ""
@@ -67,7 +67,7 @@ def _idle_words(chosen: Candidate, search: SearchResult) -> str:
 
 
 def _differs_in_workers(cell: Cell, other: Cell) -> bool:
-    """Whether two cells compute the same, on the same device, with another number of workers."""
+    """Whether two cells compute the same on the same device with different numbers of workers."""
     same = ("device", "loader", "batch_size", "numerics")
     is_like = all(getattr(cell, axis) == getattr(other, axis) for axis in same)
     return is_like and cell.workers != other.workers

@@ -1,7 +1,7 @@
 """Projects from the steps of trials that were cut off, where no trial came to its end.
 
-On a machine that others keep busy a trial may take longer than the whole budget. A wide answer is
-then better than none, and it says what it rests on.
+On a busy machine a trial may take longer than the whole budget. A wide answer is then better than
+none, and it says what it is based on.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ctrkit.measure.statistics import PROVISIONAL, Interval
 from ctrkit.probe.candidates import Candidate
 from ctrkit.probe.trials import Trial
 
-#: A few steps that may be the slow ones at the beginning: the run may take a third or thrice that.
+#: These few steps may be the slow first ones: the run may take a third, or three times as long.
 _UNSURE = 3.0
 
 
 def salvaged(trials: Sequence[Trial]) -> list[Trial]:
-    """The same trials; those that the budget cut count with any step that they have made."""
+    """The same trials; those that the budget cut count with any step that they made."""
     return [_salvaged(trial) for trial in trials]
 
 
@@ -37,7 +37,7 @@ def _salvaged(trial: Trial) -> Trial:
 
 
 def _with_steps(measured: Measurement) -> Measurement | None:
-    """The same with its warm-up as its window where it had not come further; None without steps."""
+    """The same with its warm-up as its window if it got no further; None without steps."""
     windows = measured.stamps.window
     if measured.throughput_steps or "throughput" in windows:
         return measured
@@ -48,7 +48,7 @@ def _with_steps(measured: Measurement) -> Measurement | None:
 
 
 def unsure(candidate: Candidate) -> Candidate:
-    """The candidate with a projection as wide as so few steps allow."""
+    """The candidate with a projection as wide as so few steps require."""
     projection = candidate.projection
     if projection is None:
         return candidate
@@ -69,7 +69,7 @@ def _wide(interval: Interval) -> Interval:
 
 
 def unsure_finding(cell: Cell, trials: Sequence[Trial]) -> Finding:
-    """How little the answer rests on, and what would make a better one."""
+    """A finding on how little the answer is based on, and how to get a better one."""
     own = [t for t in trials if t.cell == cell and t.is_salvaged]
     steps = sum(
         t.result.measurement.stamps.window.count("throughput")

@@ -11,9 +11,9 @@ from ctrkit.probe.trials import Trial
 
 
 def bad_loss_finding(cell: Cell, trials: Sequence[Trial]) -> Finding | None:
-    """That a loss was NaN or infinite; in the recommended cell, or else in another one.
+    """A finding that a loss was NaN or infinite, in the recommended cell or else in another one.
 
-    The times of such a trial count: a step takes as long with any numbers.
+    The trial's times count all the same: a step takes as long with any numbers.
     """
     launched = [t for t in trials if t.result.measurement is not None]
     for trial in sorted(launched, key=lambda t: t.cell != cell):

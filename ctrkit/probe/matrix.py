@@ -35,14 +35,16 @@ _MOST_WAITING_WORKERS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixPlan:
-    """The cells to probe, in a stable order, and those refused, each with its reason.
+    """The cells to probe, in a stable order, and the refused ones with reasons.
 
-    Those of `if_waiting` have more workers than the machine has cores: they are cells only where
-    their loader is found to wait, for a disk or a network, instead of computing. `notes` are on
-    what was asked for, `warnings` on the hazards of the cells; a line each. `limits` are what is
-    free of the machine, None where what would not fit is to be tried all the same. `baseline` is
-    what the others are compared with: a script as written. `own` says which defaults of the user's
-    function were kept.
+    Attributes:
+        if_waiting: cells with more workers than cores; they count only if their loader is found to
+            wait for a disk or a network.
+        notes: lines on what was asked for.
+        warnings: lines on the cells' hazards.
+        limits: free resources of the machine; None to try cells that would not fit as well.
+        baseline: the cell that others are compared with: a script as written.
+        own: which defaults of the user's function were kept.
     """
 
     cells: tuple[Cell, ...]
@@ -56,7 +58,7 @@ class MatrixPlan:
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """Batch sizes of the cells; several only where they were asked for."""
+        """Batch sizes of the cells; several only if the user asked for them."""
         return tuple(sorted({cell.batch_size for cell in self.cells}))
 
 
@@ -70,20 +72,20 @@ def build_matrix(
     facts: HazardFacts | None = None,
     defaults: Mapping[str, tuple[Any, ...]] | None = None,
 ) -> MatrixPlan:
-    """The matrix of a workload on this machine.
+    """Make the matrix of a workload on this machine.
 
     Args:
-        inspection: devices, loaders and axes that there are.
+        inspection: the available devices, loaders and axes.
         axes: the values of each axis named on the command line: exactly the set of cells. `device`
-            may hold `auto`. A value that fits no cell becomes a refused row.
-        run_refused: cells that a hazard rule refuses are run all the same.
-        cores: physical cores; of this machine if left out.
-        system: `platform.system()`; of this machine if left out.
-        facts: what the hazard rules decide on; without them the limits of the machine are unknown.
-        defaults: values of axes that nobody named, instead of those that are usual.
+            may contain `auto`. A value that fits no cell becomes a refused row.
+        run_refused: also run cells that a hazard rule refuses.
+        cores: physical cores; this machine's if left out.
+        system: `platform.system()`; this machine's if left out.
+        facts: facts for the hazard rules; without them, the machine's limits are unknown.
+        defaults: values for axes that the user did not name, instead of the usual ones.
 
     Raises:
-        UsageError: an unknown value, one out of range, or a device that is not available here.
+        UsageError: a value is unknown or out of range, or a device is not available here.
     """
     asked = {axis: tuple(values) for axis, values in (axes or {}).items() if values}
     own = own_values(inspection)
@@ -97,7 +99,7 @@ def build_matrix(
     said = own | applied
     usual = dict(defaults or {}) | said
     if "workers" in said and "persistent" not in said:
-        usual["persistent"] = (False,)  # named counts of workers are cells of one kind
+        usual["persistent"] = (False,)  # named worker counts are cells of one kind
     devices = usual.get("device") or _defaults(inspection, cores, "cpu")["device"]
     values = [
         _defaults(inspection, cores, device) | usual | {"device": (device,)} for device in devices
@@ -105,7 +107,7 @@ def build_matrix(
     cells, invalid = _combined(values, said)
     unheeded = inspection.unheeded
     beyond: Sequence[Cell] = ()
-    # what a quota below one core holds back looks like a loader that waits
+    # a loader held back by a quota below one core would look like one that waits
     if "workers" in inspection.axes and "workers" not in said and usable_cores() >= 1:
         more = {"workers": waiting_workers(cores)}
         beyond = list(_combined([of_device | more for of_device in values], said)[0])
@@ -133,14 +135,14 @@ def build_matrix(
 def _combined(
     values: Sequence[Mapping[str, tuple[Any, ...]]], said: Mapping[str, tuple[Any, ...]]
 ) -> tuple[dict[Cell, None], dict[Cell, str]]:
-    """All valid cells of each device's values, and the invalid ones with their reasons."""
+    """All valid cells of each device's values, and the invalid ones with reasons."""
     cells: dict[Cell, None] = {}
     invalid: dict[Cell, str] = {}
     for combination in chain.from_iterable(
         product(*(of_device[axis] for axis in CELL_AXES)) for of_device in values
     ):
         chosen = dict(zip(CELL_AXES, combination, strict=True))
-        if "threads" not in said:  # the cores are shared out among the processes
+        if "threads" not in said:  # divide the cores among the processes
             chosen["threads"] = max(1, chosen["threads"] // chosen["nproc"])
         reason = _invalid(chosen)
         if reason is None:
@@ -151,7 +153,7 @@ def _combined(
 
 
 def _is_same_but_unnamed(cell: Cell, other: Cell, said: Collection[str]) -> bool:
-    """Whether two cells differ only by how copies are tuned, which nobody asked to compare."""
+    """Whether two cells differ only in how copies are tuned, which the user did not ask about."""
     tuned = {axis: getattr(other, axis) for axis in ("pin", "prefetch") if axis not in said}
     return replace(cell, **tuned) == other
 
@@ -163,9 +165,9 @@ def waiting_workers(cores: int) -> tuple[int, ...]:
 
 
 def _defaults(inspection: Inspection, cores: int, device: str) -> dict[str, tuple[Any, ...]]:
-    """What is tried on a device where nothing was asked for.
+    """The values to try on a device if the user asked for nothing.
 
-    One value of what the workload does not take.
+    An axis that the workload does not take has a single value.
     """
     varies = _varying_axes(inspection)
     around = Surroundings(
@@ -184,7 +186,7 @@ def _defaults(inspection: Inspection, cores: int, device: str) -> dict[str, tupl
 
 
 def own_values(inspection: Inspection) -> dict[str, tuple[Any, ...]]:
-    """The defaults of a user's own function, which stand where nobody names an axis."""
+    """The defaults of a user's own function, for axes that the user does not name."""
     own = {axis: (value,) for axis, value in inspection.own_defaults.items()}
     if "device" in own and own["device"][0] not in inspection.devices:
         del own["device"]
@@ -192,7 +194,7 @@ def own_values(inspection: Inspection) -> dict[str, tuple[Any, ...]]:
 
 
 def own_note(inspection: Inspection, kept: Collection[str]) -> str:
-    """A line on the axes that were kept as the user's function has them; empty without any."""
+    """A line on axes that keep the user's function's values; empty if there are none."""
     own = inspection.own_defaults
     words = [f"{AXES[axis].option} {str(own[axis]).lower()}" for axis in own if axis in kept]
     if not words:
@@ -204,18 +206,18 @@ def own_note(inspection: Inspection, kept: Collection[str]) -> str:
 
 
 def _varying_axes(inspection: Inspection) -> set[str]:
-    """Axes that this workload takes; which loader is used is chosen among those it names."""
+    """Axes that this workload takes; `loader` if it has several."""
     return {*inspection.axes, "loader"}
 
 
 def _applied(
     asked: Mapping[str, tuple[Any, ...]], inspection: Inspection
 ) -> tuple[dict[str, tuple[Any, ...]], list[str]]:
-    """What was asked for on axes that the workload takes, with a note on each that it does not."""
+    """The requested values on axes that the workload takes, and a note on each other one."""
     varies = _varying_axes(inspection)
     applied, notes = {}, []
     for axis, values in asked.items():
-        if axis in varies or axis == "threads":  # the child sets torch's threads in any case
+        if axis in varies or axis == "threads":  # the child always sets torch's threads
             applied[axis] = tuple(dict.fromkeys(values))
         else:
             option = AXES[axis].option
@@ -224,7 +226,7 @@ def _applied(
 
 
 def _invalid(chosen: Mapping[str, Any]) -> str | None:
-    """Why these values make no cell, None if they do."""
+    """Why these values make no cell; None if they do."""
     if chosen["workers"] > 0 and chosen["loader"] in WITHOUT_WORKERS:
         return f"the {chosen['loader']} loader has no worker processes"
     if chosen["pin"] and chosen["loader"] == "resident":
@@ -234,7 +236,7 @@ def _invalid(chosen: Mapping[str, Any]) -> str | None:
 
 
 def _cell(chosen: Mapping[str, Any]) -> Cell:
-    """The cell of valid values; what only workers have is left out without them."""
+    """The cell of valid values; without workers, axes of workers are left out."""
     axes = dict(chosen)
     if not axes["workers"]:
         axes |= WITHOUT_ANY_WORKERS
@@ -244,7 +246,7 @@ def _cell(chosen: Mapping[str, Any]) -> Cell:
 def _unmet(
     asked: Mapping[str, tuple[Any, ...]], cells: Mapping[Cell, None], invalid: Mapping[Cell, str]
 ) -> dict[Cell, str]:
-    """A refused row for each value that was asked for and that no valid cell bears."""
+    """A refused row for each requested value that no valid cell has."""
     refused: dict[Cell, str] = {}
     for axis, values in asked.items():
         for value in values:
@@ -262,9 +264,9 @@ def _unmet(
 
 
 def _with_auto(named: Sequence[str], found: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The axis `device` where `auto` is among its values: it stands for what is found here.
+    """The axis `device` with `auto` replaced by the devices found here.
 
-    Nothing where it is alone: then the devices are those of a probe that names none.
+    Empty if `auto` stands alone: then the devices are those of a probe that names none.
     """
     if tuple(named) == ("auto",):
         return {}
@@ -273,10 +275,10 @@ def _with_auto(named: Sequence[str], found: Sequence[str]) -> dict[str, tuple[st
 
 
 def _check(asked: Mapping[str, tuple[Any, ...]], inspection: Inspection) -> None:
-    """Each value on its own, before anything is combined.
+    """Check each value by itself, before any combination.
 
     Raises:
-        UsageError: unknown, out of range, or not available here.
+        UsageError: it is unknown, out of range, or not available here.
     """
     for axis, values in asked.items():
         if axis not in AXES:

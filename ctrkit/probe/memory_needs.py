@@ -13,16 +13,16 @@ from ctrkit.core.records import Finding
 from ctrkit.core.units import format_bytes, format_count, format_percent
 from ctrkit.probe.trials import Trial
 
-#: More than this share of what is free is not planned for.
+#: The largest share of free memory to plan with.
 MOST_SHARE = 0.8
 _OUT_OF_MEMORY = "out-of-memory"
-#: where a loader had already given batches
+#: stages in which a loader has already given batches
 _LATER_STAGES = ("step", "epoch boundary")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """Bytes as a straight line over the rows of a batch, through what two sizes or more took."""
+    """Bytes as a straight line over the rows of a batch, from at least two batch sizes."""
 
     fixed_bytes: float
     row_bytes: float
@@ -36,9 +36,9 @@ class Line:
 def memory_refusal(
     cell: Cell, trials: Sequence[Trial], inspection: Inspection, limits: MachineLimits | None
 ) -> str | None:
-    """Why this cell is not tried, None where nothing speaks against it or nothing is known.
+    """Why this cell is not tried; None if it is, or if nothing is known.
 
-    `limits` are what was free before the first trial; None leaves only what has been seen to fail.
+    `limits` are what was free before the first trial; with None, only earlier failures count.
     """
     smaller = failed_smaller(cell, trials)
     if smaller is not None:
@@ -62,10 +62,10 @@ def memory_refusal(
 
 
 def failed_smaller(cell: Cell, trials: Sequence[Trial]) -> Cell | None:
-    """A cell that ran out of memory on this device, with a smaller batch or fewer workers.
+    """A cell with a smaller batch or fewer workers that ran out of memory on this device.
 
-    One that ran out of it while it stepped says nothing of more workers: its rows pile up, and more
-    workers share them.
+    A cell that ran out of memory while stepping says nothing about more workers: its rows pile up,
+    and more workers share them.
     """
     for trial in trials:
         other = trial.cell
@@ -83,10 +83,10 @@ def failed_smaller(cell: Cell, trials: Sequence[Trial]) -> Cell | None:
 
 
 def host_bytes(cell: Cell, trials: Sequence[Trial], inspection: Inspection) -> float | None:
-    """Predicted peak of the process tree: the loop at this batch, and its workers.
+    """Predicted peak memory of the process tree, in bytes: the loop at this batch, and its workers.
 
-    A worker counts with what a trial of the nearest worker count took more than one without, its
-    waiting batches included; before there is one, with what the workload says that it needs.
+    A worker counts with the extra memory of a trial with the nearest worker count, including
+    waiting batches; before there is such a trial, with what the workload says it needs.
     """
     line = host_line(cell, trials)
     peaks = [t.result.peak_rss_bytes or 0 for t in _alone(cell, trials)]
@@ -111,7 +111,7 @@ def _alone(cell: Cell, trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _stepping(cell: Cell, trials: Sequence[Trial]) -> list[Trial]:
-    """Usable trials on the same device, with the step and without workers' processes beside it."""
+    """Usable trials on the same device, with the step and without worker processes."""
     return [
         t
         for t in trials
@@ -122,7 +122,7 @@ def _stepping(cell: Cell, trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _worker_bytes(cell: Cell, trials: Sequence[Trial]) -> float | None:
-    """Bytes that each worker of trials with the same loader and batch took, beside the loop."""
+    """Bytes per worker in trials with the same loader and batch, besides the loop."""
     found: dict[int, float] = {}
     for trial in trials:
         like = (trial.cell.loader, trial.cell.batch_size, trial.cell.start_method) == (
@@ -148,12 +148,12 @@ def _worker_bytes(cell: Cell, trials: Sequence[Trial]) -> float | None:
 
 
 def host_line(cell: Cell, trials: Sequence[Trial]) -> Line | None:
-    """Host memory over the batch, where two batch sizes or more were measured on this device."""
+    """Host memory over the batch size, if at least two sizes were measured on this device."""
     return _line([(t.cell.batch_size, t.result.peak_rss_bytes) for t in _stepping(cell, trials)])
 
 
 def device_line(cell: Cell, trials: Sequence[Trial]) -> Line | None:
-    """The device's memory over the batch, where two batch sizes or more were measured."""
+    """Device memory over the batch size, if at least two sizes were measured."""
     return _line(
         [
             (t.cell.batch_size, t.result.measurement.peak_device_bytes)
@@ -164,13 +164,13 @@ def device_line(cell: Cell, trials: Sequence[Trial]) -> Line | None:
 
 
 def device_bytes(cell: Cell, trials: Sequence[Trial]) -> float | None:
-    """Predicted peak of the device's memory, None before two batch sizes have shown it."""
+    """Predicted peak of device memory, in bytes; None before two batch sizes were measured."""
     line = device_line(cell, trials)
     return None if line is None else line.at(cell.batch_size)
 
 
 def _line(points: Sequence[tuple[int, int | None]]) -> Line | None:
-    """The line through the largest peak of each batch size, by least squares; None of one size."""
+    """The least-squares line through the peaks of each batch size; None for a single size."""
     peaks: dict[int, int] = {}
     for batch, taken in points:
         if taken:
@@ -179,13 +179,13 @@ def _line(points: Sequence[tuple[int, int | None]]) -> Line | None:
         return None
     mean_x, mean_y = sum(peaks) / len(peaks), sum(peaks.values()) / len(peaks)
     spread = sum((x - mean_x) ** 2 for x in peaks)
-    # a larger batch never takes less: what says so is noise
+    # a larger batch never takes less memory; anything else is noise
     slope = max(0.0, sum((x - mean_x) * (y - mean_y) for x, y in peaks.items()) / spread)
     return Line(fixed_bytes=mean_y - slope * mean_x, row_bytes=slope, measured=tuple(sorted(peaks)))
 
 
 def largest_batch(line: Line, free_bytes: int, also_row_bytes: float = 0.0) -> int | None:
-    """Rows of the largest batch within 80 % of what is free; None where none or any would fit."""
+    """Rows of the largest batch within 80 % of free memory; None if none or any would fit."""
     row_bytes = line.row_bytes + also_row_bytes
     room = MOST_SHARE * free_bytes - line.fixed_bytes
     return math.floor(room / row_bytes) if row_bytes > 0 and room >= row_bytes else None
@@ -194,7 +194,7 @@ def largest_batch(line: Line, free_bytes: int, also_row_bytes: float = 0.0) -> i
 def batch_memory_finding(
     cell: Cell, trials: Sequence[Trial], inspection: Inspection, limits: MachineLimits | None
 ) -> Finding | None:
-    """What a batch costs in memory and the largest that fits, where several sizes were measured."""
+    """A finding on a batch's memory and the largest that fits, if several sizes were measured."""
     on_device = device_line(cell, trials)
     line = on_device or host_line(cell, trials)
     if line is None:

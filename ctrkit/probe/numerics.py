@@ -16,12 +16,12 @@ from ctrkit.probe.trials import Trial
 
 T = TypeVar("T")
 
-#: fewer steps than this say nothing about a loss
+#: fewer steps say nothing about a loss
 _LEAST_STEPS = 3
 
 
 def comparable(items: Sequence[T], cell_of: Callable[[T], Cell]) -> list[T]:
-    """Those that compute what the phase says; all, where none does."""
+    """The items whose cells compute what the phase says; all items if none does."""
     own = [item for item in items if not cell_of(item).numerics]
     return own or list(items)
 
@@ -32,17 +32,17 @@ def plain(cell: Cell) -> Cell:
 
 
 def variants_of(cell: Cell, cells: Sequence[Cell]) -> list[Cell]:
-    """Of these cells those that differ from `cell` by their numerics only."""
+    """The cells that differ from `cell` only in their numerics."""
     return [other for other in cells if other.numerics and plain(other) == plain(cell)]
 
 
 def numerics_options(
     chosen: Candidate, candidates: Sequence[Candidate], trials: Sequence[Trial]
 ) -> list[Option]:
-    """Each cell of other numerics that was run, its speed and its loss beside the plain one's.
+    """Options for cells with other numerics that were run: speed and loss beside the plain cell.
 
-    The plain one is the same cell otherwise, or else the chosen one of the same batch size: the
-    order of the rows and the first parameters are the same for all.
+    The plain one is the otherwise equal cell, or else the chosen one with the same batch size: all
+    have the same order of rows and first parameters.
     """
     by_cell = {candidate.cell: candidate for candidate in candidates}
     options = []
@@ -70,7 +70,7 @@ def numerics_options(
 
 
 def _loss_words(cell: Cell, base: Cell, trials: Sequence[Trial]) -> str:
-    """The training losses of both after as many steps as both have made."""
+    """The training losses of both after the same number of steps."""
     ours, theirs = _losses(cell, trials), _losses(base, trials)
     steps = min(len(ours), len(theirs))
     if steps < _LEAST_STEPS:
@@ -90,6 +90,6 @@ def _loss_words(cell: Cell, base: Cell, trials: Sequence[Trial]) -> str:
 
 
 def _losses(cell: Cell, trials: Sequence[Trial]) -> list[float | None]:
-    """Of its longest launch that began with the epoch: the same batches in every cell."""
+    """The losses of its longest launch from the epoch's beginning, where all cells agree."""
     launches = [m for m in full_launches(cell, trials) if not m.first_batch]
     return max((m.losses for m in launches), key=len, default=[])

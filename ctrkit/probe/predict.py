@@ -24,17 +24,17 @@ from ctrkit.probe.beside import launches_beside
 from ctrkit.probe.trials import Trial, compute_key, loader_key
 from ctrkit.probe.windows import ASSUMED_LAUNCH_S, workers_start_s
 
-#: Relative half-width of a combined step: what loader and step share beside the cores (memory
-#: bandwidth, locks) is in neither measurement. Assumed; a real launch replaces it.
+#: Relative half-width of a combined step. What loader and step share besides cores (memory
+#: bandwidth, locks) is in neither measurement. This is assumed; a real launch replaces it.
 ASSUMED_ERROR = 0.15
 _REPLAYED_STEPS = 50
-#: A cell that was run corrects the others by this factor at most.
+#: A cell that was run corrects other predictions by at most this factor.
 _MOST_CORRECTED = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """A cell's step, combined: both ceilings and what follows for the two together, in seconds."""
+    """A cell's predicted step, in seconds: both ceilings, and the two combined."""
 
     cell: Cell
     step: Interval
@@ -44,14 +44,14 @@ class Prediction:
 
     @property
     def objective(self) -> float:
-        """What cells are ranked by: the projected total, else seconds per row."""
+        """The value that ranks cells: the projected total, else seconds per row."""
         if self.projection is not None:
             return self.projection.objective_s
         return self.step.mean / self.cell.batch_size
 
 
 def sizes_for(inspection: Inspection, batch_size: int) -> RunSizes | None:
-    """The real run's sizes at another batch size, as far as rows or batches are known."""
+    """The real run's sizes at another batch size, if rows or batches are known."""
     sizes, known = inspection.sizes, inspection.default_batch_size
     if sizes is None or batch_size == known:
         return sizes
@@ -79,12 +79,12 @@ def _batches(rows: int | None, batches: int | None, known: int, batch_size: int)
 
 
 def service_s(cell: Cell, step_s: float) -> float:
-    """Seconds that one worker takes over a batch; alone the loader delivers every `step_s`."""
+    """Seconds that one worker takes for a batch, if the loader alone delivers every `step_s`."""
     return step_s * max(1, cell.workers)
 
 
 def loaders_like(cell: Cell, trials: Sequence[Trial]) -> list[Trial]:
-    """Usable loader trials of the same loader and batch size, whatever their workers."""
+    """Usable loader trials with the same loader and batch size, and any number of workers."""
     return [
         t
         for t in trials
@@ -116,10 +116,10 @@ def compute_trial(cell: Cell, trials: Sequence[Trial]) -> Trial | None:
 def predict(
     cell: Cell, trials: Sequence[Trial], inspection: Inspection, cores: int
 ) -> Prediction | None:
-    """Combine the ceilings of a cell by replay; None where one of them was not measured.
+    """Combine the ceilings of a cell by replay; None if one of them was not measured.
 
-    On device `cpu` the step is at least what the cores need for both. Where
-    cells like it were really run, it is off by as much as the nearest of them was.
+    On device `cpu`, the step takes at least the time that the cores need for both. If similar cells
+    were really run, the prediction is corrected by the error of the nearest one.
     """
     parts = _parts(cell, trials, cores)
     if parts is None:
@@ -138,7 +138,7 @@ def predict(
 
 @dataclass(frozen=True, kw_only=True)
 class _Parts:
-    """A step put together: what of, and what it comes to, in seconds.
+    """A combined step: its parts and its result, in seconds.
 
     `loader_cell` is the cell whose loader was measured.
     """
@@ -175,10 +175,10 @@ def _parts(cell: Cell, trials: Sequence[Trial], cores: int) -> _Parts | None:
 
 
 def service_of(cell: Cell, trials: Sequence[Trial], cores: int) -> float | None:
-    """Seconds that each of the cell's workers takes over a batch; None where nothing tells it.
+    """Seconds that each of the cell's workers takes for a batch; None if unknown.
 
-    As measured with so many workers, else from the nearest two counts that were, through what they
-    say of the workers' contention for the cores.
+    As measured with this many workers, else from the nearest two counts and the contention that
+    they show.
     """
     known = _services(cell, trials)
     if cell.workers in known or not known:
@@ -186,7 +186,7 @@ def service_of(cell: Cell, trials: Sequence[Trial], cores: int) -> float | None:
     loader = nearest_loader(cell, trials)
     alone = loader.result.measurement if loader else None
     cpu_s = cpu_per_step_s(alone) if alone else None
-    # one batch after the other in the loop's own process is what a single worker would take
+    # the loop's own process makes batches one by one, as a single worker would
     counts = {max(1, w): s for w, s in sorted(known.items()) if s > 0}
     near = sorted(sorted(counts, key=lambda w: abs(w - cell.workers))[:2])
     if not near:
@@ -205,9 +205,9 @@ def service_of(cell: Cell, trials: Sequence[Trial], cores: int) -> float | None:
 
 
 def _services(cell: Cell, trials: Sequence[Trial]) -> dict[int, float]:
-    """Seconds per batch and worker, by the number of workers for which they were measured.
+    """Seconds per batch and worker, by the number of workers.
 
-    Beside the step where stamps tell, which is where it counts, else of the loader alone.
+    Measured beside the step if stamps tell, which is what counts; else by the loader alone.
     """
     known: dict[int, float] = {}
     for trial in loaders_like(cell, trials):
@@ -228,7 +228,7 @@ def _mean_service_s(load: Load | None) -> float | None:
 
 
 def _loads_like(cell: Cell, trials: Sequence[Trial]) -> list[Load]:
-    """What full trials tell of the workers of the same loader beside the same step."""
+    """Loads of full trials with the same loader beside the same step."""
     if cell.loader == "thread":
         return []
     return [
@@ -243,9 +243,9 @@ def _loads_like(cell: Cell, trials: Sequence[Trial]) -> list[Load]:
 
 
 def _overhead_s(cell: Cell, trials: Sequence[Trial]) -> float:
-    """Seconds to take a message from the queue, 0 until a launch has shown it.
+    """Seconds to take a message from the queue; 0 until a launch has shown it.
 
-    Of the same loader, else of another: their batches are equally large.
+    From the same loader, else from another one, whose batches have the same size.
     """
     known = [
         t
@@ -262,15 +262,15 @@ def _overhead_s(cell: Cell, trials: Sequence[Trial]) -> float:
 
 
 def _correction(cell: Cell, trials: Sequence[Trial], cores: int) -> float:
-    """By how much the nearest cell like it that was really run was slower than predicted."""
+    """The factor by which the nearest similar cell was slower than predicted."""
     measured: dict[Cell, list[float]] = {}
     for trial in trials:
         like = trial.cell.loader == cell.loader and compute_key(trial.cell) == compute_key(cell)
-        # what workers cost beside their batches says nothing of a cell without them
+        # what workers cost besides their batches says nothing about a cell without them
         like = like and (trial.cell.workers > 0) == (cell.workers > 0)
-        # one that was cut short may have had no more than the batches that were made ahead
+        # a trial that was cut short may have used only batches made ahead
         own = trial.result.measurement
-        # the parts were measured at the epoch's begin: so is what corrects them
+        # the parts were measured at the epoch's beginning, so the correction must be, too
         if trial.request.kind == "full" and like and trial.ok and own and not own.first_batch:
             measured.setdefault(trial.cell, []).append(mean_step_s(own) or 0.0)
     nearest = min(measured, key=lambda c: abs(c.workers - cell.workers), default=None)
@@ -282,7 +282,7 @@ def _correction(cell: Cell, trials: Sequence[Trial], cores: int) -> float:
 
 
 def _consumer_s(step_alone: Measurement, mean_s: float) -> list[float]:
-    """Measured steps to replay, brought to the window's mean; few are enough."""
+    """A few measured steps to replay, scaled to the window's mean."""
     times = step_times_s(step_alone)[:_REPLAYED_STEPS]
     if not times or sum(times) <= 0:
         return [mean_s]
@@ -308,7 +308,7 @@ def _steady_s(
     overhead_s: float,
     pinned: bool,
 ) -> float:
-    """Cells that differ in how their workers are started are replayed once."""
+    """The steady step; cached, so cells that differ only in how workers start are replayed once."""
     return steady_step_s(
         service, consumer_s, workers=workers, prefetch=prefetch, overhead_s=overhead_s,
         pinned=pinned,
@@ -321,7 +321,7 @@ def _floor_s(
     step_cpu_s, fetch_cpu_s = cpu_per_step_s(step_alone), cpu_per_step_s(batch_alone)
     if cell.device != "cpu" or step_cpu_s is None or fetch_cpu_s is None:
         return 0.0
-    # more cores than counted are at work where hardware threads help
+    # with hardware threads, more cores work than are counted
     return cpu_floor_s(step_cpu_s, fetch_cpu_s, max(float(cores), step_cpu_s / compute_s))
 
 
@@ -338,7 +338,7 @@ def _project(
     if sizes is None or sizes.train_batches is None:
         return None
     first_batch_s, restart_s = _starts_s(cell, parts)
-    # the loader's trial knows the restart, the step's its start-up, validation and checkpoint
+    # the loader's trial knows the restart, the step's trial start-up, validation and checkpoint
     rest = Measurement(
         kind="predicted",
         startup_s=step_alone.startup_s,
@@ -365,9 +365,9 @@ def _project(
 
 
 def _starts_s(cell: Cell, parts: _Parts) -> tuple[float | None, float | None]:
-    """Seconds of the first batch and of a restart; of another way of starting workers, assumed.
+    """Seconds of the first batch and of a restart; assumed for another way to start workers.
 
-    Workers that persist are there already when an epoch begins.
+    Persistent workers exist already when an epoch begins.
     """
     seen, like = parts.loader, parts.loader_cell
     same = (like.workers > 0, like.start_method) == (cell.workers > 0, cell.start_method)

@@ -23,7 +23,7 @@ def reason_for(
     search: SearchResult,
     inspection: Inspection,
 ) -> str:
-    """One sentence: why this cell."""
+    """Why this cell is recommended, in one sentence."""
     what = "time per row"
     if chosen.projection is not None:
         what = "projected time" if chosen.projection.run else "projected time of an epoch"
@@ -58,7 +58,7 @@ def reason_for(
 def _as_written_reason(
     chosen: Candidate, ranked: Sequence[Candidate], tied: Sequence[Candidate], search: SearchResult
 ) -> str:
-    """Why a script is best left as it is, or why nothing better is known."""
+    """Why a script is best left as written, or why nothing better is known."""
     if tied:
         names = ", ".join(c.cell.name for c in tied)
         return f"as written: no gain is proven; {names} is not measurably different"
@@ -79,7 +79,7 @@ def _as_written_reason(
 
 
 def _nothing_else_run(chosen: Candidate, predicted: int, search: SearchResult) -> str:
-    """Why a script is left as it is where nothing else was run to its end, and what to do."""
+    """Why a script is left as written if nothing else ran to its end, and what to do."""
     others = [cell for cell in search.plan.cells if cell != chosen.cell]
     failed = sum(failure_of(cell, search.trials) is not None for cell in others)
     if failed == len(others):
@@ -101,9 +101,10 @@ def _nothing_else_run(chosen: Candidate, predicted: int, search: SearchResult) -
 
 
 def nothing_to_recommend(search: SearchResult) -> CtrkitError:
-    """Failures and refusals of every cell are exit code 4; a cell that had no time makes it 3.
+    """The error if nothing can be recommended.
 
-    Bad input that fails in whichever cell is exit code 2, as where it is found before any trial.
+    Exit code 4 if every cell failed or was refused; 3 if a cell had no time; 2 for bad input that
+    fails in every cell, as if it had been found before any trial.
     """
     if search.interrupted:
         return InconclusiveError("interrupted before any configuration was measured")

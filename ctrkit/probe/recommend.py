@@ -34,15 +34,15 @@ def recommend(
 
     Args:
         search: what was measured.
-        inspection: of the workload.
-        deadline_s: time for the whole run; an option says how many epochs fit into it.
-        host_findings: what is known of the machine's state, appended to the findings.
-        other_cores: that other processes took while it was measured.
+        inspection: inspection of the workload.
+        deadline_s: time for the whole run; an option says how many epochs fit.
+        host_findings: findings on the machine's state, appended to the others.
+        other_cores: cores that other processes used meanwhile.
 
     Raises:
         NoViableCellError: every cell failed or was refused; the message has the reasons.
-        InconclusiveError: none could be measured in the time there was.
-        UsageError: no cell can run, since what the workload was given or returns is wrong.
+        InconclusiveError: no cell could be measured in the available time.
+        UsageError: no cell can run, because the workload's input or result is wrong.
     """
     candidates, is_unsure = candidates_of(search.trials, inspection), False
     if not candidates:
@@ -51,10 +51,10 @@ def recommend(
         is_unsure = True
     if not candidates:
         raise nothing_to_recommend(search)
-    # what computes something else is shown as an option, with its loss, and never preferred
+    # a cell that computes something else is only an option, shown with its loss
     ranked = sorted(comparable(candidates, lambda c: c.cell), key=lambda c: c.objective)
     tied = [c for c in ranked if not differ(c, ranked[0])]
-    # a script is not to be changed for a gain that is not proven
+    # do not change a script for an unproven gain
     baseline = next((c for c in tied if c.cell == search.plan.baseline), None)
     chosen = baseline or prefer(tied)
     tied = [c for c in tied if c is not chosen]
@@ -87,7 +87,7 @@ def recommend(
 
 
 def _projected_fields(chosen: Candidate) -> dict[str, Any]:
-    """The fields of a recommendation that give the projected times."""
+    """The fields of a recommendation with projected times."""
     fields: dict[str, Any] = projected_columns(chosen.projection)
     if chosen.projection is not None:
         fields["projected_startup_s"] = chosen.projection.startup.mean
@@ -98,15 +98,15 @@ def _projected_fields(chosen: Candidate) -> dict[str, Any]:
 
 
 def _launches_projected(cell: Cell, search: SearchResult) -> int:
-    """Launches that the projection is made from: those that confirm it, where there are any."""
+    """The number of launches behind the projection: those that confirm it, if any."""
     counted = full_trials(cell, search.trials)
     return len([t for t in counted if t.request.confirms] or counted)
 
 
 def dataloader_kwargs(cell: Cell, axes: Collection[str] = CELL_AXES) -> dict[str, Any]:
-    """Arguments of a `torch.utils.data.DataLoader` that match the cell, for one's own loop.
+    """Arguments of `torch.utils.data.DataLoader` that match the cell, for the user's own loop.
 
-    What the workload does not take is left out: the cell's value is not the loader's own then.
+    Axes that the workload does not take are left out, because the cell's value is not the loader's.
     """
     workers = 0 if cell.loader in WITHOUT_WORKERS else cell.workers
     kwargs: dict[str, Any] = {

@@ -1,8 +1,8 @@
 """Checks that all cells train on the same epoch: batches, rows and a sample of their contents.
 
-An iterable data set that does not share itself out gives each row once per worker; one that shares
-itself out wrongly loses rows. More workers then look faster and are not. Each cell is held against
-one without workers, or with the fewest.
+An iterable data set that does not divide itself among workers yields each row once per worker; one
+that divides itself wrongly loses rows. More workers then look faster but are not. Each cell is
+compared with one without workers, or with the fewest.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ctrkit.measure.epoch_length import EpochLength, epoch_length
 from ctrkit.probe.trials import Trial
 
 OTHER_EPOCH = "other epoch"
-#: Counts that differ by less may be a data set that filters its rows by chance.
+#: A smaller difference of counts may come from a data set that filters rows at random.
 _SAME = 0.01
 _MOST_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class OtherEpoch:
-    """A cell whose epoch is not that of the cell it was held against; `text` says how."""
+    """A cell with another epoch than the cell it was compared with; `text` says how."""
 
     cell: Cell
     text: str
@@ -33,7 +33,7 @@ class OtherEpoch:
 
 
 def other_epochs(trials: Sequence[Trial]) -> dict[Cell, OtherEpoch]:
-    """The cells that do not train on the epoch of the plainest cell of their batch size."""
+    """The cells that train on another epoch than the plainest cell of their batch size."""
     launches: dict[Cell, list[Measurement]] = {}
     for trial in trials:
         measured = trial.result.measurement
@@ -60,7 +60,7 @@ def has_other_epoch(cell: Cell, others: Iterable[Cell]) -> bool:
 
 
 def launches_of_the_same_epoch(cell: Cell, trials: Sequence[Trial]) -> list[Measurement]:
-    """Launches of the other cells of its batch size that are not known to have another epoch.
+    """Launches of other cells with its batch size that are not known to have another epoch.
 
     The plainest cell's come first.
     """
@@ -78,7 +78,7 @@ def launches_of_the_same_epoch(cell: Cell, trials: Sequence[Trial]) -> list[Meas
 
 
 def _plainest(cell: Cell, others: Sequence[Cell]) -> Cell | None:
-    """The cell to hold this one against: with fewer workers, of its own loader if there is one."""
+    """The cell to compare this one with: fewer workers, and if possible the same loader."""
     like = [c for c in others if c.batch_size == cell.batch_size and c.workers < cell.workers]
     return min(like, key=lambda c: (c.workers, c.loader != cell.loader), default=None)
 
@@ -107,7 +107,7 @@ def _compared(
 
 
 def _counts(cell: Cell, ours: EpochLength, plain: Cell, others: EpochLength) -> OtherEpoch | None:
-    """Two epochs that were counted: rows where they are known, else batches."""
+    """Compare two counted epochs: by rows if known, else by batches."""
     rows, known = ours.rows, others.rows or _exact_rows(others)
     if rows is not None and known is not None:
         left_out = _left_out(cell, ours) + _left_out(plain, others)
@@ -126,7 +126,7 @@ def _counts(cell: Cell, ours: EpochLength, plain: Cell, others: EpochLength) -> 
 
 
 def _exact_rows(length: EpochLength) -> int | None:
-    """Rows of an epoch that was not counted, where its length is exact and nothing is left out."""
+    """Rows of an epoch that was not counted, if its length is exact and nothing is dropped."""
     facts = length.facts
     if length.basis != "exact" or facts is None or facts.drop_last:
         return None
@@ -134,7 +134,7 @@ def _exact_rows(length: EpochLength) -> int | None:
 
 
 def _left_out(cell: Cell, length: EpochLength) -> int:
-    """Rows that `drop_last` may leave out: less than a batch, of each worker if it has its own."""
+    """The most rows that `drop_last` drops: less than a batch, per worker if each has its own."""
     facts = length.facts
     if facts is None or not facts.drop_last:
         return 0
@@ -142,7 +142,7 @@ def _left_out(cell: Cell, length: EpochLength) -> int:
 
 
 def _reason(ratio: float, workers: int) -> str:
-    """The likely reason for so many times the rows."""
+    """The likely reason for this ratio of rows."""
     if workers > 1 and abs(ratio - workers) <= _SAME * ratio:
         return "every worker reads the whole data set, so each row comes once from each"
     if ratio > 1:
@@ -157,7 +157,7 @@ def _repeats(launches: Sequence[Measurement]) -> bool:
 
 
 def _repeated(hashes: Sequence[str]) -> tuple[int, int] | None:
-    """The numbers of the first two batches that are the same, None if there are none."""
+    """The numbers of the first two equal batches; None if there are none."""
     seen: dict[str, int] = {}
     for number, text in enumerate(hashes, start=1):
         if text and text in seen:
@@ -179,7 +179,7 @@ def _batches(length: EpochLength) -> str:
 
 
 def other_epochs_finding(found: Sequence[OtherEpoch], all_of_them: bool) -> Finding | None:
-    """What differs between the cells; None where nothing does."""
+    """A finding on how cells' epochs differ; None if they do not."""
     if not found:
         return None
     texts = list(dict.fromkeys(other.text for other in found))
@@ -198,9 +198,9 @@ def other_epochs_finding(found: Sequence[OtherEpoch], all_of_them: bool) -> Find
 
 
 def other_content_finding(cell: Cell, trials: Sequence[Trial]) -> Finding | None:
-    """That the chosen cell's first batches hold something else than the plainest cell's do.
+    """A finding that the chosen cell's first batches differ in content from the plainest cell's.
 
-    Said only where each gives the same batches whenever it is launched: else they are shuffled.
+    Reported only if each cell gives the same batches in every launch; otherwise they are shuffled.
     """
     hashes: dict[Cell, list[list[str]]] = {}
     for trial in trials:

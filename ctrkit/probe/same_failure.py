@@ -1,7 +1,7 @@
 """Finds a failure that no cell can avoid: two very different cells failed in the same way.
 
-A file that is missing, a loader that is none, a wrong import: a trial for each cell would say the
-same again and again.
+With a missing file, a loader that is none, or a wrong import, a trial per cell would only repeat
+the same message.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from ctrkit.core.config import Cell
 from ctrkit.core.units import format_count
 from ctrkit.probe.trials import Trial
 
-#: begins the reason of a cell that was not tried because of it
+#: first words of the reason of a cell that was not tried for this reason
 NOT_TRIED = "not tried: it would fail as the others did"
 _VERDICTS = ("setup-failed", "crashed")
-#: where a failure says nothing yet of the cell's pace or size
+#: stages in which a failure says nothing about the cell's pace or size
 _STAGES = ("import", "data", "model", "first batch")
-#: who raised it; a failure is the same in the main process and in a worker
+#: the process that raised it; the failure is the same in the main process and in a worker
 _WHO = re.compile(r"^(?:the main process|(?:worker|rank) \d+(?: \([^)]*\))?) raised: ")
 _CHANGING = re.compile(r" \(in stage '[^']*'\)|\bpid \d+|0x[0-9a-f]+")
-#: an end of the main process that was not a signal's
+#: an end of the main process other than by a signal
 _ENDED = re.compile(r"^it ended (with exit code|without a complete result)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SameFailure:
-    """What fails in every cell that was tried.
+    """A failure of every cell that was tried.
 
     Args:
         reason: the failure, in one line.
-        tried: the cells, by their ids.
-        left: how many were not tried.
+        tried: ids of the tried cells.
+        left: number of cells that were not tried.
         is_misuse: bad input, and no fault of the machine.
     """
 
@@ -45,7 +45,7 @@ class SameFailure:
 
     @property
     def words(self) -> str:
-        """One line for all cells."""
+        """The failure in one line for all cells."""
         if not self.left:
             return f"{self.reason} (in every configuration)"
         others = "the other configuration was" if self.left == 1 else (
@@ -54,10 +54,10 @@ class SameFailure:
 
 
 def cell_to_ask(trial: Trial, trials: Sequence[Trial], cells: Sequence[Cell]) -> Cell | None:
-    """After a first failure: the cell that has least in common with the one that failed.
+    """After a first failure, the cell that differs most from the one that failed.
 
-    None where there is no other, where another trial went well, or where the failure is of a kind
-    that may depend on the cell.
+    None if there is no other cell, if another trial succeeded, or if the failure may depend on the
+    cell.
     """
     if len(trials) > 1 or _alike(trial) is None:
         return None
@@ -66,7 +66,7 @@ def cell_to_ask(trial: Trial, trials: Sequence[Trial], cells: Sequence[Cell]) ->
 
 
 def same_failure(trials: Sequence[Trial], cells: Sequence[Cell]) -> SameFailure | None:
-    """What the first two trials have failed of, where that is the same; else None."""
+    """The failure of the first two trials, if it is the same; else None."""
     found = [_alike(trial) for trial in trials[:2]]
     if len(found) < 2 or found[0] is None or found[0] != found[1]:
         return None
@@ -81,7 +81,7 @@ def same_failure(trials: Sequence[Trial], cells: Sequence[Cell]) -> SameFailure 
 
 
 def only_failure(trials: Sequence[Trial], cells: Sequence[Cell]) -> SameFailure | None:
-    """The same of a matrix of one cell, where the failure is bad input."""
+    """The failure of a matrix with one cell, if it is bad input."""
     failed = [trial for trial in trials if trial.failed]
     if len(cells) != 1 or not failed or not failed[0].result.misused:
         return None
@@ -90,7 +90,7 @@ def only_failure(trials: Sequence[Trial], cells: Sequence[Cell]) -> SameFailure 
 
 
 def _alike(trial: Trial) -> str | None:
-    """What two failures must have in common; None where it may be the cell's."""
+    """The text that two failures must share; None if the cell may be the cause."""
     result = trial.result
     if not trial.failed or result.verdict not in _VERDICTS or result.stage not in _STAGES:
         return None

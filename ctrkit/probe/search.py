@@ -1,24 +1,24 @@
 """Chooses which trials to launch within the budget, and launches them one after the other.
 
-First the ceilings: the training step once per device, batch size and threads, each loader alone
-with a few numbers of workers. Replay combines them into a prediction of every cell. The most
+First come the ceilings: the training step once per device, batch size and threads, and each loader
+alone with a few numbers of workers. Replay combines them into a prediction for every cell. The most
 promising cells are then really run, and the finalists again in turn (A B B A) until it is known
-whether they differ. The winner is launched again, to be projected from these launches, and the
-first cell last, to see whether the machine has changed its pace. What takes little memory comes
-first, and what would not fit is refused. Every cell gets a row. Nothing here starts a process or
-reads a clock: both are handed in.
+whether they differ. The winner is launched again, to be projected from these launches. The first
+cell is launched last, to see whether the machine's pace has changed. Cells that take little memory
+come first, and cells that would not fit are refused. Every cell gets a row. Nothing here starts a
+process or reads a clock: both are passed in.
 
-The story is `_Search.run`. The parts that it asks, in turn:
+Start reading at `_Search.run`. The parts that it uses, in turn:
 
 - `matrix`: which cells there are; `cell_order`: which of them come first.
-- `windows`: how much a trial measures, so that it fits into the time there is.
+- `windows`: how much a trial measures, so that it fits into the time left.
 - `memory_needs`, `same_epoch`: which cells must not be tried, or cannot be compared.
-- `same_failure`: whether all cells would fail alike, so that no more of them are tried.
-- `predict`: what a cell would take that was not run, by replay of its parts.
-- `cell_results`, `candidates`: what the trials so far say of the cells that were run.
-- `finalists`: which cell is really run next; `numerics`: which only for its loss.
+- `same_failure`: whether all cells would fail in the same way, so that no more are tried.
+- `predict`: how long a cell would take that was not run, by replay of its parts.
+- `cell_results`, `candidates`: what the trials so far say about the cells that were run.
+- `finalists`: which cell is really run next; `numerics`: which one only for its loss.
 
-`state` keeps what was launched and asks these anew after each trial.
+`state` keeps what was launched, and asks these again after each trial.
 """
 
 from __future__ import annotations
@@ -52,24 +52,26 @@ from ctrkit.probe.windows import (
     loader_windows,
 )
 
-#: Below this many seconds there is no time for ceilings: the simplest cell is run at once.
+#: With fewer seconds there is no time for ceilings: the simplest cell is run at once.
 _SMALL_BUDGET_S = 25.0
-#: After a first launch as a whole (of a script) ceilings need room for so many more of its kind.
+#: After a first whole launch (of a script), ceilings need room for so many more of its kind.
 _LAUNCHES_WITH_CEILINGS = 6
 _COMPUTE_SHARE = 0.25
 _COMPUTE_MOST = 0.5
 _LOADERS_LEAST, _LOADERS_MOST = 0.15, 0.35
 _LAUNCHES_PLANNED = 6
-#: Launches of the winner after it was chosen.
+#: Number of the winner's launches after it was chosen.
 _CONFIRMING = 2
 _OUT_OF_TIME = "no time was left in the budget to measure it; give a longer --budget"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
-    """All that a search found out. `records` are the rows of `trials.parquet`, in order.
+    """Everything that a search found out.
 
-    `same_failure`: no cell can run, and why, where that has nothing to do with any cell.
+    Attributes:
+        records: the rows of `trials.parquet`, in order.
+        same_failure: why no cell can run, if the reason has nothing to do with any cell.
     """
 
     plan: MatrixPlan
@@ -80,20 +82,20 @@ class SearchResult:
     same_failure: SameFailure | None = None
 
     def launches(self, cell: Cell) -> list[Measurement]:
-        """Measurements of its full trials: those that ended well, else what cut ones had."""
+        """Measurements of its full trials: the complete ones, else those of cut trials."""
         return full_launches(cell, self.trials)
 
     def full_trials(self, cell: Cell) -> list[Trial]:
-        """Its launches as a whole, whatever they came to."""
+        """Its full trials, whatever their result."""
         return [t for t in self.trials if t.request.kind == "full" and t.cell == cell]
 
     def compute(self, cell: Cell) -> Measurement | None:
-        """Its training step alone."""
+        """The measurement of its training step alone."""
         trial = compute_trial(cell, self.trials)
         return trial.result.measurement if trial else None
 
     def loader(self, cell: Cell) -> Measurement | None:
-        """Its loader alone, only where that very loader was measured."""
+        """The measurement of its loader alone, if exactly this loader was measured."""
         trial = nearest_loader(cell, self.trials)
         if trial is None or loader_key(trial.cell) != loader_key(cell):
             return None
@@ -116,16 +118,16 @@ def run_search(
     """Measure the matrix within the budget.
 
     Args:
-        plan: the cells, and those refused.
-        inspection: of the workload.
-        launch: runs one trial; its deadline is on `clock` and infinite with `thorough`.
-        clock: seconds, monotonic.
-        budget_s: for all launches together; only a hang that is being judged may overrun it.
-        thorough: really run every cell, to the end, even beyond the budget.
+        plan: the cells, and the refused ones.
+        inspection: inspection of the workload.
+        launch: runs one trial; its deadline is on `clock`, and infinite with `thorough`.
+        clock: returns seconds, monotonic.
+        budget_s: seconds for all launches together; only a possible hang may overrun it.
+        thorough: really run every cell to the end, even beyond the budget.
         on_record: see `OnRecord`.
-        cores: physical cores; of this machine if left out.
-        known: trials that were launched before, and count like those of the search.
-        on_answer: called after each trial with what would be answered then.
+        cores: physical cores; this machine's if left out.
+        known: earlier trials, which count like those of the search.
+        on_answer: called after each trial with the answer so far.
     """
     search = _Search(plan, inspection, launch, clock, budget_s, thorough, on_record)
     search.cores = cores or physical_cores()
@@ -174,9 +176,10 @@ class _Search(SearchState):
     # the ceilings
 
     def _ceilings_fit(self) -> bool:
-        """Whether there is time for ceilings, and for whole launches after them.
+        """Whether there is time for ceilings and for whole launches after them.
 
-        Without a loader there are none: what is served and drained is its batches.
+        Without a loader there are no ceilings, since a loader's batches are what they replay and
+        drain.
         """
         if all(cell.loader == NO_LOADER for cell in self.cells):
             return False
@@ -187,7 +190,10 @@ class _Search(SearchState):
         return self.budget_s >= _SMALL_BUDGET_S and self.left_s() >= least_s
 
     def _measure_steps(self) -> None:
-        """The training step alone, once per device, batch size and threads; small batches first."""
+        """Measure the training step alone per device, batch size and threads.
+
+        Small batches first.
+        """
         groups: dict[object, Cell] = {}
         for cell in sorted(self.cells, key=lambda c: (c.batch_size, c.device == "cpu")):
             groups.setdefault(compute_key(cell), cell)
@@ -199,7 +205,7 @@ class _Search(SearchState):
             self._try("compute", cell, compute_windows(share_s), most_s)
 
     def _find_fitting_batches(self) -> None:
-        """Where the run's batch does not fit into a device's memory: which one would."""
+        """Find a batch that fits, if the run's batch does not fit into a device's memory."""
         for cell in {cell.device: cell for cell in self.cells}.values():
             if "batch_size" not in self.inspection.axes:
                 return
@@ -212,13 +218,13 @@ class _Search(SearchState):
                 if trial is None or trial.cell.batch_size not in tried_sizes(
                     cell.device, self.trials
                 ):
-                    break  # it ended for another reason, or was not even tried
+                    break  # it ended for another reason, or was not tried
 
     def _measure_loaders(self) -> None:
-        """Each loader alone, the simplest first, until their share of the budget is used up.
+        """Measure each loader alone, the simplest first, within its share of the budget.
 
-        Without workers first: that is the time of one batch. Where a cell without workers comes
-        to the step's own ceiling, workers can gain nothing; they are predicted from that batch.
+        Without workers comes first: that is the time of one batch. If a cell without workers
+        reaches the step's own ceiling, workers can gain nothing, and are predicted from that batch.
         """
         promising = [cell for cell in self.cells if self._promising(cell)]
         if self.thorough:
@@ -238,7 +244,7 @@ class _Search(SearchState):
             self._try("loader", cell, windows, 3 * expected_s + 10)
 
     def _loaders_share_s(self) -> float:
-        """What the best cell's real run does not need of the rest, within bounds."""
+        """The time that the best cell's real runs do not need, within bounds."""
         useful_s = [
             full_cost_s(c, self._costs(c), USEFUL) for c in self.cells if self._promising(c)
         ]
@@ -247,7 +253,7 @@ class _Search(SearchState):
         return max(0.0, min(max(wanted, bounds[0]), bounds[1], self.left_s()))
 
     def _cannot_gain(self, cell: Cell) -> bool:
-        """Workers, where a cell without them is within the tie band of the step's own ceiling."""
+        """Whether workers can gain nothing: without them, the cell is at its ceiling already."""
         if not cell.workers or self.thorough:
             return False
         alike = [
@@ -261,14 +267,14 @@ class _Search(SearchState):
     # real runs
 
     def _run_every_cell(self) -> None:
-        """Every cell once; without `thorough` until the budget is used up, with some to spare."""
+        """Run every cell once; without `thorough`, as long as the budget lasts, with a reserve."""
         reserve = 0.2 if len(self.cells) > 1 else 0.5
         for i, cell in enumerate(self.cells):
             costs = self._costs(cell)
             share_s = (self.left_s() - reserve * self.budget_s) / (len(self.cells) - i)
             if not self._promising(cell):
                 continue
-            if self.thorough:  # beyond the budget, too, a launch is to say enough
+            if self.thorough:  # beyond the budget, a launch must still say enough
                 share_s = max(share_s, self._least_s(cell))
             if self.inspection.has_task:
                 windows, expected_s = full_windows(cell, costs, share_s)
@@ -279,9 +285,9 @@ class _Search(SearchState):
             self._try("full", cell, windows, max(3 * expected_s, 2 * share_s))
 
     def _run_finalists(self) -> None:
-        """Launch the most promising cells, then those not told apart again, while there is time.
+        """Launch the most promising cells, then undecided ones again, while there is time.
 
-        A cell is run again only while time is left to confirm the winner afterwards.
+        A cell is run again only if time remains to confirm the winner afterwards.
         """
         while self.left_s() > 0:
             standings = self._standings()
@@ -297,11 +303,12 @@ class _Search(SearchState):
             else:
                 if launched or not chosen:
                     return
-                # what does not fit is better tried than nothing: it may be faster than expected
+                # trying a cell that does not fit is better than nothing: it may be faster than
+                # expected
                 self._try("full", chosen[0], self._final_windows(chosen[0])[0])
 
     def _run_variants(self, cell: Cell) -> None:
-        """Once each, for their loss: cells that differ from the first by their numerics only."""
+        """Run cells that differ from the first only in numerics once each, for their loss."""
         if sum(t.request.kind == "full" for t in self.trials) > 1:
             return
         for variant in variants_of(cell, self.cells):
@@ -310,9 +317,9 @@ class _Search(SearchState):
                 self._try("full", variant, windows)
 
     def _confirm(self) -> None:
-        """Launch the winner again: chosen for launches that went well, it is not known by them.
+        """Launch the winner again: the launches that made it win were lucky ones.
 
-        Where there was but one cell to choose from, all its launches count alike.
+        If there was only one cell to choose from, all its launches count alike.
         """
         chosen_for: Cell | None = None
         while (winner := self._winner()) is not None:
@@ -324,15 +331,15 @@ class _Search(SearchState):
             windows, expected_s = self._final_windows(
                 winner.cell, max(1, enough - done), anew=selected
             )
-            # a winner that lost by being confirmed is not followed by yet another one
+            # if confirming makes the winner lose, no further winner is confirmed
             if done >= enough or expected_s > self.left_s() or winner.cell != chosen_for:
                 return
             if selected and windows.min_steps < USEFUL.min_steps:
-                return  # too few steps to be preferred to what was measured before
+                return  # too few steps to replace the earlier measurements
             self._try("full", winner.cell, windows, confirms=selected)
 
     def _run_first_again(self) -> None:
-        """The cell that was run first is run last, to see whether the machine has changed."""
+        """Run the first cell again at the end, to see whether the machine has changed."""
         full = [t.cell for t in self.trials if t.request.kind == "full" and t.usable]
         if not full or full[-1] == full[0] or not self._promising(full[0]):
             return
@@ -341,7 +348,7 @@ class _Search(SearchState):
             self._try("full", full[0], windows, as_first=True)
 
     def _loader_only(self, cell: Cell, costs: Costs, target_s: float) -> tuple[WindowPlan, float]:
-        """Windows of a user's loader; a cell's first launch counts what is only promised."""
+        """Windows of a user's loader; a cell's first launch counts a promised length."""
         launched = any(self._is_full(t, cell) for t in self.trials)
         facts = [t.result.measurement.loader for t in self.trials if t.result.measurement]
         exact = any(f is not None and f.length_is_exact for f in facts)
@@ -350,9 +357,9 @@ class _Search(SearchState):
     def _final_windows(
         self, cell: Cell, launches: int | None = None, *, anew: bool = False
     ) -> tuple[WindowPlan, float]:
-        """Windows that leave time for so many `launches`, this one included.
+        """Windows that leave time for so many `launches`, including this one.
 
-        `anew`: of processes that are started anew, where others are forked.
+        `anew`: for processes that are started anew, while others are forked.
         """
         costs = self._costs(cell)
         costs = replace(costs, launch_s=costs.start_s) if anew else costs
@@ -365,10 +372,10 @@ class _Search(SearchState):
         longest_s = max(10.0, self.budget_s / 12)
         windows, expected_s = full_windows(cell, costs, target_s, longest_s=longest_s)
         if windows.min_steps < 3 or not windows.boundary:
-            # fewer launches of the least size that says enough, rather than more that say nothing
+            # fewer launches that say enough are better than more that say nothing
             windows, expected_s = full_windows(cell, costs, self.left_s(), longest_s=longest_s)
         if not costs.step_s:
-            # a step of unknown length: measure one, and let the deadline guard the rest
+            # the step's length is unknown: measure one, and let the deadline limit the rest
             window_s = min(10.0, max(0.5, (target_s - expected_s) / 2))
             windows = replace(windows, min_steps=1, window_s=window_s)
         return windows, expected_s

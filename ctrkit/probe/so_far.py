@@ -22,13 +22,13 @@ def answer_so_far(
     trials: Sequence[Trial],
     inspection: Inspection,
 ) -> AnswerSoFar | None:
-    """The best that is known; None where nothing is.
+    """The best answer so far; None if nothing is known.
 
     Args:
-        winner: of the cells that were really run.
-        predictions: of those that were not.
+        winner: winner of the cells that were really run.
+        predictions: predictions of the others.
         trials: all launches so far.
-        inspection: of the workload.
+        inspection: inspection of the workload.
     """
     if winner is not None:
         launches = len(full_launches(winner.cell, trials))
@@ -56,7 +56,7 @@ def _columns(step: Interval, projection: Projection | None) -> dict[str, Any]:
 
 
 def _bound(trial: Trial, inspection: Inspection) -> AnswerSoFar | None:
-    """An epoch takes at least its batches' training steps; of a step alone where it has no end."""
+    """A lower bound: an epoch takes at least its training steps; for endless data, a step."""
     measured, cell = trial.result.measurement, trial.cell
     if trial.request.kind != "compute" or trial.failed or measured is None:
         return None

@@ -39,7 +39,7 @@ OnRecord = Callable[[TrialRecord, Trial | None], None]
 
 
 class AllFailAlikeError(Exception):
-    """Nothing that a cell says changes the failure: the search is over."""
+    """No cell changes the failure, so the search is over."""
 
     def __init__(self, found: SameFailure) -> None:
         super().__init__(found.words)
@@ -50,7 +50,7 @@ OnAnswer = Callable[[AnswerSoFar], None]
 
 
 class SearchState:
-    """Everything that a search decides on, and the one way to launch a trial."""
+    """Everything that a search decides on, and the only way to launch a trial."""
 
     cores = 1
     #: called with the answer so far after each trial
@@ -67,7 +67,7 @@ class SearchState:
         on_record: OnRecord,
     ) -> None:
         self.plan, self.inspection = plan, inspection
-        # the simplest first is the one that takes least memory first, for a batch size
+        # for a batch size, simplest first also means least memory first
         self.cells = sorted(plan.cells, key=lambda c: (c.batch_size, *simplest(c)))
         self._launch, self._clock, self._on_record = launch, clock, on_record
         self.budget_s, self.thorough = budget_s, thorough
@@ -102,10 +102,10 @@ class SearchState:
         confirms: bool = False,
         as_first: bool = False,
     ) -> Trial | None:
-        """Launch a trial and record it; None where it would not fit into the memory.
+        """Launch a trial and record it; None if it would not fit into memory.
 
-        Each launch of a cell as a whole begins at another place of the epoch, unless it is to
-        be comparable with the first one (`as_first`).
+        Each full launch of a cell begins at another place of the epoch, unless it must be
+        comparable with the first one (`as_first`).
 
         Raises:
             InterruptedRunError: the user ended it; its row is kept.
@@ -127,10 +127,10 @@ class SearchState:
         return trial
 
     def _ask_another(self, trial: Trial, at_most_s: float) -> None:
-        """After a failure at the very first: whether the cell has to do with it.
+        """After a failure of the very first trial, try another cell.
 
         Raises:
-            AllFailAlikeError: it has not.
+            AllFailAlikeError: the cell has nothing to do with the failure.
         """
         if self.thorough:
             return
@@ -141,7 +141,7 @@ class SearchState:
             raise AllFailAlikeError(found)
 
     def _epoch_share(self, cell: Cell, windows: WindowPlan, launch: int) -> float:
-        """Where in the epoch a launch begins: at its begin, where it counts or sees all of it."""
+        """The place in the epoch where a launch begins: 0 if it counts or sees the whole epoch."""
         seen_whole = any(
             t.result.measurement is not None and t.result.measurement.epoch_complete
             for t in self.trials
@@ -151,7 +151,7 @@ class SearchState:
         return 0.0 if windows.count_s or seen_whole or fails else epoch_share(launch)
 
     def add_trial(self, trial: Trial) -> None:
-        """Count a launch, and record it with the projection that it allows by itself."""
+        """Add a launch, and record it with the projection that it allows by itself."""
         self.trials.append(trial)
         projection = None
         if trial.request.kind == "full" and trial.usable:
@@ -159,7 +159,7 @@ class SearchState:
             measured = trial.result.measurement
             own = [trial]
             if measured is not None and measured.first_batch:
-                # of one place alone, elsewhere in the epoch, nothing of the whole epoch follows
+                # a single place later in the epoch says nothing about the whole epoch
                 own = [t for t in self.trials if self._is_full(t, trial.cell)]
             alone = [t for t in (step_alone, *own) if t is not None]
             projection = project_cell(trial.cell, alone, self.inspection, beside=self.trials)
@@ -176,7 +176,7 @@ class SearchState:
             self.on_answer(answer)
 
     def _admit(self, trial: Trial) -> None:
-        """Where a loader alone was found to wait, its cells with workers beyond the cores count."""
+        """If a loader alone was found to wait, add its cells with workers beyond the cores."""
         alone = "loader" if self.inspection.has_task else "full"
         measured = trial.result.measurement
         if trial.request.kind != alone or not trial.usable or measured is None:
@@ -190,9 +190,9 @@ class SearchState:
             ]
 
     def _refuse(self, cell: Cell) -> bool:
-        """Whether the cell is too large to be tried; then every cell of which this holds has a row.
+        """Whether the cell is too large to be tried; if so, all such cells get rows.
 
-        Asked before each launch: every trial tells more of what the others take.
+        Asked before each launch, since every trial shows more about the needs of others.
         """
         for other in self.cells:
             if not self._promising(other) or any(self._is_full(t, other) for t in self.trials):
@@ -208,7 +208,7 @@ class SearchState:
         self._on_record(record, trial)
 
     def _standings(self) -> list[CellStanding]:
-        """Each cell that can still be recommended: what is known of it and how often it ran."""
+        """Every cell that can still be recommended: what is known, and how often it ran."""
         predictions = self.predictions()
         measured = {c.cell: c for c in candidates_of(self.trials, self.inspection)}
         objectives = {cell: candidate.objective for cell, candidate in measured.items()}
@@ -239,19 +239,19 @@ class SearchState:
     # what is known
 
     def _winner(self) -> Candidate | None:
-        """What would be recommended now."""
+        """The cell that would be recommended now."""
         candidates = candidates_of(self.trials, self.inspection)
         ranked = comparable(candidates, lambda c: c.cell)
         return winner_of([c for c in ranked if self._promising(c.cell)])
 
     def _least_s(self, cell: Cell) -> float:
-        """What the shortest launch of a cell that says enough takes."""
+        """Seconds of the shortest launch of a cell that says enough."""
         return full_cost_s(cell, self._costs(cell), USEFUL)
 
     def _promising(self, cell: Cell) -> bool:
-        """It fits, no part of it has failed, and no full trial of it was cut without a result.
+        """Whether the cell may be recommended: it fits, has not failed, and has the same epoch.
 
-        And it trains on the same epoch as the others, as far as is known.
+        A cell whose full trial was cut without a result may not.
         """
         full = [t for t in self.trials if self._is_full(t, cell) and not t.failed_elsewhere]
         cut = any(not t.usable for t in full)
@@ -271,7 +271,7 @@ class SearchState:
         return costs_of(cell, self.trials, self.inspection, self.cores)
 
     def predictions(self) -> dict[Cell, Prediction]:
-        """A prediction for each cell of which both ceilings are known and nothing has failed."""
+        """Predictions of all cells with both ceilings known and without failure."""
         known = len(self.trials), len(self.refused)
         if self._predicted_from != known:
             self._predicted_from, self._predictions = known, {}
@@ -282,7 +282,7 @@ class SearchState:
         return self._predictions
 
     def flagged_records(self) -> list[TrialRecord]:
-        """All rows; those of a cell that does not train on the same epoch say so."""
+        """All rows; those of a cell with another epoch say so."""
         others = {cell.cell_id for cell in self._other_epochs()}
         return [
             replace(r, flags=[*r.flags, OTHER_EPOCH]) if r.cell_id in others and r.launch else r
@@ -290,7 +290,7 @@ class SearchState:
         ]
 
     def complete_rows(self, unknown: str) -> None:
-        """A row for every cell that has none of its own yet."""
+        """Add a row for every cell that has none yet."""
         shown = {
             r.cell_id
             for r in self.records

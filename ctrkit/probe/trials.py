@@ -27,17 +27,21 @@ from ctrkit.measure.steps import (
 )
 from ctrkit.supervise.gpu import GpuUse
 
-#: A trial that ended early still counts as a measurement of its cell from so many steps on.
+#: A trial that ended early counts as a measurement from so many steps on.
 ENOUGH_STEPS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRequest:
-    """A launch to make: `full`, `compute` or `loader`, of this cell, measuring at most so much.
+    """A launch to make.
 
-    It `confirms` where its cell was chosen before, from other launches: it is projected from these.
-    Such a launch is a process started anew, as the real run will be. `label` is what people are
-    shown instead of the cell, where that is not known yet.
+    Attributes:
+        kind: `full`, `compute` or `loader`.
+        cell: the cell to launch.
+        windows: how much it measures at most.
+        confirms: its cell was chosen before, by other launches, and is projected from this one.
+            Such a launch is a process started anew, like the real run.
+        label: shown to people instead of the cell, if that is not yet known.
     """
 
     kind: TrialKind
@@ -49,15 +53,21 @@ class TrialRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
-    """What a launch came to.
+    """The result of a launch.
 
-    A trial that its deadline cut has the verdict `skipped` and may have measured something.
-    `interrupted`: the user ended it; nothing is to be launched after it. `evidence` is a path
-    relative to the run folder. `flags`: what happened to it from outside. `exit_code` is of a
-    process that ended by itself; `seen` is what the observer saw, of a script. `gpu_use` is of its
-    steps. `stage` is where it failed; `misused`: of bad input, which only the child could notice.
-    `saved_s`: so much sooner a forked launch begins than one that is started anew, where the next
-    is forked. `memory` is that of its processes between steps.
+    A trial that its deadline cut has the verdict `skipped`, and may have measured something.
+
+    Attributes:
+        interrupted: the user ended it; nothing may be launched after it.
+        evidence: a path relative to the run folder.
+        flags: what happened to it from outside.
+        exit_code: of a process that ended by itself.
+        seen: what the observer of a script saw.
+        gpu_use: what GPUs did during its steps.
+        stage: the stage in which it failed.
+        misused: it failed by bad input that only the child could notice.
+        saved_s: seconds by which a forked launch begins sooner than one started anew.
+        memory: memory of its processes between steps.
     """
 
     verdict: str
@@ -79,9 +89,11 @@ class TrialResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A request and its result; `launch` counts from 1 within the cell and kind.
+    """A request and its result.
 
-    `is_salvaged`: the budget cut it, and with nothing better there is, any step of it counts.
+    Attributes:
+        launch: its number, from 1, among trials of this cell and kind.
+        is_salvaged: the budget cut it, and without anything better, any of its steps counts.
     """
 
     request: TrialRequest
@@ -96,20 +108,23 @@ class Trial:
 
     @property
     def ok(self) -> bool:
-        """It ran to its end and measured its steps, even if its process then did not end."""
+        """Whether it ran to its end and measured its steps, even if its process did not end."""
         return self.result.verdict in COMPLETE and self._steps() > 0
 
     @property
     def failed(self) -> bool:
-        """It got a verdict of its own and no result; one that the budget cut did not fail."""
+        """Whether it got a verdict of its own and no result.
+
+        A trial that the budget cut did not fail.
+        """
         return self.result.verdict not in ("ok", "skipped", "refused") and not self.ok
 
     @property
     def failed_elsewhere(self) -> bool:
-        """A step raised an error after the loader had left batches out, at ctrkit's request.
+        """Whether a step raised an error after the loader had skipped batches at ctrkit's request.
 
-        That says nothing of its cell: the data may have to be read in order, or may be broken there
-        for every cell.
+        That says nothing about its cell: the data may require reading in order, or may be broken
+        there for every cell.
         """
         result, measured = self.result, self.result.measurement
         raised = self.failed and result.verdict == "crashed" and result.stage == Stage.STEP.label
@@ -117,14 +132,14 @@ class Trial:
 
     @property
     def usable(self) -> bool:
-        """It is ok, or was cut by the budget after having measured enough."""
+        """Whether it is ok, or was cut by the budget after measuring enough."""
         enough = 1 if self.is_salvaged else ENOUGH_STEPS
         cut = self.result.verdict == "skipped" and self._steps() >= enough
         return self.ok or cut
 
     @cached_property
     def load(self) -> Load | None:
-        """The batches of its first epoch, to be replayed; None where they cannot be."""
+        """The batches of its first epoch, for replay; None if they cannot be replayed."""
         measurement = self.result.measurement
         return None if measurement is None else load_of(measurement, self.cell)
 
@@ -134,7 +149,7 @@ class Trial:
 
 
 def told_of_place(trial: Trial) -> Trial:
-    """The trial; where it failed elsewhere, its reason says what that may mean."""
+    """The trial; if it failed elsewhere, its reason explains what that may mean."""
     result, measured = trial.result, trial.result.measurement
     if measured is None or not trial.failed_elsewhere:
         return trial
@@ -147,20 +162,20 @@ def told_of_place(trial: Trial) -> Trial:
 
 
 Launch = Callable[[TrialRequest, float], TrialResult]
-"""`launch(request, deadline_s)` runs a trial in a process of its own and returns what came of it.
+"""`launch(request, deadline_s)` runs a trial in its own process and returns the result.
 
-The deadline is on the search's clock and may be infinite. A trial that still makes progress then is
-cut; one that is silent is judged to the end, so that a launch may return late.
+The deadline is on the search's clock and may be infinite. At the deadline, a trial that still makes
+progress is cut; a silent one is judged to the end, so a launch may return late.
 """
 
 
 def compute_key(cell: Cell) -> tuple[object, ...]:
-    """What the training step alone depends on: cells of equal keys share one compute trial."""
+    """What the training step alone depends on: cells with equal keys share a compute trial."""
     return cell.device, cell.batch_size, cell.threads, cell.nproc, *cell.numerics.items()
 
 
 def loader_key(cell: Cell) -> tuple[object, ...]:
-    """What the loader alone depends on. The device matters only where the batches end up on it.
+    """What the loader alone depends on. The device matters only if batches end up on it.
 
     Prefetch and persistence change what is ready when, not how fast a batch is made.
     """
@@ -171,7 +186,7 @@ def loader_key(cell: Cell) -> tuple[object, ...]:
 
 
 def record_of(trial: Trial, projection: Projection | None = None) -> TrialRecord:
-    """The row of a trial that was launched; `projection` is of its cell."""
+    """The row of a launched trial; `projection` is its cell's."""
     request, result = trial.request, trial.result
     measured = result.measurement or Measurement(kind=request.kind)
     sample = sample_of_measurement(measured, max(1, request.cell.workers))
@@ -207,7 +222,7 @@ def record_of(trial: Trial, projection: Projection | None = None) -> TrialRecord
 
 
 def predicted_record(cell: Cell, projection: Projection | None, step: Interval) -> TrialRecord:
-    """The row of a cell whose step was combined from parts, and which was not run."""
+    """The row of a cell that was not run, with its step combined from parts."""
     record = TrialRecord(
         cell_id=cell.cell_id,
         launch=0,
@@ -225,14 +240,14 @@ def predicted_record(cell: Cell, projection: Projection | None, step: Interval) 
 
 
 def not_run_record(cell: Cell, verdict: str, reason: str) -> TrialRecord:
-    """The row of a cell of which nothing is known: `refused`, or `skipped` with its reason."""
+    """The row of a cell without results: `refused`, or `skipped`, with the reason."""
     return TrialRecord(
         cell_id=cell.cell_id, launch=0, kind="full", cell=cell, verdict=verdict, reason=reason
     )
 
 
 def projected_columns(projection: Projection | None) -> dict[str, Any]:
-    """The `projected_...` fields of a record or a recommendation; none where there is none."""
+    """The `projected_...` fields of a record or recommendation; empty without a projection."""
     columns: dict[str, float | None] = {}
     if projection is not None:
         for name, value in (("epoch", projection.epoch), ("total", projection.run)):
@@ -247,7 +262,10 @@ def projected_columns(projection: Projection | None) -> dict[str, Any]:
 
 
 def _validation_s(measured: Measurement) -> float | None:
-    """An epoch's validation at the speed measured; what was timed alone if its size is unknown."""
+    """Seconds of an epoch's validation at the measured speed.
+
+    If its size is unknown, only the time measured.
+    """
     per_batch = _mean(measured.validation_batch_s)
     if per_batch is None:
         return None
@@ -259,7 +277,7 @@ def _validation_s(measured: Measurement) -> float | None:
 
 
 def _checkpoint_s(measured: Measurement) -> float | None:
-    """An epoch's checkpoints at the speed measured; one where they were not counted."""
+    """Seconds of an epoch's checkpoints at the measured speed; one if they were not counted."""
     each = _mean(measured.checkpoint_s)
     counted = measured.sizes.checkpoints if measured.sizes else None
     return None if each is None else each * (counted or 1)

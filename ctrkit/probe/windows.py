@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ctrkit.core.config import Cell, WindowPlan
 
-#: Seconds to start an interpreter and import torch, until a launch has shown it.
+#: Assumed seconds to start an interpreter and import torch, until a launch has shown it.
 ASSUMED_LAUNCH_S = 5.0
 #: Seconds to end a trial and read its result.
 _ENDING_S = 0.7
@@ -16,10 +16,11 @@ _LEAST_WINDOW_S = 0.5
 _MOST_ATTRIBUTED = 10
 _COUNT_SHARE = 0.5
 _FIRST_PLACES = (0.0, 0.5, 0.9)
-#: Validation batches that are timed where nobody knows how many there are, and at most.
+#: Validation batches to time if their number is unknown, and the most to time.
 LEAST_TIMED, _MOST_TIMED = 20, 500
 _SPAWNED = ("spawn", "forkserver")
-#: The least full trial that says enough: three steps, an epoch boundary, validation, a checkpoint.
+#: The smallest full trial that says enough: three steps, an epoch boundary, validation, a
+#: checkpoint.
 USEFUL = WindowPlan(
     window_s=_LEAST_WINDOW_S,
     min_steps=3,
@@ -32,17 +33,17 @@ USEFUL = WindowPlan(
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Seconds that the parts of a trial are expected to take, as far as trials have shown.
+    """Expected seconds of a trial's parts, as far as trials have shown them.
 
     Args:
-        launch_s: until a trial begins to measure; less than `start_s` where it is forked.
-        start_s: the same of a process that is started anew, as spawned workers are.
+        launch_s: until a trial begins to measure; less than `start_s` if it is forked.
+        start_s: the same for a process that is started anew, such as spawned workers.
         step_s: of a training step.
         workers_s: until new workers deliver.
-        validation_batch_s: of a batch of the validation.
+        validation_batch_s: of a validation batch.
         checkpoint_s: of a checkpoint.
-        metrics_s: of an end of an epoch.
-        validation_batches: of the real run; more are never timed.
+        metrics_s: of an epoch's metrics.
+        validation_batches: number in the real run; more are never timed.
     """
 
     launch_s: float = ASSUMED_LAUNCH_S
@@ -56,9 +57,10 @@ class Costs:
 
 
 def epoch_share(launch: int) -> float:
-    """Where in its data a cell's launch of this number begins, as a share: 0, the middle, ...
+    """Where a cell's launch of this number begins in the data, as a share: 0, the middle, ...
 
-    Later ones by van der Corput's sequence, so that any number of them is spread over the epoch.
+    Later ones follow van der Corput's sequence, so that any number of them is spread over the
+    epoch.
     """
     if launch <= len(_FIRST_PLACES):
         return _FIRST_PLACES[launch - 1]
@@ -70,7 +72,7 @@ def epoch_share(launch: int) -> float:
 
 
 def workers_start_s(cell: Cell, start_s: float) -> float:
-    """Seconds until new workers deliver: a spawned one starts an interpreter of its own."""
+    """Seconds until new workers deliver; a spawned one starts its own interpreter."""
     if not cell.workers:
         return 0.0
     return start_s * (0.8 if cell.start_method in _SPAWNED else 0.1)
@@ -82,7 +84,7 @@ def warmup_steps(cell: Cell) -> int:
 
 
 def compute_windows(share_s: float) -> WindowPlan:
-    """The training step alone, of unknown length, in about `share_s`: its start-up included."""
+    """Windows for a training step of unknown length, in about `share_s` including start-up."""
     return WindowPlan(
         window_s=min(_WINDOW_S, max(_LEAST_WINDOW_S, share_s / 6)),
         min_steps=1,
@@ -95,14 +97,14 @@ def compute_windows(share_s: float) -> WindowPlan:
 
 
 def loader_windows(cell: Cell, costs: Costs, share_s: float) -> tuple[WindowPlan, float]:
-    """A loader alone in about `share_s`, and what it is expected to take."""
+    """Windows for a loader alone in about `share_s`, and the expected seconds."""
     fixed_s = costs.launch_s + workers_start_s(cell, costs.start_s) + _ENDING_S
     window_s = min(2.0, max(_LEAST_WINDOW_S, share_s - fixed_s))
     roomy = share_s > fixed_s + window_s + costs.launch_s
     restart_s = workers_start_s(cell, costs.start_s) if roomy else 0.0
     windows = WindowPlan(
         window_s=window_s,
-        # workers deliver in bursts: each of them has to come once
+        # workers deliver in bursts, so each must deliver once
         min_steps=max(2, cell.workers),
         attribution_steps=0,
         count_s=_COUNT_SHARE * window_s if roomy else 0.0,
@@ -115,13 +117,13 @@ def loader_windows(cell: Cell, costs: Costs, share_s: float) -> tuple[WindowPlan
 
 
 def full_cost_s(cell: Cell, costs: Costs, windows: WindowPlan) -> float:
-    """What a full trial is expected to take, from its launch to its result."""
+    """Expected seconds of a full trial, from its launch to its result."""
     starts = 2 if windows.boundary else 1
     steps = warmup_steps(cell) + windows.min_steps
     steps += windows.boundary_steps if windows.boundary else 0
     steps += windows.attribution_steps if cell.device != "cpu" else 0
     extra_window_s = max(0.0, windows.window_s - windows.min_steps * costs.step_s)
-    # a validation loader starts workers as well, and its first batch waits for them
+    # a validation loader also starts workers, and its first batch waits for them
     starts += 1 if windows.validation_batches else 0
     return (
         costs.launch_s
@@ -138,16 +140,16 @@ def full_cost_s(cell: Cell, costs: Costs, windows: WindowPlan) -> float:
 def full_windows(
     cell: Cell, costs: Costs, target_s: float, *, longest_s: float = _WINDOW_S
 ) -> tuple[WindowPlan, float]:
-    """Loader and step together in about `target_s`, and what it is expected to take.
+    """Windows for loader and step together in about `target_s`, and the expected seconds.
 
-    The least is measured even where it does not fit; the caller decides whether to launch it. Short
-    steps are measured for half a second at least: a single one of 10 ms, right after the first
-    steps of a process, says nothing, and more of them cost next to nothing.
-    What is to spare goes to validation (a quarter), attribution, a second checkpoint, and then to
-    the throughput window, up to `longest_s`.
+    At least the minimum is planned even if it does not fit; the caller decides whether to launch
+    it. Short steps are measured for at least half a second: a single step of 10 ms, right after a
+    process's first steps, says nothing, and more cost almost nothing. Spare time goes to validation
+    (a quarter), attribution, a second checkpoint, and then to the throughput window, up to
+    `longest_s`.
     """
     plan = WindowPlan()
-    # workers that cannot keep up deliver in bursts: each of them has to come once, if there is time
+    # workers that cannot keep up deliver in bursts, so each should deliver once if there is time
     for steps, boundary_steps in ((max(3, cell.workers), 1), (3, 1), (2, 1), (1, 1), (1, 0)):
         plan = WindowPlan(
             window_s=_LEAST_WINDOW_S if costs.step_s else 0.0,
@@ -191,9 +193,9 @@ def _spend(
 def loader_only_windows(
     cell: Cell, costs: Costs, target_s: float, *, counts: bool = False
 ) -> tuple[WindowPlan, float]:
-    """A user's loader in about `target_s`: a step is taking a batch, into a second epoch.
+    """Windows for a user's loader in about `target_s`: a step takes a batch, into a second epoch.
 
-    `counts`: an epoch whose length is only promised is counted on for half as long again.
+    `counts`: count on for half as long again, if the epoch's length is only promised.
     """
     fixed_s = costs.launch_s + 2 * costs.workers_s + _ENDING_S
     room_s = (target_s - fixed_s) / (1 + _COUNT_SHARE if counts else 1)

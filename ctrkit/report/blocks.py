@@ -11,10 +11,11 @@ Tone = Literal["plain", "good", "warning", "bad", "dim"]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table; `short` names it where room is short.
+    """A column of a table.
 
-    Where that is not enough, the highest `optional` is left out first, 0 never. Up to WORTH_A_GAP
-    it is worth setting the columns closer together.
+    If room is short, the table uses the heading `short`; if that is not enough, it drops the column
+    with the highest `optional` first (0 is never dropped). Up to WORTH_A_GAP, columns move closer
+    together before one is dropped.
     """
 
     name: str
@@ -25,19 +26,19 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are text, ready to be shown; `tones` has one tone per row, or is empty."""
+    """A table of texts that are ready to show; `tones` has one tone per row, or is empty."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
     tones: tuple[Tone, ...] = ()
 
     def without_empty_columns(self) -> Table:
-        """The same table less the columns that say nothing."""
+        """The same table without empty columns."""
         kept = [i for i in range(len(self.columns)) if any(row[i] for row in self.rows)]
         return self.only(kept)
 
     def only(self, kept: list[int]) -> Table:
-        """The same table with the columns of these indices alone."""
+        """The same table with only the columns at these indices."""
         return Table(
             tuple(self.columns[i] for i in kept),
             tuple(tuple(row[i] for i in kept) for row in self.rows),
@@ -47,7 +48,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Facts:
-    """Pairs of a label and what is known of it, one a line."""
+    """Pairs of a label and a value, one per line."""
 
     rows: tuple[tuple[str, str], ...]
 
@@ -89,7 +90,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """The report on one run folder; `subtitle` is what was run, a line each."""
+    """The report on one run folder; `subtitle` says what was run, in lines."""
 
     title: str
     subtitle: tuple[str, ...]

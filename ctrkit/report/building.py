@@ -12,7 +12,7 @@ from ctrkit.report.live import stderr_console
 
 @contextmanager
 def build_display(*, quiet: bool = False) -> Iterator[Callable[[str, float], None]]:
-    """Shows (what is done, share of the whole): a bar on a terminal, else a line per stage."""
+    """Yields a function that shows what is done and the share of the whole: a bar, or lines."""
     console = stderr_console()
     if quiet or not console.is_terminal:
         said = ""

@@ -31,10 +31,10 @@ _SHOWN = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """Errors and coverage of some projections; shares, None where there is nothing to take it of.
+    """Errors and coverage of some projections, as shares; None if there is nothing to compute.
 
-    `error_median` and `error_p95` are of |projected / actual - 1|; `covered` is the share of the
-    95 % intervals that held the actual time, over `intervals` of them.
+    `error_median` and `error_p95` are of |projected / actual - 1|; `covered` is the share of
+    `intervals` 95 % intervals that contained the actual time.
     """
 
     runs: int
@@ -46,10 +46,12 @@ class Accuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationSummary:
-    """What all runs of this machine say. `failures` counts how runs failed, by verdict.
+    """The summary of all runs on this machine.
 
-    `elsewhere` rows are of another machine, Python or torch, and count in nothing else. `spreads`
-    say how launches differ, by the time from the projection to the start of the run.
+    Attributes:
+        failures: number of failed runs by verdict.
+        elsewhere: rows of another machine, Python or torch; they count in nothing else.
+        spreads: how launches differ, by the time from the projection to the start of the run.
     """
 
     runs: int
@@ -67,7 +69,7 @@ class CalibrationSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class LearnedSpread:
-    """How launches differ, as a share, from so many runs; the shipped assumption weighs in."""
+    """How launches differ, as a share, from so many runs; includes the shipped assumption."""
 
     runs: int
     relative: float
@@ -119,7 +121,7 @@ def _accuracy(rows: Sequence[CalibrationRow], what: str) -> Accuracy:
 
 
 def _percentile_95(values: Sequence[float]) -> float | None:
-    """With linear interpolation between the two values beside it."""
+    """The 95th percentile, with linear interpolation."""
     if len(values) < 2:
         return values[0] if values else None
     return statistics.quantiles(values, n=20, method="inclusive")[-1]
@@ -132,7 +134,7 @@ def error_of(row: CalibrationRow, what: str = "epoch") -> float | None:
 
 
 def held_of(row: CalibrationRow, what: str = "epoch") -> bool | None:
-    """Whether the interval held what it took; None without an interval or an end."""
+    """Whether the interval contained the actual time; None without an interval or an end."""
     low, high = getattr(row, f"projected_{what}_s_low"), getattr(row, f"projected_{what}_s_high")
     actual = getattr(row, f"actual_{what}_s")
     if low is None or actual is None:
@@ -152,7 +154,7 @@ def calibration_json(rows: Sequence[CalibrationRow], summary: CalibrationSummary
 def calibration_report(
     rows: Sequence[CalibrationRow], summary: CalibrationSummary, machine_fingerprint: str
 ) -> Report:
-    """The summary and the latest runs; one sentence where there is nothing yet."""
+    """The summary and the latest runs; one sentence if there are none."""
     here = [row for row in rows if row.machine_fingerprint == machine_fingerprint]
     blocks: list[Block] = []
     if here:
@@ -207,7 +209,7 @@ def _accuracy_table(summary: CalibrationSummary) -> Table:
     return Table(columns, rows)
 
 
-#: What the table of spreads is for.
+#: An explanation of the table of spreads.
 _SPREAD_WORDS = (
     "The next probe uses the first of these: its projection is of a run started at once. Few runs "
     "weigh little against the spread that is assumed before there are any."

@@ -21,7 +21,7 @@ _HARDWARE = ("system", "machine", "processor", "physical_cores", "logical_cores"
 
 @dataclass(frozen=True)
 class Change:
-    """Something that is not the same in the two runs; a side that does not have it is empty."""
+    """Something that differs between the runs; a side that lacks it is empty."""
 
     what: str
     base: str
@@ -29,10 +29,10 @@ class Change:
 
 
 def check_comparable(base: RunContents, new: RunContents) -> None:
-    """Check that a ratio of the two runs means anything.
+    """Check that a ratio of the two runs is meaningful.
 
     Raises:
-        UsageError: another command, workload, data or phase; the message says which.
+        UsageError: command, workload, data or phase differ; the message says which.
     """
     for reason in _reasons(base.info, new.info):
         raise UsageError(f"--compare: {base.path} and {new.path} are not comparable: {reason}")
@@ -49,7 +49,7 @@ def changes(base: RunContents, new: RunContents) -> list[Change]:
 
 
 def cautions(base: RunContents, new: RunContents) -> Iterator[str]:
-    """Sentences on what the ratio may be due to, or is uncertain by."""
+    """Sentences on other possible causes of the ratio, and on its uncertainty."""
     was, now = base.info, new.info
     machines = [_group(info, "machine") for info in (was, now)]
     if any(machines[0].get(key) != machines[1].get(key) for key in _HARDWARE):
@@ -78,7 +78,7 @@ def cautions(base: RunContents, new: RunContents) -> Iterator[str]:
 
 
 def _reasons(base: RunInfo, new: RunInfo) -> Iterator[str]:
-    """Why the two cannot be compared; nothing where they can."""
+    """Reasons why the two cannot be compared; empty if they can."""
     if base.command != new.command:
         yield f"a {clean(base.command, 20)} and a {clean(new.command, 20)}; name two of a kind"
     if _workload_name(base) != _workload_name(new):
@@ -116,12 +116,12 @@ def _phase_reasons(base: RunInfo, new: RunInfo) -> Iterator[str]:
 
 
 def _free_settings(info: RunInfo) -> tuple[str, ...]:
-    """Settings that change neither what a step computes nor on how much data."""
+    """Settings that change neither what a step computes nor the amount of data."""
     return (*plugin_of(info.workload.target).free_settings, "seed")
 
 
 def _workload_name(info: RunInfo) -> str:
-    """A plug-in's name, or NAME of a FILE.py:NAME: a branch has its file elsewhere, or edited."""
+    """A plug-in's name, or NAME of a FILE.py:NAME: in another branch, the file may differ."""
     target = info.workload.target
     return target.rpartition(".py:")[2] if is_file_target(target) else f"{target} (a plug-in)"
 
@@ -144,7 +144,7 @@ def _or_unknown(text: str) -> str:
 
 
 def _described(info: RunInfo) -> Iterator[tuple[str, str]]:
-    """Everything about a run that may explain another speed, by name, as safe text."""
+    """Facts about a run that may explain another speed, by name, as safe text."""
     for group in info.environment:
         for key, value in _group(info, group).items():
             text = format_bytes(value) if key == "memory_bytes" else str(value)

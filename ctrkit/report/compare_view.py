@@ -23,7 +23,7 @@ _TONES = {FAILS_NOW: "bad", SLOWER: "bad", "faster": "good", "works now": "good"
 
 
 def compare_view(comparison: Comparison) -> Report:
-    """The report on a comparison: the verdict first, then its rows, what changed, cautions."""
+    """The report on a comparison: the verdict, then its rows, what changed, and cautions."""
     base, new = comparison.base, comparison.new
     head = Facts(
         (
@@ -46,7 +46,10 @@ def compare_view(comparison: Comparison) -> Report:
 
 
 def verdict_words(comparison: Comparison) -> str:
-    """What the rows say that decide: `slower: 1.21 (1.15 .. 1.27) times as long a step in ...`."""
+    """The verdict of the deciding rows: `slower: 1.21 (1.15 ..
+
+    1.27) times as long a step in ...`.
+    """
     rows = comparison.regressions or comparison.deciding
     if not rows:
         return "not known: no configuration was measured in both runs"
@@ -123,7 +126,7 @@ def _short_ratio(row: Compared) -> str:
 
 
 def _verdict_word(row: Compared) -> str:
-    """The verdict, and `regression` where it is worse than slower."""
+    """The verdict; `regression` if it is worse than slower."""
     slower = row.verdict == SLOWER and row.is_regression
     return "regression" if slower else row.verdict
 
@@ -176,7 +179,7 @@ def _time_words(row: Compared, value_s: float | None) -> str:
 
 
 def _metrics_section(base: RunContents, new: RunContents) -> Section:
-    """The figures of equal epochs, base and new side by side."""
+    """The metrics of equal epochs, base and new side by side."""
     columns = [Column("epoch"), Column("time, base"), Column("new"), Column("change")]
     epochs = common_epochs(base, new)
     metrics = shown_metrics(new.plugin, (row for e in epochs for row in e))

@@ -22,7 +22,7 @@ FAILS_NOW, WORKS_NOW = "fails now", "works now"
 ONLY_IN_BASE, ONLY_IN_NEW = "only in base", "only in new"
 _ENDED_BADLY = ("failed", "ended")
 
-#: One side of the 95 % interval of a ratio.
+#: The probability outside one end of a ratio's 95 % interval.
 _GATE_LEVEL = (1 - CONFIDENCE) / 2
 
 Gate = Literal["regression", "inconclusive", "passed"]
@@ -34,18 +34,18 @@ class Compared:
 
     Args:
         what: `cell`, `best` (the two recommended cells) or `epochs`.
-        base_cell: where it was measured in the base run, None where it was not.
-        new_cell: the same of the new run.
-        base_s: mean seconds of it, None where it was not measured.
-        new_s: the same of the new run.
-        base_count: launches or epochs behind it.
-        new_count: the same of the new run.
-        ratio: new over base, None where one of them was not measured.
+        base_cell: its cell in the base run; None if it was not measured there.
+        new_cell: the same for the new run.
+        base_s: mean seconds in the base run; None if not measured.
+        new_s: the same for the new run.
+        base_count: number of launches or epochs behind it.
+        new_count: the same for the new run.
+        ratio: new over base; None if one of them was not measured.
         verdict: one of the words above.
-        detail: what there is to add, such as the verdict of the trial that failed.
-        decides: the gate goes by this one.
-        is_regression: it shows that the new run is worse by more than the threshold, with the
-            error rate of all rows together held (Holm).
+        detail: an addition, such as the verdict of a failed trial.
+        decides: whether the gate uses this row.
+        is_regression: whether it shows that the new run is worse by more than the threshold, with
+            the error rate of all rows together under control (Holm).
     """
 
     what: str
@@ -64,7 +64,7 @@ class Compared:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What two runs say of each other; `threshold` is relative, 0.05 for 5 %."""
+    """The comparison of two runs; `threshold` is relative, 0.05 for 5 %."""
 
     base: RunContents
     new: RunContents
@@ -75,22 +75,25 @@ class Comparison:
 
     @property
     def deciding(self) -> tuple[Compared, ...]:
-        """The rows that the gate goes by."""
+        """The rows that the gate uses."""
         return tuple(row for row in self.rows if row.decides)
 
     @property
     def regressions(self) -> tuple[Compared, ...]:
-        """Rows slower than the threshold for certain, and what worked and fails now."""
+        """Rows that are surely slower than the threshold, and cells that fail only in the new."""
         return tuple(row for row in self.rows if row.is_regression)
 
     @property
     def compared(self) -> int:
-        """How many rows could have shown a regression: what the error rate is held for."""
+        """The number of rows that could have shown a regression, for the error rate."""
         return sum(_counts(row) for row in self.rows)
 
     @property
     def gate(self) -> Gate:
-        """A regression anywhere; else passed if every deciding interval ends by the threshold."""
+        """`regression` if any row shows one.
+
+        `passed` if all deciding intervals end in the threshold.
+        """
         if self.regressions:
             return "regression"
         ratios = [row.ratio for row in self.deciding]
@@ -100,7 +103,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Of the rows that decide, the worst: slower, then indistinguishable, then faster."""
+        """The worst verdict of the deciding rows: slower, then indistinguishable, then faster."""
         verdicts = [row.verdict for row in (*self.regressions, *self.deciding)]
         for verdict in (FAILS_NOW, SLOWER, INDISTINGUISHABLE, FASTER):
             if verdict in verdicts:
@@ -109,10 +112,10 @@ class Comparison:
 
 
 def _with_regressions(rows: Sequence[Compared], threshold: float) -> list[Compared]:
-    """Mark rows that are slower by more than the threshold, and what worked and fails now.
+    """Mark rows that are slower by more than the threshold, and cells that now fail.
 
-    Many rows are compared at once, so each of them alone needs stronger evidence (Holm): by chance
-    the gate fails as seldom as if there were but one.
+    Many rows are compared at once, so each of them needs stronger evidence (Holm): by chance, the
+    gate fails as rarely as with a single row.
     """
     family = {i: row.ratio for i, row in enumerate(rows) if row.ratio and _counts(row)}
     worse = holm([ratio.p_above(1 + threshold) for ratio in family.values()], _GATE_LEVEL)
@@ -124,7 +127,7 @@ def _with_regressions(rows: Sequence[Compared], threshold: float) -> list[Compar
 
 
 def _counts(row: Compared) -> bool:
-    """Another cell than before is compared only where nothing else can be."""
+    """Whether a row counts: another cell counts only if nothing else can be compared."""
     return row.verdict == FAILS_NOW or (
         row.ratio is not None and (row.what != "best" or row.decides)
     )
@@ -152,7 +155,7 @@ def compare(base: RunContents, new: RunContents, threshold: float) -> Comparison
 
 
 def common_epochs(base: RunContents, new: RunContents) -> list[tuple[EpochRow, EpochRow]]:
-    """Epochs that both runs finished whole, by their number."""
+    """The epochs that both runs finished completely, by number."""
     theirs = {row["epoch"]: row for row in _whole_epochs(new)}
     return [(row, theirs[row["epoch"]]) for row in _whole_epochs(base) if row["epoch"] in theirs]
 
@@ -162,7 +165,7 @@ def common_epochs(base: RunContents, new: RunContents) -> list[tuple[EpochRow, E
 
 @dataclass(frozen=True)
 class _Side:
-    """A cell in one run: its launches that measured a step, and its result."""
+    """A cell in one run: its launches with a measured step, and its result."""
 
     cell: Cell
     launches: list[LaunchTime]
@@ -170,7 +173,7 @@ class _Side:
 
 
 def _probe_rows(base: RunContents, new: RunContents) -> list[Compared]:
-    """A row per cell that was run in both, the base's recommended one first; then the others."""
+    """A row per cell that was run in both, the base's recommended one first; then other cells."""
     theirs, ours = _sides(base.trials), _sides(new.trials)
     pairs = _pairs(theirs, ours)
     rows = [_cell_row(theirs[was], ours[now]) for was, now in pairs]
@@ -186,7 +189,7 @@ def _probe_rows(base: RunContents, new: RunContents) -> list[Compared]:
 
 
 def _sides(trials: Sequence[TrialRecord]) -> dict[str, _Side]:
-    """What is known of each cell of a probe, by its id, in the order of its matrix."""
+    """The results of each cell of a probe, by id, in the order of its matrix."""
     sides = {}
     for result in cell_results(trials):
         cell_id = result.record.cell_id
@@ -199,16 +202,16 @@ def _sides(trials: Sequence[TrialRecord]) -> dict[str, _Side]:
 
 
 def _launch(record: TrialRecord) -> LaunchTime:
-    """Seconds per row, so that cells of other batch sizes compare, too."""
+    """Seconds per row, so that cells with different batch sizes can be compared."""
     rows, step_s, high_s = record.cell.batch_size, record.step_s or 0.0, record.step_s_high
     half_s = None if high_s is None else max(0.0, high_s - step_s)
     return LaunchTime(mean_s=step_s / rows, half_s=None if half_s is None else half_s / rows)
 
 
 def _pairs(base: Mapping[str, _Side], new: Mapping[str, _Side]) -> list[tuple[str, str]]:
-    """Equal cells; then those that differ in nothing but threads, where that is unambiguous.
+    """Pairs of equal cells; then of cells that differ only in threads, if unambiguous.
 
-    The number of threads follows a machine's cores, so that another machine has other cells.
+    The number of threads depends on a machine's cores, so another machine has other cells.
     """
     pairs = [(cell_id, cell_id) for cell_id in base if cell_id in new]
     rest_base, rest_new = (
@@ -231,7 +234,7 @@ def _by_other_axes(sides: Mapping[str, _Side]) -> dict[str, list[str]]:
 
 
 def _cell_row(base: _Side, new: _Side) -> Compared | None:
-    """The row of a cell of both; None where it was run in neither."""
+    """The row of a cell; None if it was run in neither."""
     row = _row("cell", base, new)
     base_failed = base.result is not None and base.result.failed
     new_failed = new.result is not None and new.result.failed
@@ -247,7 +250,7 @@ def _cell_row(base: _Side, new: _Side) -> Compared | None:
 
 
 def _best_row(base: _Side, new: _Side) -> Compared | None:
-    """The recommended cells of both against each other, where both were run."""
+    """The row of both recommended cells, if both were run."""
     return _row("best", base, new) if base.launches and new.launches else None
 
 
@@ -279,7 +282,7 @@ def _mean_step_s(side: _Side) -> float | None:
 
 
 def _with_deciding(rows: Sequence[Compared], base: RunContents) -> list[Compared]:
-    """Mark what the gate goes by: what the base recommends, else the two best, else every cell."""
+    """Mark the rows that the gate uses: the base's recommended cell, else the best two, or all."""
     recommended = base.recommendation.cell if base.recommendation else None
 
     def is_recommended(row: Compared) -> bool:
@@ -298,7 +301,7 @@ def _with_deciding(rows: Sequence[Compared], base: RunContents) -> list[Compared
 
 
 def _epochs_row(base: RunContents, new: RunContents) -> Compared:
-    """The epochs that both finished; a run is one launch, its epochs are what it measured."""
+    """The row of the epochs that both finished; a run counts as one launch."""
     common = common_epochs(base, new)
     times = [[row["wall_s"] or 0.0 for row in rows] for rows in zip(*common, strict=True)]
     ratio = ratio_of([_run_time(times[0])], [_run_time(times[1])]) if common else None
@@ -338,7 +341,7 @@ def _verdict(ratio: Ratio | None) -> str:
 
 
 def _is_same_run(base: RunContents, new: RunContents) -> bool:
-    """Whether both are one run, or copies of it: then nothing can differ by chance."""
+    """Whether both are the same run, or copies of it, so that nothing can differ by chance."""
     same = base.info.created == new.info.created and base.info.argv == new.info.argv
     return same and base.trials == new.trials and base.epochs == new.epochs
 

@@ -24,24 +24,26 @@ from ctrkit.report.epoch_figures import best_words, epoch_notes
 from ctrkit.supervise.ledger import LedgerRow, totals
 
 UNKNOWN = "an unknown workload"
-"""The target of a run whose `run.json` is lost."""
+"""The workload target of a run whose `run.json` is lost."""
 
 DIED = "died"
-"""The status of a run that calls itself running and whose process is gone."""
+"""The status of a run that is marked as running but whose process is gone."""
 
 ELSEWHERE = "not known here"
-"""The status of a run that calls itself running on another host or in another container."""
+"""The status of a run that is marked as running on another host or in another container."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunContents:
-    """All that a report needs of one run folder.
+    """Everything that a report needs of one run folder.
 
-    `progress` is the loop's last sign of life, `silent_s` how long ago that was (None where it
-    cannot be known), `alive` whether its process still runs; `info.status` is DIED where it
-    should and does not, ELSEWHERE where that cannot be known. `missing` has a sentence for
-    everything that should be there and is not, or cannot be read. `odd` is what there is in
-    `epochs.csv` that is no number.
+    Attributes:
+        progress: the loop's last progress.
+        silent_s: seconds since then; None if unknown.
+        alive: whether its process still runs. `info.status` is DIED if it should but does not, and
+            ELSEWHERE if that cannot be known.
+        missing: a sentence for each file that should be there and is missing or unreadable.
+        odd: values in `epochs.csv` that are no numbers.
     """
 
     path: Path
@@ -60,12 +62,12 @@ class RunContents:
 
     @property
     def epoch_notes(self) -> tuple[str, ...]:
-        """What is to be known of the figures of its epochs, a sentence each."""
+        """Notes on the figures of its epochs, a sentence each."""
         return tuple(epoch_notes(self.epochs, self.odd, self.watch))
 
     @property
     def plugin(self) -> Plugin:
-        """What is known of its workload's metrics and of other runs of it."""
+        """The plug-in that knows its workload's metrics and other runs."""
         if self.info.workload.target == UNKNOWN:
             return plugin_of_columns(name for row in self.epochs for name in row)
         return plugin_of(self.info.workload.target)
@@ -77,7 +79,7 @@ class RunContents:
 
     @property
     def best(self) -> tuple[str, str, str] | None:
-        """What the watched metric is called, its best value, in which epoch; None for none."""
+        """The watched metric's name, its best value, and in which epoch; None without one."""
         return best_words(self.plugin, self.watch, self.epochs)
 
     @property
@@ -90,12 +92,12 @@ class RunContents:
 
     @property
     def measured_time(self) -> RunTime | None:
-        """The run at the mean pace of its whole epochs; None without any."""
+        """The run time at the mean pace of its whole epochs; None without any."""
         return measured_time([row["wall_s"] or 0.0 for row in self.whole_epochs])
 
 
 def is_partial(row: EpochRow, sizes: RunSizes | None) -> bool:
-    """Whether the epoch was cut (`--max-steps`); its time says nothing of a whole one."""
+    """Whether the epoch was cut short (`--max-steps`): its time is not that of a whole one."""
     rows, whole = row.get("rows"), sizes.train_rows if sizes else None
     return rows is not None and whole is not None and rows < whole
 
@@ -122,7 +124,7 @@ def contents_json(contents: RunContents) -> dict[str, Any]:
 
 
 def _row_json(row: EpochRow, odd: Sequence[OddValue]) -> dict[str, float | str | None]:
-    """A row with what is no number as its text; NaN and infinity are null, as JSON has neither."""
+    """A row as JSON: odd values as their text, NaN and infinity as null."""
     texts = {
         one.column: one.text
         for one in odd

@@ -19,9 +19,9 @@ from ctrkit.report.words import clean, plural
 
 @dataclass(frozen=True)
 class Judged:
-    """A condition of a class: its figure, None where it is not known, and whether it is met.
+    """A condition of a class, its figure (None if unknown), and whether it is met.
 
-    `note` says what else there is to know of the figure.
+    `note` says what else matters about the figure.
     """
 
     tier: str
@@ -34,9 +34,11 @@ class Judged:
 
 @dataclass(frozen=True)
 class Classification:
-    """`tier` is the first class all of whose conditions are met, None if there is none.
+    """The result of a classification.
 
-    `incomplete` says why the run is no basis for a judgement yet; empty where it is one.
+    Attributes:
+        tier: the first class with all conditions met; None if there is none.
+        incomplete: why the run cannot be judged yet; empty if it can.
     """
 
     tier: str | None
@@ -45,12 +47,12 @@ class Classification:
 
 
 def classify(info: RunInfo, epochs: Sequence[EpochRow], partial: bool) -> Classification | None:
-    """The class of a run; None where its workload has no criteria.
+    """The class of a run; None if its workload has no criteria.
 
     Args:
-        info: of the run; its settings have the criteria.
+        info: the run; its settings contain the criteria.
         epochs: rows of `epochs.csv`.
-        partial: the last of them was cut short.
+        partial: whether the last of them was cut short.
     """
     plugin, settings = plugin_and_settings(info.workload)
     criteria = plugin.criteria(settings)
@@ -68,7 +70,7 @@ def classify(info: RunInfo, epochs: Sequence[EpochRow], partial: bool) -> Classi
 
 
 def classification_json(found: Classification | None) -> dict[str, Any] | None:
-    """As JSON values; None where the run has no criteria."""
+    """The classification as JSON values; None if the run has no criteria."""
     if found is None:
         return None
     judged = [asdict(one) for one in found.judged]
@@ -78,10 +80,10 @@ def classification_json(found: Classification | None) -> dict[str, Any] | None:
 
 
 def figure(name: str, epochs: Sequence[EpochRow], watch: Watch | None) -> float | None:
-    """The figure that a condition names; None where it is not known.
+    """The figure that a condition names; None if unknown.
 
-    A column of `epochs.csv` is meant in the best epoch, with or without `best_` before it, and in
-    the last one with `last_`.
+    A column of `epochs.csv` means its value in the best epoch, with or without the prefix `best_`;
+    with `last_`, the value in the last epoch.
     """
     row: EpochRow | None
     if name.startswith("last_"):
@@ -136,7 +138,7 @@ def _value_words(one: Judged) -> str:
 
 
 def _incomplete(info: RunInfo, epochs: Sequence[EpochRow], partial: bool) -> str:
-    """Why the run has not come to the end that its phase has; empty where it has."""
+    """Why the run has not reached its phase's end; empty if it has."""
     planned = info.planned_epochs or 0
     of_phase = int(info.workload.settings.get("epochs") or planned)
     done = f"{len(epochs)} of {plural(of_phase, 'epoch')}" if of_phase else f"{len(epochs)} epochs"
@@ -147,7 +149,7 @@ def _incomplete(info: RunInfo, epochs: Sequence[EpochRow], partial: bool) -> str
         return f"{done}, the last of them cut short"
     if len(epochs) >= planned:
         return f"{done} were asked for" if planned < of_phase else ""
-    # its own patience is an end of a run, what else cuts it short is not
+    # early stopping by its own patience is a proper end; any other cut is not
     best, patience = best_epoch(epochs, watch_of(info)), info.sizes.patience if info.sizes else 0
     without_gain = len(epochs) - int(best["epoch"] or 0) if best else 0
     return "" if 0 < patience <= without_gain else f"{done}, then it was cut short"

@@ -64,7 +64,7 @@ def _finding(finding: HazardFinding, cells: tuple[Cell, ...]) -> Facts:
 
 
 def _which_cells(concerned: tuple[Cell, ...], cells: tuple[Cell, ...]) -> str:
-    """What sets these cells apart from the others: `loader rows, batches; workers 2, 4`."""
+    """How these cells differ from the others: `loader rows, batches; workers 2, 4`."""
     if len(concerned) == len(cells):
         return "every cell" if len(cells) > 1 else cells[0].name
     words = []
@@ -120,7 +120,7 @@ def _files_words(limits: MachineLimits) -> str:
 
 
 def _workload(checkup: Checkup) -> Section:
-    """What the look at the loader said; what was not known is said, too."""
+    """What examining the loader showed; unknown facts are named, too."""
     examination = checkup.examination
     needs = examination.needs
     rows = [("loader", clean(examination.loader) or "could not be made (see above)")]
@@ -142,7 +142,7 @@ def _workload(checkup: Checkup) -> Section:
 
 
 def _script(seen: ScriptSeen) -> Facts:
-    """What the observer saw of a script; what it could not tell is said, too."""
+    """What the observer saw of a script; unknown facts are named, too."""
     rows = [
         (
             "trained on" if one.number == seen.train_loader else f"DataLoader {one.number}",

@@ -15,12 +15,15 @@ _NO_NUMBERS = ("nan", "inf", "-inf")
 
 
 def watch_of(info: RunInfo) -> Watch | None:
-    """The metric that decides on best.pt and patience; runs of before name it by their plug-in."""
+    """The metric that decides on best.pt and patience; older runs get it from their plug-in."""
     return info.watch or plugin_of(info.workload.target).watch
 
 
 def best_epoch(epochs: Sequence[EpochRow], watch: Watch | None) -> EpochRow | None:
-    """The epoch with the best value of the watched metric, the first of equals; None for none."""
+    """The epoch with the best value of the watched metric (the first of equals).
+
+    None without one.
+    """
     if watch is None:
         return None
     column, sign = own_column(watch[0]), 1 if watch[1] == "max" else -1
@@ -31,7 +34,7 @@ def best_epoch(epochs: Sequence[EpochRow], watch: Watch | None) -> EpochRow | No
 def best_words(
     plugin: Plugin, watch: Watch | None, epochs: Sequence[EpochRow]
 ) -> tuple[str, str, str] | None:
-    """What the watched metric is called, its best value, and in which epoch; None for none."""
+    """The watched metric's name, its best value, and in which epoch; None without one."""
     row = best_epoch(epochs, watch)
     if row is None or watch is None:
         return None
@@ -41,29 +44,29 @@ def best_words(
 
 
 def shown_metrics(plugin: Plugin, epochs: Iterable[EpochRow]) -> list[Metric]:
-    """The metrics that any of the epochs has a column for, in the order of a report."""
+    """The metrics that some epoch has a column for, in the order of a report."""
     return plugin.metrics_of(dict.fromkeys(name for row in epochs for name in row))
 
 
 def epoch_notes(
     epochs: Sequence[EpochRow], odd: Sequence[OddValue], watch: Watch | None
 ) -> list[str]:
-    """A sentence for everything in the figures that a reader could take for something else.
+    """A sentence for each figure that a reader could misunderstand.
 
     Args:
         epochs: rows of `epochs.csv`.
-        odd: what there is no number.
+        odd: values in it that are no numbers.
         watch: the metric that decides on best.pt and patience.
     """
     return [*_odd_notes(odd), *_gaps(epochs, odd), *_renamed(epochs), *_unwatched(epochs, watch)]
 
 
 def live_notes(rows: Sequence[EpochRow], odd: Sequence[OddValue], watch: Watch | None) -> list[str]:
-    """What is to be said of epochs as they come: gaps may still be filled.
+    """Notes on new epochs during a run, when gaps may still be filled.
 
     Args:
-        rows: of all epochs so far.
-        odd: what there is no number in those that are new.
+        rows: rows of all epochs so far.
+        odd: values in the new ones that are no numbers.
         watch: the metric that decides on best.pt and patience.
     """
     return [*_odd_notes(odd), *_renamed(rows), *_unwatched(rows, watch)]

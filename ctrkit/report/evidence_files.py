@@ -20,7 +20,7 @@ _FIRST = ("verdict", "stacks", "py-spy", "stderr", "stdout")
 
 @dataclass(frozen=True, kw_only=True)
 class EvidenceFile:
-    """A text file; `cut_bytes` at its beginning were left out."""
+    """A text file, without `cut_bytes` bytes at its beginning."""
 
     name: str
     text: str
@@ -29,10 +29,11 @@ class EvidenceFile:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialEvidence:
-    """What lies in the evidence folder of one trial.
+    """The evidence folder of one trial.
 
-    `unread` are files for which there was no room, `withheld` those that hold what the training
-    program has printed.
+    Attributes:
+        unread: files for which there was no room.
+        withheld: files with output of the training program.
     """
 
     trial: str
@@ -45,11 +46,10 @@ class TrialEvidence:
 def read_evidence(
     folder: Path, most_bytes: int, *, with_output: bool = False
 ) -> list[TrialEvidence]:
-    """The evidence of each trial below `folder`, at most `most_bytes` of text altogether.
+    """The evidence of each trial below `folder`, at most `most_bytes` of text in all.
 
-    Only plain files directly in a trial's own folder are read, never through a link. What the
-    program has printed is left out unless `with_output`: reports are shared, and programs print
-    tokens.
+    It reads only plain files directly in a trial's folder, never through a link. Output of the
+    program is left out unless `with_output`: people share reports, and programs print tokens.
     """
     found = []
     for trial in _entries(folder, folders=True)[:_MOST_TRIALS]:
@@ -101,7 +101,7 @@ def _read_trial(folder: Path, most_bytes: int, *, with_output: bool) -> TrialEvi
 
 
 def _is_output(path: Path) -> bool:
-    """True for a file of what the training program has printed."""
+    """True for a file with output of the training program."""
     return any(stream in path.name for stream in _OUTPUT)
 
 
@@ -111,7 +111,7 @@ def _rank(path: Path) -> tuple[int, str]:
 
 
 def _read_file(path: Path, most_bytes: int) -> EvidenceFile | None:
-    """The end of a file; None where there is no room for it or it cannot be read."""
+    """The end of a file; None if there is no room for it, or it cannot be read."""
     if most_bytes < 1000:
         return None
     try:
@@ -125,7 +125,7 @@ def _read_file(path: Path, most_bytes: int) -> EvidenceFile | None:
 
 
 def _process_table(processes: Sequence[Process]) -> Table | None:
-    """What each process did when the trial was judged; None without any."""
+    """A table of what each process did when the trial was judged; None without any."""
     columns = (
         Column("process"), Column("worker"), Column("name", right=False),
         Column("state", right=False), Column("CPU"), Column("memory"), Column("threads"),
@@ -150,7 +150,7 @@ def _process_cells(process: Process) -> tuple[str, ...]:
 
 
 def _wait_words(wait: Wait) -> str:
-    """`futex`, or `read (pipe)`; `?` where the system does not tell."""
+    """A wait in words: `futex`, or `read (pipe)`; `?` if unknown."""
     return f"{wait.syscall or '?'}" + (f" ({wait.target})" if wait.target else "")
 
 

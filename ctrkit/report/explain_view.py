@@ -21,7 +21,7 @@ _TONES = {State.PROGRESSING: "good", State.STOPPED: "bad"}
 
 
 def explain_view(found: Explanation) -> Report:
-    """The report: what it comes to first, then what it rests on."""
+    """The report: the conclusion first, then the evidence."""
     main = found.family.main_pid
     title = f"Process {main}: {_command_words(found, main)}"
     subtitle = (sentence(found.family.note),) if found.family.note else ()
@@ -76,7 +76,7 @@ def _tree_heading(found: Explanation) -> str:
 
 
 def _tree(found: Explanation) -> Facts:
-    """A row for each process; a child of another is set in from it."""
+    """A row for each process, with children indented."""
     depth = {found.family.top_pid: 0}
     rows = []
     for process in found.processes:
@@ -98,7 +98,7 @@ def _row(found: Explanation, process: Process) -> str:
 
 
 def role_words(found: Explanation, process: Process) -> str:
-    """What a process of the tree is there for."""
+    """The part that a process of the tree plays, in words."""
     if process.pid in found.family.ranks:
         return f"rank {found.family.ranks[process.pid]}"
     if process.pid == found.family.main_pid:
@@ -128,7 +128,7 @@ def waiting_words(process: Process) -> str | None:
 
 
 def _stacks(found: Explanation) -> tuple[Block, ...]:
-    """The guilty process, with those of its other threads that run user code; then the main one."""
+    """The stacks of the guilty process, with its threads in user code, then of the main process."""
     blocks: list[Block] = []
     guilty = found.cause.guilty_pid if found.cause is not None else None
     wanted = dict.fromkeys(filter(None, (guilty, found.family.main_pid)))

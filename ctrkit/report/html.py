@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 _EVIDENCE_BYTES = 300_000
 _BAR = "█"
 _EVIDENCE_AFTER = ("Failed", "Ended", "Incidents")
-# On the first screen already; kept whole, but folded.
+# These are on the first screen already, so they are kept whole but folded.
 _FOLDED = {"Answer": "The answer in full", "Run": "The status in full"}
 # Charts beyond this many of a section are folded.
 _MOST_CHARTS = 3
 _FEW_CHARTS = {"Batch by batch": 1}
-# The blocks of a section that stand under a chart about the same.
+# Sections whose blocks are shown under a chart on the same subject.
 _JOINED = {"A step of the recommended configuration": "Where a step goes"}
 
 
 @dataclass(frozen=True)
 class Part:
-    """A section of the page: blocks and charts under a heading, folded where that is said.
+    """A section of the page: blocks and charts under a heading, folded if so marked.
 
     `more` are charts that stay folded.
     """
@@ -63,7 +63,7 @@ class Page:
 
 
 def check_html_extra() -> None:
-    """Check that the packages are there that HTML needs.
+    """Check that the packages for HTML are installed.
 
     Raises:
         UsageError: they are not.
@@ -77,7 +77,7 @@ def check_html_extra() -> None:
 
 
 def html_document(pages: Sequence[Page]) -> str:
-    """The pages as one HTML document, the first one's title as its own."""
+    """The pages as one HTML document with the title of the first page."""
     environment = _environment()
     style = environment.get_template("report.css").render()
     text = environment.get_template("report.html.j2").render(pages=pages, style=_safe(style))
@@ -85,9 +85,9 @@ def html_document(pages: Sequence[Page]) -> str:
 
 
 def run_pages(runs: Sequence[RunContents], *, with_output: bool = False) -> list[Page]:
-    """A page for each run folder; they share the room that a document has for evidence.
+    """A page for each run folder; they share the document's room for evidence.
 
-    What the training programs have printed is in them only `with_output`.
+    Output of training programs is included only `with_output`.
     """
     room_bytes = _EVIDENCE_BYTES // max(1, len(runs))
     return [
@@ -101,7 +101,7 @@ def run_pages(runs: Sequence[RunContents], *, with_output: bool = False) -> list
 
 
 def _run_page(contents: RunContents, prefix: str, evidence: Sequence[TrialEvidence]) -> Page:
-    """The page of a run folder; ids of its charts begin with `prefix`."""
+    """The page of a run folder; `prefix` starts the ids of its charts."""
     pictures = probe_pictures if contents.info.command == "probe" else train_pictures
     charts, missing = pictures(contents, prefix)
     contents = replace(contents, missing=tuple(dict.fromkeys((*contents.missing, *missing))))
@@ -121,15 +121,15 @@ def _run_page(contents: RunContents, prefix: str, evidence: Sequence[TrialEviden
 
 
 def plain_page(report: Report) -> Page:
-    """The page of a report without a run folder behind it, such as a list of runs."""
+    """The page of a report without a run folder, such as a list of runs."""
     parts = [Part(section.heading, section.blocks) for section in report.sections]
     return Page(title=report.title, moment="", summary=None, about=(), parts=tuple(parts))
 
 
 def _joined(sections: Sequence[Section]) -> list[Section]:
-    """The sections under the headings of the page, and in its order.
+    """The sections under the page's headings, in its order.
 
-    Those about cells stand together, and where the time went comes before what came of it.
+    Sections about cells are joined, and where the time went comes before its results.
     """
     named = [
         Section(
@@ -149,7 +149,7 @@ def _joined(sections: Sequence[Section]) -> list[Section]:
 
 
 def _with_charts(sections: Sequence[Section], charts: dict[str, list[Chart]]) -> list[Part]:
-    """Each section with the charts of its heading; charts without a section get one of their own.
+    """Each section with the charts of its heading; other charts get sections of their own.
 
     `charts` has the headings in the order of the page.
     """
@@ -158,7 +158,7 @@ def _with_charts(sections: Sequence[Section], charts: dict[str, list[Chart]]) ->
     for heading, drawn in charts.items():
         headings = [part.heading for part in parts]
         if heading not in headings and drawn:
-            # after the picture before it; the first one goes after the first section
+            # after the previous picture; the first one comes after the first section
             place = headings.index(before) + 1 if before in headings else min(1, len(parts))
             parts.insert(place, _part(heading, (), drawn))
         before = heading
@@ -184,7 +184,7 @@ def _with_evidence(parts: Sequence[Part], evidence: Sequence[TrialEvidence]) -> 
 
 
 def _origin(contents: RunContents) -> list[Part]:
-    """Where the figures come from: machine, versions, fingerprints, and the command."""
+    """The origin of the figures: machine, versions, fingerprints, and the command."""
     info = contents.info
     rows = list(_flat(info.environment))
     fingerprints = {
@@ -202,7 +202,7 @@ def _origin(contents: RunContents) -> list[Part]:
 
 
 def _flat(environment: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    """`versions torch: 2.13.0` and the like, of whatever is there."""
+    """Names and values such as `versions torch: 2.13.0`, for whatever there is."""
     for group, values in environment.items():
         if isinstance(values, dict):
             for key, value in values.items():
@@ -215,7 +215,7 @@ def _flat(environment: dict[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def _environment() -> Environment:
-    """Templates that escape everything, and show what steers text instead of obeying it."""
+    """Templates that escape everything, and show control characters instead of obeying them."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -233,14 +233,14 @@ def _environment() -> Environment:
 
 
 def _finalized(value: object) -> object:
-    """Text that is about to be shown; markup of our own passes as it is."""
+    """Escape text that is about to be shown; our own markup passes unchanged."""
     from markupsafe import Markup
 
     return inert(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def inert(text: str) -> str:
-    """The text with control and format characters as visible escapes, line ends and tabs kept."""
+    """The text with control and format characters escaped, except line ends and tabs."""
     return "".join(
         f"\\x{ord(c):02x}"
         if c not in "\n\t" and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co")
@@ -250,14 +250,14 @@ def inert(text: str) -> str:
 
 
 def _safe(text: str) -> object:
-    """Markup that this package made: charts and the style sheet."""
+    """Mark markup that this package made (charts, the style sheet) as safe."""
     from markupsafe import Markup
 
     return Markup(text)
 
 
 def _unbroken(text: str) -> str:
-    """The text with its figures and their units kept on one line."""
+    """The text with each number and its unit kept on one line."""
     return re.sub(r"(?<=\d) (?=(?:ms|s|min|h|d)\b|%)", "\u00a0", text)
 
 
@@ -266,6 +266,6 @@ def _kind(block: object) -> str:
 
 
 def without_bars(table: Table) -> Table:
-    """The table less the columns that only draw bars of text: the charts do that here."""
+    """The table without columns that draw bars of text, which charts replace here."""
     kept = [i for i in range(len(table.columns)) if any(row[i].strip(_BAR) for row in table.rows)]
     return table.only(kept)

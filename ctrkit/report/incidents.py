@@ -14,21 +14,21 @@ from ctrkit.report.blocks import Block, Bullets, Facts, Paragraph, Section
 from ctrkit.report.words import cell_words, clean, plural, sentence
 
 Json = Mapping[str, Any]
-"""A line of `incidents.jsonl`: `core.runs.Incident` as JSON, or what another version wrote."""
+"""A line of `incidents.jsonl`: `core.runs.Incident` as JSON, or of another version."""
 
 _SHOWN = 20
 _NAMED = 3
 
 
 def incidents_section(incidents: Sequence[Json]) -> Section:
-    """Each incident: a headline, then what is known of it."""
+    """A section with each incident: a headline, then its facts."""
     shown = incidents[-_SHOWN:]
     blocks: list[Block] = []
     if len(incidents) > len(shown):
         earlier = plural(len(incidents) - len(shown), "earlier incident")
         blocks.append(Paragraph(f"{earlier} in incidents.jsonl", "dim"))
     for incident in shown:
-        if not incident.get("verdict"):  # of another kind
+        if not incident.get("verdict"):  # another kind of line
             words = (f"{key} {value}" for key, value in incident.items() if value not in (None, ""))
             blocks.append(Bullets((clean(", ".join(words), 200),)))
             continue
@@ -37,7 +37,7 @@ def incidents_section(incidents: Sequence[Json]) -> Section:
 
 
 def live_line(incident: Json) -> str:
-    """What a display says at the moment of the restart."""
+    """The line that a display shows when the run restarts."""
     return clean(
         f"{_what(incident)}: {_text(incident, 'reason')}; {_done(incident)}; "
         f"evidence in {_text(incident, 'evidence')}",
@@ -46,7 +46,7 @@ def live_line(incident: Json) -> str:
 
 
 def summary_words(incidents: Sequence[Json]) -> str:
-    """`1 restart (deadlock in epoch 1, step 23), 73 s lost`: what a run has behind it, or nothing.
+    """`1 restart (deadlock in epoch 1, step 23), 73 s lost`: a run's incidents, or nothing.
 
     The seconds of all its restarts add up.
     """
@@ -64,13 +64,13 @@ def summary_words(incidents: Sequence[Json]) -> str:
 
 
 def has_moment(incident: Json) -> bool:
-    """Whether its time and place say when it happened, and not when it was told of."""
+    """Whether its time and place are those at which it happened, not those of its report."""
     told_later = ("host slept", "was stopped")
     return not (incident.get("action") == "noted" and incident.get("verdict") in told_later)
 
 
 def moved_words(incidents: Sequence[Json]) -> str:
-    """A caution for what was projected: since when the run has been in another cell, or nothing."""
+    """A caution on the projection: since when the run has used another cell; or nothing."""
     for incident in incidents:
         after = incident.get("cell_after")
         if after is not None and after != incident.get("cell_before"):
@@ -86,7 +86,7 @@ def _headline(incident: Json) -> str:
 
 
 def _what(incident: Json) -> str:
-    """`deadlock in epoch 1, step 23`: the verdict, and how many steps of the epoch were done."""
+    """The verdict, and the steps done of the epoch: `deadlock in epoch 1, step 23`."""
     verdict, stage = _text(incident, "verdict"), _text(incident, "stage")
     if not has_moment(incident):
         return verdict

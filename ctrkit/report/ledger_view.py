@@ -21,10 +21,10 @@ WORDS = {
     "stopped": "stopped", "asleep": "host asleep", "shutdown": "shutdown",
     "unexplained": "unexplained",
 }  # fmt: skip
-"""What reports call the categories."""
+"""Names of the categories in reports."""
 
 LOST = ("restart", "stopped", "asleep")
-"""What nobody wants to spend time on."""
+"""Categories of wasted time."""
 
 _DEVICE_NOTE = (
     "What the main thread spent: this device computes asynchronously, so a stage may pay for what "
@@ -86,7 +86,7 @@ def _facts(rows: Sequence[LedgerRow], wall_s: float) -> list[tuple[str, str]]:
 
 
 def _gpu_facts(rows: Sequence[LedgerRow]) -> list[tuple[str, str]]:
-    """What the run's GPUs did; nothing where nobody told."""
+    """Facts on the run's GPUs; empty if unknown."""
     busy, power = _weighted(rows, "gpu_busy_share"), _weighted(rows, "gpu_power_w")
     clock = _weighted(rows, "gpu_clock_share")
     words = [] if busy is None else [f"{percent(busy)} busy"]
@@ -108,14 +108,14 @@ def _gpu_facts(rows: Sequence[LedgerRow]) -> list[tuple[str, str]]:
 
 
 def _weighted(rows: Sequence[LedgerRow], name: str) -> float | None:
-    """The mean over time of a figure of the rows; None where no row has it."""
+    """The mean over time of a figure in the rows; None if no row has it."""
     known = [(value, row.wall_s) for row in rows if (value := getattr(row, name)) is not None]
     whole_s = sum(wall_s for _, wall_s in known)
     return sum(value * wall_s for value, wall_s in known) / whole_s if whole_s > 0 else None
 
 
 def spending_words(before: Mapping[str, float], now: Mapping[str, float]) -> str:
-    """What took the most of the time between two sums of seconds by category; empty for none."""
+    """What took most of the time between two sums of seconds by category; empty if nothing did."""
     spent = {name: max(0.0, now.get(name, 0.0) - before.get(name, 0.0)) for name in CATEGORIES}
     whole_s = sum(spent.values())
     most = sorted(spent, key=lambda name: -spent[name])[:_MOST_NAMED]
@@ -135,10 +135,11 @@ def moment_words(unix_s: float, beside_unix_s: float | None = None) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedEnd:
-    """When a run is expected to end: seconds to go from a moment, and their interval.
+    """When a run is expected to end: seconds from a moment, with their interval.
 
-    `ending_s` is what the end of the epoch under way still takes after its steps. `unseen` says
-    what nobody has seen yet, and is therefore guessed or missing.
+    Attributes:
+        ending_s: seconds for the end of the current epoch, after its steps.
+        unseen: what was never seen, and is therefore guessed or missing.
     """
 
     at_unix_s: float
@@ -149,7 +150,7 @@ class ExpectedEnd:
     unseen: str = ""
 
     def words(self, least_s: float = 0.0) -> str:
-        """In words; a run is never over before its epoch, which has `least_s` to go."""
+        """In words; a run never ends before its epoch, which needs `least_s` more."""
         left = (max(least_s, seconds) for seconds in (self.left_s, self.low_s, self.high_s))
         words = end_words(self.at_unix_s, *left)
         return f"{words} ({self.unseen})" if self.unseen else words

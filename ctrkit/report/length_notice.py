@@ -13,7 +13,7 @@ class LengthNotice:
         self._epoch = self._claimed = 0
 
     def __call__(self, progress: Progress | None) -> str | None:
-        """The line, where the loader goes on beyond its length, or has ended elsewhere."""
+        """The line, if the loader continues beyond its length, or ended at another one."""
         if progress is None or not progress.epoch:
             return None
         epoch, claimed = self._epoch, self._claimed

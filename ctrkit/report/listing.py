@@ -20,10 +20,12 @@ from ctrkit.report.words import clean
 
 @dataclass(frozen=True, kw_only=True)
 class ListedRun:
-    """A run in the list; one that cannot be read is listed too, as `unreadable`.
+    """A run in the list; an unreadable one is listed as `unreadable`.
 
-    `cell_id` is the recommended cell of a probe, or where training runs. `projected_s` is the
-    projected time of the whole real run, `took_s` what the run itself took.
+    Attributes:
+        cell_id: the recommended cell of a probe, or the cell of a training run.
+        projected_s: projected time of the whole real run.
+        took_s: time that the run itself took.
     """
 
     path: Path
@@ -62,7 +64,7 @@ def listed_run(path: Path) -> ListedRun:
 
 
 def list_report(runs: list[ListedRun]) -> Report:
-    """The runs as a table, in the order given."""
+    """The runs as a table, in the given order."""
     columns = (
         Column("when, UTC", right=False),
         Column("command", right=False),
@@ -94,14 +96,14 @@ def _recommendation(run: RunFolder) -> Recommendation | None:
 
 
 def _status(info: RunInfo, best: Recommendation | None) -> str:
-    """The status; of a probe that is done whether it has an answer."""
+    """The status; for a finished probe, whether it has an answer."""
     if info.command == "probe" and info.status == "done" and best is None:
         return "no answer"
     return info.status
 
 
 def _projected_s(info: RunInfo, best: Recommendation | None) -> float | None:
-    """The whole real run as projected: by this probe, or before this training began."""
+    """The projected whole real run, by this probe, or before this training began."""
     if best is not None:
         return best.projected_total_s
     time, epochs = projected_time(info.projection), info.planned_epochs

@@ -23,9 +23,9 @@ _REDRAW_S = 0.2
 
 
 def stderr_console() -> Console:
-    """Where the displays write; rich honours NO_COLOR, FORCE_COLOR and TERM.
+    """The console for displays; rich honours NO_COLOR, FORCE_COLOR and TERM.
 
-    FORCE_COLOR colours a log file's lines too, but must not make it a display that redraws.
+    FORCE_COLOR also colours a log file's lines, but must not make it redraw.
     """
     return Console(
         stderr=True, highlight=False, emoji=False, markup=False,
@@ -34,9 +34,9 @@ def stderr_console() -> Console:
 
 
 class Display:
-    """Redraws at most every `_REDRAW_S` from the caller's own events: it has no thread.
+    """A display that redraws at most every `_REDRAW_S`, when its caller calls it: it has no thread.
 
-    What began before it is shown began at `began_s` of the clock; None: it begins when shown.
+    `began_s` is when the shown work began, on the clock; None: when the display starts.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class Display:
         self._began_s = clock() if began_s is None else began_s
         self._drawn_s = -float("inf")
         self._live: Live | None = None
-        self._width, self._lengths = self._console.width, [0]  # of the lines that were drawn
+        self._width, self._lengths = self._console.width, [0]  # lengths of the drawn lines
         if self._console.is_interactive and not quiet:
-            # stdout stays as it is: `--json` puts its document there
+            # leave stdout alone: `--json` writes its document there
             self._live = Live(
                 console=self._console, auto_refresh=False, transient=True, redirect_stdout=False
             )
@@ -75,7 +75,7 @@ class Display:
                 self._live.stop()
 
     def message(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         if not self._quiet:
             with self._while_it_is_there():
                 self._follow_resize()
@@ -83,9 +83,9 @@ class Display:
 
     @contextmanager
     def _while_it_is_there(self) -> Iterator[None]:
-        """Inside it is written; a terminal that was closed, or a full disk, ends the display only.
+        """Write to the terminal within this context; if it was closed, only the display ends.
 
-        The run that is shown goes on without a word.
+        The run continues without a message; the same for a full disk.
         """
         try:
             yield
@@ -106,7 +106,7 @@ class Display:
             self._live.update(shown, refresh=True)
 
     def _follow_resize(self) -> None:
-        """Erase what a terminal that became narrower has wrapped: rich does not know of it."""
+        """Erase lines that wrapped when the terminal became narrower, which rich ignores."""
         before, self._width = self._width, self._console.width
         if self._live is None or self._width >= before:
             return

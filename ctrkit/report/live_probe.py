@@ -18,24 +18,25 @@ from ctrkit.report.matrix_view import NOT_RUN, CellResult, cell_results, matrix_
 from ctrkit.report.terminal import table_renderable
 from ctrkit.report.words import clean, percent, projection_words, rate_words, step_words
 
-# How a cell stands: its mark, how it is coloured, what it is called.
+# Standings of a cell: mark, colour, name.
 _OK, _FAILED, _PREDICTED = ("✓", "green", "ok"), ("✕", "red", "failed"), ("○", "dim", "predicted")
 _NOT_RUN, _RUNNING = ("–", "dim", "not run"), ("▸", "bold", "running")
 _WAITING = ("·", "dim", "to come")
-_LINES_BELOW = 8  # of the table: its head, the marks, what runs now, the best, the budget
+# lines other than the table's rows: its head, the marks, the current trial, the best, the budget
+_LINES_BELOW = 8
 
 
 class ProbeDisplay(Display):
-    """The matrix filling in, what runs now, the best so far and the budget left.
+    """The matrix as it fills, the current trial, the best so far, and the remaining budget.
 
     Args:
-        budget_s: the probe's budget; None is without one.
-        cells: the cells of the matrix, to show how many are still to come.
-        began_s: when the probe began, of `clock`: lines count from there; None: it begins now.
+        budget_s: the probe's budget; None without one.
+        cells: cells of the matrix, to show how many remain.
+        began_s: when the probe began, on `clock`; None: now.
         budget_began_s: when the budget began; None: with the probe.
         quiet: show nothing.
         console: where to write; stderr if None.
-        clock: monotonic seconds.
+        clock: returns seconds, monotonic.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class ProbeDisplay(Display):
         self._answer = ""
 
     def started(self, what: str | Cell, kind: str = "") -> None:
-        """A trial of this cell begins, or something else that takes a while."""
+        """Show that a trial of this cell begins, or something else that takes a while."""
         name = what.name if isinstance(what, Cell) else what
         self._running_id = what.cell_id if isinstance(what, Cell) else what
         self._running = clean(f"{name} ({kind_words(kind)})" if kind else name, 100)
@@ -67,16 +68,16 @@ class ProbeDisplay(Display):
         self._redraw(now=True)
 
     def tick(self, progress: Progress | None = None) -> None:
-        """The running trial's newest progress; call it often, it redraws seldom."""
+        """Show the running trial's latest progress; call it often, it redraws rarely."""
         self._progress = progress
         self._redraw()
 
     def record(self, record: TrialRecord) -> None:
-        """A trial is over."""
+        """Show a finished trial."""
         self._records.append(record)
         self._running = self._running_id = ""
         added = record.kind in ("full", "predicted") and record.cell_id not in self._cells
-        if self._cells and added:  # the search found out that it is worth trying
+        if self._cells and added:  # the search has added a cell
             self._cells.append(record.cell_id)
         if self._live is not None:
             self._redraw(now=True)
@@ -84,7 +85,7 @@ class ProbeDisplay(Display):
             self.message(f"[{self._clock() - self._began_s:.0f} s] {trial_line(record)}")
 
     def answer(self, answer: AnswerSoFar) -> None:
-        """What the probe would answer now; without a terminal a line, if it is a new one."""
+        """Show the answer so far; without a terminal, a line if it is new."""
         line = so_far_line(answer)
         if line == self._answer:
             return
@@ -111,7 +112,7 @@ class ProbeDisplay(Display):
         return Group(*parts, *(line for line in lines if line))
 
     def _marks(self, results: Sequence[CellResult]) -> Text:
-        """A mark for each cell of the matrix, in its order, and how many stand how."""
+        """A mark per cell of the matrix, in order, and the number of cells per standing."""
         known = {result.record.cell_id: _standing(result) for result in results}
         if self._running_id in self._cells and known.get(self._running_id) in (None, _PREDICTED):
             known[self._running_id] = _RUNNING
@@ -212,7 +213,7 @@ def _bound_line(answer: AnswerSoFar) -> str:
 
 
 def alone_line(records: Sequence[TrialRecord]) -> str:
-    """What a step takes at least: computing alone, and the fastest loader alone."""
+    """Lower bounds of a step: computing alone, and the fastest loader alone."""
     parts = []
     for kind, words in (("compute", "computing"), ("loader", "loading")):
         steps_s = [r.step_s for r in records if r.kind == kind and r.verdict == "ok" and r.step_s]
@@ -222,7 +223,7 @@ def alone_line(records: Sequence[TrialRecord]) -> str:
 
 
 def _shortened(table: Table, most_rows: int) -> Table:
-    """The first rows, the best ones: a display taller than the terminal cannot be redrawn."""
+    """The first (best) rows: a display taller than the terminal cannot be redrawn."""
     most_rows = max(3, most_rows)
     if len(table.rows) <= most_rows:
         return table
@@ -233,7 +234,7 @@ def _shortened(table: Table, most_rows: int) -> Table:
 
 
 def kind_words(kind: str) -> str:
-    """A trial's kind as people read it."""
+    """A trial's kind in words."""
     return {"full": "whole step", "compute": "computing alone", "loader": "loader alone"}.get(
         kind, kind
     )

@@ -1,6 +1,6 @@
 """The live display of a script's real run: the terminal's title, and a line now and then.
 
-The terminal is the script's own, so nothing is drawn over what it prints.
+The terminal belongs to the script, so nothing is drawn over its output.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Screen(Protocol):
 
 
 class ScriptDisplay:
-    """Lines of ours, and a title with place, data wait and expected end.
+    """Prints our lines, and sets a title with position, data wait and expected end.
 
     Args:
         quiet: show nothing.
-        clock: monotonic seconds.
+        clock: returns seconds, monotonic.
     """
 
     def __init__(self, *, quiet: bool, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,13 +42,13 @@ class ScriptDisplay:
         self._shown, self._titled_s = "", -_TITLE_S
         self._readings: deque[Progress] = deque()
         self._end_words = ""
-        #: what is to be said of ranks in the title
+        #: words on ranks in the title
         self.ranks_words = ""
-        #: how many epochs the run has, as far as it is known
+        #: number of epochs of the run, if known
         self.epochs: int | None = None
 
     def use(self, screen: Screen | None) -> None:
-        """From now on it is shown there."""
+        """Show everything on this screen from now on."""
         self._screen, self._shown = screen, ""
 
     def message(self, text: str) -> None:
@@ -61,7 +61,7 @@ class ScriptDisplay:
         self._end_words = end.words()
 
     def spend(self, words: str) -> None:
-        """Where the time goes now; a title has no room for it."""
+        """Ignored: a title has no room for where the time goes."""
 
     def tick(self, progress: Progress | None) -> None:
         """The newest reading of the progress file; call it often, it writes seldom."""

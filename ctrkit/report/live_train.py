@@ -23,7 +23,7 @@ from ctrkit.report.live import Clock, Display
 from ctrkit.report.words import clean, deviation_words, percent, projection_words, rate_words
 
 _LINE_S = 10.0
-_LATER_LINE_S = 60.0  # after two minutes: a run of a day should not fill its log with lines
+_LATER_LINE_S = 60.0  # after two minutes, so that a run of a day does not fill its log
 _LATER_S = 120.0
 _SILENT_S = 15.0
 _SPEED_WINDOW_S = 60.0
@@ -32,7 +32,7 @@ _BAR_WIDTH = 40
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast the loop is, over the last readings: per second, and the share of data wait."""
+    """The loop's speed over the last readings: per second, and the share of data wait."""
 
     steps_per_s: float
     rows_per_s: float
@@ -40,7 +40,7 @@ class Speed:
 
 
 def speed_of(readings: Sequence[Progress]) -> Speed | None:
-    """The speed between the first and the last reading, None where no step lies between them."""
+    """The speed between the first and the last reading; None without a step between them."""
     if len(readings) < 2:
         return None
     first, last = readings[0], readings[-1]
@@ -72,15 +72,15 @@ def epoch_line(row: Mapping[str, Any], projection: Recommendation | None, plugin
 
 
 class TrainDisplay(Display):
-    """Where a real run is, how fast, and when it will end.
+    """Shows the position, the speed and the expected end of a real run.
 
     Args:
-        epochs: how many the run makes.
-        plugin: what is known of its metrics.
-        projection: what it was started with; its times are used until there are measured ones.
+        epochs: number of epochs of the run.
+        plugin: knows the run's metrics.
+        projection: the run's projection, used until there are measured times.
         quiet: show nothing.
         console: where to write; stderr if None.
-        clock: monotonic seconds.
+        clock: returns seconds, monotonic.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class TrainDisplay(Display):
         self._end = end
 
     def spend(self, words: str) -> None:
-        """Where the time goes now, from what keeps its time."""
+        """Show where the time goes now, from the ledger."""
         self._spent_words = words
 
     def tick(self, progress: Progress | None) -> None:
@@ -126,7 +126,7 @@ class TrainDisplay(Display):
                 [*self._place_words(progress), *self._speed_words(progress),
                  *self._time_words(progress)]
             )  # fmt: skip
-            if line != self._line:  # a silent loop is the supervisor's to report
+            if line != self._line:  # the supervisor reports a silent loop
                 self._lined_s, self._line = self._clock(), line
                 self.message(line)
 
@@ -134,14 +134,14 @@ class TrainDisplay(Display):
         return _LINE_S if self._clock() - self._began_s < _LATER_S else _LATER_LINE_S
 
     def epoch_done(self, row: Mapping[str, Any]) -> None:
-        """A new row of `epochs.csv`."""
+        """Show a new row of `epochs.csv`."""
         if row.get("wall_s") is not None:
             self._epoch_times_s.append(float(row["wall_s"]))
         self.message(epoch_line(row, self._projection, self._plugin))
         self._redraw(now=True)
 
     def restarted(self, line: str) -> None:
-        """The run was ended and goes on in a new process."""
+        """Show that the run was ended and continues in a new process."""
         self._readings.clear()
         self._speed, self._changed_s = None, self._clock()
         self._line, self._lined_s = "", -float("inf")
@@ -207,7 +207,7 @@ class TrainDisplay(Display):
         return max(0, progress.steps - progress.step) / self._speed.steps_per_s
 
     def _run_seconds_left(self, progress: Progress, left_s: float | None) -> float | None:
-        """Whole epochs at their mean time, else as projected, and the rest of this one."""
+        """Whole epochs at their mean or projected time, plus the rest of the current one."""
         time = measured_time(self._epoch_times_s) or projected_time(self._projection)
         if self._epochs is None or time is None or progress.stage is not Stage.STEP:
             return None

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from ctrkit.report.blocks import Block, Bullets, Code, Facts, Paragraph, Report, Table
 from ctrkit.report.words import isolated
 
-# an underscore inside a word is no markup, and the text stays readable as it is
+# an underscore inside a word is no markup; leaving it keeps the text readable
 _ACTIVE = re.compile(r"([\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 _AT_START = re.compile(r"^(#|=|-(?=[\s-]|$)|\+(?=\s|$)|\d+[.)](?=\s|$))")
 
@@ -36,7 +36,7 @@ def escape(text: str) -> str:
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = _ACTIVE.sub(r"\\\1", text)
     text = text.replace("://", "&#58;//").replace("www.", "www&#46;")
-    # what GitHub makes links of even where it is escaped: mentions, issues
+    # GitHub turns these into links even if they are escaped: mentions, issues
     text = re.sub(r"(@|(?<!&)#|\bGH-)(?=\w)", "\\1\u200b", text, flags=re.IGNORECASE)
     text = isolated(text, "&#x2068;", "&#x2069;")
     return _AT_START.sub(_escape_start, text)

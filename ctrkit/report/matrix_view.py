@@ -19,9 +19,9 @@ NOT_RUN = ("skipped", "refused")
 
 @dataclass(frozen=True)
 class CellResult:
-    """What is known of a cell: `record` has the numbers, `verdict` what to call it.
+    """The result of a cell: `record` has the numbers, `verdict` its name.
 
-    Over several launches the step is their mean, and its interval that of the mean.
+    With several launches, the step is their mean, with the interval of that mean.
     """
 
     record: TrialRecord
@@ -30,10 +30,10 @@ class CellResult:
 
 
 def cell_results(trials: Sequence[TrialRecord]) -> list[CellResult]:
-    """A result per cell, the fastest projected first, then predicted, failed and not run ones.
+    """A result per cell, the fastest projected first, then predicted, failed, and not run ones.
 
-    A real launch beats a failure of a part, which beats a prediction. Cells of which only the
-    ceilings (compute, loader) were measured are no cells of the matrix.
+    A real launch takes precedence over a failed part, and that over a prediction. Cells with only
+    ceilings (compute, loader) measured are not in the matrix.
     """
     by_cell: dict[str, list[TrialRecord]] = {}
     for record in trials:
@@ -63,14 +63,14 @@ def _result(records: Sequence[TrialRecord]) -> CellResult | None:
 
 
 def has_figures(record: TrialRecord) -> bool:
-    """Whether the whole step was measured: to its end, or cut by the budget after some steps."""
+    """Whether the whole step was measured, completely or until the budget cut it."""
     if record.kind != "full" or record.verdict == "ok":
         return record.kind == "full"
     return record.verdict in (*COMPLETE, "skipped") and record.step_s is not None
 
 
 def _mean_launch(launches: Sequence[TrialRecord]) -> TrialRecord:
-    """The last launch, with the mean of all launches where a figure was measured in each."""
+    """The last launch, with means over all launches for figures that all have."""
     last = launches[-1]
     if len(launches) == 1:
         return last
@@ -83,7 +83,7 @@ def _mean_launch(launches: Sequence[TrialRecord]) -> TrialRecord:
 
 
 def _mean_interval(launches: Sequence[TrialRecord]) -> dict[str, float | None]:
-    """The ends of the interval of the mean step over several launches; None without theirs."""
+    """The interval's ends of the mean step over several launches; None without intervals."""
     times = [
         LaunchTime(mean_s=r.step_s, half_s=r.step_s_high - r.step_s)
         for r in launches
@@ -121,7 +121,7 @@ def axis_headings(name: str) -> tuple[str, str]:
 
 
 def axis_words(cell: Cell, axis: str) -> str:
-    """The value of an axis; empty where the axis does not apply."""
+    """The value of an axis in words; empty if the axis does not apply."""
     value = getattr(cell, axis)
     if value is None or (not cell.workers and axis == "persistent"):
         return ""
@@ -135,7 +135,7 @@ def axis_words(cell: Cell, axis: str) -> str:
 def matrix_table(
     trials: Sequence[TrialRecord], recommendation: Recommendation | None = None
 ) -> Table:
-    """One row per cell; of the axes only those that vary."""
+    """A table with one row per cell, and only the axes that vary."""
     results = cell_results(trials)
     axes = varying_axes([result.record.cell for result in results]) or ["device", "loader"]
     columns = [
@@ -178,9 +178,9 @@ def matrix_table(
 
 
 def _time_words(record: TrialRecord, recommendation: Recommendation | None) -> tuple[str, str]:
-    """An epoch in this cell, or where it is known the whole run.
+    """The time of an epoch in this cell, or of the whole run if known.
 
-    Of the recommended cell it is what the recommendation says.
+    For the recommended cell, as in the recommendation.
     """
     said: TrialRecord | Recommendation = record
     if recommendation and recommendation.cell.cell_id == record.cell_id:
@@ -200,7 +200,7 @@ def _tone(result: CellResult, is_best: bool) -> Tone:
 
 
 def failure_lines(trials: Sequence[TrialRecord]) -> list[str]:
-    """A line per cell, part and verdict that failed: what, why, and where its evidence lies."""
+    """A line per failed cell, part and verdict: what, why, and where the evidence is."""
     alike: dict[tuple[str, str, str], list[TrialRecord]] = {}
     for record in trials:
         if record.verdict != "ok" and record.verdict not in NOT_RUN:

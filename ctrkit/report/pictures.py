@@ -26,9 +26,9 @@ Pictures = dict[str, list["Chart"]]
 
 
 def probe_pictures(contents: RunContents, prefix: str) -> tuple[Pictures, list[str]]:
-    """The charts of a probe, and a sentence for everything that is missing for them.
+    """The charts of a probe, and a sentence for each missing input.
 
-    `prefix` begins the ids of the SVGs.
+    `prefix` starts the ids in the SVGs.
     """
     from ctrkit.report.charts.matrix_chart import heat_map
     from ctrkit.report.charts.projection_chart import projection_chart
@@ -52,7 +52,7 @@ def probe_pictures(contents: RunContents, prefix: str) -> tuple[Pictures, list[s
 
 
 def train_pictures(contents: RunContents, prefix: str) -> tuple[Pictures, list[str]]:
-    """The charts of a real run, and a sentence for everything that is missing for them."""
+    """The charts of a real run, and a sentence for each missing input."""
     from ctrkit.report.charts.epochs_chart import curves_chart, times_chart
     from ctrkit.report.charts.ledger_chart import ledger_chart
 
@@ -71,7 +71,7 @@ def train_pictures(contents: RunContents, prefix: str) -> tuple[Pictures, list[s
 
 
 def incident_epochs(incidents: Sequence[dict[str, object]]) -> list[float]:
-    """The epochs in which something happened, of the incidents that tell theirs."""
+    """The epochs with incidents, if the incidents name them."""
     epochs = [incident.get("epoch") for incident in incidents if has_moment(incident)]
     numbers = {float(e) for e in epochs if isinstance(e, int | float) and not isinstance(e, bool)}
     return sorted(number for number in numbers if number > 0)
@@ -91,7 +91,7 @@ def _drawn(pictures: dict[str, list[Chart | None]]) -> Pictures:
 
 
 def _trial_steps(contents: RunContents) -> tuple[list[TrialSteps], list[str]]:
-    """Steps of the recommended cell's last trial and of a few others; what is missing for them."""
+    """Steps of the last trials of the recommended cell and a few others, and what is missing."""
     ran = [r.record.cell_id for r in cell_results(contents.trials) if has_figures(r.record)]
     best = contents.recommendation
     if best is not None and best.cell.cell_id in ran:

@@ -42,7 +42,7 @@ from ctrkit.report.words import (
     step_words,
 )
 
-#: For when a projection is made.
+#: The conditions under which a projection is valid.
 HOLDS_FOR = "a run started now, with this machine otherwise as it was"
 
 
@@ -101,7 +101,7 @@ def _answer(contents: RunContents, recommendation: Recommendation) -> Section:
 
 
 def _data_wait(trials: Sequence[TrialRecord], cell: Cell) -> float | None:
-    """The share of a step in which this cell waits for data; None if it did not really run."""
+    """The share of a step in which this cell waits for data; None if it was not really run."""
     results = (result for result in cell_results(trials) if result.record.cell == cell)
     return next((one.record.data_wait_share for one in results if one.verdict == "ok"), None)
 
@@ -113,7 +113,7 @@ def status_words(info: RunInfo) -> str:
 
 
 def finding_words(finding: Finding) -> str:
-    """What limits the step, how much removing it would be worth, and how sure that is."""
+    """A finding in words: what limits the step, what removing it is worth, how sure that is."""
     text = clean(finding.text).rstrip(".")
     if finding.stage.lower() not in text.lower():
         text = f"{clean(finding.stage, 40)}: {text}" if text else clean(finding.stage, 40)
@@ -128,7 +128,7 @@ def finding_words(finding: Finding) -> str:
 
 
 def _no_answer(contents: RunContents) -> Section:
-    """What is known and what is missing where no cell is recommended."""
+    """What is known and what is missing if no cell is recommended."""
     results = cell_results(contents.trials)
     measured = [r for r in results if r.verdict == "ok"]
     predicted = [r for r in results if r.verdict == "predicted"]
@@ -216,7 +216,7 @@ def _matrix_sections(contents: RunContents) -> list[Section]:
 
 
 def _predicted_words(contents: RunContents) -> str:
-    """What a predicted row is; with a word on those that seem faster than the best; or empty."""
+    """An explanation of predicted rows, also of those that seem faster than the best; or empty."""
     results = cell_results(contents.trials)
     predicted = [result.record for result in results if result.verdict == "predicted"]
     if not predicted:

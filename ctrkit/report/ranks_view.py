@@ -27,7 +27,7 @@ def late_title(late: LateRank) -> str:
 
 
 def ranks_section(times: Sequence[RankTimes]) -> Section:
-    """A row for each rank, and which of them the others waited for."""
+    """A row for each rank, and the rank that the others waited for."""
     columns = (Column("rank"), Column("steps"), Column("data wait"), Column("in backward"))
     rows = tuple(
         (str(one.rank), format_count(one.steps), _of(one.data_wait_s, one.wall_s),

@@ -22,7 +22,7 @@ from ctrkit.report.contents import DIED, ELSEWHERE, UNKNOWN, RunContents
 from ctrkit.report.words import plural
 from ctrkit.supervise.ledger import LEDGER, read_ledger
 
-_SAME_START_S = 5.0  # clocks are set; two processes of one id are further apart
+_SAME_START_S = 5.0  # allows for clock changes; two processes with the same id are further apart
 
 _TRAIN_PARTS = (EPOCHS, "checkpoints", LEDGER, INCIDENTS)
 _PARTS = ("trials.parquet", "recommendation.json", "stamps.parquet", "evidence", *_TRAIN_PARTS)
@@ -31,10 +31,10 @@ T = TypeVar("T")
 
 
 def read_contents(path: Path) -> RunContents:
-    """The contents of a run folder; without its `run.json` what the other files tell.
+    """The contents of a run folder; without its `run.json`, what the other files tell.
 
     Raises:
-        UsageError: no run folder, or one of an unknown schema version.
+        UsageError: it is no run folder, or has an unknown schema version.
     """
     missing: list[str] = []
     run = _open(path, missing)
@@ -66,7 +66,7 @@ def read_contents(path: Path) -> RunContents:
 
 
 def _open(path: Path, missing: list[str]) -> RunFolder:
-    """The run folder; where `run.json` is lost but something else is left, with what is known."""
+    """The run folder; if only `run.json` is lost, with what the rest tells."""
     try:
         return RunFolder.open(path)
     except UsageError as error:
@@ -85,7 +85,7 @@ def _open(path: Path, missing: list[str]) -> RunFolder:
 
 
 def _version(path: Path) -> object:
-    """The schema version that a `run.json` names, 0 if it names none, None if it is damaged."""
+    """The schema version in `run.json`: 0 if it names none, None if it is damaged."""
     try:
         values = read_json(path)
     except UsageError:
@@ -111,9 +111,9 @@ def _absent(
     epochs: list[EpochRow],
     incidents: list[dict[str, Any]],
 ) -> list[str]:
-    """A sentence for each file that such a run has when it is done and that is not there, or cut.
+    """A sentence for each file that a finished run of this kind should have, missing or cut.
 
-    A file that is there and cannot be read was said already.
+    Files that exist but cannot be read were reported already.
     """
     info, lines = run.info, []
     is_done = info.status == "done" and not info.status_reason
@@ -158,7 +158,7 @@ def _tolerant(read: Callable[[], T], missing: list[str], name: str) -> T | None:
 
 
 def true_status(path: Path, info: RunInfo) -> RunInfo:
-    """`run.json` of a run folder, with the status DIED where its process is gone."""
+    """The `run.json` of a run folder, with the status DIED if its process is gone."""
     if info.status != "running":
         return info
     progress_path = path / "child" / "progress.bin"
@@ -180,9 +180,9 @@ def _with_true_status(info: RunInfo, alive: bool) -> RunInfo:
 
 
 def _is_alive(info: RunInfo, progress: Progress | None, progress_path: Path) -> bool:
-    """Whether the run's process runs: the one that `run.json` names, else that of its loop.
+    """Whether the run's process still runs: the one in `run.json`, else that of its loop.
 
-    Of a probe without either only its status is known. A process id of another host or container
+    For a probe without either, only its status is known. A process id of another host or container
     means nothing here.
     """
     if sight_of(info.place) is not Sight.HERE:
@@ -193,7 +193,7 @@ def _is_alive(info: RunInfo, progress: Progress | None, progress_path: Path) -> 
     if progress is None:
         return info.command != "train"
     born_s = began_unix_s(progress.pid)
-    try:  # a process born after the file is another
+    try:  # a process that began after the file was written is another one
         return born_s is not None and born_s <= progress_path.stat().st_mtime + 1.0
     except OSError:
         return False

@@ -37,7 +37,7 @@ def script_run_sections(contents: RunContents) -> list[Section]:
     if len(ranks) > 1:
         sections.append(ranks_section(ranks))
     if contents.incidents:
-        # a script has no cell that would say where it ran
+        # a script's cell does not say where it ran
         cellless = {"cell_before": None, "cell_after": None}
         sections.append(incidents_section([{**one, **cellless} for one in contents.incidents]))
     notes = [str(one) for one in (seen.get("problem"), *(seen.get("notes") or ())) if one]
@@ -80,7 +80,7 @@ def put_in_words(cell: Cell, axes: Sequence[str]) -> str:
 
 
 def configuration_words(contents: RunContents) -> str:
-    """What was put in; nothing else of the cell is known of a script."""
+    """The values that ctrkit changed; the rest of a script's cell is unknown."""
     put_in = _json(contents, "spec.json").get("put_in") or []
     cell = contents.info.cell
     if not put_in or cell is None:

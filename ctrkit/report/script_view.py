@@ -24,7 +24,7 @@ _EXPERIMENT = {
 def script_rows(
     answer: ScriptAnswer, recommendation: Recommendation, data_wait_share: float | None = None
 ) -> list[tuple[str, str]]:
-    """Lines of the answer; `data_wait_share` is of the script as written, None if unknown."""
+    """Rows of the answer; `data_wait_share` is of the script as written, None if unknown."""
     rows = []
     if recommendation.cell != answer.as_written:
         wait = percent(data_wait_share)
@@ -39,7 +39,7 @@ def script_rows(
 
 
 def is_said_by_rows(finding: Finding) -> bool:
-    """Whether the line `trains on` says the same already."""
+    """Whether the row `trains on` already says this."""
     return finding.stage == "experiment" and finding.text.startswith("this configuration ")
 
 
@@ -56,13 +56,13 @@ def gain_words(answer: ScriptAnswer) -> str:
 def script_sections(
     script: ScriptSpec, answer: ScriptAnswer, config_file: str, *, changed: bool
 ) -> list[Section]:
-    """How to run the script so, what to change in it, and which files the trials left.
+    """How to run the script with the answer, what to change in it, and files that trials left.
 
     Args:
         script: the script.
         answer: what the recommendation means for it.
         config_file: the recommendation's file, as a path to paste.
-        changed: whether anything else than as written is recommended.
+        changed: whether something other than as written is recommended.
     """
     blocks: list[Block] = []
     kept = _again(script)
@@ -92,28 +92,28 @@ def script_sections(
 
 
 def _diff_line(line: str) -> str:
-    """A line of a diff made safe, with its mark and its indentation as they are."""
+    """A line of a diff made safe, with its mark and indentation kept."""
     mark, text = line[:1], line[1:]
     indent = text[: len(text) - len(text.lstrip(" \t"))].expandtabs()
     return f"{mark}{indent}{clean(text)}"
 
 
 def _again(script: ScriptSpec) -> list[str]:
-    """The options of the probe that the run needs again, or it would be another one."""
+    """The options of the probe that a run must repeat, or it would be another one."""
     words = [word for pair in script.environment.items() for word in ("--env", "=".join(pair))]
     return words + (["--epochs", str(script.epochs)] if script.epochs is not None else [])
 
 
 def _environment(script: ScriptSpec) -> list[str]:
-    """`env KEY=VALUE` before a command, where variables were given."""
+    """`env KEY=VALUE` before a command, if variables were given."""
     words = ["=".join(pair) for pair in script.environment.items()]
     return ["env", *words] if words else []
 
 
 def _files(answer: ScriptAnswer) -> list[Section]:
-    """Trials run the real script in its folder: what they wrote there is the user's to remove.
+    """Files that appeared or changed: trials run the real script in its folder.
 
-    Who wrote a file is not known: others may work in the folder meanwhile.
+    It is unknown who wrote a file, since other programs may also work in the folder.
     """
     lines = [*_listed("made", answer.files_made), *_listed("changed", answer.files_changed)]
     if not lines:

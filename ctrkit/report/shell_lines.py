@@ -11,12 +11,12 @@ from typing import Any
 from ctrkit.report.words import clean
 
 _PASTE_WIDTH = 76
-# Options of `ctrkit probe` that `ctrkit train` must be given again, or it trains something else.
+# Options of `ctrkit probe` that `ctrkit train` must repeat to train the same thing.
 _KEPT_OPTIONS = ("--workload", "--phase", "--data", "--set", "--epochs")
 
 
 def short_path(path: Path) -> str:
-    """Relative to the working folder where it lies below it."""
+    """The path relative to the working folder if it is below it."""
     try:
         return str(path.relative_to(Path.cwd()))
     except (ValueError, OSError):
@@ -24,9 +24,9 @@ def short_path(path: Path) -> str:
 
 
 def short_target(target: str) -> str:
-    """A workload's name; of FILE.py:NAME the file's path, or its name alone, if it lies elsewhere.
+    """A workload's name; for FILE.py:NAME the file's short path, or only its name if elsewhere.
 
-    Where a report is read, a long path says nothing more.
+    In a report, a long path says nothing more.
     """
     file, colon, name = target.rpartition(":")
     if not colon or not file.endswith(".py"):
@@ -50,7 +50,7 @@ def kept_options(argv: Sequence[str]) -> list[str]:
 
 
 def command_lines(words: Sequence[str]) -> list[str]:
-    """A command quoted for a shell; an option per line where it is too long for one."""
+    """A command quoted for a shell; one option per line if it is too long."""
     quoted = [shlex.quote(clean(word, 4096)) for word in words]
     line = " ".join(quoted)
     if len(line) <= _PASTE_WIDTH:
@@ -65,11 +65,12 @@ def command_lines(words: Sequence[str]) -> list[str]:
 
 
 def dataloader_lines(kwargs: Mapping[str, Any]) -> list[str]:
-    """`DataLoader(dataset, num_workers=2)`, an argument per line where it is too long for one."""
+    """`DataLoader(dataset, num_workers=2)`; one argument per line if it is too long."""
     arguments = ["dataset"]
     for name, value in kwargs.items():
         if name.isidentifier() and not keyword.iskeyword(name):
-            arguments.append(f"{name}={value!a}")  # ASCII: nothing in it can steer a terminal
+            # ASCII, so that nothing in it can control a terminal
+            arguments.append(f"{name}={value!a}")
     line = f"DataLoader({', '.join(arguments)})"
     if len(line) <= _PASTE_WIDTH:
         return [line]

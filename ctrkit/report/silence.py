@@ -5,7 +5,8 @@ from __future__ import annotations
 from ctrkit.core.units import format_duration
 from ctrkit.supervise.watching import Tick
 
-_SAID_FROM, _SAID_LATEST_S = 0.5, 60.0  # of the limit
+# share of the limit after which to say it, and the most seconds
+_SAID_FROM, _SAID_LATEST_S = 0.5, 60.0
 
 
 class SilenceNotice:
@@ -15,7 +16,7 @@ class SilenceNotice:
         self._said = False
 
     def __call__(self, tick: Tick) -> str | None:
-        """The line, at the moment when half of the limit is over, or a minute; else None."""
+        """The line, when half the limit or a minute has passed; else None."""
         if tick.silent_s < min(_SAID_FROM * tick.limit.idle_s, _SAID_LATEST_S):
             self._said = False
             return None

@@ -36,7 +36,7 @@ from ctrkit.report.words import (
 
 
 def judgement_sections(contents: RunContents) -> list[Section]:
-    """Of a real run: the class it belongs to, what can be done now, whether it ran as it should."""
+    """Sections on a real run: its class, what can be done now, whether it ran as it should."""
     info = contents.info
     if info.command == "probe" or info.workload.target == UNKNOWN:
         return []
@@ -48,7 +48,7 @@ def judgement_sections(contents: RunContents) -> list[Section]:
 
 
 def judgement_json(contents: RunContents) -> dict[str, Any]:
-    """`classification`: the class that a real run belongs to, as JSON; null where it has none."""
+    """`classification`: the class of a real run as JSON; null if it has none."""
     return {"classification": classification_json(_classification(contents))}
 
 
@@ -61,7 +61,7 @@ def _classification(contents: RunContents) -> Classification | None:
 
 
 def status_update(report: Report, contents: RunContents) -> Report:
-    """The report with a summary in front, the known runs beside it, and what was done, to paste."""
+    """The report with a summary first, known runs beside it, and what was done, to paste."""
     head, rest = report.sections[:1], report.sections[1:]
     before = [Section("Summary", (Paragraph(" ".join(_summary(contents))),))]
     after = [_what_was_done(contents)]
@@ -74,7 +74,7 @@ def status_update(report: Report, contents: RunContents) -> Report:
 
 
 def _options(contents: RunContents) -> Section:
-    """What can be done with a run that is not finished, and how long each then takes."""
+    """What can be done with an unfinished run, and how long each option takes."""
     info, done = contents.info, len(contents.epochs)
     planned = _planned(info)
     time = contents.measured_time or projected_time(info.projection)
@@ -100,7 +100,7 @@ def _options(contents: RunContents) -> Section:
 def _option(
     text: str, done: int, epochs: int | None, time: RunTime | None, spent_s: float
 ) -> tuple[str, str, str]:
-    """A row: what is still to do until `epochs` are done, and what the whole run takes then."""
+    """A row: what remains until `epochs` are done, and the time of the whole run then."""
     if epochs is None:
         return text, "not known", "not known"
     if epochs <= done:
@@ -114,7 +114,7 @@ def _option(
 def _other_cell(
     contents: RunContents, done: int, planned: int | None, spent_s: float
 ) -> tuple[str, str, str]:
-    """Another device or cell; only what a probe recommended has a projected time."""
+    """A row for another device or cell; only a probe's recommendation has a projected time."""
     info = contents.info
     best = info.projection
     if best is not None and best.projected_epoch_s is not None and best.cell != info.cell:
@@ -135,7 +135,7 @@ def _planned(info: RunInfo) -> int:
 
 
 def _integrity(contents: RunContents) -> Section:
-    """The settings that ran against the phase file, and whether every epoch saw all rows."""
+    """The run's settings compared with the phase file, and whether every epoch saw all rows."""
     info = contents.info
     blocks: list[Block] = []
     plugin, settings = plugin_and_settings(info.workload)
@@ -150,7 +150,7 @@ def _integrity(contents: RunContents) -> Section:
 
 
 def _phase_file(info: RunInfo, plugin: Plugin, name: str) -> tuple[dict[str, Any] | None, str]:
-    """The phase as its file has it now, and what to call it; else why it cannot be compared."""
+    """The phase file's current values and its name; else why it cannot be compared."""
     named = [w.partition("=")[2] for w in info.argv if w.startswith("--phase=")]
     named += [b for a, b in zip(info.argv, info.argv[1:], strict=False) if a == "--phase"]
     for candidate in (*named[-1:], name):
@@ -203,7 +203,7 @@ def _data_lines(contents: RunContents) -> Iterator[str]:
 
 
 def _summary(contents: RunContents) -> Iterator[str]:
-    """The state of things in a few sentences."""
+    """The state of the run in a few sentences."""
     info, best = contents.info, contents.recommendation
     if info.command == "probe":
         if best is None:
@@ -238,7 +238,7 @@ def _summary(contents: RunContents) -> Iterator[str]:
 
 
 def _against_known(contents: RunContents) -> Section | None:
-    """The first epoch beside those of the original runs, where the workload is theirs."""
+    """The first epoch beside those of the original runs, if the workload is the same."""
     plugin = plugin_of(contents.info.workload.target)
     first = next((row for row in contents.epochs if row["epoch"] == 1), None)
     known_epochs = [known for known in plugin.known_epochs if known.epoch == 1]

@@ -1,4 +1,4 @@
-"""Shows what a step of the recommended cell consists of, and what it needs beside its steps."""
+"""Shows what a step of the recommended cell consists of, and the work beside it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ctrkit.report.blocks import Block, Column, Paragraph, Section, Table
 from ctrkit.report.matrix_view import has_figures
 from ctrkit.report.words import percent, step_words
 
-#: Stages that the loader works on; one that reads ahead does so beside the step.
+#: Stages of the loader; one that reads ahead does them beside the step.
 _LOADER_STAGES = ("fetch", "collate", "ipc")
 _DATA_WAIT = "data wait"
 _BAR_WIDTH = 24
-#: Above this share of data wait a step is only taking a batch.
+#: Above this share of data wait, a step only takes a batch.
 _ALL_WAITING = 0.99
 
 
 def stage_sections(trials: Sequence[TrialRecord], recommendation: Recommendation) -> list[Section]:
-    """Where a step of the recommended cell goes, and what it needs beside its steps."""
+    """Sections on the parts of the recommended cell's step, and on the work beside it."""
     cell_id = recommendation.cell.cell_id
     ran = [r for r in trials if r.cell_id == cell_id and has_figures(r)]
     if not ran:
@@ -48,10 +48,10 @@ def stage_sections(trials: Sequence[TrialRecord], recommendation: Recommendation
 
 
 def _parts_of_step(record: TrialRecord) -> Mapping[str, float]:
-    """What a step consists of for the training process, so that its parts make the whole step.
+    """The parts of a step for the training process, which sum to the whole step.
 
-    A loader that reads ahead works beside the step: of it only the wait is a part. The rest of the
-    step is one part where nothing told its stages.
+    A loader that reads ahead works beside the step, so only the wait for it is a part. If no stage
+    was timed, the rest of the step is one part.
     """
     step_s, wait = record.step_s, record.data_wait_share
     if step_s is None or wait is None:
@@ -67,7 +67,7 @@ def _parts_of_step(record: TrialRecord) -> Mapping[str, float]:
 
 
 def _beside_words(record: TrialRecord) -> str:
-    """What a loader that reads ahead does beside the step, for each batch."""
+    """What a loader that reads ahead does beside the step, per batch."""
     stage_s = record.stage_s
     each = [f"{format_duration(stage_s[s])} ({s})" for s in _LOADER_STAGES if s in stage_s]
     if not each:

@@ -40,7 +40,7 @@ _MOST_NOTES = 2
 
 @dataclass(frozen=True)
 class Card:
-    """One answer: the question, the answer in a few words, and what there is to say about it."""
+    """One answer: the question, the answer in a few words, and details."""
 
     label: str
     value: str
@@ -50,7 +50,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Summary:
-    """The cards, lines to paste under `todo`, and badges: short facts with a tone."""
+    """The cards, lines to paste (`todo`), and badges: short facts with a tone."""
 
     cards: tuple[Card, ...]
     todo: str
@@ -59,7 +59,7 @@ class Summary:
 
 
 def summary_of(contents: RunContents) -> Summary:
-    """The first screen on a probe or a real run."""
+    """The first screen for a probe or a real run."""
     if contents.info.command != "probe":
         return _train(contents)
     if contents.recommendation is None:
@@ -68,7 +68,7 @@ def summary_of(contents: RunContents) -> Summary:
 
 
 def again_lines(argv: Sequence[str]) -> list[str]:
-    """The command of a run, to be given again: less `--out`, whose folder is not empty any more."""
+    """The command of a run, to repeat it; without `--out`, whose folder is no longer empty."""
     kept: list[str] = []
     words = iter(argv)
     for word in words:
@@ -126,7 +126,7 @@ def _confidence(best: Recommendation, trials: Sequence[TrialRecord]) -> Card:
         details.append(f"Tied with {plural(len(others), 'other cell')}.")
     details += [sentence(words) for words in flag_words(best.flags)]
     notes = [re.split("[;:]", f.text)[0] for f in best.findings if f.share is None]
-    details += [sentence(words) for words in notes[:_MOST_NOTES]]  # the rest is in the answer
+    details += [sentence(words) for words in notes[:_MOST_NOTES]]  # the answer has the rest
     share = _relative_half(best)
     if share is None:
         return Card("How sure", "no interval", tuple(details[1:]), "dim")
@@ -148,12 +148,12 @@ def _limit(best: Recommendation) -> Card:
     if not limits:
         return Card("Limited by", "not known", (), "dim")
     first = limits[0]
-    words = finding_words(first).removeprefix(f"{first.stage}: ")  # which is said above it
+    words = finding_words(first).removeprefix(f"{first.stage}: ")  # the title above says it
     return Card("Limited by", clean(first.stage, 24), (sentence(words),))
 
 
 def _badges(contents: RunContents) -> tuple[tuple[str, Tone], ...]:
-    """The status, and how many cells had which verdict."""
+    """The status, and the number of cells per verdict."""
     info = contents.info
     badges: list[tuple[str, Tone]] = []
     if info.status != "done":
@@ -228,7 +228,7 @@ def _train_status(contents: RunContents) -> Card:
         if planned
         else plural(len(contents.epochs), "epoch")
     )
-    is_said = info.status == "done"  # as the answer to how long
+    is_said = info.status == "done"  # the answer to "how long" says it
     took = () if info.wall_s is None or is_said else (f"took {format_duration(info.wall_s)}",)
     details = tuple(d for d in (done, sentence(info.status_reason), *took) if d)
     tone: Tone = "good" if info.status == "done" else "plain" if info.status == "running" else "bad"
@@ -236,9 +236,9 @@ def _train_status(contents: RunContents) -> Card:
 
 
 def _train_limit(contents: RunContents) -> list[Card]:
-    """What took the most time: of the ledger, else of a step as it was probed; none if unknown.
+    """What took most of the time, from the ledger, else from a probed step; empty if unknown.
 
-    Time that was lost outside of the loop comes first, if it is worth a word.
+    Time lost outside the loop comes first, if it matters.
     """
     wall_s = sum(row.wall_s for row in contents.ledger)
     if wall_s <= 0:

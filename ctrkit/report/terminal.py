@@ -26,7 +26,7 @@ _LEAST_WIDTH = 8
 
 
 def print_report(reports: Iterable[Report], stream: TextIO | None = None) -> None:
-    """Print reports one after the other; what the stream cannot show is in other words."""
+    """Print reports one after the other, rewriting what the stream cannot show."""
     stream = sys.stdout if stream is None else stream
     console = Console(file=stream, highlight=False, emoji=False, markup=False)
     with console.capture() as capture:
@@ -58,7 +58,7 @@ def _print(report: Report, console: Console) -> None:
             console.print(_text(section.heading, "bold cyan"))
         for block in section.blocks:
             if isinstance(block, Code):
-                # to be pasted, a line must stay whole: the terminal may wrap it, not we
+                # a line to paste must stay whole: the terminal may wrap it, but we do not
                 for line in block.lines:
                     console.print(Text(f"    {line}", style="bold"), soft_wrap=True)
             else:
@@ -67,7 +67,7 @@ def _print(report: Report, console: Console) -> None:
 
 
 def _text(words: str, style: str = "") -> Text:
-    """Text that is shown as it is and moves nothing beside it."""
+    """Text that is shown as it is, without effect on text beside it."""
     return Text(isolated(words), style=style)
 
 
@@ -104,14 +104,14 @@ def _facts(block: Facts) -> RenderableType:
 
 
 def table_renderable(table: Table, width: int) -> RenderableType:
-    """The table in `width` columns: headings wrapped, then short, a smaller gap, fewer columns.
+    """The table in `width` columns: with wrapped, then short headings, smaller gaps, fewer columns.
 
-    A line below it says what short headings stand for.
+    A line below it explains short headings.
     """
     table, names, gap, wrap = _fit(table, width)
     widths = _column_widths(table, names, wrap)
     excess = sum(widths) + gap * (len(widths) - 1) - width
-    if excess > 0:  # nothing more can be left out: the widest column is folded
+    if excess > 0:  # no more columns can be dropped, so the widest one wraps
         widest = max(range(len(widths)), key=widths.__getitem__)
         widths[widest] = max(_LEAST_WIDTH, widths[widest] - excess)
     grid = RichTable(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="dim")
@@ -132,7 +132,7 @@ def table_renderable(table: Table, width: int) -> RenderableType:
 
 
 def _fit(table: Table, width: int) -> tuple[Table, list[str], int, bool]:
-    """What of the table fits: the table, its headings, the gap, whether headings wrap."""
+    """The part of the table that fits: table, headings, gap, and whether headings wrap."""
     kept = list(range(len(table.columns)))
     while True:
         part = table.only(kept)
@@ -150,7 +150,7 @@ def _fit(table: Table, width: int) -> tuple[Table, list[str], int, bool]:
 
 
 def _column_widths(table: Table, names: list[str], wrap: bool) -> list[int]:
-    """Widest cell or heading of each column; of a heading that wraps, its longest word."""
+    """Width of each column: its widest cell or heading; for a wrapped heading, its longest word."""
     widths = []
     for index, name in enumerate(names):
         heads = [len(word) for word in name.split()] if wrap else [len(name)]

@@ -87,7 +87,7 @@ def _status(contents: RunContents) -> Section:
 
 
 def progress_rows(contents: RunContents) -> list[tuple[str, str]]:
-    """Where the loop is, or was when it ended."""
+    """The loop's position now, or at its end."""
     progress = contents.progress
     if progress is None or contents.info.status == "done":
         return []
@@ -104,7 +104,7 @@ def progress_rows(contents: RunContents) -> list[tuple[str, str]]:
 
 
 def epochs_section(contents: RunContents) -> Section:
-    """A row for each epoch, and those of known runs below."""
+    """A row for each epoch, with those of known runs below."""
     plugin, info = contents.plugin, contents.info
     known, metrics = plugin.known_epochs, shown_metrics(plugin, contents.epochs)
     columns = [Column("epoch", right=False)]
@@ -152,7 +152,7 @@ def _known_cells(epoch: KnownEpoch, metrics: Sequence[Metric]) -> tuple[str, ...
 
 
 def projection_section(contents: RunContents) -> Section:
-    """What each epoch took beside what was projected."""
+    """The time of each epoch beside the projected one."""
     projection, info = contents.info.projection, contents.info
     if projection is None or projection.projected_epoch_s is None:
         text = "This run was started without a projection; `ctrkit probe` makes one."
@@ -175,7 +175,7 @@ def projection_section(contents: RunContents) -> Section:
 
 
 def _projected_run(projection: Recommendation, epochs: int | None) -> str:
-    """The projected run; where this one has another number of epochs, that of its own number."""
+    """The projected run, adjusted to this run's number of epochs."""
     time, total_s = projected_time(projection), projection.projected_total_s
     if total_s is None:
         return "-" if epochs is None or time is None else format_duration(time.total_s(epochs))
@@ -213,7 +213,7 @@ def interval_words(took_s: float, projection: Recommendation, epoch: float | Non
 
 
 def _pace_rows(contents: RunContents) -> list[tuple[str, str]]:
-    """The mean epoch, and at this pace the whole run; the run's own time where it is over."""
+    """The mean epoch and the whole run at this pace; a finished run's own time."""
     time, info = contents.measured_time, contents.info
     if time is None:
         return []

@@ -16,7 +16,7 @@ _MADE = ("fetch_start_s", "fetch_end_s", "collate_end_s", "sent_s")
 
 @dataclass(frozen=True)
 class TrialSteps:
-    """The steps of one trial in launch order."""
+    """The steps of one trial, in order."""
 
     trial: str
     cell_id: str
@@ -28,7 +28,7 @@ def read_steps(path: Path, cell_ids: Sequence[str]) -> list[TrialSteps]:
 
     Raises:
         UsageError: the file is damaged.
-        KeyError, ValueError: it lacks a column, or holds what is no time.
+        KeyError, ValueError: it lacks a column, or has a value that is no time.
     """
     if not path.is_file() or not cell_ids:
         return []
@@ -47,7 +47,7 @@ def read_steps(path: Path, cell_ids: Sequence[str]) -> list[TrialSteps]:
 
 
 def _steps(columns: dict[str, list[Any]]) -> tuple[Step, ...]:
-    """Steps of columns; those of who made a batch are kept where the trial has them."""
+    """The steps in these columns, with who made each batch if the trial has that."""
     count = len(columns["window"])
     workers, *made = (columns.get(name) or [None] * count for name in ("worker", *_MADE))
     moments = zip(*made, strict=True)
@@ -60,7 +60,7 @@ def _steps(columns: dict[str, list[Any]]) -> tuple[Step, ...]:
 
 
 def _rising(moments: Sequence[Any]) -> tuple[float, ...]:
-    """The moments up to the first that is not known or lies before the one before it."""
+    """The moments up to the first one that is unknown or earlier than its predecessor."""
     known: list[float] = []
     for moment in moments:
         if moment is None or (known and moment < known[-1]):

@@ -49,7 +49,7 @@ def _workload_name(contents: RunContents) -> str:
 
 
 def moment_words(created: str) -> str:
-    """`2026-01-31 12:00 UTC` of an ISO time in UTC."""
+    """An ISO time in UTC as `2026-01-31 12:00 UTC`."""
     if not created:
         return "at an unknown time"
     return clean(created.replace("T", " ")[:16], 40) + " UTC"
@@ -88,7 +88,7 @@ def _data_words(contents: RunContents) -> str:
 
 
 def _batches_words(contents: RunContents) -> str:
-    """` in 514 batches`, if that is what they are at the run's batch size."""
+    """` in 514 batches`, if that is right for the run's batch size."""
     sizes, cell = contents.info.sizes, contents.info.cell
     if sizes is None or not sizes.train_batches or sizes.train_rows is None:
         return ""
@@ -98,7 +98,7 @@ def _batches_words(contents: RunContents) -> str:
 
 
 def _code_words(contents: RunContents) -> str:
-    """`branch main, commit a79b79a` of the folder that it was run in."""
+    """`branch main, commit a79b79a` of the folder in which it was run."""
     code = contents.info.environment.get("git")
     if not isinstance(code, dict):
         return ""
@@ -117,7 +117,7 @@ def _cores_words(machine: Mapping[str, Any]) -> str:
 
 
 def _machine_words(contents: RunContents) -> str:
-    """Processor, cores, memory, system, torch: what is known of them, in a line."""
+    """Processor, cores, memory, system and torch in a line, as far as known."""
     environment = contents.info.environment
     machine, versions = environment.get("machine"), environment.get("versions")
     machine = machine if isinstance(machine, dict) else {}

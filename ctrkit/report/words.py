@@ -11,7 +11,7 @@ from ctrkit.core.cell import Cell, axes_of
 from ctrkit.core.records import ONE_EPOCH, Recommendation
 from ctrkit.core.units import format_count, format_duration, format_percent
 
-# What a flag of a record or a recommendation means; a flag that is not here is shown as it is.
+# The meaning of each flag of a record or recommendation; other flags are shown as they are.
 FLAG_WORDS = {
     "provisional": "provisional: too few launches, validation batches or checkpoints were measured",
     "low confidence": "low confidence: the interval is wider than a quarter of the time",
@@ -39,7 +39,7 @@ FLAG_WORDS = {
 
 
 def clean(text: str, limit: int = 400) -> str:
-    """One line without characters that could steer a terminal or reorder text; cut at `limit`.
+    """One line without characters that could control a terminal or reorder text; cut at `limit`.
 
     Text of workloads, paths and exceptions is never trusted: control, format (also right-to-left
     overrides), surrogate and private characters become visible escapes.
@@ -54,8 +54,8 @@ def clean(text: str, limit: int = 400) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-# Hebrew, Arabic and their like, from the first such character to the last
-_MANY = 3.0  # times as long: from here on a percentage is hard to read
+# Hebrew, Arabic and similar scripts, from the first such character to the last
+_MANY = 3.0  # from this factor on, a percentage is hard to read
 _RIGHT_TO_LEFT = re.compile(
     "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
     "(?:.*[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff])?"
@@ -65,8 +65,8 @@ _RIGHT_TO_LEFT = re.compile(
 def isolated(text: str, before: str = "\u2068", after: str = "\u2069") -> str:
     """The text with its right-to-left part between marks, so that it reorders nothing else.
 
-    Otherwise numbers beside it, such as the next columns of a table, would be shown the other way
-    round. The default marks have no width; `clean` has shown any of the text's own as escapes.
+    Without marks, numbers beside it, such as the next columns of a table, would be shown reversed.
+    The default marks have no width; `clean` has escaped any such marks of the text itself.
     """
     if text.isascii():
         return text
@@ -74,7 +74,7 @@ def isolated(text: str, before: str = "\u2068", after: str = "\u2069") -> str:
 
 
 def range_words(low_s: float, high_s: float) -> str:
-    """An interval in one unit: `25.1 .. 29.4 h`; both ends in full where they are far apart."""
+    """An interval in one unit, `25.1 .. 29.4 h`; both ends in full if they are far apart."""
     if low_s > 0 and high_s / low_s > 20:
         return f"{format_duration(low_s)} .. {format_duration(high_s)}"
     limits = ((1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min"), (72 * 3600, 3600, "h"))
@@ -96,9 +96,9 @@ def between_words(low_s: float | None, high_s: float | None) -> str:
 
 
 def projection_words(value_s: float | None, low_s: float | None, high_s: float | None) -> str:
-    """`1 d 3 h (25.1 .. 29.4 h)`; the interval is left out where there is none.
+    """`1 d 3 h (25.1 .. 29.4 h)`, without the interval if there is none.
 
-    Where it has no upper end: `3 min 05 s (at least 75 s)`.
+    Without an upper end: `3 min 05 s (at least 75 s)`.
     """
     between = "" if value_s is None else between_words(low_s, high_s)
     return format_duration(value_s) + between
@@ -120,7 +120,7 @@ def step_words(value_s: float | None, low_s: float | None, high_s: float | None)
 
 
 def percent(share: float | None) -> str:
-    """A share as a percentage for a column; empty where it is unknown."""
+    """A share as a percentage for a column; empty if unknown."""
     if share is None or math.isnan(share):
         return ""
     return format_percent(share, aligned=True)
@@ -134,7 +134,7 @@ def rate_words(rows_per_s: float | None) -> str:
 
 
 def deviation_words(actual_s: float, projected_s: float) -> str:
-    """How much longer than projected it took: `+4.6 %`, `6.0x as long`; `-3.0 %` if faster."""
+    """The deviation from the projection: `+4.6 %`, `6.0x as long`; `-3.0 %` if faster."""
     if projected_s <= 0:
         return ""
     ratio = actual_s / projected_s
@@ -165,7 +165,7 @@ def cell_words(cell: Cell) -> str:
 
 
 def epochs_projected(best: Recommendation, planned: int | None) -> int:
-    """How many epochs the projected total is of: no more than the loader has."""
+    """The number of epochs in the projected total: at most as many as the loader has."""
     return 1 if ONE_EPOCH in best.flags else planned or 0
 
 
@@ -185,12 +185,12 @@ def axis_label(name: str, value: object) -> str:
 
 
 def flag_words(flags: Sequence[str]) -> list[str]:
-    """What each flag means, once."""
+    """The meaning of each flag, once."""
     return list(dict.fromkeys(FLAG_WORDS.get(flag, clean(flag)) for flag in flags))
 
 
 def sentence(text: str) -> str:
-    """The text made safe, with a capital and a full stop; empty if it says nothing."""
+    """The text made safe, with a capital letter and a full stop; empty if it is empty."""
     line = clean(text)
     if not line:
         return ""

@@ -25,7 +25,7 @@ __all__ = [
     "Workload",
 ]
 
-#: the child's parts, and where they are
+#: the child's parts, and their modules
 _OF_CHILD = {
     "IterableLoader": "ctrkit.child.workloads.custom",
     "EpochLoader": "ctrkit.child.workloads.protocol",
@@ -35,7 +35,7 @@ _OF_CHILD = {
 
 
 def __getattr__(name: str) -> Any:
-    """The child's parts, imported when they are first used."""
+    """Import the child's parts when they are first used."""
     if name not in _OF_CHILD:
         raise AttributeError(f"module {__name__} has no attribute {name}")
     return getattr(importlib.import_module(_OF_CHILD[name]), name)

@@ -13,12 +13,16 @@ from ctrkit.probe.hazards.source import SourceNote
 
 @dataclass(frozen=True, kw_only=True)
 class HazardFacts:
-    """What is known of machine and workload. A rule is silent where its facts are not known.
+    """What is known about machine and workload. A rule says nothing if its facts are unknown.
 
-    `has_task`: ctrkit runs a training step on the cell's device; else there is only a loader.
-    `uses_start_method`: the workload starts its workers as the cell says, not as the system does.
-    `examination` is None where nobody looked; `source` are the notes on the workload's file.
-    `threads` run in the process that starts the workers, and `threaded_libraries` are loaded there.
+    Attributes:
+        has_task: ctrkit runs a training step on the cell's device; otherwise there is only a
+            loader.
+        uses_start_method: the workload starts its workers as the cell says, not as the system does.
+        examination: None if nothing was examined.
+        source: notes on the workload's file.
+        threads: threads in the process that starts the workers.
+        threaded_libraries: libraries loaded there that start threads.
     """
 
     limits: MachineLimits = field(default_factory=MachineLimits)
@@ -31,7 +35,7 @@ class HazardFacts:
     threaded_libraries: tuple[str, ...] = ()
 
     def start_method(self, cell: Cell) -> str | None:
-        """How the cell's workers are really started, None without workers."""
+        """How the cell's workers are really started; None without workers."""
         if not cell.workers or self.uses_start_method:
             return cell.start_method
         looked = self.examination.start_method if self.examination else ""
@@ -48,7 +52,7 @@ def known_facts(
     source: tuple[SourceNote, ...] = (),
     examination: Examination | None = None,
 ) -> HazardFacts:
-    """The facts of an inspected workload; an examination knows the needs better."""
+    """The facts of an inspected workload; an examination knows its needs better."""
     looked = examination or Examination()
     return HazardFacts(
         limits=limits,

@@ -54,7 +54,7 @@ def _on_macos(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
 
 
 def _with_threads(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
-    """Only where there are threads: a fork of a process without them is safe from this."""
+    """Applies only if there are threads: without them, a fork is safe from this."""
     if not _forks(cell, facts) or facts.limits.system == "Darwin":
         return
     libraries, threads = facts.threaded_libraries, facts.threads

@@ -11,20 +11,20 @@ from ctrkit.probe.hazards.facts import HazardFacts
 
 _PYTORCH = "https://github.com/pytorch/pytorch/issues"
 _SHARING = "https://pytorch.org/docs/stable/multiprocessing.html"
-#: more than this share of what is available is not planned for: the step needs memory, too
+#: the largest share of available memory to plan with: the step needs memory, too
 MOST_MEMORY_SHARE = 0.8
-#: files that a process with torch has open anyway, pipes of workers included
+#: files that a process with torch has open anyway, including pipes of workers
 _OTHER_FILES = 64
 
 
 def batch_bytes(cell: Cell, facts: HazardFacts) -> int | None:
-    """Bytes of a batch on the host, None where its rows are not known."""
+    """Bytes of a batch on the host; None if its rows are unknown."""
     row_bytes = facts.needs.row_bytes
     return None if row_bytes is None else row_bytes * cell.batch_size
 
 
 def _memory(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
-    """Forked workers share their parent's pages, so only new ones count with their own size."""
+    """Forked workers share their parent's pages, so only other workers count with their size."""
     available_bytes = facts.limits.memory_bytes
     if not cell.workers or available_bytes is None:
         return
@@ -79,7 +79,7 @@ def _shared_memory(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
 
 
 def _open_files(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
-    """Where tensors are shared by descriptor each tensor of a waiting batch keeps a file open."""
+    """If tensors are shared by descriptor, each tensor of a waiting batch keeps a file open."""
     most, tensors = facts.limits.open_files, facts.needs.tensors_per_batch
     strategy = facts.examination.sharing_strategy if facts.examination else ""
     if not strategy:
@@ -100,7 +100,7 @@ def _open_files(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
 
 
 def _cpu_quota(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
-    """A quota that is less than the cores that everybody counts."""
+    """A CPU quota smaller than the cores that every library counts."""
     quota, visible = facts.limits.cpu_quota_cores, facts.limits.visible_cores
     if quota is None or visible is None or quota >= visible:
         return
@@ -118,7 +118,7 @@ def _cpu_quota(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
 
 
 def _socket_paths(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
-    """Workers hand over batches through sockets, whose paths have a hundred characters at most."""
+    """Workers send batches through sockets, whose paths have about a hundred characters at most."""
     long, short = facts.limits.long_temporary_folder, facts.limits.short_temporary_folder
     if not cell.workers or not long:
         return

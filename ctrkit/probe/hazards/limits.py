@@ -18,7 +18,7 @@ from ctrkit.core.lifeline import ADDED_BY_MULTIPROCESSING, fits_sockets, short_t
 
 
 def read_limits() -> MachineLimits:
-    """The limits that hold for this process, and so for its children, now."""
+    """The current limits of this process, and so of its children."""
     available_bytes = psutil.virtual_memory().available
     allowed_bytes = memory_left_bytes()
     temporary = tempfile.gettempdir()

@@ -1,8 +1,8 @@
 """Finds the rules that a cell meets: configurations known to hang or crash, with references.
 
-Only two kinds of rule refuse: workers forked beside a device that ctrkit's own step uses, and more
-memory than there is. Everything else is warned of and run: what a user's loader does in its workers
-cannot be known from outside.
+Only two kinds of rule refuse a cell: workers forked beside a device that ctrkit's own step uses,
+and more memory than there is. For everything else, the cell is run with a warning, because what a
+user's loader does in its workers cannot be known from outside.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def hazards_of(cell: Cell, facts: HazardFacts | None = None) -> list[Hazard]:
 
 
 def refusal(cell: Cell, facts: HazardFacts | None = None) -> Hazard | None:
-    """The rule that refuses this cell, None if it may run."""
+    """The rule that refuses this cell; None if it may run."""
     return next((h for h in hazards_of(cell, facts) if h.refuses), None)
 
 
 def findings_of(cells: Iterable[Cell], facts: HazardFacts) -> list[HazardFinding]:
-    """The hazards of all cells, each named once with its cells; refusals first."""
+    """The hazards of all cells, each once with its cells; refusals first."""
     met: dict[tuple[str, str], list[tuple[Cell, Hazard]]] = {}
     for cell in cells:
         for hazard in hazards_of(cell, facts):
@@ -50,7 +50,7 @@ def findings_of(cells: Iterable[Cell], facts: HazardFacts) -> list[HazardFinding
 
 
 def _load(cell: Cell) -> tuple[int, int]:
-    """What makes one cell heavier than another: its workers, then the rows it has under way."""
+    """Sort key for a cell's weight: its workers, then the rows that it has in flight."""
     return cell.workers, cell.workers * (cell.prefetch or 0) * cell.batch_size
 
 

@@ -1,7 +1,7 @@
 """Reads the source of a workload's file for what would go wrong in workers, without running it.
 
-It reads what is written, not what happens: a name that is bound elsewhere is not seen. Imports are
-followed in the user's own folder. What a look at the living loader says outranks it.
+It only sees what is written: a name that is bound elsewhere is unknown. It follows imports within
+the user's own folder. What an examination of the living loader shows takes precedence.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ _PARTS = ("dataset", "collate_fn", "worker_init_fn")
 
 @dataclass(frozen=True)
 class SourceNote:
-    """What was seen in a line of a file; `part` is the DataLoader's argument, where it is one.
+    """A problem in a line of a file.
 
-    `file` is the name of another file than the workload's, which imports it.
+    Attributes:
+        part: the DataLoader's argument, if it is about one.
+        file: name of another file that the workload's file imports.
     """
 
     kind: Literal["unguarded", "threads", "unpicklable"]
@@ -42,10 +44,10 @@ class SourceNote:
 
 
 def look_at_files(path: Path, name: str) -> tuple[SourceNote, ...]:
-    """What is seen in the workload's file, then in those of its folder that it imports.
+    """Notes on the workload's file, then on the files of its folder that it imports.
 
     Args:
-        path: of the workload's file.
+        path: the workload's file.
         name: the function in it that makes the loader.
     """
     notes: list[SourceNote] = []
@@ -54,18 +56,18 @@ def look_at_files(path: Path, name: str) -> tuple[SourceNote, ...]:
             notes += look_at_source(file.text, name)
             continue
         seen = look_at_source(file.text)
-        # what is imported only when a function is called does not run in a worker that starts
+        # an import inside a function does not run when a worker starts
         wanted = (note for note in seen if file.runs or note.kind != "unguarded")
         notes += (replace(note, file=file.path.name) for note in wanted)
     return tuple(notes)
 
 
 def look_at_source(text: str, name: str = "") -> tuple[SourceNote, ...]:
-    """What is seen in the source of a file, by line.
+    """Notes on the source of a file, by line.
 
     Args:
-        text: Python source; text that is none has no notes.
-        name: the function that makes the loader: it runs in the main process only.
+        text: Python source; any other text has no notes.
+        name: the function that makes the loader, which runs only in the main process.
     """
     try:
         tree = ast.parse(text)
@@ -76,7 +78,7 @@ def look_at_source(text: str, name: str = "") -> tuple[SourceNote, ...]:
 
 
 def _unguarded(tree: ast.Module) -> Iterator[SourceNote]:
-    """Top-level lines that would start processes again in each worker that imports the file."""
+    """Top-level lines that would start processes in each worker that imports the file."""
     look = _ProcessLook(tree)
     for statement in tree.body:
         if isinstance(statement, _SCOPES) or _is_guard(statement):
@@ -89,14 +91,14 @@ def _unguarded(tree: ast.Module) -> Iterator[SourceNote]:
 
 
 def _is_guard(node: ast.AST) -> bool:
-    """Whether it is `if __name__ == ...`."""
+    """Whether the node is `if __name__ == ...`."""
     return isinstance(node, ast.If) and any(
         isinstance(part, ast.Name) and part.id == "__name__" for part in ast.walk(node.test)
     )
 
 
 class _ProcessLook:
-    """Which nodes of a file start processes, by themselves or through a function of the file."""
+    """Finds nodes of a file that start processes, directly or through a function of the file."""
 
     def __init__(self, tree: ast.Module) -> None:
         functions = [node for node in tree.body if isinstance(node, _FUNCTIONS)]
@@ -142,7 +144,7 @@ class _ProcessLook:
         }
 
     def _makes_loader(self, call: ast.Call) -> bool:
-        """Whether it is a DataLoader with workers, or a call of a function that makes one."""
+        """Whether it is a DataLoader with workers, or calls a function that makes one."""
         if any(k.arg in ("workers", "num_workers") and _is_zero(k.value) for k in call.keywords):
             return False
         return _has_workers(call) or (
@@ -167,7 +169,7 @@ def _returns_loader(node: ast.AST) -> bool:
 
 
 def _has_workers(call: ast.Call) -> bool:
-    """Whether it is `DataLoader(...)` with workers, or with a number that cannot be told here."""
+    """Whether it is `DataLoader(...)` with workers, or with an unknown number of them."""
     if _callee(call) != "DataLoader":
         return False
     workers = next((k.value for k in call.keywords if k.arg == "num_workers"), None)
@@ -199,7 +201,7 @@ def _raised_threads(tree: ast.Module, name: str) -> Iterator[SourceNote]:
 def _unpicklable(tree: ast.Module) -> Iterator[SourceNote]:
     """Lambdas, local functions and local classes that a DataLoader would send to its workers."""
     seen = set()
-    # inner functions come later in the walk: a call belongs to the innermost one
+    # inner functions come later in the walk, and a call belongs to the innermost one
     for scope in reversed([n for n in ast.walk(tree) if isinstance(n, (*_FUNCTIONS, ast.Module))]):
         local = set() if isinstance(scope, ast.Module) else _local_definitions(scope)
         for call in _body(scope):
@@ -240,14 +242,14 @@ def _what_is_local(value: ast.expr, local: set[str]) -> str:
 
 
 def _callee(call: ast.Call) -> str:
-    """`DataLoader` of `torch.utils.data.DataLoader(...)`."""
+    """The called name: `DataLoader` for `torch.utils.data.DataLoader(...)`."""
     if isinstance(call.func, ast.Attribute):
         return call.func.attr
     return call.func.id if isinstance(call.func, ast.Name) else ""
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
-    """The node and what runs with it: not the insides of functions and classes defined in it."""
+    """The node and everything that runs with it, without the bodies of definitions in it."""
     yield node
     if isinstance(node, _SCOPES):
         return
@@ -257,6 +259,6 @@ def _running(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _body(scope: ast.AST) -> Iterator[ast.AST]:
-    """What runs when the function is called, or the module imported."""
+    """Everything that runs when the function is called, or the module imported."""
     for statement in getattr(scope, "body", []):
         yield from _running(statement)

@@ -13,12 +13,12 @@ from ctrkit.probe.hazards.facts import HazardFacts
 _PYTORCH = "https://github.com/pytorch/pytorch/issues"
 _GUIDELINES = "https://docs.python.org/3/library/multiprocessing.html"
 _MULTIPROCESSING = "https://pytorch.org/docs/stable/notes/multiprocessing.html"
-#: what a pipe holds on Linux and macOS: a writer of more waits for its reader
+#: capacity of a pipe on Linux and macOS: writing more waits for the reader
 PIPE_BYTES = 65_536
 
 
 def _starts_anew(cell: Cell, facts: HazardFacts) -> str:
-    """The start method where workers receive what they need pickled, else empty."""
+    """The start method if workers get what they need pickled, else empty."""
     method = facts.start_method(cell) if cell.workers else None
     return method if method in ("spawn", "forkserver") else ""
 
@@ -33,7 +33,7 @@ def _not_picklable(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
         return
     tried = {part.name: part for part in _parts(facts)}
     whys = [f"{part.place}: {part.error}" for part in tried.values() if part.error]
-    # what was really pickled outranks what is only written
+    # what was really pickled takes precedence over what the source says
     whys += [
         f"{note.part} is {note.text} ({note.where})"
         for note in facts.noted("unpicklable")

@@ -26,7 +26,7 @@ _NAMES = {
 
 
 _TORCH_PREFETCH = 2
-#: Samplers whose order does not depend on what torch's generator was asked for before.
+#: Samplers whose order does not depend on earlier draws from torch's generator.
 _OWN_SEED = ("SequentialSampler", "DistributedSampler", "_InfiniteConstantSampler", "NoneType", "")
 
 
@@ -43,15 +43,15 @@ def script_answer(
     Args:
         script: the script.
         seen: what its first launch showed.
-        cell: the recommended one.
+        cell: the recommended cell.
         search: what was measured.
-        inspection: of the script.
-        changes: files that the trials made and changed in its folder.
+        inspection: inspection of the script.
+        changes: files that the trials made or changed in its folder.
     """
     as_written = search.plan.baseline
     assert as_written is not None, "the script as written is a cell of its own"
     change, words = change_of(script, seen, cell, as_written)
-    # a launch that served or drained batches by itself says nothing of what the script gets
+    # a launch that served or drained batches itself does not show the script's own batches
     full = [t for t in search.trials if t.request.kind == "full"]
     pairs = [(t.cell, t.result.seen) for t in full if t.result.seen is not None]
     same, why = compared(pairs, as_written).get(
@@ -76,9 +76,9 @@ def script_answer(
 def gain(
     cell: Cell, as_written: Cell, search: SearchResult, inspection: Inspection
 ) -> tuple[float, float, float] | None:
-    """How many times as fast the cell is, with a 95 % interval; None where one was not measured.
+    """How many times as fast the cell is, with a 95 % interval; None if not measured.
 
-    Relative errors of a ratio, those of its logarithm, add in quadrature.
+    Relative errors of a ratio, which are those of its logarithm, add in quadrature.
     """
     known: dict[Cell, Candidate] = {
         one.cell: one for one in candidates_of(search.trials, inspection)
@@ -94,11 +94,11 @@ def gain(
 def change_of(
     script: ScriptSpec, seen: ScriptSeen, cell: Cell, as_written: Cell
 ) -> tuple[str, str]:
-    """The change to the script as a diff, and in words where it cannot be one."""
+    """The change to the script as a diff, and in words if no diff is possible."""
     if cell == as_written:
         return "", "nothing needs to change"
     named = placeholders_of(script.command)
-    # what its DataLoader takes where the script says nothing
+    # the DataLoader's own values if the script says nothing
     silent = {"start_method": seen.default_start_method, "prefetch": _TORCH_PREFETCH}
     own = {axis: getattr(as_written, axis) or silent.get(axis, False) for axis in _NAMES}
     axes = {
@@ -141,7 +141,7 @@ def _diff(script: ScriptSpec, loader: ScriptLoader, settings: dict[str, object])
 
 
 def clock_finding(seen: ScriptSeen) -> Finding | None:
-    """Said where a step could only be told by the optimizer; None where a loader tells it."""
+    """A finding that only the optimizer marks a step; None if a loader does."""
     if seen.clock != "optimizer":
         return None
     return Finding(
@@ -155,7 +155,7 @@ def clock_finding(seen: ScriptSeen) -> Finding | None:
 
 
 def notes_findings(seen: ScriptSeen) -> list[Finding]:
-    """What the observer noted of the script, a finding each."""
+    """What the observer noted about the script, a finding each."""
     return [
         Finding(stage="script", share=None, worth_x=None, text=note, confidence="")
         for note in seen.notes
@@ -163,7 +163,7 @@ def notes_findings(seen: ScriptSeen) -> list[Finding]:
 
 
 def experiment_finding(answer: ScriptAnswer) -> Finding | None:
-    """Said where the recommended cell may train something else; None where it is the same."""
+    """A finding that the recommended cell may train something else; None if it does not."""
     if answer.experiment in ("", "same batches"):
         return None
     text = SAMENESS_WORDS[answer.experiment]
@@ -178,9 +178,10 @@ def experiment_finding(answer: ScriptAnswer) -> Finding | None:
 
 
 def later_epochs_finding(seen: ScriptSeen, answer: ScriptAnswer, cell: Cell) -> Finding | None:
-    """Said where the change in the script's own text gives later epochs another order.
+    """A finding that the change in the script gives later epochs another order.
 
-    Put in by ctrkit, persistent workers keep it: the observer draws the seeds as the script would.
+    When ctrkit puts in persistent workers, the order stays: the observer draws seeds as the script
+    would.
     """
     loader = train_loader_of(seen)
     changes = cell.persistent != answer.as_written.persistent

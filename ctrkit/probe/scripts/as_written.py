@@ -14,12 +14,12 @@ from ctrkit.core.script_records import ScriptLoader, ScriptSeen
 from ctrkit.core.script_sources import sources_of
 from ctrkit.measure.epoch_length import epoch_length, with_length
 
-#: The loader of a script's cells: the one that the script makes itself, or none.
+#: The loader of a script's cells: the script's own DataLoader, or none.
 SCRIPT_LOADER, NO_LOADER = "script", "none"
 
 
 def train_loader_of(seen: ScriptSeen) -> ScriptLoader | None:
-    """The DataLoader whose batches the script trains on, None where there is none."""
+    """The DataLoader that the script trains on; None if there is none."""
     return next((one for one in seen.loaders if one.number == seen.train_loader), None)
 
 
@@ -35,12 +35,12 @@ def first_values(script: ScriptSpec, axes: Mapping[str, Sequence[Any]]) -> dict[
 
 
 def as_written_cell(script: ScriptSpec, seen: ScriptSeen, values: Mapping[str, Any]) -> Cell:
-    """The configuration that the script's own text asks for.
+    """The configuration of the script as written.
 
     Args:
-        script: the script; placeholders of its command have the `values` below.
-        seen: what the observer saw of it.
-        values: of `first_values`.
+        script: the script; its placeholders get `values`.
+        seen: what the observer saw.
+        values: the result of `first_values`.
     """
     loader = train_loader_of(seen)
     name = SCRIPT_LOADER if loader is not None else NO_LOADER
@@ -60,16 +60,16 @@ def as_written_cell(script: ScriptSpec, seen: ScriptSeen, values: Mapping[str, A
 
 
 def variable_axes(script: ScriptSpec, seen: ScriptSeen) -> tuple[str, ...]:
-    """Axes that a probe can vary: those with a placeholder, and those put in from inside."""
+    """Axes that a probe can vary: by a placeholder, or changed from inside."""
     named = placeholders_of(script.command)
     inside = PUT_IN if train_loader_of(seen) is not None else ()
     return tuple(dict.fromkeys((*named, *inside)))
 
 
 def heeded_axes(script: ScriptSpec, seen: ScriptSeen) -> tuple[str, ...]:
-    """Axes that advice may name: those that can be varied and that the loader can take.
+    """Axes that advice may name: those that can vary and that the loader can take.
 
-    An iterable data set that does not share itself out can have one worker at most.
+    An iterable data set that does not divide itself among workers can have at most one.
     """
     loader, named = train_loader_of(seen), placeholders_of(script.command)
     axes = variable_axes(script, seen)
@@ -79,7 +79,7 @@ def heeded_axes(script: ScriptSpec, seen: ScriptSeen) -> tuple[str, ...]:
 
 
 def put_in_axes(script: ScriptSpec) -> list[str]:
-    """Axes that the observer puts in from inside: the command names none of these."""
+    """Axes that the observer changes from inside: those without a placeholder."""
     named = placeholders_of(script.command)
     return [axis for axis in PUT_IN if axis not in named]
 
@@ -87,7 +87,7 @@ def put_in_axes(script: ScriptSpec) -> list[str]:
 def script_inspection(
     script: ScriptSpec, seen: ScriptSeen, cell: Cell, measured: Measurement | None
 ) -> Inspection:
-    """What the search needs to know of a script, from its first launch."""
+    """What the search needs to know about a script, from its first launch."""
     return Inspection(
         devices=[cell.device],
         device_names={},
@@ -104,7 +104,7 @@ def script_inspection(
 
 
 def script_sizes(seen: ScriptSeen, measured: Measurement | None) -> RunSizes | None:
-    """Sizes of the real run as far as they are known: a counted epoch wins over `len()`."""
+    """Known sizes of the real run; a counted epoch overrides `len()`."""
     if measured is not None and measured.sizes is not None:
         return with_length(measured.sizes, epoch_length([measured]))
     loader = train_loader_of(seen)
@@ -113,7 +113,7 @@ def script_sizes(seen: ScriptSeen, measured: Measurement | None) -> RunSizes | N
 
 
 def script_name(script: ScriptSpec) -> str:
-    """`train.py` of `python -u train.py --lr 1`, `pkg.train` of `python -m pkg.train`."""
+    """`train.py` for `python -u train.py --lr 1`, `pkg.train` for `python -m pkg.train`."""
     words = script.command
     for i, word in enumerate(words):
         if word == "-m" and i + 1 < len(words):
@@ -124,7 +124,7 @@ def script_name(script: ScriptSpec) -> str:
 
 
 def script_fingerprint(script: ScriptSpec) -> str:
-    """Equal as long as the command, its variables and its source files are the same."""
+    """A fingerprint of the command, its variables and its source files."""
     return fingerprint(
         {
             "command": script.command,

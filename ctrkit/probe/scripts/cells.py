@@ -14,7 +14,7 @@ from ctrkit.probe.hazards.facts import HazardFacts
 from ctrkit.probe.matrix import MatrixPlan, build_matrix
 from ctrkit.probe.scripts.as_written import train_loader_of
 
-#: Ways to start workers that import the script again in each of them.
+#: Start methods that import the script again in each worker.
 _IMPORTING = ("spawn", "forkserver")
 
 
@@ -28,16 +28,16 @@ def script_matrix(
     run_refused: bool = False,
     facts: HazardFacts | None = None,
 ) -> MatrixPlan:
-    """The cells to try of a script; the first is the script as written.
+    """The cells to try for a script; the first is the script as written.
 
     Args:
         script: the script.
         seen: what its first launch showed.
         as_written: its own configuration.
-        inspection: made of the same.
-        axes: those named on the command line; others take the script's own value, but for workers.
-        run_refused: try what a rule refuses, too.
-        facts: for the hazard rules.
+        inspection: inspection made from the same launch.
+        axes: values named on the command line; other axes except workers keep the script's value.
+        run_refused: also try what a rule refuses.
+        facts: facts for the hazard rules.
     """
     named = placeholders_of(script.command)
     own = as_written.start_method or seen.default_start_method
@@ -50,7 +50,7 @@ def script_matrix(
         **({"start_method": (own,)} if own else {}),
         **({"prefetch": (as_written.prefetch,)} if as_written.prefetch else {}),
     }
-    if as_written.device == "cuda":  # as written first, then what commonly matters there
+    if as_written.device == "cuda":  # as written first, then what usually matters on CUDA
         defaults["pin"] = (as_written.pin, not as_written.pin)
         defaults["prefetch"] = tuple(dict.fromkeys((as_written.prefetch or 2, 2, 4)))
     if "device" in named:
@@ -69,9 +69,9 @@ def script_matrix(
 
 
 def refusal_of(cell: Cell, seen: ScriptSeen, as_written: Cell) -> str:
-    """Why the script cannot run in this cell, empty where nothing speaks against it.
+    """Why the script cannot run in this cell; empty if it may.
 
-    Its own configuration is never refused: it runs.
+    Its own configuration is never refused, since it runs.
     """
     loader = train_loader_of(seen)
     if cell == as_written or loader is None or not cell.workers:

@@ -1,6 +1,6 @@
 """Tells from a cell's first batches whether it trains the same thing as the script as written.
 
-What is compared are hashes of batches and of the row numbers that the sampler drew, in order.
+It compares hashes of batches, and of the row numbers that the sampler drew, in order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ctrkit.core.script_records import ScriptSeen
 
 Sameness = Literal["same batches", "same rows, other order", "other content", "cannot tell"]
 
-#: What each answer means, as a sentence.
+#: Each answer as a sentence.
 SAMENESS_WORDS: Mapping[str, str] = {
     "same batches": "trains on the same batches in the same order",
     "same rows, other order": "trains on the same rows, but in another order",
@@ -26,10 +26,10 @@ SAMENESS_WORDS: Mapping[str, str] = {
 
 
 def sameness(as_written: Sequence[ScriptSeen], other: ScriptSeen) -> tuple[Sameness, str]:
-    """Whether another launch got the batches of the script as written, and why that is not known.
+    """Whether another launch got the same batches as the script as written, and why if unknown.
 
     Args:
-        as_written: its launches; two of them tell whether the script is seeded.
+        as_written: launches as written; two of them tell whether the script is seeded.
         other: the launch to compare.
     """
     if not as_written:
@@ -58,7 +58,7 @@ def sameness(as_written: Sequence[ScriptSeen], other: ScriptSeen) -> tuple[Samen
 
 
 def _differs_later(as_written: Sequence[ScriptSeen], other: ScriptSeen) -> bool:
-    """Whether the second epoch has other rows, where launches as written have the same there."""
+    """Whether the second epoch has other rows although launches as written agree there."""
     later = [one.later_row_hashes for one in as_written if one.later_row_hashes]
     if len(later) < 2 or not other.later_row_hashes:
         return False
@@ -67,7 +67,7 @@ def _differs_later(as_written: Sequence[ScriptSeen], other: ScriptSeen) -> bool:
 
 
 def _agree(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether both saw something, and the same as far as both saw it."""
+    """Whether both saw something, and agree as far as both saw it."""
     count = min(len(one), len(other))
     return count > 0 and list(one[:count]) == list(other[:count])
 
@@ -75,7 +75,7 @@ def _agree(one: Sequence[str], other: Sequence[str]) -> bool:
 def compared(
     seen: Sequence[tuple[Cell, ScriptSeen]], as_written: Cell
 ) -> dict[Cell, tuple[Sameness, str]]:
-    """For each other cell what the least similar of its launches came to."""
+    """By other cell, the result of its least similar launch."""
     own = [one for cell, one in seen if cell == as_written]
     order: tuple[Sameness, ...] = (
         "same batches", "other content", "same rows, other order", "cannot tell",

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-#: DataLoader's parameters by position: a value given so is replaced where it stands.
+#: DataLoader's positional parameters: a value given by position is replaced in place.
 _POSITIONS = (
     "dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "num_workers", "collate_fn",
     "pin_memory",
@@ -14,15 +14,15 @@ _POSITIONS = (
 
 
 class PatchError(Exception):
-    """The change cannot be made here; the message says why, as a clause."""
+    """The change cannot be made; the message gives the reason as a clause."""
 
 
 def loader_settings(cell_workers: int, axes: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of DataLoader for these axes; what only workers have is None without them.
+    """DataLoader arguments for these axes; those that need workers are None without them.
 
     Args:
-        cell_workers: how many workers.
-        axes: `start_method`, `prefetch`, `persistent`, `pin`: those that are to be written down.
+        cell_workers: number of workers.
+        axes: the values of `start_method`, `prefetch`, `persistent` and `pin` to write down.
     """
     names = {
         "start_method": "multiprocessing_context",
@@ -42,9 +42,9 @@ def patched(text: str, line: int, settings: Mapping[str, Any]) -> str:
     """The script's text with the settings in the DataLoader call at this line.
 
     Args:
-        text: of the script.
-        line: a line of the call, counted from 1.
-        settings: of `loader_settings`; None takes an argument out.
+        text: the script's text.
+        line: a line of the call, from 1.
+        settings: the result of `loader_settings`; None removes an argument.
 
     Raises:
         PatchError: libcst is missing, there is no such call, or it takes its arguments elsewhere.
@@ -64,7 +64,7 @@ def patched(text: str, line: int, settings: Mapping[str, Any]) -> str:
 
 
 def unified_diff(before: str, after: str, name: str) -> str:
-    """A diff that `patch -p1` and `git apply` take; `name` is the file's path."""
+    """A diff for `patch -p1` and `git apply`; `name` is the file's path."""
     lines = difflib.unified_diff(
         before.splitlines(keepends=True), after.splitlines(keepends=True), f"a/{name}", f"b/{name}"
     )
@@ -73,7 +73,7 @@ def unified_diff(before: str, after: str, name: str) -> str:
 
 
 def _call_at(wrapper: Any, line: int) -> Any:
-    """The innermost call around the line whose callee is called like a DataLoader."""
+    """The innermost call around the line with a callee named like a DataLoader."""
     import libcst
     from libcst.metadata import PositionProvider
 
@@ -108,7 +108,7 @@ def _callee(call: Any) -> str:
 
 
 def _with_settings(call: Any, settings: Mapping[str, Any]) -> Any:
-    """The call with the settings in place of what it had, new ones at its end."""
+    """The call with the settings replaced, and new ones appended."""
     import libcst
 
     if any(argument.star == "**" for argument in call.args):
@@ -125,7 +125,7 @@ def _with_settings(call: Any, settings: Mapping[str, Any]) -> Any:
         if settings[name] is not None:
             value = libcst.parse_expression(_literal(settings[name]))
             arguments.append(argument.with_changes(value=value))
-        elif argument.keyword is None:  # what stands by position cannot be taken out
+        elif argument.keyword is None:  # a positional argument cannot be removed
             arguments.append(argument.with_changes(value=libcst.Name("None")))
     missing = [name for name in settings if name not in found and settings[name] is not None]
     return call.with_changes(args=_appended(arguments, missing, settings))
@@ -136,7 +136,7 @@ def _position_name(place: int) -> str:
 
 
 def _appended(arguments: list[Any], names: list[str], settings: Mapping[str, Any]) -> list[Any]:
-    """The arguments with new ones, separated as those that stand there are."""
+    """The arguments with new ones appended, with the same separators."""
     import libcst
 
     default = libcst.Comma(whitespace_after=libcst.SimpleWhitespace(" "))
@@ -157,7 +157,7 @@ def _appended(arguments: list[Any], names: list[str], settings: Mapping[str, Any
     if not added or not arguments:
         return [*arguments, *(a.with_changes(comma=default) for a in added[:-1]), *added[-1:]]
     last = arguments[-1]
-    end = last.comma  # a trailing comma, or none: the new last argument gets the same
+    end = last.comma  # the new last argument gets the old one's trailing comma, or none
     return [
         *arguments[:-1],
         last.with_changes(comma=between),
@@ -167,5 +167,5 @@ def _appended(arguments: list[Any], names: list[str], settings: Mapping[str, Any
 
 
 def _literal(value: Any) -> str:
-    """Python text with double quotes, as most formatters have it."""
+    """The value as Python text, with double quotes as most formatters prefer."""
     return f'"{value}"' if isinstance(value, str) else repr(value)

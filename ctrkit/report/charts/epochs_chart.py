@@ -42,9 +42,9 @@ _SPLITS = ("train", "val", "validation", "test")
 
 
 def panels_of(metrics: Sequence[Metric]) -> list[Panel]:
-    """A chart for each metric, but that those of one title, or of one name of a split, share it.
+    """A chart per metric; metrics with the same title, or the same name in two splits, share one.
 
-    Of a plug-in that names any, only those are drawn.
+    If the plug-in names any, only those are drawn.
     """
     drawn = [metric for metric in metrics if metric.panel] or metrics
     series: dict[str, list[tuple[str, str]]] = {}
@@ -63,14 +63,14 @@ def curves_chart(
     marked: Sequence[float],
     prefix: str = "run",
 ) -> Chart | None:
-    """The metrics per epoch; None where no epoch has any of them.
+    """The metrics per epoch; None if no epoch has any of them.
 
     Args:
         epochs: rows of `epochs.csv`.
         metrics: its columns that are metrics.
         known: first epochs of other runs, drawn as single points.
         marked: epochs with an incident.
-        prefix: of the ids in the SVG.
+        prefix: start of the ids in the SVG.
     """
     panels = [
         panel for panel in panels_of(metrics)
@@ -175,7 +175,7 @@ def times_chart(
     marked: Sequence[float],
     prefix: str = "run",
 ) -> Chart | None:
-    """Wall-clock time of each epoch beside the projected interval; None where none was timed."""
+    """Wall-clock time of each epoch beside the projected interval; None if none was timed."""
     timed = [row for row in epochs if row["wall_s"] is not None and row["epoch"] is not None]
     if not timed:
         return None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _LEFT_PX, _SHARES_PX, _RATE_PX, _HEAD_PX, _AXIS_PX = 58.0, 150.0, 110.0, 26.0, 34.0
 _MOST_BARS = 400
 
-# token -> the categories that it stands for, from the bottom of a bar up
+# by token, its categories, from the bottom of a bar up
 GROUPS: dict[str, tuple[str, ...]] = {
     "wait": ("data_wait",),
     "transfer": ("transfer",),
@@ -42,12 +42,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
 def ledger_chart(
     rows: Sequence[LedgerRow], incidents: Sequence[Mapping[str, Any]], prefix: str = "run"
 ) -> Chart | None:
-    """Shares of each minute, stacked, and rows per second below; None without any time.
+    """Shares of each minute, stacked, with rows per second below; None without any time.
 
     Args:
-        rows: of the ledger, all sessions one after the other.
-        incidents: marked where they happened, if that lies in a row.
-        prefix: of the ids in the SVG.
+        rows: rows of the ledger, all sessions in order.
+        incidents: marked at their time, if that lies within a row.
+        prefix: start of the ids in the SVG.
     """
     rows = [row for row in rows if row.wall_s > 0]
     if not rows:
@@ -90,7 +90,7 @@ def _alt(rows: Sequence[LedgerRow], wall_s: float) -> str:
 
 
 def moments(rows: Sequence[LedgerRow], incidents: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Seconds of the run's wall clock at which incidents happened that lie within a row."""
+    """Seconds of the run's wall clock at which incidents happened, if within a row."""
     spans, begins_s = [], 0.0
     for row in rows:
         spans.append((row.ended_unix_s - row.wall_s, row.ended_unix_s, begins_s))
@@ -101,7 +101,7 @@ def moments(rows: Sequence[LedgerRow], incidents: Sequence[Mapping[str, Any]]) -
 
 
 def _place_s(spans: Sequence[tuple[float, float, float]], unix_s: float) -> float | None:
-    """Where a moment lies; it has whole seconds, so that it may begin in the row before."""
+    """The position of a moment, which has whole seconds and so may begin in the row before."""
     for slack_s in (0.0, 1.0):
         for began_s, ended_s, begins_s in spans:
             if began_s - slack_s <= unix_s < ended_s:
@@ -116,7 +116,7 @@ def _unix_s(at: object) -> float | None:
 
 
 def merged(rows: Sequence[LedgerRow], most: int) -> list[LedgerRow]:
-    """At most `most` rows, neighbours added up: a bar narrower than a pixel says nothing."""
+    """At most `most` rows, with neighbours added up: a bar narrower than a pixel says nothing."""
     size = -(-len(rows) // most)
     return [_sum(rows[i : i + size]) for i in range(0, len(rows), size)]
 

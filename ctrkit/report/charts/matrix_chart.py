@@ -23,7 +23,7 @@ from ctrkit.report.words import clean, plural, rate_words, step_words
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# A column is how batches are read in parallel, a row is everything else.
+# A column stands for how batches are read in parallel, a row for everything else.
 _COLUMN_AXES = ("workers", *(row.name for row in AXES.values() if row.of_workers))
 _MOST_ROWS, _MOST_COLUMNS = 24, 10
 _ROW_PX, _HEAD_PX, _GAP_PX, _CORNER_PX = 52.0, 44.0, 3.0, 7.0
@@ -35,9 +35,9 @@ _HEATS = 5
 
 @dataclass(frozen=True)
 class Tile:
-    """A cell in the grid: its speed and step, or its verdict without a detail.
+    """A cell in the grid: its speed and step, or its verdict without details.
 
-    `heat` is its colour, `faint` a cell that did not run, `brief` is for where room is short.
+    `heat` is its colour, `faint` marks a cell that was not run, `brief` is for little room.
     """
 
     row: int
@@ -53,7 +53,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Grid:
-    """The tiles with the names of their rows and columns; `left_out` cells found no room."""
+    """The tiles with names of rows and columns; for `left_out` cells there was no room."""
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
@@ -92,20 +92,20 @@ def heat_map(
 
 
 def grid_of(results: Sequence[CellResult], best: Cell | None) -> Grid:
-    """A place for each result: no two cells share one, since every axis names a row or column."""
+    """A place for each result. No two cells share one, since every axis names a row or column."""
     cells = [result.record.cell for result in results]
     axes = set(varying_axes(cells))
     always = ("device", "loader")
     names = [row.name for row in axes_of(type(cells[0]) if cells else Cell)]
     row_axes = [a for a in names if a not in _COLUMN_AXES and (a in axes or a in always)]
-    # without workers these axes are empty: only what differs among workers names a column
+    # without workers, these axes are empty; only differences among workers name a column
     working = varying_axes([cell for cell in cells if cell.workers])
     column_axes = ["workers", *(a for a in _COLUMN_AXES[1:] if a in working)]
-    # the fastest come first in results: a row is named when its first cell is met
+    # results start with the fastest, so a row is placed by its first cell
     rows = list(dict.fromkeys(_values(cell, row_axes) for cell in cells))[:_MOST_ROWS]
     columns = sorted(dict.fromkeys(_values(cell, column_axes) for cell in cells), key=_by_workers)
     columns = columns[:_MOST_COLUMNS]
-    # what was only predicted sets no scale
+    # cells that were only predicted do not set the scale
     ran = [result for result in results if has_figures(result.record)]
     fastest = max((_rate(result) for result in ran or results), default=0.0)
     tiles, left_out = [], 0
@@ -144,13 +144,13 @@ def _row_name(values: tuple[str, ...], axes: Sequence[str]) -> str:
             "pin": "pin ",
         }
         if value:
-            is_flag = value in ("yes", "no")  # which says nothing alone
+            is_flag = value in ("yes", "no")  # `yes` or `no` says nothing alone
             named.append(prefix.get(axis, f"{axis} " if is_flag else "") + value)
     return " ".join(named)
 
 
 def _column_lines(values: tuple[str, ...], axes: Sequence[str]) -> list[str]:
-    """The number of workers, and under it what else distinguishes the column."""
+    """The number of workers, and below it what else distinguishes the column."""
     named = {"prefetch": "prefetch ", "persistent": "kept "}
     pairs = zip(axes[1:], values[1:], strict=True)
     return [values[0], " ".join(named.get(axis, "") + value for axis, value in pairs if value)]
@@ -217,7 +217,7 @@ def _paint_tile(axes: Axes, tile: Tile, tile_px: float) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     gap_x, gap_y = _GAP_PX / tile_px, _GAP_PX / _ROW_PX
-    # the border says what kind of tile it is: best, failed, only predicted, or plainly measured
+    # the border shows the kind of tile: best, failed, only predicted, or measured
     edge, line, width = (
         ("accent", "solid", 2.5) if tile.best
         else ("bad", "solid", 1.5) if tile.failed
@@ -245,7 +245,7 @@ def _paint_tile(axes: Axes, tile: Tile, tile_px: float) -> None:
 
 
 def _tile_words(tile: Tile, tile_px: float) -> str:
-    """The speed, or the verdict with its mark; less of it, or the mark alone, for want of room."""
+    """The speed, or the verdict with its mark; shortened, or only the mark, for lack of room."""
     mark = ("✕" if tile.failed else "–") if not tile.detail else ""
     for words in (tile.text, tile.brief):
         marked = f"{mark} {words}".strip()

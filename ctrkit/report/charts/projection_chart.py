@@ -40,7 +40,7 @@ class Range:
 
 
 def ranges_of(trials: Sequence[TrialRecord], best: Recommendation) -> list[Range]:
-    """The recommended cell's run, then those of the other cells that really ran."""
+    """The recommended cell's run, then those of the other cells that were really run."""
     if best.projected_total_s is None:
         return []
     others = [
@@ -68,10 +68,10 @@ def _range(label: str, total_s: float | None, low_s: float | None, high_s: float
 def parts_of_run(
     trials: Sequence[TrialRecord], best: Recommendation, epochs: int
 ) -> list[tuple[str, float]]:
-    """What the projected run is made of, in seconds: training, validation, other.
+    """The parts of the projected run, in seconds: training, validation, other.
 
-    Validation, restarts and checkpoints are those of the cell's trials; training is what is left
-    of the projected epoch. Empty where an epoch was not projected.
+    Validation, restarts and checkpoints come from the cell's trials; training is the rest of the
+    projected epoch. Empty if no epoch was projected.
     """
     epoch_s, total_s = best.projected_epoch_s, best.projected_total_s
     if epoch_s is None or total_s is None:
@@ -97,7 +97,7 @@ def _mean(values: Sequence[float | None]) -> float:
 def projection_chart(
     trials: Sequence[TrialRecord], best: Recommendation, epochs: int, prefix: str = "run"
 ) -> Chart | None:
-    """The range of the whole run and its parts; None where the run was not projected."""
+    """The range of the whole run and its parts; None if the run was not projected."""
     ranges = ranges_of(trials, best)
     if not ranges:
         return None
@@ -162,7 +162,7 @@ def _paint(ranges: Sequence[Range], parts: Sequence[tuple[str, float]], width: f
 
 
 def _paint_parts(axes: Axes, parts: Sequence[tuple[str, float]], room_px: float) -> None:
-    """The parts as shares of the run, over the whole width: its length is above."""
+    """The parts as shares of the run, over the whole width; its length is shown above."""
     axes.grid(visible=False)
     axes.set_xlim(0, sum(seconds for _, seconds in parts))
     axes.set_ylim(_PARTS_PX, 0)
@@ -186,7 +186,7 @@ def _paint_range(axes: Axes, item: Range, middle: float, per: float, *, best: bo
 
 
 def _say_total(axes: Axes, first: Range, per: float) -> None:
-    """The projected time over its bar, on the side where there is more room."""
+    """The projected time above its bar, on the side with more room."""
     words = format_duration(first.total_s)
     if first.high_s > first.low_s:
         words += f" ({range_words(first.low_s, first.high_s)})"
@@ -197,7 +197,7 @@ def _say_total(axes: Axes, first: Range, per: float) -> None:
 
 
 def _name(axes: Axes, middle: float, label: str, room_px: float, *, bold: bool = False) -> None:
-    """The label left of its row, or above it where there is no room."""
+    """The label left of its row, or above it if there is no room."""
     above = room_px < _LEAST_LABEL_PX
     axes.annotate(
         label if above else fitting(label, room_px - 8), (0, middle),

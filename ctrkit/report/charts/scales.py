@@ -39,7 +39,7 @@ def _label(cell: Cell, axes: Sequence[str]) -> str:
 
 
 def _value_label(row: core_axes.Axis, cell: Cell) -> str:
-    """The value as short as a chart needs it; empty where the axis does not apply, or is off."""
+    """The value in a chart's short form; empty if the axis does not apply, or is off."""
     value = getattr(cell, row.name)
     if value is None or (row.of_workers and not cell.workers):
         return ""
@@ -48,12 +48,12 @@ def _value_label(row: core_axes.Axis, cell: Cell) -> str:
 
 
 def is_narrow(width_px: float) -> bool:
-    """Whether labels stand above their rows, since there is no room beside them."""
+    """Whether labels are above their rows for lack of room beside them."""
     return width_px < _NARROW_BELOW_PX
 
 
 def label_width(labels: Sequence[str], width_px: float) -> float:
-    """Pixels for the labels left of the rows of a chart; a little where they stand above."""
+    """Pixels for the labels left of a chart's rows; few if they are above."""
     if is_narrow(width_px):
         return 2.0
     return min(text_px(labels) + 12, width_px * _LABEL_SHARE)
@@ -66,9 +66,9 @@ def name_rows(
     above: float | None = None,
     up: float = 0.0,
 ) -> None:
-    """Rows 0, 1, ... from the top down, each with its label at the left, or `above` its middle.
+    """Name rows 0, 1, ... from the top down, with labels at the left or `above` their middle.
 
-    A label at the left is `up` of a row above the middle.
+    A label at the left is higher than the middle by `up`, a share of a row.
     """
     axes.set_ylim(len(labels) - 0.5, -0.5)
     if above is None:
@@ -83,7 +83,7 @@ def name_rows(
 
 
 def time_ticks(axis: Axis, unit: str, room_px: float, px_per_tick: float = 75.0) -> None:
-    """As many ticks as can be read in that room, each with the unit."""
+    """As many ticks as are readable in that room, each with the unit."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     most = max(2, min(8, int(room_px / px_per_tick)))

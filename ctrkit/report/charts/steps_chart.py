@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 _MOST_CELLS = 16
 _ROW_PX, _NARROW_ROW_PX, _AXIS_PX = 30.0, 44.0, 24.0
 _STAGE_ROW_PX = 56.0
-_BAR_UP = 0.12  # of a row: where a bar's middle is above the row's, with thin bars under it
+_BAR_UP = 0.12  # share of a row by which a bar's middle is above the row's, with thin bars below
 _VALUE_PX, _STEP_PX = 108.0, 68.0
-# Beyond this ratio of the slowest to the fastest step, a linear axis hides the fast ones.
+# Above this ratio of the slowest to the fastest step, a linear axis hides the fast ones.
 _LOG_FROM = 30.0
 _IN_THE_LOOP = ("transfer", "forward", "backward", "optimizer")
 _IN_A_LOADER = ("fetch", "collate", "ipc")
@@ -75,7 +75,7 @@ def step_rows(trials: Sequence[TrialRecord], best_id: str | None) -> list[StepRo
 def step_chart(
     trials: Sequence[TrialRecord], best_id: str | None, prefix: str = "run"
 ) -> Chart | None:
-    """Each cell's step as a point with its interval; None where no step is known."""
+    """Each cell's step as a point with its interval; None if no step is known."""
     rows = step_rows(trials, best_id)
     if not rows:
         return None
@@ -127,7 +127,7 @@ def _paint_steps(rows: Sequence[StepRow], width: float) -> Canvas:
 
 
 def _with_values(labels: Sequence[str], values: Sequence[str], width: float) -> list[str]:
-    """`thread, no workers: 328 ms ±103`, the label cut so that the value has its room."""
+    """Labels such as `thread, no workers: 328 ms ±103`, cut so that the value fits."""
     return [
         f"{fitting(label, width - text_px([value, '12345']))}: {value}"
         for label, value in zip(labels, values, strict=True)
@@ -146,7 +146,7 @@ def _log_axis(axes: Axes, unit: str) -> None:
 
 
 def _tick_words(value_s: float) -> str:
-    """Each tick of a logarithmic axis in the unit that suits it: `0.1 ms`, `10 s`."""
+    """A tick of a logarithmic axis in a suitable unit: `0.1 ms`, `10 s`."""
     per, unit = time_unit(value_s / 0.999) if value_s >= 0.999 else (1e-3, "ms")
     return f"{float(f'{value_s / per:.3g}'):g} {unit}"
 
@@ -166,9 +166,9 @@ def _paint_row(axes: Axes, row: StepRow, middle: float, per: float) -> None:
 
 @dataclass(frozen=True)
 class StageRow:
-    """A measured cell's step, cut into parts in seconds, beside what each side takes alone.
+    """A measured cell's step in parts (seconds), beside the time of each side alone.
 
-    `making_s` is what workers spend on a batch by stage, divided by their number.
+    `making_s` is the workers' time per batch by stage, divided by their number.
     """
 
     label: str
@@ -184,15 +184,15 @@ class StageRow:
 
     @property
     def worker_s(self) -> float:
-        """Seconds of `making_s` together."""
+        """The sum of `making_s`."""
         return sum(seconds for _, seconds in self.making_s)
 
 
 def stage_rows(trials: Sequence[TrialRecord]) -> list[StageRow]:
     """The measured cells, the fastest first.
 
-    The step is that of the throughput window, its wait for data too; what is left of it is shared
-    out as the synchronised attribution window saw it.
+    The step is that of the throughput window, with its wait for data; the rest is divided in the
+    proportions of the synchronised attribution window.
     """
     known = [
         r.record for r in cell_results(trials)
@@ -212,9 +212,9 @@ def stage_rows(trials: Sequence[TrialRecord]) -> list[StageRow]:
 
 
 def parts_of(record: TrialRecord) -> tuple[tuple[str, float], ...]:
-    """The wait for data and the stages in the loop, in seconds that add up to the step.
+    """The wait for data and the loop's stages, in seconds that sum to the step.
 
-    Where the loop's own process makes the batches, its wait is cut into what it does in it.
+    If the loop's own process makes the batches, its wait is divided into its stages.
     """
     step_s, share = record.step_s or 0.0, min(1.0, max(0.0, record.data_wait_share or 0.0))
     waits = _cut_wait(record, step_s * share)
@@ -233,14 +233,14 @@ def _cut_wait(record: TrialRecord, wait_s: float) -> tuple[tuple[str, float], ..
     made_s = sum(seconds for _, seconds in stages)
     if record.cell.loads_ahead or made_s <= 0:
         return (("wait", wait_s),)
-    # measured in other steps than the wait: together they are not more than it
+    # the stages were measured in other steps than the wait, and must not exceed it
     part = min(1.0, wait_s / made_s)
     left_s = max(0.0, wait_s - made_s * part)
     return *((name, seconds * part) for name, seconds in stages), ("wait", left_s)
 
 
 def making_of(record: TrialRecord) -> tuple[tuple[str, float], ...]:
-    """Seconds that workers spend on a batch by stage, divided by their number; empty without."""
+    """The workers' seconds per batch by stage, divided by their number; empty without workers."""
     workers = record.cell.workers
     if not workers:
         return ()
@@ -249,7 +249,7 @@ def making_of(record: TrialRecord) -> tuple[tuple[str, float], ...]:
 
 
 def _compute_alone(record: TrialRecord, trials: Sequence[TrialRecord]) -> float | None:
-    """The step with a cached batch, in a cell with the same training step."""
+    """The step with a cached batch, from a cell with the same training step."""
     axes = [row.name for row in AXES.values() if not row.loading]
     for t in trials:
         same = all(getattr(t.cell, axis) == getattr(record.cell, axis) for axis in axes)
@@ -272,7 +272,7 @@ _ORDER = ("wait", *_IN_A_LOADER, *_IN_THE_LOOP, "other")
 def stage_chart(trials: Sequence[TrialRecord], prefix: str = "run") -> Chart | None:
     """Stacked bars of the measured cells beside the two ceilings.
 
-    None where there is nothing to see: neither were stages timed nor was one side run alone.
+    None if there is nothing to see: no stage was timed, and no side was run alone.
     """
     rows = stage_rows(trials)
     seen = {name for row in rows for name, seconds in (*row.parts_s, *row.making_s) if seconds > 0}
@@ -356,12 +356,12 @@ def _paint_stages(rows: Sequence[StageRow], width: float) -> Canvas:
 
 
 def _paint_stage_row(axes: Axes, row: StageRow, middle: float, height: float, per: float) -> None:
-    """The step in parts, and under it what computing and loading take alone."""
+    """The step in parts, and below it computing and loading alone."""
     start = 0.0
     for name, seconds in row.parts_s:
         if seconds <= 0:
             continue
-        # an edge would cover a part that is thinner than itself
+        # an edge would hide a part that is thinner than the edge
         edge = 1.0 if seconds > row.step_s / 100 else 0.0
         axes.barh(middle, seconds / per, left=start, height=height, color=TOKENS[name],
                   edgecolor=TOKENS["surface"], linewidth=edge)  # fmt: skip

@@ -1,7 +1,7 @@
 """Turns a chart into inline SVG: drawn wide and narrow, coloured by the page, self-contained.
 
-Colours are written as the hex values of TOKENS and replaced by CSS variables, so that one SVG
-serves light, dark and print. One unit is one CSS pixel at the chart's own width.
+Colours are written as the hex values of TOKENS, and then replaced by CSS variables, so that one SVG
+works for light, dark and print. One unit is one CSS pixel at the chart's own width.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 WIDE_PX, NARROW_PX = 900, 340
 FONT_PX = 12.0
-# The average advance of a character of a sans-serif font at FONT_PX, a little on the safe side.
+# The average width of a sans-serif character at FONT_PX, slightly overestimated.
 CHARACTER_PX = 6.7
 
-# What a colour stands for; the values only have to differ, the page's style sheet decides.
+# What each colour stands for; values only have to differ, since the style sheet sets the colours.
 _NAMES = (
     "ink", "muted", "line", "surface", "accent", "bad",
     "wait", "transfer", "forward", "backward", "optimizer", "other", "training", "validation",
@@ -39,7 +39,7 @@ _MOST_ALT = 2000
 
 @dataclass(frozen=True)
 class Key:
-    """A line of a legend: a colour of TOKENS, the mark that has it, and what it means."""
+    """A line of a legend: a colour of TOKENS, its mark, and its meaning."""
 
     token: str
     label: str
@@ -48,7 +48,7 @@ class Key:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A chart as SVG text at two widths; `alt` says in words what is to be seen."""
+    """A chart as SVG text at two widths; `alt` describes it in words."""
 
     title: str
     alt: str
@@ -59,7 +59,7 @@ class Chart:
 
 
 class Canvas:
-    """A drawing of a fixed size in pixels, with panels placed in pixels from its top left."""
+    """A drawing of a fixed size, with panels placed in pixels from its top left corner."""
 
     def __init__(self, width_px: float, height_px: float) -> None:
         from matplotlib.figure import Figure
@@ -96,10 +96,10 @@ def draw(
     """The chart that `paint(width_px)` draws, at both widths.
 
     Args:
-        name: letters, digits and hyphens, unique within the page: ids in the SVG begin with it.
+        name: letters, digits and hyphens, unique in the page; it starts the ids in the SVG.
         paint: draws at a width in pixels.
-        title: of the chart.
-        alt: in words what is to be seen.
+        title: the chart's title.
+        alt: a description in words.
         keys: the legend.
         note: what one must know to read it.
     """
@@ -111,13 +111,13 @@ def draw(
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """Text stays text, a `$` is a `$`, and what the drawing font lacks is the browser's matter."""
+    """Keep text as text, without `$` markup; the browser handles missing characters."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
         warnings.filterwarnings("ignore", message=r"Matplotlib currently does not support")
-        matplotlib.rcdefaults()  # whatever the user's own matplotlibrc says
+        matplotlib.rcdefaults()  # ignore the user's own matplotlibrc
         matplotlib.rcParams.update(
             {
                 "svg.fonttype": "none", "text.parse_math": False, "font.family": "DejaVu Sans",
@@ -151,12 +151,12 @@ def _svg_text(canvas: Canvas, name: str, alt: str) -> str:
 
 
 def _rounded(match: re.Match[str]) -> str:
-    """Coordinates to a hundredth of a pixel."""
+    """Round coordinates to a hundredth of a pixel."""
     return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", match[0])
 
 
 def _unique_ids(body: str, name: str) -> str:
-    """Ids that nothing refers to are dropped, the others get the chart's name in front."""
+    """Drop ids that nothing refers to, and prefix the others with the chart's name."""
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', body))
 
     def rename(match: re.Match[str]) -> str:
@@ -167,11 +167,11 @@ def _unique_ids(body: str, name: str) -> str:
 
 
 def fitting(text: str, width_px: float, font_px: float = FONT_PX) -> str:
-    """The text made safe and cut to what a width in pixels holds."""
+    """The text made safe, and cut to a width in pixels."""
     most = max(4, int(width_px / (CHARACTER_PX * font_px / FONT_PX)))
     return clean(text, most)
 
 
 def text_px(texts: Sequence[str], font_px: float = FONT_PX) -> float:
-    """About how wide the widest of the texts is."""
+    """Approximate width of the widest text, in pixels."""
     return max((len(text) for text in texts), default=0) * CHARACTER_PX * font_px / FONT_PX

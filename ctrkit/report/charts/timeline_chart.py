@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _LEFT_PX, _LANE_PX, _WHOLE_PX, _HEAD_PX, _AXIS_PX = 78.0, 30.0, 64.0, 24.0, 28.0
 _BIN_PX = 3.0
 _CLOSE_UP_STEPS = 24
-# What a worker does for a batch, between the moments of `Step.made_s`.
+# A worker's activities for a batch, between the moments of `Step.made_s`.
 _MAKING = {"fetch": "fetching samples", "collate": "collating", "ipc": "pickling and sending"}
 _WINDOW_WORDS = {"warmup": "warm-up", "boundary": "new epoch"}
 
@@ -31,11 +31,11 @@ TIMELINE_NOTE = (
 
 @dataclass(frozen=True)
 class Step:
-    """A batch: seconds since the launch at which it was asked for, delivered and done with.
+    """A batch, with times in seconds since the launch.
 
-    `worker` made it, None where the loop's own process did or nobody saw it. `made_s` is when its
-    samples were asked for, there, put together, and pickled for the way to the loop; empty where
-    nobody saw it.
+    Attributes:
+        worker: the worker that made it; None if the loop's own process did, or if unknown.
+        made_s: when its samples were asked for, there, collated, and pickled; empty if unknown.
     """
 
     asked_s: float
@@ -48,7 +48,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Bin:
-    """A slice of time and the shares of it that were spent waiting and working."""
+    """A slice of time, and its shares of waiting and working."""
 
     start_s: float
     wait: float
@@ -56,7 +56,7 @@ class Bin:
 
 
 def bins_of(steps: Sequence[Step], count: int) -> list[Bin]:
-    """`count` equal slices from the first batch asked for to the last one done."""
+    """`count` equal slices, from the first request for a batch to the end of the last step."""
     begin_s, end_s = steps[0].asked_s, steps[-1].done_s
     width_s = max((end_s - begin_s) / count, 1e-9)
     waits, works = [0.0] * count, [0.0] * count
@@ -70,14 +70,14 @@ def bins_of(steps: Sequence[Step], count: int) -> list[Bin]:
 
 
 def _spread(bins: list[float], start_s: float, end_s: float, width_s: float) -> None:
-    """Add the seconds from start to end to the slices in which they lie."""
+    """Add the seconds from start to end to the slices that they overlap."""
     first, last = max(0, int(start_s / width_s)), min(len(bins) - 1, int(end_s / width_s))
     for i in range(first, last + 1):
         bins[i] += max(0.0, min(end_s, (i + 1) * width_s) - max(start_s, i * width_s))
 
 
 def close_up(steps: Sequence[Step], most: int = _CLOSE_UP_STEPS) -> Sequence[Step]:
-    """Up to `most` successive steps around the longest of the throughput window."""
+    """Up to `most` successive steps around the longest one of the throughput window."""
     usual = [i for i, step in enumerate(steps) if step.window == "throughput"]
     if len(steps) <= most or not usual:
         return steps[:most]
@@ -89,7 +89,7 @@ def close_up(steps: Sequence[Step], most: int = _CLOSE_UP_STEPS) -> Sequence[Ste
 def timeline_chart(
     name: str, label: str, steps: Sequence[Step], note: str = TIMELINE_NOTE
 ) -> Chart | None:
-    """The whole trial as shares of time, and some batches close up; None without batches."""
+    """The whole trial as shares of time, and some batches in detail; None without batches."""
     steps = [s for s in steps if s.asked_s <= s.delivered_s <= s.done_s]
     if not steps or steps[-1].done_s <= steps[0].asked_s:
         return None
@@ -156,7 +156,7 @@ def _paint_whole(axes: Axes, steps: Sequence[Step], near: Sequence[Step], plot_p
 
 
 def _name_windows(axes: Axes, steps: Sequence[Step], plot_px: float) -> None:
-    """A thin line where a window begins, with its name where there is room."""
+    """A thin line at the beginning of each window, with its name if there is room."""
     per_px = (steps[-1].done_s - steps[0].asked_s) / plot_px
     free_from_s = steps[0].asked_s
     previous = ""
@@ -180,10 +180,10 @@ Bar = tuple[str, float, float]
 
 
 def lanes_of(steps: Sequence[Step], near: Sequence[Step]) -> list[tuple[str, list[Bar]]]:
-    """The lanes of the close-up: each worker's, where the stamps tell it, and the loop's.
+    """The lanes of the close-up: each worker's, if the stamps tell it, and the loop's.
 
-    A worker's lane has what it did between the first and the last of `near`, also for batches that
-    come later. Where only the worker is known, its lane has the loop's waits for it.
+    A worker's lane shows its activity between the first and the last of `near`, also for later
+    batches. If only the worker is known, its lane shows the loop's waits for it.
     """
     workers = sorted({s.worker for s in steps if s.worker is not None})
     lanes: list[tuple[str, list[Bar]]] = []
@@ -215,7 +215,7 @@ def _paint_lanes(
 
     begin_s, end_s = near[0].asked_s, near[-1].done_s
     per, unit = time_unit(end_s - begin_s)
-    # what is shorter than half a pixel is drawn as half a pixel, or it would not be seen
+    # draw at least half a pixel, so that short bars are visible
     least = (end_s - begin_s) / per / plot_px / 2
     for number, (_, bars) in enumerate(lanes):
         low, high = number - 0.36, number + 0.36
