@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ctrkit.ctr.data.tables.time_forms import EARLIEST_S
 from ctrkit.ctr.data.workspace import Workspace, literal
@@ -34,6 +34,8 @@ _UNITS_S = {"d": 86_400, "h": 3_600, "min": 60}
 _SAMPLE_ROWS = 100
 _LEAST_SHARE = 0.99
 _MOST_HINTS = 2
+#: options of a query: the time to plan one grows with the square of their number
+_AT_ONCE = 50
 
 
 def formats() -> Iterator[str]:
@@ -52,26 +54,41 @@ def fitting_options(space: Workspace, cells: str, latest_s: float) -> Sequence[s
         cells: SQL after FROM, for the rows whose column `time_text` is a time.
         latest_s: later times are implausible.
     """
+    space.run(
+        "CREATE OR REPLACE TEMP TABLE hint_sample AS SELECT time_text FROM"
+        f" (SELECT DISTINCT time_text FROM {cells}) ORDER BY hash(time_text) LIMIT {_SAMPLE_ROWS}"
+    )
     number = "try_cast(time_text AS DOUBLE)"
     tried = {f"--time-unit {unit}": f"{number} * {s}" for unit, s in _UNITS_S.items()}
     tried |= {
         f"--time-format {shlex.quote(format)}": f"epoch(try_strptime(time_text, {literal(format)}))"
         for format in formats()
     }
-    columns = ", ".join(
-        f"count(*) FILTER ({time_s} BETWEEN {EARLIEST_S} AND {latest_s!r}), sum({time_s})"
-        for time_s in tried.values()
-    )
-    sample = (
-        f"SELECT time_text FROM (SELECT DISTINCT time_text FROM {cells})"
-        f" ORDER BY hash(time_text) LIMIT {_SAMPLE_ROWS}"
-    )
-    total, *found = space.rows(f"SELECT count(*), {columns} FROM ({sample})")[0]
+    every = list(tried.items())
     fitting: dict[float, str] = {}  # options that give the same times count as one
-    for option, count, sum_s in zip(tried, found[::2], found[1::2], strict=True):
-        if count and count >= _LEAST_SHARE * total:
-            fitting.setdefault(sum_s, option)
+    for begin in range(0, len(every), _AT_ONCE):
+        some = dict(every[begin : begin + _AT_ONCE])
+        for option, sum_s in zip(some, _sums_of_fitting(space, some, latest_s), strict=True):
+            if sum_s is not None:
+                fitting.setdefault(sum_s, option)
+        if len(fitting) >= _MOST_HINTS:
+            break
     options = list(fitting.values())
     first = options[0] if options else ""
     is_coarse = first in {f"--time-format {shlex.quote(format)}" for format in _COARSE}
     return options[: 1 if is_coarse else _MOST_HINTS]
+
+
+def _sums_of_fitting(
+    space: Workspace, tried: Mapping[str, str], latest_s: float
+) -> list[float | None]:
+    """For each option the sum of the sample's times, None where it does not fit."""
+    columns = ", ".join(
+        f"count(*) FILTER ({time_s} BETWEEN {EARLIEST_S} AND {latest_s!r}), sum({time_s})"
+        for time_s in tried.values()
+    )
+    total, *found = space.rows(f"SELECT count(*), {columns} FROM hint_sample")[0]
+    return [
+        sum_s if count and count >= _LEAST_SHARE * total else None
+        for count, sum_s in zip(found[::2], found[1::2], strict=True)
+    ]
