@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +51,12 @@ def test_a_machine_too_busy_to_measure_trains_in_the_default_cell(
 def test_a_loop_that_cannot_run_is_still_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NoViableCellError):
         choose(monkeypatch, NoViableCellError("no configuration can run"))
+
+
+def test_a_training_imports_nothing_of_a_search() -> None:
+    code = (
+        "import sys, ctrkit.commands.train, ctrkit.commands.script_train\n"
+        "print(sorted({'ctrkit.commands.probe', 'numpy', 'pyarrow'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[]\n", done.stderr
