@@ -10,7 +10,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +28,36 @@ BATCHES = 20
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+@contextmanager
+def starting(folder: Path) -> Iterator[Start]:
+    """Starts trainings in a folder; what is left of them at the end is killed."""
     started: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: str, slow: str = "", prefix: tuple[str, ...] = ()) -> Any:
         process = subprocess.Popen(
             [*prefix, str(COMMAND), "train", *arguments],
-            cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
             env=os.environ | {
-                "CTRKIT_HOME": str(tmp_path / "home"), "STAGES_SLOW": slow,
-                "STAGES_SEEN": str(tmp_path / "seen"),
+                "CTRKIT_HOME": str(folder / "home"), "STAGES_SLOW": slow,
+                "STAGES_SEEN": str(folder / "seen"),
             },
         )  # fmt: skip
         started.append(process)
         return process
 
-    yield begin
-    for process in started:
-        process.kill()
-        process.communicate()
+    try:
+        yield begin
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    with starting(tmp_path) as begin:
+        yield begin
 
 
 def fresh(*options: str) -> tuple[str, ...]:
@@ -117,34 +128,75 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("stage", "number", "workers", "least", "most"), CASES)
-def test_a_signal_to_all_processes_loses_nothing(
-    tmp_path: Path, start: Start, stage: str, number: int, workers: int,
-    least: tuple[int, int] | None, most: tuple[int, int] | None,
-) -> None:  # fmt: skip
+@dataclass(frozen=True)
+class Stopped:
+    """A run that was stopped in a stage, and what resuming it came to."""
+
+    exit_code: int
+    words: str
+    info: dict[str, Any]
+    has_incidents: bool
+    left: list[int]
+    position: tuple[int, int] | None
+    resumed: int
+    resumed_words: str
+    epochs: int
+    steps: int
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Stopped]:
+    """Each case, a few at a time: a slow stage leaves the machine to the others."""
+
+    def stop(stage: str, number: int, workers: int) -> Stopped:
+        folder = tmp_path_factory.mktemp(stage.replace(" ", "-"))
+        with starting(folder) as start:
+            return stopped_in(folder, start, stage, number, workers)
+
+    with ThreadPoolExecutor(4) as pool:
+        runs = {case[0]: pool.submit(stop, *case[:3]) for case in CASES}
+    return lambda stage: runs[stage].result()
+
+
+def stopped_in(folder: Path, start: Start, stage: str, number: int, workers: int) -> Stopped:
     options = ("--workers", str(workers), *(("--start-method", "fork") if workers else ()))
     process = start(*fresh(*options), slow=stage)
-    wait_for(reaches(tmp_path, stage, REACHED.get(stage, 1)), process)
+    wait_for(reaches(folder, stage, REACHED.get(stage, 1)), process)
     send(number, family(process))
     words, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, words
-    assert info(tmp_path)["status"] == "interrupted"
-    assert "ctrkit train --resume" in words
-    assert not (tmp_path / "run" / "incidents.jsonl").exists()
-    assert left(tmp_path) == []
-    saved = (tmp_path / "run/checkpoints/last.pt").exists()
-    assert saved or least is None
-    if saved:
-        at = position(tmp_path)["epoch"], position(tmp_path)["batch"]
-        assert least is None or at >= least
-        assert most is None or at <= most
+    last = folder / "run/checkpoints/last.pt"
+    at = position(folder) if last.exists() else None
+    said, processes = info(folder), left(folder)
+    has_incidents = (folder / "run" / "incidents.jsonl").exists()
     resumed = start("--resume", "run")
-    words, _ = resumed.communicate(timeout=120)
-    assert resumed.returncode == 0, words
-    rows = (tmp_path / "run" / "epochs.csv").read_text().splitlines()
-    assert len(rows) == 3
-    state = torch.load(tmp_path / "run/checkpoints/last.pt", weights_only=True)
-    assert state["task"]["steps"] == 2 * BATCHES
+    resumed_words, _ = resumed.communicate(timeout=120)
+    rows = (folder / "run" / "epochs.csv").read_text().splitlines()
+    return Stopped(
+        exit_code=process.returncode, words=words, info=said, has_incidents=has_incidents,
+        left=processes, position=at and (at["epoch"], at["batch"]),
+        resumed=resumed.returncode, resumed_words=resumed_words, epochs=len(rows) - 1,
+        steps=torch.load(last, weights_only=True)["task"]["steps"],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("stage", "number", "workers", "least", "most"), CASES)
+def test_a_signal_to_all_processes_loses_nothing(
+    stopped: Callable[[str], Stopped], stage: str, number: int, workers: int,
+    least: tuple[int, int] | None, most: tuple[int, int] | None,
+) -> None:  # fmt: skip
+    run = stopped(stage)
+    assert run.exit_code == 130, run.words
+    assert run.info["status"] == "interrupted"
+    assert "ctrkit train --resume" in run.words
+    assert not run.has_incidents
+    assert run.left == []
+    assert run.position or least is None
+    if run.position:
+        assert least is None or run.position >= least
+        assert most is None or run.position <= most
+    assert run.resumed == 0, run.resumed_words
+    assert run.epochs == 2
+    assert run.steps == 2 * BATCHES
 
 
 def test_the_child_alone_saves_too(tmp_path: Path, start: Start) -> None:
