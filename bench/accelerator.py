@@ -1,4 +1,4 @@
-"""What this machine's accelerator does with ctrkit, within 8 minutes: five parts, a table, JSON.
+"""Benchmarks ctrkit on this machine's accelerator within 8 minutes: five parts, a table, JSON.
 
 1. `tests`: the tests marked `cuda` or `mps`.
 2. `probe`: `ctrkit probe` of Phase 3, then `train --auto-device --max-steps`, then `report`.

@@ -1,4 +1,4 @@
-"""What a Phase 3 step must do at least: products, and bytes between its operations and memory.
+"""Lower bounds of a Phase 3 step: its products, and the bytes between operations and memory.
 
 Counted from the sizes of the model, forward once and backward twice. Operations that go over the
 tokens one by one (norm, activations, the scan) count only by the bytes they read and write, each

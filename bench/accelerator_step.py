@@ -1,4 +1,4 @@
-"""One case of the steps of `bench/accelerator.py`, in a process of its own: one JSON object.
+"""Runs one case of the steps of `bench/accelerator.py` in its own process: one JSON object.
 
     python bench/accelerator_step.py '{"what": "step", "device": "cuda", ...}'
 

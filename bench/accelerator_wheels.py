@@ -1,4 +1,4 @@
-"""Fill a folder with all wheels that `bench/accelerator.sh` needs where there is no network.
+"""Fills a folder with all wheels that `bench/accelerator.sh` needs without a network.
 
 torch is not among them: the machine with the accelerator has its own.
 

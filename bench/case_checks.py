@@ -1,4 +1,4 @@
-"""What a right result looks like, case by case: named expectations of what the commands left.
+"""The expected result of each case: named checks on what the commands left behind.
 
 A case is right if all its expectations hold. Each is a fact that a user would check by eye: an exit
 code, a figure, or words that a message must or must not have.

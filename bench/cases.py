@@ -1,4 +1,4 @@
-"""Runs cases of loaders, data and machines as people have them, and checks what ctrkit says.
+"""Runs cases of loaders, data and machines as people have them, and checks what ctrkit reports.
 
 Runs the cases of the folder `shared/cases` beside the repository, each in an output folder of its
 own, and checks what the commands left (`case_checks.py`). Prints a table: case, before, after.

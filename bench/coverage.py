@@ -1,4 +1,4 @@
-"""Coverage of the projection's intervals on simulated machines, and the null test.
+"""Measures how often the projection's intervals cover the truth on simulated machines; null test.
 
 Each seed simulates a probe of one cell (launches of some steps, as stamps), projects an epoch with
 the product's own functions, and simulates that epoch. Half of the scenarios keep to what the

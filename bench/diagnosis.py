@@ -1,4 +1,4 @@
-"""Is the right cause named? Known delays in one stage of a real loop, one at a time.
+"""Checks that the right cause is named: delays one stage of a real loop at a time.
 
 Each case is launched as a probe launches a trial, in a process of its own, and diagnosed by the
 product's own functions. The injected share is not what was meant but what was measured: against the

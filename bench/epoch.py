@@ -1,4 +1,4 @@
-"""Training rows/s end to end: ours against FuxiCTR's and torch-rechub's trainers, one equal model.
+"""Compares training rows/s, end to end, with FuxiCTR's and torch-rechub's trainers on one model.
 
 All train the same DCNv2 from the same first parameters on the same rows of a generated store, each
 in its own process, in turn: ours by `ctrkit train` with the thread loader, the peers by their own

@@ -1,4 +1,4 @@
-"""Our contender of `epoch.py`: a `Workload` on the store, for `ctrkit train --workload`.
+"""Our side of `epoch.py`: a `Workload` on the store, for `ctrkit train --workload`.
 
 The settings' path is in the environment variable EPOCH_SETTINGS. Run as a program, it only checks
 that the model is the same as the others'.

@@ -1,4 +1,4 @@
-"""The FuxiCTR contender of `epoch.py`: its DCNv2, its `BaseModel.fit`, its NPZ loader.
+"""FuxiCTR's side of `epoch.py`: its DCNv2, its `BaseModel.fit`, its NPZ loader.
 
 The package has no ranking DCNv2 (the model zoo in its repository has): the one here is made of the
 package's own layers in the zoo's arrangement. All else is called as it is; what is overridden only

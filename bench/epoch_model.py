@@ -1,4 +1,4 @@
-"""Our model and step of `epoch.py`: the same DCNv2, with all fields in one table."""
+"""Our model and step for `epoch.py`: the same DCNv2, with all fields in one table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The torch-rechub contender of `epoch.py`: its DCNv2, its `CTRTrainer`, its `DataGenerator`.
+"""torch-rechub's side of `epoch.py`: its DCNv2, its `CTRTrainer`, its `DataGenerator`.
 
 All is called as it is; what is overridden only reads the clock or keeps the predictions. Its cross
 layer adds the bias outside of the product: x <- x0 * (W x) + b + x.

@@ -1,4 +1,4 @@
-"""What every contender of `epoch.py` is given: one model, one start, the same rows; and its answer.
+"""The settings of all sides of `epoch.py`: one model, one start, the same rows, one result format.
 
 The model is DCNv2 (Wang et al. 2021, arXiv 2008.13535) in its parallel form: cross layers
 x <- x0 * (W x + b) + x beside a deep part of Linear, BatchNorm and ReLU, then a linear layer.

@@ -1,4 +1,4 @@
-"""The side line of `epoch.py`: our model and step over a stock per-row DataLoader."""
+"""A further side of `epoch.py`: our model and step with a stock per-row DataLoader."""
 
 from __future__ import annotations
 

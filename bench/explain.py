@@ -1,4 +1,4 @@
-"""`ctrkit explain` on scripts that hang, not started by ctrkit: with py-spy, and without it.
+"""Runs `ctrkit explain` on hanging scripts that ctrkit did not start, with and without py-spy.
 
 Each is a plain script on a loader of the corpus (`tests/integration/scenarios`). It is started by
 itself; once it has been silent for a while it is explained twice, and then ended. What counts:

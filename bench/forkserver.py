@@ -1,4 +1,4 @@
-"""Whether a forked trial measures what one started anew does, and what it saves.
+"""Checks that a forked trial measures the same as one started anew, and how much it saves.
 
 The same cell is launched as pairs, one started anew and one forked, in turn which of them is first.
 Compared are the step, the peak of the memory, the time until the loader and the model are there

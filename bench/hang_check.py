@@ -1,4 +1,4 @@
-"""Runs `ctrkit probe` on a scenario and says of every trial what is not as it should be."""
+"""Runs `ctrkit probe` on a scenario, and lists everything unexpected about each trial."""
 
 from __future__ import annotations
 

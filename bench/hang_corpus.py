@@ -1,4 +1,4 @@
-"""The corpus of failing and healthy loaders: reads what each declares, without running it."""
+"""The corpus of failing and healthy loaders: reads what each one declares, without running it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command leaves behind: processes that carry its mark, shared memory that nobody uses."""
+"""Finds what a command leaves behind: processes with its mark, unused shared memory."""
 
 from __future__ import annotations
 

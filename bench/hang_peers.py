@@ -1,4 +1,4 @@
-"""The same scenarios without ctrkit: stock `DataLoader(timeout=5)`, and loadtune 0.3.0."""
+"""Runs the same scenarios without ctrkit: stock `DataLoader(timeout=5)`, and loadtune 0.3.0."""
 
 from __future__ import annotations
 

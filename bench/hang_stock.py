@@ -1,4 +1,4 @@
-"""A plain training script over a scenario's loader, with torch's own `timeout=5`: what stock does.
+"""A plain training script over a scenario's loader, with torch's own `timeout=5`.
 
     python hang_stock.py SCENARIO.py WORKERS START_METHOD
 

@@ -1,4 +1,4 @@
-"""The results of the hang bench as a table in the terminal, in Markdown, and as a JSON document."""
+"""Shows the results of the hang bench as a table in the terminal, in Markdown, and as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every scenario of the corpus through `ctrkit probe`: verdict, time, culprit, and what is left.
+"""Runs every scenario of the corpus with `ctrkit probe`: verdict, time, culprit, leftovers.
 
 Beside it, what stock `DataLoader(timeout=5)` does with the same loaders, and loadtune with three.
 Prints a table and writes it to results/. Exit code 1 if anything was not as it should be.

@@ -1,4 +1,4 @@
-"""The loaders that `loaders.py` compares: ours, those of others, and the limit they all have.
+"""The loaders that `loaders.py` compares: ours, other libraries', and the limit of the machine.
 
 What others load is a table of rows of 672 bytes (`Rows`); each is used as its own documentation or
 its own trainer does, shuffled, to torch tensors. All that a worker process needs is defined here

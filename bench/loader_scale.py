@@ -1,4 +1,4 @@
-"""Our loader on stores of growing size, and beside the step that it feeds."""
+"""Measures our loader on growing stores, and beside the step that it feeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loaders side by side: ours, torch's, those of CTR libraries, and the machine's limit.
+"""Compares loaders: ours, torch's, those of CTR libraries, and the machine's limit.
 
 All are asked for shuffled batches in turn, round after round, in one process; a ratio is taken
 within a round, so that a machine that slows down slows both. What is started and made ahead before

@@ -1,4 +1,4 @@
-"""Side by side with loadtune 0.3.0: an input-bound and a compute-bound workload, short epochs.
+"""Compares with loadtune 0.3.0 on an input-bound and a compute-bound workload, short epochs.
 
 Both tools tune the same data set, model and step. What each recommends, and a grid of other
 configurations, is then run for whole epochs in fresh processes, all of them in turn, without either

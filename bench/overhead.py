@@ -1,4 +1,4 @@
-"""What the observer costs a script: CPU time of a step and of the start, with and without it.
+"""Measures the observer's cost to a script: CPU time of a step and of the start, with and without.
 
 The same small script runs in turn without and with the observer of `ctrkit train -- COMMAND`, many
 times. What is compared is CPU time (getrusage), which other programs on the machine hardly change,

@@ -1,4 +1,4 @@
-"""Pairs of a projection and the epoch that was then really run, collected over many sittings.
+"""Collects pairs of a projection and the epoch that was then really run, over many sessions.
 
 Each pair: a fresh probe of one cell, with about a sixth of the epoch's time, and then that very
 epoch by `ctrkit train --config`, at once or, of `later` pairs, an hour or more after its probe. The

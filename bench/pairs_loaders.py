@@ -1,4 +1,4 @@
-"""Loaders of one's own for bench/pairs.py; the variable PAIRS_BATCHES is an epoch's length."""
+"""Example loaders for bench/pairs.py; the variable PAIRS_BATCHES is the length of an epoch."""
 
 from __future__ import annotations
 

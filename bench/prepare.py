@@ -1,4 +1,4 @@
-"""`ctrkit data prepare` at real size: cost per row, memory, disk, kills, and training from it.
+"""Measures `ctrkit data prepare` at real size: time per row, memory, disk, kills, training.
 
 Tianchi files are generated at several scales (1 is 26.6 M impressions and about 100 M behaviours;
 users and ads are as many as in the real set at every scale, as they would not grow with its log)

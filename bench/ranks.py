@@ -1,4 +1,4 @@
-"""Two ranks against one process on the same cores, and two ways to sum the gradients of tables.
+"""Compares two ranks with one process on the same cores, and two ways to sum table gradients.
 
 Real steps of MDAF at the reference scale, on real batches. All arms take turns in one group of two
 processes, in an order that is reversed every other round; a ratio is of two arms of one round.

@@ -1,4 +1,4 @@
-"""Replay against real DataLoaders whose workers sleep seeded times, and the pre-fill trap.
+"""Compares replay with real DataLoaders whose workers sleep seeded times; the pre-fill trap.
 
 1. Many cells: the epoch's time as replay foretells it from the seeds, as it does from the stamps of
    its own batches (a busy machine oversleeps, which no seed knows), and as it was.

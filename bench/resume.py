@@ -1,4 +1,4 @@
-"""A run killed at a random moment and resumed, against one that was never interrupted.
+"""Compares a run that was killed at a random moment and resumed with an uninterrupted one.
 
 Each run is killed once with SIGKILL, at a random step or at a random moment of its start-up, every
 other one inside the checkpoint write that comes next (as soon as the file that is being written is

@@ -1,4 +1,4 @@
-"""The training scripts that `scripts.py` runs, and what is true of each."""
+"""The training scripts that `scripts.py` runs, and the truth about each."""
 
 from __future__ import annotations
 

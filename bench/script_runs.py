@@ -1,4 +1,4 @@
-"""Runs commands for the bench of scripts, and sees what they leave behind.
+"""Runs commands for the bench of scripts, and records what they leave behind.
 
 Each runs with a private folder for temporary files and, where the system lets root make one, with
 a private `/dev/shm`; its processes carry a mark in their environment. So what is left is its own.

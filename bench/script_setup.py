@@ -1,4 +1,4 @@
-"""Puts what the bench of scripts runs into a cache folder: libraries, scripts and data sets.
+"""Sets up a cache folder for the bench of scripts: libraries, scripts and data sets.
 
 Nothing of it is committed but the scripts in `foreign/`, which are our own: small ones that use a
 framework in the documented way, where its package ships no script. Every data set is generated.

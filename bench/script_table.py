@@ -1,4 +1,4 @@
-"""The table that the bench of scripts keeps: only what was measured, script by script."""
+"""The table of the bench of scripts: only what was measured, script by script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training scripts of many frameworks, each unedited: what ctrkit finds, and whether it is true.
+"""Runs unedited training scripts of many frameworks, and checks what ctrkit finds.
 
 For each script: the loader and the step that were found, how its cells came out, the projected
 epoch against epochs that are then run, the recommended cell against the script as written (in

@@ -1,4 +1,4 @@
-"""Regret and cost of the search: on simulated machines, and on real exhaustive grids.
+"""Measures regret and cost of the search: on simulated machines, and on exhaustive real grids.
 
 Simulated: machines of two forms with held-out seeds (`search_machine.py`). The budget is 15 % of
 what it costs to launch every cell once; the regret is the true time of the whole run of what is

@@ -1,4 +1,4 @@
-"""Simulated machines for the search: what a cell really takes, and a launcher that measures it.
+"""Simulated machines for the search: the true time of each cell, and a launcher that measures it.
 
 Two forms. `queue` delivers batches through the replayed queue, workers and step share the cores of
 a CPU. `smooth` knows no queue: loader and step blend in a power mean, workers scale with an

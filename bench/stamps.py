@@ -1,4 +1,4 @@
-"""What the stamps cost: the same cell with and without them, interleaved, and each stamp by itself.
+"""Measures the cost of stamps: a cell with and without them, interleaved, and each stamp alone.
 
 1. Launches of a cell whose step is only taking a batch (so nothing hides the cost), in the order
    with, without, without, with, and so on: the ratio of the mean steps, with its 95 % interval.

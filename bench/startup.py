@@ -1,4 +1,4 @@
-"""How long it takes to start: the commands, a probe's trial, opening a store of any size.
+"""Measures start times: of the commands, of a probe's trial, of opening a store of any size.
 
 Commands are whole processes, run in turn, beside a bare interpreter and one that imports torch. A
 trial's own overhead is all of its wall time but its one step (batch 64): interpreter, imports,

@@ -1,4 +1,4 @@
-"""The Phase 3 step against a straightforward one, and what it grows with.
+"""Compares the Phase 3 step with a straightforward one, and shows how its time grows.
 
 Every measurement is a process of its own, so that its peak memory is its own; what is compared runs
 in turn, round after round, and a ratio is the median over the rounds with the least and the most.

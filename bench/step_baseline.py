@@ -1,4 +1,4 @@
-"""MDAF as one writes it down at first: padded tensors, dense gradients, a scan on big tensors.
+"""MDAF in its simplest form: padded tensors, dense gradients, a scan on big tensors.
 
 The same parameters and the same mathematics as `ctrkit.ctr.models.mdaf`; only the way is another.
 """

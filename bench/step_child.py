@@ -1,4 +1,4 @@
-"""One measurement of `bench/step.py`, in a process of its own so that its peak memory is its own.
+"""Makes one measurement of `bench/step.py` in its own process, which has its own peak memory.
 
 Prints one JSON object: seconds of each measured step, losses, peak resident bytes.
 """

@@ -1,4 +1,4 @@
-"""A headless Chromium for tests: DevTools messages over its own pipe, so nothing else is needed."""
+"""A headless Chromium for tests, driven by DevTools messages over its own pipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accelerators as parameters of tests: each marked by its name, and skipped where there is none."""
+"""Accelerators as test parameters, each marked by its name, and skipped if it is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of tables share: a small log in any form, and its store."""
+"""Helpers for tests of tables: a small log in any form, and its store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A made-up NVML with two GPUs, for tests: no GPU takes part."""
+"""A fake NVML with two GPUs, for tests; no GPU is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of the real run of a script share: the script, its start, and what is known of it."""
+"""Helpers for tests of a script's real run: the script, its start, and what is known about it."""
 
 from __future__ import annotations
 

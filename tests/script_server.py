@@ -1,4 +1,4 @@
-"""Runs scripts in processes that are forked from one which has torch imported.
+"""Runs scripts in processes forked from one that has torch imported.
 
 A script that is started anew needs two to three seconds of CPU to import torch and what its
 optimizers import. `python -c BEGIN` is the server: it has done so once, and forks a process for

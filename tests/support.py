@@ -1,4 +1,4 @@
-"""What end-to-end tests share: the installed command, and who is left of it."""
+"""Helpers for end-to-end tests: the installed command, and processes that it left."""
 
 from __future__ import annotations
 

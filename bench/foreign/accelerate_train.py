@@ -1,4 +1,4 @@
-"""accelerate in the documented way: prepare, accumulate, backward."""
+"""A script with accelerate, as documented: prepare, accumulate, backward."""
 
 import torch
 from accelerate import Accelerator

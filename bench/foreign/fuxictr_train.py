@@ -1,4 +1,4 @@
-"""FuxiCTR as its own LongCTR/run_expid.py uses it: DIN on long histories.
+"""A script with FuxiCTR, as its LongCTR/run_expid.py uses it: DIN on long histories.
 
 The file shipped in the package cannot be run as it is: it imports its models relatively.
 """

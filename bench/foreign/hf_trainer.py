@@ -1,4 +1,4 @@
-"""The Hugging Face Trainer in the documented way, with a tiny model that is made here."""
+"""A script with the Hugging Face Trainer, as documented, with a tiny model made here."""
 
 import torch
 from slow_rows import SlowRows

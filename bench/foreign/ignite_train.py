@@ -1,4 +1,4 @@
-"""Ignite in the documented way: a supervised trainer, an evaluator, checkpoints."""
+"""A script with Ignite, as documented: a supervised trainer, an evaluator, checkpoints."""
 
 import torch
 from ignite.engine import Events, create_supervised_evaluator, create_supervised_trainer

@@ -1,4 +1,4 @@
-"""Lightning in the documented way: a module, two loaders, a Trainer."""
+"""A script with Lightning, as documented: a module, two loaders, a Trainer."""
 
 import lightning as L
 import torch

@@ -1,4 +1,4 @@
-"""Small data sets for frameworks that read files; all of it is drawn at random."""
+"""Makes small random data sets for frameworks that read files."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""No DataLoader: an array that is indexed at random."""
+"""A script without a DataLoader: it indexes an array at random."""
 
 import torch
 from torch import nn

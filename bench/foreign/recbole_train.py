@@ -1,4 +1,4 @@
-"""RecBole in the documented way: BPR on a small data set."""
+"""A script with RecBole, as documented: BPR on a small data set."""
 
 from recbole.quick_start import run_recbole
 

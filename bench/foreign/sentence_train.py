@@ -1,4 +1,4 @@
-"""sentence-transformers in the documented way, with a tiny model that is made here."""
+"""A script with sentence-transformers, as documented, with a tiny model made here."""
 
 import os
 import random

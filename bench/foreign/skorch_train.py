@@ -1,4 +1,4 @@
-"""skorch in the documented way: fit a classifier."""
+"""A script with skorch, as documented: fits a classifier."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""A data set whose rows cost something, as decoding and augmentation do."""
+"""A script whose rows take time to make, as decoding and augmentation do."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""timm in the documented way: its data set, its loader with the prefetcher, its scheduler."""
+"""A script with timm, as documented: its data set, its prefetching loader, its scheduler."""
 
 import argparse
 import time

@@ -1,4 +1,4 @@
-"""One data set, model and step for both tools; the variable CASE is `input` or `compute`."""
+"""The data set, model and step for both tools; the variable CASE is `input` or `compute`."""
 
 from __future__ import annotations
 

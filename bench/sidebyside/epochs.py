@@ -1,4 +1,4 @@
-"""Whole epochs by the wall clock, without either tool: one JSON line on stdout.
+"""Times whole epochs by the wall clock, without either tool: one JSON line on stdout.
 
 CASE=input python bench/sidebyside/epochs.py '{"num_workers": 2}' EPOCHS THREADS
 """

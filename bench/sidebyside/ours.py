@@ -1,4 +1,4 @@
-"""The workload of bench/loadtune.py as ctrkit takes it: the axes that loadtune tunes on a CPU."""
+"""The workload of bench/loadtune.py for ctrkit: the axes that loadtune tunes on a CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The workload of bench/loadtune.py as loadtune takes it."""
+"""The workload of bench/loadtune.py for loadtune."""
 
 from __future__ import annotations
 

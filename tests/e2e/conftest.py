@@ -1,4 +1,4 @@
-"""The installed command, run as a user would; and in this process, where words are asked for."""
+"""Fixtures that run the installed command as a user would, or within this process."""
 
 from __future__ import annotations
 

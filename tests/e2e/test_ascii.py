@@ -1,4 +1,4 @@
-"""On a terminal that shows ASCII only, and with names that hold brackets, nothing breaks."""
+"""Nothing breaks on a terminal that shows ASCII only, or with brackets in names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A workload whose parts each sleep a known time: each is in the projection, and a NaN is told."""
+"""A workload whose parts sleep known times: the projection has each part; a NaN is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run and a probe that are interrupted: what is kept, what goes on, and that nobody is left."""
+"""An interrupted run and probe: what is kept, what continues, and no process is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole way as a new user walks it: data, probe, train, report."""
+"""The whole way of a new user: data, probe, train, report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A workload that cannot even be inspected: what is wrong, with its evidence."""
+"""A workload that cannot be inspected: the error, with its evidence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loops of one's own: the examples of docs/loader.md, a loader that deadlocks, what it leaves."""
+"""Users' own loops: the examples of docs/loader.md, a loader that deadlocks, leftovers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real run of a script: its streams, its exit code, and what is told and kept of it."""
+"""The real run of a script: its streams, its exit code, and what is reported and kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals that end the real run of a script, or are meant for it, and who is left after them."""
+"""Signals that end a script's real run, or are meant for it, and the processes left after them."""
 
 from __future__ import annotations
 

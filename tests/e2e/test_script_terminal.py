@@ -1,4 +1,4 @@
-"""The real run of a script in a terminal, which is the script's own."""
+"""The real run of a script in a terminal, which belongs to the script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loaders as people have them: lengths that lie, repeated rows, epochs without a batch."""
+"""Loaders as people have them: wrong lengths, repeated rows, epochs without a batch."""
 
 from __future__ import annotations
 

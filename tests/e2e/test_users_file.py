@@ -1,4 +1,4 @@
-"""A user's file as it comes: an odd name, a command line of its own, ragged rows, its own order."""
+"""A user's file as it comes: an odd name, its own command line, ragged rows, its own order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data that several integration tests use, and the way to the corpus of scenarios."""
+"""Data that several integration tests use, and the path of the corpus of scenarios."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real control groups: a CPU quota, a cpuset, a memory limit; what is decided keeps to them."""
+"""Real control groups: a CPU quota, a cpuset, a memory limit, and decisions that respect them."""
 
 from __future__ import annotations
 

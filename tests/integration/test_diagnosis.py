@@ -1,4 +1,4 @@
-"""Delays in a real loop are named from what its processes stamped: a few cases of the bench."""
+"""Delays in a real loop are named from its processes' stamps: a few cases of the bench."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes that train together: what one would compute, whatever happens to them."""
+"""Several processes that train together compute what one would, whatever happens to them."""
 
 from __future__ import annotations
 

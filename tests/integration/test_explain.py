@@ -1,4 +1,4 @@
-"""`explain` on plain scripts that hang: state, cause and line; and that nothing is changed."""
+"""`explain` on plain scripts that hang: state, cause and line; and it changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trials that are forked from a server: what they are, how they end, and what is left of it."""
+"""Trials forked from a server: what they are, how they end, and what is left."""
 
 from __future__ import annotations
 

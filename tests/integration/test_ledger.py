@@ -1,4 +1,4 @@
-"""Ledgers of real runs: they sum to the clock on the wall, and a stop is never a slow loader."""
+"""Ledgers of real runs: they sum to the wall-clock time, and a stop is never a slow loader."""
 
 from __future__ import annotations
 

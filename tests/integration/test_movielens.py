@@ -1,4 +1,4 @@
-"""MovieLens-100k, which lies inside the wheel of recbole, as a store."""
+"""MovieLens-100k, which is inside recbole's wheel, as a store."""
 
 from __future__ import annotations
 

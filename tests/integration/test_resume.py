@@ -1,4 +1,4 @@
-"""Real runs that are killed, damaged or hindered, and what `--resume` makes of them."""
+"""Real runs that are killed, damaged or hindered, and what `--resume` does with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The observer in scripts that know nothing of it, each a process of its own.
+"""The observer in scripts that do not know it, each in its own process.
 
 Most are forked from a process that has torch imported; what is `anew` imports it itself.
 """

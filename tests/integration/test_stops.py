@@ -1,4 +1,4 @@
-"""A stop that is sent to every process of a run, in each of its stages: nothing trained is lost."""
+"""A stop sent to every process of a run, in each of its stages: no training is lost."""
 
 from __future__ import annotations
 

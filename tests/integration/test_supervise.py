@@ -1,4 +1,4 @@
-"""The supervisor with real children: every way to end, and nothing of them left afterwards."""
+"""The supervisor with real children: every way to end, and nothing is left of them."""
 
 from __future__ import annotations
 

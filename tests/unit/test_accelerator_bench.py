@@ -1,4 +1,4 @@
-"""`bench/accelerator.py` where there is no accelerator: one line, or a rehearsal on the CPU."""
+"""`bench/accelerator.py` without an accelerator: one line, or a rehearsal on the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What README and docs/ show is there: commands with their options, links, the example package."""
+"""What README and docs/ show exists: commands with their options, links, the example package."""
 
 from __future__ import annotations
 

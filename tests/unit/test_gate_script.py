@@ -1,4 +1,4 @@
-"""The GitHub action's script with a stand-in for `ctrkit`: each exit code becomes a verdict."""
+"""The GitHub action's script with a fake `ctrkit`: each exit code becomes a verdict."""
 
 from __future__ import annotations
 

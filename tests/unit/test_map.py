@@ -1,4 +1,4 @@
-"""README and architecture are true of the code: what they name exists, and no room lacks."""
+"""README and architecture match the code: what they name exists, and no room is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plain training loop whose data set waits 8 ms a row, as for a disk; 3 epochs of 25 batches."""
+"""A plain training loop whose data set waits 8 ms a row, like a disk; 3 epochs of 25 batches."""
 
 import argparse
 import time

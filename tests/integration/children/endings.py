@@ -1,4 +1,4 @@
-"""Loaders and a loop whose worker hangs or dies at a random step; without workers all is well."""
+"""Loaders and a loop whose worker hangs or dies at a random step; without workers they are fine."""
 
 from __future__ import annotations
 

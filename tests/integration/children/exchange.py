@@ -1,4 +1,4 @@
-"""A rank that sums a small model's gradients in each way, and compares them with one process's.
+"""A rank that sums a small model's gradients in each way, and compares with one process.
 
 Started as two processes with the environment of torch's launcher; prints what it found as JSON.
 """

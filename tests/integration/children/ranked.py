@@ -1,4 +1,4 @@
-"""MDAF on a tiny store, writing down which rows of which batch each rank takes."""
+"""MDAF on a tiny store; notes which rows of which batch each rank takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A workload that says where it is and stays there for a while, so that a stop can meet it there.
+"""A workload that reports its stage and stays in it, so that a stop can hit it there.
 
 `STAGES_SLOW` names the stage that takes long; the file `STAGES_SEEN` gets a line for each stage.
 """

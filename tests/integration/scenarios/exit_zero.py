@@ -1,4 +1,4 @@
-"""`sys.exit(0)` while a row is fetched: a quiet end that says all was well."""
+"""`sys.exit(0)` while a row is fetched: a silent end that claims success."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A C function that waits for ever and keeps the interpreter's lock meanwhile."""
+"""A C function that waits for ever and holds the interpreter lock meanwhile."""
 
 from __future__ import annotations
 

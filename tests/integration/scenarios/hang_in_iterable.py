@@ -1,4 +1,4 @@
-"""An iterable data set that reads from a pipe into which nobody writes."""
+"""An iterable data set that reads from a pipe that nothing writes to."""
 
 from __future__ import annotations
 

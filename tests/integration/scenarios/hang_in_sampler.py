@@ -1,4 +1,4 @@
-"""The sampler waits for ever; it runs in the main process, with workers too."""
+"""The sampler waits for ever; it runs in the main process even with workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A hang while shared memory is open that nobody but a supervisor would remove."""
+"""A hang with open shared memory that only a supervisor would remove."""
 
 from __future__ import annotations
 

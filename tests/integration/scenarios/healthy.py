@@ -1,4 +1,4 @@
-"""Nothing is wrong."""
+"""A healthy loader: nothing is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing is wrong with this iterable data set of unknown length."""
+"""A healthy iterable data set of unknown length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An import that fails in a fresh worker only; a small data set."""
+"""An import that fails only in a new worker; a small data set."""
 
 from __future__ import annotations
 

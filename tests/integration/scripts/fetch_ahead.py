@@ -1,4 +1,4 @@
-"""A wrapper around the loader that has the next batch before the step begins on this one."""
+"""A wrapper around the loader that takes the next batch before the current step begins."""
 
 import torch
 from torch.utils.data import DataLoader, TensorDataset

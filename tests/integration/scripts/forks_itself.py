@@ -1,4 +1,4 @@
-"""Trains in a process that it forks, which ends without any exit handler."""
+"""Trains in a process that it forks, which ends without running exit handlers."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""Two processes that train the same model, each with a loader of its own; no group of ranks."""
+"""Two processes that train the same model, each with its own loader; not a group of ranks."""
 
 import torch
 from torch import multiprocessing

@@ -1,4 +1,4 @@
-"""A thread of its own takes the batches, a few ahead of the loop that trains."""
+"""A separate thread takes the batches, a few ahead of the loop that trains."""
 
 import queue
 import threading

@@ -1,4 +1,4 @@
-"""Trains on batches that it keeps, or often on each: `kept_batches.py cycle|list|one|inner`."""
+"""Trains on batches that it keeps, or often on each one: `kept_batches.py cycle|list|one|inner`."""
 
 import itertools
 import sys

@@ -1,4 +1,4 @@
-"""A data set that holds a lambda: it cannot be sent to a worker that is started anew."""
+"""A data set that holds a lambda, so it cannot be sent to a spawned worker."""
 
 import torch
 from torch.utils.data import DataLoader, Dataset

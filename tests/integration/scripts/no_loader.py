@@ -1,4 +1,4 @@
-"""No DataLoader: an array indexed at random, two micro steps to an optimizer step."""
+"""No DataLoader: an array indexed at random, two micro steps per optimizer step."""
 
 import torch
 

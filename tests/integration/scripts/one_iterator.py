@@ -1,4 +1,4 @@
-"""Validates on some batches every 25 steps; the iterator for that is made once."""
+"""Validates on some batches every 25 steps, with an iterator that is made once."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""A loader that is no DataLoader, but iterates by torch's own iterators."""
+"""A loader that is no DataLoader, but uses torch's own iterators."""
 
 import torch
 from torch.utils.data.dataloader import _DatasetKind, _SingleProcessDataLoaderIter

@@ -1,4 +1,4 @@
-"""A plain loop: training loader, validation loader, a checkpoint an epoch."""
+"""A plain loop: training loader, validation loader, a checkpoint per epoch."""
 
 import argparse
 

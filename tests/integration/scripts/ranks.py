@@ -1,4 +1,4 @@
-"""Two ranks under torchrun, on gloo; the first argument is how many rows they have."""
+"""Two ranks under torchrun, on gloo; the first argument is their number of rows."""
 
 import sys
 

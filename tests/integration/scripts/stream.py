@@ -1,4 +1,4 @@
-"""An iterable data set, which shares itself out among workers only if it is told to."""
+"""An iterable data set that divides itself among workers only if told to."""
 
 import sys
 

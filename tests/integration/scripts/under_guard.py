@@ -1,4 +1,4 @@
-"""A data set that is defined under the main guard: no worker that is started anew can find it."""
+"""A data set defined under the main guard, so no spawned worker can find it."""
 
 import torch
 from torch.utils.data import DataLoader, Dataset

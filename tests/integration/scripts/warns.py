@@ -1,4 +1,4 @@
-"""Has torch warn of a loader's workers, and of its length, which names the line of the loop."""
+"""Makes torch warn of a loader's workers and of its length, naming the line of the loop."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A loader that says it has five batches and goes on for ever, of either kind of data set."""
+"""A loader that claims five batches and never ends, with either kind of data set."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What the server that trials are forked from checks of accelerators; none takes part."""
+"""What the fork server checks about accelerators; none is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who called `os._exit` is said, but for a forked process, which ends that way."""
+"""Who called `os._exit` is reported, except in a forked process, which ends that way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Help shows each of its texts to the letter: nothing in it is taken for markup."""
+"""Help shows all of its texts literally: nothing is taken for markup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What doctor puts together of a checkup; the looks themselves are tested with real processes."""
+"""How doctor assembles a checkup; examining is tested with real processes."""
 
 from __future__ import annotations
 

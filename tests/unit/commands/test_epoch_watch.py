@@ -1,4 +1,4 @@
-"""Epochs are shown once, and again where they are trained again."""
+"""Epochs are shown once, and again if they are trained again."""
 
 from __future__ import annotations
 

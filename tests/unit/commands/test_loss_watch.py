@@ -1,4 +1,4 @@
-"""A loss that is no finite number is told once, and kept as an incident of the run."""
+"""A loss that is NaN or infinite is reported once, and noted as an incident."""
 
 from __future__ import annotations
 

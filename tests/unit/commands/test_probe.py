@@ -1,4 +1,4 @@
-"""How a probe ends: what it says where it has no answer, and what it adds to one."""
+"""How a probe ends: its message without an answer, and what it adds to an answer."""
 
 from dataclasses import replace
 

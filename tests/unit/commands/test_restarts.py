@@ -1,4 +1,4 @@
-"""Restarts of a real run, with children that are only told of."""
+"""Restarts of a real run, with fake children."""
 
 from __future__ import annotations
 

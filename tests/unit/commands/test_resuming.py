@@ -1,4 +1,4 @@
-"""What a resumed run is: the same experiment, or a refusal that shows the difference."""
+"""What `--resume` continues: the same experiment, or a refusal that shows the difference."""
 
 from __future__ import annotations
 

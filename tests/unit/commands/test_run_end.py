@@ -1,4 +1,4 @@
-"""What is kept of how a run ended."""
+"""What `run.json` records about how a run ended."""
 
 from __future__ import annotations
 

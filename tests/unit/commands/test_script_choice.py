@@ -1,4 +1,4 @@
-"""`train --auto-device` of a script: a probe that is known, a brief one, or as written."""
+"""`train --auto-device` of a script: a known probe, a brief one, or as written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `ctrkit probe -- COMMAND` leaves behind beside its run folder."""
+"""What `ctrkit probe -- COMMAND` leaves behind besides its run folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told while a script trains: a line for each thing that is worth one."""
+"""What is reported while a script trains: a line for each thing worth one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The story of the mission on simulated clocks: what made a run late is named, and only that."""
+"""The project's first night on simulated clocks: only the true cause of a late run is named."""
 
 from __future__ import annotations
 

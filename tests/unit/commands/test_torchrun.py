@@ -1,4 +1,4 @@
-"""What a rank that torchrun has started makes of the command line."""
+"""What a rank started by torchrun does with the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `ctrkit train --auto-device` takes where its brief probe came to nothing."""
+"""What `ctrkit train --auto-device` chooses if its brief probe has no result."""
 
 from __future__ import annotations
 

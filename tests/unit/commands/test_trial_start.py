@@ -1,4 +1,4 @@
-"""What is told of the start of a trial that was forked."""
+"""What is reported about the start of a forked trial."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told of checkpoints that the disk refused."""
+"""What is reported about checkpoints that the disk refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of `calibration.parquet`: what a run's row says, and that no writer loses another's."""
+"""Rows of `calibration.parquet`: what a run's row says, and no writer loses another's row."""
 
 import multiprocessing
 from dataclasses import replace

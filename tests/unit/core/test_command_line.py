@@ -1,4 +1,4 @@
-"""Placeholders of a command, their values, and what is not shown of it."""
+"""Placeholders of a command, their values, and hidden secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CPU quotas of control groups, of both versions and at every level, in trees of files."""
+"""CPU quotas of control groups, both versions, at every level, in fake file trees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written down of the environment: never more than the allow-list."""
+"""The recorded environment: never more than the allow-list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GPUs as a made-up `nvidia-smi` tells of them; none takes part."""
+"""GPUs in the output of a fake `nvidia-smi`; no real one is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses that are no finite numbers: the first one, what it is and where."""
+"""Losses that are NaN or infinite: the first one, its value and its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workloads found by their names, and what is known of one that is not there."""
+"""Workloads found by name, and what is known about one that is not installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Start-up once, then epochs: whole ones, parts of one, and a first one that is longer."""
+"""Start-up once, then epochs: whole ones, parts, and a longer first one."""
 
 from __future__ import annotations
 

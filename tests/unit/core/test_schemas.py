@@ -1,4 +1,4 @@
-"""The JSON schemas of docs/schemas are those of the code, and what runs leave keeps to them."""
+"""The JSON schemas in docs/schemas match the code, and files of runs match the schemas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files a script's command means, and which of them were edited since a probe."""
+"""The source files of a script's command, and those edited since a probe."""
 
 from __future__ import annotations
 

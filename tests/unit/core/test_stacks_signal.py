@@ -1,4 +1,4 @@
-"""Stacks on a signal that is nobody else's, in every kind of process."""
+"""Stacks on a signal that nothing else uses, in every kind of process."""
 
 from __future__ import annotations
 

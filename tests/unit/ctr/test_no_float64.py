@@ -1,4 +1,4 @@
-"""Nothing that goes to a device is float64, which MPS has not: each operation is looked at."""
+"""Nothing sent to a device is float64, which MPS lacks: every operation is checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of MDAF: shipped phases, files of one's own, overrides."""
+"""The settings of MDAF: shipped phases, users' own files, overrides."""
 
 from __future__ import annotations
 

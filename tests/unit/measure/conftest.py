@@ -1,4 +1,4 @@
-"""Measurements as a child would write them, of steps that are given."""
+"""Measurements as a child would write them, with given steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of workers that keep their cores busy."""
+"""Findings on workers that keep their cores busy."""
 
 from __future__ import annotations
 

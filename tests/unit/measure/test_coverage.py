@@ -1,4 +1,4 @@
-"""Coverage, width and flags of the intervals on simulated machines: few seeds of bench/coverage."""
+"""Coverage, width and flags of intervals on simulated machines: a few seeds of bench/coverage."""
 
 import importlib.util
 import sys

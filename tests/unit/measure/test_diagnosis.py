@@ -1,4 +1,4 @@
-"""What limits: named from measurements that are given, and from simulated machines."""
+"""The limiting stage, from given measurements and from simulated machines."""
 
 import numpy as np
 import pytest

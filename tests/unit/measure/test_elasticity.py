@@ -1,4 +1,4 @@
-"""Laws of the elasticities, and what the model takes from a measurement."""
+"""Laws of elasticities, and what the model reads from a measurement."""
 
 import pytest
 from hypothesis import given

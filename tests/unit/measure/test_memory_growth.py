@@ -1,4 +1,4 @@
-"""Memory that grows all the time runs out at a step that can be told; a full pool does not."""
+"""Memory that always grows runs out at a known step; a full pool does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""bench/pairs.py: it goes on where it was ended, and leaves no pair out."""
+"""bench/pairs.py continues where it was ended, and leaves no pair out."""
 
 import argparse
 import importlib.util

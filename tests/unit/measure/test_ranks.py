@@ -1,4 +1,4 @@
-"""Which of the ranks that train together is late, and whether its loader is why."""
+"""Which rank is late, and whether its loader is the cause."""
 
 from __future__ import annotations
 

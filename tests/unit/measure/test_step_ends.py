@@ -1,4 +1,4 @@
-"""Ends of steps as a made-up device stamped them: no GPU takes part."""
+"""Ends of steps from fake device stamps; no GPU is used."""
 
 from __future__ import annotations
 

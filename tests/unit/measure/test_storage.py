@@ -1,4 +1,4 @@
-"""Why a loader waits, by what was counted: each cause needs evidence that excludes the others."""
+"""Why a loader waits, from counters: each cause needs evidence that excludes the others."""
 
 from __future__ import annotations
 

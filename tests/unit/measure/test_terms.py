@@ -1,4 +1,4 @@
-"""What a run takes beside its steps: each part once, with what was not seen in its interval."""
+"""The terms of a run besides its steps: each counted once, with its uncertainty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slow steps at the beginning of a run are found from the steps, however many there are."""
+"""Slow first steps of a run are found from the steps, however many there are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A simulated machine: a fake clock and a fake launch that obeys windows and deadlines."""
+"""A simulated machine: a fake clock, and a fake launch that obeys windows and deadlines."""
 
 from __future__ import annotations
 

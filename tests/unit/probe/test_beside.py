@@ -1,4 +1,4 @@
-"""All cells of a script have the validation and the checkpoints of the script as written."""
+"""All cells of a script share the validation and checkpoints of the script as written."""
 
 from __future__ import annotations
 

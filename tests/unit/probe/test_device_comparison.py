@@ -1,4 +1,4 @@
-"""Which device is faster is said with both times, and only of cells that compute the same."""
+"""The faster device is named with both times, only for cells that compute the same."""
 
 from __future__ import annotations
 

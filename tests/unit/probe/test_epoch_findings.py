@@ -1,4 +1,4 @@
-"""What torch warns of, in the words of its reader."""
+"""Torch's warnings, in words for the reader."""
 
 from __future__ import annotations
 

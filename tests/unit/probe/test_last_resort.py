@@ -1,4 +1,4 @@
-"""A probe whose trials were all cut answers from the steps that they made, widely, and says so."""
+"""A probe whose trials were all cut answers from their steps, widely, and says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trial whose loss is no finite number does not vanish: it is a finding with its step."""
+"""A trial with a NaN or infinite loss is not dropped: a finding names the step."""
 
 from __future__ import annotations
 

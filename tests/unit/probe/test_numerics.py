@@ -1,4 +1,4 @@
-"""Other numerics are measured and shown with their loss, and never silently preferred."""
+"""Other numerics are measured and shown with their loss, and never preferred silently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a probe may stop trying since every cell would fail alike."""
+"""When a probe may stop because every cell would fail in the same way."""
 
 from __future__ import annotations
 

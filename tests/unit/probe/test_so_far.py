@@ -1,4 +1,4 @@
-"""What a search answers after each trial, before it is over."""
+"""The answer of a search after each trial, before it is over."""
 
 from __future__ import annotations
 

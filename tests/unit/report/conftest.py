@@ -1,4 +1,4 @@
-"""Stored records that the report's tests are made of, and run folders with them."""
+"""Records for the report's tests, and run folders with them."""
 
 from __future__ import annotations
 

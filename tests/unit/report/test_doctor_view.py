@@ -1,4 +1,4 @@
-"""The report of a checkup: the worst first, what was not known said, and it fits."""
+"""The report of a checkup: worst first, unknowns named, and it fits."""
 
 from __future__ import annotations
 

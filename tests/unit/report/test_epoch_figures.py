@@ -1,4 +1,4 @@
-"""The best epoch, and what a reader of the figures has to know."""
+"""The best epoch, and notes for a reader of the figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page's colours, light and dark: text and marks stand out from what they lie on (WCAG AA)."""
+"""The page's colours, light and dark: text and marks have enough contrast (WCAG AA)."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Run folders that are partial, damaged or hostile: the best possible report, and inert."""
+"""Partial, damaged or hostile run folders: the best possible report, and nothing is executed."""
 
 import json
 import shutil

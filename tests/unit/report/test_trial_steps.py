@@ -1,4 +1,4 @@
-"""Batches of `stamps.parquet`: with who made them where that was seen, and without."""
+"""Batches from `stamps.parquet`, with and without their makers."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""A run of which a test says what happens: clocks, a host, and a child that counts by them."""
+"""A run simulated by a test: clocks, a host, and a child that counts by them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds the machine awake is ended and reaped, and a refusal is told of."""
+"""The tool that keeps the machine awake is ended and reaped; a refusal is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps and ends of epochs are told apart, whatever the loop knows of its length."""
+"""Steps and ends of epochs are kept apart, whether or not the loop knows its length."""
 
 from __future__ import annotations
 

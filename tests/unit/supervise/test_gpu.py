@@ -1,4 +1,4 @@
-"""Findings on GPUs, whose looks are made up: no GPU takes part."""
+"""Findings on GPUs from fake samples: no GPU is used."""
 
 from __future__ import annotations
 

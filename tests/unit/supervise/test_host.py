@@ -1,4 +1,4 @@
-"""Figures of the host, from what each system tells."""
+"""Figures of the host, from the output of each system."""
 
 from __future__ import annotations
 

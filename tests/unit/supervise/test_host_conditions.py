@@ -1,4 +1,4 @@
-"""Findings on the host: each from its figures, none from a quiet one, and readings of this host."""
+"""Findings on the host: each from its figures, none from a quiet one; readings of this host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger's rows: kept, added to, and read again."""
+"""The ledger's rows: kept, appended, and read again."""
 
 from __future__ import annotations
 

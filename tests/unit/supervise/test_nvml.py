@@ -1,4 +1,4 @@
-"""GPUs by a made-up NVML: no GPU takes part. The last tests use the real package, if there."""
+"""GPUs through a fake NVML: no GPU is used. The last tests use the real package if installed."""
 
 from __future__ import annotations
 

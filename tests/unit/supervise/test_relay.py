@@ -1,4 +1,4 @@
-"""What is kept of a script's output, and when a line of ours may come between."""
+"""What is kept of a script's output, and when our own line may come in between."""
 
 from __future__ import annotations
 

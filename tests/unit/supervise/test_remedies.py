@@ -1,4 +1,4 @@
-"""Whether a run that was ended goes on, and where."""
+"""Whether a run that was ended restarts, and in which cell."""
 
 from __future__ import annotations
 

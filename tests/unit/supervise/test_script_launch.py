@@ -1,4 +1,4 @@
-"""How a script is started: nothing of its own is lost, and nothing of ours hides its modules."""
+"""How a script is started: it loses nothing of its own, and nothing of ours hides its modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals that a script is to get: all of them, each once, in their order."""
+"""Signals for a script: all of them, each once, in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where seconds go, from looks at clocks and counters that are only told of."""
+"""Where seconds go, from fake samples of clocks and counters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counters of a real family of processes, and the files that it has open."""
+"""Counters of a real family of processes, and its open files."""
 
 from __future__ import annotations
 

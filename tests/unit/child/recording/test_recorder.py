@@ -1,4 +1,4 @@
-"""The recorder of a training loop's events, fed by hand with a clock of its own."""
+"""The recorder of a training loop's events, fed by hand with a fake clock."""
 
 from __future__ import annotations
 

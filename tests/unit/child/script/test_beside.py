@@ -1,4 +1,4 @@
-"""How many validations and checkpoints an epoch has, from those that were seen."""
+"""The number of validations and checkpoints per epoch, from those that were seen."""
 
 from __future__ import annotations
 

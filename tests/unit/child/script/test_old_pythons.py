@@ -1,4 +1,4 @@
-"""What runs inside a script's interpreter: Python 3.9, and nothing that ctrkit depends on."""
+"""Code inside a script's interpreter runs on Python 3.9 without ctrkit's dependencies."""
 
 from __future__ import annotations
 

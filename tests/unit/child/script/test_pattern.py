@@ -1,4 +1,4 @@
-"""What the order of deliveries, backward passes and optimizer steps tells of a loop."""
+"""What the order of deliveries, backward passes and optimizer steps says about a loop."""
 
 from __future__ import annotations
 

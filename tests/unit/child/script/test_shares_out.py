@@ -1,4 +1,4 @@
-"""Whether an iterable data set shares itself out to workers is read from its code, unrun."""
+"""Reads from an iterable data set's code, without running it, whether it divides itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trial of a script tells of the run's sizes."""
+"""What a trial of a script says about the run's sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of batches of any make."""
+"""Rows of batches of any type."""
 
 from __future__ import annotations
 

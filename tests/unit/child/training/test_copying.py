@@ -1,4 +1,4 @@
-"""Copies beside the step, on a made-up device: what is queued where, and in which order.
+"""Copies beside the step on a fake device: what is queued where, and in which order.
 
 No GPU takes part; the last test needs one.
 """

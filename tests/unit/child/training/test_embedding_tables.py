@@ -1,4 +1,4 @@
-"""A table gives the gradient of torch's embedding, and knows which rows it is of."""
+"""A table gives the gradient of torch's embedding, and knows its touched rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradients by rows as an accelerator has them: equal to torch's, and the device is never asked.
+"""Gradients by rows as on an accelerator: equal to torch's, without waiting for the device.
 
 No accelerator takes part: the CPU runs the code of one, or torch's `meta` device does, whose
 tensors have no values, so that reading one raises, as it would stall an accelerator.

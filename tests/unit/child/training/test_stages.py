@@ -1,4 +1,4 @@
-"""Stages of a step: by the clock, waiting, and by events, not waiting."""
+"""Stages of a step: by a clock that waits, and by events that do not."""
 
 from __future__ import annotations
 

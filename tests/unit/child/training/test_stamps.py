@@ -1,4 +1,4 @@
-"""How batches were made: rings of workers, and how they are matched with what was delivered."""
+"""How batches were made: rings of workers, and how they are matched with deliveries."""
 
 from __future__ import annotations
 

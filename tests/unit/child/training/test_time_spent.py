@@ -1,4 +1,4 @@
-"""What the loop counts: seconds by what it turned to, by a clock that a test moves."""
+"""What the loop counts: seconds per activity, with a clock that the test moves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What torch raises for a dead worker is raised after a save, and never taken for its failure."""
+"""torch's error for a dead worker is raised after a save, and not taken for the save's failure."""
 
 from __future__ import annotations
 

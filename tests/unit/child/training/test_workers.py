@@ -1,4 +1,4 @@
-"""DataLoader workers seen from inside: what they write, and that nothing else changes."""
+"""DataLoader workers seen from inside: what they write, and nothing else changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A look at a workload's loader: what is found, and what goes wrong without going wrong here."""
+"""Examining a workload's loader: what is found, and errors that must not escape."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding what a loader is made of, and telling each part the epoch."""
+"""Finding the parts of a loader, and telling each one the epoch."""
 
 from __future__ import annotations
 

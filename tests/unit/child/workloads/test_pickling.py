@@ -1,4 +1,4 @@
-"""What workers would receive, weighed without copying it, and what cannot be sent."""
+"""What workers would receive, counted without a copy, and what cannot be sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `make_loader` returned: batches are taken, all else is told in one line."""
+"""What `make_loader` returned: batches are accepted, anything else is explained in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's file is run as Python would run it, whatever it is called, in workers as well."""
+"""A user's file is run as Python would run it, whatever its name, in workers as well."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The progress of a stage by clocks of the test's own."""
+"""The progress of a stage, with fake clocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where compiling fails, the parts go on as they were, and the reason is told."""
+"""If compiling fails, the parts stay as they were, and the reason is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The packed layout holds every real step once, and what is read out of it is right."""
+"""The packed layout holds every real step once, and reading from it is right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The step is the straightforward one of the bench: same losses, same gradients, other ways."""
+"""The step equals the straightforward one of the bench: same losses, same gradients."""
 
 from __future__ import annotations
 

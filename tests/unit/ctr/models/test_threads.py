@@ -1,4 +1,4 @@
-"""Items are shared out completely, and nothing is left behind."""
+"""All items are shared out, and no thread is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lazy Adam: touched rows as Adam has them, decay made up for, and its state kept exactly."""
+"""Lazy Adam: touched rows match Adam, missed decay is applied, and its state is exact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this machine allows, as it really is."""
+"""The real limits of this machine."""
 
 from __future__ import annotations
 

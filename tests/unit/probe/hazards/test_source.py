@@ -1,4 +1,4 @@
-"""What is seen in the text of a workload's file, and what is left alone."""
+"""Problems found in the source of a workload's file, and code that must not be reported."""
 
 from __future__ import annotations
 

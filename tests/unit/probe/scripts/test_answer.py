@@ -1,4 +1,4 @@
-"""What to change in a script: only what differs from what it does by itself."""
+"""What to change in a script: only what differs from its own settings."""
 
 from __future__ import annotations
 

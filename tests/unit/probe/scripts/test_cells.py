@@ -1,4 +1,4 @@
-"""The cells of a script: as written first, what it cannot take with the reason."""
+"""The cells of a script: as written first, impossible ones with a reason."""
 
 from __future__ import annotations
 

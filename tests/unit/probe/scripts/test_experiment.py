@@ -1,4 +1,4 @@
-"""Whether a configuration still trains the same, from hashes of batches and rows."""
+"""Whether a configuration trains the same, from hashes of batches and rows."""
 
 from __future__ import annotations
 

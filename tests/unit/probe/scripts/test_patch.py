@@ -1,4 +1,4 @@
-"""The change to a script: in the right call, formatting kept, refused where it cannot be made."""
+"""The change to a script: in the right call, formatting kept, refused if impossible."""
 
 from __future__ import annotations
 

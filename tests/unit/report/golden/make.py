@@ -1,4 +1,4 @@
-"""Writes the stored run folders of the golden tests, and what they should look like, anew.
+"""Rewrites the run folders of the golden tests, and their expected output.
 
 `python -m tests.unit.report.golden.make` writes the run folders and the expected texts beside them;
 `... expected` only the texts. Look at the difference before you keep it.

@@ -1,4 +1,4 @@
-"""Evidence of real processes: only armed ones get the signal; what is kept tells who and where."""
+"""Evidence of real processes: only armed ones get the signal; it tells who and where."""
 
 from __future__ import annotations
 

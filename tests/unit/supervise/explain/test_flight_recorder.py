@@ -1,4 +1,4 @@
-"""Dumps of NCCL as torch writes them, made up: no GPU and no NCCL takes part."""
+"""Fake NCCL dumps in torch's format: no GPU and no NCCL is used."""
 
 from __future__ import annotations
 

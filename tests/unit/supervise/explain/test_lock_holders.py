@@ -1,4 +1,4 @@
-"""Who holds a lock of multiprocessing that a worker waits for, as the source tells."""
+"""Who holds a multiprocessing lock that a worker waits for, from the source."""
 
 from __future__ import annotations
 

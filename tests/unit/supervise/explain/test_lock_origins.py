@@ -1,4 +1,4 @@
-"""What the source tells of a lock for which a worker waits."""
+"""Where a lock was made that a worker waits for, from the source."""
 
 from __future__ import annotations
 

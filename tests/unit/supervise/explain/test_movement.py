@@ -1,4 +1,4 @@
-"""What two looks from outside show."""
+"""What two looks at a process from outside show."""
 
 from __future__ import annotations
 

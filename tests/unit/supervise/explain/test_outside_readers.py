@@ -1,4 +1,4 @@
-"""What is read beside stacks: locks, permissions, macOS's `sample`, and Python 3.14's way in."""
+"""What is read besides stacks: locks, permissions, macOS's `sample`, Python 3.14's own way."""
 
 from __future__ import annotations
 

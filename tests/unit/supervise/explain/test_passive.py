@@ -1,4 +1,4 @@
-"""What Linux knows of real processes without asking them."""
+"""What Linux knows about real processes without asking them."""
 
 from __future__ import annotations
 

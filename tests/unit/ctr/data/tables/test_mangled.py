@@ -1,4 +1,4 @@
-"""A clean log is mangled in ways that people's logs are: nothing is lost or wrong silently."""
+"""A clean log, mangled as people's logs are: nothing is lost or wrong silently."""
 
 from __future__ import annotations
 
