@@ -29,10 +29,11 @@ from ctrkit.core.environment import describe_environment
 from ctrkit.core.files import write_atomically, write_json
 from ctrkit.core.launch_spread import SHIPPED, Pair, learned_spread
 from ctrkit.measure.content import first_batches_only
+from ctrkit.measure.drift import Launched, drift_factor
 from ctrkit.measure.projection import project, with_drift
 from ctrkit.measure.ratio import LaunchTime, ratio_of
 from ctrkit.measure.replay import Load, replay_epoch
-from ctrkit.measure.statistics import drifted, mean_interval
+from ctrkit.measure.statistics import mean_interval
 from ctrkit.measure.steps import sample_of_measurement
 from ctrkit.probe.windows import epoch_share
 
@@ -321,8 +322,7 @@ def run_seed(scenario: Scenario, launches: int, seed: Sequence[int]) -> Outcome:
     loads = [one.load for one in probed if one.load is not None and scenario.stamped]
     measured = [one.measurement for one in probed]
     spread = learned_spread(_pairs(scenario, random, launches), SHIPPED)
-    projection = project(measured, sizes, loads=loads, cycle=cycle, spread=spread)
-    assert projection is not None
+    samples = [sample_of_measurement(one.measurement, cycle) for one in probed]
     first, last = (
         sample_of_measurement(
             launch(scenario, random, at=at, steps=steps, costs=costs).measurement, cycle
@@ -331,8 +331,18 @@ def run_seed(scenario: Scenario, launches: int, seed: Sequence[int]) -> Outcome:
     )
     assert first is not None
     assert last is not None
-    if drifted(first, last):
-        projection = with_drift(projection, last.mean / first.mean)
+    projection = project(
+        measured, sizes, loads=loads, cycle=cycle, peers=[[first, last]], spread=spread
+    )
+    assert projection is not None
+    others = [
+        Launched(at=(i + 1) / (launches + 1), sample=sample)
+        for i, sample in enumerate(samples)
+        if sample is not None
+    ]
+    drift = drift_factor(first, last, [others], spread)
+    if drift is not None:
+        projection = with_drift(projection, drift)
     flags = list(projection.flags)
     if first_batches_only(measured):
         flags.append(FIRST_ONLY)
@@ -453,15 +463,16 @@ def table(rows: Sequence[dict[str, object]], first_seed: int) -> str:
 AIM_UNFLAGGED, AIM_FLAGGED, LEAST_SHOWN = 0.9, 0.8, 0.1
 #: Why a scenario cannot come to its aim, by the beginning of its name.
 REASONS = {
-    "stalls in 0.4 %": "a stall that did not come within the steps seen cannot be foretold",
-    "launches 5%": "launches that happen to agree, as below; all runs of the row hold over 90 %",
-    "launches 10%": "a few launches that happen to agree look like launches that always do, and "
-    "one tells nothing; where they do not agree, a flag says so, and few are left without one",
-    "launches 15%": "the same; pairs of the workload tell",
-    "slower by": "a probe cannot see what begins after it; the projection is for a machine "
-    "otherwise as it was",
-    "sorted": "one launch sees nothing but the first batches, and the note says so",
-    "bursts of 20 steps": "a burst that did not come within the steps seen cannot be foretold",
+    "stalls": "a stall that did not come within the steps seen cannot be foretold; the report says "
+    "how rare one must be to have been missed",
+    "launches": "launches that happen to agree look like launches that always do; the report says "
+    "what is assumed of them until pairs of the machine tell",
+    "slower by": "a probe cannot see what begins after it; the report says that the projection is "
+    "for a machine otherwise as it was",
+    "sorted": "60 batches at the begin of 1,200, over which steps get slower by less than they "
+    "scatter; the report says that only those were seen",
+    "bursts": "where no burst came within the steps seen, none can be foretold; the report says "
+    "how rare one must be to have been missed",
     "two regimes": "launches that all fell into one regime cannot tell of the other",
 }
 

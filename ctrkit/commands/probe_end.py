@@ -25,6 +25,7 @@ from ctrkit.core.files import finite, is_one_place
 from ctrkit.core.launch_spread import LaunchSpread
 from ctrkit.core.records import Finding, Recommendation
 from ctrkit.core.runs import RunFolder
+from ctrkit.measure.steps import steps_measured
 from ctrkit.probe.recommend import recommend
 from ctrkit.probe.search import SearchResult
 from ctrkit.report.run_reader import read_contents
@@ -66,7 +67,9 @@ def conclude_probe(
             run.update(status="done", status_reason=reason, wall_s=wall_s)
             raise type(error)(reason) from None
     else:
-        signed = sign(recommendation, run, wall_s, inspection.launch_spread)
+        launches = result.launches(recommendation.cell)
+        steps = sum(steps_measured(launch) for launch in launches)
+        signed = sign(recommendation, run, wall_s, inspection.launch_spread, steps)
         recommendation = finish(signed, result)
         run.save_recommendation(recommendation)
     if result.interrupted:
@@ -77,9 +80,16 @@ def conclude_probe(
 
 
 def sign(
-    recommendation: Recommendation, run: RunFolder, wall_s: float, spread: LaunchSpread | None
+    recommendation: Recommendation,
+    run: RunFolder,
+    wall_s: float,
+    spread: LaunchSpread | None,
+    steps: int = 0,
 ) -> Recommendation:
-    """The recommendation with the probe's name, and with a note on what no probe can know."""
+    """The recommendation with the probe's name, and with a note on what no probe can know.
+
+    `steps`: how many steps of the recommended cell it measured.
+    """
     found = list(recommendation.findings)
     if recommendation.projected_epoch_s is not None:
         found.append(
@@ -89,6 +99,7 @@ def sign(
                 flags=recommendation.flags,
                 epoch_s=recommendation.projected_epoch_s,
                 spread=spread,
+                steps=steps,
             )
         )
     now = datetime.now(UTC).isoformat(timespec="seconds")

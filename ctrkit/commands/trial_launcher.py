@@ -22,6 +22,7 @@ from ctrkit.probe.trials import TrialRequest, TrialResult
 from ctrkit.report.live_probe import ProbeDisplay
 from ctrkit.report.silence import SilenceNotice
 from ctrkit.supervise.forkserver import ForkServer
+from ctrkit.supervise.other_load import LoadLook, look_at_load, other_cores_by_epoch
 from ctrkit.supervise.sampler import private_bytes
 from ctrkit.supervise.stop import StopRequest
 from ctrkit.supervise.supervisor import Outcome, run_child
@@ -60,6 +61,7 @@ class TrialLauncher:
         self._silence = SilenceNotice()
         self._stamps: dict[str, list[Any]] = {}
         self._memory: list[MemoryPoint] = []  # of the current trial
+        self._load: list[LoadLook] = []  # likewise
 
     def __call__(self, request: TrialRequest, deadline_s: float) -> TrialResult:
         """Run a trial to its end, its verdict or its deadline."""
@@ -68,7 +70,7 @@ class TrialLauncher:
         what = request.label.replace(" ", "-") or request.cell.cell_id
         name = f"{self.launches:03d}-{request.kind}-{what}"
         folder = self.run.path / "trials" / name
-        self._memory = []
+        self._memory, self._load = [], []
         self.display.started(request.label or request.cell, request.kind)
         server = self._server(request)
         outcome = run_child(
@@ -94,7 +96,9 @@ class TrialLauncher:
         if measurement is not None:
             measurement, saved_s = self._as_started_anew(measurement, outcome)
             self._keep_stamps(name, request, measurement)
-            measurement = without_warm_up(measurement)
+            measurement = dataclasses.replace(
+                without_warm_up(measurement), other_cores=other_cores_by_epoch(self._load)
+            )
         seen = load_seen(folder / "script.json") if self.workload.script is not None else None
         shutil.rmtree(folder, ignore_errors=True)
         return dataclasses.replace(self._result(outcome, measurement, seen), saved_s=saved_s)
@@ -134,6 +138,8 @@ class TrialLauncher:
         self.display.tick(tick.progress)
         if point := memory_point(tick, self._memory[-1].at_s if self._memory else 0.0):
             self._memory.append(point)
+        if look := look_at_load(tick, self._load[-1].at_s if self._load else 0.0):
+            self._load.append(look)
         if line := self._silence(tick):
             self.display.message(line)
 

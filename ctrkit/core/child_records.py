@@ -161,7 +161,8 @@ class Measurement:
     `validation_again_s` a further start of a validation loader whose workers are kept, and
     `validation_teardown_s` the end of its iterator. `metrics_s` is what the task takes to tell its
     metrics, of a script all that comes between two epochs beside validation and checkpoint.
-    The parent adds `warm_up_steps`, slow steps at the beginning, and what they took longer.
+    The parent adds `warm_up_steps`, slow steps at the beginning, and what they took longer, and
+    `other_cores`: what other processes took in the first and in the second epoch, where known.
     """
 
     kind: str
@@ -201,6 +202,7 @@ class Measurement:
     sizes: RunSizes | None = None
     warm_up_steps: int = 0
     warm_up_s: float = 0.0
+    other_cores: list[float] = field(default_factory=list)
     stamps: Stamps = field(default_factory=Stamps)
     complete: bool = False
     error: ChildError | None = None

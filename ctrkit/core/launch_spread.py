@@ -59,7 +59,8 @@ class LaunchSpread:
         if not self.is_learned:
             return (
                 f"how launches differ ({size}) is assumed, from this project's own runs: no "
-                "projected run has ended on this machine yet"
+                "projected run has ended on this machine yet. If launches differ by more here, "
+                "and those of the probe agreed by chance, the range is too narrow"
             )
         runs = "1 run" if self.pairs == 1 else f"{self.pairs} runs"
         return (

@@ -11,15 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ctrkit.measure.quantiles import CONFIDENCE
+from ctrkit.measure.quantiles import CONFIDENCE, t_quantile
 from ctrkit.measure.samples import HEAVY_TAIL, NOT_STEADY, Sample
 from ctrkit.measure.statistics import Interval
 
 #: A machine that got slower by more than this may go on getting slower.
 OPEN_ENDED_DRIFT = 0.1
-#: Slow steps that were not seen may be this factor slower than the mean of those seen.
-_TAIL_FACTOR = 2.0
 _UNKNOWN_TAIL_FACTOR = 2.0
+#: A line through the first steps of an epoch is more than chance at this confidence ...
+_SURE = 0.99
+#: ... and matters where it changes the epoch's mean by this share.
+_LEAST_CHANGE = 0.1
 
 
 def cautious(step: Interval, samples: Sequence[Sample], raw: Sequence[Sample]) -> Interval:
@@ -48,14 +50,15 @@ def _with_slow_steps(step: Interval, samples: Sequence[Sample]) -> Interval:
         return Interval(mean=step.mean, low=min(step.low, low), high=step.mean + half)
     count, steps = sum(one.count for one in told), sum(sample.n for sample in samples)
     each_s = sum(one.count * one.excess_s for one in told) / count
-    most_s = max(_TAIL_FACTOR * each_s, max(one.most_s for one in told))
+    grow = max(one.may_grow for one in told)
+    most_s = max(grow * each_s, max(one.most_s for one in told))
     tail = (1 - CONFIDENCE) / 2
     fewest = float(chdtri(2 * count, 1 - tail)) / 2 / steps
     most = float(chdtri(2 * (count + 1), tail)) / 2 / steps
     usual_s = max(0.0, step.mean - count * each_s / steps)
     return Interval(
         mean=step.mean,
-        low=min(step.low, usual_s * step.low / step.mean + fewest * each_s / _TAIL_FACTOR),
+        low=min(step.low, usual_s * step.low / step.mean + fewest * each_s / grow),
         high=max(step.high, usual_s + most * most_s),
     )
 
@@ -65,6 +68,35 @@ def widened(step: Interval, change: float) -> Interval:
     return Interval(
         mean=step.mean, low=step.low / (1 + change), high=step.high + change * step.mean
     )
+
+
+def beyond_the_begin(step: Interval, samples: Sequence[Sample], batches: int) -> Interval | None:
+    """The interval where only the begin of an epoch was seen, and steps changed their pace there.
+
+    They may go on changing as the line through them does, to the epoch's end. None where such a
+    line is no more than chance (1 %), or would not matter.
+
+    Args:
+        step: seconds of one, without that.
+        samples: of launches that all began with the epoch's first batch.
+        batches: of an epoch.
+    """
+    lines = [s.line for s in samples if s.line is not None]
+    if not lines or step.mean <= 0:
+        return None
+    slope_s = sum(line.slope_s for line in lines) / len(lines)
+    error_s = math.sqrt(sum(line.error_s**2 for line in lines)) / len(lines)
+    freedom = max(1.0, sum(s.n_eff - 2 for s in samples))
+    to_come = (batches - max(s.n for s in samples)) / 2
+    steepest_s = abs(slope_s) + t_quantile(CONFIDENCE, freedom) * error_s
+    if abs(slope_s) <= t_quantile(_SURE, freedom) * error_s:
+        return None
+    if abs(slope_s) * to_come < _LEAST_CHANGE * step.mean:
+        return None
+    change_s = steepest_s * to_come
+    if slope_s > 0:
+        return Interval(mean=step.mean, low=step.low, high=step.high + change_s)
+    return Interval(mean=step.mean, low=step.low / (1 + change_s / step.mean), high=step.high)
 
 
 def drifting(time: Interval, factor: float) -> Interval:

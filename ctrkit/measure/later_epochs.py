@@ -2,6 +2,11 @@
 
 It compares steps of equal numbers, so data whose steps take longer later in an epoch shows no
 difference. Workers that end with an epoch lose their caches; the steps show that, too.
+
+On a machine with other work no two stretches of steps go at the same pace. So a difference counts
+only if it is larger than chance makes it, by what is known of how launches differ and by the
+scatter of autocorrelated steps, and if all launches show it. A launch is left out if other
+processes took more cores in one of its two epochs.
 """
 
 from __future__ import annotations
@@ -11,9 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ctrkit.core.child_records import Measurement
+from ctrkit.core.launch_spread import SHIPPED, LaunchSpread
 from ctrkit.core.records import Finding
 from ctrkit.core.units import format_factor, format_percent
 from ctrkit.measure.quantiles import t_quantile
+from ctrkit.measure.samples import effective_sample_size
 from ctrkit.measure.statistics import Interval, interval
 from ctrkit.measure.step_ends import ends_s, seconds_between
 
@@ -21,6 +28,10 @@ from ctrkit.measure.step_ends import ends_s, seconds_between
 _LEAST_CHANGE = 0.2
 _LEAST_STEPS = 5
 _CONFIDENCE = 0.99
+#: Steps that resemble each other tell their scatter badly, but not as badly as two alone would.
+_LEAST_FREEDOM, _LEAST_WORTH = 3.0, 2.0
+#: Other processes that took so many more cores in one epoch than in the other explain its pace.
+_OTHER_CORES = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,28 +43,67 @@ class LaterEpochs:
     whole: bool
 
 
-def later_epochs(launches: Sequence[Measurement], cycle: int = 1) -> LaterEpochs | None:
-    """How later epochs differ from the first; None if they do not, or too little was measured.
+def later_epochs(
+    launches: Sequence[Measurement], cycle: int = 1, spread: LaunchSpread = SHIPPED
+) -> LaterEpochs | None:
+    """How later epochs differ from the first; None where they do not, or too little was measured.
 
     Args:
         launches: launches of one cell.
         cycle: number of the loader's workers: their first batches were made before the loop waited.
+        spread: what was known before about how launches differ; stretches of one differ alike.
     """
-    found = [pair for pair in (_pair(m, cycle) for m in launches) if pair is not None]
-    if not found:
+    told = [m for m in launches if not _has_other_load(m)]
+    found = [pair for pair in (_pair(m, cycle) for m in told) if pair is not None]
+    factors = [_mean(second) / _mean(first) for first, second in found if _mean(first) > 0]
+    if not factors or len({factor > 1 for factor in factors}) > 1:
         return None
-    factors = [sum(second) / sum(first) for first, second in found if sum(first) > 0]
-    if not factors:
-        return None
-    mean = sum(factors) / len(factors)
-    steps = sum(len(first) for first, _ in found)
-    half = mean * max(_spread(first, second) for first, second in found)
+    mean = _mean(factors)
+    half = mean * _by_chance(factors, found, spread)
     if abs(mean - 1) < _LEAST_CHANGE or half >= abs(mean - 1):
         return None
-    if len({factor > 1 for factor in factors}) > 1:
-        return None
+    steps = sum(len(first) for first, _ in found)
     whole = all(m.epoch_complete for m in launches)
     return LaterEpochs(factor=interval(mean, half), steps=steps, whole=whole)
+
+
+def _by_chance(
+    factors: Sequence[float],
+    pairs: Sequence[tuple[list[float], list[float]]],
+    spread: LaunchSpread,
+) -> float:
+    """How far the mean of the factors may be off, as a share of it, at 99 %.
+
+    Each is of two stretches of steps. That these differ by chance is known before, and shown by the
+    scatter of the factors; each differs by its own steps besides.
+    """
+    launched = len(factors)
+    logs = [math.log(factor) for factor in factors]
+    own = sum((one - _mean(logs)) ** 2 for one in logs)
+    freedom = spread.weight + launched - 1
+    known = 2 * spread.relative**2
+    stretches = max(
+        (spread.weight * known + own) / freedom, own / (launched - 1) if launched > 1 else 0.0
+    )
+    parts = [(stretches / launched, freedom)]
+    for first, second in pairs:
+        variance, worth = _variance(first, second)
+        parts.append((variance / launched**2, max(_LEAST_FREEDOM, worth - 1)))
+    variance = sum(v for v, _ in parts)
+    if variance <= 0:
+        return 0.0
+    combined = variance**2 / sum(v**2 / f for v, f in parts)
+    return t_quantile(_CONFIDENCE, combined) * math.sqrt(variance)
+
+
+def _has_other_load(measurement: Measurement) -> bool:
+    """Whether other processes took another part of the machine in the second epoch."""
+    cores = measurement.other_cores
+    return len(cores) > 1 and abs(cores[1] - cores[0]) > _OTHER_CORES
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _pair(measurement: Measurement, cycle: int) -> tuple[list[float], list[float]] | None:
@@ -79,13 +129,19 @@ def _seconds(measurement: Measurement, epoch: int) -> dict[int, float]:
     return found
 
 
-def _spread(first: Sequence[float], second: Sequence[float]) -> float:
-    """Uncertainty of the mean difference, as a share of the second epoch's mean."""
+def _variance(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
+    """Of the mean of the differences, as a share of the second epoch's mean; and their worth.
+
+    That is how many independent ones they are worth: a load that lasts makes many steps slow.
+    """
     differences = [b - a for a, b in zip(first, second, strict=True)]
-    n, mean = len(differences), sum(differences) / len(differences)
-    variance = sum((d - mean) ** 2 for d in differences) / (n - 1)
-    at_most = t_quantile(_CONFIDENCE, n - 1) * math.sqrt(variance / n)
-    return at_most / (sum(second) / n) if sum(second) > 0 else math.inf
+    n, mean = len(differences), _mean(differences)
+    scatter = sum((d - mean) ** 2 for d in differences) / (n - 1)
+    worth = effective_sample_size(differences)
+    short = max(worth, _LEAST_WORTH)
+    scatter *= short / (short - 1)  # about their own mean they scatter too little
+    of_second = _mean(second)
+    return (scatter / worth / of_second**2 if of_second > 0 else math.inf), worth
 
 
 def later_finding(later: LaterEpochs, persistent: bool, workers: int) -> Finding:

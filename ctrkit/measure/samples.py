@@ -22,25 +22,44 @@ _LEAST_FOR_ONE_SLOW_STEP = 30
 _LEAST_WORTH = 2.0
 
 
+#: A step is slow in a stretch of slow ones if it takes this much longer than the median ...
+_SLOW_SHARE = 0.3
+#: ... and lies so many sd above it; the sd is told by the median of the deviations.
+_SLOW_SDS, _SD_OF_MEDIAN = 4.0, 1.4826
+#: Fewer slow steps in a row may be chance; of a window that is slow for longer than this share
+#: nobody knows which pace is the usual one.
+_LEAST_STRETCH, _MOST_OF_WINDOW = 3, 0.4
+
+
 @dataclass(frozen=True, kw_only=True)
 class SlowSteps:
-    """The few steps that dominate the mean of a launch with a heavy tail.
+    """The few slow steps of a launch, or stretches of them, that may come more often in a run.
 
-    `excess_s` is how much longer each took than the others, on average; `most_s` that of the
-    slowest.
+    `excess_s` is what each took longer than usual, in the mean; `most_s` what the slowest did. One
+    that was not seen may be `may_grow` times as slow as the mean of those seen.
     """
 
     count: int
     excess_s: float
     most_s: float
+    may_grow: float = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """The straight line through the steps of a window: seconds a step, and its standard error."""
+
+    slope_s: float
+    error_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """Summary of one launch's steps: seconds, and how many independent steps they are worth.
 
-    `slow` is set if the tail is heavy. `change` is set if they are not steady: by which share of
-    the mean the second half of the window differs from the first.
+    `slow` is known where the tail is heavy, `change` where they are not steady: by how much, as a
+    share of the mean, the second half of the window differs from the first. `line` is None where
+    there are too few steps for one.
     """
 
     mean: float
@@ -50,6 +69,7 @@ class Sample:
     flags: tuple[str, ...] = ()
     slow: SlowSteps | None = None
     change: float = 0.0
+    line: Line | None = None
 
     def has(self, flag: str) -> bool:
         """Whether the steps have this flag."""
@@ -78,10 +98,10 @@ def sample_of(values_s: Sequence[float], mean_s: float | None = None, *, cycle: 
         whole = values[: cycles * cycle]
         mean *= float(whole.mean() / values.mean()) if values.mean() > 0 else 1.0
         values = whole.reshape(cycles, cycle).mean(axis=1)
-    trend = trend_of(values)
-    if trend is not None:  # a rise is no autocorrelation: the scatter is what remains without it
+    trend, line = trend_of(values), _line_through(values, cycle)
+    if trend is not None:  # a rise is no autocorrelation: what scatters is what is left without it
         values = without_trend(values, trend)
-    slow = _slow_steps(values)
+    slow = _slow_steps(values) or _slow_stretches(values)
     change = _change_of_pace(values) if trend is None else 0.0
     raised = {
         HEAVY_TAIL: slow is not None,
@@ -98,7 +118,7 @@ def sample_of(values_s: Sequence[float], mean_s: float | None = None, *, cycle: 
     worth = n_eff * n / values.size
     return Sample(
         mean=mean, variance=variance * worth / n_eff, n=n, n_eff=worth, flags=flags, slow=slow,
-        change=change,
+        change=change, line=line,
     )  # fmt: skip
 
 
@@ -161,6 +181,42 @@ def _slow_steps(values: np.ndarray) -> SlowSteps | None:
         excess_s=float(values[slow].mean()) - others,
         most_s=float(values.max()) - others,
     )
+
+
+def _slow_stretches(values: np.ndarray) -> SlowSteps | None:
+    """Stretches of slow steps among others that are steady, if there are any.
+
+    One that touches an end of the window may be longer than was seen of it: perhaps twice as long.
+    """
+    if values.size < _LEAST_FOR_BATCH_MEANS:
+        return None
+    usual = float(np.median(values))
+    deviation = _SD_OF_MEDIAN * float(np.median(np.abs(values - usual)))
+    is_slow = values > usual + max(_SLOW_SHARE * usual, _SLOW_SDS * deviation)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], is_slow, [False]]).astype(int)))
+    stretches = edges.reshape(-1, 2)
+    lengths = stretches[:, 1] - stretches[:, 0]
+    if not lengths.size or lengths.max() < _LEAST_STRETCH or is_slow.mean() > _MOST_OF_WINDOW:
+        return None
+    excess = [float((values[begin:end] - usual).sum()) for begin, end in stretches]
+    cut = [begin == 0 or end == values.size for begin, end in stretches]
+    most = max(s * (2 if is_cut else 1) for s, is_cut in zip(excess, cut, strict=True))
+    return SlowSteps(
+        count=len(excess), excess_s=sum(excess) / len(excess), most_s=most, may_grow=1.0
+    )
+
+
+def _line_through(values: np.ndarray, cycle: int) -> Line | None:
+    """Least squares; the error allows for steps that resemble each other."""
+    n = values.size
+    if n < _LEAST_FOR_AUTOCORRELATION:
+        return None
+    places = np.arange(n) - (n - 1) / 2
+    squares = float(places @ places)
+    slope = float(places @ values) / squares
+    rest = values - values.mean() - slope * places
+    variance = float(rest @ rest) / (n - 2) * n / effective_sample_size(rest)
+    return Line(slope_s=slope / cycle, error_s=math.sqrt(variance / squares) / cycle)
 
 
 def _change_of_pace(values: np.ndarray) -> float:

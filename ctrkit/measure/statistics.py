@@ -26,10 +26,8 @@ ASSUMED_EVENT_WEIGHT = 4.0
 
 PROVISIONAL = "provisional"
 DRIFT = "drift"
-#: If the first and last launch of a cell differ by more than this share, the pace has drifted.
-_DRIFTED = 0.03
-#: Launches count as different if chance would do that in one of a hundred cases.
-_BY_CHANCE = 0.01
+#: Launches are said to differ where chance makes them differ so much in one of twenty cases.
+_BY_CHANCE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,25 +93,6 @@ class Content:
     share: float
     distinct: int
     batches: float
-
-
-def drifted(first: Sample, last: Sample) -> bool:
-    """Whether a cell's pace changed between its first and its last launch.
-
-    It must differ by over 3 %, and by more than the scatter of the steps within the two launches
-    explains (at 1 %): a few noisy steps are no drift.
-    """
-    difference = abs(math.log(last.mean / first.mean))
-    parts = [
-        (s.variance / s.n_eff / s.mean**2, max(1.0, s.n_eff - 1))
-        for s in (first, last)
-        if s.variance > 0
-    ]
-    variance = sum(v for v, _ in parts)
-    if variance <= 0:
-        return difference > _DRIFTED
-    freedom = variance**2 / sum(v**2 / f for v, f in parts)
-    return difference > max(_DRIFTED, t_quantile(0.99, freedom) * math.sqrt(variance))
 
 
 def prediction_interval(
@@ -214,13 +193,27 @@ def _between_launches(
     own = max(0.0, sum(_scatter(group, noise / 2) for group in groups))
     moderated = (spread.weight * spread.relative**2 + own) / freedom
     shown = sum(_scatter(group, noise) for group in groups) / max(1, seen)
-    return max(moderated, shown) * mean**2, freedom
+    if shown > moderated:  # what was known before is contradicted, and counts for half
+        return shown * mean**2, seen + spread.weight / 2
+    return moderated * mean**2, freedom
+
+
+def between_launches(
+    groups: Sequence[Sequence[Sample]], spread: LaunchSpread
+) -> tuple[float, float]:
+    """Relative variance between launches of one cell and its degrees of freedom.
+
+    Args:
+        groups: launches that have one mean.
+        spread: known before; all that there is where no group has two launches.
+    """
+    return _between_launches((), 1.0, groups, spread)
 
 
 def launches_differ(
     groups: Sequence[Sequence[Sample]], spread: LaunchSpread = SHIPPED, noise: float = 1.0
 ) -> bool:
-    """Whether launches of one cell scatter more than the known spread explains (at 1 %).
+    """Whether launches of one cell scatter by more than the spread known before explains (5 %).
 
     Args:
         groups: launches that share a mean.

@@ -27,6 +27,10 @@ from ctrkit.measure.statistics import (
 )
 from ctrkit.measure.steps import stage_means_s
 
+CHECKPOINT_NOT_MEASURED = "checkpoint not measured"
+METRICS_NOT_MEASURED = "metrics not measured"
+#: Nothing of these is in a projection, and where there are any, the run takes longer.
+NOT_MEASURED = (CHECKPOINT_NOT_MEASURED, METRICS_NOT_MEASURED)
 LEAST_VALIDATION_BATCHES = 20
 LEAST_CHECKPOINTS = 2
 #: Assumed time of a validation batch that was never timed: a forward pass without a backward pass,
@@ -85,15 +89,19 @@ def terms_beside(
     restart, others = _restart(measurements, flags), beside or measurements
     validation, midway = _validation(others, sizes, step, flags, equal=bool(beside))
     write = _checkpoint(others, flags)
+    metrics = _metrics(others, sizes, training_s, flags)
     saves = _saves_within(sizes, training_s, step.mean)
     each_epoch = {
         "restart": restart,
         "teardown": _events([m.teardown_s for m in measurements]) or ZERO,
-        "within": total([midway, write.scaled(saves)]),
+        "within": total([midway, (write or ZERO).scaled(saves)]),
         "validation": _in_some(validation, sizes.validation_share),
-        "metrics": _metrics(others, sizes, training_s, flags),
-        "checkpoint": _in_some(write, sizes.checkpoint_share),
     }
+    # what was not measured is no term: 0 s would be a claim
+    if metrics is not None:
+        each_epoch["metrics"] = metrics
+    if write is not None:
+        each_epoch["checkpoint"] = _in_some(write, sizes.checkpoint_share)
     return _startup(measurements, restart, others), each_epoch
 
 
@@ -221,7 +229,7 @@ def _restart_of_validation(measurement: Measurement) -> float | None:
 
 def _metrics(
     measurements: Sequence[Measurement], sizes: RunSizes, training_s: float, flags: list[str]
-) -> Interval:
+) -> Interval | None:
     """The task's metrics at the end of an epoch.
 
     A trial computes them on a part of an epoch, and the whole may take longer: as two parts of
@@ -231,6 +239,9 @@ def _metrics(
     for measurement in measurements:
         if measurement.metrics_s:
             timed.setdefault(_seen_share(measurement, sizes), []).extend(measurement.metrics_s)
+    if not timed and not any(m.complete for m in measurements):
+        flags += [PROVISIONAL, METRICS_NOT_MEASURED]
+        return None
     if not timed:
         return ZERO
     most = max(timed)
@@ -256,16 +267,21 @@ def _seen_share(measurement: Measurement, sizes: RunSizes) -> float:
     return min(1.0, max(1, seen) / of)
 
 
-def _checkpoint(measurements: Sequence[Measurement], flags: list[str]) -> Interval:
-    """One checkpoint; none if trials came to their end and had nothing to write."""
+def _checkpoint(measurements: Sequence[Measurement], flags: list[str]) -> Interval | None:
+    """One checkpoint; none where a trial came to its end and had nothing to write.
+
+    Returns:
+        None where all trials were cut before their first one: what it takes is not known.
+    """
     writes = [seconds for m in measurements for seconds in m.checkpoint_s]
-    if not writes:
-        if not all(m.complete for m in measurements):
+    if writes:
+        if len(writes) < LEAST_CHECKPOINTS:
             flags.append(PROVISIONAL)
+        return event_interval(writes)
+    if any(m.complete for m in measurements):
         return ZERO
-    if len(writes) < LEAST_CHECKPOINTS:
-        flags.append(PROVISIONAL)
-    return event_interval(writes)
+    flags += [PROVISIONAL, CHECKPOINT_NOT_MEASURED]
+    return None
 
 
 def _saves_within(sizes: RunSizes, training_s: float, step_s: float) -> int:
@@ -328,7 +344,11 @@ def every_epoch_finding(
     if told and not any(any(seen) for seen in kinds.values()):
         return None  # a note of the trial says in which epochs they come
     came = [f"{name}{_in_some_launches(seen)}" for name, seen in kinds.items() if any(seen)]
-    beside_s = sum(each_epoch[name].mean for name in ("validation", "within", "checkpoint"))
+    beside_s = sum(
+        each_epoch[name].mean
+        for name in ("validation", "within", "checkpoint")
+        if name in each_epoch
+    )
     share = beside_s / sum(term.mean for term in each_epoch.values())
     if not came:
         text = (

@@ -13,12 +13,12 @@ from math import ceil
 from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import RunSizes
 from ctrkit.core.launch_spread import SHIPPED, LaunchSpread
-from ctrkit.measure.caution import cautious
-from ctrkit.measure.content import content_of
+from ctrkit.measure.caution import beyond_the_begin, cautious
+from ctrkit.measure.content import content_of, first_batches_only
 from ctrkit.measure.later_epochs import later_epochs
 from ctrkit.measure.places import VARIES, Profile, profile_of
 from ctrkit.measure.replay import Load
-from ctrkit.measure.samples import FASTER, SLOWER, Sample
+from ctrkit.measure.samples import FASTER, NOT_STEADY, SLOWER, Sample
 from ctrkit.measure.statistics import (
     PROVISIONAL,
     Interval,
@@ -101,7 +101,7 @@ def training_time(
     groups = [samples_of(earlier, cycle), *peers]
     # a replayed epoch begins with its first batch; with equal steps, that wait must be left out
     waits = [] if replayed else [w for w in map(mean_wait_s, launches) if w is not None]
-    later = later_epochs(everywhere, cycle) if sizes.epochs != 1 else None
+    later = later_epochs(everywhere, cycle, spread) if sizes.epochs != 1 else None
     content = content_of(launches, batches)
 
     def step(horizon: int) -> Interval:
@@ -109,7 +109,7 @@ def training_time(
         return cautious(predicted, samples, raw)
 
     noise = 1.0 - (content.share if content is not None else 0.0)
-    differ = profile is None and launches_differ([samples, groups[0]], spread, noise)
+    differ = profile is None and launches_differ([samples, *groups], spread, noise)
     differing = [LAUNCHES_DIFFER] if differ else []
     per_epoch, per_run = step(batches), step(batches * (sizes.epochs or 1))
     found = TrainingTime(
@@ -119,14 +119,32 @@ def training_time(
         whole_s=whole_s,
         later=later.factor if later is not None else None,
         trends=tuple(trends),
-        flags=(*_flags(samples, len(earlier), peers, whole_s), *differing),
+        flags=(*_flags(samples, len(earlier), whole_s), *differing),
         lacking=LAUNCHES_DIFFER if spread_share(samples, spread=spread) > 0.5 else FEW_STEPS,
     )
     if longer is not None:
         return _longer(found, longer)
     if profile is not None:
         return _along_the_epoch(found, profile, everywhere, cycle, spread)
-    return _following_trends(found, launches, batches) if trends else found
+    if trends:
+        return _following_trends(found, launches, batches)
+    return _beyond_the_begin(found, everywhere, raw, batches)
+
+
+def _beyond_the_begin(
+    found: TrainingTime, launches: Sequence[Measurement], raw: Sequence[Sample], batches: int
+) -> TrainingTime:
+    """The same where only the begin of an epoch was seen, and steps changed their pace in it."""
+    seen = first_batches_only(launches)
+    if seen is None or seen >= batches:
+        return found
+    per_epoch, per_run = (
+        beyond_the_begin(step, raw, batches) for step in (found.per_epoch, found.per_run)
+    )
+    if per_epoch is None or per_run is None:
+        return found
+    flags = (*found.flags, NOT_STEADY)
+    return replace(found, per_epoch=per_epoch, per_run=per_run, flags=flags)
 
 
 def _longer(found: TrainingTime, factor: Interval) -> TrainingTime:
@@ -181,16 +199,14 @@ def _whole_epoch(launches: Sequence[Measurement], batches: int) -> tuple[float |
 def _flags(
     samples: Sequence[Sample],
     earlier: int,
-    peers: Sequence[Sequence[Sample]],
     whole_s: float | None,
 ) -> list[str]:
     flags = [flag for sample in samples for flag in sample.flags]
     if whole_s is not None:  # the whole epoch was seen, so nothing is extrapolated
         flags = [flag for flag in flags if flag not in (SLOWER, FASTER)]
-    # with two launches of one cell, those of other cells show how launches differ, too
-    own = len(samples) + earlier
-    telling = own + sum(len(group) - 1 for group in peers)
-    if own < 2 or telling < LEAST_LAUNCHES or sum(s.n for s in samples) < LEAST_STEPS:
+    # launches of other cells tell how launches differ, but two of a cell may both have been lucky
+    few = len(samples) + earlier < LEAST_LAUNCHES
+    if few or sum(s.n for s in samples) < LEAST_STEPS:
         flags.append(PROVISIONAL)
     return flags
 

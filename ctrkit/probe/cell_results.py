@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 
 from ctrkit.core.child_records import Inspection, Measurement
 from ctrkit.core.config import Cell
-from ctrkit.core.launch_spread import SHIPPED
+from ctrkit.core.launch_spread import SHIPPED, LaunchSpread
+from ctrkit.measure.drift import Launched, drift_factor
 from ctrkit.measure.places import batches_seen, longer_elsewhere
 from ctrkit.measure.projection import Projection, project, with_drift
 from ctrkit.measure.samples import FASTER, SLOWER, Sample
-from ctrkit.measure.statistics import Interval, drifted
+from ctrkit.measure.statistics import Interval
 from ctrkit.measure.steps import mean_step_s, sample_of_measurement, samples_of, sizes_of
+from ctrkit.measure.terms import NOT_MEASURED
 from ctrkit.probe.beside import launches_beside
 from ctrkit.probe.predict import compute_trial, nearest_loader, predict, sizes_for
 from ctrkit.probe.same_epoch import launches_of_the_same_epoch
@@ -74,7 +76,10 @@ def project_cell(
         spread=inspection.launch_spread or SHIPPED,
         longer=_longer_elsewhere(cell, trials, inspection),
     )
-    drift = drift_of(trials)
+    if projection is not None and not inspection.has_task:  # nothing to save, and no metrics
+        flags = [flag for flag in projection.flags if flag not in NOT_MEASURED]
+        projection = replace(projection, flags=flags)
+    drift = drift_of(trials, inspection.launch_spread or SHIPPED)
     return with_drift(projection, drift) if projection and drift else projection
 
 
@@ -110,26 +115,38 @@ def _peers(cell: Cell, trials: Sequence[Trial]) -> list[list[Sample]]:
     return [group for group in groups if len(group) > 1]
 
 
-def drift_of(trials: Sequence[Trial]) -> float | None:
-    """The factor by which the pace of the cell that ran first changed until it ran last.
+def drift_of(trials: Sequence[Trial], spread: LaunchSpread = SHIPPED) -> float | None:
+    """By what factor the cell that was really run first took another time when it ran last.
 
-    None if it did not. Launches at different places of an epoch cannot be compared, since the data
-    may differ.
+    None where it did not, or where launches of a cell differ as much by chance. Launches at
+    different places of an epoch are no measure of it: there the data may differ.
     """
     full = [t for t in trials if t.request.kind == "full" and t.usable]
-    first = _measurements(full[:1])
-    if not first:
+    launched = [one for i, t in enumerate(full) for one in _launched(t, i / max(1, len(full) - 1))]
+    cell = full[0].cell if full else None
+    own = [(m, one) for t, m, one in launched if t.cell == cell]
+    same = [one for m, one in own if m.first_batch == own[0][0].first_batch]
+    if len(same) < 2:
         return None
-    same = [
-        m for m in _measurements([t for t in full if t.cell == full[0].cell])
-        if m.first_batch == first[0].first_batch
-    ]  # fmt: skip
-    begin, end = (sample_of_measurement(m, turn_of(full[0].cell)) for m in (same[0], same[-1]))
-    if len(same) < 2 or begin is None or end is None:
+    begin, end = same[0], same[-1]
+    # where steps get slower all the time, a longer window has a slower mean
+    if any(one.sample.has(flag) for one in (begin, end) for flag in (SLOWER, FASTER)):
         return None
-    # if steps get slower all the time, a longer window has a slower mean
-    follows_a_trend = any(flag in (SLOWER, FASTER) for flag in (*begin.flags, *end.flags))
-    return end.mean / begin.mean if not follows_a_trend and drifted(begin, end) else None
+    groups = [
+        [one for t, _, one in launched if t.cell == other and one is not end]
+        for other in {t.cell: None for t in full}
+    ]
+    return drift_factor(begin.sample, end.sample, groups, spread)
+
+
+def _launched(trial: Trial, at: float) -> list[tuple[Trial, Measurement, Launched]]:
+    """The trial, its measurement and its steps in short, `at` this part of the probe; or nothing.
+
+    Of a trial that failed, or measured no step, there is nothing.
+    """
+    measured = trial.result.measurement
+    sample = sample_of_measurement(measured, turn_of(trial.cell)) if measured else None
+    return [(trial, measured, Launched(at=at, sample=sample))] if measured and sample else []
 
 
 @dataclass(frozen=True, kw_only=True)

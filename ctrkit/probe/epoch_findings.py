@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from ctrkit.core.child_records import Inspection, Measurement
 from ctrkit.core.config import Cell
+from ctrkit.core.launch_spread import SHIPPED
 from ctrkit.core.records import Finding
 from ctrkit.core.units import format_count, format_duration
 from ctrkit.measure.content import first_batches_only
@@ -63,7 +64,8 @@ def epoch_findings(
         beside = launches_beside(cell, trials)  # empty except for a script
         epochs = projection.sizes.epochs
         found.append(every_epoch_finding(beside, projection.each_epoch, epochs))
-    later = later_epochs(launches, turn_of(cell))
+    spread = inspection.launch_spread or SHIPPED
+    later = later_epochs(launches, turn_of(cell), spread)
     if later is not None:
         found.append(later_finding(later, cell.persistent, cell.workers))
     if not has_other_epoch(cell, others):

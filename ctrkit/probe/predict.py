@@ -354,6 +354,7 @@ def _project(
         metrics_s=step_alone.metrics_s,
         checkpoint_s=step_alone.checkpoint_s,
         stages=step_alone.stages,
+        complete=step_alone.complete,
     )
     training = TrainingTime(
         per_epoch=step,

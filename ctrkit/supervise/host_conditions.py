@@ -17,7 +17,7 @@ from ctrkit.core.environment import usable_cpus
 from ctrkit.core.launch_spread import LaunchSpread
 from ctrkit.core.records import Finding
 from ctrkit.core.subprocesses import output_of
-from ctrkit.core.units import format_bytes, format_duration, format_percent
+from ctrkit.core.units import format_bytes, format_count, format_duration, format_percent
 from ctrkit.supervise.host import HostFigures, read_host
 from ctrkit.supervise.host import memory_bytes as all_memory_bytes
 
@@ -330,6 +330,18 @@ def _uncached(host: HostFigures, data_bytes: int | None) -> Finding | None:
     )
 
 
+#: Of fewer steps there is nothing to be said of rare ones.
+_LEAST_FOR_RARE = 6
+
+
+def _rare_words(steps: int) -> str:
+    """How rare a stall must be to have been missed: by the rule of three, at 95 %."""
+    return (
+        f"a stall that comes less often than once in {format_count(steps // 3)} steps may not have "
+        f"been among the {format_count(steps)} that were measured"
+    )
+
+
 def unknowns(
     *,
     wall_s: float,
@@ -337,6 +349,7 @@ def unknowns(
     flags: Sequence[str],
     epoch_s: float | None,
     spread: LaunchSpread | None = None,
+    steps: int = 0,
 ) -> Finding:
     """What no probe can know, and how sure the projection is.
 
@@ -346,6 +359,7 @@ def unknowns(
         flags: flags of the projection.
         epoch_s: projected seconds of an epoch.
         spread: what was known before about how launches differ.
+        steps: steps that the launches measured; 0 where that is not known.
     """
     confidence = "high" if launches > 1 and not flags else "medium" if launches > 1 else "low"
     seen = (
@@ -355,6 +369,8 @@ def unknowns(
     return _note(
         "projection",
         f"the projection rests on {seen}{longer}: throttling, memory that grows and other work "
-        "later in the run cannot be seen in it" + (f"; {spread.words()}" if spread else ""),
+        "later in the run cannot be seen in it"
+        + (f"; {spread.words()}" if spread else "")
+        + (f"; {_rare_words(steps)}" if steps >= _LEAST_FOR_RARE else ""),
         confidence,
     )

@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from ctrkit.core.child_records import Measurement, Stamps
@@ -65,3 +68,40 @@ def test_first_and_later_epochs_are_projected_apart():
     once = project([launch, launch], RunSizes(epochs=1, train_batches=101))
     assert once.first_epoch is None
     assert once.epoch.mean == pytest.approx(5.0, rel=0.05)
+
+
+def loaded(random, factor, *, rho=0.9, noise=0.15, load=0.3):
+    """Steps that resemble each other, on a machine where other work comes and goes."""
+    values, before = [], random.normal(0, noise)
+    for _ in range(80):
+        before = rho * before + random.normal(0, noise * (1 - rho * rho) ** 0.5)
+        values.append(float(np.exp(before)))
+    place, is_slow = 0, random.random() < load
+    while place < 80:
+        stay = int(random.exponential(40)) + 1
+        for i in range(place, min(80, place + stay)):
+            values[i] *= 1.6 if is_slow else 1.0
+        place, is_slow = place + stay, random.random() < load
+    return two_epochs(values[:60], [factor * value for value in values[60:]])
+
+
+def said_of(launches, factor, count=150, **machine):
+    randoms = [np.random.default_rng([seed, launches]) for seed in range(count)]
+    found = [later_epochs([loaded(r, factor, **machine) for _ in range(launches)]) for r in randoms]
+    return sum(one is not None for one in found) / count
+
+
+@pytest.mark.parametrize("launches", [2, 3])
+def test_a_machine_with_other_work_makes_no_other_epochs(launches):
+    assert said_of(launches, 1.0) <= 0.03  # 1 % is nominal
+    assert said_of(launches, 1.0, rho=0.0, noise=0.1) <= 0.05
+    assert said_of(launches, 0.1) >= 0.8  # a cache that fills is found all the same
+    assert said_of(launches, 0.5, rho=0.0, load=0.0) >= 0.95
+
+
+def test_a_launch_beside_more_work_in_one_epoch_tells_nothing():
+    slower = two_epochs([0.01] * 40, [0.02] * 20)
+    assert later_epochs([replace(slower, other_cores=[0.1, 0.15])]) is not None
+    assert later_epochs([replace(slower, other_cores=[0.1, 1.2])]) is None
+    both = later_epochs([slower, replace(two_epochs([0.01] * 40, [0.05] * 20), other_cores=[0, 1])])
+    assert both.factor.mean == pytest.approx(2)

@@ -10,7 +10,6 @@ from ctrkit.measure.quantiles import t_quantile
 from ctrkit.measure.samples import HEAVY_TAIL, NOT_STEADY, Sample, effective_sample_size, sample_of
 from ctrkit.measure.statistics import (
     Interval,
-    drifted,
     event_interval,
     interval,
     launches_differ,
@@ -81,10 +80,10 @@ def test_flags_of_a_heavy_tail_and_of_a_change_of_pace():
     steady = 1 + random.normal(0, 0.02, 100)
     tail = steady.copy()
     tail[[20, 70]] = 30
-    drifted = np.concatenate([steady[:50], steady[50:] * 1.3])
+    changed = np.concatenate([steady[:50], steady[50:] * 1.3])
     assert sample_of(steady).flags == ()
     assert HEAVY_TAIL in sample_of(tail).flags
-    assert NOT_STEADY in sample_of(drifted).flags
+    assert NOT_STEADY in sample_of(changed).flags
 
 
 def test_one_slow_step_among_many_is_a_heavy_tail_only_if_it_matters():
@@ -113,18 +112,6 @@ def test_a_window_of_less_than_two_turns_is_taken_as_it_is(values, cycle):
         assert sample_of(values, cycle=cycle) == sample_of(values)
     else:
         assert 1 <= sample_of(values, cycle=cycle).n_eff <= len(values)
-
-
-def test_a_cell_launched_first_and_last_has_drifted_by_over_three_percent():
-    def cell(mean, spread=0.0):
-        return Sample(mean=mean, variance=(spread * mean) ** 2, n=50, n_eff=50)
-
-    assert drifted(cell(1.0), cell(1.04))
-    assert drifted(cell(1.04), cell(1.0))
-    assert not drifted(cell(1.0), cell(1.02))
-    assert drifted(cell(1.0, 0.01), cell(1.04, 0.01))
-    # what the steps scatter explains is no drift
-    assert not drifted(cell(1.0, 0.3), cell(1.04, 0.3))
 
 
 def test_few_flags_on_independent_steps():
@@ -160,8 +147,8 @@ def launches_of(*means, variance=1e-6):
 def test_launches_that_differ_by_more_than_is_known_before_are_believed():
     differing = launches_of(0.85, 1.15, 1.0)
     calm = LaunchSpread(relative=0.01, weight=20, pairs=20, own_pairs=20)
-    # sd 0.15 between the three and the one to come, however sure the calm was
-    least = t_quantile(0.95, 22) * 0.15 * math.sqrt(1 + 1 / 3)
+    # sd 0.15 between the three and the one to come, however sure the calm was: it counts for half
+    least = t_quantile(0.95, 12) * 0.15 * math.sqrt(1 + 1 / 3)
     assert prediction_interval(differing, 500, spread=calm).half == pytest.approx(least, rel=0.01)
     assert prediction_interval(differing, 500).half > least
 
@@ -181,7 +168,7 @@ def test_launches_are_said_to_differ_beyond_chance(count):
         drawn = random.normal(1, spread, (1000, count))
         return sum(launches_differ([launches_of(*means)]) for means in drawn) / 1000
 
-    assert share(SHIPPED.relative) < 0.03
+    assert share(SHIPPED.relative) < 0.07  # 5 % is nominal
     assert share(0.1) > (0.3 if count == 2 else 0.5)
     assert not launches_differ([launches_of(1.0), launches_of(2.0)])  # one launch tells nothing
     assert not launches_differ([])

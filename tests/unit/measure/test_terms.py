@@ -11,11 +11,13 @@ from ctrkit.core.config import RunSizes
 from ctrkit.measure.projection import project
 from ctrkit.measure.statistics import PROVISIONAL, ZERO, interval
 from ctrkit.measure.terms import (
+    NOT_MEASURED,
     every_epoch_finding,
     sizes_beside,
     terms_beside,
     validation_finding,
 )
+from ctrkit.report.words import FLAG_WORDS
 
 SIZES = RunSizes(epochs=4, train_batches=100, validation_batches=200)
 
@@ -150,3 +152,27 @@ def test_what_comes_in_some_epochs_only_is_spread_over_all_of_them():
     assert sizes_beside(sizes, [told]).validation_share == 0.25
     assert every_epoch_finding([told], some, epochs=12) is None
     assert every_epoch_finding([timed], always, epochs=12) is not None
+
+
+def test_what_no_trial_came_to_is_not_measured_and_not_nothing(measured):
+    cut = launch(measured, checkpoint_s=[], metrics_s=[], complete=False)
+    flags = []
+    _, terms = terms_beside([cut] * 3, SIZES, interval(1.0, 0.0), flags)
+    assert "checkpoint" not in terms
+    assert "metrics" not in terms
+    assert set(flags) == {PROVISIONAL, *NOT_MEASURED}
+    projection = project([cut] * 3, SIZES)
+    assert set(NOT_MEASURED) < set(projection.flags)
+    assert "checkpoint" not in projection.terms
+    assert all(flag in FLAG_WORDS for flag in NOT_MEASURED)
+
+
+def test_one_trial_that_came_to_its_end_tells_for_all(measured):
+    cut = launch(measured, checkpoint_s=[], metrics_s=[], complete=False)
+    nothing = launch(measured, checkpoint_s=[], metrics_s=[])
+    written = launch(measured)
+    for other, checkpoint_s in ((nothing, 0.0), (written, 2.0)):
+        flags = []
+        _, terms = terms_beside([cut, other], SIZES, interval(1.0, 0.0), flags)
+        assert terms["checkpoint"].mean == checkpoint_s
+        assert not set(NOT_MEASURED) & set(flags)

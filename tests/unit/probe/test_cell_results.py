@@ -66,9 +66,10 @@ def test_one_launch_since_is_not_provisional_where_there_were_others(inspection)
     assert "provisional" in project_cell(B, trials, inspection()).flags
 
 
-@pytest.mark.parametrize(("last", "drifted"), [(1.0, False), (1.02, False), (1.05, True)])
+@pytest.mark.parametrize(("last", "drifted"), [(1.0, False), (1.05, False), (1.2, True)])
 def test_the_first_cell_run_last_shows_whether_the_machine_has_changed(inspection, last, drifted):
-    trials = [full(A, 1.0), full(B, 2.0), full(B, 2.0), full(A, last)]
+    between = [full(B, 2 * last ** (i / 4)) for i in (1, 2, 3)]
+    trials = [full(A, 1.0), *between, full(A, last)]
     assert (drift_of(trials) is not None) is drifted
     for cell in (A, B):
         assert ("drift" in project_cell(cell, trials, inspection()).flags) is drifted

@@ -80,7 +80,9 @@ def test_without_both_ceilings_there_is_no_prediction(inspection):
 
 
 def test_a_prediction_projects_the_run_and_says_how_unsure_it_is(inspection):
-    compute = alone("compute", cell(), 1.0, validation_batch_s=[0.5], checkpoint_s=[2.0])
+    compute = alone(
+        "compute", cell(), 1.0, validation_batch_s=[0.5], checkpoint_s=[2.0], complete=True
+    )
     loader = alone("loader", cell(0), 0.5, restart_s=3.0)
     projection = predict(cell(), [compute, loader], inspection(), 8).projection
     means = {name: term.mean for name, term in projection.terms.items()}

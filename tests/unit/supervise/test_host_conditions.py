@@ -134,6 +134,9 @@ def test_what_a_probe_cannot_know_is_said_with_how_sure_it_is() -> None:
     assert sure.confidence == "high"
     assert "a probe of 1 min 30 s" in sure.text
     assert "throttling" in sure.text
+    assert "steps" not in sure.text
+    seen = unknowns(wall_s=90.0, launches=3, flags=[], epoch_s=3600.0, steps=180)
+    assert "less often than once in 60 steps" in seen.text
     assert unknowns(wall_s=9.0, launches=2, flags=["drift"], epoch_s=None).confidence == "medium"
     assert unknowns(wall_s=9.0, launches=1, flags=[], epoch_s=None).confidence == "low"
 
