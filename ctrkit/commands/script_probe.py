@@ -20,11 +20,12 @@ from ctrkit.commands.probe_options import (
     ProbeOptions,
     read_probe_options,
 )
+from ctrkit.commands.script_batches import first_request, fitting_batch_words
 from ctrkit.commands.trial_launcher import TrialLauncher
 from ctrkit.commands.unobserved import why_unobserved
 from ctrkit.core.child_records import Inspection
 from ctrkit.core.command_line import without_secrets
-from ctrkit.core.config import SCRIPT_TARGET, Cell, ScriptSpec, WindowPlan, WorkloadSpec, make_cell
+from ctrkit.core.config import SCRIPT_TARGET, Cell, ScriptSpec, WorkloadSpec
 from ctrkit.core.environment import with_torch
 from ctrkit.core.errors import (
     CtrkitError,
@@ -39,6 +40,7 @@ from ctrkit.core.runs import RunFolder
 from ctrkit.core.script_records import ScriptAnswer, ScriptSeen
 from ctrkit.core.script_sources import settled, sources_of
 from ctrkit.core.units import format_duration
+from ctrkit.probe.fitting_batch import device_is_full
 from ctrkit.probe.hazards.facts import known_facts
 from ctrkit.probe.hazards.limits import read_limits
 from ctrkit.probe.scripts.answer import (
@@ -49,7 +51,6 @@ from ctrkit.probe.scripts.answer import (
     script_answer,
 )
 from ctrkit.probe.scripts.as_written import (
-    SCRIPT_LOADER,
     as_written_cell,
     first_values,
     heeded_axes,
@@ -59,7 +60,7 @@ from ctrkit.probe.scripts.as_written import (
 )
 from ctrkit.probe.scripts.cells import script_matrix
 from ctrkit.probe.search import SearchResult
-from ctrkit.probe.trials import Trial, TrialRequest, TrialResult
+from ctrkit.probe.trials import Trial, TrialResult
 from ctrkit.report.live_probe import ProbeDisplay
 from ctrkit.supervise.stop import StopRequest, handle_interrupts
 from ctrkit.supervise.time_limits import TimeLimits
@@ -67,7 +68,6 @@ from ctrkit.supervise.trial_input import missing_input
 
 #: The most seconds for a script's first launch; the limits of silence apply as well.
 _FIRST_LAUNCH_S = 1800.0
-_FIRST_WINDOW_S = 8.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,14 +316,13 @@ def _launch_as_written(script: ScriptSpec, axes: Axes, launcher: TrialLauncher) 
         InterruptedRunError: the user stopped it.
     """
     values = first_values(script, axes)
-    provisional = make_cell("the script as written", loader=SCRIPT_LOADER, **values)
-    windows = WindowPlan(window_s=_FIRST_WINDOW_S)
-    request = TrialRequest(
-        kind="full", cell=provisional, windows=windows, label="the script as written"
-    )
+    request = first_request(values)
     result = launcher(request, time.monotonic() + _FIRST_LAUNCH_S)
     if result.interrupted:
         raise InterruptedRunError("interrupted before the script trained")
+    if device_is_full(result) and "batch_size" in values:
+        fits = partial(_trains_with, values, launcher)
+        raise _ended_badly(result, fitting_batch_words(values["batch_size"], fits))
     seen = result.seen
     if seen is None or not seen.clock or seen.problem:
         raise _nothing_seen(script, seen, result)
@@ -335,10 +334,22 @@ def _launch_as_written(script: ScriptSpec, axes: Axes, launcher: TrialLauncher) 
     return FirstLaunch(seen=seen, cell=cell, inspection=inspection, trial=trial)
 
 
-def _ended_badly(result: TrialResult) -> NoViableCellError:
+def _trains_with(
+    values: Mapping[str, object], launcher: TrialLauncher, batch_size: int
+) -> bool | None:
+    """Whether a script trains with a batch size; None where something else than memory fails."""
+    request = first_request({**values, "batch_size": batch_size}, f"batch {batch_size}")
+    result = launcher(request, time.monotonic() + _FIRST_LAUNCH_S)
+    if device_is_full(result):
+        return False
+    trained = Trial(request=request, result=result, launch=1).usable
+    return True if trained and not result.interrupted else None
+
+
+def _ended_badly(result: TrialResult, more: str = "") -> NoViableCellError:
     why = f"the script as written failed ({result.verdict}): {result.reason}"
     no_input = missing_input() if result.verdict in ("setup-failed", "crashed") else ""
-    return NoViableCellError(why.rstrip(".") + no_input)
+    return NoViableCellError(why.rstrip(".") + no_input + more)
 
 
 def _nothing_seen(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from ctrkit.core.config import Cell
 from ctrkit.core.records import Option
 from ctrkit.core.units import format_bytes, format_count
-from ctrkit.probe.trials import Trial
+from ctrkit.probe.trials import Trial, TrialResult
 
 #: Words in a verdict's reason if the device's memory ran out, not the host's.
 _OF_DEVICE = re.compile(r"the device has no memory left")
@@ -56,7 +56,12 @@ def tried_sizes(device: str, trials: Sequence[Trial]) -> dict[int, bool]:
 
 def ran_out(trial: Trial) -> bool:
     """Whether a trial ran out of its device's memory."""
-    return trial.result.verdict == "out-of-memory" and bool(_OF_DEVICE.search(trial.result.reason))
+    return device_is_full(trial.result)
+
+
+def device_is_full(result: TrialResult) -> bool:
+    """Whether a launch ran out of its device's memory."""
+    return result.verdict == "out-of-memory" and bool(_OF_DEVICE.search(result.reason))
 
 
 def fitting_options(trials: Sequence[Trial], cells: Sequence[Cell]) -> list[Option]:

@@ -124,10 +124,10 @@ def nothing_to_recommend(search: SearchResult) -> CtrkitError:
     if all(
         cell.cell_id in refused or failure_of(cell, search.trials) for cell in search.plan.cells
     ):
-        shown = "; ".join(
-            [shown, *(o.text for o in fitting_options(search.trials, search.plan.cells))]
-        )
-        return NoViableCellError(f"no configuration can run: {shown or 'there is none to try'}")
+        # what would run comes first: a long list of failures is cut off where it is shown
+        fitting = [one.text for one in fitting_options(search.trials, search.plan.cells)]
+        words = "; ".join([*fitting, shown]) or "there is none to try"
+        return NoViableCellError(f"no configuration can run: {words}")
     return InconclusiveError(
         "the budget was too short to measure any configuration; give a longer --budget"
         + (f" (failed so far: {shown})" if shown else "")

@@ -62,7 +62,7 @@ def test_it_is_an_option_and_never_chosen(machine, inspection):
 def test_where_nothing_else_runs_the_error_says_it(machine, inspection):
     simulated = small_device(machine, 1024, {"cuda": 0.1})
     result = simulated.search(budget_s=300.0)
-    with pytest.raises(NoViableCellError, match=r"batch 1,024 fits .* --batch-size 1024"):
+    with pytest.raises(NoViableCellError, match=r"^no .* run: batch 1,024 fits .*-size 1024"):
         recommend(result, inspection(devices=["cuda"]))
 
 
