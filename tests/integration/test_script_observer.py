@@ -551,3 +551,11 @@ def test_the_last_epoch_of_a_forked_process_is_told(how: str, code: int, tmp_pat
     assert found.out.splitlines() == ["epoch 0", "epoch 1", "epoch 2"]
     lines = (found.folder / "script-epochs.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
+
+
+def test_epochs_that_are_not_alike_are_said_to_be(tmp_path: Path) -> None:
+    seen, measured = observe(tmp_path, "full", "grows.py").needed()
+    assert measured.sizes is not None
+    assert (measured.sizes.epochs, measured.sizes.train_batches) == (6, 10)
+    for told in ("second epoch has 20 batches, that of the first 10", "the 6 epochs are those of"):
+        assert any(told in note for note in seen.notes), seen.notes

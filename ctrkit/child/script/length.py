@@ -9,7 +9,8 @@ class Length(NamedTuple):
     """The length of a run: `epochs`, or `steps` of a loop that counts batches or optimizer steps.
 
     `told_by` says what tells it, in words; `at_most`: early stopping may end it sooner;
-    `by_optimizer`: each of the steps is one of the optimizer, of which a batch may be a part.
+    `by_optimizer`: each of the steps is one of the optimizer, of which a batch may be a part;
+    `in_stages`: several loops make the epochs, as folds or the stages of a curriculum do.
     """
 
     epochs: int | None = None
@@ -17,6 +18,7 @@ class Length(NamedTuple):
     told_by: str = ""
     at_most: bool = False
     by_optimizer: bool = False
+    in_stages: bool = False
 
 
 def as_said(epochs: int, read: Length | None) -> Length:

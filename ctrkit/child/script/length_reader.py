@@ -80,6 +80,12 @@ class LengthReader:
                 self.gates = lightning_gate(frames, self.length.epochs) or gates_of(outside)
         except Exception as error:
             note_trouble("the loops could not be read", error)
+        if self.length is not None and self.length.in_stages and self.observer.is_trial:
+            self.observer.note(
+                f"the {self.length.epochs} epochs are those of several loops "
+                f"({self.length.told_by}), and a trial sees the first of them: where later stages "
+                "take another loader or model, their epochs take another time than projected"
+            )
         if self.observer.epochs_said:
             self.length = as_said(self.observer.epochs_said, self.length)
 

@@ -67,15 +67,18 @@ def claim_owner(folder: str, launch: str) -> Owner:
 def is_first_rank(rank: int) -> bool:
     """Whether a rank is the first that trains on this host, and so the one that is followed.
 
-    On a host of several it need not be rank 0. Where no launcher says so, multiprocessing's own
-    number of a process tells, as of `torch.multiprocessing.spawn`.
+    On a host of several it need not be rank 0. Then a launcher says it, and of processes that
+    multiprocessing has started (`torch.multiprocessing.spawn`) their own number: they all inherit
+    what a launcher said of their parent, and accelerate calls each of them local rank 0.
     """
+    if rank == 0:
+        return True
     said = lifeline.is_first_here(os.environ)
-    if rank == 0 or said is not None:
-        return rank == 0 or bool(said)
     process = sys.modules.get("multiprocessing.process")
     identity = getattr(process.current_process(), "_identity", ()) if process is not None else ()
-    return tuple(identity) == (1,)
+    if said is None:
+        return tuple(identity) == (1,)
+    return said and tuple(identity) in ((), (1,))
 
 
 def _rank() -> tuple[int | None, int]:

@@ -135,7 +135,9 @@ def _length_outside(loops: Sequence[Loop], batches: Loop) -> Length | None:
         at_most = at_most or may_stop(loop)
     if not places:
         return None
-    return Length(epochs=epochs, told_by="; ".join(places), at_most=at_most)
+    return Length(
+        epochs=epochs, told_by="; ".join(places), at_most=at_most, in_stages=len(places) > 1
+    )
 
 
 def _iterates(loop: Loop, loader: Any) -> bool:

@@ -108,8 +108,11 @@ class TrialWatch(LoopWatch, ScriptProcess):
     def epoch_begins(self, at_s: float) -> None:
         recorder, train = self.recorder, self.observer.train
         began_s = self._time(at_s)
+        if self.epoch == 1:
+            self._first_length = self.batches
         if self.epoch == 2:
             self._note_metrics(at_s)
+            self._compare_lengths()
         if self.epoch > 1:
             self._beside.next_epoch_begins()
         if self.epoch == 1:
@@ -123,6 +126,22 @@ class TrialWatch(LoopWatch, ScriptProcess):
             to_come = None if self.batches is None else self.batches - self.left_out
             recorder.begin_epoch(self.epoch, to_come, began_s, left_out=self.left_out)
 
+    def _compare_lengths(self) -> None:
+        """A loader that is made anew for each epoch may have another length each time."""
+        first, second = self._first_length, self.batches
+        if first is not None and second is not None and first != second:
+            self.observer.note(
+                f"the loader of the second epoch has {second} batches, that of the first {first}: "
+                f"the projection counts {first} in every epoch, and so does not hold for this run"
+            )
+
+    _first_length: int | None = None
+
+    @property
+    def _batches_of_first(self) -> int | None:
+        first = None if self.epoch <= 1 or self.batches is None else self._first_length
+        return first or self.batches
+
     def _warmup_steps(self, train: Seen | None) -> int:
         """Batches that were made before anybody waited for them, whole groups, and marked ones."""
         loader = train.loader() if train is not None else None
@@ -134,12 +153,13 @@ class TrialWatch(LoopWatch, ScriptProcess):
         in_epoch = self.in_epoch and self.epoch == 1
         sizes: dict[str, Any] = {
             "epochs": None,
-            "train_batches": self.batches,
+            "train_batches": self._batches_of_first,
             **self._beside.of_an_epoch(self._first_steps, in_epoch=in_epoch, whole=whole),
             **self._rare.shares(),
         }
         if self.reader.length is not None:
-            sizes.update(run_sizes(self.reader.length, self.batches, self.observer.pattern.group))
+            known, group = self._batches_of_first, self.observer.pattern.group
+            sizes.update(run_sizes(self.reader.length, known, group))
         return sizes
 
     def batch_taken(self, asked_s: float, delivered_s: float, rows: int) -> None:

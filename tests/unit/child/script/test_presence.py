@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from pathlib import Path
 
 import pytest
 
-from ctrkit.child.script.presence import claim_owner
+from ctrkit.child.script.presence import claim_owner, is_first_rank
 from ctrkit.core.lifeline import is_first_here, local_rank_of
 
 
@@ -46,3 +47,27 @@ def test_on_a_second_host_the_first_rank_has_the_childs_folder(
     owner = claim_owner(str(tmp_path), "1")
     assert owner.folder == os.path.join(str(tmp_path), folder).rstrip("/")
     assert (owner.rank, owner.world, owner.is_alone) == (5, 8, True)
+
+
+@pytest.mark.parametrize(
+    ("local", "identity", "expected"),
+    [
+        ("0", (), True),  # torchrun on a second host
+        ("0", (1,), True),  # of its own, started by multiprocessing
+        ("0", (2,), False),  # inherited, or accelerate's: each process is local rank 0
+        ("1", (1,), False),  # under torchrun each rank trains in one of its own
+        (None, (1,), True),
+        (None, (2,), False),
+        (None, (), False),
+    ],
+)
+def test_of_processes_that_multiprocessing_started_the_number_tells(
+    monkeypatch: pytest.MonkeyPatch, local: str | None, identity: tuple[int, ...], expected: bool
+) -> None:
+    for name in ("LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    if local is not None:
+        monkeypatch.setenv("LOCAL_RANK", local)
+    monkeypatch.setattr(multiprocessing.current_process(), "_identity", identity)
+    assert is_first_rank(3) == expected
+    assert is_first_rank(0)
