@@ -55,7 +55,7 @@ def choose_or_probe(
         return choose_script_cell(script, wanted, None, found)
     _check_before_probe(script, wanted)
     if not quiet:
-        say("ctrkit: there is no probe of this command yet, so it is probed briefly first")
+        say("ctrkit: there is no probe of this command yet, so ctrkit probes it briefly first")
     # here, since a run that nothing is probed for would load all of the probe, too, to start
     from ctrkit.commands.script_probe import brief_script_probe
 

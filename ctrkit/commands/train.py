@@ -212,7 +212,7 @@ def _choose(
     )
     if found is not None:
         return check_cell(found, inspection)
-    say("there is no fitting recommendation yet, so it is probed briefly first")
+    say("there is no fitting recommendation yet, so ctrkit probes it briefly first")
     # here, since a run that nothing is probed for would load all of the probe, too, to start
     from ctrkit.commands.probe import brief_probe
 
@@ -250,8 +250,8 @@ def _announce(choice: CellChoice, plan: TrainPlan, run: RunFolder, options: Trai
     if projection is not None and ONE_EPOCH in projection.flags and (plan.epochs or 2) > 1:
         say(
             "WARNING: there is no epoch 2: the probe found that the loader can be iterated only "
-            "once. The run will end after epoch 1, which is saved: have the loader begin anew each "
-            "time that it is iterated, or give --epochs 1"
+            "once. The run will end after epoch 1, which is saved: make the loader start again "
+            "each time it is iterated, or give --epochs 1"
         )
     if options.max_steps is not None:
         say(f"it stops after {options.max_steps} steps")
@@ -274,7 +274,8 @@ def _resumed(
     assert spec.train is not None, "a resumable spec has a train plan"
     if run.info.status == "running" and sight_of(run.info.place) is Sight.ELSEWHERE:
         say(
-            f"warning: {path} was begun on another host or in another container: if it still runs "
+            f"warning: {path} was started on another host or in another container: if it still "
+            f"runs "
             "there, stop this one now, or both write into it"
         )
     resumes = starting_point(run, spec.workload)

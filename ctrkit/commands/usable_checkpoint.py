@@ -108,7 +108,7 @@ def recover(folder: Path) -> SavedCheckpoint | None:
     if there:
         raise UsageError(
             f"{folder}: every checkpoint is damaged ({', '.join(there)}); put a whole copy there "
-            "as last.pt, or start the run anew"
+            "as last.pt, or start over"
         )
     return None
 

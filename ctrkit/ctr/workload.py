@@ -340,7 +340,7 @@ class MdafTask(Task):
         if self.phase.schedule != "constant" and horizon != self.phase.epochs:
             raise UsageError(
                 f"cannot be resumed: the learning rate was scheduled for {horizon} epochs, "
-                f"now for {self.phase.epochs}; keep the number of epochs, or start the run anew"
+                f"now for {self.phase.epochs}; keep the number of epochs, or start over"
             )
         self.step = state["step"]
         self.model.load_state_dict(state["model"])

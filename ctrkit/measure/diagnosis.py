@@ -342,8 +342,9 @@ def _slowed(case: _Case) -> Finding | None:
         share=share,
         worth_x=1 / (1 - share) if share < 0.9999 else None,
         text=(
-            f"the loader slows the training step down, which takes {times}: they share {where} "
-            "(contention). Fewer workers or threads help, and so does a faster loader"
+            f"Beside the loader the training step takes {times}, because they share {where} "
+            f"(contention): that costs {format_percent(share)} of a step. Fewer workers or threads "
+            "help, and so does a faster loader"
         ),
         confidence="low" if case.confidence == "low" else "medium",
     )

@@ -186,7 +186,7 @@ def length_finding(length: EpochLength) -> Finding | None:
     if length.basis == "exact" and (length.told or 0) > (length.batches or 0):
         return _finding(
             f"the workload says that an epoch has {_batches(length.told)}, and its DataLoader asks "
-            f"for {_batches(length.batches)}: projected is what it asks for",
+            f"for {_batches(length.batches)}: ctrkit projects what it asks for",
             "high",
         )
     if length.basis == "claimed":

@@ -352,8 +352,9 @@ def every_epoch_finding(
     share = beside_s / sum(term.mean for term in each_epoch.values())
     if not came:
         text = (
-            "neither validation nor checkpoint came at the end of the first epoch, so none is "
-            "projected: if the script makes one in later epochs only, the run takes longer"
+            "neither validation nor checkpoint came at the end of the first epoch, so ctrkit "
+            "projects none. If the script validates or saves only in later epochs, the run takes "
+            "longer"
         )
     elif share < _END_MATTERS:
         return None

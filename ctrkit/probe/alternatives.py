@@ -37,7 +37,8 @@ def _within(projection: Projection, deadline_s: float) -> Option:
     epochs = projection.sizes.epochs
     if math.isinf(projection.epoch.high):
         return Option(
-            text="how many epochs fit is not known: their steps get slower", projected_total_s=None
+            text="ctrkit cannot tell how many epochs fit, because their steps get slower",
+            projected_total_s=None,
         )
     fitting = fitting_epochs(projection, deadline_s)
     limit = format_duration(deadline_s)

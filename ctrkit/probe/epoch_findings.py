@@ -90,7 +90,7 @@ def batch_size_finding(
     return _note(
         "batch size",
         f"make_loader was asked for batches of {format_count(cell.batch_size)} rows, and its "
-        f"DataLoader makes batches of {format_count(made)}: it does not heed `batch_size`, so no "
+        f"DataLoader makes batches of {format_count(made)}: it ignores `batch_size`, so no "
         "--batch-size changes it",
     )
 
@@ -118,8 +118,8 @@ def _first_batches(launches: Sequence[Measurement], projection: Projection) -> F
     if seen is None or batches is None or seen >= batches:
         return None
     text = (
-        f"only the first {format_count(seen)} batches of an epoch were seen, of "
-        f"{format_count(batches)}: if later batches take more or less time, the projection does "
+        f"ctrkit saw only the first {format_count(seen)} of {format_count(batches)} batches of "
+        f"an epoch: if later batches take more or less time, the projection does "
         "not include that"
     )
     return Finding(stage="epoch", share=None, worth_x=None, text=text, confidence="high")
@@ -158,7 +158,8 @@ def _trend_cause(measured: Measurement, trend: Trend) -> str:
         )
     machine = "memory that grows or a processor that heats up" if trend.rises else "a cache"
     if back is None:
-        return f"sorted data do that, and so does {machine}; no second epoch was seen to tell which"
+        return f"sorted data can do that, or {machine}; ctrkit saw no second epoch that would "
+        "tell which"
     return (
         f"a new epoch continues at the pace at which this one ended: {machine} does that, the "
         "order of the data does not"
@@ -169,13 +170,13 @@ def _trend_bound(projection: Projection, trend: Trend) -> str:
     epoch = projection.first_epoch or projection.epoch
     if not trend.rises:
         return (
-            f"projected is an epoch whose steps get no faster from there: at most "
+            f"ctrkit projects an epoch whose steps get no faster from there: at most "
             f"{format_duration(epoch.mean)}"
         )
     assert math.isinf(epoch.high), "what rises has no upper bound"
     return (
         f"an epoch takes at least {format_duration(epoch.low)} if they get no slower from there, "
-        f"and {format_duration(epoch.mean)} if it goes on like that, which is projected"
+        f"and {format_duration(epoch.mean)} if the trend continues, which ctrkit projects"
     )
 
 

@@ -57,10 +57,10 @@ def _idle_words(chosen: Candidate, search: SearchResult) -> str:
     if asked and not any(has for _, has in asked):
         workers, has = asked[-1]
         why = "no DataLoader was seen in it" if has is None else "its DataLoader has none"
-        return f"it does not heed `workers`: asked for {workers}, {why}"
+        return f"it ignores `workers`: asked for {workers}, {why}"
     if not asked and seen and all(facts.workers is None for _, facts in seen):
         return (
-            "no DataLoader was seen in it whose workers could read ahead: read through one, with "
+            "ctrkit saw no DataLoader in it whose workers could read ahead: read through one, with "
             "num_workers=workers"
         )
     return ""

@@ -77,11 +77,11 @@ def _loss_words(cell: Cell, base: Cell, trials: Sequence[Trial]) -> str:
         return "its effect on the loss was not measured"
     broken = [i for i, loss in enumerate(ours[:steps], start=1) if loss is None]
     if broken:
-        return f"its training loss is no finite number from step {broken[0]} on"
+        return f"its training loss is not a finite number from step {broken[0]} on"
     mine = statistics.fmean(loss for loss in ours[:steps] if loss is not None)
     known = [loss for loss in theirs[:steps] if loss is not None]
     if len(known) < steps:
-        return "the loss of the cell it is compared with is no finite number"
+        return "the loss of the cell that it is compared with is not a finite number"
     other = statistics.fmean(known)
     return (
         f"mean training loss of the first {steps} steps {mine:.4f} against {other:.4f} "

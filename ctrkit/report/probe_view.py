@@ -43,7 +43,7 @@ from ctrkit.report.words import (
 )
 
 #: The conditions under which a projection is valid.
-HOLDS_FOR = "a run started now, with this machine otherwise as it was"
+HOLDS_FOR = "a run started now, if the machine stays as busy as it was"
 
 
 def probe_sections(contents: RunContents) -> list[Section]:

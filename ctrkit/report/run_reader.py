@@ -73,7 +73,7 @@ def _open(path: Path, missing: list[str]) -> RunFolder:
         left = [name for name in _PARTS if (path / name).exists()]
         if not left or _version(path / "run.json") not in (None, SCHEMA_VERSION):
             raise
-        missing.append(f"{error}; when, where and on what data it ran is not known")
+        missing.append(f"{error}; ctrkit does not know when, where and on what data it ran")
     is_train = any(name in left for name in _TRAIN_PARTS)
     run = RunFolder(path.resolve(), _unknown_info("train" if is_train else "probe"))
     best = _tolerant(run.recommendation, [], "recommendation.json")

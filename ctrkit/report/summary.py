@@ -294,7 +294,11 @@ def _train_todo(contents: RunContents) -> tuple[str, list[str]]:
             return f"Wait: about {format_duration(left_s)} to go at this pace", []
         return "Wait: it runs", []
     if info.status == ELSEWHERE:
-        return "Look on the host where it was started: whether it runs is not known here", []
+        return (
+            "Look on the host where it was started: ctrkit cannot see from here whether it still "
+            "runs",
+            [],
+        )
     if contents.has_checkpoint:
         command = ["ctrkit", "train", "--resume", short_path(contents.path)]
         return "Continue from its checkpoint", command_lines(command)

@@ -13,18 +13,19 @@ from ctrkit.core.units import format_count, format_duration, format_percent
 
 # The meaning of each flag of a record or recommendation; other flags are shown as they are.
 FLAG_WORDS = {
-    "provisional": "provisional: too few launches, validation batches or checkpoints were measured",
-    "checkpoint not measured": "checkpoint not measured: no trial came to one, so the projection "
-    "has none, and the run takes longer by what it saves; a longer --budget measures it",
-    "metrics not measured": "metrics not measured: no trial came to the end of an epoch, so the "
+    "provisional": "provisional: ctrkit measured too few launches, validation batches or "
+    "checkpoints",
+    "checkpoint not measured": "checkpoint not measured: no trial reached one, so the projection "
+    "leaves it out, and the run takes longer; a longer --budget measures it",
+    "metrics not measured": "metrics not measured: no trial reached the end of an epoch, so the "
     "projection has no time for metrics; a longer --budget measures it",
     "low confidence": "low confidence: the interval is wider than a quarter of the time",
     "few steps": "few steps: too few steps were measured for a narrow interval; a longer --budget "
     "measures more",
     "launches differ": "launches differ: launches of the same configuration took different times, "
     "or were too few to tell; a longer --budget makes more of them",
-    "varies over the epoch": "varies over the epoch: steps take another time elsewhere in the "
-    "epoch; the projection follows the places that were seen",
+    "varies over the epoch": "varies over the epoch: steps take more or less time elsewhere in "
+    "the epoch; the projection follows the places that were measured",
     "heavy tail": "heavy tail: a few steps, or stretches of them, took much longer than the "
     "others, and may do so again; the interval allows for more of them",
     "not steady": "not steady: steps were still getting faster or slower when the trial ended; the "
@@ -32,9 +33,8 @@ FLAG_WORDS = {
     "slower and slower": "slower and slower: steps get slower all through the epoch",
     "faster and faster": "faster and faster: steps get faster all through the epoch",
     "drift": "drift: the machine changed its pace during the probe: the first configuration took "
-    "another time when it ran again last, by more than launches differ; the interval allows for "
-    "as much again, and is open above "
-    "where it got slower by over 10 %",
+    "more or less time when it ran again at the end, by more than launches differ; the interval "
+    "allows for as much again, and has no upper end if it got slower by over 10 %",
     ONE_EPOCH: "one epoch only: the loader has no batch in a second epoch",
     "other epoch": "other epoch: it does not train on the same epoch as without workers",
     "host slept": "host slept: the host slept during the trial; its times cannot be relied on",

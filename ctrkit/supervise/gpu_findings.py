@@ -75,6 +75,6 @@ def _shared(use: GpuUse) -> Finding | None:
         share=None,
         worth_x=None,
         text=f"other processes compute on the same GPU: {words}; what was measured holds only "
-        "while they go on like that",
+        "as long as they do",
         confidence="high",
     )

@@ -187,14 +187,14 @@ def _others(begin: HostLook, end: HostLook, failed: bool) -> Finding | None:
         return _note(
             "other processes",
             f"other processes, or those of trials that failed, took {cores:.1f} of "
-            f"{usable_cpus()} cores while this was measured: which of the two is not known",
+            f"{usable_cpus()} cores while this was measured; ctrkit cannot tell which of the two",
             "low",
         )
     return _note(
         "other processes",
         f"other processes took {cores:.1f} of {usable_cpus()} cores while this was measured; the "
-        "projection holds if they go on like that, and a quiet machine is faster: probe again "
-        "without them",
+        "projection holds if they keep doing so. A quiet machine is faster: probe again without "
+        "them",
         "medium",  # processes that a trial left running count as others
     )
 
@@ -229,8 +229,8 @@ def _stolen(begin: HostFigures, end: HostFigures, wall_s: float) -> Finding | No
         return None
     return _note(
         "stolen CPU",
-        f"the hypervisor gave {format_percent(share)} of the processor to other machines; how much "
-        "it takes later in the run is not known",
+        f"the hypervisor gave {format_percent(share)} of the processor to other machines; ctrkit "
+        f"cannot know how much it takes later in the run",
     )
 
 
@@ -368,8 +368,8 @@ def unknowns(
     longer = f", an epoch takes {format_duration(epoch_s)}" if epoch_s else ""
     return _note(
         "projection",
-        f"the projection rests on {seen}{longer}: throttling, memory that grows and other work "
-        "later in the run cannot be seen in it"
+        f"the projection rests on {seen}{longer}. It cannot foresee throttling, growing memory "
+        "or other work later in the run"
         + (f"; {spread.words()}" if spread else "")
         + (f"; {_rare_words(steps)}" if steps >= _LEAST_FOR_RARE else ""),
         confidence,

@@ -201,7 +201,7 @@ def test_auto_device_trains_as_written_where_a_brief_probe_sees_no_training(
     done = ctrkit("train", "--auto-device", "--out", "run", "--", PYTHON, path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "trained without torch\n"
-    assert "probed briefly first" in done.stderr
+    assert "probes it briefly first" in done.stderr
     assert "as written: nothing of the script is changed. --auto-device found nothing better: " in (
         done.stderr
     )

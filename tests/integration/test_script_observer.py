@@ -165,7 +165,7 @@ def test_a_loader_that_is_none_of_torchs_is_watched_and_left_as_it_is(tmp_path: 
     assert found.measured is not None
     assert found.measured.error is not None
     assert found.measured.error.verdict == "refused"
-    assert "is no DataLoader of torch" in found.measured.error.message
+    assert "is not a torch DataLoader" in found.measured.error.message
 
 
 @pytest.mark.parametrize(("how", "steps"), [("cycle", 184), ("list", 140), ("one", 140)])
@@ -324,7 +324,7 @@ def test_a_long_first_epoch_is_ended_to_measure_what_follows(tmp_path: Path) -> 
     assert measured.checkpoint_s
     assert measured.sizes is not None
     assert (measured.sizes.train_batches, measured.sizes.validation_batches) == (250_000, 4)
-    assert any("the first epoch was ended after" in note for note in measured.notes)
+    assert any("ctrkit ended the first epoch after" in note for note in measured.notes)
 
 
 def test_the_last_epoch_is_not_ended_early(tmp_path: Path) -> None:

@@ -105,5 +105,5 @@ def _begin_again(observer: Observer, watch: TrialWatch, seen: Seen, loader: Any)
         watch.begin_pass(seen)
         _take_all(watch, seen, iterator, next)
     except Exception as error:
-        observer.note(f"a second epoch could not be begun: {type(error).__name__}: {error}")
+        observer.note(f"a second epoch could not start: {type(error).__name__}: {error}")
         note_trouble("the loader could not be iterated again", error)

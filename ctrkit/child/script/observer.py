@@ -396,7 +396,8 @@ class Observer:
     def _claim_without_clock(self) -> None:
         self._claim()
         self.problem = (
-            "neither a DataLoader nor an optimizer of torch was seen: no step can be told"
+            "ctrkit saw neither a torch DataLoader nor a torch optimizer, so it cannot tell what "
+            "a step is"
         )
         self.driver.cannot_tell()
 

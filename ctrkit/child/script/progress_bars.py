@@ -62,7 +62,8 @@ def compared_with_bars(
         return read, ""
     bar, epochs = whole[0]
     note = (
-        f"how many epochs the run has is not sure: {read.told_by} says {read.epochs}, a progress "
+        f"ctrkit is not sure how many epochs the run has: {read.told_by} says {read.epochs}, a "
+        f"progress "
         f"bar to {bar.total} says {epochs}; --epochs N settles it"
     )
     return read, note

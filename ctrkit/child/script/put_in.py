@@ -26,7 +26,9 @@ def put_in(loader: Any, cell: Mapping[str, Any], axes: Iterable[str]) -> None:
     """
     axes = set(axes)
     if not hasattr(loader, "batch_sampler"):
-        raise Refused(f"{type(loader).__qualname__} is no DataLoader of torch: it stays as it is")
+        raise Refused(
+            f"{type(loader).__qualname__} is not a torch DataLoader, so ctrkit leaves it as it is"
+        )
     if getattr(loader, "_iterator", None) is not None and not axes <= {"pin"}:
         raise Refused("its iterator was made before and is kept (persistent workers)")
     wanted = _wanted(loader, cell, axes)
@@ -89,7 +91,7 @@ def refuse_unfit(loader: Any, workers: int, method: Any) -> None:
         return
     problem = unpicklable(loader)
     if problem:
-        raise Refused(f"workers by {name} need to be sent what cannot be pickled: {problem}")
+        raise Refused(f"workers by {name} would have to receive what cannot be pickled: {problem}")
     if has_main_guard() is False:
         raise Refused(
             f"the script starts its work outside of `if __name__ == '__main__':`, so each worker "

@@ -397,7 +397,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
         self.progress.enter(Stage.EPOCH_BOUNDARY)
         self._complete_stamps()
         self.observer.note(
-            f"the first epoch was ended after {self.step} batches, to measure what follows it"
+            f"ctrkit ended the first epoch after {self.step} batches, to measure what follows it"
         )
         self.recorder.save()
 
@@ -466,8 +466,8 @@ class TrialWatch(LoopWatch, ScriptProcess):
             self._say_error("setup-failed", observer.problem)
         if self._cut and not self.recorder.validation_batch_s:
             observer.note(
-                "no validation followed the epoch that was ended early: whether there is one after "
-                "a whole epoch is not known"
+                "no validation followed the epoch that ctrkit ended early, so it cannot tell "
+                "whether one follows a whole epoch"
             )
         for note in self._rare.notes(self.epoch) if observer.kind == "full" else ():
             observer.note(note)

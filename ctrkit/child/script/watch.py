@@ -81,7 +81,8 @@ class LoopWatch(LoopEvents):
                 other.since_train = 0
                 if other.companion == _COMPANION:
                     self.observer.note(
-                        f"loader {other.number} gives each step a batch, too; it stays as written"
+                        f"loader {other.number} also gives each step a batch; ctrkit leaves it "
+                        f"as written"
                     )
 
     def delivered(self, asked_s: float, delivered_s: float, rows: int) -> None:

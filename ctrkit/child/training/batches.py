@@ -34,8 +34,9 @@ _OWN_COUNTS = ("num_graphs", "num_rows")
 _BOUNDARIES = ("offset", "offsets", "ptr", "indptr", "row_splits", "cu_seqlens", "splits")
 
 ROWS_UNKNOWN = (
-    "how many rows a batch has is not known: its parts differ in length, and nothing says its "
-    "batch size; return a DataLoader with a batch size, or have make_loader take batch_size"
+    "ctrkit cannot tell how many rows a batch has, because its parts differ in length and "
+    "nothing says its batch size; return a DataLoader with a batch size, or have make_loader "
+    "take batch_size"
 )
 
 Axis = tuple[str, int]

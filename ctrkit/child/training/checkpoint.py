@@ -101,10 +101,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             version.
     """
     if not path.is_file():
-        raise UsageError(f"{path}: no such checkpoint; start the run anew without --resume")
+        raise UsageError(f"{path}: no such checkpoint; start over without --resume")
     damaged = UsageError(
-        f"{path}: damaged or no checkpoint; copy an intact one ({PREVIOUS}, best.pt) over it, "
-        "or start the run anew"
+        f"{path}: damaged, or not a checkpoint; copy an intact one ({PREVIOUS}, best.pt) over it, "
+        "or start over"
     )
     if not _is_whole(path):
         raise damaged
@@ -115,8 +115,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     version = state.get("version") if isinstance(state, dict) else None
     if version != VERSION:
         raise UsageError(
-            f"{path}: checkpoint version {version}, but this ctrkit reads {VERSION}; "
-            "start the run anew"
+            f"{path}: checkpoint version {version}, but this ctrkit reads {VERSION}; start over"
         )
     return {name: from_plain(part) for name, part in state.items()}
 

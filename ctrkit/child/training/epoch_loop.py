@@ -233,9 +233,9 @@ class EpochLoop(RunState):
         epoch = self.position.epoch
         done = "epoch 1 is" if epoch == 2 else f"epochs 1 to {epoch - 1} are"
         return (
-            f"epoch {epoch} cannot be had: {why}; the loader can be iterated only once. {done} "
-            f"saved: train with --epochs {epoch - 1}, or have the loader begin anew each time that "
-            f"it is iterated, and go on with ctrkit train --resume {self.plan.run_folder}"
+            f"epoch {epoch} cannot start: {why}; the loader can be iterated only once. {done} "
+            f"saved: train with --epochs {epoch - 1}, or make the loader start again each time "
+            f"it is iterated, and continue with ctrkit train --resume {self.plan.run_folder}"
         ).replace(". epoch", ". Epoch")
 
     def _next(self, batches: Iterator[Batch]) -> Batch:

@@ -66,7 +66,7 @@ def _part(folder: Path, name: str) -> Path:
 def _check_length(path: Path, least_bytes: int) -> None:
     """Raise UsageError if a part is shorter than what was saved."""
     if least_bytes and (not path.is_file() or path.stat().st_size < least_bytes):
-        raise UsageError(f"{path}: shorter than it was; the same command again begins anew")
+        raise UsageError(f"{path}: shorter than it was; the same command starts over")
 
 
 class _Column:

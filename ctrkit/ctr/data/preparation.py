@@ -187,7 +187,7 @@ def _keep_or_clear(work: Path, manifest: dict[str, Any], fresh: bool, watcher: W
         why = "--fresh" if fresh else why
         if why is None:
             return
-        watcher.note(f"beginning anew instead of going on from {work.name}: {why}")
+        watcher.note(f"starting over instead of continuing from {work.name}: {why}")
     for left in work.iterdir():
         if left.name != LOCK:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -198,8 +198,8 @@ def _keep_or_clear(work: Path, manifest: dict[str, Any], fresh: bool, watcher: W
 def _say_what_is_kept(work: Path, watcher: Watcher) -> None:
     size_bytes = sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
     watcher.note(
-        f"what is finished is kept in {work} ({format_bytes(size_bytes)}): the same command goes on"
-        " from there, with --fresh it begins anew"
+        f"what is finished is kept in {work} ({format_bytes(size_bytes)}): the same command "
+        f"continues there; with --fresh it starts over"
     )
 
 

@@ -127,7 +127,7 @@ class TianchiFiles:
                 f"{self.source / file}: {format_count(account.dropped)} of"
                 f" {format_count(account.rows)} rows"
                 f" ({format_percent(account.dropped / account.rows)}) cannot be used: {reasons};"
-                " --accept-loss goes on without them"
+                " --accept-loss continues without them"
             )
 
     def not_needed(self, file: str, rows: int) -> None:

@@ -234,7 +234,7 @@ def workspace(
     except _Unreadable as error:
         raise LimitError(
             f"{folder / DATABASE}: cannot be opened: {first_line(error)};"
-            " the same command with --fresh begins anew"
+            " the same command with --fresh starts over"
         ) from None
     except duckdb.IOException as error:
         raise LimitError(f"reading or writing failed: {first_line(error)}") from None

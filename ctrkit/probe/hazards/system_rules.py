@@ -18,7 +18,7 @@ def _macos_start(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
         yield Hazard(
             name="workers start slowly on macOS",
             level="note",
-            text="each spawned worker imports everything anew, about 5 s each with heavy imports, "
+            text="each spawned worker imports everything again, about 5 s each with heavy imports, "
             "again in every epoch unless they are kept",
             advice="try --persistent true, fewer workers or the thread loader",
             references=("https://github.com/cvg/Hierarchical-Localization/issues/502",),

@@ -40,11 +40,11 @@ def sameness(as_written: Sequence[ScriptSeen], other: ScriptSeen) -> tuple[Samen
             return "same rows, other order", "from the second epoch on"
         return "same batches", ""
     if not first.batch_hashes or not other.batch_hashes:
-        return "cannot tell", "no batch of one of them was looked at"
+        return "cannot tell", "ctrkit saw no batch of one of them"
     seeded_content = all(_agree(first.batch_hashes, one.batch_hashes) for one in as_written[1:])
     seeded_rows = all(_agree(first.row_hashes, one.row_hashes) for one in as_written[1:])
     if len(as_written) > 1 and not seeded_rows and not seeded_content:
-        return "cannot tell", "the script is not seeded: two launches as written differ, too"
+        return "cannot tell", "the script is not seeded: two launches as written also differ"
     if _agree(first.row_hashes, other.row_hashes):
         return "other content", ""
     if len(as_written) < 2:

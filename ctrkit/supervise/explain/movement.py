@@ -80,8 +80,8 @@ def judge_movement(first: Look, last: Look, between: Iterable[Thread] = ()) -> M
     if cores >= BURNING_CORES:
         return Movement(
             state=State.BURNING,
-            because=f"{during} it burned {cores:.1f} cores, and nothing shows that it got on; "
-            "whether this ends cannot be told from outside",
+            because=f"{during} it used {cores:.1f} cores, and nothing shows that it made "
+            f"progress; ctrkit cannot tell from outside whether this ends",
         )
     return Movement(
         state=State.WAITING,

@@ -120,8 +120,8 @@ def check_pid(pid: int, listed: Mapping[int, Listed]) -> None:
         process = psutil.Process(pid)
         if mine not in (0, process.uids().real):
             raise UsageError(
-                f"pid {pid} ({one.name}) belongs to {process.username()}, not to you; as root it "
-                f"can be looked at: sudo ctrkit explain {pid}"
+                f"pid {pid} ({one.name}) belongs to {process.username()}, not to you; look at it "
+                f"as root: sudo ctrkit explain {pid}"
             )
     if not one.command and pid != 1 and one.parent_pid in (0, 2):
         raise UsageError(f"pid {pid} ({one.name}) is a thread of the kernel, not a program")

@@ -70,7 +70,7 @@ def test_prepare_goes_on_after_ctrl_c_unless_fresh(
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
             patched.setattr("ctrkit.ctr.data.tianchi_files.TianchiFiles.read_ads", interrupt)
             prepare(out=out, source=csvs)
-        assert "the same command goes on" in " ".join(capsys.readouterr().err.split())
+        assert "the same command continues" in " ".join(capsys.readouterr().err.split())
         prepare(out=out, source=csvs, fresh=fresh)
         told = " ".join(capsys.readouterr().err.split())
         assert expected in told

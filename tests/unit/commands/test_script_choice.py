@@ -87,7 +87,7 @@ def test_without_a_known_probe_one_is_made_and_named(
     assert choice.why == "recommended by a brief probe (fastest)"
     assert probe.asked[0]["most_s"] == 7.0
     said = capsys.readouterr().err
-    assert "probed briefly first" in said
+    assert "probes it briefly first" in said
     assert "x-probe" in said
 
 

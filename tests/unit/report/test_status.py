@@ -61,7 +61,7 @@ def test_settings_that_ran_against_the_phase_file(make_run: MakeRun, tmp_path: P
     run = make_run("train", name="b", workload=changed, cell=cell,
                    sizes=dataclasses.replace(SIZES, epochs=2))  # fmt: skip
     text = pasted(run.path)
-    assert "Not as phase3 has them ran 3 settings:" in text
+    assert "3 settings of this run differ from phase3:" in text
     for line in ("| epochs | 15 | 2 |", "| dropout | 0.3 | 0.5 |", "| batch_size | 2048 | 64 |"):
         assert line in text
     file = tmp_path / "mine.toml"
@@ -69,9 +69,9 @@ def test_settings_that_ran_against_the_phase_file(make_run: MakeRun, tmp_path: P
     mine = load_phase(str(file))
     run = make_run("train", name="c", workload=WorkloadSpec(settings=encode(mine)), cell=THREAD,
                    argv=["train", "--phase", str(file)])  # fmt: skip
-    assert "mine.toml has them." in pasted(run.path)
+    assert "All settings were those of" in pasted(run.path)
     file.unlink()
-    assert "The phase file cannot be compared with" in pasted(run.path)
+    assert "ctrkit cannot compare the phase file" in pasted(run.path)
 
 
 def test_rows_of_every_epoch(make_run: MakeRun) -> None:

@@ -75,7 +75,7 @@ class Account:
             raise UsageError(
                 f"{where}: {format_count(self.rows - self.used)} of {format_count(self.rows)} rows"
                 f" ({format_percent(self.dropped_share)}) cannot be used: {reasons};"
-                " --accept-loss goes on without them"
+                " --accept-loss continues without them"
             )
 
 

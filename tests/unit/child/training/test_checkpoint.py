@@ -44,7 +44,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(UsageError, match="version None"):
         load_checkpoint(tmp_path / "foreign.pt")
     (tmp_path / "text.pt").write_text("hello")
-    with pytest.raises(UsageError, match="damaged or no checkpoint"):
+    with pytest.raises(UsageError, match="damaged, or not a checkpoint"):
         load_checkpoint(tmp_path / "text.pt")
 
 

@@ -408,7 +408,7 @@ def test_a_loader_that_can_be_iterated_once_ends_after_its_epoch_which_is_saved(
             return batches
 
     loader = IterableLoader(batches if kind == "generator" else Same())
-    words = r"epoch 2 cannot be had: .* once. Epoch 1 is saved: train with --epochs 1, .*--resume"
+    words = r"epoch 2 cannot start: .* once. Epoch 1 is saved: train with --epochs 1, .*--resume"
     work = Work(known=False)
     work.train = loader
     with pytest.raises(UsageError, match=words):
@@ -513,7 +513,7 @@ def test_a_loader_that_can_be_iterated_once_only_is_named(tmp_path):
             batches = list(super().__iter__())
             return iter(batches if self.epoch == 1 else [])
 
-    with pytest.raises(UsageError, match="epoch 2 cannot be had: no batch came.*Epoch 1 is saved"):
+    with pytest.raises(UsageError, match="epoch 2 cannot start: no batch came.*Epoch 1 is saved"):
         train(tmp_path, Work(known=False, task=False, loader=Once()))
 
 

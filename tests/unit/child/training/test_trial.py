@@ -220,7 +220,7 @@ def test_rows_that_nobody_knows_are_said_to_be_unknown(tmp_path: Path) -> None:
 
     measured = run(tmp_path, Opaque(), min_steps=3)
     assert measured.throughput_rows == 0
-    assert measured.notes[0].startswith("how many rows a batch has is not known")
+    assert measured.notes[0].startswith("ctrkit cannot tell how many rows a batch has")
 
 
 def test_what_was_measured_before_an_error_is_kept(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def _left(source: Path) -> list[str]:
 def test_it_goes_on_with_what_the_builder_had_at_the_end_of_the_last_stage(source: Path) -> None:
     heard = Heard()
     _interrupted(source, heard)
-    assert "with --fresh it begins anew" in heard.notes[-1]
+    assert "with --fresh it starts over" in heard.notes[-1]
     assert _left(source) == [".store.preparing", "source.csv"]
     with _preparing(source, watcher=heard) as preparation:
         meta = _whole(preparation)
@@ -132,7 +132,7 @@ def test_other_options_begin_anew(source: Path, options: dict[str, Any], why: st
     with _preparing(source, watcher=heard, **options) as preparation:
         _whole(preparation)
     assert heard.states["one"] == "done"
-    assert heard.notes == [f"beginning anew instead of going on from .store.preparing: {why}"]
+    assert heard.notes == [f"starting over instead of continuing from .store.preparing: {why}"]
 
 
 def test_a_damaged_manifest_begins_anew(source: Path) -> None:

@@ -202,7 +202,7 @@ def test_many_dropped_rows_of_a_file_are_an_error_unless_accepted(
     with pytest.raises(
         UsageError,
         match=r"raw_sample.csv: 7 of 13 rows \(54 %\) cannot be used: 1 x user is no number, such"
-        r" as 'x'; .*--accept-loss goes on",
+        r" as 'x'; .*--accept-loss continues",
     ):
         _prepare(source, tmp_path / "store", accept_loss=False)
 
@@ -365,7 +365,7 @@ def test_what_was_finished_before_ctrl_c_is_not_done_again(source: Path, tmp_pat
             _prepare(source, tmp_path / "store", watcher=interrupted)
         states = ["skipped"] * (number - 1) + ["done"] * bool(number) + ["running"]
         assert interrupted.states == dict(zip(STAGES[: number + 1], states, strict=True))
-        assert "the same command goes on from there" in interrupted.notes[-1]
+        assert "the same command continues there" in interrupted.notes[-1]
     last = _Interrupt()
     meta, _ = _prepare(source, tmp_path / "store", watcher=last)
     assert list(last.states.values()) == ["skipped"] * (len(STAGES) - 1) + ["done"]

@@ -135,7 +135,7 @@ def test_ctrl_c_ends_a_query(tmp_path: Path) -> None:
 
 def test_a_database_that_is_none_is_said(tmp_path: Path) -> None:
     (tmp_path / "ingest.duckdb").write_bytes(b"no database" * 1000)
-    with pytest.raises(LimitError, match="with --fresh begins anew"), _space(tmp_path):
+    with pytest.raises(LimitError, match="with --fresh starts over"), _space(tmp_path):
         pass
 
 

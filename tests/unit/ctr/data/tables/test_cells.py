@@ -198,7 +198,7 @@ def test_many_dropped_rows_are_an_error_unless_accepted(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError,
         match=r"30 of 120 rows \(25 %\) cannot be used: 30 x line has more than the 4 columns of"
-        r" the header, first in line 2: '.*,more'; --accept-loss goes on",
+        r" the header, first in line 2: '.*,more'; --accept-loss continues",
     ):
         prepared(tmp_path / "log.csv", tmp_path / "store")
     result = prepared(tmp_path / "log.csv", tmp_path / "store", accept_loss=True)
