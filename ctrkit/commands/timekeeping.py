@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from ctrkit.commands.memory_watch import MemoryWatch
 from ctrkit.core.config import ChildSpec
 from ctrkit.core.epochs import EPOCHS, read_epochs
 from ctrkit.core.errors import UsageError
@@ -100,6 +101,7 @@ class Timekeeper:
         self._progress: Progress | None = None
         self._pace = EpochPace()
         self._warned = self._told_awake = False
+        self._memory = MemoryWatch(run, display.message)
         self._told_s = -_TELL_S
         self._spent: deque[tuple[float, dict[str, float]]] = deque()
         self._rows_judged = 0
@@ -163,6 +165,8 @@ class Timekeeper:
         if len(self.keeper.rows) > self._rows_judged:
             self._rows_judged = len(self.keeper.rows)
             self._warn_if_late(standing, expected)
+            left_s = None if expected is None else expected.total_s - standing.elapsed_s
+            self._memory.look(self.keeper.rows, tick.progress, left_s)
         self._abort_if_too_late(standing, expected)
 
     def _note_end(self, standing: SessionProgress, expected: Forecast | None) -> None:

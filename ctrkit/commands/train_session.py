@@ -26,6 +26,7 @@ from ctrkit.report.epoch_figures import watch_of
 from ctrkit.report.incidents import live_line
 from ctrkit.report.live_train import TrainDisplay
 from ctrkit.supervise.awake import Awake
+from ctrkit.supervise.ledger import LEDGER, read_ledger, totals
 from ctrkit.supervise.stop import GRACE_S, StopRequest
 from ctrkit.supervise.supervisor import Outcome, run_child
 from ctrkit.supervise.time_limits import TimeLimits
@@ -188,10 +189,29 @@ class _Session:
             self._run.update(status="interrupted", status_reason=f"asked to stop{by}")
 
 
+#: A run that slept or was stopped for a smaller share of its time was not disturbed.
+_AWAY_SHARE = 0.02
+
+
+def _disturbances(run: RunFolder) -> int:
+    """How often the run was restarted, and whether it slept or was stopped.
+
+    A run that was only late counts among those that projections are learned from: to leave it out
+    would leave out the errors.
+    """
+    restarts = len([one for one in run.incidents() if one.get("action") != "noted"])
+    try:
+        spent = totals(read_ledger(run.path / LEDGER))
+    except UsageError:
+        return restarts
+    away_s = spent["asleep"] + spent["stopped"]
+    return restarts + int(away_s > _AWAY_SHARE * sum(spent.values()))
+
+
 def _calibrate(run: RunFolder) -> None:
     """Record the run's projected and actual time; a failure must not fail the run."""
     epochs = [row["wall_s"] for row in read_epochs(run.path / EPOCHS) if row["wall_s"] is not None]
-    row = row_of_run(run.path, run.info, epochs, len(run.incidents()))
+    row = row_of_run(run.path, run.info, epochs, _disturbances(run))
     try:
         if row is not None:
             note_calibration(row)

@@ -372,3 +372,44 @@ def test_max_steps_that_end_amid_an_epoch_have_no_end_of_it(tmp_path: Path) -> N
     now = session(tmp_path, projection=WITH_ENDS, plan={"max_steps": 250})
     now.world.steps(now.launch(), 10)
     assert left_s(now) == pytest.approx(2 * 125.0 + 50.0 - 10.0, abs=2.0)
+
+
+def test_memory_that_runs_out_before_the_run_ends_is_warned_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = session(tmp_path, None, plan={"epochs": 40})  # of 100 s: more than an hour
+    used = 1_000_000_000
+
+    def grown(_: object) -> int:
+        return used
+
+    monkeypatch.setattr("ctrkit.supervise.ledger_keeper.tree_pss_bytes", grown)
+    child = now.launch()
+    for _ in range(20):  # a minute each
+        used += 200_000_000
+        now.world.host = dataclasses.replace(QUIET, available_bytes=9_000_000_000 - used)
+        now.world.steps(child, 60)
+    warnings = [text for text in now.display.messages if text.startswith("memory")]
+    assert len(warnings) == 1
+    assert "before the run ends" in warnings[0]
+    assert "What to do: keep no tensor with its graph" in warnings[0]
+    (incident,) = now.run.incidents()
+    assert (incident["verdict"], incident["action"]) == ("memory grows", "noted")
+    assert "190.7 MiB a minute" in incident["reason"] or "MB a minute" in incident["reason"]
+    now.finish(child)
+
+
+def test_memory_that_lasts_until_the_run_ends_is_not_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = session(tmp_path, None, plan={"epochs": 15})  # 25 minutes
+    used = 1_000_000_000
+    monkeypatch.setattr("ctrkit.supervise.ledger_keeper.tree_pss_bytes", lambda pids: used)
+    child = now.launch()
+    for _ in range(15):
+        used += 100_000_000
+        now.world.host = dataclasses.replace(QUIET, available_bytes=9_000_000_000 - used)
+        now.world.steps(child, 60)
+    assert not [text for text in now.display.messages if text.startswith("memory")]
+    assert now.run.incidents() == []
+    now.finish(child)
