@@ -99,7 +99,7 @@ def sample_of(values_s: Sequence[float], mean_s: float | None = None, *, cycle: 
         mean *= float(whole.mean() / values.mean()) if values.mean() > 0 else 1.0
         values = whole.reshape(cycles, cycle).mean(axis=1)
     trend, line = trend_of(values), _line_through(values, cycle)
-    if trend is not None:  # a rise is no autocorrelation: what scatters is what is left without it
+    if trend is not None:  # a rise is no autocorrelation: the scatter is what remains without it
         values = without_trend(values, trend)
     slow = _slow_steps(values) or _slow_stretches(values)
     change = _change_of_pace(values) if trend is None else 0.0

@@ -129,7 +129,7 @@ def drift_of(trials: Sequence[Trial], spread: LaunchSpread = SHIPPED) -> float |
     if len(same) < 2:
         return None
     begin, end = same[0], same[-1]
-    # where steps get slower all the time, a longer window has a slower mean
+    # if steps get slower all the time, a longer window has a slower mean
     if any(one.sample.has(flag) for one in (begin, end) for flag in (SLOWER, FASTER)):
         return None
     groups = [

@@ -1,41 +1,41 @@
-"""Counts what a script does beside its steps: validation batches and checkpoints of an epoch.
+"""Counts what a script does besides its steps: validation batches and checkpoints of an epoch.
 
-What happens while an epoch goes on happens again and again in it; what happens once it is over
-happens once. Which of the two it was is known only when the loop goes on, or does not.
+Events within an epoch recur in it; events after its last step happen once. Which of the two it was
+is known only when the loop continues, or does not.
 """
 
 from __future__ import annotations
 
 
 class BesideCount:
-    """How many there are in an epoch, from those seen in the first one and right after it."""
+    """The number of events per epoch, from those seen in the first epoch and right after it."""
 
     def __init__(self) -> None:
-        #: how many there were at once inside the epoch, by the steps made before them
+        #: events within the epoch, by the number of steps made before them
         self._inside: dict[int, int] = {}
         self._waiting = self._between = 0
 
     def add(self, count: int = 1) -> None:
-        """So many have just happened."""
+        """Count events that have just happened."""
         self._waiting += count
 
     def epoch_goes_on(self, step: int) -> None:
-        """The loop asks for another batch of its epoch, of which it has made so many steps."""
+        """The loop asks for another batch of its epoch, after `step` steps."""
         if self._waiting:
             self._inside[step] = self._inside.get(step, 0) + self._waiting
             self._waiting = 0
 
     def next_epoch_begins(self) -> None:
-        """What has happened since the last step came between two epochs."""
+        """Events since the last step came between two epochs."""
         self._between, self._waiting = self._between + self._waiting, 0
 
     def of_an_epoch(self, step: int, *, in_epoch: bool, whole: int | None) -> int:
-        """How many a whole epoch has, together with what follows it.
+        """The number of events of a whole epoch, including those after it.
 
         Args:
-            step: steps that were seen of the epoch.
-            in_epoch: whether it goes on.
-            whole: steps of the whole epoch, None where they are not known.
+            step: steps of the epoch seen so far.
+            in_epoch: whether the epoch goes on.
+            whole: steps of the whole epoch; None if unknown.
         """
         inside = dict(self._inside)
         if in_epoch and self._waiting:
@@ -46,6 +46,6 @@ class BesideCount:
             return seen + between
         if len(inside) == 1:
             return max(1, round(seen * whole / step)) + between
-        # they come every so many steps: what the steps after the last one lead to is still to come
+        # events come every so many steps, so those after the last steps are still to come
         apart = (max(inside) - min(inside)) / (len(inside) - 1)
         return round(seen / len(inside) * (whole // apart)) + between

@@ -1,6 +1,6 @@
-"""CPU seconds of a process and of its children, without anything but the system's own.
+"""CPU seconds of a process and its children, from the operating system alone.
 
-Linux tells them in /proc, macOS by two functions of its libproc.
+Linux shows them in /proc, macOS by two functions of its libproc.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-#: Of macOS's libproc: to list the processes with this parent; the form of a resource usage that has
-#: the times of children that have ended, too, and the words of it that are times.
+#: Constants of macOS's libproc: to list processes with this parent; the form of a resource usage
+#: that includes ended children, and the positions of its times.
 _PPID_ONLY, _RUSAGE_V1 = 6, 1
 _USER, _SYSTEM, _CHILD_USER, _CHILD_SYSTEM = 2, 3, 12, 13
 _MOST_CHILDREN = 4096
@@ -20,11 +20,10 @@ _LIBPROC = "/usr/lib/libproc.dylib"
 
 
 class Children(NamedTuple):
-    """How a system tells of a process's children, and of the CPU seconds that a process has used.
+    """How a system lists a process's children, and the CPU seconds that a process has used.
 
-    With its own count those of its children that have ended.
-
-    `used_s` is None of a process that has ended meanwhile.
+    A process's seconds include those of its ended children. `used_s` gives None for a process that
+    has ended meanwhile.
     """
 
     of: Callable[[int], list[int]]
@@ -32,11 +31,12 @@ class Children(NamedTuple):
 
 
 def family_cpu_s(children: Children | None = None) -> float | None:
-    """Of this process and all below it; None where the system does not tell of the others.
+    """CPU seconds of this process and all its descendants; None if the system does not show others.
 
-    Children that have ended count with who waited for them: otherwise the sum would fall.
+    An ended child counts with the process that waited for it, so the sum never falls.
 
-    `children`: how they are found; by default as this system tells.
+    Args:
+        children: how to find children; this system's way by default.
     """
     own = os.times()
     total_s = own.user + own.system + own.children_user + own.children_system
@@ -69,7 +69,7 @@ def _children_here(platform: str = sys.platform) -> Children | None:
 
 
 def children_of_proc(folder: str = "/proc") -> Children:
-    """As Linux tells: all processes are looked at once."""
+    """Linux's way: it reads all processes at once."""
     children: dict[int, list[int]] = {}
     used_s: dict[int, float] = {}
     for name in os.listdir(folder):
@@ -81,13 +81,13 @@ def children_of_proc(folder: str = "/proc") -> Children:
         except OSError:
             continue
         children.setdefault(int(fields[1]), []).append(int(name))
-        # its own time, and that of its children that have ended
+        # its own time, plus that of its ended children
         used_s[int(name)] = sum(map(int, fields[11:15])) / _TICKS_PER_S
     return Children(lambda pid: children.get(pid, []), used_s.get)
 
 
 def children_of_libproc(libproc: Any, seconds_per_tick: float) -> Children:
-    """As macOS tells: its times count ticks of the machine's own clock."""
+    """The way of macOS, with times in ticks of the machine's clock."""
     import ctypes
 
     def of(pid: int) -> list[int]:
@@ -106,7 +106,7 @@ def children_of_libproc(libproc: Any, seconds_per_tick: float) -> Children:
 
 
 def _timebase(system: Any) -> float:
-    """Seconds of a tick: a nanosecond on Intel, 125/3 of one on Apple's own chips."""
+    """Seconds per tick: a nanosecond on Intel, 125/3 nanoseconds on Apple's chips."""
     import ctypes
 
     ratio = (ctypes.c_uint32 * 2)()

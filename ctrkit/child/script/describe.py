@@ -1,4 +1,4 @@
-"""What the observer tells of a script: `script_records.ScriptSeen` as plain JSON values."""
+"""Describes what the observer saw, as plain JSON values of `script_records.ScriptSeen`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def script_seen(observer: Observer) -> dict[str, Any]:
-    """All that is known so far."""
+    """Everything known so far."""
     train, pattern, driver = observer.train, observer.pattern, observer.driver
     clock = "loader" if train is not None else "optimizer" if observer.optimizer_clock else ""
     reader = getattr(driver, "reader", None)
@@ -58,7 +58,7 @@ def device_of(tensors: Any) -> str:
 def usable_devices(observer: Observer, *, ask_cuda: bool) -> list[str]:
     """Devices that the script's torch can use.
 
-    `ask_cuda`: whether CUDA may be asked: that can spoil a later fork of this process.
+    `ask_cuda`: whether CUDA may be asked, since that can break a later fork of this process.
     """
     torch, found = observer.torch, ["cpu"]
     if torch is None:

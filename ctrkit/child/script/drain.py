@@ -1,4 +1,4 @@
-"""A trial of the loader alone: it is drained where the script asked for its first batch."""
+"""A trial of the loader alone: drains it where the script asked for its first batch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class _DrainWatch(TrialWatch):
-    """Every batch is a step, and groups do not matter.
+    """A watch in which every batch is a step, and groups do not matter.
 
-    Ranks drain their loaders at the same time, but nothing holds them together: each ends by
-    itself. Rows are those of all ranks, as in every other trial.
+    Ranks drain their loaders at the same time but independently: each ends by itself. Rows are
+    those of all ranks, as in every other trial.
     """
 
     def __init__(self, observer: Observer, owner: Owner) -> None:
@@ -30,11 +30,11 @@ class _DrainWatch(TrialWatch):
         return True
 
     def _end_or_cut(self) -> None:
-        """The window is over, the trial is not: a second epoch follows."""
+        """End the window but not the trial: a second epoch follows."""
 
 
 def drain(observer: Observer, seen: Seen, iterator: Any, original: Any) -> NoReturn:
-    """Take batches until the window is over, then those of a second iterator; never returns."""
+    """Take batches until the window ends, then those of a second iterator; never returns."""
     observer.presence.leave()
     owner = claim_owner(observer.folder, observer.presence.launch)
     watch = _DrainWatch(observer, owner)
@@ -64,7 +64,7 @@ def _take_all(watch: TrialWatch, seen: Seen, iterator: Any, original: Any) -> No
             watch.recorder.epoch_ended(watch._time(asked_s), watch._time(ended_s))
             watch.in_epoch = False
             return
-        except Exception as error:  # a worker's death, or the data set's own
+        except Exception as error:  # a worker's death, or an error of the data set
             raise ScriptFailedError(error) from error
         delivered_s = observer.clock()
         seen.in_pass += 1
@@ -75,7 +75,7 @@ def _take_all(watch: TrialWatch, seen: Seen, iterator: Any, original: Any) -> No
 
 
 def seen_length(observer: Observer) -> Any:
-    """The loader's own length, which may be asked for now that it has delivered."""
+    """The loader's length, which may be read now that it has delivered a batch."""
     from ctrkit.child.script.seen_loaders import honest_length
 
     train = observer.train
@@ -87,7 +87,7 @@ def seen_length(observer: Observer) -> Any:
 
 
 def _iterator_of(observer: Observer, loader: Any) -> Any:
-    """Torch's own iterator, also of a loader that makes a generator of it."""
+    """Torch's own iterator, also for a loader that makes a generator of it."""
     data = observer.torch.utils.data
     iterator = iter(loader)
     if isinstance(iterator, data.dataloader._BaseDataLoaderIter):
@@ -96,9 +96,9 @@ def _iterator_of(observer: Observer, loader: Any) -> Any:
 
 
 def _begin_again(observer: Observer, watch: TrialWatch, seen: Seen, loader: Any) -> None:
-    """A second epoch, as far as its first batches; the first may be given up in the middle."""
+    """Begin a second epoch for its first batches; the first one may be abandoned midway."""
     watch._complete_stamps()
-    observer.active = False  # what follows is not the script's
+    observer.active = False  # what follows is ours, not the script's
     try:
         seen.begin_pass(observer.clock())
         iterator = _iterator_of(observer, loader)

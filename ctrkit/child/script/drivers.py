@@ -1,4 +1,4 @@
-"""What a launch of a script is for: a look at it, a trial, or the real run that is watched."""
+"""Chooses the purpose of a script's launch: an inspection, a trial, or a watched real run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def make_driver(observer: Observer, owner: Owner) -> LoopWatch:
-    """For the process that trains; one that trains beside it, and is no rank, is only watched."""
+    """The watch of a training process.
+
+    One that trains beside it, without being a rank, is only watched.
+    """
     if not owner.is_alone:
         return LoopWatch(observer, owner)
     if observer.kind == "train":

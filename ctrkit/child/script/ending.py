@@ -1,7 +1,7 @@
-"""How a trial of a script ends: its results are on disk, then the process is gone at once.
+"""Ends a trial of a script: when its results are on disk, the process is gone at once.
 
-No `finally`, no exit handler and no upload of the script runs; what it started is ended by the
-supervisor.
+No `finally`, exit handler or upload of the script runs. The supervisor ends the processes that the
+script started.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from ctrkit.child.script.observer import Observer
 
 _END = "end-at"
-#: As it is before anything watches it.
+#: the original function, before anything wraps it
 _leave_at_once = os._exit
 
 
 class ScriptFailedError(Exception):
-    """What the script's own code raised while the observer called it: the script is to see it."""
+    """An error of the script's own code, called by the observer, that the script must get."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(str(error))
@@ -35,7 +35,7 @@ class ScriptFailedError(Exception):
 
 
 def leave(code: int = 0) -> NoReturn:
-    """End this process now; what it printed is still written."""
+    """End this process now; its output is flushed."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
@@ -43,10 +43,10 @@ def leave(code: int = 0) -> NoReturn:
 
 
 def tell_before_sudden_end(tell: Callable[[int], None]) -> None:
-    """`os._exit` runs no exit handlers; from now on this process tells its status before it.
+    """From now on, call `tell` with the status before `os._exit`, which runs no exit handlers.
 
-    So end processes that `os.fork`, or multiprocessing by fork, has made. What they fork in turn
-    tells nothing.
+    Processes made by `os.fork`, or by multiprocessing with fork, end in this way. Processes that
+    they fork in turn tell nothing.
     """
     pid = os.getpid()
 
@@ -66,7 +66,7 @@ def error_of(verdict: str, stage: Stage, message: str) -> dict[str, Any]:
 
 
 def end_refused(observer: Observer, reason: str) -> None:
-    """A trial whose loader cannot take the cell: said, and ended before anything is started."""
+    """End a trial whose loader cannot take the cell, with the reason, before anything starts."""
     owner = claim_owner(observer.folder, observer.presence.launch)
     path = os.path.join(owner.folder, "measurement.json")
     error = error_of("refused", Stage.FIRST_BATCH, reason)
@@ -75,10 +75,11 @@ def end_refused(observer: Observer, reason: str) -> None:
 
 
 class CommonEnd:
-    """Ranks that train together stop at the same step, which rank 0 names a little ahead.
+    """Makes ranks that train together stop at the same step, which rank 0 names a little ahead.
 
-    They exchange gradients in every step: none can be more than one step ahead of another. So all
-    see the number before they reach it, and none leaves the others in the middle of an exchange.
+    They exchange gradients in every step, so none can be more than one step ahead of another. So
+    all see the number before they reach it, and none leaves the others in the middle of an
+    exchange.
     """
 
     AHEAD = 2
@@ -89,7 +90,7 @@ class CommonEnd:
         self._number: int | None = None
 
     def wish(self, step: int) -> None:
-        """Rank 0 has had enough after so many steps."""
+        """Rank 0 has enough after so many steps."""
         if self._number is not None:
             return
         if self._world == 1:
@@ -102,7 +103,7 @@ class CommonEnd:
             os.replace(aside, self._path)
 
     def is_reached(self, step: int) -> bool:
-        """Whether this process stops after so many steps."""
+        """Whether this process must stop after so many steps."""
         if self._number is None and self._rank != 0:
             with suppress(OSError, ValueError), open(self._path) as file:
                 self._number = int(file.read())

@@ -1,4 +1,4 @@
-"""Marks the rows and the contents of a loader's first batches, by which trials are compared."""
+"""Hashes rows and contents of a loader's first batches, by which trials are compared."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _MOST_ROWS = 256
 
 
 class FirstBatches:
-    """The marks of this process; a real run has none, since it is compared with nothing."""
+    """The hashes of this process; a real run makes none, since nothing is compared with it."""
 
     def __init__(self, observer: Observer) -> None:
         self.observer = observer
 
     def wanted(self, seen: Seen) -> bool:
-        """Whether the first batches of this loader are to be marked."""
+        """Whether to hash the first batches of this loader."""
         observer = self.observer
         return observer.is_trial and observer.train_number in (None, seen.number)
 
     def rows_named(self, seen: Seen, index: Any) -> None:
-        """The sampler has named the rows of a batch."""
+        """The sampler has drawn the rows of a batch."""
         if seen.rows_full or not self.wanted(seen):
             return
         seen.drawn += 1
@@ -45,7 +45,7 @@ class FirstBatches:
     def delivered(self, seen: Seen, batch: Any) -> None:
         """The loop has a batch."""
         if seen.left_out and seen.in_pass > seen.as_written:
-            seen.hashes_full = True  # these are no batches that another launch begins with
+            seen.hashes_full = True  # no other launch begins with these batches
         enough = seen.hashes_full or len(seen.hashes) >= HASHED_BATCHES
         if enough or not self.wanted(seen):
             return

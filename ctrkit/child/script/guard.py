@@ -1,4 +1,4 @@
-"""Keeps an error of the observer from the script, and one thread out of another one's event."""
+"""Keeps errors of the observer from the script, and lets one thread at a time tell events."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
-    """An error of the observer is noted, ends the observation, and is never the script's.
+    """Note an error of the observer and end the observation, without affecting the script.
 
-    One thread at a time: a script may take its batches in another one than it trains in.
+    One thread at a time: a script may take its batches in another thread than it trains in.
     """
 
     @functools.wraps(method)

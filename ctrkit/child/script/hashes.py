@@ -1,7 +1,7 @@
-"""Short marks of batches, by which two launches can be told to train on the same ones.
+"""Hashes batches, to check that two launches train on the same ones.
 
-Nothing is changed and no random number is drawn. Large tensors are sampled: some of every part of
-them is read, not all.
+It changes nothing and draws no random number. Of a large tensor it reads samples from every part,
+not everything.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _WHOLE_BYTES = 1_000_000
 
 
 def batch_hash(batch: Any) -> str:
-    """The mark of a batch of any make: its structure, its types and its content."""
+    """The hash of a batch of any type: its structure, its types and its content."""
     digest = hashlib.blake2b(digest_size=8)
     _add(digest, batch, 0)
     return digest.hexdigest()
@@ -45,7 +45,7 @@ def _add(digest: Any, value: Any, depth: int) -> None:
 
 
 def _content(value: Any) -> bytes:
-    """Bytes of a tensor or an array, sampled where it is large."""
+    """Bytes of a tensor or array; of a large one, samples."""
     if not hasattr(value, "data_ptr"):  # an array of numpy
         if value.dtype.hasobject:
             return repr(value.tolist()[:1000]).encode()
@@ -64,13 +64,13 @@ def _content(value: Any) -> bytes:
 
 
 def _strided(tensor: Any) -> Any:
-    import torch  # imported by the script: it has a tensor
+    import torch  # the script has imported it already: it has a tensor
 
     return torch.strided
 
 
 def row_marks(index: Any) -> list[str]:
-    """The rows that an item of a sampler names: one index, or those of a batch."""
+    """Hashes of the rows that a sampler's item names: one index, or those of a batch."""
     if isinstance(index, (list, tuple)):
         return [_mark(part) for part in index]
     return [_mark(index)]
@@ -113,7 +113,7 @@ def cloned(value: Any, depth: int = 0) -> Any:
 
 def _clone_inside(copied: Any, value: Any, depth: int) -> None:
     stored = getattr(value, "data", None)
-    if isinstance(stored, dict):  # a UserDict, as transformers' BatchEncoding
+    if isinstance(stored, dict):  # a UserDict, such as transformers' BatchEncoding
         copied.data = {key: cloned(part, depth + 1) for key, part in stored.items()}
         return
     for key in list(value):
@@ -121,7 +121,7 @@ def _clone_inside(copied: Any, value: Any, depth: int) -> None:
 
 
 def shape_of(value: Any) -> Any:
-    """What tells two batches of one shape: shapes and types of all that is inside."""
+    """A value that is equal for batches of the same shapes and types."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return tuple(value.shape), str(value.dtype)
     if isinstance(value, Mapping):

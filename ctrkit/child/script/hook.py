@@ -1,8 +1,8 @@
-"""Notices when a script imports torch, and only then brings in the observer.
+"""Notices when a script imports torch, and only then loads the observer.
 
-A finder on `sys.meta_path` that finds nothing itself: it lets the others find a module, and has a
-function called once that module is there. A process that never imports torch pays for a look into
-a small set at each import, and nothing else happens in it.
+It is a finder on `sys.meta_path` that finds nothing itself: it lets the other finders find a
+module, and calls a function after that module was executed. A process that never imports torch only
+pays for a look into a small set at each import.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-#: Modules after whose import something is to be watched, and the function of `patches` that does.
+#: Modules to watch after their import, and the function of `patches` that does it.
 WATCHED = {
     "torch": "watch_torch",
     "torch.optim.optimizer": "watch_optimizers",
@@ -23,13 +23,13 @@ WATCHED = {
 
 
 class ImportHook:
-    """Calls a function of `patches` after the import of each module that is watched."""
+    """Calls a function of `patches` after the import of each watched module."""
 
     def __init__(self) -> None:
         self._looking = False
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any | None:
-        """The module as the other finders find it, with a call after it is executed."""
+        """The spec from the other finders, with a call after the module is executed."""
         if name not in WATCHED or self._looking:
             return None
         self._looking = True
@@ -63,7 +63,7 @@ def _call_after(loader: Any, call: Callable[[Any], None]) -> None:
 
     try:
         loader.exec_module = execute_and_call
-    except AttributeError:  # a loader that takes no attributes: the module stays unwatched
+    except AttributeError:  # the loader has fixed attributes, so the module stays unwatched
         return
 
 
@@ -79,8 +79,8 @@ def _watch(name: str, module: Any) -> None:
 
 
 def install() -> None:
-    """From now on imports of this process are watched."""
+    """Watch imports of this process from now on."""
     sys.meta_path.insert(0, ImportHook())
     for name in WATCHED:
-        if name in sys.modules:  # something imported it before any sitecustomize could run
+        if name in sys.modules:  # something imported it before any sitecustomize ran
             _watch(name, sys.modules[name])

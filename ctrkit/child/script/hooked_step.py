@@ -1,22 +1,22 @@
-"""The parts of a step that hooks tell: its backward pass, its optimizer, and the loss."""
+"""Times the parts of a step that hooks see: backward pass, optimizer step, and loss."""
 
 from __future__ import annotations
 
 from typing import Any
 
-#: Losses that are kept, of the first backward passes.
+#: The number of losses to keep, from the first backward passes.
 _LOSSES = 200
 
 
 class HookedStep:
-    """What was heard since the newest batch; the losses are those of all steps."""
+    """Events since the latest batch, and the losses of all steps."""
 
     def __init__(self) -> None:
         self._losses: list[Any] = []
         self.begin()
 
     def begin(self) -> None:
-        """Another batch is there."""
+        """The loop has another batch."""
         self._backward_s: list[tuple[float, float]] = []
         self._optimizer_end_s, self._optimizer_steps = 0.0, 0
 
@@ -27,21 +27,24 @@ class HookedStep:
             self._losses.append(tensors.detach())
 
     def backward_ends(self, now_s: float) -> None:
-        """It is over."""
+        """The backward pass ends."""
         if self._backward_s:
             self._backward_s[-1] = (self._backward_s[-1][0], now_s)
 
     def optimizer_ends(self, now_s: float) -> None:
-        """An optimizer has made its step."""
+        """An optimizer step ends."""
         self._optimizer_end_s = now_s
         self._optimizer_steps += 1
 
     def losses(self) -> list[float]:
-        """The first losses that are one number; reading them waits for the device."""
+        """The first scalar losses; reading them waits for the device."""
         return [float(loss) for loss in self._losses if loss.numel() == 1]
 
     def stages(self, delivered_s: float, done_s: float) -> dict[str, list[float]]:
-        """Of a plain step, with one backward pass and at most one optimizer step; else none."""
+        """Stages of a plain step with one backward pass and at most one optimizer step.
+
+        Else empty.
+        """
         if len(self._backward_s) != 1 or self._optimizer_steps > 1:
             return {}
         began_s, ended_s = self._backward_s[0]

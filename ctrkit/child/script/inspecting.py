@@ -1,4 +1,4 @@
-"""The first, short look at a script as written: which loader trains, its step, its length."""
+"""Inspects a script as written: which loader trains, what a step is, how long the run is."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from ctrkit.child.script.observer import Observer
     from ctrkit.child.script.presence import Owner
 
-#: Steps of an optimizer that are seen where there is no loader.
+#: Optimizer steps to see if there is no loader.
 _CLOCK_STEPS = 6
-#: Steps after which even a loop without anything regular has been looked at enough.
+#: After so many steps, the inspection of even an irregular loop ends.
 _MOST_STEPS = 200
-#: Seconds for which a process that was started by another waits for its like.
+#: Seconds for which a process started by another one waits for its siblings.
 _SIBLINGS_S = 8.0
 
 
 class InspectWatch(LoopWatch):
-    """Ends the script once all that a look can tell is known."""
+    """Ends the script as soon as everything is known that an inspection can tell."""
 
     def __init__(self, observer: Observer, owner: Owner) -> None:
         super().__init__(observer, owner)
@@ -75,7 +75,7 @@ class InspectWatch(LoopWatch):
         self._finish()
 
     def script_ends(self, crashed: bool) -> None:
-        """A script may be over before all is known: what was seen is told."""
+        """The script may end before everything is known; then what was seen is reported."""
         self._look_into_loaders()
         self.observer.write_seen(self.owner.folder)
 
@@ -89,7 +89,7 @@ class InspectWatch(LoopWatch):
         leave()
 
     def _wait_for_siblings(self) -> None:
-        """Other processes may train, too, each with a loader of its own: they begin about now."""
+        """Wait for other processes that may train with their own loaders; they begin about now."""
         observer = self.observer
         until_s = observer.clock() + _SIBLINGS_S
         while self.owner.may_have_siblings and observer.clock() < until_s:
@@ -98,7 +98,7 @@ class InspectWatch(LoopWatch):
             time.sleep(0.05)
 
     def _look_into_loaders(self) -> None:
-        """What of the training loader cannot be sent to workers that are started anew."""
+        """Find parts of the training loader that cannot be sent to spawned workers."""
         train = self.observer.train
         loader = train.loader() if train is not None else None
         if train is None or loader is None:

@@ -1,4 +1,4 @@
-"""JSON files of the observer, written whole or not at all, with the standard library alone."""
+"""Writes and reads JSON files of the observer: whole or not at all, standard library alone."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 
 def write_json(path: str, value: Any, *, durable: bool = True) -> None:
-    """Write aside, flush to disk, rename: a reader sees the old file or the new one.
+    """Write to a temporary file, flush it, and rename it: readers see the old file or the new one.
 
-    Not `durable`, it is not flushed: that can take long, and only matters if the machine dies.
+    If not `durable`, it is not flushed: that can take long, and only matters if the machine
+    crashes.
     """
     aside = f"{path}.{os.getpid()}"
     with open(aside, "w", encoding="utf-8") as file:
@@ -22,7 +23,7 @@ def write_json(path: str, value: Any, *, durable: bool = True) -> None:
 
 
 def read_json(path: str) -> Any | None:
-    """The JSON value in a file, None where there is none that can be read."""
+    """The JSON value in a file; None if there is none or it is unreadable."""
     try:
         with open(path, encoding="utf-8") as file:
             return json.load(file)
@@ -31,14 +32,14 @@ def read_json(path: str) -> Any | None:
 
 
 def append_line(path: str, value: Any) -> None:
-    """Add a JSON value as a line of its own, in one write."""
+    """Append a JSON value as a line, in one write."""
     line = json.dumps(finite(value), ensure_ascii=False, allow_nan=False) + "\n"
     with open(path, "ab", buffering=0) as file:
         file.write(line.encode())
 
 
 def finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: both become null."""
+    """The value with NaN and infinities, which JSON lacks, replaced by None."""
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     if isinstance(value, dict):
@@ -49,7 +50,7 @@ def finite(value: Any) -> Any:
 
 
 def is_first(path: str) -> bool:
-    """Whether this process is the first to make the file; it holds its process id."""
+    """Whether this process is the first to create the file, which holds its process id."""
     try:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except FileExistsError:

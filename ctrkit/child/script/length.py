@@ -1,4 +1,4 @@
-"""How long a run is, and what tells it."""
+"""The length of a run, and its source."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Length(NamedTuple):
 
 
 def as_said(epochs: int, read: Length | None) -> Length:
-    """So many epochs as the user said; what the script itself says stands beside it."""
+    """The length as the user said; the script's own claim is named beside it."""
     told_by = "--epochs"
     if read is not None and (read.epochs or read.steps) and read.epochs != epochs:
         own = f"{read.epochs} epochs" if read.epochs else f"{read.steps} steps"

@@ -1,6 +1,6 @@
-"""Reads once, from inside the loop that trains, what its source says of the run's epochs.
+"""Reads the run's epochs once from the source, from inside the loop that trains.
 
-That is how many there are, and what the loop over them does in some of them only.
+It finds their number, and what the loop over epochs does only in some of them.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from ctrkit.child.script.trouble import note_trouble
 if TYPE_CHECKING:
     from ctrkit.child.script.observer import Observer
 
-#: Backward passes after which the loops around them are looked at.
+#: After so many backward passes, the surrounding loops are examined.
 _LOOK_AT = 3
 _LOOK_AT_LATEST = 64
 
 
 class LengthReader:
-    """What is known of the run's length so far; the source is read at one of the first steps."""
+    """The run's length as far as known; the source is read at one of the first steps."""
 
     def __init__(self, observer: Observer) -> None:
         self.observer = observer
         said = observer.epochs_said
         self.length: Length | None = None if said is None else as_said(said, None)
         self.main_guard: bool | None = None
-        #: what the loop over epochs does in some of them only
+        #: what the loop over epochs does only in some of them
         self.gates: list[Gate] = []
-        #: whether the loops have been read for good
+        #: whether the loops were read for the last time
         self.looked = self._glanced = False
 
     def in_backward(self) -> None:
-        """A backward pass begins: once enough is known of the loop, its frames are read."""
+        """A backward pass begins; if enough is known about the loop, read its frames."""
         pattern = self.observer.pattern
         if pattern.backwards < _LOOK_AT:
             return
@@ -48,12 +48,12 @@ class LengthReader:
             self._glance_around()
 
     def at_step(self) -> None:
-        """The same where the steps of an optimizer are the steps."""
+        """The same, if optimizer steps count as steps."""
         if self.observer.pattern.steps >= _LOOK_AT:
             self._look_around()
 
     def _glance_around(self) -> None:
-        """A first look: an epoch may be over before it is known what a step is.
+        """Take a first look, since an epoch may end before it is known what a step is.
 
         Until then only epochs can be told: a loop that counts may count parts of a step.
         """
@@ -64,7 +64,7 @@ class LengthReader:
             self.length = None
 
     def _look_around(self) -> None:
-        """Once, from inside the loop: what its source says of the run's length."""
+        """Read the run's length from the source, once, from inside the loop."""
         self.looked = True
         train, pattern = self.observer.train, self.observer.pattern
         try:
@@ -90,7 +90,7 @@ class LengthReader:
             self.length = as_said(self.observer.epochs_said, self.length)
 
     def _compare_with_bars(self) -> None:
-        """Progress bars of the script are a second witness for its length."""
+        """Compare with the script's progress bars, a second witness for its length."""
         train = self.observer.train
         if self.length is None or train is None:
             return

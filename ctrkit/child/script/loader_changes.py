@@ -1,6 +1,6 @@
-"""What a trial or a run changes of a loader: what is put in, the seed, and where an epoch begins.
+"""Changes a loader for a trial or a run: its settings, its seed, and where an epoch begins.
 
-It is changed while the loader is asked for an iterator, before torch decides on its workers.
+It does so when the loader is asked for an iterator, before torch decides on workers.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class LoaderChanges:
-    """The changes of this process."""
+    """The loader changes of this process."""
 
     def __init__(self, observer: Observer) -> None:
         self.observer = observer
-        #: the axes that are put in
+        #: the axes to change
         self.axes: list[str] = list(observer.spec.get("put_in") or ())
-        #: of the loaders that something was put into
+        #: numbers of the changed loaders
         self.numbers: set[int] = set()
         self._elsewhere: Elsewhere | None = None
-        #: a loader that has a generator of ours for a moment, and the one that it had
+        #: a loader that temporarily has our generator, and its own one
         self._spared: tuple[Any, Any] | None = None
 
     def begin(self, seen: Seen, loader: Any) -> None:
@@ -36,7 +36,7 @@ class LoaderChanges:
         self._spare_the_seed(seen, loader)
 
     def end(self, loader: Any) -> None:
-        """It has made one, or failed."""
+        """The loader has made an iterator, or failed."""
         if self._spared is not None and self._spared[0] is loader:
             loader.generator, self._spared = self._spared[1], None
         if self._elsewhere is not None and self._elsewhere.loader is loader:
@@ -44,10 +44,10 @@ class LoaderChanges:
             self._elsewhere = None
 
     def _spare_the_seed(self, seen: Seen, loader: Any) -> None:
-        """Where persistent workers were taken away, a new iterator draws a seed for its workers.
+        """Without the script's persistent workers, a new iterator draws a seed for its workers.
 
-        The script as written would have drawn none, and a seeded shuffle depends on what was drawn
-        before: the seed comes from a generator of our own.
+        The script as written would draw none, and a seeded shuffle depends on earlier draws. So the
+        seed comes from a generator of our own.
         """
         if seen.number not in self.numbers or not seen.reuses_its_iterator:
             return
@@ -59,10 +59,10 @@ class LoaderChanges:
         loader.generator = own
 
     def _begin_elsewhere(self, seen: Seen, loader: Any) -> None:
-        """A trial may be told to look further down the first epoch of the training loader."""
+        """If the trial asks for it, skip to a later place in the training loader's first epoch."""
         windows = self.observer.spec.get("windows") or {}
         share = float(windows.get("epoch_share") or 0.0)
-        # which loader trains is not known before the first launch has told it
+        # which loader trains is unknown before the first launch
         if self.observer.kind != "full" or not share or seen.number != self.observer.train_number:
             return
         if seen.first_pass_s is not None or self._elsewhere is not None:
@@ -75,7 +75,7 @@ class LoaderChanges:
             seen.as_written, seen.left_out = after, self._elsewhere.left_out
 
     def _hold_clock(self, seconds: float) -> None:
-        """It stood still for so long, while a sampler left batches out: no run spends that time."""
+        """Stop the clock for the time that skipping took, since a real run does not spend it."""
         clock = self.observer.clock
         self.observer.clock = lambda: clock() - seconds
 
@@ -88,7 +88,7 @@ class LoaderChanges:
         elif seen.number != self.observer.train_number:
             return
         if getattr(loader, "_iterator", None) is not None and seen.number in self.numbers:
-            return  # its workers stay: they have what was put in
+            return  # its persistent workers have the settings already
         try:
             put_in(loader, self.observer.spec["cell"], self.axes)
             self.numbers.add(seen.number)
@@ -96,7 +96,7 @@ class LoaderChanges:
             self.refused(seen, str(refusal))
 
     def refused(self, seen: Seen, reason: str) -> None:
-        """A loader cannot take what it is to be given: that ends a trial, and a run goes on."""
+        """A loader cannot take its new settings: that ends a trial, while a real run continues."""
         reason = f"loader {seen.number}: {reason}"
         if not self.observer.is_trial:
             self.observer.note(f"left as written, since {reason}")
@@ -104,10 +104,10 @@ class LoaderChanges:
         end_refused(self.observer, reason)
 
     def draw_the_seed(self, seen: Seen, loader: Any) -> None:
-        """A loader with persistent workers begins another epoch with its old iterator.
+        """Draw a seed when persistent workers begin another epoch with their old iterator.
 
-        A new iterator would have drawn a seed for its workers: where the script as written would
-        have made one, the seed is drawn all the same, so that the order of a seeded shuffle stays.
+        A new iterator would have drawn a seed for its workers. If the script as written would make
+        a new one, the seed is drawn all the same, so that the order of a seeded shuffle stays.
         """
         if seen.facts["persistent"] or seen.number not in self.numbers:
             return
@@ -116,7 +116,7 @@ class LoaderChanges:
 
 
 def _may_train(torch: Any, loader: Any) -> bool:
-    """Whether a loader looks like one that is trained on, before any backward pass tells."""
+    """Whether a loader looks like a training loader, before any backward pass shows it."""
     if torch is None or not torch.is_grad_enabled():
         return False
     sampler = type(getattr(loader, "sampler", None)).__name__

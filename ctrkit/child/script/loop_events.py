@@ -1,4 +1,4 @@
-"""What a watched loop tells to a trial or a run; each may leave any of it unheard."""
+"""The events that a watched loop tells a trial or a run; each may ignore any of them."""
 
 from __future__ import annotations
 
@@ -12,60 +12,60 @@ class LoopEvents:
     """All times are seconds of `time.monotonic()`."""
 
     def epoch_begins(self, at_s: float) -> None:
-        """An epoch's iterator was asked for at that moment."""
+        """The loop asked for an epoch's iterator at that time."""
 
     def batch_taken(self, asked_s: float, delivered_s: float, rows: int) -> None:
         """The loop has its next batch."""
 
     def step_over(self, done_s: float, rows: int) -> None:
-        """It asks for another one, or turns to something else."""
+        """The step is over: the loop asks for another batch, or does something else."""
 
     def step_interrupted(self) -> None:
-        """The step under way also validates or saves."""
+        """The current step also validates or saves."""
 
     def epoch_over(self, asked_s: float, ended_s: float) -> None:
-        """There is no more batch in this epoch."""
+        """The epoch has no more batches."""
 
     def beside_steps(self, seconds: float) -> None:
-        """The epoch goes on after something else, which took so long."""
+        """The epoch continues after something else that took so long."""
 
     def validation_begins(self, at_s: float) -> None:
         """Another loader is asked for an iterator."""
 
     def validation_batch(self, number: int, seconds: float) -> None:
-        """A batch of validation took so long; number 0 is the time to the first."""
+        """A validation batch took so long; number 0 is the time until the first one."""
 
     def validation_batch_taken(self, seen: Seen) -> None:
-        """A batch of a loader that does not train was delivered to a validation."""
+        """A loader that does not train delivered a batch for validation."""
 
     def validation_ends(self, began_s: float, at_s: float) -> None:
-        """The training loader is asked again."""
+        """The loop asks the training loader again."""
 
     def checkpoint_begins(self, at_s: float) -> None:
         """A file is being saved."""
 
     def checkpoint_ends(self, at_s: float) -> None:
-        """It is saved."""
+        """The file is saved."""
 
     def checkpoint_over(self, seconds: float) -> None:
         """All files of a checkpoint are saved."""
 
     def length_is_wrong(self) -> None:
-        """The loader has said another length than it has."""
+        """The loader's claimed length is wrong."""
 
     def serve(self, seen: Seen, now_s: float) -> tuple[Any] | None:
-        """A batch in place of the loader's, in a tuple; None to let the loader deliver."""
+        """A batch to use instead of the loader's, in a tuple; None to let the loader deliver."""
         return None
 
     def serve_other(self, seen: Seen) -> tuple[Any] | None:
-        """The same for a loader that is not trained on."""
+        """The same for a loader that does not train."""
         return None
 
     def leave_out(self, seconds: float) -> None:
-        """The observer itself took so long."""
+        """Subtract a time that the observer itself took."""
 
     def cannot_tell(self) -> None:
-        """Nothing tells what a step is."""
+        """It cannot be told what a step is."""
 
     def observation_failed(self) -> None:
         """The observer has stopped."""

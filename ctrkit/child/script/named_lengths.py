@@ -1,4 +1,4 @@
-"""The length of a run by the name of a variable, or as a framework's trainer has it."""
+"""Finds the length of a run by a variable's name, or from a framework's trainer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ctrkit.child.script.length import Length
 from ctrkit.child.script.running_frames import RunningFrame
 from ctrkit.child.script.source_loops import PATIENCE
 
-#: Attributes and variables by which a loop without a readable end is named the number of epochs.
+#: Names of attributes and variables that hold the number of epochs.
 EPOCH_NAMES = (
     "epochs", "num_epochs", "n_epochs", "max_epochs", "total_epochs", "num_train_epochs",
     "max_epoch", "nb_epochs", "nepochs", "n_epoch", "num_epoch",
@@ -18,7 +18,7 @@ EPOCH_NAMES = (
 
 
 def named_length(frames: Sequence[RunningFrame]) -> Length | None:
-    """A variable, or an attribute of `self`, that is called the number of epochs."""
+    """The length from a variable, or an attribute of `self`, named like the number of epochs."""
     for frame in frames:
         owners = [("", frame.names)]
         for name in ("self", "args", "opt", "config", "cfg"):
@@ -39,7 +39,7 @@ def _names_patience(names: dict[str, Any]) -> bool:
 
 
 def framework_length(frames: Sequence[RunningFrame]) -> Length | None:
-    """The length that the trainer of a framework has, if one of these frames is its own."""
+    """The length from a framework's trainer, if one of these frames belongs to it."""
     for frame in frames:
         owner = frame.names.get("self")
         for read in (_trainer_length, _lightning_length):
@@ -50,7 +50,7 @@ def framework_length(frames: Sequence[RunningFrame]) -> Length | None:
 
 
 def _trainer_length(owner: Any) -> Length | None:
-    """Of a Hugging Face Trainer."""
+    """The length from a Hugging Face Trainer."""
     state = getattr(owner, "__dict__", {}).get("state")
     if state is None or type(state).__name__ != "TrainerState":
         return None
@@ -68,7 +68,7 @@ def _trainer_length(owner: Any) -> Length | None:
 
 
 def _lightning_length(owner: Any) -> Length | None:
-    """Of a Lightning Trainer."""
+    """The length from a Lightning Trainer."""
     stored = getattr(owner, "__dict__", {})
     trainer = stored.get("trainer") or stored.get("_trainer")
     fit_loop = getattr(trainer, "__dict__", {}).get("fit_loop")

@@ -1,8 +1,8 @@
-"""The observer: hears what a script does with torch, and finds the loop that trains.
+"""The observer: follows what a script does with torch, and finds the loop that trains.
 
-The training loader is the one whose newest batch precedes a backward pass. Until one is seen, what
-each loader delivers is only kept in mind; then the events go on to what this launch is for, a trial
-or a watched run (`driver`).
+The training loader is the one whose latest batch precedes a backward pass. Until a backward pass is
+seen, the deliveries of each loader are only remembered. Then the events go to the launch's
+`driver`: an inspection, a trial or a watched run.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from ctrkit.child.script.unseen import unseen
 from ctrkit.core.lifeline import FOLDER_VARIABLE
 from ctrkit.core.progress import Stage
 
-#: Optimizer steps without any batch of a loader after which they are what tells a step.
+#: After so many optimizer steps without any loader's batch, they count as the steps.
 STEPS_WITHOUT_LOADER = 5
-#: The same where a loader has given batches: the loop keeps them, and trains on them again.
+#: The same if a loader has delivered batches: the loop keeps them, and trains on them again.
 STEPS_ON_ONE_BATCH = 50
-#: Backward passes without a loader and without an optimizer after which nothing tells a step.
+#: After so many backward passes without loader and optimizer, a step cannot be told.
 BACKWARDS_ALONE = 50
 
 
 class Observer:
-    """What one process of a script is seen to do. Its methods are called by `patches`."""
+    """What one process of a script does; `patches` calls its methods."""
 
     def __init__(self, folder: str, spec: dict[str, Any]) -> None:
         self.folder, self.spec = folder, spec
         self.kind: str = spec["kind"]
         self.is_trial = self.kind != "train"
         self.serves = self.kind in ("compute", "loader", "full")
-        #: of the run, where the user said how many
+        #: epochs of the run, if the user gave them
         self.epochs_said: int | None = spec["workload"]["script"].get("epochs")
         self.train_number: int | None = spec["workload"]["script"].get("train_loader")
         self.clock = time.monotonic
@@ -55,13 +55,13 @@ class Observer:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew: at the start, and in a process that was forked."""
-        self.lock = threading.RLock()  # another thread may have held the old one at the fork
+        """Reset the state, at the start and in a forked process."""
+        self.lock = threading.RLock()  # another thread may have held the old lock at the fork
         self.loaders = Loaders()
         self.pattern = Pattern()
         self.train: Seen | None = None
         self.newest: Seen | None = None
-        #: whether the training loader's newest iterator has been trained on
+        #: whether the training loader's latest iterator was trained on
         self.confirmed = False
         self.driver: Any = None
         self.taking: set[int] = set()
@@ -84,17 +84,17 @@ class Observer:
         if not self.confirmed or train is None:
             return STEPS_WITHOUT_LOADER
         all_taken = train.length is not None and train.in_pass >= train.length
-        # a trial does not go on after it was wrong; a run does, with the next batch
+        # a trial cannot recover from a wrong guess; a real run can, at the next batch
         least = STEPS_ON_ONE_BATCH if all_taken or not self.is_trial else 20 * STEPS_ON_ONE_BATCH
         return max(least, 4 * self.most_on_a_batch)
 
     @property
     def serves_batches(self) -> bool:
-        """Whether batches come from the observer, not from the loader."""
+        """Whether the observer delivers batches instead of the loader."""
         return self.kind in ("compute", "loader")
 
     def give_up(self, what: str, error: BaseException) -> None:
-        """The observer does not understand this script any more: it leaves it alone."""
+        """Stop observing a script that the observer does not understand."""
         self.active = False
         note_trouble(what, error)
         self.note(f"the observer stopped: {what}: {type(error).__name__}: {error}")
@@ -105,12 +105,12 @@ class Observer:
                 note_trouble("the end of the observation failed", second)
 
     def note(self, sentence: str) -> None:
-        """Something else there is to know, once."""
+        """Add a note, once."""
         if sentence not in self.notes:
             self.notes.append(sentence)
 
     def torch_imported(self, torch: Any) -> None:
-        """Torch is there: workers are watched from now on, too."""
+        """Torch was imported: also watch workers from now on."""
         self.torch = torch
         self.presence.enter(Stage.DATA)
         if self.is_trial and self.kind != "inspect":
@@ -128,16 +128,16 @@ class Observer:
 
     @guarded
     def loader_made(self, loader: Any, site: Any) -> None:
-        """A loader was made at this place of the script."""
+        """A loader was made at this place in the script."""
         self.loaders.made(loader, site)
 
     def is_asking(self, loader: Any) -> bool:
-        """Whether this very loader is being asked for an iterator already."""
+        """Whether this loader is already being asked for an iterator."""
         return any(one is loader for one in self._asking)
 
     @guarded
     def iterator_asked(self, loader: Any) -> Seen | None:
-        """A loader is asked for an iterator: the moment to put in other settings."""
+        """A loader is asked for an iterator, which is the moment to change its settings."""
         worker = sys.modules.get("torch.utils.data._utils.worker")
         if worker is not None and worker.get_worker_info() is not None:
             return None  # a loader inside a DataLoader's worker
@@ -158,7 +158,7 @@ class Observer:
         return seen
 
     def iterator_made(self, loader: Any) -> None:
-        """It has been asked, whether or not that worked."""
+        """The loader was asked for an iterator, successfully or not."""
         self.changes.end(loader)
         self._asking = [one for one in self._asking if one is not loader]
         self._asking_seen = None
@@ -169,7 +169,7 @@ class Observer:
         self.changes.draw_the_seed(self.loaders.of(loader), loader)
 
     def index_drawn(self, seen: Seen | None, index: Any) -> None:
-        """The sampler has named the rows of a batch."""
+        """The sampler has drawn the rows of a batch."""
         seen = seen or self._asking_seen
         if seen is not None:
             self.marks.rows_named(seen, index)
@@ -208,7 +208,7 @@ class Observer:
         self.driver.other_asked(seen, self.clock())
 
     def _served(self, seen: Seen, iterator: Any, original: Any) -> Any:
-        """A batch that the driver gives instead of the loader's, in a tuple; None: the loader's."""
+        """A batch from the driver instead of the loader's, in a tuple; None for the loader's."""
         try:
             if self.kind == "loader" and seen.number == (self.train_number or 0):
                 from ctrkit.child.script.drain import drain
@@ -234,7 +234,7 @@ class Observer:
         self.most_on_a_batch = max(self.most_on_a_batch, self.steps_without_batch)
         self.newest, self.steps_without_batch = seen, 0
         if seen is self.train:
-            self.optimizer_clock = 0  # it asks for batches after all
+            self.optimizer_clock = 0  # the loop asks for batches after all
         if not seen.settled:
             self._settle(seen, batch)
         rows = seen.rows_of(batch)
@@ -252,7 +252,7 @@ class Observer:
             self.marks.delivered(seen, batch)
 
     def _settle(self, seen: Seen, batch: Any) -> None:
-        """At its first batch a loader can be asked for its length, and tells its batch size."""
+        """Read a loader's length and batch size, which its first batch makes possible."""
         seen.settled = True
         loader = seen.loader()
         if loader is not None:
@@ -272,7 +272,7 @@ class Observer:
 
     @guarded
     def backward_begins(self, tensors: Any) -> None:
-        """A backward pass begins; those inside it are not told."""
+        """A backward pass begins; nested ones are not reported."""
         self.in_backward = True
         self.backwards += 1
         if self.backwards == 1:
@@ -310,7 +310,7 @@ class Observer:
             self._train_on(seen)
 
     def _train_on(self, seen: Seen) -> None:
-        """This is the loop that trains: what was kept in mind of it is told, and then all else."""
+        """This loop trains: report what was remembered about it and all that follows."""
         if self.driver is None:
             self._claim()
         self.train, self.confirmed = seen, True
@@ -342,7 +342,7 @@ class Observer:
 
     @guarded
     def backward_ends(self) -> None:
-        """The backward pass is over, whether or not it worked."""
+        """The backward pass has ended, successfully or not."""
         self.in_backward = False
         if self.driver is not None:
             self.driver.backward_ends(self.clock())
@@ -373,9 +373,10 @@ class Observer:
                 self._step_without_batch()
 
     def _step_without_batch(self) -> None:
-        """A list of a loader's batches, or itertools.cycle: later epochs never ask for any.
+        """A step without a batch: of a list of a loader's batches, or itertools.cycle.
 
-        Once a pass is over a few steps tell it; before that a batch may have many steps.
+        Later epochs then never ask for batches. After a pass is over, a few steps show it; before
+        that, a batch may have many steps.
         """
         self.steps_without_batch += 1
         if self.steps_without_batch > self._most_without_batch() and not self.serves_batches:
@@ -386,7 +387,7 @@ class Observer:
         seen = self.newest
         if seen is not None and seen.in_pass and self.backwards == 0:
             if self.train_number in (None, seen.number):
-                self._train_on(seen)  # gradients that torch.autograd.grad or torch.func made
+                self._train_on(seen)  # gradients from torch.autograd.grad or torch.func
             return
         if self.newest is None and self.optimizer_steps >= STEPS_WITHOUT_LOADER:
             self._claim()
@@ -412,13 +413,13 @@ class Observer:
 
     @guarded
     def save_ends(self) -> None:
-        """It is written, or that failed."""
+        """The checkpoint is written, or writing failed."""
         self.saving = False
         if self.driver is not None:
             self.driver.save_ends(self.clock())
 
     def was_there(self, path: str) -> bool:
-        """Whether a file was there before this process began, and so is not the trial's own."""
+        """Whether a file existed before this process began, and so is not the trial's own."""
         try:
             return os.stat(path).st_mtime < self.began_unix_s - 1
         except OSError:
@@ -429,7 +430,7 @@ class Observer:
     def write_seen(self, folder: str | None = None) -> None:
         """Write `script.json`."""
         path = os.path.join(folder or self.folder, "script.json")
-        # a real run is not held up for what is written again and again
+        # do not delay a real run for a file that is written again and again
         json_files.write_json(path, describe.script_seen(self), durable=self.is_trial)
 
 
@@ -437,7 +438,7 @@ _observers: dict[int, Observer | None] = {}
 
 
 def the_observer() -> Observer | None:
-    """The observer of this process; None where there is nothing to observe for."""
+    """The observer of this process; None if there is nothing to observe for."""
     if not _observers:
         folder = os.environ.get(FOLDER_VARIABLE, "")
         spec = json_files.read_json(os.path.join(folder, "spec.json"))

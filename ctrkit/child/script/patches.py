@@ -1,7 +1,7 @@
-"""What is wrapped of torch, and how: each wrapper tells the observer, then does as before.
+"""Wraps functions of torch: each wrapper tells the observer, then does as before.
 
-Nothing of a DataLoader's constructor is wrapped, and `__iter__` stays a plain function that
-returns what torch's returns. An error of the observer never reaches the script.
+A DataLoader's constructor is not wrapped, and `__iter__` stays a plain function that returns what
+torch's returns. Errors of the observer never reach the script.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ctrkit.child.script.observer import Observer, the_observer
 from ctrkit.child.script.seen_loaders import calling_site
 from ctrkit.child.script.unseen import unseen
 
-#: The attribute of an iterator that says which loader it is of.
+#: The attribute of an iterator that names its loader.
 _SEEN = "_ctrkit_seen"
 _LOADER = "_ctrkit_loader"
 
@@ -29,14 +29,14 @@ def watch_dataloader(module: Any) -> None:
     _wrap_iter(observer, module.DataLoader)
     _wrap_iterator(observer, module._BaseDataLoaderIter, module.DataLoader)
     _wrap_next(observer, module._BaseDataLoaderIter)
-    if observer.is_trial:  # a real run's rows are compared with nothing
+    if observer.is_trial:  # nothing is compared with a real run's rows
         _wrap_next_index(observer, module._BaseDataLoaderIter)
     _wrap_reset(observer, module._MultiProcessingDataLoaderIter)
     _wrap_made(observer, module.DataLoader)
 
 
 def watch_stateful_dataloader(module: Any) -> None:
-    """Torchdata's loader has an `__iter__` of its own."""
+    """Torchdata's loader has its own `__iter__`."""
     observer = the_observer()
     kind = getattr(module, "StatefulDataLoader", None)
     if observer is None or kind is None:
@@ -73,7 +73,7 @@ def _wrap_iter(observer: Observer, kind: Any) -> None:
     def _get_iterator(self: Any) -> Any:
         if not observer.active or observer.is_asking(self):
             return made(self)
-        seen = observer.iterator_asked(self)  # a subclass has an `__iter__` of its own
+        seen = observer.iterator_asked(self)  # a subclass may have its own `__iter__`
         try:
             iterator = made(self)
         finally:
@@ -85,7 +85,7 @@ def _wrap_iter(observer: Observer, kind: Any) -> None:
 
 
 def _wrap_iterator(observer: Observer, kind: Any, stock: Any) -> None:
-    """A loader of another make may use torch's iterators without being a DataLoader: fastai's."""
+    """Wrap torch's iterators: loaders such as fastai's use them without being a DataLoader."""
     original = kind.__init__
 
     @unseen
@@ -157,7 +157,7 @@ def _wrap_reset(observer: Observer, kind: Any) -> None:
 
 
 def _wrap_made(observer: Observer, kind: Any) -> None:
-    """The constructor calls this method last: the one moment to see where a loader is made."""
+    """Wrap the method that the constructor calls last, to see where a loader is made."""
     original = getattr(kind, "check_worker_number_rationality", None)
     if original is None:
         return
@@ -173,7 +173,7 @@ def _wrap_made(observer: Observer, kind: Any) -> None:
 
 
 def watch_torch(torch: Any) -> None:
-    """Torch is imported: backward passes, saves, and the workers of its loaders."""
+    """Torch is imported: watch backward passes, saves, and the workers of its loaders."""
     observer = the_observer()
     if observer is None:
         return
@@ -183,7 +183,7 @@ def watch_torch(torch: Any) -> None:
 
 
 def _wrap_backward(observer: Observer, torch: Any) -> None:
-    """`Tensor.backward` calls this function, too."""
+    """Wrap the backward function, which `Tensor.backward` also calls."""
     original = torch.autograd.backward
 
     @unseen
@@ -238,9 +238,9 @@ def watch_distributed_saves(module: Any) -> None:
 
 
 def _timed_save(observer: Observer, original: Any, place: int | None) -> Any:
-    """A function that saves, with its time told; a trial does not write over a file of the user's.
+    """A wrapper that times a function that saves; a trial does not overwrite the user's files.
 
-    `place`: of the file's name among the arguments.
+    `place`: position of the file's name among the arguments.
     """
 
     @unseen
@@ -269,7 +269,7 @@ def _file_argument(arguments: Any, named: Any, place: int | None) -> Any:
 
 
 def _aside(observer: Observer, arguments: Any, named: Any, place: int | None) -> str | None:
-    """Beside a file that was there before the trial: then that is where the trial saves."""
+    """A path beside a file that existed before the trial, where the trial saves instead."""
     file = _file_argument(arguments, named, place)
     if not observer.is_trial or not isinstance(file, (str, os.PathLike)):
         return None

@@ -1,21 +1,22 @@
-"""What deliveries, backward passes and optimizer steps tell of a training loop.
+"""Finds the pattern of a training loop in its deliveries, backward passes and optimizer steps.
 
-A step is one batch from the training loader to the next. How many of them belong to one optimizer
-step (gradient accumulation), and how many batches the loop takes ahead, is read from their order.
+A step lasts from one batch of the training loader to the next. The order of events shows how many
+batches belong to one optimizer step (gradient accumulation), and how many batches the loop takes
+ahead.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-#: Optimizer steps after which the number of batches between them is believed.
+#: After so many optimizer steps, the number of batches between them is accepted.
 ENOUGH_GAPS = 3
-#: Backward passes after which a loop without any optimizer is believed to have none.
+#: After so many backward passes, a loop without an optimizer step has none.
 ENOUGH_BACKWARDS = 4
 
 
 class Pattern:
-    """Counts the events of the training loader's loop, and says what is regular in them."""
+    """Counts the events of the training loop, and finds their regular pattern."""
 
     def __init__(self) -> None:
         self.batches = self.backwards = self.steps = 0
@@ -43,21 +44,21 @@ class Pattern:
 
     @property
     def is_known(self) -> bool:
-        """Whether enough was seen to believe `group`."""
+        """Whether enough was seen to trust `group`."""
         if self.steps == 0:
             return self.backwards >= ENOUGH_BACKWARDS
         return len(self._gaps) >= ENOUGH_GAPS and self._agreed() is not None
 
     @property
     def group(self) -> int:
-        """Batches from one optimizer step to the next, 1 where several steps fall on a batch."""
+        """Batches per optimizer step; 1 if several steps use one batch."""
         agreed = self._agreed()
         if agreed is not None:
             return agreed
         return max(1, self._gaps[-1]) if self._gaps else 1
 
     def _agreed(self) -> int | None:
-        """The gap that most of the newest have: a step that a scaler skipped makes one longer."""
+        """The commonest of the latest gaps: a step that a scaler skips makes one longer."""
         newest = list(self._gaps)[-5:]
         if not newest:
             return None
@@ -66,6 +67,6 @@ class Pattern:
 
     @property
     def steps_per_batch(self) -> float | None:
-        """Optimizer steps a batch; None without any."""
+        """Optimizer steps per batch; None without any."""
         trained = self.batches - (self.ahead or 0)
         return self.steps / trained if self.steps and trained > 0 else None

@@ -1,4 +1,4 @@
-"""Which process of a script writes the progress file, before and after it is known which trains."""
+"""Decides which process of a script writes the progress file, before and after one trains."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from ctrkit.core.progress import ProgressWriter, Stage, rank_folder
 
 
 class Owner(NamedTuple):
-    """A process that trains: its rank among those that train together, and the folder it writes to.
+    """A training process.
 
-    `is_alone`: no other process that is no rank of the same group trains, too. `world` is how many
-    train together.
+    Attributes:
+        rank: its rank among those that train together.
+        folder: the folder it writes to.
+        is_alone: no other process trains that is not a rank of the same group.
+        world: number of ranks that train together.
     """
 
     rank: int | None
@@ -33,7 +36,7 @@ class Owner(NamedTuple):
 
 
 class Presence:
-    """The first Python process of a launch shows where it is, until one is known to train."""
+    """The first Python process of a launch shows its stage until one is known to train."""
 
     def __init__(self, folder: str, launch: str) -> None:
         self.launch = launch
@@ -42,17 +45,21 @@ class Presence:
             self._writer = ProgressWriter(os.path.join(folder, "progress.bin"))
 
     def enter(self, stage: Stage) -> None:
-        """The process is in this stage."""
+        """Show that the process is in this stage."""
         if self._writer is not None and stage > self._writer.stage:
             self._writer.enter(stage)
 
     def leave(self) -> None:
-        """This process does not show itself any more: it trains, or it was forked."""
+        """Stop showing this process: it trains, or it was forked."""
         self._writer = None
 
 
 def claim_owner(folder: str, launch: str) -> Owner:
-    """This process trains: the folder is its own if it is the first here, else that of its rank."""
+    """Claim a folder for a training process.
+
+    The main process (the first rank, or the only process) gets the child's own folder, every other
+    rank the folder of its rank. A later process of the same launch gets a folder of its own.
+    """
     rank, world = _rank()
     is_main = rank is None or is_first_rank(rank)
     own = folder if is_main else str(rank_folder(Path(folder), rank or 0))
@@ -65,7 +72,7 @@ def claim_owner(folder: str, launch: str) -> Owner:
 
 
 def is_first_rank(rank: int) -> bool:
-    """Whether a rank is the first that trains on this host, and so the one that is followed.
+    """Whether a rank is the first that trains on this host, and so the one to follow.
 
     On a host of several it need not be rank 0. Then a launcher says it, and of processes that
     multiprocessing has started (`torch.multiprocessing.spawn`) their own number: they all inherit
@@ -82,7 +89,7 @@ def is_first_rank(rank: int) -> bool:
 
 
 def _rank() -> tuple[int | None, int]:
-    """The rank of this process, as torch.distributed or its launcher say; how many there are."""
+    """This process's rank and their number, from torch.distributed or its launcher."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         return int(distributed.get_rank()), int(distributed.get_world_size())
@@ -91,5 +98,5 @@ def _rank() -> tuple[int | None, int]:
 
 
 def others_that_train(folder: str, launch: str) -> int:
-    """How many processes train beside the first, without being ranks of its group."""
+    """The number of processes that train beside the first without being ranks of its group."""
     return sum(name.startswith(f"other-{launch}-") for name in os.listdir(folder))

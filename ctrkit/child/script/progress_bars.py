@@ -1,8 +1,8 @@
-"""Progress bars of tqdm: a second witness for how long a script's run is.
+"""Reads tqdm's progress bars, a second witness for the length of a script's run.
 
-Nothing is imported: where the script uses no tqdm there are no bars. A bar's total may be of one
-epoch's batches, of the epochs, or of all steps of the run; which of them it is, only the length of
-an epoch tells. So a bar confirms what was read from the source, contradicts it, or fills a gap.
+It imports nothing: a script without tqdm has no bars. A bar's total may count one epoch's batches,
+the epochs, or all steps of the run; only the length of an epoch tells which. So a bar confirms what
+was read from the source, contradicts it, or fills a gap.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ctrkit.child.script.length import Length
 
 
 class Bar(NamedTuple):
-    """A bar that is shown: how many items it goes to, and how many are done."""
+    """A visible bar: its total, and the items done."""
 
     total: int
     done: int
 
 
 def bars_shown() -> list[Bar]:
-    """The bars of this process that have a total."""
+    """The visible bars of this process with a total."""
     module = sys.modules.get("tqdm.std")
     instances = getattr(getattr(module, "tqdm", None), "_instances", None)
     found = []
@@ -37,13 +37,13 @@ def bars_shown() -> list[Bar]:
 def compared_with_bars(
     read: Length, bars: Sequence[Bar], length: int | None, group: int
 ) -> tuple[Length, str]:
-    """The length of the run with what the bars say of it, and a note where they contradict it.
+    """The length of the run including what the bars show, and a note if they contradict it.
 
     Args:
-        read: what the source or a framework tells.
-        bars: those shown while an early step is under way.
-        length: batches of an epoch, where that is known.
-        group: batches of an optimizer step.
+        read: the length from the source or a framework.
+        bars: the bars visible during an early step.
+        length: batches of an epoch, if known.
+        group: batches per optimizer step.
     """
     if length is None or length < 1:
         return read, ""
@@ -70,7 +70,7 @@ def compared_with_bars(
 
 
 def _of_the_run(bar: Bar, length: int, steps: int) -> tuple[Bar, int] | None:
-    """The bar with the epochs that it makes, where it counts the batches or steps of them all."""
+    """The bar and its number of epochs, if it counts the batches or steps of all of them."""
     for unit in (length, steps):
         if unit > 1 and bar.total > unit and bar.total % unit == 0:
             return bar, bar.total // unit
@@ -84,7 +84,7 @@ def _filled(
     length: int,
     steps: int,
 ) -> Length:
-    """What bars alone tell: one over all steps, else one around the bar of an epoch's batches."""
+    """The length from bars alone: one over all steps, else one around the bar of an epoch."""
     if len(whole) == 1:
         bar, epochs = whole[0]
         return Length(epochs=epochs, told_by=f"a progress bar to {bar.total}", at_most=True)

@@ -1,6 +1,6 @@
-"""Puts another configuration into a loader at the moment it is asked for an iterator.
+"""Changes a loader's configuration when it is asked for an iterator.
 
-What a loader cannot take is refused with the reason, before anything of it is changed.
+If a loader cannot take a setting, that is refused with the reason before anything changes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Refused(Exception):
 
 
 def put_in(loader: Any, cell: Mapping[str, Any], axes: Iterable[str]) -> None:
-    """Set those axes of the cell on the loader; the others stay as the script has them.
+    """Set these axes of the cell on the loader; the others stay as in the script.
 
     Raises:
         Refused: the loader cannot take them; nothing was changed.
@@ -60,8 +60,8 @@ def _wanted(loader: Any, cell: Mapping[str, Any], axes: set) -> dict[str, Any]: 
 
 
 def _set(loader: Any, wanted: Mapping[str, Any]) -> None:
-    """In the order that the setters of torch accept."""
-    loader.multiprocessing_context = None  # its setter refuses one without workers
+    """Set the values in an order that torch's setters accept."""
+    loader.multiprocessing_context = None  # its setter refuses a context without workers
     loader.num_workers = wanted["workers"]
     if wanted["start_method"] is not None:
         loader.multiprocessing_context = wanted["start_method"]
@@ -72,10 +72,10 @@ def _set(loader: Any, wanted: Mapping[str, Any]) -> None:
 
 
 def refuse_unfit(loader: Any, workers: int, method: Any) -> None:
-    """Whether the loader can be read by so many workers, started this way.
+    """Check that this many workers, started in this way, can read the loader.
 
     Raises:
-        Refused: it cannot.
+        Refused: they cannot.
     """
     if not workers:
         return
@@ -100,7 +100,7 @@ def refuse_unfit(loader: Any, workers: int, method: Any) -> None:
 
 
 def start_method_name(method: Any) -> str:
-    """What a DataLoader with this context starts workers by."""
+    """The name of the start method of a DataLoader with this context."""
     if isinstance(method, str):
         return method
     import multiprocessing
@@ -109,7 +109,7 @@ def start_method_name(method: Any) -> str:
 
 
 def unpicklable(loader: Any) -> str:
-    """What of the loader cannot be sent to a worker, and why; empty where all can."""
+    """What part of the loader cannot be sent to a worker, and why; empty if all can."""
     from ctrkit.child.workloads.pickling import pickling_problem
 
     for name in ("dataset", "collate_fn", "worker_init_fn"):
@@ -120,7 +120,7 @@ def unpicklable(loader: Any) -> str:
 
 
 def _unknown_to_workers(loader: Any) -> str:
-    """What pickles here, but that a worker cannot find: it imports the script without its guard."""
+    """What pickles here but is unknown to a worker, which imports the script without its guard."""
     main = sys.modules.get("__main__")
     lines = linecache.getlines(getattr(main, "__file__", None) or "")
     if not lines:
@@ -136,7 +136,7 @@ def _unknown_to_workers(loader: Any) -> str:
 
 
 def _named_parts(loader: Any) -> Iterator[tuple[str, Any]]:
-    """Classes and functions that the loader's parts are pickled by the name of."""
+    """Classes and functions by whose names the loader's parts are pickled."""
     for name in ("dataset", "collate_fn", "worker_init_fn"):
         value = getattr(loader, name, None)
         stored = getattr(value, "__dict__", None)
@@ -149,7 +149,7 @@ def _named_parts(loader: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _names_without_guard(tree: ast.Module) -> set[str]:
-    """Names that a module binds at its top level, but for what is under its main guard."""
+    """Names that a module binds at its top level, outside its main guard."""
     names: set[str] = set()
     for node in tree.body:
         if isinstance(node, ast.If) and _asks_for_name(node.test):
@@ -169,9 +169,9 @@ def _asks_for_name(test: ast.expr) -> bool:
 
 
 def has_main_guard() -> bool | None:
-    """Whether the running script works under `if __name__ == "__main__"`; None: cannot be told.
+    """Whether the running script works under `if __name__ == "__main__"`; None if unknown.
 
-    Asked from a place that runs inside the script's work.
+    Call it from within the script's work.
     """
     frame: Any = sys._getframe(1)
     found = None

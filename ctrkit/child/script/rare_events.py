@@ -1,4 +1,4 @@
-"""Validations and checkpoints that come in some epochs only; how far a trial goes to see one."""
+"""Handles validations and checkpoints of only some epochs, and how far a trial goes to see one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ctrkit.child.script.some_epochs import Gate
 
 
 class RareEvents:
-    """Which kind of event belongs to which of the script's gates, as a trial sees them happen."""
+    """Matches kinds of events with the script's gates, as a trial sees them happen."""
 
     def __init__(self) -> None:
         self._gates: list[Gate] = []
@@ -18,11 +18,11 @@ class RareEvents:
         self._seen: list[Gate] = []
 
     def told(self, gates: Sequence[Gate]) -> None:
-        """What the source says runs in some epochs only."""
+        """Set what runs only in some epochs, from the source."""
         self._gates = list(gates)
 
     def begins(self, kind: str, frame: Any) -> None:
-        """A validation or a checkpoint begins, from within this frame."""
+        """A validation or checkpoint begins within this frame."""
         gates = [gate for gate in self._gates if gate.kind == kind or gate.is_running(frame)]
         if not gates:
             self._in_every.add(kind)
@@ -32,15 +32,15 @@ class RareEvents:
         self._seen += [gate for gate in gates if gate not in self._seen]
 
     def counts(self, kind: str, epoch: int) -> bool:
-        """Whether an event of this epoch is one of those to count: each is to be counted once."""
+        """Whether to count an event of this epoch: each event is counted once."""
         gate = self._of.get(kind)
         own = gate is not None and kind not in self._in_every and gate.first_round == epoch
         return epoch == 1 or own
 
     def next_epoch(self, epoch: int) -> int | None:
-        """The next epoch from this one on that does what no earlier one has done.
+        """The next epoch from this one on that does something no earlier one has done.
 
-        Never the last one: what follows that is none of a trial's business.
+        Never the last one: a trial has no business with what follows it.
         """
         to_come = [
             gate.first_round
@@ -50,7 +50,7 @@ class RareEvents:
         return min(to_come, default=None)
 
     def shares(self) -> dict[str, float]:
-        """The fields of a `RunSizes` that say in which share of the epochs they come."""
+        """The fields of `RunSizes` with the share of epochs in which they occur."""
         return {
             f"{kind}_share": gate.share
             for kind, gate in self._of.items()
@@ -58,7 +58,7 @@ class RareEvents:
         }
 
     def notes(self, epoch: int) -> list[str]:
-        """What has to be said of the gates, once the trial came as far as this epoch."""
+        """Notes on the gates when the trial has reached this epoch."""
         found = [
             f"{kind} comes in {gate.times} of {gate.of} epochs ({gate.place}), and is projected so"
             for kind, gate in self._of.items()

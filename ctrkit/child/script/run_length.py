@@ -1,7 +1,7 @@
-"""How long a script's run is: read from the loops around the training step, and from frameworks.
+"""Finds how long a script's run is, from the loops around the training step and frameworks.
 
-A framework's trainer is asked first (`named_lengths.py`), then the loops are (`source_loops.py`),
-then variables with the name of the number of epochs. What cannot be told so stays unknown.
+It asks a framework's trainer first (`named_lengths.py`), then the loops (`source_loops.py`), then
+variables named like the number of epochs. Otherwise the length stays unknown.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def run_length(
     length: int | None = None,
     backwards: int = 1,
 ) -> Length:
-    """How long the run is whose training step is under way in these frames, innermost first.
+    """The length of the run whose training step is running in these frames, innermost first.
 
     Args:
-        frames: running at a backward pass.
-        loader: whose batches are trained on.
-        length: batches of its epoch, where that is known.
-        backwards: backward passes for each optimizer step.
+        frames: the frames at a backward pass.
+        loader: the loader that is trained on.
+        length: batches of its epoch, if known.
+        backwards: backward passes per optimizer step.
     """
     told = framework_length(frames)
     if told is not None:
@@ -49,7 +49,7 @@ def run_length(
 def loops_over_epochs(
     frames: Sequence[RunningFrame], loader: Any = None, length: int | None = None
 ) -> list[Loop]:
-    """The loops around that over the batches, innermost first; the arguments are as above."""
+    """The loops around the loop over batches, innermost first; arguments as above."""
     loops = _loops_around(frames)
     inner = _place_of_batches(loops, [round_count(loop) for loop in loops], loader, length)
     return [] if inner is None else loops[inner + 1 :]
@@ -66,10 +66,10 @@ def _loops_around(frames: Sequence[RunningFrame]) -> list[Loop]:
 def _place_of_batches(
     loops: Sequence[Loop], counts: Sequence[int | None], loader: Any, length: int | None
 ) -> int | None:
-    """Which of the loops, from the innermost outwards, goes over the batches."""
+    """Index of the loop over the batches, counted from the innermost."""
     inner = next((i for i, loop in enumerate(loops) if _iterates(loop, loader)), None)
     if inner is None and loader is not None:
-        # what goes over batches in a way that cannot be seen through, or counts them
+        # a loop that iterates over batches in an unreadable way, or counts them
         unclear = (i for i, count in enumerate(counts) if count is None or count == length)
         inner = next(unclear, None)
     return inner
@@ -78,7 +78,7 @@ def _place_of_batches(
 def _length_of_loops(
     loops: Sequence[Loop], loader: Any, length: int | None, backwards: int
 ) -> Length | None:
-    """Of the loops from the innermost outwards: those outside of the batches' one are epochs."""
+    """The length from loops, innermost first: those outside the loop over batches are epochs."""
     counts = [round_count(loop) for loop in loops]
     inner = _place_of_batches(loops, counts, loader, length)
     if inner is not None:
@@ -92,14 +92,14 @@ def _length_of_loops(
 def _length_in_steps(
     loops: Sequence[Loop], counts: Sequence[int | None], backwards: int
 ) -> Length | None:
-    """Of loops that all count: together they make the steps, but for that of an accumulation."""
+    """The length from loops that all count: their product are the steps, without accumulation."""
     steps, at_most = 1, False
     places: list[str] = []
     for i, (loop, count) in enumerate(zip(loops, counts)):
         accumulates = i == 0 and count == backwards and backwards > 1 and len(loops) > 1
         if accumulates:
             continue
-        if count is None:  # the others alone would make too few
+        if count is None:  # the others alone would give too few
             return Length()
         steps *= count
         places.append(place_of(loop))
@@ -110,9 +110,9 @@ def _length_in_steps(
 
 
 def _length_outside(loops: Sequence[Loop], batches: Loop) -> Length | None:
-    """Loops around that over the batches count epochs, but where their counter moves inside it.
+    """The length from loops outside the batches': they count epochs unless a counter moves inside.
 
-    One of the script's own around these that goes round nobody knows how often leaves all unknown.
+    If one of the script's own loops around them has an unknown count, everything is unknown.
     """
     epochs, at_most = 1, False
     places: list[str] = []
@@ -141,7 +141,7 @@ def _length_outside(loops: Sequence[Loop], batches: Loop) -> Length | None:
 
 
 def _iterates(loop: Loop, loader: Any) -> bool:
-    """Whether the loop goes over the loader, or over something that holds it."""
+    """Whether the loop iterates over the loader, or over something that holds it."""
     if loader is None or isinstance(loop.node, ast.While):
         return False
     for node in ast.walk(loop.node.iter):

@@ -22,7 +22,7 @@ _DEVICE_EVERY_S = 10.0
 
 
 class RunWatch(LoopWatch):
-    """Writes what the supervisor reads: a few words of memory a step, a line an epoch."""
+    """Writes what the supervisor reads: a few words of memory per step, a line per epoch."""
 
     def __init__(self, observer: Observer, owner: Owner) -> None:
         super().__init__(observer, owner)
@@ -58,14 +58,14 @@ class RunWatch(LoopWatch):
     _doing = Spending.STARTUP
 
     def pass_asked(self, now_s: float, was_training: bool) -> None:
-        """Making an iterator, and its workers, is part of the wait for its first batch."""
+        """Count making an iterator and its workers as waiting for its first batch."""
         super().pass_asked(now_s, was_training)
         self._turn_to(Spending.DATA_WAIT)
 
     def other_delivered(self, seen: Seen, now_s: float) -> None:
         super().other_delivered(seen, now_s)
         if seen is self.observer.train and self._doing is Spending.DATA_WAIT:
-            self._turn_to(Spending.COMPUTE)  # whether it is trained on is not known yet
+            self._turn_to(Spending.COMPUTE)  # it is unknown yet whether it is trained on
 
     def asked(self, now_s: float) -> None:
         super().asked(now_s)
@@ -91,7 +91,8 @@ class RunWatch(LoopWatch):
     def backward_begins(self, now_s: float, tensors: Any) -> None:
         super().backward_begins(now_s, tensors)
         self._turn_to(Spending.COMPUTE)
-        if self.observer.device == "cpu":  # elsewhere reading it would wait for the device
+        # on other devices, reading the loss would wait for the device
+        if self.observer.device == "cpu":
             loss = _as_number(tensors)
             if loss is not None:
                 self.progress.saw_loss(self.step + 1, loss)
@@ -100,7 +101,7 @@ class RunWatch(LoopWatch):
         self._turn_to(Spending.OPTIMIZER)
 
     def step_ends(self, now_s: float) -> None:
-        """After as many optimizer steps as the batch before had, what follows is no computing."""
+        """After as many optimizer steps as for the previous batch, computing is over."""
         self._steps_in_batch += 1
         last = self._steps_in_batch >= max(1, self._steps_in_last)
         self._turn_to(Spending.LOGGING if last else Spending.COMPUTE)
@@ -121,7 +122,7 @@ class RunWatch(LoopWatch):
 
     def validation_ends(self, began_s: float, at_s: float) -> None:
         if self._epoch:
-            # a checkpoint before the next step is counted by itself
+            # a checkpoint before the next step is counted separately
             self._epoch["validation_s"] += max(0.0, at_s - began_s - self._saving_s)
         self.progress.enter(Stage.STEP)
         self._turn_to(Spending.DATA_WAIT)
@@ -143,9 +144,9 @@ class RunWatch(LoopWatch):
     _saving_s = 0.0
 
     def _write_epoch(self, over_s: float | None = None) -> None:
-        """The line of an epoch is written once its validation and its checkpoint are over.
+        """Write an epoch's line when its validation and its checkpoint are over.
 
-        `over_s` is when the next one began, None for the last one.
+        `over_s` is when the next epoch began; None for the last one.
         """
         if over_s is not None and self._epoch:
             self._epoch["over_s"] = over_s
@@ -154,7 +155,7 @@ class RunWatch(LoopWatch):
         self._epoch = {}
 
     def script_ends(self, crashed: bool) -> None:
-        """The script is over: nothing of torch is called any more."""
+        """The script has ended: call nothing of torch any more."""
         if not crashed:
             now_s = self.observer.clock()
             self._end_others(now_s)
@@ -163,7 +164,7 @@ class RunWatch(LoopWatch):
             if not crashed:
                 ended_s = self._open_until or now_s
                 self._end_epoch(ended_s, ended_s)
-            # a break of the script's own looks the same: its exit code tells one from the other
+            # a `break` of the script looks the same; its exit code distinguishes them
             at_its_length = self.batches is not None and self.step >= self.batches
             self._epoch["cut"] = crashed or not (at_its_length or self.step == before)
         self._write_epoch()
@@ -174,8 +175,8 @@ class RunWatch(LoopWatch):
 
 
 def _as_number(tensors: Any) -> float | None:
-    """The loss that a backward pass begins with; None where it is more than one number."""
+    """The loss at the start of a backward pass; None if it is not a single number."""
     try:
         return float(tensors.detach()) if tensors.numel() == 1 else None
-    except Exception:  # whatever a script hands to backward()
+    except Exception:  # a script may pass anything to backward()
         return None

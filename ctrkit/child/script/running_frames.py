@@ -1,6 +1,6 @@
-"""The running frames of a script, and what a name, an attribute or a sum stands for in one.
+"""Reads the running frames of a script, and what names, attributes and sums mean in them.
 
-No code of the script runs for it: only what is stored is looked up.
+It runs no code of the script: it only looks up stored values.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ctrkit.child.script.unseen import FILE_NAME
 
 _OWN_FOLDER = os.path.dirname(__file__) + os.sep
-#: References to a frame's dictionary of names: the frame's, ours, and the argument that asks.
+#: References to a frame's dictionary of names: the frame's, ours, and the call's argument.
 _OURS = 3
 _NAMESPACES = ("Namespace", "SimpleNamespace", "DictConfig", "CfgNode", "EasyDict", "Config")
 
@@ -35,7 +35,8 @@ def frames_from(frame: Any) -> list[RunningFrame]:
     while frame is not None:
         code = frame.f_code
         own = code.co_filename.startswith((_OWN_FOLDER, FILE_NAME))
-        if not own and not _is_torchs(frame):  # an optimizer's step loops over its hooks
+        # the step of an optimizer contains a loop over its hooks
+        if not own and not _is_torchs(frame):
             names = _names_of(frame)
             found.append(
                 RunningFrame(code.co_filename, frame.f_lineno, code.co_name, names, frame.f_globals)
@@ -51,8 +52,8 @@ def _is_torchs(frame: Any) -> bool:
 def _names_of(frame: Any) -> dict[str, Any]:
     """A copy of a frame's names that leaves nothing behind.
 
-    Before Python 3.13 a frame keeps what it was asked for, and with it every batch and every graph
-    that its names stood for, until it returns.
+    Before Python 3.13, a frame keeps the dictionary that it was asked for, and with it every batch
+    and graph named in it, until it returns.
     """
     names = frame.f_locals
     copy = dict(names)
@@ -63,7 +64,7 @@ def _names_of(frame: Any) -> dict[str, Any]:
 
 
 def number_of(node: ast.AST, frame: RunningFrame) -> int | None:
-    """A whole number that a name, an attribute, a constant or a sum of such stands for."""
+    """The integer that a name, attribute, constant or a sum of them means; None if unknown."""
     if isinstance(node, ast.BinOp) and isinstance(
         node.op, (ast.Add, ast.Sub, ast.Mult, ast.FloorDiv)
     ):
@@ -88,7 +89,7 @@ def number_of(node: ast.AST, frame: RunningFrame) -> int | None:
 
 
 def called_name(node: ast.Call) -> str:
-    """The last name of what is called: `step` of `optimizer.step()`."""
+    """The last part of the called name: `step` for `optimizer.step()`."""
     called = node.func
     if isinstance(called, ast.Attribute):
         return called.attr
@@ -96,7 +97,7 @@ def called_name(node: ast.Call) -> str:
 
 
 def value_of(node: ast.AST, frame: RunningFrame) -> tuple[bool, Any]:
-    """What a name, a constant, an attribute or an item stands for; no code of the script is run."""
+    """The value of a name, constant, attribute or item, without running the script's code."""
     if isinstance(node, ast.Constant):
         return True, node.value
     if isinstance(node, ast.Name):
@@ -119,7 +120,7 @@ def value_of(node: ast.AST, frame: RunningFrame) -> tuple[bool, Any]:
 
 
 def _attribute(owner: Any, name: str) -> tuple[bool, Any]:
-    """An attribute that is stored, not computed: in the object, its class, or its settings."""
+    """A stored attribute (not a computed one) of the object, its class, or its settings."""
     stored = getattr(owner, "__dict__", None)
     if isinstance(stored, dict) and name in stored:
         return True, stored[name]

@@ -1,4 +1,4 @@
-"""What a recorder asks of a script's process: its device, its CPU time and what it reads."""
+"""Answers a recorder's questions about a script's process: device, CPU time, reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ScriptProcess(LoopProcess):
-    """The process that the observer is in."""
+    """The process in which the observer runs."""
 
     observer: Observer
     owner: Owner
@@ -42,7 +42,7 @@ class ScriptProcess(LoopProcess):
         }
 
     def peak_device_bytes(self) -> int | None:
-        """The most memory that the device had in use, where that is known."""
+        """Peak device memory in bytes; None if unknown."""
         if self.observer.device != "cuda":
             return None
         return int(self.observer.torch.cuda.max_memory_allocated())

@@ -1,7 +1,7 @@
-"""The DataLoaders of a script's process: which is which, and what each was when first iterated.
+"""The DataLoaders of a script's process: which is which, and its state when first iterated.
 
-Nothing of a loader's constructor is wrapped. A loader is known by its data set, its settings and
-the order in which loaders are first iterated; one that a script makes anew for each epoch keeps
+A loader's constructor is not wrapped. A loader is identified by its data set, its settings, and the
+order in which loaders are first iterated. A loader that a script makes anew for each epoch keeps
 the number of the one that it replaces.
 """
 
@@ -15,18 +15,18 @@ from typing import Any
 
 from ctrkit.child.script.hashes import cloned, shape_of
 
-#: Batches whose contents and rows are hashed.
+#: The number of batches whose contents and rows are hashed.
 HASHED_BATCHES = 4
-#: Batches that are kept in mind of a loader of which it is not known yet whether it trains.
+#: The number of remembered batches of a loader that may or may not train.
 MOST_PENDING = 4096
 _KEPT = 10
-#: batches of the very batch size after which all but the last of an epoch are believed to be so
+#: after so many batches of exactly the batch size, all others except the last are assumed equal
 _PLAIN = 8
 _KEPT_OF_MANY_SHAPES = 40
 
 
 class Seen:
-    """One loader of the script, and what came of it."""
+    """One loader of the script, and what is known about it."""
 
     def __init__(self, number: int, loader: Any, site: tuple[str, int]) -> None:
         self.number = number
@@ -39,22 +39,22 @@ class Seen:
         self.delivered = self.backwards = self.steps = 0
         self.hashes: list[str] = []
         self.rows: list[str] = []
-        #: of the second pass over it
+        #: row hashes of the second pass over it
         self.later_rows: list[str] = []
         self.passes = 0
-        #: since its newest iterator: when that was asked for, and the batches (asked, delivered,
-        #: rows) of a loader that is not known to train
+        #: Since its latest iterator: when that was asked for, and the batches (asked, delivered,
+        #: rows) of a loader that is not known to train.
         self.iterator_asked_s = 0.0
         self.pending: list[tuple[float, float, int]] = []
         self.in_pass = 0
-        #: of the first pass that was trained on: when its iterator was asked for, and its workers
+        #: of the first pass with training: when its iterator was asked for, and its workers
         self.first_pass_s: float | None = None
         self.worker_pids: list[int] = []
-        #: batches since the training loader was asked for one, and how often it was just one
+        #: batches since the training loader was asked for one, and how often it was exactly one
         self.since_train = self.companion = 0
         self.settled = self.rows_full = self.hashes_full = False
-        #: of the newest pass: batches that a trial has it leave out once so many came as written,
-        #: and those whose rows were named
+        #: of the latest pass: batches that a trial skips, those that come first as written, and
+        #: those whose rows were drawn
         self.left_out = self.as_written = self.drawn = 0
         #: copies of its first batches, for a trial of the step alone
         self.kept: list[Any] = []
@@ -63,9 +63,9 @@ class Seen:
         self._shapes: set[Any] = set()
 
     def take_over(self, loader: Any) -> None:
-        """This loader object is the one that stands for it from now on."""
+        """Let this loader object represent it from now on."""
         self.loader = _reference(loader)
-        #: iterators that this object was asked for
+        #: number of iterators that this object was asked for
         self.asked = 0
         self._counter = None
         self.dataset = _reference(loader.dataset)
@@ -74,15 +74,15 @@ class Seen:
         """An iterator is asked for."""
         self.iterator_asked_s, self.in_pass = asked_s, 0
         self.asked += 1
-        self.passes += bool(self.rows)  # another pass, once rows of the first were drawn
+        self.passes += bool(self.rows)  # another pass, if rows of the first were drawn
         self.rows_full = self.passes > 1
         self.left_out = self.as_written = self.drawn = 0
         self.pending.clear()
 
     def rows_of(self, batch: Any) -> int:
-        """How many rows its newest batch has, 0 where that cannot be told.
+        """The number of rows of its latest batch; 0 if unknown.
 
-        Where the first batches have as many as its sampler names, later ones are not looked at.
+        If the first batches have as many as its sampler draws, later ones are not examined.
         """
         loader = self.loader()
         if self._counter is None and loader is None:
@@ -90,13 +90,13 @@ class Seen:
         if self._counter is None:
             from ctrkit.child.training.batches import RowCounter
 
-            # what counts must not keep a loader that the script has let go
+            # the counter must not keep a loader alive that the script has dropped
             self._counter, self._plain = RowCounter(weakref.proxy(loader)), 0
         index = self.in_pass - 1
         if index >= self.as_written:
             index += self.left_out
         if self.length:
-            index %= self.length  # one iterator may go round, epoch after epoch
+            index %= self.length  # one iterator may repeat, epoch after epoch
         if self._plain >= _PLAIN and self.length is not None and index < self.length - 1:
             return int(self.facts["batch_size"])
         self._counter.begin_epoch(index)
@@ -105,32 +105,32 @@ class Seen:
         return int(rows or 0)
 
     def note_rows(self, marks: list[str], most: int) -> None:
-        """The sampler has named these rows; of the first two passes some are kept in mind."""
+        """Remember some of the rows that the sampler drew in the first two passes."""
         rows = self.later_rows if self.passes else self.rows
         rows += marks
         self.rows_full = len(rows) >= most
 
     @property
     def reuses_its_iterator(self) -> bool:
-        """Whether the script as written would go on with one iterator, and its workers, now."""
+        """Whether the script as written would continue with the same iterator and workers now."""
         return self.asked > 1 and bool(self.facts["persistent"])
 
     def keep(self, batch: Any) -> None:
-        """Keep a copy of one of the first batches, before anybody changes it."""
+        """Keep a copy of one of the first batches, before the script changes it."""
         if not self.has_kept_enough:
             self.kept.append(cloned(batch))
             self._shapes.add(shape_of(batch))
 
     @property
     def has_kept_enough(self) -> bool:
-        """Some batches, or more of them where each has another shape; never over half an epoch."""
+        """Whether enough batches are kept: a few, more if shapes differ, at most half an epoch."""
         least = _KEPT if len(self._shapes) <= 2 else _KEPT_OF_MANY_SHAPES
         if self.length is not None:
             least = min(least, max(1, self.length // 2))
         return len(self.kept) >= least
 
     def as_json(self, is_train: bool) -> dict[str, Any]:
-        """A `records.ScriptLoader`."""
+        """The values of a `ScriptLoader`."""
         return {
             "number": self.number, **self.facts, "length": self.length,
             "batches_taken": self.delivered, "is_train": is_train,
@@ -138,27 +138,27 @@ class Seen:
 
 
 def warmup_steps(loader: Any) -> int:
-    """Batches that were made before anybody waited for them, and those that are hashed."""
+    """The number of batches made before the loop waits for them, and of those to hash."""
     queued = int(loader.num_workers) * int(loader.prefetch_factor or 0)
     return max(1, queued, HASHED_BATCHES if loader.num_workers else 2)
 
 
 class Loaders:
-    """All loaders of this process in the order of their first iterator."""
+    """All loaders of this process, in order of their first iterator."""
 
     def __init__(self) -> None:
         self.all: list[Seen] = []
         self._by_id: dict[int, Seen] = {}
-        #: by the identity of a loader: where it was made, and of what
+        #: by a loader's identity: where it was made, and from what
         self._sites: dict[int, tuple[tuple[str, int], tuple[int, int | None]]] = {}
 
     def made(self, loader: Any, site: tuple[str, int]) -> None:
-        """A loader is being made at this place of the script's own files."""
+        """A loader is being made at this place in the script's own files."""
         if site[0] and len(self._sites) < 10_000:
             self._sites[id(loader)] = site, _made_of(loader)
 
     def of(self, loader: Any) -> Seen:
-        """What is known of a loader that is asked for an iterator."""
+        """What is known about a loader that is asked for an iterator."""
         known = self._by_id.get(id(loader))
         if known is not None and known.loader() is loader:
             return known
@@ -173,7 +173,7 @@ class Loaders:
         return found
 
     def _site_of(self, loader: Any) -> tuple[str, int]:
-        """Where the script made it, or made the one of which a framework made this one."""
+        """Where the script made it, or the loader that a framework made it from."""
         own, parts = self._sites.get(id(loader)), _made_of(loader)
         if own is not None and own[1] == parts:
             return own[0]
@@ -182,12 +182,12 @@ class Loaders:
 
 
 def _made_of(loader: Any) -> tuple[int, int | None]:
-    """The data set, and the batch size, of a loader or of one that was made of it."""
+    """The identity of the data set, and the batch size, of a loader or of one made from it."""
     return id(loader.dataset), batch_size_of(loader)
 
 
 def batch_size_of(loader: Any) -> int | None:
-    """Rows of a batch, also where a batch sampler has the say."""
+    """Rows of a batch, also with a batch sampler."""
     batches = getattr(loader, "batch_sampler", None)
     size = getattr(loader, "batch_size", None) or getattr(batches, "batch_size", None)
     return size if isinstance(size, int) else None
@@ -196,19 +196,19 @@ def batch_size_of(loader: Any) -> int | None:
 def _reference(value: Any) -> Any:
     try:
         return weakref.ref(value)
-    except TypeError:  # a list or a tuple: it cannot be told whether it still lives
+    except TypeError:  # for a list or tuple, it is unknown whether it still lives
         return lambda: None
 
 
 def _replaces(loader: Any, seen: Seen) -> bool:
-    """Whether the loader was made in place of one that is gone, of the same data."""
+    """Whether the loader replaces one that is gone, with the same data."""
     if seen.loader() is not None or seen.configuration != configuration_of(loader):
         return False
     return seen.dataset_id == id(loader.dataset) or seen.dataset() is None
 
 
 def configuration_of(loader: Any) -> tuple[Any, ...]:
-    """What two loaders that do the same have in common, but for the data set itself."""
+    """Values that are equal for loaders that do the same, except for the data set."""
     batches = getattr(loader, "batch_sampler", None)
     return (
         type(loader).__qualname__, type(loader.dataset).__qualname__,
@@ -227,7 +227,7 @@ def _dataset_length(dataset: Any) -> int | None:
 
 
 def facts_of(loader: Any) -> dict[str, Any]:
-    """The fields of a `records.ScriptLoader` that can be read from the loader itself."""
+    """The fields of a `ScriptLoader` that the loader itself has."""
     context = getattr(loader, "multiprocessing_context", None)
     method = context if isinstance(context, str) or context is None else context.get_start_method()
     iterable = is_iterable(loader)
@@ -247,19 +247,19 @@ def facts_of(loader: Any) -> dict[str, Any]:
 
 
 def _sampler_of(loader: Any) -> str:
-    """The kind of what draws single rows, also where a batch sampler has the say."""
+    """The class name of the sampler of rows, also behind a batch sampler."""
     inner = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
     sampler = inner if inner is not None else getattr(loader, "sampler", None)
     return type(sampler).__name__
 
 
 def is_iterable(loader: Any) -> bool:
-    """Whether its data set is one that is iterated, not indexed."""
+    """Whether its data set is iterated, not indexed."""
     return getattr(loader, "_dataset_kind", 0) == 1
 
 
 def honest_length(loader: Any) -> int | None:
-    """What `len()` of the loader says, without the trace that asking leaves in it."""
+    """The loader's `len()`, without the trace that asking leaves in it."""
     called = getattr(loader, "_IterableDataset_len_called", None)
     try:
         length = len(loader)
@@ -277,7 +277,7 @@ _DEEPEST = 4
 
 
 def shares_out(dataset: Any) -> bool:
-    """Whether an iterable data set, or one inside it, asks which worker it is in."""
+    """Whether an iterable data set, or one inside it, asks for its worker's number."""
     return _asks(dataset, _DEEPEST, set())
 
 
@@ -290,7 +290,7 @@ def _asks(dataset: Any, depth: int, done: set) -> bool:  # type: ignore[type-arg
     done.add(id(dataset))
     for kind in type(dataset).__mro__:
         if kind.__module__ == "torch.utils.data.datapipes.datapipe":
-            return True  # data pipes are shared out by torch itself
+            return True  # torch itself divides data pipes among workers
         for name, member in list(vars(kind).items()):
             function = getattr(member, "__func__", member)
             plain = not name.startswith("__") or name in _RUN
@@ -302,7 +302,7 @@ def _asks(dataset: Any, depth: int, done: set) -> bool:  # type: ignore[type-arg
 
 
 def _may_ask(part: Any) -> bool:
-    """Whether it is a function, or an object that is iterated or called: data sets hold these."""
+    """Whether it is a function, or an object that is iterated or called, as data sets hold."""
     if isinstance(part, type) or not hasattr(part, "__dict__"):
         return False
     return hasattr(part, "__code__") or hasattr(part, "__iter__") or callable(part)
@@ -346,9 +346,9 @@ def is_script_file(name: str) -> bool:
 
 
 def calling_site(loader: Any) -> tuple[str, int]:
-    """File and line of the script that call the constructor of a loader which is under way.
+    """File and line in the script that call the constructor of the loader being made.
 
-    Empty where a library calls it: then no line of the script has the loader's settings.
+    Empty if a library calls it: then no line of the script has the loader's settings.
     """
     frame = sys._getframe(2)
     own = {getattr(vars(kind).get("__init__"), "__code__", None) for kind in type(loader).__mro__}

@@ -1,8 +1,8 @@
-"""What a script does in some of its epochs only, read from the `if`s of its loop over epochs.
+"""Finds what a script does only in some epochs, from the `if`s of its loop over epochs.
 
-`if (epoch + 1) % 5 == 0: evaluate(...)` holds in every fifth round. The rounds of the loop are
-known where it counts by a range; then the test is worked out for each of them, with what its names
-stand for in the running frame. No code of the script runs for it.
+`if (epoch + 1) % 5 == 0: evaluate(...)` is true in every fifth round. If the loop counts by a
+range, its rounds are known; then the test is evaluated for each round, with the values in the
+running frame. No code of the script runs for that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ctrkit.child.script.running_frames import RunningFrame, called_name, number
 from ctrkit.child.script.source_loops import Loop
 
 _MOST_ROUNDS = 100_000
-#: What is called to say something costs nothing to speak of.
+#: Functions that only print something, and cost almost nothing.
 _SAYS = (
     "print", "write", "log", "info", "debug", "warning", "append", "format", "item", "round",
     "set_description", "set_postfix", "add_scalar", "len", "str", "float", "time", "flush",
@@ -26,10 +26,10 @@ _THROUGH = ("tqdm", "track", "progress")
 
 
 class Gate(NamedTuple):
-    """Lines that run in some rounds of the loop over epochs only.
+    """Lines that run only in some rounds of the loop over epochs.
 
-    They run in `times` of the `of` rounds; the first of these is number `first_round`, from 1 on.
-    `kind`: of a framework's setting that says it of all validations; then there are no lines.
+    They run in `times` of `of` rounds; the first of these is `first_round`, from 1. `kind`: for a
+    framework's setting on all validations, which has no lines.
     """
 
     file: str
@@ -43,11 +43,11 @@ class Gate(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Of the rounds."""
+        """The share of the rounds."""
         return self.times / self.of
 
     def is_running(self, frame: Any) -> bool:
-        """Whether one of these running frames, from this one outwards, is in its lines."""
+        """Whether this frame, or one outside it, is in these lines."""
         while frame is not None:
             inside = self.first <= frame.f_lineno <= self.last
             if inside and frame.f_code.co_filename == self.file:
@@ -57,7 +57,7 @@ class Gate(NamedTuple):
 
 
 def gates_of(loops: Sequence[Loop]) -> list[Gate]:
-    """What runs in some rounds only of the innermost of these loops that counts by a range."""
+    """The gates of the innermost of these loops that counts by a range."""
     for loop in loops:
         values = _rounds(loop.node.iter, loop.frame) if isinstance(loop.node, ast.For) else None
         if values and isinstance(loop.node.target, ast.Name):
@@ -66,7 +66,7 @@ def gates_of(loops: Sequence[Loop]) -> list[Gate]:
 
 
 def lightning_gate(frames: Sequence[RunningFrame], epochs: int | None) -> list[Gate]:
-    """Lightning's `check_val_every_n_epoch`."""
+    """The gate of Lightning's `check_val_every_n_epoch`."""
     for frame in frames:
         stored = getattr(frame.names.get("self"), "__dict__", {})
         trainer = stored.get("trainer") or stored.get("_trainer")
@@ -78,7 +78,7 @@ def lightning_gate(frames: Sequence[RunningFrame], epochs: int | None) -> list[G
 
 
 def _rounds(node: ast.AST, frame: RunningFrame) -> range | None:
-    """The values that a loop's variable takes, where a range says it."""
+    """The values of a loop's variable, if a range gives them."""
     if not isinstance(node, ast.Call) or not node.args:
         known, value = value_of(node, frame)
         return value if known and isinstance(value, range) else None
@@ -103,7 +103,7 @@ def _gates(loop: Loop, values: range) -> Iterator[Gate]:
         rounds = [bool(one) for one in holds]
         first, last = node.body[0].lineno, int(node.body[-1].end_lineno or 0)
         inside: Sequence[ast.stmt] = node.body
-        if isinstance(node.body[-1], ast.Continue):  # what follows it runs in the other rounds
+        if isinstance(node.body[-1], ast.Continue):  # the lines after it run in the other rounds
             first, last = int(node.end_lineno or node.lineno) + 1, end
             rounds = [not one for one in rounds]
             inside = [part for part in body if part.lineno >= first]
@@ -116,7 +116,7 @@ def _gates(loop: Loop, values: range) -> Iterator[Gate]:
 
 
 def _ifs(body: Sequence[ast.stmt]) -> Iterator[ast.If]:
-    """The `if`s of a loop's own round: those inside of further loops are of their steps."""
+    """The `if`s in a loop's own body; those inside inner loops belong to steps."""
     for node in body:
         if isinstance(node, ast.If):
             yield node
@@ -139,7 +139,7 @@ def _place(file: str, line: int) -> str:
 
 
 def _truth(node: ast.AST, name: str, value: int, frame: RunningFrame) -> bool | None:
-    """Whether it holds where the loop's variable has this value; None where that is not known."""
+    """Whether the test is true for this value of the loop's variable; None if unknown."""
     if isinstance(node, ast.BoolOp):
         parts = [_truth(part, name, value, frame) for part in node.values]
         decides = isinstance(node.op, ast.Or)

@@ -1,7 +1,7 @@
-"""The loops around a line that runs, read from its source, and how often each goes round.
+"""Reads the loops around a running line from its source, and how often each one runs.
 
-The source of a running frame is parsed. The ends of the loops are looked up in the frame; what
-cannot be told so stays unknown.
+It parses the source of a running frame, and looks up the ends of loops in the frame. Otherwise a
+count stays unknown.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 
 from ctrkit.child.script.running_frames import RunningFrame, called_name, number_of, value_of
 
-#: Names from which we tell that a loop may end before its count.
+#: Names which show that a loop may end before its count.
 PATIENCE = ("patience", "early_stop", "earlystop", "stopping_step")
 _THROUGH = ("tqdm", "trange", "enumerate", "track", "progress", "iter", "list", "reversed", "wrap")
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 
 
 class Loop(NamedTuple):
-    """A loop, and the frames of what it calls, innermost first."""
+    """A loop, and the frames of the calls inside it, innermost first."""
 
     node: Any
     frame: RunningFrame
@@ -29,7 +29,7 @@ class Loop(NamedTuple):
 
 
 def enclosing_loops(frame: RunningFrame) -> list[Loop]:
-    """The loops of the frame's function around the line that runs, innermost first."""
+    """The loops in the frame's function around the running line, innermost first."""
     tree = _tree_of(frame.file)
     if tree is None:
         return []
@@ -61,12 +61,12 @@ def _tree_of(file: str) -> ast.AST | None:
 
 
 def _has_no_loop_of_a_run(file: str) -> bool:
-    """Torch's own files, which are long to parse, stand between a loop and its backward pass."""
+    """Whether it is a file of torch: slow to parse, and on the stack between loop and backward."""
     return file.startswith("<frozen") or "/site-packages/torch/" in file
 
 
 def _function_at(tree: ast.AST, frame: RunningFrame) -> ast.AST:
-    """The innermost function of the frame's name around its line, or the module."""
+    """The innermost function with the frame's name around its line, or the module."""
     best: ast.AST = tree
     for node in ast.walk(tree):
         is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
@@ -92,14 +92,14 @@ def _own_nodes(scope: ast.AST) -> Iterator[ast.AST]:
 
 
 def round_count(loop: Loop) -> int | None:
-    """How often the loop goes round; None where its source does not tell."""
+    """How often the loop runs; None if its source does not tell."""
     if isinstance(loop.node, ast.While):
         return _while_count(loop)
     return _iterable_count(loop.node.iter, loop.frame)
 
 
 def _iterable_count(node: ast.AST, frame: RunningFrame) -> int | None:
-    """How many items an iterable has, where a range or a sized value tells."""
+    """The number of items of an iterable, if a range or a sized value tells."""
     if isinstance(node, ast.Call):
         name = called_name(node)
         arguments = list(node.args)
@@ -146,9 +146,9 @@ def _end_of_while(loop: Loop) -> tuple[int, Any] | None:
 
 
 def moved_by(loop: Loop) -> str | None:
-    """What moves the counter of a `while` inside the loop over the batches: `batch` or `step`.
+    """What moves the counter of a `while` inside the loop over batches: `batch` or `step`.
 
-    None where it moves once a round of the `while` itself: then it counts epochs.
+    None if it moves once per round of the `while` itself: then it counts epochs.
     """
     found = _end_of_while(loop) if isinstance(loop.node, ast.While) else None
     if found is None:
@@ -159,13 +159,13 @@ def moved_by(loop: Loop) -> str | None:
             continue
         for node in _own_nodes(inner):
             if isinstance(node, ast.If) and read & _counters(node) and _makes_a_step(node):
-                return "step"  # counted beside the optimizer's own
+                return "step"  # counted next to the optimizer's step
         return "batch"
     return None
 
 
 def _counters_of_call(frame: RunningFrame) -> set:  # type: ignore[type-arg]
-    """What a running function counts up, of what its caller may read too: `self.epoch`."""
+    """What a running function counts that its caller may read, too: `self.epoch`."""
     tree = _tree_of(frame.file)
     if tree is None or frame.function == "<module>":
         return set()
@@ -174,7 +174,7 @@ def _counters_of_call(frame: RunningFrame) -> set:  # type: ignore[type-arg]
 
 
 def moved_in_calls(loop: Loop, batches: Loop) -> str | None:
-    """`batch` where what a `while` calls counts up once a batch; None: once a round."""
+    """`batch` if a call inside a `while` counts once per batch; None: once per round."""
     found = _end_of_while(loop) if isinstance(loop.node, ast.While) else None
     if found is None:
         return None
@@ -185,7 +185,7 @@ def moved_in_calls(loop: Loop, batches: Loop) -> str | None:
         if not read & _counters_of_call(frame):
             continue
         if any(one is frame for one in batches.inside):
-            return "batch"  # called by the loop over the batches
+            return "batch"  # the loop over the batches calls it
         tree = _tree_of(frame.file)
         scope = _function_at(tree, frame) if tree is not None else None
         inner = [] if scope is None else [n for n in _own_nodes(scope) if isinstance(n, _LOOPS)]
@@ -199,7 +199,7 @@ def _makes_a_step(node: ast.AST) -> bool:
 
 
 def _counters(node: ast.AST) -> set:  # type: ignore[type-arg]
-    """What the loop's body counts up: `step`, `self.step`."""
+    """What the loop's body counts: `step`, `self.step`."""
     return {
         ast.dump(_as_read(part.target))
         for part in ast.walk(node)
@@ -213,7 +213,7 @@ def _counters(node: ast.AST) -> set:  # type: ignore[type-arg]
 
 
 def _as_read(node: Any) -> ast.AST:
-    """A name that is assigned to, as it looks where it is read."""
+    """An assigned name in the form in which it is read."""
     if isinstance(node, ast.Name):
         return ast.Name(id=node.id, ctx=ast.Load())
     if isinstance(node, ast.Attribute):
@@ -242,7 +242,7 @@ def may_stop(loop: Loop) -> bool:
 
 
 def _breaks(loop: ast.AST) -> bool:
-    """Whether a `break` or a `return` of this very loop is in its body."""
+    """Whether the loop's body has a `break` or `return` that ends this loop."""
     waiting = [part for part in ast.iter_child_nodes(loop) if isinstance(part, ast.stmt)]
     while waiting:
         node = waiting.pop()
@@ -258,7 +258,7 @@ def _breaks(loop: ast.AST) -> bool:
 
 
 def place_of(loop: Loop) -> str:
-    """The file, line and text of what tells the end of the loop."""
+    """File, line and text of the code that sets the loop's end."""
     lines = linecache.getlines(loop.frame.file)
     node = loop.node
     test = _end_of_while(loop) if isinstance(node, ast.While) else None

@@ -1,4 +1,4 @@
-"""The sizes of a script's run, and the facts of its loader, as far as a trial has seen them."""
+"""The sizes of a script's run, and facts about its loader, as far as a trial has seen them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ctrkit.child.script.seen_loaders import is_iterable
 
 
 class BesideTheSteps:
-    """Validations and checkpoints of a script's epoch, counted as a trial sees them."""
+    """Counts validations and checkpoints of a script's epoch, as a trial sees them."""
 
     def __init__(self) -> None:
         self._validations, self._validated_batches = BesideCount(), BesideCount()
         self._checkpoints = BesideCount()
         self._validates = self._saves = False
-        #: batches that were left out of a validation that was ended early, None: unknown how many
+        #: batches skipped in a validation that was ended early; None: an unknown number
         self._not_validated: list[int | None] = []
 
     def validated(self, *, is_first: bool) -> None:
@@ -27,7 +27,7 @@ class BesideTheSteps:
             self._validations.add()
 
     def validation_ended_early(self, left_out: int | None) -> None:
-        """So many batches of a validation were not taken; None where nobody knows how many."""
+        """So many batches of a validation were not taken; None if the number is unknown."""
         self._not_validated.append(left_out)
 
     def saved(self) -> None:
@@ -36,20 +36,20 @@ class BesideTheSteps:
         self._checkpoints.add()
 
     def epoch_goes_on(self, step: int) -> None:
-        """The loop asks for another batch of its epoch, of which it has made so many steps."""
+        """The loop asks for another batch of its epoch, after `step` steps."""
         for counted in (self._validations, self._validated_batches, self._checkpoints):
             counted.epoch_goes_on(step)
 
     def next_epoch_begins(self) -> None:
-        """What has happened since the last step came between two epochs."""
+        """Events since the last step came between two epochs."""
         for counted in (self._validations, self._validated_batches, self._checkpoints):
             counted.next_epoch_begins()
 
     def of_an_epoch(self, step: int, *, in_epoch: bool, whole: int | None) -> dict[str, int | None]:
-        """The fields of a `RunSizes` that count them; None where none was seen or counted.
+        """The fields of `RunSizes` that count them; None if none was seen or counted.
 
-        A validation that was ended early has as many batches as its loader claims. The arguments
-        are those of `BesideCount.of_an_epoch`.
+        A validation that was ended early counts with its loader's claimed length. The arguments are
+        those of `BesideCount.of_an_epoch`.
         """
 
         def count(counted: BesideCount) -> int:
@@ -66,12 +66,12 @@ class BesideTheSteps:
 
 
 def run_sizes(length: Length, batches: int | None, group: int) -> dict[str, Any]:
-    """`epochs` and `train_batches` of the run: a run told in steps is as many epochs as they fill.
+    """`epochs` and `train_batches` of the run; a length in steps is converted to epochs.
 
     Args:
-        length: of the run.
-        batches: of an epoch, where that is known.
-        group: batches from one optimizer step to the next.
+        length: the run's length.
+        batches: batches of an epoch, if known.
+        group: batches per optimizer step.
     """
     if length.epochs:
         return {"epochs": length.epochs}
@@ -84,9 +84,9 @@ def run_sizes(length: Length, batches: int | None, group: int) -> dict[str, Any]
 
 
 def loader_facts(loader: Any, claimed: int | None) -> dict[str, Any]:
-    """A `LoaderFacts` of the script's training DataLoader.
+    """The `LoaderFacts` of the script's training DataLoader.
 
-    Its length is exact where it follows from the indices that a sampler of torch's own gives.
+    Its length is exact if it follows from the indices of one of torch's own samplers.
     """
     batches = getattr(loader, "batch_sampler", None)
     sampler = getattr(batches, "sampler", getattr(loader, "sampler", None))

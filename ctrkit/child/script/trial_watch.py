@@ -1,4 +1,4 @@
-"""A trial of a script: its own loop feeds the recorder, until the recorder has enough."""
+"""Runs a trial of a script: its own loop feeds the recorder until that has enough."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from ctrkit.child.script.observer import Observer
     from ctrkit.child.script.presence import Owner
 
-#: Seconds that a trial goes on, at most, to reach what comes after its window.
+#: The most seconds that a trial continues to reach what follows its window.
 _GO_ON_S = 15.0
-#: The same where the epoch can be ended at once instead.
+#: The same if the epoch can be ended at once instead.
 _GO_ON_OR_CUT_S = 3.0
-#: The same to come to an epoch that does what the first ones do not, of the script as written.
+#: The same to reach an epoch that does what the first ones do not, for the script as written.
 _TO_RARE_S = 15.0
 
 
@@ -45,7 +45,7 @@ class _Plan:
 
 
 class TrialWatch(LoopWatch, ScriptProcess):
-    """Measures a window of steps, and what follows it if that is near; then ends the script."""
+    """Measures a window of steps, and what follows if that is near; then ends the script."""
 
     def __init__(self, observer: Observer, owner: Owner) -> None:
         super().__init__(observer, owner)
@@ -65,7 +65,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
         return self._time(self.observer.clock())
 
     def _time(self, at_s: float) -> float:
-        """Seconds since the launch, without what only serving cached batches took."""
+        """Seconds since the launch, without time spent only on serving cached batches."""
         return at_s - self.launched_s - self._left_out_s
 
     def _save(self, recorder: Recorder) -> None:
@@ -77,7 +77,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
     def is_warm(self) -> bool:
         self.recorder.group = self.observer.pattern.group
         if self.observer.kind == "compute" and self._served <= (self.observer.pattern.ahead or 0):
-            return False  # it still trains on batches that the loader made
+            return False  # it still trains on batches from the loader
         return self.observer.pattern.is_known or bool(self.observer.optimizer_clock)
 
     def at_window_end(self) -> Mapping[str, Any]:
@@ -91,7 +91,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
         }
 
     def _taken(self) -> dict[str, int]:
-        """What was taken of a first epoch that has not ended: its length is at least that."""
+        """What was taken of an unfinished first epoch, which is at least that long."""
         recorder = self.recorder
         if self.observer.kind != "full" or recorder.epoch != 1 or self._epoch_complete:
             return {}
@@ -143,12 +143,12 @@ class TrialWatch(LoopWatch, ScriptProcess):
         return first or self.batches
 
     def _warmup_steps(self, train: Seen | None) -> int:
-        """Batches that were made before anybody waited for them, whole groups, and marked ones."""
+        """Warm-up steps: batches made ahead, in whole groups, and batches to hash."""
         loader = train.loader() if train is not None else None
         return 2 if loader is None else warmup_steps(loader)
 
     def _sizes(self) -> dict[str, Any]:
-        """A `RunSizes`: what is known before a batch; epochs are told by what was seen."""
+        """The values of a `RunSizes` as known before a batch; epochs as far as seen."""
         whole = self._first_steps if self._epoch_complete else self.batches
         in_epoch = self.in_epoch and self.epoch == 1
         sizes: dict[str, Any] = {
@@ -172,7 +172,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
         self._hooked.begin()
 
     def _made(self, asked_s: float, delivered_s: float) -> dict[str, float]:
-        """Stamps of a batch that this very process made."""
+        """Stamps of a batch that this process made itself."""
         stamps = sys.modules.get("ctrkit.child.training.stamps")
         at_s = stamps.last_collate_s() if stamps is not None else 0.0
         if not asked_s <= at_s <= delivered_s:
@@ -212,7 +212,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
             self._end.wish(self._steps)
 
     def _goes_on(self) -> bool:
-        """Whether the end of the epoch is near enough to measure what follows it."""
+        """Whether the epoch's end is near enough to measure what follows it."""
         recorder = self.recorder
         if not self.plan.boundary or self.batches is None or self.observer.kind != "full":
             return False
@@ -224,10 +224,10 @@ class TrialWatch(LoopWatch, ScriptProcess):
         return bool((self.batches - self.left_out - self.step) * step_s <= most_s)
 
     def _may_cut(self) -> bool:
-        """Whether the script may be told that its first epoch is over, far from its end.
+        """Whether to tell the script that its first epoch is over, far from its end.
 
         Then it goes on to validation, checkpoint and second epoch, which could not be measured
-        otherwise. Not in the last epoch: what follows that is none of a trial's business.
+        otherwise. Not in the last epoch, because what follows it is no business of a trial.
         """
         return self._is_cut_worthwhile() and self.owner.world == 1
 
@@ -238,7 +238,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
     def _goes_to_rare(self) -> bool:
         """Whether to end this epoch, too, on the way to one that validates or saves.
 
-        Each epoch on the way has one step, and what always follows it.
+        Each epoch on the way has one step, and everything that always follows it.
         """
         self._rare.told(self.reader.gates)
         first = self._rare.next_epoch(self.epoch)
@@ -258,7 +258,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
     _first_over_s: float | None = None
 
     def _note_stages(self, done_s: float) -> None:
-        """On the CPU, where nothing runs ahead: a stage takes what passes until the next begins."""
+        """Time stages on the CPU, where nothing runs ahead: each lasts until the next begins."""
         if self.observer.device == "cpu" and not self.observer.optimizer_clock:
             delivered_s = self.recorder.delivered_s + self.launched_s + self._left_out_s
             self.recorder.add_stages(self._hooked.stages(delivered_s, done_s))
@@ -279,7 +279,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
 
     def length_is_wrong(self) -> None:
         self.recorder.know_batches(None)
-        # the batch at hand is one more than `len()` promised
+        # the current batch is one more than `len()` promised
         seen = self.recorder.step + 1 + self.left_out
         beyond = {"epoch_batches": seen} if self.epoch == 1 else {}
         self.recorder.note(sizes=self._sizes(), **beyond)
@@ -299,7 +299,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
     # ---- around the epoch ----
 
     def epoch_ended(self, asked_s: float, ended_s: float) -> None:
-        self._ends_passes = True  # its loop goes on once an iterator has no more
+        self._ends_passes = True  # its loop continues when an iterator has no more
         super().epoch_ended(asked_s, ended_s)
 
     def epoch_over(self, asked_s: float, ended_s: float) -> None:
@@ -357,7 +357,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
     _stage_before = Stage.STEP
 
     def _note_metrics(self, begins_s: float) -> None:
-        """What came between the first two epochs beside validation and checkpoint."""
+        """Note what came between the first two epochs other than validation and checkpoint."""
         if self._over_s is not None:
             between_s = begins_s - self._over_s - self._known_s
             self.recorder.metrics_s.append(max(0.0, between_s))
@@ -378,7 +378,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
         if self.observer.kind != "compute" or not seen.has_kept_enough:
             return None
         if self.batches is not None and self.step >= self.batches:
-            return None  # its own iterator says that the epoch is over, or the trial has ended
+            return None  # its own iterator reports the end of the epoch, or the trial has ended
         batch = cloned(seen.kept[self._served % len(seen.kept)])
         self._served += 1
         seen.in_pass += 1
@@ -390,7 +390,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
         return (batch,)
 
     def _cut_epoch(self) -> None:
-        """Its window is measured: the script is told that there are no more batches."""
+        """Tell the script that there are no more batches, since its window is measured."""
         self.in_epoch, self._ends_passes = False, True
         self._over_s, self._known_s = self.observer.clock(), 0.0
         self._first_over_s = self._over_s
@@ -425,7 +425,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
         super().begin_clock(now_s)
 
     def keeps_batches(self, now_s: float) -> None:
-        """What was measured is the first pass alone: all later epochs are another thing."""
+        """The measurement only covers the first pass; all later epochs differ."""
         self.observer.problem = (
             "after its first pass over its loader the script trains on batches that it keeps (a "
             "list, itertools.cycle): there is no loader to vary; ctrkit train -- watches such a run"
@@ -438,7 +438,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
         leave(1)
 
     def script_ends(self, crashed: bool) -> None:
-        """A script may be over before the window: then that is all there is to measure."""
+        """The script may end before the window does; then this is all there is to measure."""
         if crashed and not self._cut and self.epoch < 3:
             return
         self._end_others(self.observer.clock())
@@ -452,7 +452,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
             leave()
 
     def finish(self) -> None:
-        """All is measured: it is written, and the process ends here."""
+        """Write the complete measurement, and end the process."""
         self.progress.enter(Stage.SHUTDOWN)
         self._end_checkpoint()
         self._complete_stamps()
@@ -481,7 +481,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
         self.recorder.note(error=error_of(verdict, self.progress.stage, message))
 
     def _complete_stamps(self) -> None:
-        """Add what the workers kept of the first epoch's batches."""
+        """Add the workers' stamps of the first epoch's batches."""
         from ctrkit.child.training.stamps import fill_in, matched, read_rings
 
         train, stamps = self.observer.train, self.recorder.stamps

@@ -1,4 +1,4 @@
-"""Where the observer notes its own errors: never on the script's terminal, never raised into it."""
+"""Notes the observer's own errors, neither on the script's terminal nor raised into it."""
 
 from __future__ import annotations
 

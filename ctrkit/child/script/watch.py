@@ -1,8 +1,8 @@
 """Follows the loop that trains: steps, ends of epochs, validation and checkpoints in between.
 
-An epoch ends in three ways: its iterator has no more, the loader is asked for another one, or only
-the count tells, where a loader goes on for ever. Validation is what happens from the moment that
-another loader is asked for an iterator until the training loader is asked again.
+An epoch ends in one of three ways: its iterator has no more batches, the loader is asked for
+another iterator, or, with an endless loader, the count is reached. Validation lasts from the moment
+when another loader is asked for an iterator until the training loader is asked again.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from ctrkit.child.script.observer import Observer
     from ctrkit.child.script.presence import Owner
 
-#: Steps with just one batch of another loader after which that loader belongs to the step.
+#: After so many steps with exactly one batch of another loader, that loader belongs to the step.
 _COMPANION = 2
 
 
 class LoopWatch(LoopEvents):
-    """Turns events of the training loop into steps and epochs; subclasses are told of those.
+    """Turns events of the training loop into steps and epochs, for its subclasses.
 
     All times are seconds of `time.monotonic()`.
     """
@@ -35,17 +35,17 @@ class LoopWatch(LoopEvents):
         self.devices: list[str] = []
         self.epoch = self.step = 0
         self.batches: int | None = None
-        #: batches of the epoch under way that its loader was told to leave out
+        #: batches of the current epoch that its loader skips
         self.left_out = 0
         self.in_epoch = False
-        self._open: int | None = None  # rows of the step under way
-        self._open_until: float | None = None  # something else has begun since
+        self._open: int | None = None  # rows of the current step
+        self._open_until: float | None = None  # when something else began after it
         self._validating_since: float | None = None
         self._other_asked_s: float | None = None
         self._validated = 0
-        self._other_open: Seen | None = None  # whose batch of validation is being worked on
+        self._other_open: Seen | None = None  # the loader whose validation batch is in progress
         self._held: list[tuple[int, float]] = []
-        self._saved: tuple[float, float] | None = None  # of the checkpoint under way
+        self._saved: tuple[float, float] | None = None  # begin and end of the current checkpoint
         self.ranks: RankWriter | None = None
         if owner.world > 1 and owner.rank is not None:
             self.ranks = RankWriter(observer.folder, owner.rank)
@@ -57,12 +57,12 @@ class LoopWatch(LoopEvents):
         """The training loader is asked for an iterator, which may or may not be trained on."""
         self._end_others(now_s)
         if was_training and self.in_epoch:
-            # what came after the last step came between two epochs
+            # events after the last step came between two epochs
             ended_s = self._open_until or now_s
             self._end_epoch(ended_s, ended_s)
 
     def begin_pass(self, seen: Seen) -> None:
-        """Its newest iterator is trained on."""
+        """Its latest iterator is trained on."""
         self._drop_others()
         self.step, self.batches, self.left_out = 0, seen.length, seen.left_out
         self.epoch += 1
@@ -87,7 +87,7 @@ class LoopWatch(LoopEvents):
 
     def delivered(self, asked_s: float, delivered_s: float, rows: int) -> None:
         """The loop has its next batch."""
-        self._end_step(asked_s)  # not asked for through here: before it was known who trains
+        self._end_step(asked_s)  # it was asked for before it was known which loader trains
         at = self.step + self.left_out
         if not self.in_epoch or (self.batches is not None and at >= self.batches):
             self._go_round(asked_s)
@@ -95,7 +95,7 @@ class LoopWatch(LoopEvents):
         self.batch_taken(asked_s, delivered_s, rows)
 
     def _go_round(self, asked_s: float) -> None:
-        """More batches than the epoch has, from one iterator: it is endless, or `len` lies."""
+        """One iterator gave more batches than the epoch has: it is endless, or `len` is wrong."""
         train = self.observer.train
         loader = train.loader() if train is not None else None
         if self.in_epoch and loader is not None and not _may_begin_again(loader, self.batches):
@@ -111,13 +111,13 @@ class LoopWatch(LoopEvents):
         self.epoch_begins(asked_s)
 
     def _go_on(self, now_s: float) -> None:
-        """The epoch goes on; time for something else is no time of its steps."""
+        """The epoch continues; time for something else does not count for its steps."""
         if self.in_epoch and self._open_until is not None:
             began_s, self._open_until = self._open_until, None
             self.beside_steps(now_s - began_s)
 
     def epoch_ended(self, asked_s: float, ended_s: float) -> None:
-        """The loop asked for a batch and there was none."""
+        """The loop asked for a batch, and there was none."""
         self._end_epoch(asked_s, ended_s)
 
     def _end_step(self, done_s: float) -> None:
@@ -152,7 +152,7 @@ class LoopWatch(LoopEvents):
         self._other_asked_s = now_s
 
     def _turn_to_something_else(self, now_s: float) -> None:
-        """The step under way is over, if it was the epoch's last; else it is none to measure."""
+        """End the current step if it was the epoch's last; else it is not measured."""
         if not self.in_epoch or self._open is None:
             return
         if self.batches is not None and self.step + self.left_out + 1 == self.batches:
@@ -162,7 +162,7 @@ class LoopWatch(LoopEvents):
         self.step_interrupted()
 
     def other_asked(self, seen: Seen, now_s: float) -> None:
-        """A loader that is not trained on is asked for a batch."""
+        """A loader that does not train is asked for a batch."""
         seen.since_train += 1
         if seen.companion >= _COMPANION and self._validating_since is None:
             return
@@ -172,23 +172,23 @@ class LoopWatch(LoopEvents):
             self._held.clear()
             self.validation_begins(now_s)
             if seen is not self.observer.train:
-                self.validation_batch_taken(seen)  # the one before, which looked like a step's
+                self.validation_batch_taken(seen)  # the previous one, which looked like a step's
         self._end_validation_batch(seen, now_s)
 
     def other_delivered(self, seen: Seen, now_s: float) -> None:
-        """It has delivered."""
+        """That loader has delivered."""
         if self._validating_since is None:
             return
         if self._validated == 0:
             self._tell(seen, 0, now_s - self._validating_since)
-            self._other_asked_s = now_s  # the first batch's own time begins once it is there
+            self._other_asked_s = now_s  # the first batch's own time begins when it has arrived
         self._validated += 1
         self._other_open = seen
         if seen is not self.observer.train:
             self.validation_batch_taken(seen)
 
     def other_ended(self, asked_s: float) -> None:
-        """It has no more: asking for one more ended its last batch."""
+        """That loader has no more: the request ended its last batch."""
 
     def _end_validation_batch(self, seen: Seen, now_s: float) -> None:
         if self._validating_since is None:
@@ -198,19 +198,19 @@ class LoopWatch(LoopEvents):
         self._other_asked_s, self._other_open = now_s, None
 
     def _end_last_validation_batch(self, now_s: float) -> None:
-        """Not every loop asks for one batch more than there are: then the next thing ends it."""
+        """End the last validation batch: not every loop asks for one more than there are."""
         if self._other_open is not None:
             self._end_validation_batch(self._other_open, now_s)
 
     def _tell(self, seen: Seen, number: int, seconds: float) -> None:
-        """Batches of the training loader may yet turn out to be the first of an epoch."""
+        """Report a batch; those of the training loader may turn out to be the first of an epoch."""
         if seen is self.observer.train:
             self._held.append((number, seconds))
         else:
             self.validation_batch(number, seconds)
 
     def _end_others(self, now_s: float) -> None:
-        """The training loader is asked: validation and checkpoint are over."""
+        """The training loader is asked, so validation and checkpoint are over."""
         self._end_last_validation_batch(now_s)
         self._end_checkpoint()
         if self._validating_since is not None:
@@ -221,7 +221,7 @@ class LoopWatch(LoopEvents):
             self.validation_ends(began_s, now_s)
 
     def _drop_others(self) -> None:
-        """What looked like validation were the first batches of an epoch."""
+        """Drop a supposed validation: those were the first batches of an epoch."""
         self._end_checkpoint()
         self._held.clear()
         self._validating_since = self._other_open = None
@@ -234,7 +234,7 @@ class LoopWatch(LoopEvents):
         self.checkpoint_begins(now_s)
 
     def save_ends(self, now_s: float) -> None:
-        """It is saved; what follows without a step in between belongs to the same checkpoint."""
+        """A file is saved. Further files without a step between them are the same checkpoint."""
         if self._saved is not None:
             self._saved = (self._saved[0], now_s)
         self.checkpoint_ends(now_s)
@@ -247,7 +247,10 @@ class LoopWatch(LoopEvents):
     # ---- inside a step ----
 
     def backward_begins(self, now_s: float, tensors: Any) -> None:
-        """A backward pass on a batch of the training loader; in it, ranks wait for each other."""
+        """A backward pass begins on a batch of the training loader.
+
+        In it, ranks wait for each other.
+        """
         if self.ranks is not None:
             self.ranks.enter(WorkerStage.IDLE)
         if not self.reader.looked:
@@ -259,22 +262,22 @@ class LoopWatch(LoopEvents):
             self.ranks.enter(WorkerStage.FETCHING)
 
     def step_begins(self, now_s: float) -> None:
-        """An optimizer begins its step."""
+        """An optimizer step begins."""
 
     def step_ends(self, now_s: float) -> None:
         """It is over."""
 
     def begin_clock(self, now_s: float) -> None:
-        """There is no loader: the steps of one optimizer are the steps."""
+        """Without a loader, the steps of one optimizer count as the steps."""
         self.epoch, self.in_epoch = 1, True
         self.epoch_begins(now_s)
         self.batch_taken(now_s, now_s, 0)
         self._open = 0
 
     def keeps_batches(self, now_s: float) -> None:
-        """The loop has kept its loader's batches: from here on its optimizer's steps are its own.
+        """The loop has kept its loader's batches: from here on, its optimizer's steps count.
 
-        An epoch has as many steps as the pass over the loader had, if that was a whole one.
+        An epoch has as many steps as the pass over the loader, if that was complete.
         """
         self._end_others(now_s)
         taken = self.step + (self._open is not None) if self.in_epoch else self.epoch_batches
@@ -314,10 +317,10 @@ class LoopWatch(LoopEvents):
 
 
 def _may_begin_again(loader: Any, claimed: int | None) -> bool:
-    """Whether batches beyond `len()` may be those of a new epoch: a sampler that goes round.
+    """Whether batches beyond `len()` may belong to a new epoch, with a sampler that repeats.
 
-    A data set that is iterated does not go round by itself, and where the sampler has more batches
-    than the loader's `len()` says, these are still to come.
+    An iterable data set does not repeat by itself. If the sampler has more batches than the
+    loader's `len()` says, they are still to come.
     """
     if is_iterable(loader):
         return False
