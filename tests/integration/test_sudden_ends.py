@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -42,33 +45,73 @@ def blocked(*, workers, start_method):
 def busy(*, workers, start_method):
     return DataLoader(Rows("busy"), 8, num_workers=workers, multiprocessing_context=start_method)
 """
-CASES = [("blocked", "fork"), ("blocked", "spawn"), ("busy", "fork"), ("busy", "spawn")]
+KILLED = [("blocked", "fork"), ("blocked", "spawn"), ("busy", "fork"), ("busy", "spawn")]
+INTERRUPTED = [("blocked", "spawn", signal.SIGINT), ("busy", "fork", signal.SIGTERM)]
 
 
-@pytest.fixture
-def start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[str, str], tuple[subprocess.Popen[str], list[psutil.Process]]]]:
-    """Start a probe, wait until both workers are wedged; it and its family, living still."""
-    monkeypatch.setenv("CTRKIT_HOME", str(tmp_path / "home"))
-    (tmp_path / "wedged.py").write_text(WORKLOAD)
-    started = []
+@dataclass(frozen=True)
+class Ended:
+    """A probe that a signal ended, and what was left of it."""
 
-    def run(way: str, start_method: str) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
-        probe = subprocess.Popen(
-            [sys.executable, "-m", "ctrkit", "probe", "--workload",
-             f"{tmp_path / 'wedged.py'}:{way}", "--workers", "2", "--start-method", start_method,
-             "--out", str(tmp_path / "run"), "--budget", "10m", "--stall-timeout", "5m", "--json"],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=tmp_path,
-        )  # fmt: skip
-        started.append(probe)
-        wait_until(lambda: wedged(tmp_path / "run") == 2, timeout_s=120)
-        return probe, psutil.Process(probe.pid).children(recursive=True)
+    exit_code: int
+    out: str
+    processes: int
+    left: list[int]
+    shared_left: list[str]
 
-    yield run
-    for probe in started:
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ended]:
+    """Each probe, ended while both of its workers are wedged; a few at a time."""
+
+    def end(way: str, start_method: str, number: signal.Signals) -> Ended:
+        folder = tmp_path_factory.mktemp(f"{way}-{start_method}")
+        with probing(folder, way, start_method) as probe:
+            return ended_by(probe, number)
+
+    cases = [*((*case, signal.SIGKILL) for case in KILLED), *INTERRUPTED]
+    with ThreadPoolExecutor(3) as pool:
+        runs = {case: pool.submit(end, *case) for case in cases}
+    return lambda *case: runs[case].result()
+
+
+@contextmanager
+def probing(folder: Path, way: str, start_method: str) -> Iterator[subprocess.Popen[str]]:
+    """A probe whose two workers are wedged."""
+    (folder / "wedged.py").write_text(WORKLOAD)
+    probe = subprocess.Popen(
+        [sys.executable, "-m", "ctrkit", "probe", "--workload", f"{folder / 'wedged.py'}:{way}",
+         "--workers", "2", "--start-method", start_method, "--out", str(folder / "run"),
+         "--budget", "10m", "--stall-timeout", "5m", "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=folder,
+        env=os.environ | {"CTRKIT_HOME": str(folder / "home")},
+    )  # fmt: skip
+    try:
+        wait_until(lambda: wedged(folder / "run") == 2, timeout_s=120)
+        yield probe
+    finally:
         probe.kill()
         probe.communicate()
+
+
+def ended_by(probe: subprocess.Popen[str], number: signal.Signals) -> Ended:
+    family = psutil.Process(probe.pid).children(recursive=True)
+    shared = shared_files(family)
+    probe.send_signal(number)
+    out, _ = probe.communicate(timeout=60)
+    if number == signal.SIGKILL:  # what is left ends by itself, after the probe
+        with suppress(AssertionError):
+            wait_until(
+                lambda: (
+                    not any(map(is_alive, family)) and not any(Path(p).exists() for p in shared)
+                ),
+                timeout_s=60,
+            )
+    return Ended(
+        exit_code=probe.returncode, out=out, processes=len(family),
+        left=[process.pid for process in family if is_alive(process)],
+        shared_left=[path for path in shared if Path(path).exists()],
+    )  # fmt: skip
 
 
 def wedged(run: Path) -> int:
@@ -105,30 +148,25 @@ def shared_files(family: list[psutil.Process]) -> set[str]:
     return {path for path in found if Path(path).exists()}
 
 
-@pytest.mark.parametrize(("way", "start_method"), CASES)
-def test_the_family_ends_when_the_probe_is_killed(start, way: str, start_method: str) -> None:
-    probe, family = start(way, start_method)
-    assert len(family) >= 4  # guard, child, two workers
-    shared = shared_files(family)
-    probe.kill()
-    wait_until(lambda: not any(is_alive(process) for process in family), timeout_s=60)
-    wait_until(lambda: not any(Path(path).exists() for path in shared), timeout_s=60)
-
-
-@pytest.mark.parametrize(
-    ("way", "start_method", "number"),
-    [("blocked", "spawn", signal.SIGINT), ("busy", "fork", signal.SIGTERM)],
-)
-def test_an_interrupt_ends_it_with_everything_saved(
-    start, way: str, start_method: str, number: signal.Signals
+@pytest.mark.parametrize(("way", "start_method"), KILLED)
+def test_the_family_ends_when_the_probe_is_killed(
+    ended: Callable[..., Ended], way: str, start_method: str
 ) -> None:
-    probe, family = start(way, start_method)
-    shared = shared_files(family)
-    probe.send_signal(number)
-    out, _ = probe.communicate(timeout=60)
-    assert probe.returncode == 130
-    assert not any(is_alive(process) for process in family)
-    assert not any(Path(path).exists() for path in shared)
-    (trial,) = json.loads(out)["trials"]
+    probe = ended(way, start_method, signal.SIGKILL)
+    assert probe.exit_code == -signal.SIGKILL
+    assert probe.processes >= 4  # guard, child, two workers
+    assert probe.left == []
+    assert probe.shared_left == []
+
+
+@pytest.mark.parametrize(("way", "start_method", "number"), INTERRUPTED)
+def test_an_interrupt_ends_it_with_everything_saved(
+    ended: Callable[..., Ended], way: str, start_method: str, number: signal.Signals
+) -> None:
+    probe = ended(way, start_method, number)
+    assert probe.exit_code == 130
+    assert probe.left == []
+    assert probe.shared_left == []
+    (trial,) = json.loads(probe.out)["trials"]
     assert trial["verdict"] == "skipped"
     assert trial["reason"] == "interrupted"
