@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
-# three files of tests at a time on two cores, since many tests wait for something to hang, and
+# four files of tests at a time on two cores, since many tests wait for something to hang, and
 # the long files first; PYTEST= runs one after the other
-PYTEST ?= -n 3 --dist loadfile --no-loadscope-reorder
+PYTEST ?= -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help probe test check docs format clean
 

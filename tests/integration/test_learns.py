@@ -46,7 +46,7 @@ def train(store: Path, run: Path, phase: Phase, epochs: int) -> list[EpochRow]:
 @pytest.mark.parametrize(
     ("model", "rows", "users", "items", "history_length"),
     [
-        ("bst", 20_000, 600, 300, 8),
+        ("bst", 10_000, 300, 150, 8),
         pytest.param("mamba", 40_000, 4000, 3000, 20, marks=pytest.mark.slow),
     ],
 )

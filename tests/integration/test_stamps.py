@@ -72,12 +72,13 @@ def measured(tmp_path: Path, name: str, workers: int, method: str | None) -> Mea
     return measurement
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_workers_stamp_the_batches_of_a_trial(tmp_path: Path, method: str) -> None:
-    measurement = measured(tmp_path, "make_loader", 2, method)
+# each spawned worker imports torch anew, and it is not for their number that they are tried
+@pytest.mark.parametrize(("method", "workers"), [("fork", 2), ("spawn", 1)])
+def test_workers_stamp_the_batches_of_a_trial(tmp_path: Path, method: str, workers: int) -> None:
+    measurement = measured(tmp_path, "make_loader", workers, method)
     stamps = measurement.stamps
     assert set(stamps.window) == {"warmup", "throughput", "boundary"}
-    assert stamps.worker[:4] == [0, 1, 0, 1]
+    assert stamps.worker[:4] == ([0, 1, 0, 1] if workers == 2 else [0] * 4)
     assert None not in stamps.worker, "those of the second epoch, made by new workers, too"
     for start_s, fetched_s, made_s, sent_s, delivered_s in zip(
         stamps.fetch_start_s, stamps.fetch_end_s, stamps.collate_end_s, stamps.sent_s,
@@ -88,7 +89,7 @@ def test_workers_stamp_the_batches_of_a_trial(tmp_path: Path, method: str) -> No
     assert stages["fetch"] >= 4 * ROW_S
     assert stages["collate"] >= COLLATE_S
     assert stages["ipc"] > 0
-    cell = make_cell(loader="custom", workers=2, start_method=method, batch_size=4)
+    cell = make_cell(loader="custom", workers=workers, start_method=method, batch_size=4)
     load = load_of(measurement, cell)
     assert load is not None, "the replay of its own batches comes close to what they took"
     assert sum(load.service_s) >= 0.99 * (4 * ROW_S + COLLATE_S) * len(load.service_s)
