@@ -3,21 +3,26 @@
     python bench/accelerator_step.py '{"what": "step", "device": "cuda", ...}'
 
 `rates`: bytes a second of a large copy, operations a second of a large product. `step`: seconds of
-Phase 3 steps with their loader, between two moments at which the device was waited for.
+Phase 3 steps with their loader, between two moments at which the device was waited for; how long
+the host takes to queue one, and on CUDA at how many places of a step it waits for the device.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ctrkit.child.training import row_gradients
 from ctrkit.child.training.devices import peak_device_bytes, synchronize
+from ctrkit.child.workloads.protocol import EpochLoader
 from ctrkit.core.config import make_cell
 from ctrkit.ctr.models import scan_choice
 from ctrkit.ctr.plugin import load_phase
@@ -54,20 +59,40 @@ def rates(device: str) -> dict[str, float]:
     return found
 
 
+def waits_of(work: Callable[[], Any]) -> list[str]:
+    """Places where the host waits for CUDA, as torch warns of them."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            work()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return [f"{Path(one.filename).name}:{one.lineno}" for one in seen]
+
+
+def endless(loader: EpochLoader) -> Iterator[Any]:
+    """Batches of one epoch after the other."""
+    for epoch in itertools.count(1):
+        loader.set_epoch(epoch)
+        yield from loader
+
+
 def step(spec: dict[str, Any]) -> dict[str, Any]:
     device = spec["device"]
     if spec.get("scan") == "by step":
         scan_choice.has_triton = lambda: False  # type: ignore[assignment]
+    if spec.get("gradients") == "whole":
+        row_gradients.WORTH_BYTES = sys.maxsize
     workload = MdafWorkload(Path(spec["store"]), load_phase("phase3"))
     cell = make_cell(
         device=device, loader=spec["loader"], precision=spec["precision"],
-        batch_size=spec["batch"], threads=torch.get_num_threads(),
-        pin=device == "cuda" and spec["loader"] == "thread",
+        batch_size=spec["batch"], compile=bool(spec.get("compile")),
+        threads=torch.get_num_threads(), pin=device == "cuda" and spec["loader"] == "thread",
     )  # fmt: skip
     loader = workload.train_loader(cell)
     try:
-        loader.set_epoch(1)
-        batches = iter(loader)
+        batches = endless(loader)
         task = workload.make_task(cell)
         task.begin_epoch(1)
 
@@ -76,15 +101,20 @@ def step(spec: dict[str, Any]) -> dict[str, Any]:
             began_s = time.perf_counter()
             for _ in range(count):
                 task.train_step(task.transfer(next(batches)), lambda _stage: None)
+            queued.append((time.perf_counter() - began_s) / count)
             synchronize(device)
             return (time.perf_counter() - began_s) / count
+
+        queued: list[float] = []
 
         first_s = run(spec["warmup"])
         steps = max(1, min(spec["most_steps"], round(spec["seconds"] / max(first_s, 1e-6))))
         turns = [run(max(1, steps // 3)) for _ in range(3)]
+        waits = waits_of(lambda: run(1)) if device == "cuda" else []
     finally:
         loader.close()
     return {"step_s": sorted(turns)[1], "low_s": min(turns), "high_s": max(turns),
+            "queued_s": sorted(queued[1:4])[1], "waits": waits,
             "peak_device_bytes": peak_device_bytes(device), "notes": task.notes()}  # fmt: skip
 
 

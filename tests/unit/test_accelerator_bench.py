@@ -125,7 +125,10 @@ def test_the_steps_child_measures_rates_and_a_step(tmp_path: Path) -> None:
         return found
 
     found = child(what="step", device="cpu", store=str(tmp_path / "store"), loader="resident",
-                  precision="float32", batch=16, warmup=1, seconds=0.1, most_steps=3)  # fmt: skip
+                  precision="float32", batch=16, warmup=1, seconds=0.1, most_steps=3,
+                  gradients="whole")  # fmt: skip
+    assert 0 < found["queued_s"] <= found["high_s"]
+    assert found["waits"] == []  # nobody looked: it is no CUDA
     assert 0 < found["low_s"] <= found["step_s"] <= found["high_s"]
     assert found["notes"] == []
 

@@ -1,13 +1,14 @@
 """Gradients by rows as on an accelerator: equal to torch's, without waiting for the device.
 
-No accelerator takes part: the CPU runs the code of one, or torch's `meta` device does, whose
-tensors have no values, so that reading one raises, as it would stall an accelerator.
+The CPU runs the code of an accelerator, or torch's `meta` device does, whose tensors have no
+values, so that reading one raises, as it would stall an accelerator. One test needs a real one.
 """
 
 from __future__ import annotations
 
 import pytest
 import torch
+from devices import ON_DEVICES
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ctrkit.child.training import embedding_tables, row_gradients
@@ -111,6 +112,26 @@ def test_a_small_table_on_an_accelerator_is_torchs():
     table(ids).sum().backward()
     assert table.touched() is None
     assert table.weight.grad is not None
+
+
+@pytest.mark.parametrize("device", ON_DEVICES)
+def test_on_a_device_they_are_torchs(device):
+    """Needs an accelerator, and is skipped without one."""
+    if not works_on(device):
+        pytest.skip(f"{device} lacks an operation: its gradients are whole")
+    torch.manual_seed(0)
+    table = EmbeddingTable(WORTH_BYTES // 256, 64, padding_idx=0).to(device)
+    plain = torch.nn.Embedding(WORTH_BYTES // 256, 64, padding_idx=0).to(device)
+    plain.load_state_dict(table.state_dict())
+    for turn in range(3):
+        ids = torch.randint(0, 5000, (2048, 50), generator=torch.Generator().manual_seed(turn))
+        for module in (table, plain):
+            module.weight.grad = None
+            module(ids.to(device)).square().sum().backward()
+        assert table.touched() is not None
+        clip_gradients([table.weight], 0.5, [table])
+        torch.nn.utils.clip_grad_norm_([plain.weight], 0.5)
+        torch.testing.assert_close(table.weight.grad, plain.weight.grad)
 
 
 def batch(turn: int, rows: int = 40) -> dict[str, torch.Tensor]:
