@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 MAGIC = 0x63747231
-_SEQUENCE = struct.Struct("<Q")
+_SEQUENCE = struct.Struct("=Q")
 _LAYOUT = struct.Struct("<qIIqqqqdddqqd")
 _WORKER_LAYOUT = struct.Struct("<qIIqqd")
 _RANK_LAYOUT = struct.Struct("<qIIqqdd")
@@ -133,16 +133,18 @@ class Slot:
 
     def __init__(self, path: str | os.PathLike[str], layout: struct.Struct) -> None:
         self._map = new_map(Path(path), _SEQUENCE.size + layout.size)
-        self._layout, self._sequence = layout, 0
+        self._pack_into, self._sequence = layout.pack_into, 0
+        self._head = memoryview(self._map)[: _SEQUENCE.size].cast("Q")
 
     def write(self, *values: float) -> None:
         # An odd or changed sequence number tells the reader to read again.
-        self._sequence += 2
-        _SEQUENCE.pack_into(self._map, 0, self._sequence - 1)
-        self._layout.pack_into(self._map, _SEQUENCE.size, *values)
-        _SEQUENCE.pack_into(self._map, 0, self._sequence)
+        self._sequence = newest = self._sequence + 2
+        self._head[0] = newest - 1
+        self._pack_into(self._map, _SEQUENCE.size, *values)
+        self._head[0] = newest
 
     def close(self) -> None:
+        self._head.release()
         self._map.close()
 
 
@@ -152,19 +154,17 @@ class ProgressWriter:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._slot = Slot(path, _LAYOUT)
-        self._stage, self._epoch, self._steps = Stage.IMPORT, 0, 0
+        self._pid = os.getpid()  # a system call is too dear for each step
+        #: where the loop is; only `enter` and `step` change it
+        self.stage = Stage.IMPORT
+        self._epoch = self._steps = 0
         self._step, self._rows, self._wait_s, self._loss = 0, 0, 0.0, float("nan")
         self._bad: tuple[int, int, float] = (0, 0, 0.0)
         self._write()
 
-    @property
-    def stage(self) -> Stage:
-        """The current stage."""
-        return self._stage
-
     def enter(self, stage: Stage, *, epoch: int | None = None, steps: int | None = None) -> None:
         """Enter a stage; a new `epoch` resets the epoch's counters."""
-        self._stage = stage
+        self.stage = stage
         if epoch is not None and epoch != self._epoch:
             self._epoch, self._step, self._rows, self._wait_s = epoch, 0, 0, 0.0
         if steps is not None:
@@ -172,14 +172,29 @@ class ProgressWriter:
         self._write()
 
     def step(
-        self, step: int, *, rows: int = 0, wait_s: float = 0.0, loss: float | None = None
+        self,
+        step: int,
+        *,
+        rows: int = 0,
+        wait_s: float = 0.0,
+        loss: float | None = None,
+        stage: Stage | None = None,
     ) -> None:
-        """Count one more step, with its own `rows` and `wait_s`; `step` counts from 1."""
+        """Count one more step, with its own `rows` and `wait_s`; `step` counts from 1.
+
+        With a `stage`, enter that one, too.
+        """
         self._step, self._rows, self._wait_s = step, self._rows + rows, self._wait_s + wait_s
+        if stage is not None:
+            self.stage = stage
         if loss is not None:
             self._loss = loss
             self.saw_loss(step, loss)
-        self._write()
+        # as `_write`, without a call that each step would pay for
+        self._slot.write(
+            self._pid, MAGIC, self.stage, self._epoch, step, self._steps, self._rows,
+            time.monotonic(), self._wait_s, self._loss, *self._bad,
+        )  # fmt: skip
 
     def saw_loss(self, step: int, loss: float) -> None:
         """Remember the first loss that is not finite; the next step writes it."""
@@ -188,7 +203,7 @@ class ProgressWriter:
 
     def _write(self) -> None:
         self._slot.write(
-            os.getpid(), MAGIC, self._stage, self._epoch, self._step,
+            self._pid, MAGIC, self.stage, self._epoch, self._step,
             self._steps, self._rows, time.monotonic(), self._wait_s, self._loss,
             *self._bad,
         )  # fmt: skip

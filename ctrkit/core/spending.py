@@ -79,27 +79,34 @@ class SpentWriter:
     ) -> None:
         self._cells = memoryview(new_map(Path(path), _CELLS.size)).cast("d")
         self._clock, self._writes = clock, 0
-        self._doing, self._since_s = Spending.STARTUP, clock()
+        self.doing, self._since_s = Spending.STARTUP, clock()
         self._cells[_PID], self._cells[_DEVICE] = os.getpid(), float("nan")
         self.enter(Spending.STARTUP)
 
-    def enter(self, doing: Spending) -> None:
-        """Begin an activity; the time until now counts for the previous one."""
-        now_s, cells = self._clock(), self._cells
-        self._begin()
-        cells[_FIRST + self._doing] += now_s - self._since_s
-        if now_s - self._since_s > LONG_S:
-            cells[_LONG], cells[_FROM], cells[_TO] = self._doing, self._since_s, now_s
+    def enter(self, doing: Spending, at_s: float | None = None) -> None:
+        """Begin an activity, now or `at_s`; the time until then counts for the previous one."""
+        now_s, cells = self._clock() if at_s is None else at_s, self._cells
+        passed_s = now_s - self._since_s
+        if passed_s < 0:  # an earlier event that is told late
+            now_s, passed_s = self._since_s, 0.0
+        # as `_begin`, without the call
+        self._writes = newest = self._writes + 1
+        cells[_TAIL] = newest
+        cells[_FIRST + self.doing] += passed_s
+        if passed_s > LONG_S:
+            cells[_LONG], cells[_FROM], cells[_TO] = self.doing, self._since_s, now_s
         cells[_DOING], cells[_SINCE] = doing, now_s
-        self._doing, self._since_s = doing, now_s
-        cells[_HEAD] = self._writes
+        self.doing, self._since_s = doing, now_s
+        cells[_HEAD] = newest
 
     def step(self, rows: int) -> None:
         """Count one more step and its rows."""
-        self._begin()
-        self._cells[_ROWS] += rows
-        self._cells[_STEPS] += 1
-        self._cells[_HEAD] = self._writes
+        cells = self._cells
+        self._writes = newest = self._writes + 1
+        cells[_TAIL] = newest
+        cells[_ROWS] += rows
+        cells[_STEPS] += 1
+        cells[_HEAD] = newest
 
     def device(self, in_use_bytes: int | None) -> None:
         """Note how much device memory is in use."""

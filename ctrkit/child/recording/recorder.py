@@ -179,8 +179,8 @@ class Recorder:
         self.rows += rows
         if self.window in (WARMUP, THROUGHPUT, BOUNDARY, SECOND):
             self._stamp(done_s, rows)
-        self.progress.enter(Stage.STEP)
-        self.progress.step(self.step, rows=rows, wait_s=self._delivered_s - self._asked_s)
+        wait_s = self._delivered_s - self._asked_s
+        self.progress.step(self.step, rows=rows, wait_s=wait_s, stage=Stage.STEP)
         self._advance(done_s, rows)
         if done_s - self._asked_s >= _SLOW_STEP_S:
             self.save()  # the deadline may cut the trial before its window is over

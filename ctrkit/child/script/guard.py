@@ -18,6 +18,8 @@ def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def call(self: Observer, *arguments: Any) -> Any:
+        if not self.active:
+            return None
         try:
             with self.lock:
                 return method(self, *arguments)

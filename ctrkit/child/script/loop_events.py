@@ -17,6 +17,9 @@ class LoopEvents:
     def batch_taken(self, asked_s: float, delivered_s: float, rows: int) -> None:
         """The loop has its next batch."""
 
+    def waits(self, now_s: float) -> None:
+        """All before is told: the loop now waits for its next batch."""
+
     def step_over(self, done_s: float, rows: int) -> None:
         """The step is over: the loop asks for another batch, or does something else."""
 

@@ -12,7 +12,6 @@ import os
 import sys
 import threading
 import time
-from _thread import get_ident
 from typing import Any
 
 from ctrkit.child.script import describe, json_files
@@ -175,15 +174,18 @@ class Observer:
             self.marks.rows_named(seen, index)
 
     @unseen
-    def take(self, seen: Seen, iterator: Any, original: Any) -> Any:
-        """The script asks a loader for its next batch."""
-        thread = get_ident()
+    def take(self, seen: Seen, iterator: Any, original: Any, thread: int) -> Any:
+        """The script asks a loader for its next batch, in this thread."""
         self.taking.add(thread)
         try:
-            if seen is self.train and self.confirmed:
-                self._asked()
-            elif self.driver is not None:
-                self._other_asked(seen)
+            try:
+                with self.lock:
+                    if seen is self.train and self.confirmed:
+                        self.driver.asked(self.clock())
+                    elif self.driver is not None:
+                        self.driver.other_asked(seen, self.clock())
+            except Exception as error:
+                self.give_up("the wait for a batch was not understood", error)
             if self.serves and (self.driver is not None or self.kind == "loader"):
                 served = self._served(seen, iterator, original)
                 if served is not None:
@@ -198,14 +200,6 @@ class Observer:
             return batch
         finally:
             self.taking.discard(thread)
-
-    @guarded
-    def _asked(self) -> None:
-        self.driver.asked(self.clock())
-
-    @guarded
-    def _other_asked(self, seen: Seen) -> None:
-        self.driver.other_asked(seen, self.clock())
 
     def _served(self, seen: Seen, iterator: Any, original: Any) -> Any:
         """A batch from the driver instead of the loader's, in a tuple; None for the loader's."""
@@ -227,29 +221,39 @@ class Observer:
             self.give_up("serving a batch failed", error)
             return None
 
-    @guarded
     def _delivered(self, seen: Seen, asked_s: float, delivered_s: float, batch: Any) -> None:
-        seen.delivered += 1
-        seen.in_pass += 1
-        self.most_on_a_batch = max(self.most_on_a_batch, self.steps_without_batch)
-        self.newest, self.steps_without_batch = seen, 0
-        if seen is self.train:
-            self.optimizer_clock = 0  # the loop asks for batches after all
-        if not seen.settled:
-            self._settle(seen, batch)
-        rows = seen.rows_of(batch)
-        if self.kind == "compute" and self.marks.wanted(seen):
-            seen.keep(batch)
-        if seen is self.train and self.confirmed:
-            self.pattern.delivered()
-            self.driver.delivered(asked_s, delivered_s, rows)
-        else:
-            if len(seen.pending) < MOST_PENDING:
-                seen.pending.append((asked_s, delivered_s, rows))
-            if self.driver is not None:
-                self.driver.other_delivered(seen, delivered_s)
-        if self.is_trial:
-            self.marks.delivered(seen, batch)
+        if not self.active:
+            return
+        try:
+            with self.lock:
+                seen.delivered += 1
+                seen.in_pass += 1
+                if self.steps_without_batch > self.most_on_a_batch:
+                    self.most_on_a_batch = self.steps_without_batch
+                self.newest, self.steps_without_batch = seen, 0
+                if seen is self.train:
+                    self.optimizer_clock = 0  # the loop asks for batches after all
+                if not seen.settled:
+                    self._settle(seen, batch)
+                rows = seen.rows_of(batch)
+                if self.kind == "compute" and self.marks.wanted(seen):
+                    seen.keep(batch)
+                if seen is self.train and self.confirmed:
+                    self.pattern.batches += 1
+                    self.driver.delivered(asked_s, delivered_s, rows)
+                else:
+                    self._other_delivered(seen, asked_s, delivered_s, rows)
+                if self.is_trial:
+                    self.marks.delivered(seen, batch)
+        except Exception as error:
+            self.give_up("a batch was not understood", error)
+
+    def _other_delivered(self, seen: Seen, asked_s: float, delivered_s: float, rows: int) -> None:
+        """A batch of a loader that is not known to train, or not in this pass."""
+        if len(seen.pending) < MOST_PENDING:
+            seen.pending.append((asked_s, delivered_s, rows))
+        if self.driver is not None:
+            self.driver.other_delivered(seen, delivered_s)
 
     def _settle(self, seen: Seen, batch: Any) -> None:
         """Read a loader's length and batch size, which its first batch makes possible."""
@@ -270,25 +274,35 @@ class Observer:
 
     # ---- backward passes and optimizer steps ----
 
-    @guarded
     def backward_begins(self, tensors: Any) -> None:
         """A backward pass begins; nested ones are not reported."""
-        self.in_backward = True
-        self.backwards += 1
-        if self.backwards == 1:
-            self.device = describe.device_of(tensors)
+        try:
+            with self.lock:
+                self.in_backward = True
+                self.backwards += 1
+                if self.backwards == 1:
+                    self.device = describe.device_of(tensors)
+                if not self.confirmed or self.newest is not self.train or self.optimizer_clock:
+                    self._find_training_loader()
+                train = self.train
+                if self.optimizer_clock or train is not None:
+                    self.pattern.backward()
+                if train is not None and not self.optimizer_clock:
+                    train.backwards += 1
+                    self.driver.backward_begins(self.clock(), tensors)
+        except Exception as error:
+            self.give_up("a backward pass was not understood", error)
+
+    def _find_training_loader(self) -> None:
+        """A backward pass runs, and the newest batch is not one that is known to be trained on."""
         if self.optimizer_clock:
-            self.pattern.backward()
             return
         if self.newest is not None and self.newest is not self.train:
             self._backward_on_another(self.newest)
         elif self.train is not None and not self.confirmed and self.train.pending:
             self._train_on(self.train)
-        if self.train is not None:
-            self.train.backwards += 1
-            self.pattern.backward()
-            self.driver.backward_begins(self.clock(), tensors)
-        elif self.newest is None and self.backwards >= BACKWARDS_ALONE and not self.optimizer_steps:
+        alone = self.train is None and self.newest is None and not self.optimizer_steps
+        if alone and self.backwards >= BACKWARDS_ALONE:
             self._claim_without_clock()
 
     def _backward_on_another(self, seen: Seen) -> None:
@@ -318,7 +332,7 @@ class Observer:
         for i, (asked_s, delivered_s, rows) in enumerate(seen.pending):
             if i:
                 self.driver.asked(asked_s)
-            self.pattern.delivered()
+            self.pattern.batches += 1
             self.driver.delivered(asked_s, delivered_s, rows)
         seen.pending.clear()
 
@@ -340,37 +354,52 @@ class Observer:
 
     _has_ended = False
 
-    @guarded
     def backward_ends(self) -> None:
         """The backward pass has ended, successfully or not."""
         self.in_backward = False
-        if self.driver is not None:
-            self.driver.backward_ends(self.clock())
-
-    @guarded
-    def step_begins(self, optimizer: Any) -> None:
-        """An optimizer is about to make its step."""
-        if self.driver is not None:
-            self.driver.step_begins(self.clock())
-
-    @guarded
-    def step_ends(self, optimizer: Any) -> None:
-        """An optimizer has made its step."""
-        self.optimizer_steps += 1
-        self._first_optimizer = self._first_optimizer or id(optimizer)
-        if self.train is None and not self.optimizer_clock:
-            self._step_without_training_loader()
-        if self.optimizer_clock:
-            if id(optimizer) == self.optimizer_clock:
-                self.pattern.stepped()
-                self.driver.clock_ticked(self.clock())
+        if self.driver is None or not self.driver.hears_backward_end:
             return
-        if self.train is not None:
-            self.pattern.stepped()
-            self.train.steps += 1
-            self.driver.step_ends(self.clock())
-            if id(optimizer) == self._first_optimizer:
-                self._step_without_batch()
+        try:
+            with self.lock:
+                self.driver.backward_ends(self.clock())
+        except Exception as error:
+            self.give_up("the end of a backward pass was not understood", error)
+
+    def step_begins(self, optimizer: Any, arguments: Any, named: Any) -> None:
+        """An optimizer is about to make its step."""
+        if self.driver is None or not self.active:
+            return
+        try:
+            with self.lock:
+                self.driver.step_begins(self.clock())
+        except Exception as error:
+            self.give_up("an optimizer's step was not understood", error)
+
+    def step_ends(self, optimizer: Any, arguments: Any, named: Any) -> None:
+        """An optimizer has made its step."""
+        if not self.active:
+            return
+        try:
+            with self.lock:
+                self.optimizer_steps += 1
+                number = id(optimizer)
+                self._first_optimizer = self._first_optimizer or number
+                if self.train is None and not self.optimizer_clock:
+                    self._step_without_training_loader()
+                if self.optimizer_clock:
+                    if number == self.optimizer_clock:
+                        self.pattern.stepped()
+                        self.driver.clock_ticked(self.clock())
+                elif self.train is not None:
+                    self.pattern.stepped()
+                    self.train.steps += 1
+                    self.driver.step_ends(self.clock())
+                    if number == self._first_optimizer:
+                        self.steps_without_batch += 1
+                        if self.steps_without_batch > STEPS_WITHOUT_LOADER:
+                            self._step_without_batch()
+        except Exception as error:
+            self.give_up("the end of an optimizer's step was not understood", error)
 
     def _step_without_batch(self) -> None:
         """A step without a batch: of a list of a loader's batches, or itertools.cycle.
@@ -378,7 +407,6 @@ class Observer:
         Later epochs then never ask for batches. After a pass is over, a few steps show it; before
         that, a batch may have many steps.
         """
-        self.steps_without_batch += 1
         if self.steps_without_batch > self._most_without_batch() and not self.serves_batches:
             self.optimizer_clock = self._first_optimizer
             self.driver.keeps_batches(self.clock())

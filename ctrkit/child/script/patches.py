@@ -122,9 +122,10 @@ def _wrap_next(observer: Observer, kind: Any) -> None:
     @functools.wraps(original)
     def __next__(self: Any) -> Any:
         seen = self.__dict__.get(_SEEN)
-        if seen is None or not observer.active or get_ident() in observer.taking:
+        thread = get_ident()
+        if seen is None or not observer.active or thread in observer.taking:
             return original(self)
-        return observer.take(seen, self, original)
+        return observer.take(seen, self, original, thread)
 
     kind.__next__ = __next__
 
@@ -205,17 +206,8 @@ def watch_optimizers(module: Any) -> None:
     observer = the_observer()
     if observer is None:
         return
-
-    def begins(optimizer: Any, arguments: Any, named: Any) -> None:
-        if observer.active:
-            observer.step_begins(optimizer)
-
-    def ends(optimizer: Any, arguments: Any, named: Any) -> None:
-        if observer.active:
-            observer.step_ends(optimizer)
-
-    module.register_optimizer_step_pre_hook(begins)
-    module.register_optimizer_step_post_hook(ends)
+    module.register_optimizer_step_pre_hook(observer.step_begins)
+    module.register_optimizer_step_post_hook(observer.step_ends)
 
 
 def watch_safetensors(module: Any) -> None:

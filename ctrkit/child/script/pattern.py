@@ -19,15 +19,12 @@ class Pattern:
     """Counts the events of the training loop, and finds their regular pattern."""
 
     def __init__(self) -> None:
+        #: batches that the loop has had; who delivers them counts them
         self.batches = self.backwards = self.steps = 0
         self.ahead: int | None = None
         self._gaps: deque[int] = deque(maxlen=8)
         self._batches_at_step: int | None = None
         self._backwards_at_step = 0
-
-    def delivered(self) -> None:
-        """The loop has one more batch."""
-        self.batches += 1
 
     def backward(self) -> None:
         """A backward pass begins."""

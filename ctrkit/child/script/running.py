@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from ctrkit.child.script import json_files
@@ -19,6 +20,9 @@ EPOCHS_FILE = "script-epochs.jsonl"
 _SEEN_EVERY_S = 30.0
 _FIRST_SEEN_STEPS = 8
 _DEVICE_EVERY_S = 10.0
+# looked up at each step
+_DATA_WAIT, _COMPUTE = Spending.DATA_WAIT, Spending.COMPUTE
+_OPTIMIZER, _LOGGING, _STEP = Spending.OPTIMIZER, Spending.LOGGING, Stage.STEP
 
 
 class RunWatch(LoopWatch):
@@ -28,6 +32,7 @@ class RunWatch(LoopWatch):
         super().__init__(observer, owner)
         self.progress = ProgressWriter(os.path.join(owner.folder, "progress.bin"))
         self.spent = SpentWriter(os.path.join(owner.folder, SPENT_FILE))
+        self._world = owner.world
         self._steps_in_batch = self._steps_in_last = 0
         self._seen_s = self._device_s = 0.0
         self._steps, self._wait_s = 0, 0.0
@@ -46,39 +51,37 @@ class RunWatch(LoopWatch):
     def batch_taken(self, asked_s: float, delivered_s: float, rows: int) -> None:
         self._wait_s = delivered_s - asked_s
         self._steps_in_last, self._steps_in_batch = self._steps_in_batch, 0
-        self._turn_to(Spending.COMPUTE)
-        if self.progress.stage is not Stage.STEP:
-            self.progress.enter(Stage.STEP)
+        self.spent.enter(_COMPUTE, delivered_s)
+        if self.progress.stage is not _STEP:
+            self.progress.enter(_STEP)
 
-    def _turn_to(self, doing: Spending) -> None:
-        if doing is not self._doing:
-            self._doing = doing
-            self.spent.enter(doing)
-
-    _doing = Spending.STARTUP
+    def _turn_to(self, doing: Spending, at_s: float) -> None:
+        """The same activity goes on where there is nothing else to turn to."""
+        if doing is not self.spent.doing:
+            self.spent.enter(doing, at_s)
 
     def pass_asked(self, now_s: float, was_training: bool) -> None:
         """Count making an iterator and its workers as waiting for its first batch."""
         super().pass_asked(now_s, was_training)
-        self._turn_to(Spending.DATA_WAIT)
+        self._turn_to(_DATA_WAIT, now_s)
 
     def other_delivered(self, seen: Seen, now_s: float) -> None:
         super().other_delivered(seen, now_s)
-        if seen is self.observer.train and self._doing is Spending.DATA_WAIT:
-            self._turn_to(Spending.COMPUTE)  # it is unknown yet whether it is trained on
+        if seen is self.observer.train and self.spent.doing is _DATA_WAIT:
+            self._turn_to(_COMPUTE, now_s)  # it is unknown yet whether it is trained on
 
-    def asked(self, now_s: float) -> None:
-        super().asked(now_s)
-        self._turn_to(Spending.DATA_WAIT)
+    def waits(self, now_s: float) -> None:
+        self.spent.enter(_DATA_WAIT, now_s)
 
     def step_over(self, done_s: float, rows: int) -> None:
         self._steps += 1
-        rows *= self.owner.world
-        self._epoch["batches"] += 1
-        self._epoch["rows"] += rows
+        rows *= self._world
+        epoch = self._epoch
+        epoch["batches"] += 1
+        epoch["rows"] += rows
         self.progress.step(self.step, rows=rows, wait_s=self._wait_s)
         self.spent.step(rows)
-        early = self._steps == _FIRST_SEEN_STEPS or (self.reader.looked and not self._told)
+        early = self._steps == _FIRST_SEEN_STEPS or (not self._told and self.reader.looked)
         if early or done_s - self._seen_s >= _SEEN_EVERY_S:
             self._seen_s, self._told = done_s, self.reader.looked
             self.observer.write_seen(self.owner.folder)
@@ -89,33 +92,35 @@ class RunWatch(LoopWatch):
     _told = False
 
     def backward_begins(self, now_s: float, tensors: Any) -> None:
-        super().backward_begins(now_s, tensors)
-        self._turn_to(Spending.COMPUTE)
+        if self.ranks is not None or not self.reader.looked:
+            super().backward_begins(now_s, tensors)
+        if self.spent.doing is not _COMPUTE:
+            self.spent.enter(_COMPUTE, now_s)
         # on other devices, reading the loss would wait for the device
         if self.observer.device == "cpu":
             loss = _as_number(tensors)
-            if loss is not None:
+            if loss is not None and not isfinite(loss):
                 self.progress.saw_loss(self.step + 1, loss)
 
     def step_begins(self, now_s: float) -> None:
-        self._turn_to(Spending.OPTIMIZER)
+        self.spent.enter(_OPTIMIZER, now_s)
 
     def step_ends(self, now_s: float) -> None:
         """After as many optimizer steps as for the previous batch, computing is over."""
         self._steps_in_batch += 1
-        last = self._steps_in_batch >= max(1, self._steps_in_last)
-        self._turn_to(Spending.LOGGING if last else Spending.COMPUTE)
+        last = self._steps_in_batch >= self._steps_in_last
+        self.spent.enter(_LOGGING if last else _COMPUTE, now_s)
 
     def epoch_over(self, asked_s: float, ended_s: float) -> None:
         self.progress.enter(Stage.EPOCH_BOUNDARY)
-        self._turn_to(Spending.LOGGING)
+        self._turn_to(_LOGGING, ended_s)
         self._epoch["ended_s"] = ended_s
         self.observer.write_seen(self.owner.folder)
 
     def validation_begins(self, at_s: float) -> None:
         self._saving_s = 0.0
         self.progress.enter(Stage.VALIDATION)
-        self._turn_to(Spending.VALIDATION)
+        self._turn_to(Spending.VALIDATION, at_s)
 
     def validation_batch(self, number: int, seconds: float) -> None:
         self.progress.enter(Stage.VALIDATION)
@@ -125,12 +130,12 @@ class RunWatch(LoopWatch):
             # a checkpoint before the next step is counted separately
             self._epoch["validation_s"] += max(0.0, at_s - began_s - self._saving_s)
         self.progress.enter(Stage.STEP)
-        self._turn_to(Spending.DATA_WAIT)
+        self._turn_to(_DATA_WAIT, at_s)
 
     def checkpoint_begins(self, at_s: float) -> None:
         self._before, self._saved_s = self.progress.stage, at_s
         self.progress.enter(Stage.CHECKPOINT)
-        self._turn_to(Spending.CHECKPOINT)
+        self._turn_to(Spending.CHECKPOINT, at_s)
 
     def checkpoint_ends(self, at_s: float) -> None:
         if self._epoch:
@@ -138,7 +143,7 @@ class RunWatch(LoopWatch):
         self._saving_s += at_s - self._saved_s
         self.progress.enter(self._before)
         validating = self._before is Stage.VALIDATION
-        self._turn_to(Spending.VALIDATION if validating else Spending.LOGGING)
+        self._turn_to(Spending.VALIDATION if validating else _LOGGING, at_s)
 
     _before = Stage.STEP
     _saving_s = 0.0
@@ -168,7 +173,7 @@ class RunWatch(LoopWatch):
             at_its_length = self.batches is not None and self.step >= self.batches
             self._epoch["cut"] = crashed or not (at_its_length or self.step == before)
         self._write_epoch()
-        self._turn_to(Spending.SHUTDOWN)
+        self._turn_to(Spending.SHUTDOWN, self.observer.clock())
         if not crashed:
             self.progress.enter(Stage.SHUTDOWN)
         self.observer.write_seen(self.owner.folder)
@@ -177,6 +182,7 @@ class RunWatch(LoopWatch):
 def _as_number(tensors: Any) -> float | None:
     """The loss at the start of a backward pass; None if it is not a single number."""
     try:
-        return float(tensors.detach()) if tensors.numel() == 1 else None
+        loss = tensors.item() if tensors.numel() == 1 else None
     except Exception:  # a script may pass anything to backward()
         return None
+    return loss if isinstance(loss, float) else None

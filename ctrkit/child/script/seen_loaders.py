@@ -84,10 +84,10 @@ class Seen:
 
         If the first batches have as many as its sampler draws, later ones are not examined.
         """
-        loader = self.loader()
-        if self._counter is None and loader is None:
-            return 0
         if self._counter is None:
+            loader = self.loader()
+            if loader is None:
+                return 0
             from ctrkit.child.training.batches import RowCounter
 
             # the counter must not keep a loader alive that the script has dropped

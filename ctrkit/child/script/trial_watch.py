@@ -59,6 +59,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
         self._end = CommonEnd(observer.folder, observer.presence.launch, rank, owner.world)
         self._steps, self._served, self._left_out_s = 0, 0, 0.0
         self._hooked = HookedStep()
+        self.hears_backward_end = True
         self._beside, self._rare = BesideTheSteps(), RareEvents()
 
     def _now_s(self) -> float:
@@ -384,7 +385,7 @@ class TrialWatch(LoopWatch, ScriptProcess):
         seen.in_pass += 1
         after_s = self.observer.clock()
         self._left_out_s += after_s - now_s
-        self.observer.pattern.delivered()
+        self.observer.pattern.batches += 1
         self.observer.newest = seen
         self.delivered(after_s, after_s, seen.rows_of(batch))
         return (batch,)

@@ -47,9 +47,12 @@ class LoopWatch(LoopEvents):
         self._held: list[tuple[int, float]] = []
         self._saved: tuple[float, float] | None = None  # begin and end of the current checkpoint
         self.ranks: RankWriter | None = None
+        #: an end of a backward pass that nobody listens to is not told
+        self.hears_backward_end = False
         if owner.world > 1 and owner.rank is not None:
             self.ranks = RankWriter(observer.folder, owner.rank)
             self.ranks.enter(WorkerStage.FETCHING)
+            self.hears_backward_end = True
 
     # ---- the training loader ----
 
@@ -71,23 +74,39 @@ class LoopWatch(LoopEvents):
 
     def asked(self, now_s: float) -> None:
         """The loop asks for its next batch."""
-        self._end_step(now_s)
-        self._end_others(now_s)
-        self._go_on(now_s)
+        rows, self._open = self._open, None
+        if rows is not None:
+            self.step += 1
+            self.step_over(now_s, rows)
+        at_steps = (
+            self._validating_since is None
+            and self._open_until is None
+            and self._saved is None
+            and self._other_open is None
+        )
+        if not at_steps:  # something else was under way
+            self._end_others(now_s)
+            self._go_on(now_s)
         loaders = self.observer.loaders.all
         if len(loaders) > 1:
-            for other in loaders:
-                other.companion = other.companion + 1 if other.since_train == 1 else 0
-                other.since_train = 0
-                if other.companion == _COMPANION:
-                    self.observer.note(
-                        f"loader {other.number} also gives each step a batch; ctrkit leaves it "
-                        f"as written"
-                    )
+            self._find_companions(loaders)
+        self.waits(now_s)
+
+    def _find_companions(self, loaders: list[Seen]) -> None:
+        """Loaders of which each step takes just one batch belong to the step."""
+        for other in loaders:
+            other.companion = other.companion + 1 if other.since_train == 1 else 0
+            other.since_train = 0
+            if other.companion == _COMPANION:
+                self.observer.note(
+                    f"loader {other.number} also gives each step a batch; ctrkit leaves it "
+                    f"as written"
+                )
 
     def delivered(self, asked_s: float, delivered_s: float, rows: int) -> None:
         """The loop has its next batch."""
-        self._end_step(asked_s)  # it was asked for before it was known which loader trains
+        if self._open is not None:  # it was asked for before it was known which loader trains
+            self._end_step(asked_s)
         at = self.step + self.left_out
         if not self.in_epoch or (self.batches is not None and at >= self.batches):
             self._go_round(asked_s)

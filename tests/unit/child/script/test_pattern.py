@@ -11,7 +11,10 @@ def fed(events: str) -> Pattern:
     """`d`: a batch is delivered, `b`: a backward pass, `s`: an optimizer step."""
     pattern = Pattern()
     for event in events:
-        {"d": pattern.delivered, "b": pattern.backward, "s": pattern.stepped}[event]()
+        if event == "d":
+            pattern.batches += 1
+        else:
+            {"b": pattern.backward, "s": pattern.stepped}[event]()
     return pattern
 
 
