@@ -12,18 +12,18 @@ from ctrkit.report.ledger_view import moment_words
 from ctrkit.supervise.ledger import LedgerRow
 from ctrkit.supervise.memory_end import ADVICE, memory_end
 
-#: its verdict in `incidents.jsonl`
+#: The verdict of such an incident in `incidents.jsonl`.
 MEMORY_GROWS = "memory grows"
-#: Of a run of unknown length nothing later than this is worth a warning.
+#: If the run's length is unknown, it warns only if the memory runs out within this time.
 _SOON_S = 24 * 3600.0
 
 
 class MemoryWatch:
-    """Looks at each new row of the ledger; the run goes on.
+    """Checks the ledger after each new row. It only warns, and does not end the run.
 
     Args:
-        run: gets the incident.
-        say: shows a line.
+        run: the run folder that records the incident.
+        say: shows a line to the user.
     """
 
     def __init__(self, run: RunFolder, say: Callable[[str], None]) -> None:
@@ -32,12 +32,12 @@ class MemoryWatch:
     def look(
         self, rows: Sequence[LedgerRow], progress: Progress | None, run_left_s: float | None
     ) -> None:
-        """Check the rows.
+        """Warn, once, if memory runs out before the run ends.
 
         Args:
-            rows: this session's ledger.
-            progress: where the run is.
-            run_left_s: how long the run still takes; None if unknown.
+            rows: this session's ledger so far.
+            progress: the epoch, step and stage of the run, for the incident.
+            run_left_s: seconds until the expected end of the run; None if unknown.
         """
         found = None if self._told or not rows else memory_end(rows)
         if found is None or found.left_s > (_SOON_S if run_left_s is None else run_left_s):

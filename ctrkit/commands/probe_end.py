@@ -86,7 +86,7 @@ def sign(
     spread: LaunchSpread | None,
     steps: int = 0,
 ) -> Recommendation:
-    """The recommendation with the probe's name, and with a note on what no probe can know.
+    """The recommendation, with the probe's name and a note on what no probe can know.
 
     `steps`: how many steps of the recommended cell it measured.
     """

@@ -1,4 +1,4 @@
-"""The first launch of a script, and the largest batch that fits where its own does not."""
+"""Requests a script's first launch, and finds the largest batch that fits if its own does not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FIRST_WINDOW_S = 8.0
 
 
 def first_request(values: Mapping[str, Any], label: str = "the script as written") -> TrialRequest:
-    """The script as it is, with these values for the placeholders of its command."""
+    """A request to run the script as it is, with these values for its command's placeholders."""
     cell = make_cell("the script as written", loader=SCRIPT_LOADER, **values)
     return TrialRequest(
         kind="full", cell=cell, windows=WindowPlan(window_s=_FIRST_WINDOW_S), label=label
@@ -23,11 +23,12 @@ def first_request(values: Mapping[str, Any], label: str = "the script as written
 
 
 def fitting_batch_words(failed: int, fits: Callable[[int], bool | None]) -> str:
-    """The largest batch that fits, to be offered; empty where none was found.
+    """The largest batch that fits, in words that offer it; empty if none was found.
 
     Args:
         failed: the batch size that does not fit.
-        fits: whether the script trains with a batch size; None where the search is to end.
+        fits: launches the script with a batch size and returns whether it trains; None ends the
+            search.
     """
     tried = {failed: False}
     while (size := next_batch(tried)) is not None:

@@ -337,7 +337,7 @@ def _launch_as_written(script: ScriptSpec, axes: Axes, launcher: TrialLauncher) 
 def _trains_with(
     values: Mapping[str, object], launcher: TrialLauncher, batch_size: int
 ) -> bool | None:
-    """Whether a script trains with a batch size; None where something else than memory fails."""
+    """Whether a script trains with a batch size; None if it fails for a reason but memory."""
     request = first_request({**values, "batch_size": batch_size}, f"batch {batch_size}")
     result = launcher(request, time.monotonic() + _FIRST_LAUNCH_S)
     if device_is_full(result):

@@ -189,7 +189,7 @@ class _Session:
             self._run.update(status="interrupted", status_reason=f"asked to stop{by}")
 
 
-#: A run that slept or was stopped for a smaller share of its time was not disturbed.
+#: A run counts as disturbed if it slept or was stopped for at least this share of its time.
 _AWAY_SHARE = 0.02
 
 

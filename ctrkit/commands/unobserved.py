@@ -1,4 +1,4 @@
-"""Why the observer was not heard of in a script's processes, as far as the command tells."""
+"""Finds in a script's command why the observer did not start in the script's processes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-#: Options of Python by which it heeds no PYTHONPATH, or imports no `sitecustomize`.
+#: Python's options that ignore PYTHONPATH (`-I`, `-E`) or do not import `sitecustomize` (`-S`).
 _DEAF = "IES"
 _MAKEFILES = ("GNUmakefile", "makefile", "Makefile")
-#: A shell script or a Makefile is short; what is longer is something else.
+#: A longer file is no shell script or Makefile.
 _LONGEST_BYTES = 100_000
 _SETS_PATH = re.compile(r"(?<![\w$])PYTHONPATH\s*[:?+]?=\s*(?P<value>\S*)")
 
 
 def deaf_option(command: Sequence[str]) -> str | None:
-    """The option with which a Python command ignores PYTHONPATH; None without one.
+    """The option that makes a Python command ignore the observer; None if it has none.
 
     Words after the script, or after `-m` and `-c`, belong to the script.
     """
@@ -33,12 +33,12 @@ def deaf_option(command: Sequence[str]) -> str | None:
 
 
 def path_set_anew(command: Sequence[str], folder: Path) -> str | None:
-    """Where a command sets PYTHONPATH without what it was, and so leaves the observer out.
+    """Where a command overwrites PYTHONPATH, so that the observer is not found.
 
-    The words of the command, and the shell scripts and the Makefile that it runs, are read.
+    It reads the words of the command, and the shell scripts and the Makefile that it runs.
 
     Returns:
-        The place and the line, None where nothing does it.
+        The place and the line in words; None if nothing overwrites it.
     """
     for word in command:
         if _leaves_out(word):
@@ -54,13 +54,13 @@ def path_set_anew(command: Sequence[str], folder: Path) -> str | None:
 
 
 def _leaves_out(text: str) -> bool:
-    """Whether a line sets PYTHONPATH to something that does not hold what it was before."""
+    """Whether a line sets PYTHONPATH without keeping its previous value."""
     found = _SETS_PATH.search(text)
     return found is not None and "PYTHONPATH" not in found["value"]
 
 
 def _lines_of(path: Path) -> list[str]:
-    """The lines of a shell script or Makefile; of any other file none."""
+    """The lines of a shell script or Makefile; empty for any other file."""
     try:
         if path.suffix == ".py" or not path.is_file() or path.stat().st_size > _LONGEST_BYTES:
             return []
@@ -70,7 +70,7 @@ def _lines_of(path: Path) -> list[str]:
 
 
 def why_unobserved(command: Sequence[str], folder: Path) -> str:
-    """What keeps the observer out, in words; empty where nothing is seen that does."""
+    """What keeps the observer out, in words; empty if nothing was found."""
     if option := deaf_option(command):
         return f"python {option} keeps the observer out"
     if place := path_set_anew(command, folder):

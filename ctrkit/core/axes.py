@@ -42,26 +42,26 @@ class Axis:
     """An axis of the matrix.
 
     Args:
-        help: of its option on the command line.
-        choices: the values of an axis of names.
-        also_typed: what its option takes beside them.
+        help: the help text of its command-line option.
+        choices: the values, if the axis takes names.
+        also_typed: further values that the option accepts, such as `auto`.
         also_in_cells: values that only a workload can choose.
-        least: the smallest value of an axis of numbers.
-        of_workers: it means nothing without worker processes.
-        with_workers: its default where there are workers.
-        loading: it changes how batches are made, not what is computed with them.
-        numerics: it changes what a step computes, or its rounding.
-        devices: those that any other value than the default needs; empty: none in particular.
-        devices_why: why, with `{device}` for the one that it is not for.
-        tries: the values that a probe tries where none is named; None: its default alone.
-        in_id: its part of a cell's id, with `{}` for the value.
-        always_said: ids and words name it also where it is the default.
-        words: how reports say a value.
-        label: the same as short as a chart needs it; `words` where it is None.
-        headings: of its column in a table, and a shorter one; its name where they are empty.
-        name: of the field.
-        kind: of its values.
-        default: of a cell that does not name it.
+        least: the smallest value, if the axis takes whole numbers.
+        of_workers: whether it only matters with worker processes.
+        with_workers: the default of cells with workers, if it is another.
+        loading: whether it changes how batches are made, not what is computed with them.
+        numerics: whether it changes what a step computes, or its rounding.
+        devices: the devices that allow other values than the default; empty: all do.
+        devices_why: why other devices do not; `{device}` is replaced by the name of one.
+        tries: the values that a probe tries if the user names none; None: only the default.
+        in_id: the form of its part of a cell's id; `{}` is replaced by the value.
+        always_said: whether ids and words name the value even if it is the default.
+        words: turns a value into words for reports.
+        label: the same, short enough for a chart; `words` if it is None.
+        headings: the heading of its table column, and a shorter one; the name if empty.
+        name: the name of the field in `Cell`.
+        kind: the type of its values: `str`, `int` or `bool`.
+        default: the value of a cell that does not set it.
     """
 
     help: str = ""
@@ -87,14 +87,14 @@ class Axis:
 
     @property
     def option(self) -> str:
-        """`--start-method`."""
+        """The command-line option, for example `--start-method`."""
         return f"--{self.name.replace('_', '-')}"
 
     def read(self, text: str) -> Any:
-        """The value of an option.
+        """The value that the user wrote for the option.
 
         Raises:
-            UsageError: it is none.
+            UsageError: the text is no value of this axis.
         """
         if self.kind is bool:
             if text.lower() not in _SWITCHES:
@@ -147,9 +147,9 @@ def axis(default: Any, row: Axis) -> Any:
 
 
 def default_workers(cores: int, usable: float | None = None) -> tuple[int, ...]:
-    """Worker counts of a probe that names none: none, a few, and all but one core.
+    """The worker counts to try if the user names none: 0, 2, and all cores but one (at most 8).
 
-    Where a quota allows less than one core (`usable`), a worker can only take from the loop.
+    If a quota allows less than one core (`usable`), a worker could only slow the loop down.
     """
     if usable is not None and usable < 1:
         return (0,)
@@ -160,26 +160,26 @@ def default_workers(cores: int, usable: float | None = None) -> tuple[int, ...]:
 
 
 def workers_beside_a_gpu(usable: float) -> tuple[int, ...]:
-    """Worker counts for training on a GPU, which leaves the cores free: doubled up to `usable`."""
+    """The worker counts to try beside a GPU, which leaves the cores free: 0, 2, 4, ... `usable`."""
     most = min(int(usable), _MOST_WORKERS_BESIDE_A_GPU)
     doubled = {2**power for power in range(1, most.bit_length())}
     return tuple(sorted({0, most, *(count for count in doubled if count <= most)}))
 
 
 def tried_threads(around: Surroundings) -> tuple[int, ...]:
-    """As many threads as fast cores, and as all cores where the processor has slow ones too."""
+    """The thread counts to try: the fast cores, and all cores if there are slow ones too."""
     return tuple(dict.fromkeys((around.cores, around.all_cores)))
 
 
 def tried_workers(around: Surroundings) -> tuple[int, ...]:
-    """Worker counts of a probe that names none, on the device of its cells."""
+    """The worker counts to try on the device of the cells if the user names none."""
     if around.device == "cuda":
         return workers_beside_a_gpu(around.usable_cores)
     return default_workers(around.cores, around.usable_cores)
 
 
 def counted(noun: str, none: str = "") -> Callable[[int], str]:
-    """`1 thread`, `2 threads`; `none` for 0."""
+    """A function that puts a count into words: `1 thread`, `2 threads`, and `none` for 0."""
 
     def words(count: int) -> str:
         if not count and none:
@@ -190,5 +190,5 @@ def counted(noun: str, none: str = "") -> Callable[[int], str]:
 
 
 def switched(on: str) -> Callable[[bool], str]:
-    """Words for a switch: `on` where it is on, none where it is off."""
+    """A function that puts a switch into words: `on` if it is on, otherwise the empty string."""
     return lambda value: on if value else ""

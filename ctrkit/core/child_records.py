@@ -161,8 +161,9 @@ class Measurement:
     `validation_again_s` a further start of a validation loader whose workers are kept, and
     `validation_teardown_s` the end of its iterator. `metrics_s` is what the task takes to tell its
     metrics, of a script all that comes between two epochs beside validation and checkpoint.
-    The parent adds `warm_up_steps`, slow steps at the beginning, and what they took longer, and
-    `other_cores`: what other processes took in the first and in the second epoch, where known.
+    The parent adds `warm_up_steps`, the number of slow steps at the beginning; `warm_up_s`, how
+    much longer they took; and `other_cores`, the cores that other processes used in the first and
+    in the second epoch, empty if unknown.
     """
 
     kind: str

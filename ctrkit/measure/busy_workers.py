@@ -1,4 +1,4 @@
-"""What workers that keep their cores busy do: compute, or run a library's threads beside theirs."""
+"""Finds workers that keep their cores busy, by computing or with threads of a library."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ctrkit.measure.storage import reading_of
 
 #: A worker that uses this many cores runs more threads than its own.
 _MORE_THAN_ONE = 1.25
-#: The loop waits for data so much of its time, and the workers compute so much of theirs.
+#: The least share of its time that the loop waits for data, and that the workers compute.
 _WAITING, _COMPUTING = 0.5, 0.75
 
 
 def worker_cores(cell: Cell, launches: Sequence[Measurement]) -> float | None:
-    """Cores that each worker kept busy; None without workers, or where no system told."""
+    """Cores that each worker kept busy on average; None without workers or if not measured."""
     told = [one for one in launches if "worker_cpu_s" in one.reads and one.throughput_s]
     seconds = sum(one.throughput_s or 0.0 for one in told)
     if not cell.workers or seconds <= 0:
@@ -27,12 +27,12 @@ def worker_cores(cell: Cell, launches: Sequence[Measurement]) -> float | None:
 
 
 def computing_finding(cell: Cell, launches: Sequence[Measurement], cores: int) -> Finding | None:
-    """That the loop waits for workers that compute: a faster disk would not help.
+    """A finding that the loop waits for workers that compute, so a faster disk would not help.
 
     Args:
-        cell: the configuration.
-        launches: of it.
-        cores: physical ones that it may use.
+        cell: the cell that was launched.
+        launches: the measurements of its launches.
+        cores: physical cores that it may use.
     """
     busy, waits = worker_cores(cell, launches), _wait_share(launches)
     if busy is None or waits is None or waits < _WAITING or busy >= _MORE_THAN_ONE:
@@ -41,7 +41,7 @@ def computing_finding(cell: Cell, launches: Sequence[Measurement], cores: int) -
     if busy * cell.workers < _COMPUTING * min(cores, cell.workers):
         return None
     if reading is not None and reading.uses_storage and reading.is_disk_busy:
-        return None  # it may be both
+        return None  # the disk may also be a limit
     workers = "the worker" if cell.workers == 1 else f"each of {cell.workers} workers"
     text = (
         f"the loop waits for data {format_percent(waits)} of its time, and {workers} keeps "

@@ -18,9 +18,9 @@ from ctrkit.measure.statistics import Interval
 #: A machine that got slower by more than this may go on getting slower.
 OPEN_ENDED_DRIFT = 0.1
 _UNKNOWN_TAIL_FACTOR = 2.0
-#: A line through the first steps of an epoch is more than chance at this confidence ...
+#: The slope of an epoch's first steps counts if it is not chance, at this confidence, ...
 _SURE = 0.99
-#: ... and matters where it changes the epoch's mean by this share.
+#: ... and if it changes the epoch's mean by at least this share.
 _LEAST_CHANGE = 0.1
 
 
@@ -71,15 +71,15 @@ def widened(step: Interval, change: float) -> Interval:
 
 
 def beyond_the_begin(step: Interval, samples: Sequence[Sample], batches: int) -> Interval | None:
-    """The interval where only the begin of an epoch was seen, and steps changed their pace there.
+    """The interval if only an epoch's first steps were seen, and they got slower or faster.
 
     They may go on changing as the line through them does, to the epoch's end. None where such a
     line is no more than chance (1 %), or would not matter.
 
     Args:
-        step: seconds of one, without that.
-        samples: of launches that all began with the epoch's first batch.
-        batches: of an epoch.
+        step: seconds per step, without such a change.
+        samples: the steps of launches that all began with the epoch's first batch.
+        batches: number of batches of an epoch.
     """
     lines = [s.line for s in samples if s.line is not None]
     if not lines or step.mean <= 0:

@@ -1,6 +1,6 @@
-"""Whether the machine changed its pace during a probe, told from launches that differ anyway.
+"""Finds out whether the machine changed its pace during a probe.
 
-The cell that was launched first is launched again last. Two launches of one cell never take quite
+The cell that was launched first is launched again last. Two launches of one cell never take exactly
 the same time, so their difference is a drift only where it is more than launches differ by chance:
 by what is known of that before, and by what the other launches of the probe show.
 """
@@ -16,20 +16,20 @@ from ctrkit.measure.quantiles import t_quantile
 from ctrkit.measure.samples import Sample
 from ctrkit.measure.statistics import between_launches
 
-#: The same cell, launched first and again last, that differs by less than this has not drifted.
+#: A smaller difference between the cell's first and last launch is no drift.
 LEAST_DRIFT = 0.03
-#: A machine that keeps its pace is said to drift in one of twenty probes at most. To miss a drift
+#: At most one of twenty probes reports a drift on a machine that keeps its pace. That is not
 #: makes a projection wrong, to see one that is none makes it wider.
 _CONFIDENCE = 0.95
-#: Where no cell was launched twice beside it, only what is assumed tells how launches differ.
+#: The same if no other cell was launched twice: then only the assumed spread tells how they differ.
 _CONFIDENCE_ALONE = 0.98
-#: The freedom of a part counts where it makes up this share of the variance.
+#: The degrees of freedom of a part count if it makes up more than this share of the variance.
 _MATTERS = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launched:
-    """The steps of a launch, and when it was made: 0 with the first one, 1 with the last."""
+    """A launch's steps, and its time `at` within the probe: 0 is the first launch, 1 the last."""
 
     at: float
     sample: Sample
@@ -41,14 +41,14 @@ def drift_factor(
     groups: Sequence[Sequence[Launched]],
     spread: LaunchSpread,
 ) -> float | None:
-    """By what factor steps took longer at the end of a probe; None where that may be chance.
+    """The factor by which steps took longer at the end of a probe; None if that may be chance.
 
     Args:
-        first: of the cell that was launched first.
-        last: of its last launch, at the same place of the epoch.
-        groups: other launches, those of one cell together: they tell how launches differ. The drift
+        first: steps of the first launch, of the cell that is launched again last.
+        last: steps of its last launch, at the same place of the epoch.
+        groups: the other launches, grouped by cell. They show how launches differ by chance, after
             is taken out of them first, or it would pass for that.
-        spread: known before of how launches differ.
+        spread: what was known before about how launches differ.
     """
     factor = last.mean / first.mean
     peers = [[_at_one_pace(one, factor) for one in group] for group in groups]
@@ -59,7 +59,7 @@ def drift_factor(
     variance = sum(v for v, _ in parts)
     if variance <= 0:
         return factor if abs(math.log(factor)) > LEAST_DRIFT else None
-    # Welch and Satterthwaite's freedom is too large where little is known of how launches differ
+    # not the degrees of freedom of Welch-Satterthwaite: they are too many if few launches were seen
     freedom = min(f for v, f in parts if v > _MATTERS * variance)
     is_alone = all(len(group) < 2 for group in groups)
     confidence = _CONFIDENCE_ALONE if is_alone else _CONFIDENCE
@@ -68,7 +68,7 @@ def drift_factor(
 
 
 def _at_one_pace(launched: Launched, factor: float) -> Sample:
-    """The launch as it would have been at the pace of the first one."""
+    """The steps as they would have been at the pace of the probe's first launch."""
     slower = float(factor**launched.at)
     sample = launched.sample
     return replace(sample, mean=sample.mean / slower, variance=sample.variance / slower**2)

@@ -3,7 +3,7 @@
 It compares steps of equal numbers, so data whose steps take longer later in an epoch shows no
 difference. Workers that end with an epoch lose their caches; the steps show that, too.
 
-On a machine with other work no two stretches of steps go at the same pace. So a difference counts
+On a machine with other work, no two stretches of steps have the same pace. So a difference counts
 only if it is larger than chance makes it, by what is known of how launches differ and by the
 scatter of autocorrelated steps, and if all launches show it. A launch is left out if other
 processes took more cores in one of its two epochs.
@@ -28,9 +28,9 @@ from ctrkit.measure.step_ends import ends_s, seconds_between
 _LEAST_CHANGE = 0.2
 _LEAST_STEPS = 5
 _CONFIDENCE = 0.99
-#: Steps that resemble each other tell their scatter badly, but not as badly as two alone would.
+#: Autocorrelated steps show their scatter badly; these are the least degrees of freedom and the
 _LEAST_FREEDOM, _LEAST_WORTH = 3.0, 2.0
-#: Other processes that took so many more cores in one epoch than in the other explain its pace.
+#: A larger difference of the cores that other processes used explains the pace.
 _OTHER_CORES = 0.2
 
 
@@ -46,12 +46,13 @@ class LaterEpochs:
 def later_epochs(
     launches: Sequence[Measurement], cycle: int = 1, spread: LaunchSpread = SHIPPED
 ) -> LaterEpochs | None:
-    """How later epochs differ from the first; None where they do not, or too little was measured.
+    """How later epochs differ from the first; None if they do not, or too little was measured.
 
     Args:
         launches: launches of one cell.
         cycle: number of the loader's workers: their first batches were made before the loop waited.
-        spread: what was known before about how launches differ; stretches of one differ alike.
+        spread: what was known before about how launches differ; two epochs of a launch are
+            assumed to differ as much.
     """
     told = [m for m in launches if not _has_other_load(m)]
     found = [pair for pair in (_pair(m, cycle) for m in told) if pair is not None]
@@ -72,10 +73,11 @@ def _by_chance(
     pairs: Sequence[tuple[list[float], list[float]]],
     spread: LaunchSpread,
 ) -> float:
-    """How far the mean of the factors may be off, as a share of it, at 99 %.
+    """Half the width of the interval of the mean factor, as a share of it, at 99 %.
 
-    Each is of two stretches of steps. That these differ by chance is known before, and shown by the
-    scatter of the factors; each differs by its own steps besides.
+    A factor compares two stretches of steps. Its variance is the sum of two: between stretches,
+    which is known before and shown by the scatter of the factors, and of the steps within them. The
+    degrees of freedom of the sum are those of Welch-Satterthwaite.
     """
     launched = len(factors)
     logs = [math.log(factor) for factor in factors]
@@ -97,7 +99,7 @@ def _by_chance(
 
 
 def _has_other_load(measurement: Measurement) -> bool:
-    """Whether other processes took another part of the machine in the second epoch."""
+    """Whether other processes used more cores in one of the two epochs than in the other."""
     cores = measurement.other_cores
     return len(cores) > 1 and abs(cores[1] - cores[0]) > _OTHER_CORES
 
@@ -130,7 +132,7 @@ def _seconds(measurement: Measurement, epoch: int) -> dict[int, float]:
 
 
 def _variance(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
-    """Of the mean of the differences, as a share of the second epoch's mean; and their worth.
+    """Relative variance of the mean difference of two epochs, and the number of independent steps.
 
     That is how many independent ones they are worth: a load that lasts makes many steps slow.
     """
@@ -139,7 +141,7 @@ def _variance(first: Sequence[float], second: Sequence[float]) -> tuple[float, f
     scatter = sum((d - mean) ** 2 for d in differences) / (n - 1)
     worth = effective_sample_size(differences)
     short = max(worth, _LEAST_WORTH)
-    scatter *= short / (short - 1)  # about their own mean they scatter too little
+    scatter *= short / (short - 1)  # around their own mean they scatter too little
     of_second = _mean(second)
     return (scatter / worth / of_second**2 if of_second > 0 else math.inf), worth
 

@@ -22,11 +22,11 @@ _LEAST_FOR_ONE_SLOW_STEP = 30
 _LEAST_WORTH = 2.0
 
 
-#: A step is slow in a stretch of slow ones if it takes this much longer than the median ...
+#: A step counts as part of a slow stretch if it takes this share longer than the median ...
 _SLOW_SHARE = 0.3
-#: ... and lies so many sd above it; the sd is told by the median of the deviations.
+#: ... and is so many standard deviations above it. The standard deviation is estimated as 1.4826
 _SLOW_SDS, _SD_OF_MEDIAN = 4.0, 1.4826
-#: Fewer slow steps in a row may be chance; of a window that is slow for longer than this share
+#: Fewer slow steps in a row may be chance. If more than this share of the window is slow, it is
 #: nobody knows which pace is the usual one.
 _LEAST_STRETCH, _MOST_OF_WINDOW = 3, 0.4
 
@@ -35,7 +35,7 @@ _LEAST_STRETCH, _MOST_OF_WINDOW = 3, 0.4
 class SlowSteps:
     """The few slow steps of a launch, or stretches of them, that may come more often in a run.
 
-    `excess_s` is what each took longer than usual, in the mean; `most_s` what the slowest did. One
+    `excess_s` is how much longer than usual each took on average, `most_s` how much longer the
     that was not seen may be `may_grow` times as slow as the mean of those seen.
     """
 
@@ -47,7 +47,7 @@ class SlowSteps:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """The straight line through the steps of a window: seconds a step, and its standard error."""
+    """A line fitted to a window's steps: its slope in seconds per step, and the standard error."""
 
     slope_s: float
     error_s: float
@@ -57,7 +57,7 @@ class Line:
 class Sample:
     """Summary of one launch's steps: seconds, and how many independent steps they are worth.
 
-    `slow` is known where the tail is heavy, `change` where they are not steady: by how much, as a
+    `slow` is set if the tail is heavy. `change` is how much the second half of the window differs
     share of the mean, the second half of the window differs from the first. `line` is None where
     there are too few steps for one.
     """
@@ -184,7 +184,7 @@ def _slow_steps(values: np.ndarray) -> SlowSteps | None:
 
 
 def _slow_stretches(values: np.ndarray) -> SlowSteps | None:
-    """Stretches of slow steps among others that are steady, if there are any.
+    """Stretches of slow steps among steady ones; None if there are none.
 
     One that touches an end of the window may be longer than was seen of it: perhaps twice as long.
     """
@@ -207,7 +207,7 @@ def _slow_stretches(values: np.ndarray) -> SlowSteps | None:
 
 
 def _line_through(values: np.ndarray, cycle: int) -> Line | None:
-    """Least squares; the error allows for steps that resemble each other."""
+    """The least-squares line; its standard error allows for autocorrelation. None for few steps."""
     n = values.size
     if n < _LEAST_FOR_AUTOCORRELATION:
         return None

@@ -26,7 +26,7 @@ ASSUMED_EVENT_WEIGHT = 4.0
 
 PROVISIONAL = "provisional"
 DRIFT = "drift"
-#: Launches are said to differ where chance makes them differ so much in one of twenty cases.
+#: Launches count as different if chance would do that in at most one of twenty cases.
 _BY_CHANCE = 0.05
 
 
@@ -193,7 +193,7 @@ def _between_launches(
     own = max(0.0, sum(_scatter(group, noise / 2) for group in groups))
     moderated = (spread.weight * spread.relative**2 + own) / freedom
     shown = sum(_scatter(group, noise) for group in groups) / max(1, seen)
-    if shown > moderated:  # what was known before is contradicted, and counts for half
+    if shown > moderated:  # the launches contradict what was known before, so it counts for half
         return shown * mean**2, seen + spread.weight / 2
     return moderated * mean**2, freedom
 
@@ -201,11 +201,11 @@ def _between_launches(
 def between_launches(
     groups: Sequence[Sequence[Sample]], spread: LaunchSpread
 ) -> tuple[float, float]:
-    """Relative variance between launches of one cell and its degrees of freedom.
+    """Variance between launches of one cell, relative to the squared mean; its degrees of freedom.
 
     Args:
-        groups: launches that have one mean.
-        spread: known before; all that there is where no group has two launches.
+        groups: the launches, grouped by cell.
+        spread: what was known before; it alone decides if no group has two launches.
     """
     return _between_launches((), 1.0, groups, spread)
 

@@ -29,7 +29,7 @@ from ctrkit.measure.steps import stage_means_s
 
 CHECKPOINT_NOT_MEASURED = "checkpoint not measured"
 METRICS_NOT_MEASURED = "metrics not measured"
-#: Nothing of these is in a projection, and where there are any, the run takes longer.
+#: The flags for parts that a projection lacks: a run that has them takes longer.
 NOT_MEASURED = (CHECKPOINT_NOT_MEASURED, METRICS_NOT_MEASURED)
 LEAST_VALIDATION_BATCHES = 20
 LEAST_CHECKPOINTS = 2
@@ -97,7 +97,7 @@ def terms_beside(
         "within": total([midway, (write or ZERO).scaled(saves)]),
         "validation": _in_some(validation, sizes.validation_share),
     }
-    # what was not measured is no term: 0 s would be a claim
+    # a part that was not measured gets no term, because 0 s would be a claim
     if metrics is not None:
         each_epoch["metrics"] = metrics
     if write is not None:
@@ -268,7 +268,7 @@ def _seen_share(measurement: Measurement, sizes: RunSizes) -> float:
 
 
 def _checkpoint(measurements: Sequence[Measurement], flags: list[str]) -> Interval | None:
-    """One checkpoint; none where a trial came to its end and had nothing to write.
+    """Seconds of one checkpoint; 0 if a trial finished without writing one.
 
     Returns:
         None where all trials were cut before their first one: what it takes is not known.

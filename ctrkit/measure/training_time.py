@@ -134,7 +134,7 @@ def training_time(
 def _beyond_the_begin(
     found: TrainingTime, launches: Sequence[Measurement], raw: Sequence[Sample], batches: int
 ) -> TrainingTime:
-    """The same where only the begin of an epoch was seen, and steps changed their pace in it."""
+    """The training time, wider if only an epoch's first steps were seen and they changed pace."""
     seen = first_batches_only(launches)
     if seen is None or seen >= batches:
         return found
@@ -204,7 +204,7 @@ def _flags(
     flags = [flag for sample in samples for flag in sample.flags]
     if whole_s is not None:  # the whole epoch was seen, so nothing is extrapolated
         flags = [flag for flag in flags if flag not in (SLOWER, FASTER)]
-    # launches of other cells tell how launches differ, but two of a cell may both have been lucky
+    # other cells' launches show how launches differ, but two of this cell may both have been lucky
     few = len(samples) + earlier < LEAST_LAUNCHES
     if few or sum(s.n for s in samples) < LEAST_STEPS:
         flags.append(PROVISIONAL)

@@ -76,7 +76,7 @@ def project_cell(
         spread=inspection.launch_spread or SHIPPED,
         longer=_longer_elsewhere(cell, trials, inspection),
     )
-    if projection is not None and not inspection.has_task:  # nothing to save, and no metrics
+    if projection is not None and not inspection.has_task:  # nothing to save, no metrics
         flags = [flag for flag in projection.flags if flag not in NOT_MEASURED]
         projection = replace(projection, flags=flags)
     drift = drift_of(trials, inspection.launch_spread or SHIPPED)
@@ -116,10 +116,10 @@ def _peers(cell: Cell, trials: Sequence[Trial]) -> list[list[Sample]]:
 
 
 def drift_of(trials: Sequence[Trial], spread: LaunchSpread = SHIPPED) -> float | None:
-    """By what factor the cell that was really run first took another time when it ran last.
+    """The factor by which the cell that ran first was slower when it ran again last.
 
-    None where it did not, or where launches of a cell differ as much by chance. Launches at
-    different places of an epoch are no measure of it: there the data may differ.
+    None if it was not run again, or if launches of a cell differ as much by chance. Launches at
+    different places of an epoch are not compared, because the data may differ there.
     """
     full = [t for t in trials if t.request.kind == "full" and t.usable]
     launched = [one for i, t in enumerate(full) for one in _launched(t, i / max(1, len(full) - 1))]
@@ -140,7 +140,7 @@ def drift_of(trials: Sequence[Trial], spread: LaunchSpread = SHIPPED) -> float |
 
 
 def _launched(trial: Trial, at: float) -> list[tuple[Trial, Measurement, Launched]]:
-    """The trial, its measurement and its steps in short, `at` this part of the probe; or nothing.
+    """The trial, its measurement and its steps, made at the share `at` of the probe, in a list.
 
     Of a trial that failed, or measured no step, there is nothing.
     """

@@ -124,7 +124,7 @@ def nothing_to_recommend(search: SearchResult) -> CtrkitError:
     if all(
         cell.cell_id in refused or failure_of(cell, search.trials) for cell in search.plan.cells
     ):
-        # what would run comes first: a long list of failures is cut off where it is shown
+        # alternatives come first, because a long list of failures is cut off when it is shown
         fitting = [one.text for one in fitting_options(search.trials, search.plan.cells)]
         words = "; ".join([*fitting, shown]) or "there is none to try"
         return NoViableCellError(f"no configuration can run: {words}")

@@ -330,12 +330,16 @@ def _uncached(host: HostFigures, data_bytes: int | None) -> Finding | None:
     )
 
 
-#: Of fewer steps there is nothing to be said of rare ones.
+#: Fewer steps say nothing about rare stalls.
 _LEAST_FOR_RARE = 6
 
 
 def _rare_words(steps: int) -> str:
-    """How rare a stall must be to have been missed: by the rule of three, at 95 %."""
+    """How rare a stall may be to have been missed, at 95 %.
+
+    The rule of three: what did not happen in n steps happens at most 3 times in n (Hanley &
+    Lippman-Hand, JAMA 249, 1983).
+    """
     return (
         f"a stall that comes less often than once in {format_count(steps // 3)} steps may not have "
         f"been among the {format_count(steps)} that were measured"

@@ -1,6 +1,6 @@
-"""When a real run will have used up the machine's memory, from the last minutes of its ledger.
+"""Predicts from a run's ledger when its growing memory will have used up the machine's.
 
-The memory of the run's processes must have grown all through these minutes, as fast at their end as
+It looks at the last minutes only. In them the run's memory must grow all the time, in the second
 at their begin: a cache that fills stops growing. What the machine can still give must have fallen
 with it: pages of files that the system can drop again are counted in a process, too.
 """
@@ -14,15 +14,15 @@ from itertools import pairwise
 from ctrkit.core.units import format_bytes, format_duration
 from ctrkit.supervise.ledger import LedgerRow
 
-#: The rows looked at, each of about a minute.
+#: The most and the fewest rows to look at, each of about a minute.
 _MOST_ROWS, _LEAST_ROWS = 12, 6
-#: Growth that is worth a look, in bytes and as a share of what there was.
+#: The least growth that matters, in bytes and as a share of the memory at the first row.
 _LEAST_BYTES, _LEAST_SHARE = 64_000_000, 0.03
-#: In the second half it grows at least at this share of its pace in the first.
+#: The least pace of growth in the second half, as a share of that in the first.
 _GOES_ON = 0.5
-#: It may fall from row to row by this share of the growth.
+#: The most that it may fall from one row to the next, as a share of the whole growth.
 _NOISE = 0.1
-#: What is free falls by at least this share of what the run grows.
+#: The least that available memory must fall, as a share of the run's growth.
 _TAKEN = 0.5
 
 ADVICE = (
@@ -34,13 +34,13 @@ ADVICE = (
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryEnd:
-    """Memory that grows, and when none is left.
+    """How fast a run's memory grows, and how much is left.
 
     Args:
         first_bytes: memory of the run's processes at the first row.
         last_bytes: the same at the last row.
         over_s: seconds between the two.
-        free_bytes: what the machine can still give.
+        free_bytes: memory that the machine still has available at the last row.
     """
 
     first_bytes: int
@@ -50,16 +50,16 @@ class MemoryEnd:
 
     @property
     def bytes_per_s(self) -> float:
-        """How fast it grows."""
+        """Growth in bytes per second."""
         return (self.last_bytes - self.first_bytes) / self.over_s
 
     @property
     def left_s(self) -> float:
-        """Seconds until nothing is left, if it goes on."""
+        """Seconds until nothing is left at this pace."""
         return self.free_bytes / self.bytes_per_s
 
     def words(self) -> str:
-        """What was seen, and what follows."""
+        """The growth and its end in words."""
         return (
             f"the run's memory grew from {format_bytes(self.first_bytes)} to "
             f"{format_bytes(self.last_bytes)} in the last {format_duration(self.over_s)} "
@@ -70,10 +70,10 @@ class MemoryEnd:
 
 
 def memory_end(rows: Sequence[LedgerRow]) -> MemoryEnd | None:
-    """When the memory runs out; None if it does not grow all the time, or nobody can tell.
+    """When the memory runs out; None if it does not grow steadily, or a figure is unknown.
 
     Args:
-        rows: the session's ledger, the oldest first.
+        rows: the session's ledger, oldest first.
     """
     recent = [row for row in _of_last_launch(rows) if row.steps][-_MOST_ROWS:]
     if len(recent) < _LEAST_ROWS:
@@ -99,12 +99,12 @@ def memory_end(rows: Sequence[LedgerRow]) -> MemoryEnd | None:
 
 
 def _of_last_launch(rows: Sequence[LedgerRow]) -> list[LedgerRow]:
-    """A launch begins with new processes."""
+    """The rows of the last launch: each launch begins with new processes."""
     return [row for row in rows if row.launch == rows[-1].launch]
 
 
 def _used(rows: Sequence[LedgerRow]) -> list[int] | None:
-    """The tree's memory in each row: shared memory counted once, if the system tells it."""
+    """The process tree's memory in each row: PSS if every row has it, else RSS; None if neither."""
     for found in ([row.pss_bytes for row in rows], [row.rss_bytes for row in rows]):
         known = [one for one in found if one]
         if len(known) == len(rows):

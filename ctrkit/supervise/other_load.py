@@ -1,4 +1,4 @@
-"""How much of the machine other processes took in each epoch of a trial."""
+"""Measures how many cores other processes used during each epoch of a trial."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ctrkit.supervise.host import busy_cpu_s, cpu_times
 from ctrkit.supervise.watching import Tick
 
 _LOOK_EVERY_S = 0.5
-#: Looks of less than this in an epoch tell nothing: the system counts CPU time in hundredths.
+#: The least time between an epoch's first and last look: CPU time is counted in hundredths.
 _LEAST_S = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadLook:
-    """CPU seconds so far, at a moment between two steps of an epoch.
+    """The CPU seconds spent so far, read while an epoch's steps run.
 
-    `busy_s` is what the usable cores were busy for, `own_s` the part of this process and the trial.
+    `busy_s` is the CPU time of all processes on the usable cores, `own_s` that of this process and
     """
 
     epoch: int
@@ -32,7 +32,7 @@ class LoadLook:
 
 
 def look_at_load(tick: Tick, after_s: float) -> LoadLook | None:
-    """A look between the steps of a trial; None until it is time for another."""
+    """Read the CPU times if the trial is in its steps; None if the last look was a moment ago."""
     progress = tick.progress
     if tick.sample is None or progress is None or progress.stage is not Stage.STEP:
         return None
@@ -51,9 +51,10 @@ def look_at_load(tick: Tick, after_s: float) -> LoadLook | None:
 
 
 def other_cores_by_epoch(looks: Sequence[LoadLook]) -> list[float]:
-    """Cores that other processes took in the first and in the second epoch; [] where not known.
+    """Mean number of cores that others used in the first and in the second epoch; [] if unknown.
 
-    Processes that start or end between two looks change what is counted: the lower side of 0 is
+    A process that starts or ends between two looks can make a difference negative; this counts as
+    0.
     left out.
     """
     found = []
