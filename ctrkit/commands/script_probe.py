@@ -21,6 +21,7 @@ from ctrkit.commands.probe_options import (
     read_probe_options,
 )
 from ctrkit.commands.script_batches import first_request, fitting_batch_words
+from ctrkit.commands.several_hosts import why_not_probed
 from ctrkit.commands.trial_launcher import TrialLauncher
 from ctrkit.commands.unobserved import why_unobserved
 from ctrkit.core.child_records import Inspection
@@ -144,6 +145,8 @@ def probe_script(
         common, budget or DEFAULT_BUDGET, thorough, deadline, run_refused=run_refused, quiet=quiet,
         json_lines=json_lines,
     )  # fmt: skip
+    if why := why_not_probed(script.command):
+        raise UsageError(why)
     if write_patch is not None and write_patch.exists():
         raise UsageError(f"--write-patch {write_patch}: exists already")
     if scratch is not None:
@@ -186,6 +189,8 @@ def brief_script_probe(
     Raises:
         UsageError, NoViableCellError, InconclusiveError, InterruptedRunError: as `probe_script`.
     """
+    if why := why_not_probed(script.command):
+        raise InconclusiveError(why)
     workload = WorkloadSpec(target=SCRIPT_TARGET, script=script)
     run = _create_run(script, ["probe", "--", *script.command], None)
     options = ProbeOptions(budget_s=BRIEF.least_s, time_limits=time_limits, quiet=quiet)
