@@ -34,7 +34,7 @@ class LossWatch:
             f"the training loss is {progress.bad_loss} at step {progress.bad_step} of epoch "
             f"{progress.bad_epoch}"
         )
-        self._say(f"{reason}; the run goes on, but {ADVICE}")
+        self._say(f"{reason}; the run continues, but {ADVICE}")
         incident = Incident(
             number=self._run.next_incident(),
             at=datetime.now(UTC).isoformat(timespec="seconds"),

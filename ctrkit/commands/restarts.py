@@ -139,7 +139,7 @@ def _choose(
         if supervision.stop.finish:
             return _Choice("stopped", "you stopped it")
         return _Choice(
-            "restarted", "the workload could not be asked for a safer configuration", spec.cell
+            "restarted", "ctrkit could not ask the workload for a safer configuration", spec.cell
         )
     tied = run.info.projection.tied if run.info.projection is not None else []
     cell = safest_cell(spec.cell, tied=tied, loaders=inspection.loaders, axes=inspection.axes)

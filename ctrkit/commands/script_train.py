@@ -217,9 +217,14 @@ class _ScriptRun:
         if total_s is None:
             found.append(f"{left}; ctrkit knows after the first minutes how long the run takes")
         elif total_s > left_s:
-            found.append(f"it does not fit: {left}, and {format_duration(total_s)} are projected")
+            found.append(
+                f"it does not fit: {left}, and the run is projected to take "
+                f"{format_duration(total_s)}"
+            )
         else:
-            found.append(f"it fits: {left}, and {format_duration(total_s)} are projected")
+            found.append(
+                f"it fits: {left}, and the run is projected to take {format_duration(total_s)}"
+            )
         return found
 
     # ---- after a launch --------------------------------------------------------------------------
@@ -288,7 +293,7 @@ class _ScriptRun:
                 by = self.stop.by or "ctrkit"
                 after = format_duration(self.options.grace_s)
                 late = f"it had not ended {after} after {by}" if outcome.cut_by_grace else (
-                    f"it had not ended after {by}, and was ended at once")  # fmt: skip
+                    f"it had not ended after {by}, so ctrkit ended it at once")  # fmt: skip
                 keep("ended" if aborted else "interrupted", aborted or late)
                 message = f"{aborted or late} (give it a longer --grace); {report}"
                 if aborted:
@@ -296,12 +301,12 @@ class _ScriptRun:
                 raise ScriptEndedError(message, _SHELL_SIGNAL + self.stop.first)
             keep("ended", f"{outcome.verdict}: {outcome.reason}")
             raise RunEndedError(
-                f"the run was ended: {outcome.verdict}: {outcome.reason}; evidence in "
+                f"ctrkit ended the run: {outcome.verdict}: {outcome.reason}; evidence in "
                 f"{outcome.evidence}; {report}"
             )
         if aborted:
             keep("ended", f"late: {aborted}")
-            raise RunEndedError(f"the run was stopped: {aborted}; {report}")
+            raise RunEndedError(f"ctrkit stopped the run: {aborted}; {report}")
         words = exit_words(code)
         if code and (done := batches_done(outcome.progress)):
             words += f" {done}"

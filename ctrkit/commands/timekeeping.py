@@ -207,8 +207,8 @@ class Timekeeper:
         if self._pace.ends or (self._known is not None and self._known.ending_s is not None):
             return ""
         if expected.is_end_guessed:
-            return "validation guessed, none was seen yet"
-        return "no end of an epoch was seen yet: validation and checkpoints come on top"
+            return "the time for validation is a guess until the first one"
+        return "without validation and checkpoints, which come at the end of an epoch"
 
     def _known_epochs(self, progress: Progress) -> float | None:
         """The number of epochs of the run, from the epochs or steps of its plan.

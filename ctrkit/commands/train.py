@@ -246,7 +246,7 @@ def _announce(choice: CellChoice, plan: TrainPlan, run: RunFolder, options: Trai
             f"{format_duration(projected.epoch_s)}{between}"
         )
     else:
-        say("nothing is projected for this configuration; ctrkit probe can do that")
+        say("there is no projection for this configuration yet; ctrkit probe makes one")
     if projection is not None and ONE_EPOCH in projection.flags and (plan.epochs or 2) > 1:
         say(
             "WARNING: there is no epoch 2: the probe found that the loader can be iterated only "

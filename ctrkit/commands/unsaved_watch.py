@@ -99,6 +99,6 @@ def failed_words(now: Unsaved, folder: Path) -> str:
     tries = f" ({now.failures} tries in a row)" if now.failures > 1 else ""
     return (
         f"WARNING: epoch {now.epoch}, batch {now.batch}: the checkpoint could not be written to "
-        f"{folder}: {now.why}{tries}. Training goes on; {now.saved_words}. Make room: it is tried "
-        f"again in {format_duration(now.again_s)}, or at the end of the epoch"
+        f"{folder}: {now.why}{tries}. Training continues; {now.saved_words}. Make room: ctrkit "
+        f"tries again in {format_duration(now.again_s)}, or at the end of the epoch"
     )

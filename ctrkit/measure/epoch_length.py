@@ -161,9 +161,9 @@ def length_finding(length: EpochLength) -> Finding | None:
         return _counted(length)
     if length.basis == "beyond":
         return _finding(
-            f"len() promises {_batches(claimed)}, and the loader went on beyond that: "
-            f"{_batches(seen)} came, with no end in sight. It seems to be endless, so ctrkit "
-            "cannot project an epoch; configurations are ranked by rows per second",
+            f"len() promises {_batches(claimed)}, but the loader continued beyond that: "
+            f"{_batches(seen)} came, with no end in sight. It seems endless, so ctrkit cannot "
+            f"project an epoch; configurations are ranked by rows per second",
             "high",
         )
     if length.basis == "unknown":
@@ -179,8 +179,8 @@ def length_finding(length: EpochLength) -> Finding | None:
         return _finding(
             f"len() promises {_batches(claimed)}, but the batches have "
             f"{format_count(round(length.rows_a_batch or 0))} rows and the data set's own len() is "
-            f"{format_count(claimed or 0)}, too: it seems to count rows. Projected are "
-            f"{_batches(length.batches)}; unchecked: no epoch came to its end",
+            f"{format_count(claimed or 0)}, too: it seems to count rows. ctrkit projects "
+            f"{_batches(length.batches)}, unchecked, since no epoch reached its end",
             "low",
         )
     if length.basis == "exact" and (length.told or 0) > (length.batches or 0):

@@ -87,7 +87,7 @@ def _machine(checkup: Checkup) -> Section:
         ("memory", _memory_words(limits)),
         ("shared memory", _shared_words(limits)),
         ("open files", _files_words(limits)),
-        ("start methods", f"{', '.join(limits.start_methods)} (the first where none is named)"),
+        ("start methods", f"{', '.join(limits.start_methods)} (the first is the default)"),
     ]
     strategy = checkup.examination.sharing_strategy
     if strategy:
@@ -128,7 +128,7 @@ def _workload(checkup: Checkup) -> Section:
     if examination.loader and not examination.parts:
         rows.append(("parts", "no torch DataLoader in it, so nothing that could be pickled"))
     weight = format_bytes(needs.worker_bytes)
-    rows.append(("a worker", f"{weight} of its own where it is started anew (spawn, forkserver)"))
+    rows.append(("a worker", f"{weight} of its own if started with spawn or forkserver"))
     if needs.row_bytes is None:
         rows.append(
             ("a row", "unknown before a batch is taken: the rules on batches were not applied")
@@ -137,8 +137,10 @@ def _workload(checkup: Checkup) -> Section:
         tensors = plural(needs.tensors_per_batch or 0, "tensor")
         rows.append(("a row", f"{format_bytes(needs.row_bytes)} in a batch of {tensors}"))
     if examination.start_method and not checkup.uses_start_method:
-        rows.append(("workers start", f"by {examination.start_method}: the loader is not told how"))
-    return Section("The workload, with no batch taken", (Facts(tuple(rows)),))
+        rows.append(
+            ("workers start", f"by {examination.start_method}: the loader names no start method")
+        )
+    return Section("The workload (ctrkit took no batch)", (Facts(tuple(rows)),))
 
 
 def _script(seen: ScriptSeen) -> Facts:

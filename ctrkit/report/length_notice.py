@@ -20,7 +20,7 @@ class LengthNotice:
         self._epoch, self._claimed = progress.epoch, progress.steps
         if progress.epoch == epoch and claimed and not progress.steps:
             return (
-                f"the loader goes on beyond its length of {format_count(claimed)} batches: "
+                f"the loader continues beyond its length of {format_count(claimed)} batches: "
                 f"ctrkit no longer knows when the epoch ends"
             )
         if progress.epoch == epoch + 1 and claimed and progress.steps not in (0, claimed):

@@ -251,7 +251,7 @@ def assert_full(run: Path, done: subprocess.CompletedProcess[str], words: str) -
     assert "what was saved before is whole" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.count("the checkpoint could not be written") < 9  # told, but not each time
-    assert "Training goes on; the last good checkpoint is kept" in done.stderr
+    assert "Training continues; the last good checkpoint is kept" in done.stderr
     incidents = [json.loads(line) for line in (run / "incidents.jsonl").read_text().splitlines()]
     assert [one["verdict"] for one in incidents] == ["not saved"]
     assert len((run / "epochs.csv").read_text().splitlines()) == 3  # it was trained to its end
@@ -294,7 +294,7 @@ def test_ctrl_c_on_a_full_disk_says_what_is_not_saved(
 ) -> None:
     run = disk("size=2m") / "run"
     process = start(tmp_path, *own("Growing", run), "--quiet")
-    assert "Training goes on" in warning_of(process)
+    assert "Training continues" in warning_of(process)
     process.send_signal(signal.SIGINT)
     _, words = process.communicate(timeout=120)
     assert process.returncode == 2, words  # and not 130: its state is not saved

@@ -29,7 +29,9 @@ def test_it_is_told_once_with_its_step(tmp_path: Path, monkeypatch: pytest.Monke
     for progress in (None, at(1), at(3, 2, math.nan), at(4, 2, math.nan)):
         watch.look(progress, make_cell(threads=1))
     assert len(said) == 1
-    assert said[0].startswith("the training loss is nan at step 2 of epoch 1; the run goes on, but")
+    assert said[0].startswith(
+        "the training loss is nan at step 2 of epoch 1; the run continues, but"
+    )
     (incident,) = run.incidents()
     assert (incident["verdict"], incident["epoch"], incident["step"]) == ("loss not finite", 1, 2)
     assert summary_words(run.incidents()) == ""

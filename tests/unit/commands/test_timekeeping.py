@@ -338,20 +338,20 @@ def test_without_a_projection_validation_is_guessed_and_that_is_said(tmp_path: P
     child = now.launch()
     now.world.steps(child, 70)
     assert left_s(now) == pytest.approx(930.0 + 10 * 60 / 3, abs=3.0)
-    assert "(validation guessed, none was seen yet)" in now.display.words
+    assert "(the time for validation is a guess until the first one)" in now.display.words
     assert now.display.end is not None
     assert now.display.end.high_s == pytest.approx(930.0 + 10 * 60, abs=5.0)
     now.world.steps(child, 30)
     now.world.end_epoch(child, 20.0, 5.0)
     now.world.steps(child, 5)
     assert left_s(now) == pytest.approx(9 * 125.0 - 5.0, abs=10.0)
-    assert "guessed" not in now.display.words
+    assert "is a guess" not in now.display.words
 
 
 def test_without_a_projection_and_sizes_the_words_say_what_is_not_counted(tmp_path: Path) -> None:
     now = session(tmp_path, projection=None)
     now.world.steps(now.launch(), 70)
-    assert "validation and checkpoints come on top" in now.display.words
+    assert "without validation and checkpoints" in now.display.words
 
 
 def test_a_resumed_run_knows_its_own_epochs_from_the_first_minute(tmp_path: Path) -> None:

@@ -47,9 +47,9 @@ def test_each_row_of_failures_is_told_seldom_and_written_down_once(run: RunFolde
     assert [("8 tries in a row" in line, "WARNING" in line) for line in said] == [
         (False, True), (False, True), (False, True), (True, True)
     ]  # fmt: skip
-    assert "No space left on device. Training goes on" in said[0]
+    assert "No space left on device. Training continues" in said[0]
     assert "last good checkpoint is kept (epoch 2, 7 batches of it done)" in said[0]
-    assert "tried again in 10 min" in said[0]
+    assert "tries again in 10 min" in said[0]
     writer.write(Unsaved(epoch=4, batch=2))
     watch.look(CELL)
     assert "could be written again: epoch 4, 2 batches" in said[-1]

@@ -81,7 +81,7 @@ def test_what_agrees_is_no_finding(measurement):
     [
         (launch(STREAM, 20, 1280), "unchecked"),
         (launch(BLOCKS, 70, 70 * 64), "seems to count rows"),
-        (launch(LoaderFacts(claimed_batches=20), 3000, 3000), "went on beyond"),
+        (launch(LoaderFacts(claimed_batches=20), 3000, 3000), "continued beyond"),
         (launch(None, 3000, 3000), "seems to be endless"),
     ],
 )

@@ -95,7 +95,7 @@ def test_facts_of_machine_and_workload_are_said_and_the_unknown_too():
         "unknown before a batch",
     ):
         assert words in shown
-    assert "by fork: the loader is not told how" in shown
+    assert "by fork: the loader names no start method" in shown
 
 
 def test_a_failed_part_names_its_place_once():
