@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ctrkit.commands.inspection import find_workload, gather_facts
@@ -20,6 +18,7 @@ from ctrkit.core.config import Cell, ChildSpec, WorkloadSpec, decode, encode, ma
 from ctrkit.core.environment import describe_environment
 from ctrkit.core.errors import InterruptedRunError, NoViableCellError, UsageError
 from ctrkit.core.files import finite, read_json
+from ctrkit.core.owned_folders import owned_folder, remove_left_over
 from ctrkit.core.progress import Stage
 from ctrkit.core.registry import title_of
 from ctrkit.probe.hazards.rules import RULES, findings_of
@@ -80,10 +79,10 @@ def examine(
     """
     device = next((d for d in axes.get("device", ()) if d not in ("auto", "cpu")), "cpu")
     cell = make_cell(device=device, **_asked(axes))
-    with tempfile.TemporaryDirectory(prefix="ctrkit-doctor-") as temporary:
-        folder = Path(temporary)
+    remove_left_over("ctrkit-doctor-")
+    with owned_folder("ctrkit-doctor-") as folder:
         outcome = run_child(
-            ChildSpec(kind="examine", folder=temporary, workload=workload, cell=cell),
+            ChildSpec(kind="examine", folder=str(folder), workload=workload, cell=cell),
             time_limits=common.time_limits.of_cell(cell),
             evidence_folder=folder / "evidence",
             completion="examination.json",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from ctrkit.core.errors import (
     RunEndedError,
     UsageError,
 )
+from ctrkit.core.owned_folders import owned_folder, remove_left_over
 from ctrkit.core.registry import is_file_target, plugin_of
 from ctrkit.core.runs import RunFolder
 from ctrkit.probe.hazards.facts import HazardFacts, known_facts
@@ -33,6 +33,9 @@ from ctrkit.supervise.stop import StopRequest
 from ctrkit.supervise.supervisor import run_child
 from ctrkit.supervise.time_limits import StageTimes, TimeLimits
 from ctrkit.supervise.watching import Tick
+
+#: begins the names of the temporary folders of inspections
+_INSPECT = "ctrkit-inspect-"
 
 
 def find_workload(common: CommonOptions, *, quiet: bool) -> WorkloadSpec:
@@ -142,10 +145,10 @@ def inspect_workload(
         NoViableCellError: the child failed or hung; the message says where the evidence is.
         RunEndedError: the deadline has passed.
     """
-    with tempfile.TemporaryDirectory(prefix="ctrkit-inspect-") as temporary:
-        folder = Path(temporary)
+    remove_left_over(_INSPECT)
+    with owned_folder(_INSPECT) as folder:
         outcome = run_child(
-            ChildSpec(kind="inspect", folder=temporary, workload=workload, cell=make_cell()),
+            ChildSpec(kind="inspect", folder=str(folder), workload=workload, cell=make_cell()),
             time_limits=limits or TimeLimits(),
             evidence_folder=folder / "evidence",
             completion="inspection.json",

@@ -98,7 +98,10 @@ def probe(
         fork_server(lambda: stop.finish) as server,
     ):
         with plain_disk_errors(folder, advice=_MAKE_ROOM):
-            inspection = inspect_first("probe", argv, workload, common, stop, server=server)
+            inspection = inspect_first(
+                "probe", argv, workload, replace(common, time_limits=options.time_limits), stop,
+                server=server,
+            )  # fmt: skip
             inspection = of_epochs(inspection, common.epochs)
             facts = gather_facts(workload, inspection)
             plan = build_matrix(inspection, axes, run_refused=run_refused, facts=facts)
@@ -254,8 +257,8 @@ def search_and_recommend(
 
 def _of_the_host(
     looked: HostLook, result: SearchResult, workload: WorkloadSpec
-) -> tuple[list[Finding], float]:
-    """Findings on the machine, and the cores that other processes used meanwhile."""
+) -> tuple[list[Finding], float | None]:
+    """Findings on the machine, and the cores that other processes used (None if unknown)."""
     slept = any("host slept" in trial.result.flags for trial in result.trials)
     looked_again = look_at_host()
     failed = any(trial.failed for trial in result.trials)
@@ -263,7 +266,7 @@ def _of_the_host(
         looked, looked_again, read_power(), slept=slept, data_bytes=_data_bytes(workload),
         failed=failed,
     )  # fmt: skip
-    return found, 0.0 if failed else other_cores(looked, looked_again)
+    return found, None if failed else other_cores(looked, looked_again)
 
 
 def _on_gpu(found: Recommendation, result: SearchResult) -> list[Finding]:

@@ -46,7 +46,7 @@ def conclude_probe(
     began_s: float,
     on_host: Sequence[Finding] = (),
     finish: Finish = lambda recommendation, _: recommendation,
-    others: float = 0.0,
+    others: float | None = 0.0,
 ) -> Recommendation:
     """Recommend, or say why that is impossible; either way, the run folder says how it ended."""
     wall_s = time.monotonic() - began_s

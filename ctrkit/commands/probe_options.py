@@ -43,12 +43,14 @@ def read_probe_options(
     Raises:
         UsageError: a duration is invalid or too short.
     """
+    budget_s = _budget_s(budget)
+    limits = common.time_limits if thorough else common.time_limits.within_budget(budget_s)
     return ProbeOptions(
-        budget_s=_budget_s(budget),
+        budget_s=budget_s,
         thorough=thorough,
         deadline_s=duration_s("--deadline", deadline),
         run_refused=run_refused,
-        time_limits=common.time_limits,
+        time_limits=limits,
         quiet=quiet,
         json_lines=json_lines,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from ctrkit.core.child_records import Examination
 from ctrkit.core.config import SCRIPT_TARGET, Cell, ChildSpec, ScriptSpec, WorkloadSpec, make_cell
 from ctrkit.core.environment import describe_environment
 from ctrkit.core.errors import InconclusiveError, InterruptedRunError, NoViableCellError
+from ctrkit.core.owned_folders import owned_folder, remove_left_over
 from ctrkit.core.script_records import ScriptSeen
 from ctrkit.probe.hazards.facts import known_facts
 from ctrkit.probe.hazards.limits import read_limits
@@ -75,16 +75,17 @@ def doctor_script(
 def _look(script: ScriptSpec, common: CommonOptions, axes: Axes, stop: StopRequest) -> ScriptSeen:
     cell = make_cell("the script", loader=SCRIPT_LOADER, **first_values(script, axes))
     workload = WorkloadSpec(target=SCRIPT_TARGET, script=script)
-    with tempfile.TemporaryDirectory(prefix="ctrkit-doctor-") as temporary:
+    remove_left_over("ctrkit-doctor-")
+    with owned_folder("ctrkit-doctor-") as folder:
         outcome = run_child(
-            ChildSpec(kind="inspect", folder=temporary, workload=workload, cell=cell),
+            ChildSpec(kind="inspect", folder=str(folder), workload=workload, cell=cell),
             time_limits=common.time_limits.of_script().of_cell(cell),
-            evidence_folder=Path(temporary) / "evidence",
+            evidence_folder=folder / "evidence",
             completion="script.json",
             deadline_s=time.monotonic() + LOOK_S,
             stop=stop,
         )
-        seen = load_seen(Path(temporary) / "script.json")
+        seen = load_seen(folder / "script.json")
     if outcome.interrupted:
         raise InterruptedRunError("interrupted")
     if seen is not None and seen.clock and not seen.problem:

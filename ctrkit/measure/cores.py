@@ -80,8 +80,11 @@ def waiting_finding(
         return None
     reading = reading_of(launches)
     cause = wait_cause(reading)
-    if leeway.other_cores >= _IDLE_CORES and not cause.is_known:
-        return None
+    others, is_sure = leeway.other_cores, True
+    if not cause.is_known:
+        if others is not None and others >= _IDLE_CORES:
+            return None
+        is_sure = others is not None
     text = (
         f"the loop waits for data while {used:.1f} of {cores} cores are busy: the loader waits "
         f"itself, {cause.words}."
@@ -97,9 +100,14 @@ def waiting_finding(
         return None
     if cause.advice:
         text += f" What helps: {cause.advice}."
+    if not is_sure:
+        text += (
+            " How many cores other processes used is unknown, since a trial failed: if they used "
+            "most of them, the loader only waited for a core."
+        )
     return Finding(
         stage="workers", share=None, worth_x=None, text=text.removesuffix("."),
-        confidence="medium",
+        confidence="medium" if is_sure else "low",
     )  # fmt: skip
 
 

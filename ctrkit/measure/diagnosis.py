@@ -352,7 +352,7 @@ def _slowed(case: _Case) -> Finding | None:
 
 def _beside_words(leeway: Leeway) -> str:
     """Words on what may slow the step from outside, as far as the host was watched."""
-    if leeway.other_cores >= 0.5:
+    if leeway.other_cores is not None and leeway.other_cores >= 0.5:
         return (
             f"Other processes used {leeway.other_cores:.1f} cores meanwhile; caches and memory "
             "bandwidth, which were not measured, may be the cause, too"

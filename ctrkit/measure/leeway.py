@@ -21,7 +21,7 @@ class Leeway:
         failed: worker counts whose cells failed, with the verdict.
         repeats: whether cells with workers train on another epoch.
         idle: why the loader did not start the workers that it was asked for; else empty.
-        other_cores: cores that other processes used meanwhile; 0 if unknown.
+        other_cores: cores that other processes used meanwhile; None if unknown.
     """
 
     axes: Collection[str] | None = None
@@ -32,7 +32,7 @@ class Leeway:
     failed: Mapping[int, str] = field(default_factory=dict)
     repeats: bool = False
     idle: str = ""
-    other_cores: float = 0.0
+    other_cores: float | None = 0.0
 
     def heeds(self, axis: str) -> bool:
         """Whether the workload heeds an axis."""

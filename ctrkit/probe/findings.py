@@ -25,7 +25,7 @@ from ctrkit.probe.search import SearchResult
 
 
 def findings(
-    chosen: Candidate, search: SearchResult, inspection: Inspection, other_cores: float = 0.0
+    chosen: Candidate, search: SearchResult, inspection: Inspection, other_cores: float | None = 0.0
 ) -> list[Finding]:
     """Findings on what limits the chosen cell's step, and on its projection."""
     alone, loader = search.compute(chosen.cell), search.loader(chosen.cell)

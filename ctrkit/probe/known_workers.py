@@ -12,7 +12,7 @@ from ctrkit.probe.search import SearchResult
 
 
 def leeway_of(
-    chosen: Candidate, search: SearchResult, inspection: Inspection, other_cores: float
+    chosen: Candidate, search: SearchResult, inspection: Inspection, other_cores: float | None
 ) -> Leeway:
     """What is known about cells that differ from the chosen one only in their workers.
 

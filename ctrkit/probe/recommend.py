@@ -28,7 +28,7 @@ def recommend(
     *,
     deadline_s: float | None = None,
     host_findings: Sequence[Finding] = (),
-    other_cores: float = 0.0,
+    other_cores: float | None = 0.0,
 ) -> Recommendation:
     """Choose among the cells that were really run.
 
@@ -37,7 +37,7 @@ def recommend(
         inspection: inspection of the workload.
         deadline_s: time for the whole run; an option says how many epochs fit.
         host_findings: findings on the machine's state, appended to the others.
-        other_cores: cores that other processes used meanwhile.
+        other_cores: cores that other processes used meanwhile; None if unknown.
 
     Raises:
         NoViableCellError: every cell failed or was refused; the message has the reasons.

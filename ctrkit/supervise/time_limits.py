@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,6 +75,7 @@ class TimeLimits:
         unmeasured_s: limit for a stage of a real run that is still unknown: metrics, a slow disk, a
             remote store.
         stall_timeout_s: if set, the limit of every stage.
+        budget_s: if set, a probe's budget, which bounds the silence of its imports.
     """
 
     workers: int = 0
@@ -92,6 +94,16 @@ class TimeLimits:
     unseen_device_s: float = 300.0
     unmeasured_s: float = 600.0
     stall_timeout_s: float | None = None
+    budget_s: float | None = None
+
+    def within_budget(self, budget_s: float) -> TimeLimits:
+        """The same for a probe: its imports may be silent for no longer than its budget lasts.
+
+        A limit that the user has set stays.
+        """
+        if self.stall_timeout_s is not None or not self._is_default(Stage.IMPORT):
+            return self
+        return dataclasses.replace(self, budget_s=budget_s)
 
     def with_stall_timeout(self, stall_timeout_s: float) -> TimeLimits:
         """The same with this limit for every stage."""
@@ -165,11 +177,29 @@ class TimeLimits:
             idle_s, reason = self._learned(stage, steps_s, times)
         if raised_s > idle_s:
             idle_s, reason = raised_s, "raised after the last hang in this stage"
+        most_s = self._most_of_import_s(stage)
+        if idle_s > most_s:
+            idle_s, reason = (
+                most_s,
+                (
+                    f"the probe's budget is {format_duration(self.budget_s or 0.0)}; give a longer "
+                    "--budget if the imports take so long"
+                ),
+            )
         burning_s = (1.5 if reason is _UNMEASURED else 2) * idle_s
         compares = stage in (Stage.STEP, Stage.VALIDATION) and len(steps_s) >= self.enough_steps
         if stage in COMPUTE_STAGES and not compares and self.stall_timeout_s is None:
             burning_s = max(burning_s, self.max_step_s)
         return StageLimit(idle_s=idle_s, burning_s=burning_s, reason=reason)
+
+    def _most_of_import_s(self, stage: Stage) -> float:
+        """The longest silence of imports: the budget, but a minute at least (a slow disk).
+
+        A workload's file is imported in the stage of its data.
+        """
+        if self.budget_s is None or stage not in (Stage.IMPORT, Stage.DATA):
+            return math.inf
+        return max(TimeLimits.startup_s, self.budget_s)
 
     def _learned(
         self, stage: Stage, steps_s: Sequence[float], times: StageTimes

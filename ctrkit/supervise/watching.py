@@ -108,17 +108,18 @@ class Watch:
         """Whether a silence may be judged: for a script, while its training process lives.
 
         A script that asks its user something (`input`, a debugger) may wait for the answer for
-        ever.
+        ever. Until it imports torch it may do anything; only a probe's budget bounds that.
         """
         if not self.is_script:
             return True
-        if self.progress is None or self.progress.stage is Stage.IMPORT:
+        is_seen = self.progress is not None and self.progress.stage is not Stage.IMPORT
+        if not is_seen and self.time_limits.budget_s is None:
             return False
         processes = self.sample.processes if self.sample is not None else ()
         if any(waits_for_keys(one.pid) for one in processes):
             self._begin_silence(now_s)
             return False
-        return any(one.pid == self.progress.pid for one in processes)
+        return self.progress is None or any(one.pid == self.progress.pid for one in processes)
 
     @property
     def stage(self) -> Stage:
@@ -343,7 +344,8 @@ def watch_until_end(
             silent_s = watch.silence.length_s(now_s)
             return End(hang=decision, interrupted=is_asked, silent_s=silent_s)
         overdue = deadline_s is not None and now_s >= deadline_s
-        if overdue and not is_quiet(watch.silence, now_s, watch.steps_s):
+        is_suspect = is_quiet(watch.silence, now_s, watch.steps_s) and watch.may_judge(now_s)
+        if overdue and not is_suspect:  # nobody would ever judge what may not be judged
             return End(cut=True)
         if on_tick is not None:
             with watch.bystander.doing("what tells of the run"):

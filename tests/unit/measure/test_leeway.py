@@ -41,6 +41,11 @@ def test_workers_are_proposed_only_where_nothing_speaks_against_them(measured, l
 
 def test_a_loader_that_is_kept_off_the_cores_is_not_said_to_wait_for_a_disk(measured):
     assert waiting_finding(ALONE, [slow(measured)], 2, Leeway(other_cores=1.5)) is None
+    quiet = waiting_finding(ALONE, [slow(measured)], 2, Leeway(other_cores=0.0))
+    unknown = waiting_finding(ALONE, [slow(measured)], 2, Leeway(other_cores=None))
+    assert (quiet.confidence, unknown.confidence) == ("medium", "low")
+    assert "unknown, since a trial failed" in unknown.text
+    assert "unknown" not in quiet.text
 
 
 def test_fewer_workers_that_were_tried_say_nothing_of_more(measured):

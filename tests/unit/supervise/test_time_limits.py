@@ -101,3 +101,24 @@ def test_a_limit_that_was_set_is_kept_until_it_is_known_to_be_too_short() -> Non
 def test_stages_with_the_same_limit_are_named_together() -> None:
     words = TimeLimits(checkpoint_s=180.0).in_words()
     assert "1 min 00 s in start-up, a first batch, validation or metrics, 3 min 00 s in " in words
+
+
+def test_the_imports_of_a_probe_are_silent_for_no_longer_than_its_budget():
+    learned = StageTimes(is_run=True)  # an inspection: its imports may take an unknown, long time
+    free = TimeLimits()
+    assert free.for_stage(Stage.IMPORT, (), learned).idle_s == 600
+    bound = free.within_budget(120.0).for_stage(Stage.IMPORT, (), learned)
+    assert bound.idle_s == 120
+    assert "budget is 2 min" in bound.reason
+    assert "longer --budget" in bound.reason
+    # a minute at least, and no more than without a budget
+    assert free.within_budget(5.0).for_stage(Stage.IMPORT, (), learned).idle_s == 60
+    assert free.within_budget(9000.0).for_stage(Stage.IMPORT, (), learned).idle_s == 600
+    # other stages stay, and so does what the user has set
+    batch = free.within_budget(120.0).for_stage(Stage.FIRST_BATCH, (), learned)
+    assert batch == free.for_stage(Stage.FIRST_BATCH, (), learned)
+    # a workload's file is imported in the stage of its data, where the processor may work long
+    data = free.within_budget(120.0).for_stage(Stage.DATA, (), learned)
+    assert (data.idle_s, data.burning_s) == (120, 600)
+    own = TimeLimits(startup_s=900.0)
+    assert own.within_budget(120.0) == own
