@@ -17,7 +17,7 @@ def slow(measured, **fields) -> Measurement:
 @pytest.mark.parametrize(
     ("leeway", "words"),
     [
-        (Leeway(), "let workers read ahead"),
+        (Leeway(), "workers read ahead"),
         (Leeway(axes=["batch_size"]), "it takes no number of workers"),
         (Leeway(failed={2: "deadlock"}), "2 workers failed (deadlock)"),
         (Leeway(failed={1: "crashed"}), "1 worker failed (crashed)"),
