@@ -2,16 +2,16 @@
 
 1. `tests`: the tests marked `cuda` or `mps`.
 2. `probe`: `ctrkit probe` of Phase 3, then `train --auto-device --max-steps`, then `report`.
-3. `steps`: seconds of a Phase 3 step, and its share of the floor: the bytes that it must move over
-   the measured rate of a large copy, or its products over that of a large one, whichever is more
-   (`bench/accelerator_floor.py`).
+3. `steps`: seconds of a Phase 3 step, beside the floor: the time that the device needs at least to
+   move the step's bytes or to compute its products, whichever is longer, at the rates measured on a
+   large copy and a large product (`bench/accelerator_floor.py`).
 4. `projection`: the projected epoch of some cells, and the epoch that was then run.
-5. `hangs`: five scripts that go wrong; verdict, named line, ended processes, and whether the device
-   can be used afterwards.
+5. `hangs`: five scripts that go wrong: is the verdict right, is the guilty line named, did all
+   processes end, and can the device be used afterwards?
 
     python bench/accelerator.py                     # CUDA or MPS; without either: exit code 2
     python bench/accelerator.py --parts steps,hangs
-    python bench/accelerator.py --device cpu        # a rehearsal: shows the script right, no result
+    python bench/accelerator.py --device cpu        # a rehearsal: tests this script only
 
 `bench/accelerator.sh WHEELS` installs it from a folder of wheels first, without a network; on a
 machine with a network `python bench/accelerator_wheels.py WHEELS` fills such a folder.
@@ -38,14 +38,14 @@ from typing import Any, TextIO
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 NO_ACCELERATOR = 2
-#: Seconds of the whole, which has 8 minutes and needs some to end what was cut short; the most of
-#: it that each part may take, and what is kept for it while those before it run.
+#: Seconds for the whole: 8 minutes less some to end what was cut short. Then for each part: the
+#: most seconds that it may take, and the seconds kept for it while earlier parts run.
 BUDGET_S = 460.0
-#: A rehearsal may take longer: it is run beside other work, and shows only that all of it works.
+#: A rehearsal may take longer: it runs beside other work, and only shows that everything works.
 REHEARSAL_X = 3.0
 SHARES = {"tests": 0.2, "probe": 0.2, "steps": 0.2, "projection": 0.3, "hangs": 0.3}
 KEPT = {"tests": 0.0, "probe": 0.15, "steps": 0.12, "projection": 0.15, "hangs": 0.25}
-#: Rows of the store of a rehearsal, and of MPS, where an epoch of the whole takes half an hour.
+#: Rows of the store for a rehearsal, and for MPS, where a whole epoch takes half an hour.
 SMALL_ROWS = {"cpu": 2_500, "mps": 160_000}
 HANGS = {
     "endless-kernel": ("stalled", "deadlock"),
@@ -54,7 +54,7 @@ HANGS = {
     "assert": ("crashed",),
     "out-of-memory": ("out-of-memory",),
 }
-#: Cases that a device cannot have.
+#: Cases of `hangs` that are impossible on a device.
 NOT_ON = {"cpu": ("forked-worker", "assert"), "mps": ("assert",), "cuda": ()}
 _USES_THE_DEVICE = """
 import sys, torch
@@ -66,7 +66,7 @@ Row = dict[str, Any]
 
 @dataclass
 class Bench:
-    """Runs commands of the bench in one folder, each with what is left of its part's time."""
+    """Runs commands of the bench in one folder, each within the time left for its part."""
 
     device: str
     folder: Path
@@ -77,43 +77,43 @@ class Bench:
 
     @property
     def is_rehearsal(self) -> bool:
-        """Whether no accelerator takes part."""
+        """Whether the device is the CPU."""
         return self.device == "cpu"
 
     def left_s(self) -> float:
-        """Seconds that the part under way still has."""
+        """Seconds left for the current part."""
         return min(self.part_ends_s, self.ends_s) - time.monotonic()
 
     def run(self, *arguments: str, most_s: float = 1e9) -> subprocess.CompletedProcess[str]:
-        """A Python command in a session of its own; ended with all of it at the time limit.
+        """Run a Python command in a session of its own, which is ended at the time limit.
 
         Raises:
-            TimeoutError: the limit came, or the part had no time left.
+            TimeoutError: the command reached the limit, or its part had no time left.
         """
         limit_s = min(most_s, self.left_s())
         if limit_s < 1:
             raise TimeoutError("no time left")
         env = os.environ | {"CTRKIT_HOME": str(self.folder / "home")}
         with (self.folder / "out").open("w+") as out, (self.folder / "err").open("w+") as err:
-            # files, not pipes: what outlives the process would hold those open
+            # files, not pipes: a process that outlives this one would hold a pipe open
             process = subprocess.Popen(
                 [sys.executable, *arguments], cwd=self.folder, env=env, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=out, stderr=err,
             )  # fmt: skip
             is_late = not _ends_within(process, limit_s)
             if is_late and not _ended(process, signal.SIGINT):  # ctrkit then ends its own children
-                _ended(process, signal.SIGKILL)  # one that a driver holds is left behind
+                _ended(process, signal.SIGKILL)  # a process that hangs in a driver is left behind
             said, errors = (_read(file) for file in (out, err))
         if is_late:
             raise TimeoutError(f"ended after {limit_s:.0f} s; {last_line(said or errors)}"[:300])
         return subprocess.CompletedProcess(arguments, process.returncode, said, errors)
 
     def ctrkit(self, *arguments: str, most_s: float = 1e9) -> subprocess.CompletedProcess[str]:
-        """The command line of ctrkit."""
+        """Run ctrkit's command line."""
         return self.run("-m", "ctrkit", *arguments, most_s=most_s)
 
     def store(self, name: str, rows: int) -> str:
-        """A generated store of so many rows, made once."""
+        """The folder of a generated store with so many rows; it is made once."""
         path = self.folder / name
         if not path.is_dir():
             few = str(max(200, rows // 4))
@@ -123,12 +123,12 @@ class Bench:
         return str(path)
 
     def data(self) -> tuple[str, ...]:
-        """The store as options: the default one on a device that is quick enough for it."""
+        """The options that name the store: the default one if the device is fast enough for it."""
         rows = SMALL_ROWS.get(self.device)
         return () if rows is None else ("--data", self.store("store", rows))
 
     def small(self) -> tuple[str, ...]:
-        """What keeps a rehearsal short."""
+        """Options that keep a rehearsal short."""
         model = ("--set", "model=bst", "--set", "history_length=4")
         return ("--batch-size", "64", "--threads", "1", *model) if self.is_rehearsal else ()
 
@@ -142,7 +142,7 @@ def _ends_within(process: subprocess.Popen[bytes], limit_s: float) -> bool:
 
 
 def _ended(process: subprocess.Popen[bytes], number: int) -> bool:
-    """Whether a signal to its session ended it within 20 seconds."""
+    """Send a signal to the process's session; whether it ended within 20 seconds."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
     return _ends_within(process, 20)
@@ -154,12 +154,12 @@ def _read(file: TextIO) -> str:
 
 
 def last_line(text: str) -> str:
-    """The last line that says something."""
+    """The last line that is not empty."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def tests(bench: Bench) -> list[Row]:
-    """The tests of the device."""
+    """Run the tests marked for the device."""
     mark = "cuda or mps" if bench.is_rehearsal else bench.device
     marked = re.compile(r"ON_DEVICES|mark\.(cuda|mps)")
     files = [str(path) for path in sorted((ROOT / "tests").glob("*/**/test_*.py"))
@@ -175,7 +175,7 @@ def tests(bench: Bench) -> list[Row]:
 
 
 def probe(bench: Bench) -> list[Row]:
-    """Probe, train what it recommends for some steps, and report both."""
+    """Probe, train some steps with the recommended cell, and report both."""
     own = ("--device", bench.device, *bench.data(), *bench.small())
     out, rows = bench.folder / "probe", list[Row]()
     began_s = time.monotonic()
@@ -212,7 +212,7 @@ def _cell_words(cell: dict[str, Any] | None) -> str:
 
 
 def steps(bench: Bench) -> list[Row]:
-    """Each case of a step beside its floor."""
+    """Measure each case of a step beside its floor."""
     from accelerator_floor import step_work
 
     done = bench.run(str(HERE / "accelerator_step.py"),
@@ -278,7 +278,7 @@ def _default_store(bench: Bench) -> str:
 
 
 def projection(bench: Bench) -> list[Row]:
-    """Projected epochs against epochs that were then run."""
+    """Compare projected epochs with epochs that are then run."""
     cells = [("--loader", "thread"), ("--loader", "resident"),
              ("--loader", "batches", "--workers", "2")]  # fmt: skip
     rows, budget = [], "60s" if bench.is_rehearsal else "20s"
@@ -317,7 +317,7 @@ def projection(bench: Bench) -> list[Row]:
 
 
 def hangs(bench: Bench) -> list[Row]:
-    """Five scripts that go wrong, each under `ctrkit train`."""
+    """Run five scripts that go wrong, each under `ctrkit train`."""
     script, rows = HERE / "accelerator_hang.py", list[Row]()
     for case, expected in HANGS.items():
         if case in NOT_ON[bench.device]:
@@ -334,7 +334,7 @@ def hangs(bench: Bench) -> list[Row]:
 
 
 def _judge(bench: Bench, case: str, expected: Sequence[str], run: Path, script: Path) -> Row:
-    """Whether the verdict, the line and the end are as they should be, and the device usable."""
+    """Judge the verdict, the named line and the end, and whether the device is still usable."""
     path = run / "incidents.jsonl"
     incident = json.loads(path.read_text().splitlines()[0]) if path.is_file() else {}
     text = script.read_text().splitlines()
@@ -344,7 +344,7 @@ def _judge(bench: Bench, case: str, expected: Sequence[str], run: Path, script: 
     left = _processes_of(script.name)
     try:
         usable = bench.run("-c", _USES_THE_DEVICE, bench.device, most_s=60).returncode == 0
-    except TimeoutError:  # a device that hangs is not usable, whatever the verdict
+    except TimeoutError:  # a device that hangs is not usable, no matter the verdict
         usable = False
     verdict = incident.get("verdict", "none")
     return {
@@ -358,7 +358,7 @@ def _judge(bench: Bench, case: str, expected: Sequence[str], run: Path, script: 
 
 
 def _processes_of(name: str) -> list[int]:
-    """Pids of what still runs the script."""
+    """The pids of processes that still run the script."""
     import psutil
 
     found = []
@@ -374,7 +374,7 @@ PARTS: dict[str, Callable[[Bench], list[Row]]] = {
 
 
 def find_device(asked: str) -> str | None:
-    """The device to use; None where there is none of that kind."""
+    """The device to use; None if this machine has none of that kind."""
     import torch
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(),
@@ -384,7 +384,7 @@ def find_device(asked: str) -> str | None:
 
 
 def measure(bench: Bench, parts: Sequence[str]) -> None:
-    """Run the parts, one after the other; what a part cannot do is a row of it."""
+    """Run the parts one after the other; a failure becomes a row of its part."""
     for place, name in enumerate(parts):
         print(f"== {name}", file=sys.stderr, flush=True)
         kept_s = sum(KEPT[later] for later in parts[place + 1 :]) * bench.budget_s
@@ -414,7 +414,7 @@ def table(bench: Bench, machine: dict[str, Any]) -> str:
 
 
 def describe(device: str) -> dict[str, Any]:
-    """The device and what runs on it."""
+    """The device, its machine and the versions of the software."""
     import torch
 
     from ctrkit.core.gpus import visible_gpus

@@ -32,7 +32,7 @@ class Rows(Dataset):  # noqa: D101
 
 
 def hold_the_lock() -> None:
-    """A thread that has it whenever workers are forked."""
+    """Hold the lock in a thread, so that workers are forked while it is held."""
     LOCK.acquire()
     time.sleep(3600)
 
@@ -50,7 +50,7 @@ def go_wrong(x: torch.Tensor) -> None:
         print(picked.sum().item())  # assert
     if CASE == "out-of-memory":
         kept, many = [], 2**50 if DEVICE == "cpu" else 2**30
-        if DEVICE == "mps":  # which would have the whole Mac swap first
+        if DEVICE == "mps":  # otherwise the whole Mac would begin to swap
             torch.mps.set_per_process_memory_fraction(0.2)
         while True:
             kept.append(torch.ones(many, device=DEVICE))  # out-of-memory

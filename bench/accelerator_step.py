@@ -2,9 +2,10 @@
 
     python bench/accelerator_step.py '{"what": "step", "device": "cuda", ...}'
 
-`rates`: bytes a second of a large copy, operations a second of a large product. `step`: seconds of
-Phase 3 steps with their loader, between two moments at which the device was waited for; how long
-the host takes to queue one, and on CUDA at how many places of a step it waits for the device.
+`rates`: bytes per second of a large copy, operations per second of a large product. `step`:
+seconds per Phase 3 step with its loader, with the device synchronized before and after all of
+them; how long the host takes to queue a step, and on CUDA at how many places of a step it waits
+for the device.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _TURNS_S = 1.0
 
 
 def best_s(work: Callable[[], Any], device: str) -> float:
-    """Least seconds of a call, over calls for about a second."""
+    """Seconds of the fastest call, of calls made for about a second."""
     work()
     synchronize(device)
     found, until_s = [], time.perf_counter() + _TURNS_S

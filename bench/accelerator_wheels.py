@@ -14,14 +14,14 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-#: What the tests of the device need beside the package.
+#: Requirements of the device's tests besides the package.
 TESTS = ("pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100")
-#: Older platforms whose wheels run on a newer one.
+#: Older platforms, whose wheels also run on newer ones.
 ALSO = ("manylinux_2_17_x86_64", "manylinux2014_x86_64")
 
 
 def requirements() -> list[str]:
-    """Of the package, of its GPU figures and of the tests, without torch."""
+    """Requirements of the package, of its GPU figures and of the tests, without torch."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["cuda"], *TESTS]
     return [one for one in wanted if not one.startswith("torch")]

@@ -17,7 +17,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Ran:
-    """One command line of a case; `code` is None where it ran past its time."""
+    """One command line of a case; `code` is None if it exceeded its time limit."""
 
     line: str
     code: int | None
@@ -27,12 +27,12 @@ class Ran:
 
     @property
     def text(self) -> str:
-        """All that it said, as one line without line breaks."""
+        """Its whole output as one line."""
         return " ".join(f"{self.stdout} {self.stderr}".split())
 
     @property
     def document(self) -> dict[str, Any]:
-        """What `--json` printed; empty where that is no JSON."""
+        """The document that `--json` printed; empty if that is not JSON."""
         try:
             return dict(json.loads(self.stdout))
         except ValueError:
@@ -40,12 +40,12 @@ class Ran:
 
     @property
     def findings(self) -> str:
-        """The texts of its findings, in one."""
+        """The texts of its findings, joined."""
         return " ".join(f["text"] for f in self.document.get("findings", []))
 
     @property
     def verdicts(self) -> list[str]:
-        """Verdict of each trial that was launched."""
+        """The verdict of each trial that was launched."""
         return [t["verdict"] for t in self.document.get("trials", []) if t["launch"]]
 
 
@@ -72,7 +72,7 @@ def _impressions(text: str) -> int | None:
 
 
 def _clicks(text: str) -> float:
-    """Clicks of all impressions, from the table of rows that `data info` prints."""
+    """The number of clicks, from the table that `data info` prints."""
     rows = re.findall(r"(?:train|validation)\s+([\d,]+)\s+([\d.]+) %", text)
     return sum(int(n.replace(",", "")) * float(share) / 100 for n, share in rows)
 

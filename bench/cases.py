@@ -34,7 +34,7 @@ from ctrkit.core.files import write_atomically, write_json
 ROOT = Path(__file__).resolve().parent.parent
 CASES = ROOT.parent / "shared" / "cases"
 KEPT = ROOT / "results" / "cases.json"
-#: seconds that one command line may take
+#: The most seconds for one command line.
 LINE_S = 420.0
 SKIPPED = 77
 TONES = {"right": "green", "in part": "yellow", "wrong": "red"}
@@ -42,7 +42,7 @@ TONES = {"right": "green", "in part": "yellow", "wrong": "red"}
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What came of a case: `right`, `in part`, `wrong` or `skipped`, and what did not hold."""
+    """The outcome of a case: `right`, `in part`, `wrong` or `skipped`, and what did not hold."""
 
     verdict: str
     missing: list[str]
@@ -108,7 +108,7 @@ def run_case(folder: Path, ctrkit: Path) -> Result:
 
 
 def run_line(line: str, folder: Path, environment: Mapping[str, str]) -> Ran:
-    """Run a command line of the shell; one that takes too long is ended with all it started."""
+    """Run a shell command line; if it takes too long, it is ended with all its processes."""
     began_s = time.monotonic()
     process = subprocess.Popen(
         ["bash", "-c", line], cwd=folder, env=environment, text=True, start_new_session=True,
@@ -133,7 +133,7 @@ def run_line(line: str, folder: Path, environment: Mapping[str, str]) -> Ran:
 
 
 def as_markdown(kept: Mapping[str, Mapping[str, Any]]) -> str:
-    """The table that is kept: case, before, after, and what is not so."""
+    """The table to keep, as Markdown: case, before, after, and the expectations that failed."""
     lines = [
         "# Loaders, data and machines as people have them",
         "",

@@ -26,7 +26,7 @@ def delays() -> dict[str, Any]:
 
 
 def spend(stage: str, parts: int = 1) -> None:
-    """The stage's time, or one of so many equal parts of it."""
+    """Spend the stage's time, or one of so many equal parts of it."""
     wanted = delays()
     seconds = wanted.get(stage, 0.0) / parts
     if stage not in wanted.get("burn", ()):
@@ -38,7 +38,7 @@ def spend(stage: str, parts: int = 1) -> None:
 
 
 class Rows(Dataset[int]):
-    """Row numbers, each of which takes its part of the batch's time."""
+    """Row numbers; each takes its part of the time of a batch."""
 
     def __getitem__(self, index: int) -> int:
         spend("fetch", ROWS)
@@ -46,7 +46,7 @@ class Rows(Dataset[int]):
 
 
 class Order(Sampler[int]):
-    """In order; without workers the start of an epoch is spent here."""
+    """Row numbers in order; without workers, the delay of an epoch's start is spent here."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -70,7 +70,7 @@ def start_worker(_worker: int) -> None:
 
 
 class DelayedTask(Task):
-    """A step that only takes its time."""
+    """A training step that only takes time."""
 
     def transfer(self, batch: Any) -> Any:
         return batch
@@ -82,7 +82,7 @@ class DelayedTask(Task):
 
 
 class DelayedWorkload(Workload):
-    """The loop of such a loader and such a step."""
+    """A workload of this loader and this step."""
 
     name = "delays"
     axes = ("workers", "start_method", "prefetch")

@@ -39,7 +39,7 @@ LONG, SHORT = 20_000, 30
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A loop with a delay: the stage it is in, and what the loop without it would be."""
+    """A loop with a delay in one stage, and the same loop without it."""
 
     expected: str
     workers: int
@@ -56,7 +56,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What was found; `share` is the injected share of an epoch, None for halves."""
+    """The diagnosis of a case; `share` is the delay's share of an epoch, None for halves."""
 
     expected: str
     named: str
@@ -78,7 +78,7 @@ class Result:
 
 
 def injected(stage: str, workers: int, share: float, **more: Any) -> Case:
-    """A delay that takes about this share of the epoch, beyond what the loop takes without it."""
+    """A case with a delay that makes up about this share of the epoch."""
     step_s = sum(BASE_S[s] for s in STEPPING)
     made_s = sum(BASE_S[s] for s in MAKING)
     base_s = step_s + made_s if workers == 0 else max(step_s, made_s / workers)
@@ -101,14 +101,14 @@ def injected(stage: str, workers: int, share: float, **more: Any) -> Case:
 
 
 def fat(workers: int, megabytes: int, base_x: float = 1.0) -> Case:
-    """Batches with a payload that goes through the pipe, the loop `base_x` times as slow."""
+    """A case whose batches send a payload through the pipe, in a loop `base_x` times as slow."""
     base = {**{stage: seconds * base_x for stage, seconds in BASE_S.items()}, "batches": LONG}
     delays = {**base, "payload_bytes": megabytes * 2**20}
     return Case(expected="ipc", workers=workers, delays=delays, base=base, what=f"{megabytes} MiB")
 
 
 def halves(workers: int, one: str, other: str, seconds: float = 0.04) -> Case:
-    """Half of the time in each of two stages; beside workers both sides are equally slow."""
+    """A case with half of the time in each of two stages; with workers, both sides are as slow."""
     delays = {one: seconds * (max(1, workers) if one in MAKING else 1), other: seconds}
     return Case(
         expected=BALANCED, workers=workers, delays={**delays, "batches": LONG}, base=None,
@@ -146,7 +146,7 @@ def _epoch_s(measured: Measurement) -> float:
 
 
 class Bench:
-    """Launches cases; the loop without a delay is launched anew for each of them."""
+    """Launches cases, and for each case also its loop without the delay."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.launches = folder, 0
@@ -169,7 +169,7 @@ class Bench:
         return measured
 
     def run(self, case: Case) -> Result:
-        """Launch the loop without and with the delay, and diagnose the latter."""
+        """Launch the loop without and with the delay, and diagnose the one with it."""
         without = self.launch(case, case.base) if case.base is not None else None
         measured = self.launch(case, case.delays)
         share = 1 - _epoch_s(without) / _epoch_s(measured) if without is not None else None

@@ -37,9 +37,9 @@ WIDTH, CROSS_LAYERS = 16, 3
 PACKAGES = ("fuxictr", "torch-rechub")
 RUN_DEADLINE_S = 1200.0
 EQUAL_BEFORE = 1e-5  # of probabilities, from one start
-# FuxiCTR takes an embedding whose elements add up to exactly 0 for padding: where that is the only
-# event of a history, the mean is divided by 1e-12, and the run ends with NaN. It is then tried in
-# another order of the rows, and that is told.
+# FuxiCTR takes an embedding whose elements add up to exactly 0 for padding. If that is the only
+# event of a history, the mean is divided by 1e-12, and the run ends with NaN. The bench then tries
+# another order of the rows, and says so.
 TRIES = 5
 NOTES = {
     "ctrkit": "one table, fused Adam, clipping at 10",
@@ -60,7 +60,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What one launch of a contender found; `train_s` and `cpu_s` are of each epoch.
+    """The result of one launch of a contender; `train_s` and `cpu_s` hold a value per epoch.
 
     The CPU time is that of the training process alone, without its loader's workers.
     """
@@ -80,7 +80,7 @@ class Run:
 
 
 class Contest:
-    """One case: its store, its exported rows, and launches of contenders on them."""
+    """One case: its store, its exported rows, and the launches of contenders on them."""
 
     def __init__(self, folder: Path, case: Case, options: argparse.Namespace) -> None:
         self.folder, self.case, self.options = folder, case, options
@@ -108,10 +108,10 @@ class Contest:
     def launch(
         self, contender: str, workers: int, *, check: bool = False, order: int = 0
     ) -> dict[str, Any]:
-        """The contender's answer, and `command_s`, the seconds of the whole command.
+        """Launch a contender; returns its answer, with the whole command's seconds as `command_s`.
 
         Raises:
-            RuntimeError: it failed; the message is the last line that it wrote.
+            RuntimeError: the contender failed; the message is the last line that it wrote.
         """
         self.launches += 1
         folder = self.folder / f"{self.launches}-{contender}"
@@ -140,7 +140,7 @@ class Contest:
         return {**answer, "command_s": time.monotonic() - began_s}
 
     def measure(self, contender: str, workers: int, number: int) -> Run:
-        """One launch, as a row of the result; a peer that fails gets another order."""
+        """Launch once, for a row of the result; a peer that fails gets another order of rows."""
         for attempt in range(TRIES):
             try:
                 answer = self.launch(contender, workers, order=(number - 1) * TRIES + attempt)
@@ -176,10 +176,10 @@ class Contest:
 
 
 def check_models(contest: Contest) -> dict[str, dict[str, Any]]:
-    """Of each contender: parameters, optimiser, how far its predictions are from ours; or `error`.
+    """For each contender: parameters, optimizer, distance of its predictions from ours; or `error`.
 
     Raises:
-        SystemExit: ours fails, or a peer's model is not the same.
+        SystemExit: ours fails, or a peer's model is not equal to it.
     """
     found: dict[str, dict[str, Any]] = {}
     ours: dict[str, Any] = {}
@@ -206,14 +206,14 @@ def check_models(contest: Contest) -> dict[str, dict[str, Any]]:
 
 
 def contend(contest: Contest, peers: list[str]) -> list[Run]:
-    """Interleaved rounds; the first one also finds each peer's number of workers."""
+    """Launch all in turn, round by round; the first round also finds each peer's best workers."""
     options = contest.options
     runs: list[Run] = []
     workers = {OURS: [0]} | dict.fromkeys((*peers, STOCK), options.peer_workers)
     for number in range(1, options.rounds + 1):
         for contender, counts in workers.items():
             if contender == STOCK and number > 1:
-                continue  # a side line
+                continue  # not part of the comparison
             tried = [contest.measure(contender, count, number) for count in counts]
             runs += tried
             workers[contender] = [max(tried, key=lambda run: run.rows_per_s).workers]
@@ -224,7 +224,7 @@ def contend(contest: Contest, peers: list[str]) -> list[Run]:
 
 
 def best(runs: list[Run], contender: str) -> list[Run]:
-    """Of each round the fastest run of a contender."""
+    """The fastest run of a contender in each round."""
     of = [run for run in runs if run.contender == contender]
     return [
         max((run for run in of if run.round == number), key=lambda run: run.rows_per_s)
@@ -233,13 +233,13 @@ def best(runs: list[Run], contender: str) -> list[Run]:
 
 
 def spread(values: list[float], form: str) -> str:
-    """Median (min .. max)."""
+    """The values as text: median (min .. max)."""
     middle, low, high = statistics.median(values), min(values), max(values)
     return f"{middle:{form}} ({low:{form}} .. {high:{form}})"
 
 
 def summary(case: Case, runs: list[Run], peers: list[str]) -> dict[str, Any]:
-    """Ours against the faster peer of each round, and its AUC less that of the better peer."""
+    """Our rate over that of each round's faster peer, and our AUC minus that of the better peer."""
     ours = best(runs, OURS)
     against = {peer: best(runs, peer) for peer in peers}
     ratios = [
@@ -351,7 +351,7 @@ def main() -> None:
 
 
 def save(found: list[dict[str, Any]], text: str, options: argparse.Namespace) -> None:
-    """Keep what is known so far."""
+    """Save the results so far."""
     settings = {k: v for k, v in vars(options).items() if k != "out"}
     environment = describe_environment()
     for package in PACKAGES:
@@ -364,7 +364,7 @@ def save(found: list[dict[str, Any]], text: str, options: argparse.Namespace) ->
 
 
 def heading(found: list[dict[str, Any]], options: argparse.Namespace) -> list[str]:
-    """What it comes to, and how it was measured."""
+    """The heading: the overall result, and how it was measured."""
     machine = describe_environment()["machine"]
     loads = [run["load_average"] for case in found for run in case["runs"]]
     deep = "-".join(str(size) for size in options.hidden)

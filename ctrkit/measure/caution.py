@@ -73,8 +73,8 @@ def widened(step: Interval, change: float) -> Interval:
 def beyond_the_begin(step: Interval, samples: Sequence[Sample], batches: int) -> Interval | None:
     """The interval if only an epoch's first steps were seen, and they got slower or faster.
 
-    They may go on changing as the line through them does, to the epoch's end. None where such a
-    line is no more than chance (1 %), or would not matter.
+    The change may go on to the end of the epoch, along the line through these steps. None if the
+    slope may be chance (1 %), or is too small to matter.
 
     Args:
         step: seconds per step, without such a change.

@@ -1,8 +1,8 @@
 """Finds out whether the machine changed its pace during a probe.
 
 The cell that was launched first is launched again last. Two launches of one cell never take exactly
-the same time, so their difference is a drift only where it is more than launches differ by chance:
-by what is known of that before, and by what the other launches of the probe show.
+the same time. So a difference is a drift only if it is larger than chance makes it. How much
+launches differ by chance is known from earlier runs and from the probe's other launches.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ctrkit.measure.statistics import between_launches
 #: A smaller difference between the cell's first and last launch is no drift.
 LEAST_DRIFT = 0.03
 #: At most one of twenty probes reports a drift on a machine that keeps its pace. That is not
-#: makes a projection wrong, to see one that is none makes it wider.
+#: strict, because a drift that is missed makes a projection wrong, and a false one only wider.
 _CONFIDENCE = 0.95
 #: The same if no other cell was launched twice: then only the assumed spread tells how they differ.
 _CONFIDENCE_ALONE = 0.98
@@ -47,7 +47,7 @@ def drift_factor(
         first: steps of the first launch, of the cell that is launched again last.
         last: steps of its last launch, at the same place of the epoch.
         groups: the other launches, grouped by cell. They show how launches differ by chance, after
-            is taken out of them first, or it would pass for that.
+            the drift itself was taken out of them.
         spread: what was known before about how launches differ.
     """
     factor = last.mean / first.mean

@@ -4,9 +4,9 @@ It compares steps of equal numbers, so data whose steps take longer later in an 
 difference. Workers that end with an epoch lose their caches; the steps show that, too.
 
 On a machine with other work, no two stretches of steps have the same pace. So a difference counts
-only if it is larger than chance makes it, by what is known of how launches differ and by the
-scatter of autocorrelated steps, and if all launches show it. A launch is left out if other
-processes took more cores in one of its two epochs.
+only if all launches show it and if it is larger than chance explains: the known spread of launches
+and the scatter of autocorrelated steps. A launch is left out if other processes used more cores in
+one of its two epochs than in the other.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _LEAST_CHANGE = 0.2
 _LEAST_STEPS = 5
 _CONFIDENCE = 0.99
 #: Autocorrelated steps show their scatter badly; these are the least degrees of freedom and the
+#: least number of independent steps that they count for.
 _LEAST_FREEDOM, _LEAST_WORTH = 3.0, 2.0
 #: A larger difference of the cores that other processes used explains the pace.
 _OTHER_CORES = 0.2
@@ -134,7 +135,8 @@ def _seconds(measurement: Measurement, epoch: int) -> dict[int, float]:
 def _variance(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
     """Relative variance of the mean difference of two epochs, and the number of independent steps.
 
-    That is how many independent ones they are worth: a load that lasts makes many steps slow.
+    The variance is relative to the squared mean of the second epoch. Steps are not independent, as
+    other work makes many in a row slow.
     """
     differences = [b - a for a, b in zip(first, second, strict=True)]
     n, mean = len(differences), _mean(differences)

@@ -25,9 +25,10 @@ _LEAST_WORTH = 2.0
 #: A step counts as part of a slow stretch if it takes this share longer than the median ...
 _SLOW_SHARE = 0.3
 #: ... and is so many standard deviations above it. The standard deviation is estimated as 1.4826
+#: times the median of the absolute deviations, which is its value for a normal distribution.
 _SLOW_SDS, _SD_OF_MEDIAN = 4.0, 1.4826
 #: Fewer slow steps in a row may be chance. If more than this share of the window is slow, it is
-#: nobody knows which pace is the usual one.
+#: unclear which pace is the usual one.
 _LEAST_STRETCH, _MOST_OF_WINDOW = 3, 0.4
 
 
@@ -36,7 +37,7 @@ class SlowSteps:
     """The few slow steps of a launch, or stretches of them, that may come more often in a run.
 
     `excess_s` is how much longer than usual each took on average, `most_s` how much longer the
-    that was not seen may be `may_grow` times as slow as the mean of those seen.
+    slowest may take. One that was not seen may exceed the usual by `may_grow` times `excess_s`.
     """
 
     count: int
@@ -58,8 +59,8 @@ class Sample:
     """Summary of one launch's steps: seconds, and how many independent steps they are worth.
 
     `slow` is set if the tail is heavy. `change` is how much the second half of the window differs
-    share of the mean, the second half of the window differs from the first. `line` is None where
-    there are too few steps for one.
+    from the first, as a share of the mean; 0 if the steps are steady. `line` is None if there are
+    too few steps for one.
     """
 
     mean: float
@@ -186,7 +187,7 @@ def _slow_steps(values: np.ndarray) -> SlowSteps | None:
 def _slow_stretches(values: np.ndarray) -> SlowSteps | None:
     """Stretches of slow steps among steady ones; None if there are none.
 
-    One that touches an end of the window may be longer than was seen of it: perhaps twice as long.
+    A stretch at an end of the window may go on outside it, so it may be twice as long as seen.
     """
     if values.size < _LEAST_FOR_BATCH_MEANS:
         return None

@@ -271,7 +271,7 @@ def _checkpoint(measurements: Sequence[Measurement], flags: list[str]) -> Interv
     """Seconds of one checkpoint; 0 if a trial finished without writing one.
 
     Returns:
-        None where all trials were cut before their first one: what it takes is not known.
+        None if no trial got as far as its first checkpoint, so that its time is unknown.
     """
     writes = [seconds for m in measurements for seconds in m.checkpoint_s]
     if writes:

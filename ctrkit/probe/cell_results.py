@@ -142,7 +142,7 @@ def drift_of(trials: Sequence[Trial], spread: LaunchSpread = SHIPPED) -> float |
 def _launched(trial: Trial, at: float) -> list[tuple[Trial, Measurement, Launched]]:
     """The trial, its measurement and its steps, made at the share `at` of the probe, in a list.
 
-    Of a trial that failed, or measured no step, there is nothing.
+    The list is empty if the trial failed or measured no step.
     """
     measured = trial.result.measurement
     sample = sample_of_measurement(measured, turn_of(trial.cell)) if measured else None

@@ -1,8 +1,9 @@
 """Predicts from a run's ledger when its growing memory will have used up the machine's.
 
 It looks at the last minutes only. In them the run's memory must grow all the time, in the second
-at their begin: a cache that fills stops growing. What the machine can still give must have fallen
-with it: pages of files that the system can drop again are counted in a process, too.
+half at least half as fast as in the first, because a cache that fills stops growing. The machine's
+available memory must fall as well: a process's memory also counts pages of files, which the system
+can drop.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ class LoadLook:
     """The CPU seconds spent so far, read while an epoch's steps run.
 
     `busy_s` is the CPU time of all processes on the usable cores, `own_s` that of this process and
+    the trial. `at_s` is the wall clock of the supervisor.
     """
 
     epoch: int
@@ -55,7 +56,6 @@ def other_cores_by_epoch(looks: Sequence[LoadLook]) -> list[float]:
 
     A process that starts or ends between two looks can make a difference negative; this counts as
     0.
-    left out.
     """
     found = []
     for epoch in (1, 2):
