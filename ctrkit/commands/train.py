@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ctrkit.commands.cell_choice import (
@@ -24,6 +25,7 @@ from ctrkit.commands.inspection import (
     of_epochs,
     with_epochs,
 )
+from ctrkit.commands.known_spread import of_its_age, readable_rows
 from ctrkit.commands.options import Axes, CommonOptions, duration_s, single_axes
 from ctrkit.commands.restarts import RestartRules
 from ctrkit.commands.resuming import (
@@ -154,9 +156,14 @@ def _new_run(
     )
     inspection = of_epochs(inspection, options.epochs, options.checkpoint_every_s)
     choice = _choose(common, axes, options, workload, inspection, stop)
+    range_words = ""
     if choice.projection is not None:
         every = saved_every(choice.projection, options.checkpoint_every_s)
-        choice = dataclasses.replace(choice, projection=every)
+        aged, range_words = of_its_age(
+            every, readable_rows(), datetime.now(UTC), machine=machine_fingerprint(),
+            workload=inspection.workload_fingerprint,
+        )  # fmt: skip
+        choice = dataclasses.replace(choice, projection=aged)
     epochs = inspection.sizes.epochs if inspection.sizes else None
     if epochs is None and options.max_steps is None:
         epochs = 1
@@ -181,6 +188,8 @@ def _new_run(
         abort_after_s=options.time_rules.abort_after_s,
     )
     _announce(choice, plan, run, options)
+    if range_words:
+        say(f"range: {range_words}")
     folder = str(run.path / "child")
     return run, ChildSpec(
         kind="train", folder=folder, workload=workload, cell=choice.cell, train=plan

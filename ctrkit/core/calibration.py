@@ -152,7 +152,11 @@ TIMES_APART = {"within an hour": HOUR_S, "within a day": 24 * HOUR_S, "later": m
 
 def time_apart(row: CalibrationRow) -> str:
     """The class of TIMES_APART that a run belongs to; the first one if the time is unknown."""
-    apart_s = row.apart_s or 0.0
+    return name_of_time_apart(row.apart_s or 0.0)
+
+
+def name_of_time_apart(apart_s: float) -> str:
+    """The key of TIMES_APART for a run that starts so long after its projection."""
     return next(name for name, most_s in TIMES_APART.items() if apart_s <= most_s)
 
 
