@@ -138,7 +138,8 @@ def judge_end(
     if end.hang is not None:
         return judge_hang(end.hang, result), end
     if code is None:
-        return Verdict("skipped", "interrupted" if end.interrupted else "budget"), end
+        why = "interrupted" if end.interrupted else "the budget ended first"
+        return Verdict("skipped", why), end
     if end.interrupted and (not is_run or was_stopped(code, result, stderr)):
         return Verdict("skipped", "interrupted"), end
     if is_run and code == stops.EXIT_CODE:

@@ -274,7 +274,7 @@ def test_a_killed_worker_is_worker_died(tmp_path: Path) -> None:
 
 def test_the_deadline_cuts_what_progresses(tmp_path: Path) -> None:
     outcome = supervise(tmp_path, "endless", deadline_s=1.5)
-    assert (outcome.verdict, outcome.reason) == ("skipped", "budget")
+    assert (outcome.verdict, outcome.reason) == ("skipped", "the budget ended first")
     assert outcome.cut_by_budget
     assert (tmp_path / "child" / "measurement.json").exists()
 
