@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from ctrkit.core.lifeline import FOLDER_VARIABLE
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 COMMAND = Path(sys.executable).with_name("ctrkit")
@@ -21,6 +23,19 @@ def running_in(folder: Path) -> list[str]:
         str(process.info["cmdline"])
         for process in psutil.process_iter(["cmdline", "cwd"])
         if process.info["cwd"] and Path(process.info["cwd"]).resolve() == folder
+    ]
+
+
+def left_of(folder: Path) -> list[int]:
+    """Living processes of the children of a run in a folder, by the environment they were given.
+
+    By nothing else: other tests may run the same scripts at the same time.
+    """
+    return [
+        process.pid
+        for process in psutil.process_iter(["environ", "status"])
+        if str(folder) in (process.info["environ"] or {}).get(FOLDER_VARIABLE, "")
+        and process.info["status"] != psutil.STATUS_ZOMBIE
     ]
 
 

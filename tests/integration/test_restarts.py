@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from support import COMMAND
+from support import COMMAND, left_of
 
 from ctrkit.core.progress import read_progress
 from ctrkit.ctr.data.synthetic import generate_store
@@ -156,11 +156,7 @@ def test_every_row_is_trained_on_once_in_the_history_that_survives(runs: dict[st
 
 
 def test_nothing_of_them_is_left(runs: dict[str, Done]) -> None:
-    left = [p for p in psutil.process_iter(["cmdline"]) if str(ENDINGS) in str(p.info["cmdline"])]
-    assert left == []
-    for run in runs.values():
-        child = str(run.path / "child")
-        assert not [p for p in psutil.process_iter(["cmdline"]) if child in str(p.info["cmdline"])]
+    assert [pid for run in runs.values() for pid in left_of(run.path)] == []
 
 
 def worker_of(run: Path, process: subprocess.Popen[bytes], step: int) -> psutil.Process:
@@ -189,7 +185,9 @@ def test_a_worker_killed_from_outside_changes_no_number(tmp_path: Path) -> None:
     )  # fmt: skip
     whole = start(tmp_path, *options, "--out", "whole", log="whole")
     try:
-        worker_of(tmp_path / "cut", cut, step=5).send_signal(signal.SIGKILL)
+        worker = worker_of(tmp_path / "cut", cut, step=5)
+        assert worker.pid in left_of(tmp_path / "cut"), "so it would see what is left"
+        worker.send_signal(signal.SIGKILL)
         runs = [finish(tmp_path, "cut", cut), finish(tmp_path, "whole", whole)]
     finally:
         for process in (cut, whole):

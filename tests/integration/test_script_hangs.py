@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from hang_corpus import load_corpus
-from support import COMMAND
+from support import COMMAND, left_of
 
 SCRIPT = Path(__file__).parent / "children" / "train_on.py"
 CORPUS = {scenario.name: scenario for scenario in load_corpus()}
@@ -38,8 +37,9 @@ CASES = {
 
 @dataclass(frozen=True)
 class Seen:
-    """How a run of a scenario went."""
+    """How a run of a scenario went, in a folder of its own."""
 
+    folder: Path
     exit_code: int
     stderr: str
     info: dict[str, Any]
@@ -62,6 +62,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Seen]:
         path = folder / "run" / "incidents.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         return Seen(
+            folder=folder,
             exit_code=done.returncode,
             stderr=done.stderr,
             info=json.loads((folder / "run" / "run.json").read_text()),
@@ -89,15 +90,7 @@ def test_a_script_is_judged_as_a_workload_is(trained: Callable[[str], Seen], nam
     if scenario.guilty_lines:
         told = f"{incident['reason']} {incident['cause']}"
         assert any(line in told for line in scenario.guilty_lines), told
-    left = [p.pid for p in psutil.process_iter() if str(SCRIPT) in " ".join(_command(p))]
-    assert left == []
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return list(process.cmdline())
-    except psutil.Error:
-        return []
+    assert left_of(seen.folder) == []
 
 
 RANKS = Path(__file__).parent / "children" / "train_ranks.py"
@@ -144,7 +137,7 @@ def test_of_ranks_the_late_one_is_named_with_its_line(
     assert ("the other ranks wait for it" in incident["cause"]) == (mode != "stay")
     assert f"train_ranks.py:{guilty} in wait_for" in incident["cause"]
     assert "GIL" not in incident["cause"]
-    assert [p.pid for p in psutil.process_iter() if str(RANKS) in " ".join(_command(p))] == []
+    assert left_of(run.parent) == []
 
 
 ASKS = """

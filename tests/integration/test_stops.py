@@ -19,9 +19,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from support import COMMAND
-
-from ctrkit.core.lifeline import RUN_ID_VARIABLE
+from support import COMMAND, left_of
 
 STAGES = Path(__file__).parent / "children" / "stages.py"
 BATCHES = 20
@@ -101,16 +99,6 @@ def position(folder: Path) -> dict[str, Any]:
     return dict(state["position"])
 
 
-def left(folder: Path) -> list[int]:
-    return [
-        one.pid
-        for one in psutil.process_iter(["environ", "status"])
-        if str(folder) in str((one.info["environ"] or {}).get("CTRKIT_CHILD_FOLDER"))
-        and RUN_ID_VARIABLE in one.info["environ"]
-        and one.info["status"] != psutil.STATUS_ZOMBIE
-    ]
-
-
 # of the training child: the look at the workload before it has reached `import` already, and the
 # state is looked at before the first step
 REACHED = {"import": 2, "checkpoint": 2}
@@ -166,7 +154,7 @@ def stopped_in(folder: Path, start: Start, stage: str, number: int, workers: int
     words, _ = process.communicate(timeout=60)
     last = folder / "run/checkpoints/last.pt"
     at = position(folder) if last.exists() else None
-    said, processes = info(folder), left(folder)
+    said, processes = info(folder), left_of(folder)
     has_incidents = (folder / "run" / "incidents.jsonl").exists()
     resumed = start("--resume", "run")
     resumed_words, _ = resumed.communicate(timeout=120)
@@ -226,7 +214,7 @@ def test_a_step_longer_than_the_grace_is_ended_and_told_of(tmp_path: Path, start
     assert process.returncode == 130, words
     assert "6 steps are lost" in " ".join(words.split())
     assert info(tmp_path)["status"] == "interrupted"
-    assert left(tmp_path) == []
+    assert left_of(tmp_path) == []
 
 
 @pytest.mark.parametrize("command", ["train", "probe"])
@@ -248,7 +236,7 @@ def test_a_closed_terminal_is_a_hangup_and_no_error(tmp_path: Path, command: str
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 130
     assert info(tmp_path)["status"] == "interrupted"
-    assert left(tmp_path) == []
+    assert left_of(tmp_path) == []
     if command == "train":
         assert position(tmp_path)["batch"] == 7
 
@@ -267,4 +255,4 @@ def test_workers_of_every_start_method_outlive_the_signal(
     assert process.returncode == 130, words
     assert position(tmp_path)["batch"] == 7
     assert not (tmp_path / "run" / "incidents.jsonl").exists()
-    assert left(tmp_path) == []
+    assert left_of(tmp_path) == []

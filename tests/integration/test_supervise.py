@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support import alive, left_of
 
 from ctrkit.core.config import Cell, ChildSpec, TrialKind, WorkloadSpec
 from ctrkit.core.lifeline import RUN_ID_VARIABLE, sockets_folder
@@ -238,16 +239,11 @@ def test_a_child_that_cannot_start_is_an_error_and_leaves_nothing(tmp_path: Path
 
 
 def test_grandchildren_in_sessions_of_their_own_are_ended(tmp_path: Path) -> None:
-    def sleepers() -> set[int]:
-        return {
-            process.pid
-            for process in psutil.process_iter(["cmdline", "status"])
-            if "import time; time.sleep(600)" in (process.info["cmdline"] or [])
-        }
-
-    before = sleepers()
     assert supervise(tmp_path, "leaves_a_grandchild").verdict == "ok"
-    assert sleepers() <= before
+    pids = (tmp_path / "child" / "grandchildren").read_text().split()
+    assert len(pids) == 3
+    assert [pid for pid in pids if alive(int(pid))] == []
+    assert left_of(tmp_path) == []
 
 
 def test_a_complete_result_whose_process_stays_is_a_shutdown_hang(tmp_path: Path) -> None:

@@ -104,10 +104,14 @@ def reports_an_error(folder: Path, progress: ProgressWriter) -> None:
 
 
 def leaves_a_grandchild(folder: Path, progress: ProgressWriter) -> None:
-    double = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
-    subprocess.run([sys.executable, "-c", double, *SLEEPER], check=True)
-    subprocess.Popen(SLEEPER, start_new_session=True)
-    subprocess.Popen(SLEEPER)
+    double = (
+        "import subprocess, sys; print(subprocess.Popen(sys.argv[1:], start_new_session=True, "
+        "stdout=subprocess.DEVNULL).pid)"
+    )
+    command = [sys.executable, "-c", double, *SLEEPER]
+    pids = [int(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)]
+    pids += [subprocess.Popen(SLEEPER, start_new_session=True).pid, subprocess.Popen(SLEEPER).pid]
+    (folder / "grandchildren").write_text(" ".join(map(str, pids)))
     steps(progress, 3, 0.01)
     finish(folder, progress)
 
