@@ -44,7 +44,7 @@ _MOST_STRETCHES, _LEAST_STRETCH = 4, 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class TimedStretch:
     """A stretch of the epoch and its mean step; `begin` and `end` are shares of the epoch."""
 
     begin: float
@@ -65,7 +65,7 @@ class Profile:
     places: int
 
 
-def places_of(launches: Sequence[Measurement], batches: int, cycle: int = 1) -> list[Place]:
+def places_of(launches: Sequence[Measurement], batches: int, cycle: int = 1) -> list[TimedStretch]:
     """The places that the launches measured, in order."""
     found = []
     for m in launches:
@@ -73,15 +73,15 @@ def places_of(launches: Sequence[Measurement], batches: int, cycle: int = 1) -> 
         if sample is not None:
             begin = m.first_batch + first_throughput_step(m)
             end = min(batches, begin + sample.n)
-            found.append(Place(begin=begin / batches, end=end / batches, sample=sample))
+            found.append(TimedStretch(begin=begin / batches, end=end / batches, sample=sample))
     return sorted(found, key=_begin)
 
 
-def _begin(place: Place) -> float:
+def _begin(place: TimedStretch) -> float:
     return place.begin
 
 
-def _stretches(measurement: Measurement, batches: int, cycle: int) -> list[Place]:
+def _stretches(measurement: Measurement, batches: int, cycle: int) -> list[TimedStretch]:
     """The window of a launch as a few stretches of whole rounds of workers."""
     times = step_times_s(measurement)
     length = max(_LEAST_STRETCH * cycle, -(-len(times) // _MOST_STRETCHES))
@@ -91,7 +91,9 @@ def _stretches(measurement: Measurement, batches: int, cycle: int) -> list[Place
     for at in range(0, max(min(1, len(times)), len(times) - length + 1), length):
         part = times[at : at + length]
         first, last = begin + at, min(batches, begin + at + len(part))
-        found.append(Place(begin=first / batches, end=last / batches, sample=sample_of(part)))
+        found.append(
+            TimedStretch(begin=first / batches, end=last / batches, sample=sample_of(part))
+        )
     return found
 
 
@@ -111,7 +113,7 @@ def profile_of(
     return _along(joined, whole[-2:]) if len(joined) > 1 and len(whole) > 1 else None
 
 
-def _differ(places: Sequence[Place], spread: LaunchSpread) -> bool:
+def _differ(places: Sequence[TimedStretch], spread: LaunchSpread) -> bool:
     """Whether any two places differ by more than chance; tests all pairs (Bonferroni)."""
     pairs = [
         (a, b) for a, b in itertools.combinations(places, 2) if b.begin >= (a.begin + a.end) / 2
@@ -129,16 +131,16 @@ def _differ(places: Sequence[Place], spread: LaunchSpread) -> bool:
     return False
 
 
-def _relative_error(place: Place) -> float:
+def _relative_error(place: TimedStretch) -> float:
     sample = place.sample
     return sample.variance / sample.n_eff / sample.mean**2
 
 
-def _place_number(place: Place) -> int:
+def _place_number(place: TimedStretch) -> int:
     return round(place.begin * 100)
 
 
-def _joined(places: Sequence[Place]) -> tuple[float, float]:
+def _joined(places: Sequence[TimedStretch]) -> tuple[float, float]:
     """The middle of a place, and its mean step over all launches there."""
     middle = sum((p.begin + p.end) / 2 for p in places) / len(places)
     return middle, sum(p.sample.mean for p in places) / len(places)

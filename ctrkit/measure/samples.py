@@ -47,7 +47,7 @@ class SlowSteps:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class SlopeLine:
     """A line fitted to a window's steps: its slope in seconds per step, and the standard error."""
 
     slope_s: float
@@ -70,7 +70,7 @@ class Sample:
     flags: tuple[str, ...] = ()
     slow: SlowSteps | None = None
     change: float = 0.0
-    line: Line | None = None
+    line: SlopeLine | None = None
 
     def has(self, flag: str) -> bool:
         """Whether the steps have this flag."""
@@ -207,7 +207,7 @@ def _slow_stretches(values: np.ndarray) -> SlowSteps | None:
     )
 
 
-def _line_through(values: np.ndarray, cycle: int) -> Line | None:
+def _line_through(values: np.ndarray, cycle: int) -> SlopeLine | None:
     """The least-squares line; its standard error allows for autocorrelation. None for few steps."""
     n = values.size
     if n < _LEAST_FOR_AUTOCORRELATION:
@@ -217,7 +217,7 @@ def _line_through(values: np.ndarray, cycle: int) -> Line | None:
     slope = float(places @ values) / squares
     rest = values - values.mean() - slope * places
     variance = float(rest @ rest) / (n - 2) * n / effective_sample_size(rest)
-    return Line(slope_s=slope / cycle, error_s=math.sqrt(variance / squares) / cycle)
+    return SlopeLine(slope_s=slope / cycle, error_s=math.sqrt(variance / squares) / cycle)
 
 
 def _change_of_pace(values: np.ndarray) -> float:

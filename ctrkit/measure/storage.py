@@ -25,7 +25,7 @@ _SMALL_BYTES, _MANY_FILES = 200_000, 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class StorageReads:
     """What the launches of a cell read in their windows, together.
 
     `stall_share` and `disk_share` are shares of time: some process waited for storage, the busiest
@@ -81,7 +81,7 @@ class Reading:
         )
 
 
-def reading_of(launches: Sequence[Measurement]) -> Reading | None:
+def reading_of(launches: Sequence[Measurement]) -> StorageReads | None:
     """What the launches read; None if no system tells."""
     told = [one for one in launches if "read_bytes" in one.reads and one.throughput_s]
     seconds = sum(one.throughput_s or 0.0 for one in told)
@@ -94,7 +94,7 @@ def reading_of(launches: Sequence[Measurement]) -> Reading | None:
     def share(key: str) -> float | None:
         return min(1.0, total(key) / seconds) if all(key in one.reads for one in told) else None
 
-    return Reading(
+    return StorageReads(
         read_per_s=total("read_bytes") / seconds,
         storage_per_s=total("storage_bytes") / seconds,
         call_bytes=total("read_bytes") / max(1.0, total("read_calls")),
@@ -113,7 +113,7 @@ class WaitCause:
     is_known: bool
 
 
-def wait_cause(reading: Reading | None) -> WaitCause:
+def wait_cause(reading: StorageReads | None) -> WaitCause:
     """What a loader with little CPU use waits for, from counters."""
     if reading is None:
         return WaitCause("for a disk, a network, a sleep or a lock (which is not known here)", "",
@@ -156,7 +156,7 @@ def wait_cause(reading: Reading | None) -> WaitCause:
     )  # fmt: skip
 
 
-def _without_reading(reading: Reading) -> str:
+def _without_reading(reading: StorageReads) -> str:
     """What a loader that reads almost nothing may wait for; looking up files is not reading."""
     end = "which of them cannot be told from outside (ctrkit explain PID shows the line)"
     others = "a sleep, a lock, another process or a network connection"
@@ -173,14 +173,14 @@ def _without_reading(reading: Reading) -> str:
     return f"and reads almost nothing from files, so it is no disk: {others}; {end}"
 
 
-def _rates(reading: Reading) -> str:
+def _rates(reading: StorageReads) -> str:
     return (
         f"{format_bytes(reading.all_per_s)}/s are read, {format_bytes(reading.storage_per_s)}/s of "
         "it from storage and not from memory"
     )
 
 
-def _busy(reading: Reading) -> str:
+def _busy(reading: StorageReads) -> str:
     words = ""
     if reading.disk_share is not None:
         words += f", the busiest disk is busy {format_percent(reading.disk_share)} of the time"
@@ -189,11 +189,11 @@ def _busy(reading: Reading) -> str:
     return words
 
 
-def _files(reading: Reading) -> str:
+def _files(reading: StorageReads) -> str:
     if not reading.has_small_files or reading.in_use.median_bytes is None:
         return ""
     return f", in many small files (half of those seen have {_size(reading)} or less)"
 
 
-def _size(reading: Reading) -> str:
+def _size(reading: StorageReads) -> str:
     return format_bytes(reading.in_use.median_bytes or 0)

@@ -21,7 +21,7 @@ _LATER_STAGES = ("step", "epoch boundary")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class MemoryLine:
     """Bytes as a straight line over the rows of a batch, from at least two batch sizes."""
 
     fixed_bytes: float
@@ -147,12 +147,12 @@ def _worker_bytes(cell: Cell, trials: Sequence[Trial]) -> float | None:
     return None if nearest is None else found[nearest]
 
 
-def host_line(cell: Cell, trials: Sequence[Trial]) -> Line | None:
+def host_line(cell: Cell, trials: Sequence[Trial]) -> MemoryLine | None:
     """Host memory over the batch size, if at least two sizes were measured on this device."""
     return _line([(t.cell.batch_size, t.result.peak_rss_bytes) for t in _stepping(cell, trials)])
 
 
-def device_line(cell: Cell, trials: Sequence[Trial]) -> Line | None:
+def device_line(cell: Cell, trials: Sequence[Trial]) -> MemoryLine | None:
     """Device memory over the batch size, if at least two sizes were measured."""
     return _line(
         [
@@ -169,7 +169,7 @@ def device_bytes(cell: Cell, trials: Sequence[Trial]) -> float | None:
     return None if line is None else line.at(cell.batch_size)
 
 
-def _line(points: Sequence[tuple[int, int | None]]) -> Line | None:
+def _line(points: Sequence[tuple[int, int | None]]) -> MemoryLine | None:
     """The least-squares line through the peaks of each batch size; None for a single size."""
     peaks: dict[int, int] = {}
     for batch, taken in points:
@@ -181,10 +181,12 @@ def _line(points: Sequence[tuple[int, int | None]]) -> Line | None:
     spread = sum((x - mean_x) ** 2 for x in peaks)
     # a larger batch never takes less memory; anything else is noise
     slope = max(0.0, sum((x - mean_x) * (y - mean_y) for x, y in peaks.items()) / spread)
-    return Line(fixed_bytes=mean_y - slope * mean_x, row_bytes=slope, measured=tuple(sorted(peaks)))
+    return MemoryLine(
+        fixed_bytes=mean_y - slope * mean_x, row_bytes=slope, measured=tuple(sorted(peaks))
+    )
 
 
-def largest_batch(line: Line, free_bytes: int, also_row_bytes: float = 0.0) -> int | None:
+def largest_batch(line: MemoryLine, free_bytes: int, also_row_bytes: float = 0.0) -> int | None:
     """Rows of the largest batch within 80 % of free memory; None if none or any would fit."""
     row_bytes = line.row_bytes + also_row_bytes
     room = MOST_SHARE * free_bytes - line.fixed_bytes

@@ -17,7 +17,7 @@ from typing import Any
 from ctrkit.child.script import describe, json_files
 from ctrkit.child.script.ending import ScriptFailedError, tell_before_sudden_end
 from ctrkit.child.script.first_batches import FirstBatches
-from ctrkit.child.script.guard import guarded
+from ctrkit.child.script.guarded import guarded
 from ctrkit.child.script.loader_changes import LoaderChanges
 from ctrkit.child.script.pattern import Pattern
 from ctrkit.child.script.presence import Presence, claim_owner

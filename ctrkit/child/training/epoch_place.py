@@ -12,7 +12,7 @@ from ctrkit.child.workloads.protocol import Batch, EpochLoader
 
 
 @dataclass(frozen=True)
-class Place:
+class EpochPlace:
     """Where a loader continues: `after` batches come as written, then `left_out` are skipped.
 
     A loader of ctrkit's protocol skips by itself; a DataLoader skips by its sampler (`elsewhere`).
@@ -53,7 +53,7 @@ class Place:
 
 def place_of(
     loader: EpochLoader, batches: int | None, share: float, warmup: int, steps: int
-) -> Place:
+) -> EpochPlace:
     """The place nearest to this share of the epoch at which the loader can continue.
 
     Args:
@@ -64,14 +64,14 @@ def place_of(
         steps: the least number of steps to measure.
     """
     if not share or batches is None:
-        return Place()
+        return EpochPlace()
     if isinstance(loader, IterableLoader):
         elsewhere = elsewhere_of(loader.iterable, share, after=warmup, steps=steps)
         left_out = 0 if elsewhere is None else min(elsewhere.left_out, batches - warmup - 1)
         if elsewhere is None or left_out <= 0:
-            return Place()
+            return EpochPlace()
         elsewhere.left_out = left_out
-        return Place(left_out, warmup, elsewhere)
+        return EpochPlace(left_out, warmup, elsewhere)
     if "first_batch" not in inspect.signature(loader.set_epoch).parameters:
-        return Place()
-    return Place(batches_to_leave_out(batches, share, before=warmup, steps=steps))
+        return EpochPlace()
+    return EpochPlace(batches_to_leave_out(batches, share, before=warmup, steps=steps))

@@ -16,7 +16,7 @@ from ctrkit.child.recording.step_stamps import ATTRIBUTION, THROUGHPUT
 from ctrkit.child.training.batch_hash import batch_hash
 from ctrkit.child.training.batches import known_rows, row_counter
 from ctrkit.child.training.devices import peak_device_bytes
-from ctrkit.child.training.epoch_place import Place, place_of
+from ctrkit.child.training.epoch_place import EpochPlace, place_of
 from ctrkit.child.training.loader_facts import facts_of, length_of, no_batch_words
 from ctrkit.child.training.running_trial import RunningTrial, Save, close_iterator
 from ctrkit.child.training.stages import StageTimer, stage_timer
@@ -120,7 +120,7 @@ def _measure_epoch(
     """Run as much of one epoch as the recorder wants, then close the iterator."""
     recorder = trial.recorder
     makes = not isinstance(loader, CachedLoader)
-    place = Place()
+    place = EpochPlace()
     if epoch == 1 and makes:
         steps = trial.spec.windows.min_steps
         place = place_of(loader, batches, trial.epoch_share, recorder.warmup_steps, steps)
@@ -168,7 +168,7 @@ def _measure_epoch(
         recorder.note(teardown_s=trial.now_s() - began_s)
 
 
-def _is_told(place: Place, loader: EpochLoader, epoch: int) -> bool:
+def _is_told(place: EpochPlace, loader: EpochLoader, epoch: int) -> bool:
     """Tell the loader the epoch; False if it can be iterated only once, and has been."""
     try:
         place.tell(loader, epoch)

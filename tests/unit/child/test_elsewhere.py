@@ -5,7 +5,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from ctrkit.child.elsewhere import Elsewhere, batches_to_leave_out, elsewhere_of
-from ctrkit.child.training.epoch_place import Place, place_of
+from ctrkit.child.training.epoch_place import EpochPlace, place_of
 from ctrkit.child.workloads.iterable_loader import IterableLoader
 
 
@@ -165,8 +165,8 @@ def test_a_loader_of_its_own_is_told_where_to_begin_if_it_can_be_told():
     place.tell(native, 1)
     assert native.told == (1, 50)
     assert next(place.iterator_of(native, print)) == 50
-    assert place_of(old, 100, 0.5, 2, 3) == Place()
-    Place().tell(old, 1)
+    assert place_of(old, 100, 0.5, 2, 3) == EpochPlace()
+    EpochPlace().tell(old, 1)
     assert old.told == (1, 0)
 
 
@@ -175,8 +175,8 @@ def test_a_wrapped_dataloader_begins_elsewhere_and_one_without_a_length_does_not
     place = place_of(loader, 100, 0.5, 2, 3)
     place.tell(loader, 1)
     assert [int(batch[0]) for batch in place.iterator_of(loader, print)][:3] == [0, 4, 208]
-    assert place_of(loader, None, 0.5, 2, 3) == Place()
-    assert place_of(loader, 100, 0.0, 2, 3) == Place()
+    assert place_of(loader, None, 0.5, 2, 3) == EpochPlace()
+    assert place_of(loader, 100, 0.0, 2, 3) == EpochPlace()
     # a workload that is told to take less than the loader has never comes to nothing
     assert 0 < place_of(loader, 10, 0.9, 2, 3).left_out < 10
     assert isinstance(place.elsewhere, Elsewhere)

@@ -4,7 +4,7 @@ from ctrkit.core.checkup import MachineLimits
 from ctrkit.core.child_records import LoaderNeeds, Measurement
 from ctrkit.core.config import make_cell
 from ctrkit.probe.memory_needs import (
-    Line,
+    MemoryLine,
     batch_memory_finding,
     device_bytes,
     host_bytes,
@@ -140,11 +140,11 @@ def test_a_devices_memory_is_its_own(inspection):
 
 
 def test_the_largest_batch_lies_on_the_line_within_four_fifths():
-    line = Line(fixed_bytes=2 * GB, row_bytes=MB, measured=(100, 200))
+    line = MemoryLine(fixed_bytes=2 * GB, row_bytes=MB, measured=(100, 200))
     assert largest_batch(line, 10 * GB) == 6000
     assert largest_batch(line, 10 * GB, also_row_bytes=MB) == 3000
     assert largest_batch(line, 2 * GB) is None
-    flat = Line(fixed_bytes=2 * GB, row_bytes=0.0, measured=(100, 200))
+    flat = MemoryLine(fixed_bytes=2 * GB, row_bytes=0.0, measured=(100, 200))
     assert largest_batch(flat, 10 * GB) is None
 
 
