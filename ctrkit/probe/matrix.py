@@ -114,12 +114,7 @@ def build_matrix(
     refused = _unmet(applied, cells, invalid)
     known = facts or known_facts(inspection, MachineLimits(system=system or platform.system()))
     if not run_refused:
-        for cell in list(cells):
-            hazard = refusal(cell, known)
-            if hazard is not None:
-                del cells[cell]
-                if not any(_is_same_but_unnamed(cell, other, said) for other in refused):
-                    refused[cell] = hazard.reason
+        _refuse_hazards(cells, refused, known, said)
         beyond = [cell for cell in beyond if refusal(cell, known) is None]
     return MatrixPlan(
         cells=tuple(replace(cell, unheeded=unheeded) for cell in cells),
@@ -150,6 +145,18 @@ def _combined(
         else:
             invalid.setdefault(_cell(chosen), reason)
     return cells, invalid
+
+
+def _refuse_hazards(
+    cells: dict[Cell, None], refused: dict[Cell, str], facts: HazardFacts, said: Collection[str]
+) -> None:
+    """Move the cells that a hazard rule refuses to `refused`, each once for those alike."""
+    for cell in list(cells):
+        hazard = refusal(cell, facts)
+        if hazard is not None:
+            del cells[cell]
+            if not any(_is_same_but_unnamed(cell, other, said) for other in refused):
+                refused[cell] = hazard.reason
 
 
 def _is_same_but_unnamed(cell: Cell, other: Cell, said: Collection[str]) -> bool:

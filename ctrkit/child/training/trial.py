@@ -145,11 +145,8 @@ def _measure_epoch(
         _measure_epoch(trial, loader, epoch=epoch, batches=batches)
         return
     # a loader that skips by itself is not checked, because it may not really skip
-    checked = to_come is not None and recorder.step == to_come and not place.is_native
-    if checked and not recorder.finished:
-        taken = _take(trial, iterator)
-        if taken is not None:  # more batches than its len() promised
-            recorder.counted(1, known_rows(trial.rows.count(taken[2])), complete=False)
+    if recorder.step == to_come and not place.is_native and not recorder.finished:
+        _look_past_the_length(trial, iterator)
     if epoch == 1 and recorder.finished and not recorder.step:
         heeds = "batch_size" in trial.workload.axes
         raise UsageError(no_batch_words(loader, trial.cell.batch_size, heeds))
@@ -166,6 +163,13 @@ def _measure_epoch(
     del iterator
     if epoch == 1:
         recorder.note(teardown_s=trial.now_s() - began_s)
+
+
+def _look_past_the_length(trial: RunningTrial, iterator: Iterator[Batch]) -> None:
+    """Ask for one batch more than `len()` promised, and count it if it comes."""
+    taken = _take(trial, iterator)
+    if taken is not None:
+        trial.recorder.counted(1, known_rows(trial.rows.count(taken[2])), complete=False)
 
 
 def _is_told(place: EpochPlace, loader: EpochLoader, epoch: int) -> bool:
