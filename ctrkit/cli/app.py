@@ -96,7 +96,8 @@ def run_command() -> int:
         print("ctrkit: Windows is not supported; use Linux, macOS or WSL", file=sys.stderr)
         return 2
     try:
-        code = app(as_written_today(sys.argv[1:]), standalone_mode=False)
+        # its name is in what it says, and `python -m` would make it that of any runner
+        code = app(as_written_today(sys.argv[1:]), prog_name="ctrkit", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except CtrkitError as error:
         if not error.is_shown:

@@ -44,8 +44,6 @@ def in_process(
         words = [*map(str, arguments)]
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["ctrkit", *words])
-        # the command is named after `argv`, as where the installed one runs, not `python -m pytest`
-        monkeypatch.setattr(sys.modules["__main__"], "__package__", None)
         capfd.readouterr()
         code = run_command()
         said = capfd.readouterr()
