@@ -79,7 +79,7 @@ class Scenario:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """One seed: what was projected for the epoch, what it took, and the flags."""
+    """The result of one seed: the projected epoch, the simulated one, and the flags."""
 
     low_s: float
     high_s: float
@@ -97,13 +97,13 @@ class Outcome:
 
 
 def gamma(spread: float) -> Series:
-    """Independent steps."""
+    """Independent, gamma-distributed steps."""
     shape = 1 / spread**2
     return lambda random, n: random.gamma(shape, 1 / shape, n)
 
 
 def ar1(rho: float, spread: float = 0.15) -> Series:
-    """Steps of which each resembles the one before; never below a fifth of the mean."""
+    """Steps that are correlated with the one before (AR(1)); never below a fifth of the mean."""
 
     def series(random: Random, n: int) -> np.ndarray:
         noise = random.normal(0, spread * math.sqrt(1 - rho**2), n)
@@ -117,12 +117,12 @@ def ar1(rho: float, spread: float = 0.15) -> Series:
 
 
 def pareto(shape: float) -> Series:
-    """Steps that are never fast but may be very slow."""
+    """Pareto-distributed steps: never much faster than usual, but sometimes very slow."""
     return lambda random, n: (1 + random.pareto(shape, n)) * (shape - 1) / shape
 
 
 def stalls(share: float, shape: float, least: float) -> Series:
-    """Steady steps, of which a few stall for `least` and more, Pareto-distributed."""
+    """Steady steps, a few of which stall for `least` or longer, Pareto-distributed."""
 
     def series(random: Random, n: int) -> np.ndarray:
         stalled = random.random(n) < share
@@ -132,7 +132,7 @@ def stalls(share: float, shape: float, least: float) -> Series:
 
 
 def bursts(share: float, length: int, factor: float) -> Series:
-    """Steady steps; for stretches of so many steps all take `factor` times as long."""
+    """Steady steps, with stretches of `length` steps that take `factor` times as long."""
 
     def series(random: Random, n: int) -> np.ndarray:
         starts = random.random(n + length) < share / length
@@ -144,7 +144,7 @@ def bursts(share: float, length: int, factor: float) -> Series:
 
 
 def regimes(length: int, factor: float) -> Series:
-    """Two paces in turn, each for about so many steps."""
+    """Two paces in turn, each for about `length` steps."""
 
     def series(random: Random, n: int) -> np.ndarray:
         slow = np.empty(n, dtype=bool)
@@ -159,7 +159,7 @@ def regimes(length: int, factor: float) -> Series:
 
 
 def rising(first: float, last: float, power: float = 1.0) -> Series:
-    """Batches sorted by what they cost."""
+    """Batches sorted by their cost."""
     return lambda random, n: first + (last - first) * np.linspace(0, 1, n) ** power
 
 
@@ -225,7 +225,7 @@ SCENARIOS = (
 
 @dataclass(frozen=True)
 class Launch:
-    """One simulated launch: what the product would have measured of it."""
+    """One simulated launch: what ctrkit would have measured."""
 
     measurement: Measurement
     load: Load | None
@@ -244,7 +244,7 @@ def launch(
 ) -> Launch:
     """Simulate `steps` steps of a launch at the time `at` of the probe, 0 its begin, 1 its end.
 
-    `costs` are of the batches of the epoch, of which it begins with `first_batch`; a `whole` epoch
+    `costs` are those of the epoch's batches; the launch begins with `first_batch`. A `whole` epoch
     is the run itself.
     """
     pace = max(0.3, random.normal(1, scenario.launch_spread))
@@ -306,7 +306,7 @@ def launch(
 
 
 def run_seed(scenario: Scenario, launches: int, seed: Sequence[int]) -> Outcome:
-    """Probe, project, and run the epoch; the first cell of the probe is another, run last again."""
+    """Probe, project, and run the epoch; the probe launches another cell first, and again last."""
     random = np.random.default_rng(seed)
     cycle = max(1, scenario.workers)
     steps = scenario.steps + max(1, scenario.workers * scenario.prefetch)
@@ -354,7 +354,7 @@ def run_seed(scenario: Scenario, launches: int, seed: Sequence[int]) -> Outcome:
     )  # fmt: skip
 
 
-#: The note that the product adds where it saw no other part of the epoch.
+#: The note that ctrkit adds if it saw no other part of the epoch.
 FIRST_ONLY = "first batches only"
 
 
@@ -363,7 +363,7 @@ def _first_batch(launch: int, steps: int) -> int:
 
 
 def _pairs(scenario: Scenario, random: Random, launches: int) -> list[Pair]:
-    """What became of earlier projections of this workload, each from as many launches."""
+    """Earlier projections of this workload and their real epochs, each from as many launches."""
     error = scenario.launch_spread * math.sqrt(1 + 1 / launches)
     return [
         Pair(projected_s=1.0, actual_s=math.exp(random.normal(0, error)), launches=launches,
@@ -373,7 +373,7 @@ def _pairs(scenario: Scenario, random: Random, launches: int) -> list[Pair]:
 
 
 def called_different(scenario: Scenario, launches: int, seed: Sequence[int]) -> bool:
-    """Whether two cells that are the same, launched in turn, are called different."""
+    """Whether ctrkit calls two equal cells different that were launched in turn."""
     random = np.random.default_rng(seed)
     steps = scenario.steps + max(1, scenario.workers * scenario.prefetch)
     costs = None if scenario.content is None else scenario.content(random, BATCHES)
@@ -390,7 +390,7 @@ def called_different(scenario: Scenario, launches: int, seed: Sequence[int]) -> 
 
 
 def covered(name: str, launches: int, seeds: range) -> dict[str, object]:
-    """One row of the table: a scenario over many seeds."""
+    """A row of the table: one scenario over many seeds."""
     index, scenario = next((i, s) for i, s in enumerate(SCENARIOS) if s.name == name)
     outcomes = [run_seed(scenario, launches, [seed, index, launches]) for seed in seeds]
     plain = [o for o in outcomes if not o.flags]
@@ -461,7 +461,7 @@ def table(rows: Sequence[dict[str, object]], first_seed: int) -> str:
 
 
 AIM_UNFLAGGED, AIM_FLAGGED, LEAST_SHOWN = 0.9, 0.8, 0.1
-#: Why a scenario cannot come to its aim, by the beginning of its name.
+#: Why a scenario cannot reach its aim, by the beginning of its name.
 REASONS = {
     "stalls": "a stall that did not come within the steps seen cannot be foretold; the report says "
     "how rare one must be to have been missed",

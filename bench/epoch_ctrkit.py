@@ -18,7 +18,7 @@ from ctrkit.ctr.data.store import Store
 
 
 class EpochWorkload(Workload):
-    """The rows of a store in ctrkit's loaders; without histories only their last event is read."""
+    """The rows of a store in ctrkit's loaders; without histories, only their last event is read."""
 
     name = "epoch"
     axes = ("loader", "workers", "start_method", "prefetch", "threads", "batch_size")

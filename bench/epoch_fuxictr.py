@@ -32,7 +32,7 @@ from ctrkit.core.files import write_json
 
 
 class DCNv2(BaseModel):  # type: ignore[misc]
-    """`parallel`, without low-rank mixture."""
+    """DCNv2 in its `parallel` form, without the low-rank mixture."""
 
     answer: Answer
 
@@ -64,7 +64,7 @@ class DCNv2(BaseModel):  # type: ignore[misc]
 
 
 def feature_map(settings: Settings) -> FeatureMap:
-    """Written to its file format and read back, as its own programs do."""
+    """A feature map that is written to FuxiCTR's format and read back, as its programs do."""
     vocabulary = settings.vocabulary()
     features: list[dict[str, Any]] = []
     for name in settings.fields:
@@ -83,7 +83,7 @@ def feature_map(settings: Settings) -> FeatureMap:
 
 
 def ours(name: str) -> str:
-    """Our name of one of its parameters."""
+    """Our name for one of its parameters."""
     part, *rest = name.split(".")
     if part == "embedding_layer":
         return f"table.{rest[2]}"

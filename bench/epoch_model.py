@@ -61,7 +61,7 @@ class DCNv2(nn.Module):
         return logits.squeeze(1)
 
     def embed(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """(batch, fields * width).
+        """The embeddings of a batch, of shape (batch, fields * width).
 
         Every field is a weighted bag of rows: an id a bag of one, a history the mean of its real
         steps. A batch names each row several times, so the table is asked for unique rows only.
@@ -89,7 +89,7 @@ class DCNv2(nn.Module):
         return torch.cat(bags.view(-1, batch_rows, bags.shape[1]).unbind(), dim=1)
 
     def put_first(self, values: Mapping[str, Tensor]) -> None:
-        """Copy the first parameters, the tables one after another."""
+        """Copy the first parameters, with the tables one after another."""
         tables = [values[f"table.{name}"] for name in self.first]
         rest = {name: value for name, value in values.items() if not name.startswith("table.")}
         put(
@@ -100,7 +100,7 @@ class DCNv2(nn.Module):
 
 
 def ours(name: str) -> str:
-    """The name among the first parameters."""
+    """A parameter's name among the first parameters."""
     part, *rest = name.split(".")
     if part == "table":
         return "table"
@@ -111,7 +111,7 @@ def ours(name: str) -> str:
 
 
 class EpochTask(Task):
-    """The step as ctrkit's own workload has it: fused Adam, clipping by touched rows."""
+    """The training step of ctrkit's own workload: fused Adam, and clipping by touched rows."""
 
     def __init__(self, settings: Settings) -> None:
         self.clip = settings.clip

@@ -29,7 +29,7 @@ from torch_rechub.utils.data import DataGenerator
 
 
 class Trainer(CTRTrainer):  # type: ignore[misc]
-    """`CTRTrainer` with a clock."""
+    """A `CTRTrainer` that times its epochs."""
 
     answer: Answer
 
@@ -54,7 +54,7 @@ def features(settings: Settings) -> list[Any]:
 
 
 def ours(name: str) -> str:
-    """Our name of one of its parameters."""
+    """Our name for one of its parameters."""
     part, *rest = name.split(".")
     if part == "embedding":
         return f"table.{rest[1]}"
@@ -67,7 +67,7 @@ def ours(name: str) -> str:
 
 
 def split(columns: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """Its `x` and `y`."""
+    """Split the columns into the trainer's `x` and `y`."""
     return {n: c for n, c in columns.items() if n != "label"}, columns["label"].astype(np.float32)
 
 

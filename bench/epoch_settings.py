@@ -62,17 +62,17 @@ class Settings:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """In the order of the model's input."""
+        """The fields, in the order of the model's input."""
         return (*ID_COLUMNS, *(SHARED if self.history else ()))
 
     def vocabulary(self) -> dict[str, int]:
-        """Rows of each embedding table."""
+        """The number of rows of each embedding table."""
         known = Store.open(self.store).meta.vocabulary
         return {name: {**known, **CLOCK}[name] for name in ID_COLUMNS}
 
 
 def first_parameters(settings: Settings) -> dict[str, Tensor]:
-    """What all start from, by names of our own: tables, cross, deep, norm, head. float32."""
+    """The float32 parameters that all start from, by our names: tables, cross, deep, norm, head."""
     random = torch.Generator().manual_seed(settings.seed)
     found: dict[str, Tensor] = {}
     for name, size in settings.vocabulary().items():
@@ -116,7 +116,7 @@ def put(target: torch.nn.Module, values: Mapping[str, Tensor], names: Mapping[st
 
 
 def count(model: torch.nn.Module) -> int:
-    """Trainable parameters; a table that two fields share counts once."""
+    """The number of trainable parameters; a table that two fields share counts once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -145,7 +145,7 @@ def read_rows(settings: Settings, split: str) -> dict[str, np.ndarray[Any, Any]]
 
 
 def check_batches(settings: Settings) -> list[dict[str, np.ndarray[Any, Any]]]:
-    """The same few training batches for everybody, to train on and to compare what came of it."""
+    """A few training batches, the same for all, to train on and compare the models afterwards."""
     columns, size = read_rows(settings, "train"), settings.batch_size
     return [
         {name: column[i * size : (i + 1) * size] for name, column in columns.items()}
@@ -154,7 +154,7 @@ def check_batches(settings: Settings) -> list[dict[str, np.ndarray[Any, Any]]]:
 
 
 class Answer:
-    """What a contender found: seconds of the training part of each epoch, its AUC, and what it is.
+    """A contender's answer: seconds and AUC of each epoch, and facts about its model.
 
     The training part is from asking for the epoch's iterator to the end of its last step. `cpu_s`
     is what this process, but not a loader's workers, burnt in it.
@@ -175,11 +175,11 @@ class Answer:
         self._began: tuple[float, float] | None = None
 
     def begin(self) -> None:
-        """An epoch's training begins."""
+        """Start the clock: an epoch's training begins."""
         self._began = time.perf_counter(), time.process_time()
 
     def end(self) -> None:
-        """It ended; what comes until the next `begin` is not counted."""
+        """Stop the clock; what follows until the next `begin` does not count."""
         if self._began is not None:
             began_s, began_cpu_s = self._began
             self.train_s.append(time.perf_counter() - began_s)
@@ -187,7 +187,7 @@ class Answer:
             self._began = None
 
     def score(self, labels: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> None:
-        """Judge an epoch on the validation rows, in the order in which they are stored."""
+        """Compute an epoch's AUC on the validation rows, in the order in which they are stored."""
         from sklearn.metrics import roc_auc_score
 
         labels = np.asarray(labels).reshape(-1)
@@ -201,7 +201,7 @@ class Answer:
 
 
 def contend(run: Callable[[Settings], None]) -> None:
-    """Body of a contender's own process: settings in, answer out."""
+    """The main function of a contender's process: reads the settings, runs, writes the answer."""
     settings = Settings.read(sys.argv[1])
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed + settings.order)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class Rows(Dataset):  # type: ignore[type-arg]
-    """A dict of NumPy values a row, to be collated into tensors."""
+    """Rows as dicts of NumPy values, which the DataLoader collates into tensors."""
 
     def __init__(self, columns: dict[str, np.ndarray[Any, Any]]) -> None:
         batch = with_lengths(columns)

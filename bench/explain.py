@@ -29,7 +29,7 @@ from ctrkit.supervise.explain.stack_readers import py_spy_program
 
 SCRIPT = Path(__file__).resolve().parents[1] / "tests/integration/children/train_on.py"
 KEPT = Path(__file__).resolve().parent.parent / "results" / "explain.md"
-#: scenario, workers, start method
+#: Scenario, number of workers, start method.
 HANGS = (
     ("hang_in_collate", 2, "fork"), ("hang_in_worker_init", 1, "spawn"),
     ("hang_in_iterable", 2, "fork"), ("main_deadlock", 0, "-"), ("file_lock", 2, "fork"),
@@ -42,7 +42,7 @@ _SILENT_S, _LONGEST_S, _EXPLAIN_S = 8.0, 60.0, 120.0
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Of one explanation."""
+    """The result of one explanation."""
 
     scenario: str
     with_py_spy: bool
@@ -55,7 +55,7 @@ class Result:
 
 
 def without_py_spy(folder: Path) -> Path:
-    """A Python that sees the same packages, but has no py-spy beside it."""
+    """Make a Python that has the same packages, but no py-spy."""
     venv.create(folder, with_pip=False, symlinks=True)
     python = folder / "bin" / "python"
     asks = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
@@ -66,7 +66,7 @@ def without_py_spy(folder: Path) -> Path:
 
 
 def start(scenario: Scenario, workers: int, method: str, folder: Path) -> subprocess.Popen[bytes]:
-    """Start the script and wait until it says nothing more."""
+    """Start the script and wait until it prints nothing more."""
     out = folder / f"{scenario.name}.txt"
     with out.open("wb") as file:
         process = subprocess.Popen(
@@ -88,7 +88,7 @@ def start(scenario: Scenario, workers: int, method: str, folder: Path) -> subpro
 def explain(
     scenario: Scenario, workers: int, pid: int, python: Path, path: str, *, with_py_spy: bool
 ) -> Result:
-    """One look at the script, by `ctrkit explain PID --wait 5s`."""
+    """Explain the script once, with `ctrkit explain PID --wait 5s`."""
     before, began_s = _family(pid), time.monotonic()
     done = subprocess.run(
         [str(python), "-m", "ctrkit", "explain", str(pid), "--wait", "5s"],
@@ -133,7 +133,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def as_markdown(results: list[Result]) -> str:
-    """The table that is kept."""
+    """The table to keep, as Markdown."""
     words = {True: "yes", False: "**no**", None: "-"}
     lines = [
         "# `ctrkit explain` on scripts that hang",

@@ -93,7 +93,7 @@ Figures = dict[str, float]
 
 
 def launch(folder: Path, file: Path, cell: Cell, server: ForkServer | None) -> Figures:
-    """One trial's figures, in seconds and bytes."""
+    """Launch one trial; returns its figures in seconds and bytes."""
     spec = ChildSpec(
         kind="full", folder=str(folder), windows=WINDOWS, cell=cell,
         workload=WorkloadSpec(target=f"{file}:Regression"),
@@ -116,7 +116,7 @@ def launch(folder: Path, file: Path, cell: Cell, server: ForkServer | None) -> F
 
 
 def pairs_of(folder: Path, count: int, most_s: float) -> dict[str, list[tuple[Figures, Figures]]]:
-    """`(anew, forked)` pairs of each cell; the cells take turns."""
+    """Pairs `(anew, forked)` of trials of each cell; the cells take turns."""
     found: dict[str, list[tuple[Figures, Figures]]] = {name: [] for name in CELLS}
     end_s = time.monotonic() + most_s
     file = folder / "regression.py"
@@ -136,7 +136,7 @@ def pairs_of(folder: Path, count: int, most_s: float) -> dict[str, list[tuple[Fi
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Of the median, by order statistics: at least 95 % of such intervals hold it."""
+    """An interval of the median by order statistics: at least 95 % of such intervals hold it."""
     ordered, n, k, missed = sorted(values), len(values), 0, 0.5 ** len(values)
     while k < n // 2 and 2 * (missed + math.comb(n, k + 1) * 0.5**n) <= 0.05:
         k += 1

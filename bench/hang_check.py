@@ -26,7 +26,7 @@ _SILENT = re.compile(r"no progress in stage '[^']+' for (?:(\d+) min )?(?:([\d.]
 
 @dataclass(frozen=True, kw_only=True)
 class SeenTrial:
-    """A trial as its run folder tells it, and what is wrong about that.
+    """A trial as its run folder shows it, and what is wrong with it.
 
     `silent_s`: from the last progress to the verdict, for a hang. `named`: the guilty worker or
     main process and, where it can be known, its line are in the reason or in `cause.json`.
@@ -48,7 +48,7 @@ class SeenTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class SeenProbe:
-    """A probe of one scenario: its trials, and what it left."""
+    """A probe of one scenario: its trials, and what it left behind."""
 
     scenario: str
     trials: tuple[SeenTrial, ...]
@@ -60,7 +60,7 @@ class SeenProbe:
 
     @property
     def fine(self) -> bool:
-        """Nothing is wrong with the probe, nor with any of its trials."""
+        """Whether nothing is wrong with the probe or with any of its trials."""
         return not self.problems and not any(trial.problems for trial in self.trials)
 
 
@@ -76,10 +76,10 @@ def probe_scenario(
 
     Args:
         scenario: what to run.
-        workers: those of its axes that are wanted; what makes no sense for it is left out.
-        start_methods: likewise.
-        folder: empty; receives the run folder and the command's output.
-        stall_timeout_s: unless the scenario needs another.
+        workers: worker counts to probe; those that make no sense for the scenario are left out.
+        start_methods: start methods to probe, likewise.
+        folder: an empty folder for the run folder and the command's output.
+        stall_timeout_s: the time limit for silence, unless the scenario needs another.
     """
     counts, methods = scenario.axes(workers, start_methods)
     stall_s = scenario.stall_timeout_s or stall_timeout_s
@@ -123,7 +123,7 @@ def _rows(run: Path) -> list[dict[str, Any]]:
 
 
 def _counts(row: dict[str, Any]) -> bool:
-    """A repeat that the budget cut says nothing; a first launch must come to a verdict."""
+    """Whether a trial counts: a repeat that the budget cut off does not, a first launch always."""
     return row["launch"] <= 1 or row["verdict"] != "skipped"
 
 
@@ -136,7 +136,7 @@ def _problems_of_probe(
     seen = {(trial.workers, trial.start_method) for trial in trials}
     if len(seen) != cells:
         problems.append(f"{len(seen)} of {cells} cells have a row")
-    # the result of a trial whose process did not end counts
+    # a trial counts as viable if only its process did not end
     viable = any(trial.verdict in ("ok", "shutdown-hang") for trial in trials)
     if exit_code != (0 if viable else 4):
         said = stderr.splitlines()[-1][:300] if stderr.strip() else "no words"
@@ -158,7 +158,7 @@ def _judge(scenario: Scenario, row: dict[str, Any], run: Path, stall_s: float) -
     named = None if row["verdict"] == "ok" else is_named(scenario, workers, known)
     problems = []
     if row["verdict"] == "skipped" and row["reason"] == NOT_TRIED:
-        pass  # two cells failed alike
+        pass  # two cells failed in the same way
     elif row["verdict"] not in expected:
         problems.append(f"{row['verdict']}, not {' or '.join(expected)}")
     elif row["verdict"] != "ok":
@@ -178,9 +178,9 @@ def _judge(scenario: Scenario, row: dict[str, Any], run: Path, stall_s: float) -
 
 
 def is_named(scenario: Scenario, workers: int, known: str) -> bool:
-    """Whether the words name whoever is guilty and, where there is one, a guilty line.
+    """Whether the words name the guilty process and, if there is one, a guilty line.
 
-    A line is named as `file.py:12`, or as a traceback does.
+    A line is named as `file.py:12`, or as in a traceback.
     """
     if scenario.culprit(workers) == "worker" and not _WORKER.search(known):
         return False

@@ -27,16 +27,16 @@ class Scenario:
     """One file of the corpus.
 
     Args:
-        cells: the right verdicts for "0" (no workers) and for each start method; a cell that is
-            not there makes no sense for this scenario.
+        cells: the right verdicts for "0" (no workers) and for each start method. A cell that is
+            missing makes no sense for this scenario.
         guilty: "worker" (without workers it is the main process), "main", or None.
-        guilty_lines: `file.py:line` of each line that may be named; empty where no line can be
-            known, as of a process that was killed.
-        budgets: within so many stall timeouts the verdict must come.
-        needs: of "linux", "root", "cgroup".
-        control: nothing is wrong with it; another verdict than `ok` is a false alarm.
-        burns: it burns CPU, so that nothing else should be measured beside it.
-        stall_timeout_s: where it needs another than the others.
+        guilty_lines: `file.py:line` of each line that may be named; empty if no line can be
+            known, as after a process was killed.
+        budgets: the verdict must come within this many stall timeouts.
+        needs: what the machine must have, of "linux", "root" and "cgroup".
+        control: whether nothing is wrong with it, so that any verdict but `ok` is a false alarm.
+        burns: whether it burns CPU, so that nothing else should be measured meanwhile.
+        stall_timeout_s: its own limit of silence, if it needs another than the others.
     """
 
     name: str
@@ -52,19 +52,19 @@ class Scenario:
     stall_timeout_s: float | None = None
 
     def expected(self, workers: int, start_method: str | None) -> tuple[str, ...]:
-        """The right verdicts of a cell; empty where it makes no sense."""
+        """The right verdicts of a cell; empty if the cell makes no sense."""
         return self.cells.get(str(start_method) if workers else "0", ())
 
     def axes(
         self, workers: Sequence[int], start_methods: Sequence[str]
     ) -> tuple[list[int], list[str]]:
-        """Those of the workers and start methods that make sense for it."""
+        """The worker counts and start methods that make sense for it."""
         methods = [method for method in start_methods if method in self.cells]
         counts = [count for count in workers if (methods if count else "0" in self.cells)]
         return counts, methods if any(counts) else []
 
     def culprit(self, workers: int) -> str | None:
-        """Whom the verdict of a cell must name: "worker", "main" or nobody."""
+        """The process that a cell's verdict must name: "worker", "main" or None."""
         return "main" if self.guilty == "worker" and not workers else self.guilty
 
 
@@ -72,7 +72,7 @@ def load_corpus(folder: Path = FOLDER) -> list[Scenario]:
     """All scenarios, by name.
 
     Raises:
-        ValueError: a file declares nothing, or something that is unknown.
+        ValueError: a file has no declaration, or one with an unknown field.
     """
     return [load_scenario(path) for path in sorted(folder.glob("*.py"))]
 
@@ -129,7 +129,7 @@ def unmet(scenario: Scenario) -> str | None:
 
 
 def _may_make_group() -> bool:
-    """Whether a memory control group can be made: tried, and undone."""
+    """Whether a memory control group can be made; it makes one and removes it."""
     version_1 = (_GROUPS[0] / "cgroup.procs").exists()
     group = _GROUPS[0 if version_1 else 1] / f"ctrkit-oom-try-{os.getpid()}"
     try:

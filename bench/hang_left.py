@@ -21,16 +21,16 @@ _SHARED = Path("/dev/shm")
 _NAMES = re.compile(r"(torch_|sem\.|psm_)")
 _USED = re.compile(r"/dev/shm/(\S+)")
 _SETTLE_S = 1.0
-#: Set by whoever wants to end: commands that still run are then ended as at their cap.
+#: Set it to stop the bench: commands that still run are then ended as at their cap.
 STOP = threading.Event()
 _WATCH_S = 0.4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ran:
-    """A command that ended, or was ended at its cap: then `exit_code` is None.
+    """A command that ended, or was ended at its cap; in that case `exit_code` is None.
 
-    `left`: processes of its that were still there `settle_s` after its own end. `orphans`: shared
+    `left`: its processes that were still there `settle_s` after its own end. `orphans`: shared
     memory and semaphores that its processes had used, and that were still there without a user.
     """
 
@@ -96,7 +96,7 @@ def run_marked(
 
 @contextmanager
 def _watched_names(mark: str) -> Iterator[set[str]]:
-    """Collects the names in /dev/shm that marked processes use meanwhile: others make some, too."""
+    """Collect the names in /dev/shm that marked processes use; other processes make some, too."""
     names: set[str] = set()
     over = threading.Event()
 
@@ -146,9 +146,9 @@ def end_marked(mark: str) -> None:
 
 
 def orphaned_names() -> frozenset[str]:
-    """Shared memory and semaphores that no living process uses (told by Linux alone).
+    """Shared memory and semaphores that no living process uses (known on Linux only).
 
-    The word of two looks: a name may be seen while it is being made or removed.
+    It looks twice, because a name may be seen while it is being made or removed.
     """
     first = _unused_names()
     if not first:

@@ -15,7 +15,7 @@ LOADTUNE = "loadtune==0.3.0"
 LOADTUNE_SCENARIOS = ("hang_after_batches", "killed", "healthy")
 _STOCK_CAP_S, _LOADTUNE_CAP_S = 30.0, 60.0
 _LOADTUNE_TIMEOUT_S = 20
-# torch's workers look every 5 s whether their parent is still there
+# torch's workers check every 5 s whether their parent is still there
 _SETTLE_S = 6.0
 _HERE = Path(__file__).parent
 
@@ -25,7 +25,7 @@ class SeenPeer:
     """What another tool did with a scenario.
 
     `outcome`: `completed`, `raised ...`, `ended with ...`, or `hung` at a cap. `line`: a guilty
-    line stood in its output, None where there is none to be named. `left`: processes left 6 s
+    line stood in its output, None if there is none to name. `left`: processes left 6 s
     after the main one had ended, or had been killed at the cap. `orphans`: shared memory and
     semaphores that were left when all of them were gone.
     """
@@ -42,7 +42,7 @@ class SeenPeer:
 
 
 def peer_cell(scenario: Scenario) -> tuple[int, str | None]:
-    """The cell that the peers get: two workers if possible, and one that fails if there is one."""
+    """The cell for the peers: with two workers if possible, and one that fails if there is one."""
     methods = [method for method in ("fork", "spawn", "forkserver") if method in scenario.cells]
     failing = [method for method in methods if "ok" not in scenario.cells[method]]
     for method in (*failing, *methods):
@@ -65,10 +65,10 @@ def run_stock(scenario: Scenario, folder: Path) -> SeenPeer:
 
 
 def install_loadtune(folder: Path) -> Path:
-    """Install loadtune without its dependencies into `folder`; they are all here already.
+    """Install loadtune into `folder` without its dependencies, which are already installed.
 
     Raises:
-        RuntimeError: it cannot be had.
+        RuntimeError: it cannot be installed.
     """
     argv = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
     try:

@@ -26,7 +26,7 @@ def as_document(
     peers: Sequence[SeenPeer],
     skipped: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Everything that was seen, with a summary and whether all of it is as it should be."""
+    """All results, with a summary and whether everything is as it should be."""
     trials = [trial for probe in probes for trial in probe.trials]
     controls = {scenario.name for scenario in scenarios if scenario.control}
     alarms = [t for t in trials if t.scenario in controls and t.verdict != "ok"]
@@ -57,7 +57,7 @@ def print_tables(
     peers: Sequence[SeenPeer],
     skipped: Mapping[str, str],
 ) -> None:
-    """The tables in the terminal."""
+    """Print the tables in the terminal."""
     console = Console()
     table = Table(*COLUMNS)
     for row in _rows(scenarios, probes, peers):
@@ -78,7 +78,7 @@ def as_markdown(
     peers: Sequence[SeenPeer],
     skipped: Mapping[str, str],
 ) -> str:
-    """The same as Markdown, with the machine it was measured on."""
+    """The tables as Markdown, with the machine that they were measured on."""
     machine = document["environment"]["machine"]
     versions = document["environment"]["versions"]
     lines = [

@@ -85,7 +85,7 @@ def _probe_all(
     options: argparse.Namespace,
     folder: Path,
 ) -> list[SeenProbe]:
-    """Each scenario once, controls until they have their repeats; what burns CPU comes alone."""
+    """Probe each scenario once and controls repeatedly; those that burn CPU run alone."""
     repeats = 1 if options.quick else options.repeats
     workers = QUICK_WORKERS if options.quick else WORKERS
     methods = QUICK_METHODS if options.quick else START_METHODS
@@ -120,7 +120,7 @@ def _in_turn(
     with ThreadPoolExecutor(jobs) as pool:
         try:
             results = dict(zip((s.name for s in quiet), pool.map(run, quiet), strict=True))
-        except BaseException:  # Ctrl-C: what runs is ended, what waits is not begun
+        except BaseException:  # Ctrl-C: end what runs, and do not begin what waits
             STOP.set()
             pool.shutdown(cancel_futures=True)
             raise
@@ -146,7 +146,7 @@ def _run_peers(scenarios: list[Scenario], jobs: int, folder: Path) -> list[SeenP
 
 
 def _tell(probe: SeenProbe) -> None:
-    """One line on stderr as soon as a probe is over, and what was wrong."""
+    """Print a line on stderr as soon as a probe is over, with what was wrong."""
     print(
         f"{probe.scenario}: {len(probe.trials)} trials in {probe.wall_s:.0f} s,"
         f" {'fine' if probe.fine else 'NOT FINE'}",

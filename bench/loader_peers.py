@@ -31,11 +31,11 @@ from ctrkit.ctr.data.thread_loader import ThreadLoader
 
 IDS, FLOATS, HISTORY, HISTORIES = 15, 2, 50, 3
 ROW_BYTES = 4 * (IDS + FLOATS + 1 + HISTORY * HISTORIES)
-#: what a batch of a store has per row: ids, label, length, two histories
+#: Bytes of a row in a batch of a store: ids, label, length, two histories.
 STORE_ROW_BYTES = 4 * (COLUMN_ROWS + 2 * HISTORY)
 PACKED_ROW_BYTES = 32
 LIMIT_BYTES = 2**31
-#: random places drawn for the limit: their rows are far more than any cache holds
+#: Random places drawn for the limit; their rows are far more than fit into a cache.
 LIMIT_PLACES = 2**21
 
 Columns = dict[str, np.ndarray]
@@ -43,7 +43,7 @@ Columns = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Rows:
-    """A table of rows: by column, and packed (rows, 168) int32 with the bits of the floats."""
+    """A table of rows, by column and packed: (rows, 168) int32 with the bits of the floats."""
 
     columns: Columns
     packed: np.ndarray
@@ -68,7 +68,7 @@ def make_rows(count: int) -> Rows:
 
 @dataclass(frozen=True)
 class Machine:
-    """What contenders draw on: the peers' rows, our store, the limit's table, a folder."""
+    """The data that contenders read: the peers' rows, our store, the limit's table, a folder."""
 
     rows: Rows
     store: Store
@@ -76,7 +76,7 @@ class Machine:
     folder: Path
 
 
-#: makes the iterable of an epoch; its `close`, where it has one, ends it
+#: Makes the iterable of an epoch; if it has a `close`, that ends it.
 Make = Callable[[Machine, int], Any]
 
 
@@ -89,7 +89,7 @@ class Contender:
     group: str
     row_bytes: int = ROW_BYTES
     needs: str | None = None
-    #: batches and rows that may be ready before anybody asks: taken before the clock runs
+    #: Batches and rows that may be ready before a turn; they are taken before the clock starts.
     ahead: int = 4
     ahead_rows: int = 0
 
@@ -101,7 +101,7 @@ class Contender:
 
 
 class Limit:
-    """`np.take` of rows at random places of a large table into the same memory, and no more."""
+    """The machine's limit: only `np.take` of random rows of a large table into the same memory."""
 
     def __init__(self, machine: Machine, batch_size: int, threads: int, row_bytes: int) -> None:
         flat = machine.table.reshape(-1)
@@ -124,7 +124,7 @@ class Limit:
             np.take(self.table, places[batch], axis=0, out=out, mode="clip")
 
     def __iter__(self) -> Iterator[int]:
-        """Rows taken; threads get enough to do at once that handing out does not count."""
+        """Yield numbers of rows taken; threads get many batches at once, to save overhead."""
         lanes = range(len(self.lanes))
         share = 1 if len(lanes) == 1 else max(1, 65_536 // self.batch_size)
         batches = len(self.lanes[0][0])
@@ -169,7 +169,7 @@ def our_threads(threads: int) -> Make:
 
 
 def packed_part(machine: Machine, batch_size: int) -> Iterator[tuple[torch.Tensor, ...]]:
-    """The impressions alone, without histories: what `thread` does for its columns."""
+    """The impressions without histories: what the `thread` loader does for its columns."""
     store = machine.store
     gatherer = Gatherer.of(store, HISTORY)
     block = max(1, 8192 // batch_size) * batch_size
@@ -184,7 +184,7 @@ def packed_part(machine: Machine, batch_size: int) -> Iterator[tuple[torch.Tenso
 
 
 def packed_rows(machine: Machine, batch_size: int) -> Iterator[torch.Tensor]:
-    """The peers' rows, packed, into memory that is used again: no process, no thread."""
+    """The peers' rows, packed, taken into reused memory without a process or a thread."""
     packed = machine.rows.packed
     pool = BufferPool(packed.shape[1] * batch_size, keep=4)
     order = epoch_order(len(packed), 1, 1)
@@ -218,7 +218,7 @@ class ColumnRows(FieldRows):
 
 
 class VectorRows(ColumnRows):
-    """Whole batches: torch asks `__getitems__` first."""
+    """Rows taken as whole batches: torch calls `__getitems__` if there is one."""
 
     def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         return {name: torch.from_numpy(c[indices]) for name, c in self.columns.items()}
@@ -273,7 +273,7 @@ def fuxictr(workers: int) -> Make:
 
 
 def deepctr(machine: Machine, batch_size: int) -> Any:
-    """What `BaseModel.fit` does with its `x` and `y`."""
+    """Do what `BaseModel.fit` does with its `x` and `y`."""
     columns = dict(machine.rows.columns)
     y = columns.pop("label")[:, None]
     x = [c if c.ndim == 2 else c[:, None] for c in columns.values()]
@@ -329,7 +329,7 @@ def stateful(workers: int) -> Make:
 
 
 class Spdl:
-    """A pipeline is built for an epoch."""
+    """An SPDL pipeline, which is built for each epoch."""
 
     def __init__(self, machine: Machine, batch_size: int) -> None:
         self.indices = index_batches(len(machine.rows), batch_size)
@@ -387,7 +387,7 @@ PACKED_PART = "packed part of thread alone"
 
 
 def contenders() -> list[Contender]:
-    """Those that fork come first: no thread of another runs yet."""
+    """All contenders; those that fork come first, while no other contender's thread runs."""
     others = [
         Contender("FuxiCTR npz, no workers", fuxictr(0), "ctr", needs="fuxictr"),
         Contender("FuxiCTR npz, 2 workers", fuxictr(2), "ctr", needs="fuxictr"),
@@ -423,6 +423,6 @@ def contenders() -> list[Contender]:
     ]
 
 
-#: which limit each of ours is measured against
+#: The limit that each of our loaders is compared with.
 LIMITS = {name: limit(n).name for n, name in enumerate(OUR_THREADS, start=1)}
 LIMITS[PACKED_PART] = limit(1, PACKED_ROW_BYTES).name

@@ -27,7 +27,7 @@ SCALE_USERS, SCALE_EVENTS = 1_100_000, 66_000_000
 
 
 def make_large_store(folder: Path, rows: int) -> Store:
-    """A store of so many impressions of 1.1 M users with 60 events each: only sizes count."""
+    """Make a store of `rows` impressions of 1.1 M users with 60 events each; only sizes count."""
     random = np.random.default_rng(2)
     per_user, chunk = SCALE_EVENTS // SCALE_USERS, 1 << 20
     size = 200_000
@@ -56,7 +56,7 @@ def make_large_store(folder: Path, rows: int) -> Store:
 
 
 def anonymous_bytes() -> int:
-    """Memory of this process that no file backs."""
+    """Bytes of this process's memory that no file backs."""
     memory = psutil.Process().memory_info()
     return int(memory.rss - getattr(memory, "shared", 0))
 
@@ -69,7 +69,7 @@ def warm(store: Store) -> None:
 
 
 def anonymous_growth(store: Store, batch_size: int) -> int:
-    """Most memory that iterating takes beyond what was there; batches and their buffers too."""
+    """The most memory that iterating adds, with the batches and their buffers."""
     gc.collect()
     before = most = anonymous_bytes()
     loader = ThreadLoader(
@@ -88,7 +88,7 @@ def anonymous_growth(store: Store, batch_size: int) -> int:
 def scale(
     machine: Machine, sizes: Sequence[int], batch_size: int, rounds: int, seconds: float
 ) -> list[dict[str, Any]]:
-    """Our loader on stores of growing size, interleaved, and beside the limit."""
+    """Measure our loader on stores of growing size, in turn, and beside the limit."""
     stores = [make_large_store(machine.folder / f"store-{n}", n) for n in sizes]
     for store in stores:
         warm(store)

@@ -16,7 +16,7 @@ from ctrkit.child.training.batches import RowCounter
 
 
 class Running:
-    """A contender that was started: asked for batches in turns."""
+    """A contender that was started and is asked for batches in turns."""
 
     def __init__(self, contender: Contender, machine: Machine, batch_size: int) -> None:
         self.contender, self.machine, self.batch_size = contender, machine, batch_size
@@ -35,7 +35,7 @@ class Running:
             batch = next(self.iterator, None)
             if batch is not None:
                 return batch, False
-            if iter(self.source) is self.source:  # a generator, which is one epoch
+            if iter(self.source) is self.source:  # a generator is only one epoch
                 self.source = self.contender.make(self.machine, self.batch_size)
         self.iterator = iter(self.source)
         return next(self.iterator), True
@@ -46,7 +46,7 @@ class Running:
             self.next_batch()
 
     def turn(self, seconds: float) -> None:
-        """Take batches for so long; notes the rows per second."""
+        """Take batches for so many seconds, and note the rows per second."""
         self.skip_ahead()
         rows, spent_s = 0, 0.0
         while spent_s < seconds:
@@ -74,13 +74,13 @@ class Running:
 
 @dataclass(frozen=True)
 class Compared:
-    """Rates of all contenders at one batch size, by round."""
+    """The rates of all contenders at one batch size, by round."""
 
     batch_size: int
     rates: dict[str, list[float]]
 
     def ratio(self, name: str, to: str) -> tuple[float, float, float]:
-        """Median, least and most of the ratio within a round."""
+        """The ratio of two rates within a round: its median, minimum and maximum."""
         found = [a / b for a, b in zip(self.rates[name], self.rates[to], strict=True)]
         return statistics.median(found), min(found), max(found)
 

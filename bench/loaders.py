@@ -68,7 +68,7 @@ def compared_table(found: Compared, chosen: Sequence[Contender]) -> list[str]:
 
 
 def targets(found: Compared, chosen: Sequence[Contender]) -> list[str]:
-    """What the comparison was made for, in words."""
+    """The questions of the comparison, answered in words."""
 
     def line(what: str, name: str, to: str | None) -> list[str]:
         if to is None or name not in found.rates or to not in found.rates:
@@ -118,7 +118,7 @@ def step_lines(found: dict[str, Any]) -> list[str]:
 
 @dataclass(kw_only=True)
 class Results:
-    """All that was measured."""
+    """All results."""
 
     settings: dict[str, Any]
     environment: dict[str, Any]

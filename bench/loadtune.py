@@ -36,7 +36,7 @@ _LONGEST_S = 900
 
 @dataclass(frozen=True, kw_only=True)
 class Recommended:
-    """What a tool said: arguments for the DataLoader, threads, and what it promised."""
+    """A tool's recommendation: arguments for the DataLoader, threads, and the promised rate."""
 
     tool: str
     seconds: float
@@ -47,7 +47,7 @@ class Recommended:
 
 
 def run(argv: list[str], case: str, **variables: str) -> str:
-    """A command's stdout; what goes wrong ends the bench."""
+    """Run a command; returns its stdout. A failure ends the bench."""
     done = subprocess.run(
         argv, capture_output=True, text=True, timeout=_LONGEST_S, check=False,
         env=os.environ | {"CASE": case} | variables,
@@ -77,7 +77,7 @@ def ask_ctrkit(case: str, budget: str, folder: Path) -> Recommended:
         for row in read_table(out / "trials.parquet").to_pylist()
         if row["kind"] == "full" and row["rows_per_s"] and _cell_of(row) == _cell_of(cell)
     ]
-    # the mean epoch of a run: workers that persist start in the first one only
+    # the mean epoch of a run: persistent workers start only in the first one
     started = [
         max(0.0, row["first_batch_s"] - row["epoch_restart_s"])
         for row in read_table(out / "trials.parquet").to_pylist()
@@ -104,7 +104,7 @@ def _cell_of(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def ask_loadtune(case: str, installed: Path, folder: Path) -> Recommended:
-    """`loadtune tune` with its defaults; its best trial, or the baseline where that is best."""
+    """Run `loadtune tune` with its defaults; returns its best trial, or the baseline if better."""
     raw = folder / f"loadtune-{case}.json"
     began_s = time.monotonic()
     run(
@@ -134,7 +134,7 @@ def ask_loadtune(case: str, installed: Path, folder: Path) -> Recommended:
 
 
 def grid() -> list[tuple[dict[str, Any], int | None]]:
-    """Other configurations, with torch's own number of threads."""
+    """Other configurations, with torch's default number of threads."""
     found: list[tuple[dict[str, Any], int | None]] = [({"num_workers": 0}, None)]
     for workers in (1, 2, 4):
         found.append(({"num_workers": workers, "persistent_workers": True}, None))
@@ -142,14 +142,14 @@ def grid() -> list[tuple[dict[str, Any], int | None]]:
 
 
 def epoch_s(case: str, options: dict[str, Any], threads: int | None) -> float:
-    """Mean wall clock of an epoch over a run of EPOCHS, in a process of its own."""
+    """Mean wall-clock seconds of an epoch, over a run of EPOCHS epochs in its own process."""
     script = str(HERE / "epochs.py")
     said = run([sys.executable, script, json.dumps(options), str(EPOCHS), str(threads)], case)
     return statistics.mean(json.loads(said)["epoch_s"])
 
 
 def compare(case: str, tools: list[Recommended], repeats: int) -> dict[str, Any]:
-    """Run everything in turn, and set what was said against it."""
+    """Run all configurations in turn, and compare the tools' claims with the results."""
     runs = [(tool.tool, tool.options, tool.threads) for tool in tools]
     runs += [(json.dumps(options), options, threads) for options, threads in grid()]
     walls: dict[str, list[float]] = {name: [] for name, _, _ in runs}

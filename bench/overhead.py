@@ -55,7 +55,7 @@ print(json.dumps({
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """What the observer adds: the median over all pairs, and their quartiles."""
+    """The cost of the observer: the median over all pairs, and their quartiles."""
 
     name: str
     plain: float
@@ -65,7 +65,7 @@ class Difference:
 
 
 def run(script: Path, steps: int, folder: Path | None) -> dict[str, float]:
-    """One run; with a folder, the observer writes into it."""
+    """Run the script once; with a folder, under the observer, which writes into it."""
     command = [sys.executable, str(script), str(steps)]
     environment = dict(os.environ)
     if folder is not None:
@@ -93,7 +93,7 @@ def run(script: Path, steps: int, folder: Path | None) -> dict[str, float]:
 
 
 def differences(pairs: Sequence[tuple[dict[str, float], dict[str, float]]]) -> list[Difference]:
-    """Of each figure, observed less plain, pair by pair."""
+    """The difference of each figure with and without the observer, pair by pair."""
     found = []
     for name in pairs[0][0]:
         added = sorted(observed[name] - plain[name] for plain, observed in pairs)
@@ -116,7 +116,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         script = Path(name) / "train.py"
         script.write_text(SCRIPT)
-        run(script, 10, None)  # the disk's cache
+        run(script, 10, None)  # fill the disk's cache
         for number in range(options.pairs):
             observed_first = number % 2 == 1
             folder = Path(name) / f"child-{number}"

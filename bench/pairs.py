@@ -39,18 +39,18 @@ from ctrkit.core.files import read_json, read_table, write_atomically, write_jso
 from ctrkit.measure.quantiles import share_interval
 
 LOADERS = Path(__file__).resolve().parent / "pairs_loaders.py"
-#: A probe may take this part of the epoch, a little less since it ends what it has begun.
+#: The part of the epoch that a probe may take: under a sixth, as it finishes what it has begun.
 PROBE_PART = 1 / 6.75
 LEAST_BUDGET_S = 20.0
 INCONCLUSIVE = 3
-#: Seconds of an epoch by the kind of a pair.
+#: Seconds of an epoch, by the kind of pair.
 EPOCH_S = {"short": 75.0, "long": 660.0, "later": 75.0}
 SIZING_ROWS, SIZING_BATCHES = 20_000, 400
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What is probed and run: `data` is `synthetic`, `interactions` or a name in LOADERS."""
+    """A cell and its data; `data` is `synthetic`, `interactions` or a name in LOADERS."""
 
     data: str
     loader: str
@@ -87,20 +87,20 @@ CASES = (
     Case(data="by_length", loader="custom", workers=2, batch_size=32),
     Case(data="streamed", loader="custom", workers=0, batch_size=32),
 )
-#: Data whose batches differ in cost.
+#: The data whose batches differ in cost.
 UNEVEN = ("uneven", "by_length", "streamed")
 
 
 class NoProjectionError(Exception):
-    """The probe could not project anything."""
+    """The probe made no projection."""
 
 
 class FailedError(Exception):
-    """ctrkit ended with another exit code."""
+    """ctrkit ended with an unexpected exit code."""
 
 
 def ctrkit(*arguments: object, batches: int = 0, timeout_s: float, home: Path) -> None:
-    """Run the command line; its progress is not shown, and what it learns is kept in `home`."""
+    """Run ctrkit's command line without showing progress; it keeps what it learns in `home`."""
     done = subprocess.run(
         [sys.executable, "-m", "ctrkit", *map(str, arguments)],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=timeout_s,
@@ -115,14 +115,14 @@ def ctrkit(*arguments: object, batches: int = 0, timeout_s: float, home: Path) -
 
 
 class Data:
-    """Data sets in the sizes that are asked for, made once."""
+    """Makes data sets of the sizes that are asked for, each once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.home = folder, folder / "home"
         self.step_s: dict[str, float] = {}
 
     def options(self, case: Case, rows: int) -> list[object]:
-        """The options that name the data of the case, made first if they are not there."""
+        """The options that name a case's data; the data is made if it is missing."""
         if case.own:
             return ["--workload", f"{LOADERS}:{case.data}"]
         path = self.folder / f"{case.data}-{rows}"
@@ -136,7 +136,7 @@ class Data:
         ctrkit("data", "synth", "--out", path, *size, timeout_s=300, home=self.home)
 
     def _interactions(self, path: Path, rows: int) -> None:
-        """A log of ratings like MovieLens: few users with many events each."""
+        """Make a log of ratings like MovieLens: few users with many events each."""
         draw = np.random.default_rng(rows)
         users = max(50, rows // 100)
         item = (draw.pareto(1.2, rows) * 20).astype(np.int64) % 1700
@@ -175,7 +175,7 @@ def probe(
 def epoch_size(
     case: Case, data: Data, seconds: float, budget_s: float, known: Sequence[dict[str, Any]]
 ) -> int:
-    """Rows, or batches of a loader of one's own, that take about so long."""
+    """The number of rows, or of batches of a custom loader, that take so many seconds."""
     if case.name not in data.step_s:
         same = [p for p in known if p["case"] == case.name and p.get("actual_epoch_s")]
         if same:
@@ -195,7 +195,7 @@ def epoch_size(
 def begin_pair(
     case: Case, kind: str, data: Data, seconds: float, known: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The probe of a pair: what it projected, and where the epoch is to be run from."""
+    """Run a pair's probe; returns its projection and what the later epoch needs."""
     budget_s = max(LEAST_BUDGET_S, seconds * PROBE_PART)
     pair: dict[str, Any] = {
         "kind": kind,
@@ -231,7 +231,7 @@ def begin_pair(
 
 
 def end_pair(case: Case, pair: dict[str, Any], data: Data) -> dict[str, Any]:
-    """The epoch that was foretold, and what came of the projection."""
+    """Run the projected epoch, and compare it with the projection."""
     folder = Path(pair["folder"])
     apart_s = time.time() - pair["probed_unix_s"]
     ctrkit(
@@ -254,7 +254,7 @@ def end_pair(case: Case, pair: dict[str, Any], data: Data) -> dict[str, Any]:
 
 
 def summary(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Errors and coverage with its interval, of all pairs and of those with something in common.
+    """Errors, and coverage with its interval, for all pairs and for groups of them.
 
     Pairs without a `kind` were made before flags acted on the interval.
     """
@@ -283,7 +283,7 @@ HOUR_S = 3600.0
 
 
 def _waits(pair: dict[str, Any]) -> bool:
-    """Whether its epoch is still to be run."""
+    """Whether a pair's epoch has yet to be run."""
     return "folder" in pair and "actual_epoch_s" not in pair and "no_epoch" not in pair
 
 
@@ -375,7 +375,7 @@ def save(out: Path, pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def next_case(cases: Sequence[Case], pairs: Sequence[dict[str, Any]], kind: str) -> Case:
-    """The case with the fewest pairs of this kind so far, any of those that have as few."""
+    """A random case of those with the fewest pairs of this kind so far."""
 
     def done(case: Case) -> int:
         return sum(p["case"] == case.name and p.get("kind") == kind for p in pairs)
@@ -395,7 +395,7 @@ class Sitting:
         self.wanted = {"later": options.later, "long": options.long, "short": options.short}
 
     def run(self) -> None:
-        """Probes whose epoch comes later are made first, the other pairs while these wait."""
+        """Make the probes of `later` pairs first, and the other pairs while these wait."""
         for kind in self._kinds_to_make():
             self._end_those_due()
             case = next_case(self.cases, self.pairs, kind)
@@ -412,7 +412,7 @@ class Sitting:
 
     def _kinds_to_make(self) -> Iterator[str]:
         for pair in [p for p in self._waiting() if p["kind"] != "later"]:
-            self._end(pair)  # its probe was made, and then the command was ended
+            self._end(pair)  # an earlier sitting was ended after its probe
         for kind, wanted in self.wanted.items():
             done = sum(pair.get("kind") == kind for pair in self.pairs)
             yield from [kind] * (wanted - done)

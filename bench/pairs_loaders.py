@@ -12,12 +12,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 WIDTH = 256
-#: Rows of a batch of those that differ in cost.
+#: Rows per batch of the loaders whose batches differ in cost.
 UNEVEN_BATCH = 32
 
 
 class Stored(Dataset[torch.Tensor]):
-    """Rows that come from far away: each takes some time, now and then ten times as much."""
+    """Rows from slow storage: each takes some time, now and then ten times as much."""
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
@@ -32,7 +32,7 @@ class Stored(Dataset[torch.Tensor]):
 
 
 class Decoded(Stored):
-    """Rows that have to be made on the processor."""
+    """Rows that take CPU time to make."""
 
     def __getitem__(self, index: int) -> torch.Tensor:
         values = np.random.default_rng(index).standard_normal((16, WIDTH))
@@ -58,7 +58,7 @@ class ByLength(Uneven):
 
 
 class Streamed(IterableDataset[torch.Tensor]):
-    """Uneven rows from a stream, of which only the first batches can be seen."""
+    """Uneven rows from a stream; a trial can only see its first batches."""
 
     def __init__(self, rows: int) -> None:
         self.made = Uneven(rows)

@@ -53,7 +53,7 @@ _DUCKDB_SHARE = 0.5  # of the limit; the rest is for numpy, Arrow and the interp
 
 @dataclass(kw_only=True)
 class Peak:
-    """The most that was seen of a family of processes and of folders, in bytes."""
+    """The peaks of a process family's memory and of folders' sizes, in bytes."""
 
     anonymous_bytes: int = 0
     disk_bytes: int = 0
@@ -61,7 +61,7 @@ class Peak:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """One preparation from beginning to end; `stages` are those of `StageProgress`."""
+    """One whole preparation; `stages` are those of `StageProgress`."""
 
     scale: float
     rows: int
@@ -105,7 +105,7 @@ def _write(
     kills: list[dict[str, Any]],
     options: argparse.Namespace,
 ) -> str:
-    """Write what is known so far: a large scale takes long. Returns the tables."""
+    """Write the results so far, because a large scale takes long. Returns the tables."""
     document = {
         "argv": _shown(sys.argv[1:]), "environment": describe_environment(),
         "limit_bytes": options.memory, "runs": [asdict(run) for run in runs],
@@ -144,7 +144,7 @@ def _tell(text: str) -> None:
 
 
 def _generated(folder: Path, scale: float) -> Path:
-    """The files of a scale, made if they are not there."""
+    """The folder with the files of a scale; they are generated if missing."""
     source = folder / f"tianchi-{scale:g}"
     if not source.is_dir():
         began_s = time.monotonic()
@@ -156,7 +156,7 @@ def _generated(folder: Path, scale: float) -> Path:
 
 
 class _Lines(Watcher):
-    """Writes a line of JSON per stage that is not running any more."""
+    """Writes a line of JSON for each stage that has ended."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -197,7 +197,7 @@ def _lines(stages: Path) -> list[dict[str, Any]]:
 
 
 def _prepared(source: Path, store: Path, scale: float, options: argparse.Namespace) -> Prepared:
-    """Prepare once without interruption."""
+    """Run one preparation without interruption."""
     stages = store.with_name(f"{store.name}.jsonl")
     began_s = time.monotonic()
     peak = _watched(_start(source, store, stages, options), store)
@@ -218,7 +218,7 @@ def _prepared(source: Path, store: Path, scale: float, options: argparse.Namespa
 
 
 def _watched(process: subprocess.Popen[bytes], out: Path) -> Peak:
-    """Wait for the end of a process; the peak of its family's memory and of what it writes."""
+    """Wait for a process to end; returns the peak of its family's memory and of its files' size."""
     peak, ended = Peak(), threading.Event()
 
     def look() -> None:
@@ -242,7 +242,7 @@ def _watched(process: subprocess.Popen[bytes], out: Path) -> Peak:
 
 
 def _anonymous_bytes(pid: int) -> int:
-    """Of a process and its descendants: memory that no file backs."""
+    """Bytes of memory that no file backs, of a process and its descendants."""
     total = 0
     with suppress(psutil.Error):
         family = psutil.Process(pid)
@@ -263,7 +263,7 @@ def _anonymous_of(process: psutil.Process) -> int:
 
 
 def _size_bytes(folder: Path) -> int:
-    """What the files of a folder take on the disk, holes left out."""
+    """Bytes that the files of a folder take on the disk, without holes."""
     total = 0
     for file in folder.rglob("*"):
         with suppress(OSError):
@@ -272,7 +272,7 @@ def _size_bytes(folder: Path) -> int:
 
 
 def _kills(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Prepare, each time killed again and again at random moments until it ends."""
+    """Run preparations; each is killed at random moments and repeated until it ends."""
     source = _generated(options.folder, options.kill_scale)
     whole = _prepared(source, folder / "whole", options.kill_scale, options)
     meta = read_meta(folder / "whole")
@@ -281,7 +281,7 @@ def _kills(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     for number in range(options.kills):
         store, stages = folder / f"killed-{number}", folder / f"killed-{number}.jsonl"
         kills = 0
-        while not store.exists():  # it may be killed when only its cleaning was left
+        while not store.exists():  # a kill may come when only the cleaning up is left
             process = _start(source, store, stages, options)
             work = store.with_name(f".{store.name}.preparing")
             while process.poll() is None and not (work / "manifest.json").exists():
@@ -311,7 +311,7 @@ def _kills(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _training(store: Path, run: Path, steps: int) -> dict[str, Any]:
-    """The memory of some training steps, and what of it is the model's and the optimizer's."""
+    """Train some steps; returns their memory, and the model's and the optimizer's part of it."""
     import torch
 
     from ctrkit.ctr.models.mdaf import MDAF
@@ -335,20 +335,20 @@ def _training(store: Path, run: Path, steps: int) -> dict[str, Any]:
 
 
 def _cost(run: Prepared, names: Sequence[str]) -> float:
-    """CPU seconds per million rows of some stages of the log."""
+    """CPU seconds of some stages per million rows of the log."""
     cpu_s = sum(stage["cpu_s"] for stage in run.stages if stage["name"] in names)
     return cpu_s / run.behaviors * 1e6
 
 
 def _log_cost(run: Prepared) -> float:
-    """CPU seconds per million behaviours of all that grows with them."""
+    """CPU seconds per million behaviours, of all work that grows with them."""
     events = run.behaviors / (run.behaviors + run.rows)  # their share of what is written last
     shared = _cost(run, ["writing the store"]) * events
     return _cost(run, LOG_STAGES) + shared
 
 
 def _extrapolated(runs: Sequence[Prepared]) -> dict[str, Any]:
-    """What the real log would take: the rest as at the largest scale, the log's rows as measured.
+    """Extrapolate to the real log: its rows as measured, all else as at the largest scale.
 
     The interval is from the least to the greatest cost per row of all scales; the greatest also
     grows on from the largest scale as a sort does, with the logarithm of the rows.
@@ -411,7 +411,7 @@ def _shown(argv: Sequence[str]) -> list[str]:
 
 
 def _stage_cost(run: Prepared, name: str) -> float | None:
-    """CPU seconds per million rows of a stage; where it counts none, of all rows."""
+    """CPU seconds of a stage per million of its rows, or of all rows if it counts none."""
     stage = next((stage for stage in run.stages if stage["name"] == name), None)
     if stage is None:
         return None

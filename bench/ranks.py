@@ -51,7 +51,7 @@ RATIOS = (
 
 @dataclass(frozen=True)
 class Turn:
-    """Some steps of one arm: seconds of each, and of the exchange of tables in it."""
+    """Some steps of one arm: the seconds of each step, and of its exchange of tables."""
 
     round: int
     arm: str
@@ -60,7 +60,7 @@ class Turn:
 
 
 class Bench:
-    """One rank's side: a task of its own and one that both train."""
+    """One rank's side of the bench: a task of its own, and one that both ranks train."""
 
     def __init__(self, ranks: Ranks, batch_size: int, steps: int) -> None:
         self.ranks, self.steps = ranks, steps
@@ -96,7 +96,7 @@ class Bench:
         reduce = self.exchange.reduce
 
         def timed() -> None:
-            dist.barrier()  # what is left is the exchange, not the wait for the other rank
+            dist.barrier()  # so that only the exchange is timed, not the wait for the other rank
             began_s = time.perf_counter()
             reduce()
             self.tables_s.append(time.perf_counter() - began_s)
@@ -104,7 +104,7 @@ class Bench:
         self.exchange.reduce = timed  # type: ignore[method-assign]
 
     def turn(self, number: int, arm: str) -> Turn | None:
-        """Some steps of an arm; None on a rank that only waits."""
+        """Run some steps of an arm; None on a rank that only waits."""
         self.tables_s.clear()
         alone = arm.startswith("one")
         torch.set_num_threads(self.cores if arm == "one, all cores" else self.cores // 2)
@@ -125,7 +125,7 @@ class Bench:
         dist.barrier()
         if self.ranks.rank:
             return None
-        # the first one warms up what the arm before has left cold
+        # the first step warms up what the arm before has left cold
         return Turn(number, arm, step_s[1:], self.tables_s[1:])
 
 
@@ -143,7 +143,7 @@ def run_rank(options: argparse.Namespace) -> None:
 
 
 def ratios(turns: list[dict[str, Any]], base: str, other: str, what: str) -> list[float]:
-    """Of each round: the time of `base` over that of `other`."""
+    """The time of `base` over that of `other`, for each round."""
     mean = {(t["round"], t["arm"]): statistics.fmean(t[what]) for t in turns if t[what]}
     rounds = sorted({number for number, _ in mean})
     return [mean[number, base] / mean[number, other] for number in rounds]

@@ -29,14 +29,14 @@ from ctrkit.measure.replay import Load, message_overhead_s, replay_epoch
 from ctrkit.measure.statistics import prediction_interval
 from ctrkit.measure.steps import sample_of_load
 
-#: Mean seconds of a batch per worker and of a step: what limits is the loader, the step, or both.
+#: Relative mean time of a batch (over all workers) and of a step: which of them is the limit?
 KINDS = {"loader": (1.6, 1.0), "balanced": (1.0, 1.0), "step": (0.5, 1.0)}
 TRAP_WORKERS, TRAP_STEP_S, TRAP_FIRST_STEP_S = 8, 0.012, 1.5
 TRAP_LOADS = (0.8, 1.1, 1.25, 2.0)
 
 
 class Sleeper(Dataset):  # type: ignore[type-arg]
-    """Batch i is its begin and end on the clock, after a sleep of `seconds[i]`."""
+    """Item i sleeps `seconds[i]`, and returns when that began and ended."""
 
     def __init__(self, seconds: Sequence[float]) -> None:
         self.seconds = list(seconds)
@@ -52,7 +52,7 @@ class Sleeper(Dataset):  # type: ignore[type-arg]
 
 @dataclass(frozen=True)
 class Seen:
-    """What a real epoch, or its first batches, came to; seconds from asking for its iterator."""
+    """The times of an epoch or its first batches, in seconds since its iterator was asked for."""
 
     asked_s: list[float]
     delivered_s: list[float]
@@ -62,15 +62,15 @@ class Seen:
 
     @property
     def after_first_s(self) -> float:
-        """From the first batch to the end."""
+        """Seconds from the first batch to the end."""
         return self.done_s[-1] - self.delivered_s[0]
 
     def ready_s(self, workers: int) -> list[float]:
-        """When each worker began with its first batch."""
+        """When each worker began its first batch."""
         return self.began_s[:workers]
 
     def load(self, workers: int, prefetch: int) -> Load:
-        """For replay, from the stamps alone."""
+        """The load to replay, from the stamps alone."""
         times = zip(self.began_s, self.made_s, strict=True)
         return Load(
             service_s=[made - began for began, made in times],
@@ -113,20 +113,20 @@ def run_epoch(
 
 
 def seeded(mean_s: float, spread: float, count: int, seed: Sequence[int]) -> list[float]:
-    """Gamma-distributed seconds with this relative standard deviation."""
+    """Gamma-distributed seconds, with `spread` as their relative standard deviation."""
     shape = 1 / spread**2
     random = np.random.default_rng(seed)
     return [float(s) for s in random.gamma(shape, mean_s / shape, count)]
 
 
 def after_first_s(load: Load) -> float:
-    """The replayed epoch from its first batch to its end, of all the batches that were measured."""
+    """Seconds of the replayed epoch from its first batch to its end, over all measured batches."""
     delivery = replay_epoch(load, len(load.service_s))
     return delivery.total_s - delivery.delivered_s[0]
 
 
 def measure_cells(step_s: float, batches: int, seed: int) -> list[dict[str, object]]:
-    """Error of the replayed epoch, from its seeds, for every cell."""
+    """The error of the replayed epoch for every cell."""
     cells = [(w, p) for w in (0, 1, 2, 4, 8) for p in (1, 2, 4) if w or p == 1]
     rows: list[dict[str, object]] = []
     for workers, prefetch in cells:
@@ -154,7 +154,7 @@ def measure_cells(step_s: float, batches: int, seed: int) -> list[dict[str, obje
 def spring_trap(
     load_x: float, prefetch: int, seed: int, probe: int = 60, batches: int = 400
 ) -> dict[str, object]:
-    """Foretell an epoch from its first batches, and run it; `load_x` is loader over step time."""
+    """Project an epoch from its first batches, and run it; `load_x` is loader over step time."""
     service_s = load_x * TRAP_WORKERS * TRAP_STEP_S
 
     def times(which: int) -> tuple[list[float], list[float]]:
@@ -231,7 +231,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("results"))
     options = parser.parse_args()
-    # more workers than cores is what is wanted here: they sleep
+    # more workers than cores are fine here, because they only sleep
     warnings.filterwarnings("ignore", "This DataLoader will create")
     cells = measure_cells(options.step_s, options.batches, options.seed)
     traps = [

@@ -54,10 +54,11 @@ STARTUP_SHARE, STARTUP_S = 0.15, 5.0  # of the kills, and how long a start-up ta
 
 @dataclass(frozen=True, kw_only=True)
 class Kill:
-    """One run: when and what was killed, how it went on, and what was not equal in the end.
+    """One run: when and what was killed, how it was resumed, and what differed in the end.
 
-    `at_s` is since the launch, `epoch` and `step` are where it stood. `in_write`: half a checkpoint
-    was left behind. `resumed`: the options of `--resume`, or that it went on by itself.
+    `at_s` is the time since the launch, `epoch` and `step` the position. `in_write`: half a
+    checkpoint was left behind. `resumed`: the options of `--resume`, or that the run went on by
+    itself.
     """
 
     number: int
@@ -143,7 +144,7 @@ def _run(arguments: list[str]) -> None:
 
 
 def _epochs_for(folder: Path, options: argparse.Namespace) -> int:
-    """As many epochs as take `--seconds`, from a short run."""
+    """The number of epochs that take `--seconds`, from a short run."""
     _run(_arguments(folder, "short", LEAST_EPOCHS, options))
     with open(folder / "short" / "epochs.csv", newline="") as file:
         epoch_s = [float(row["wall_s"]) for row in csv.DictReader(file)]
@@ -163,7 +164,7 @@ def _one(
     dice: random.Random,
     options: argparse.Namespace,
 ) -> Kill:
-    """Start, kill, resume, compare."""
+    """Start a run, kill it, resume it and compare it."""
     run, began_s = folder / f"run-{number}", time.monotonic()
     kill = Kill(number=number, target=TARGETS[number % 3], aimed_at_write=number % 2 == 0)
     log = folder / f"run-{number}.log"
@@ -172,7 +173,7 @@ def _one(
         process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
     try:
         struck = _strike(kill, run, process, epochs, dice)
-        if struck is None:  # it was done before: once more, at another moment
+        if struck is None:  # the run ended before the kill: try again at another moment
             shutil.rmtree(run)
             return _one(folder, number, epochs, dice, options)
         kill = replace(struck, at_s=time.monotonic() - began_s)
@@ -190,7 +191,7 @@ def _one(
 def _strike(
     kill: Kill, run: Path, process: subprocess.Popen[bytes], epochs: int, dice: random.Random
 ) -> Kill | None:
-    """Wait for the moment, look where the run stands, and kill; None if the run was done before."""
+    """Wait for the moment, note the run's position, and kill; None if the run ended before."""
     checkpoints = run / "checkpoints"
     starts = dice.random() < STARTUP_SHARE
     share, delay_s = dice.random(), dice.random() * (STARTUP_S if starts else 0.2)
@@ -225,7 +226,7 @@ def _strike(
 
 
 def _done(run: Path, epochs: int) -> float:
-    """The share of the run's steps that are done."""
+    """The share of the run's steps that it has done."""
     progress = read_progress(run / "child" / "progress.bin")
     if progress is None or not progress.steps:
         return 0.0
@@ -235,7 +236,7 @@ def _done(run: Path, epochs: int) -> float:
 def _victims(
     target: str, process: subprocess.Popen[bytes]
 ) -> tuple[list[psutil.Process], list[psutil.Process]]:
-    """The training processes, which die with their supervisor, and what is to be killed."""
+    """The training processes, which die with their supervisor, and the processes to kill."""
     supervisor = psutil.Process(process.pid)
     family = supervisor.children(recursive=True)
     trainers = [p for p in family if "ctrkit.child" in " ".join(p.cmdline())]
@@ -251,7 +252,7 @@ def _await_end(process: subprocess.Popen[bytes], dying: list[psutil.Process]) ->
 
 
 def _resume(kill: Kill, run: Path, log: Path, dice: random.Random) -> Kill:
-    """`--resume` as soon as it is known to be dead, perhaps in another cell."""
+    """Resume the run as soon as it is dead, perhaps in another cell."""
     cell = dice.choice(OTHER_CELLS)
     arguments = [*COMMAND, "train", "--quiet", "--resume", str(run), *cell]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=600)
@@ -263,7 +264,7 @@ def _resume(kill: Kill, run: Path, log: Path, dice: random.Random) -> Kill:
 
 
 def _different(whole: Path, run: Path) -> list[str]:
-    """What is not equal; empty where the two runs cannot be told apart but by their times."""
+    """The differences between two runs; empty if only their times differ."""
     found = []
     for name in ("last.pt", "best.pt"):
         states = [load_checkpoint(folder / "checkpoints" / name) for folder in (whole, run)]
@@ -282,7 +283,7 @@ def _epochs(run: Path) -> list[dict[str, str]]:
 
 
 def _unequal(one: Any, other: Any, key: str = "") -> list[str]:
-    """Where two nested values are not the same, bit for bit."""
+    """The places at which two nested values differ in any bit."""
     if isinstance(one, torch.Tensor):
         same = isinstance(other, torch.Tensor) and one.dtype == other.dtype
         return [] if same and torch.equal(one, other) else [key]
@@ -300,7 +301,7 @@ def _unequal(one: Any, other: Any, key: str = "") -> list[str]:
 
 
 def _costs(folder: Path) -> dict[str, float]:
-    """Seconds that a checkpoint of the reference scale takes, part by part; medians of three."""
+    """Seconds of each part of a checkpoint at the reference scale; medians of three."""
     part = REFERENCE_PARAMETERS // 10
     state = {
         "task": [torch.randn(part) for _ in range(30)]

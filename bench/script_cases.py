@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A script and what ctrkit should find of it.
+    """A script, and what ctrkit should find out about it.
 
     `command` begins with `python`, or a program beside it. `of`: the packages that it is a script
     of. `shipped`: the script is one of theirs; else it is ours and uses them as documented.
-    `batches`, `rows`: of an epoch, a batch (each rank's own). `epochs`: None where it never ends.
-    `make_data`: what generates its data. `ends`: whether it can be run to its end.
+    `batches`, `rows`: batches of an epoch, and rows of a batch (of each rank). `epochs`: None if it
+    never ends. `make_data`: what generates its data. `ends`: whether it can be run to its end.
     """
 
     name: str

@@ -19,16 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _MARK = "CTRKIT_BENCH_MARK"
-#: seconds for which a process may still be on its way out after its command has ended
+#: Seconds that a process may take to exit after its command has ended.
 _LINGERS_S = 3.0
-#: what torch leaves after any run of these scripts, with ctrkit or without: caches, torchrun's logs
+#: What torch leaves after any run of these scripts, even without ctrkit: caches, torchrun's logs.
 _OF_LIBRARIES = ("torchinductor_", "torchelastic_")
 _IN_OWN_SHM = 'mount -t tmpfs tmpfs /dev/shm && "$@"; code=$?; ls -A /dev/shm > "$LEFT"; exit $code'
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ran:
-    """How a command ended, and what it left: processes, shared memory, temporary files."""
+    """How a command ended, and what it left behind: processes, shared memory, temporary files."""
 
     code: int | None
     out: str
@@ -38,7 +38,7 @@ class Ran:
 
 
 def run(argv: Sequence[str], folder: Path, env: Mapping[str, str], limit_s: float) -> Ran:
-    """Run a command; one that takes longer than the limit is ended with all that it started."""
+    """Run a command; at the time limit it is ended together with all processes it started."""
     mark = uuid.uuid4().hex
     temporary = Path(tempfile.mkdtemp(prefix="ctrkit-scripts-"))
     left_file = temporary.with_suffix(".left")
@@ -71,7 +71,7 @@ def run(argv: Sequence[str], folder: Path, env: Mapping[str, str], limit_s: floa
 
 
 def _may_mount() -> bool:
-    """Whether a command can be given a `/dev/shm` of its own."""
+    """Whether this machine allows a private `/dev/shm`."""
     if shutil.which("unshare") is None:
         return False
     asks = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"]
@@ -79,7 +79,7 @@ def _may_mount() -> bool:
 
 
 def _marked(mark: str) -> dict[int, str]:
-    """The living processes that carry a mark, with their commands; none where /proc is missing."""
+    """The living processes that carry a mark, with their commands; empty without /proc."""
     found, text = {}, f"{_MARK}={mark}".encode()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -100,7 +100,7 @@ def _end(mark: str) -> None:
 
 
 def _left_processes(mark: str) -> list[str]:
-    """Processes that outlive the command; they are ended."""
+    """End the processes that outlive the command, and return them."""
     until_s = time.monotonic() + _LINGERS_S
     while _marked(mark) and time.monotonic() < until_s:
         time.sleep(0.1)

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 FOREIGN = Path(__file__).resolve().parent / "foreign"
-#: two environments: RecBole needs a numpy that the others no longer take
+#: Two environments, because RecBole needs an older numpy than the others.
 REQUIREMENTS = {
     "main": (
         "torch==2.13.0", "torchvision==0.28.0", "lightning==2.6.6", "transformers==5.24.0",
@@ -30,12 +30,12 @@ _INSTALL_S = 3600
 
 
 def environment(cache: Path, name: str, found: Path | None = None) -> Path:
-    """The Python of an environment; it is installed where it is not there yet.
+    """The Python of an environment, which is installed if it is missing.
 
     Args:
-        cache: where it lies.
+        cache: the cache folder.
         name: `main` or `recbole`.
-        found: an environment that has the libraries already.
+        found: an existing environment that has the libraries.
     """
     if found is not None:
         return found / "bin" / "python"
@@ -52,7 +52,7 @@ def environment(cache: Path, name: str, found: Path | None = None) -> Path:
     return python
 
 
-#: Added to torchvision's own file; nothing of any script is changed.
+#: Code to add to torchvision's own file; no script is changed.
 _STAND_IN = """
 
 # Added by ctrkit's bench: this build's own operations need CUDA, so `nms` is done in Python here.
@@ -81,7 +81,7 @@ if not _has_ops():
 
 
 def make_torchvision_usable(python: Path) -> None:
-    """PyPI's torchvision is built for CUDA: beside a torch for CPUs it cannot be imported."""
+    """Patch PyPI's torchvision: built for CUDA, it cannot be imported beside a torch for CPUs."""
     asks = [str(python), "-c", "import torchvision"]
     if subprocess.run(asks, capture_output=True, check=False, timeout=300).returncode == 0:
         return
@@ -94,7 +94,7 @@ def make_torchvision_usable(python: Path) -> None:
 
 
 def versions(python: Path, names: tuple[str, ...]) -> dict[str, str]:
-    """The versions of those packages in that environment, as far as they are there."""
+    """The versions of the packages that are installed in an environment."""
     code = (
         "import json, sys; from importlib.metadata import version, PackageNotFoundError\n"
         "found = {}\n"
@@ -110,7 +110,7 @@ def versions(python: Path, names: tuple[str, ...]) -> dict[str, str]:
 
 
 def work_folder(cache: Path, name: str, python: Path, make_data: str | None) -> Path:
-    """A fresh folder for a script: our own scripts, and its generated data."""
+    """Make a fresh folder for a script, with our own scripts and its generated data."""
     folder = cache / "work" / name
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(FOREIGN, folder, ignore=shutil.ignore_patterns("__pycache__"))

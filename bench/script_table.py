@@ -87,7 +87,7 @@ def _load(one: Mapping[str, Any]) -> str:
 
 
 def _cells(one: Mapping[str, Any]) -> str:
-    """How many cells came to which end."""
+    """The number of cells for each verdict."""
     best: dict[str, str] = {}
     for cell in one["cells"]:
         verdict = "predicted" if cell["kind"] == "predicted" else cell["verdict"]
@@ -108,7 +108,7 @@ def _cell(one: Mapping[str, Any]) -> str:
 
 
 def _ratio(one: Mapping[str, Any], before: str, after: str) -> str:
-    """Epochs in pairs: how many times faster."""
+    """How many times faster epochs are, from pairs."""
     pairs = list(zip(one["epoch_s"].get(before, ()), one["epoch_s"].get(after, ()), strict=False))
     if not pairs:
         return "-"

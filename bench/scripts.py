@@ -37,7 +37,7 @@ _LONGEST_S = 900.0
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the command line asks for."""
+    """The settings from the command line."""
 
     ctrkit: str
     cache: Path
@@ -49,7 +49,7 @@ class Settings:
 
 @dataclass(kw_only=True)
 class Result:
-    """What came of a script. Times of epochs are those that the real runs took."""
+    """The results of a script; times of epochs are those of real runs."""
 
     name: str
     versions: dict[str, str] = field(default_factory=dict)
@@ -134,7 +134,7 @@ class Bench:
         return probe
 
     def _run_epochs(self, result: Result, recommendation: Path) -> None:
-        """Whole runs as written and as recommended, in turn; one of them where both are the same.
+        """Run as written and as recommended, in turn; only once if both are the same.
 
         They are one kind of run: `ctrkit train`, with or without settings that it puts in.
         """
@@ -166,7 +166,7 @@ class Bench:
     # ---- train-doctor ----
 
     def _ask_peer(self, result: Result, python: Path) -> None:
-        """`train-doctor fix` with its defaults; then what it proved, in pairs with as written."""
+        """`train-doctor fix` with its defaults; then test its choice in pairs with the original."""
         doctor = environment(self.settings.cache, "main", self.settings.found["main"])
         command = [
             str(python.parent / word) if i == 0 else word
@@ -202,7 +202,7 @@ def _epoch_s(folder: Path) -> float | None:
 
 
 def _telling(out: str) -> str:
-    """The lines of a script that tell its losses, without the times in them."""
+    """The lines of a script's output that show its losses, without the times in them."""
     lines = [line for line in out.splitlines() if line.startswith("epoch ")]
     return "\n".join(line.split(" s ")[0] if "top1" not in line else line.rsplit(" ", 2)[0]
                      for line in lines)  # fmt: skip

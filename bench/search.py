@@ -47,7 +47,7 @@ Row = dict[str, Any]
 
 
 def exhaustive_s(machine: Machine, plan: MatrixPlan) -> float:
-    """What one launch of every cell costs, each with windows of a usual size."""
+    """Seconds that one launch of every cell costs, with windows of the usual size."""
     total_s = 0.0
     for cell in plan.cells:
         costs = Costs(
@@ -60,7 +60,7 @@ def exhaustive_s(machine: Machine, plan: MatrixPlan) -> float:
 
 
 def search_once(form: str, seed: int) -> Row:
-    """A search of one machine: what it cost and how far its answer is from the best."""
+    """Search one machine; returns the cost, and how far the answer is from the best cell."""
     machine = Machine(form, seed)
     plan, inspection = machine.matrix(), machine.inspection()
     every_s = exhaustive_s(machine, plan)
@@ -91,11 +91,11 @@ def search_once(form: str, seed: int) -> Row:
 
 
 def null_once(form: str, seed: int) -> bool | None:
-    """Whether two cells that are the same are called different; None where only one was run."""
+    """Whether two equal cells are called different; None if only one of them was run."""
     machine = Machine(form, seed)
     plan = machine.matrix()
     one = plan.cells[seed % len(plan.cells)]
-    twins = (replace(one, threads=1), replace(one, threads=2))  # a machine heeds no threads
+    twins = (replace(one, threads=1), replace(one, threads=2))  # the machine ignores threads
     result = run_search(
         MatrixPlan(cells=twins), machine.inspection(), launch=machine.launch, clock=machine.clock,
         budget_s=60.0 + 10 * (machine.launch_s + machine.restart_s(one)), cores=machine.cores,
@@ -105,14 +105,14 @@ def null_once(form: str, seed: int) -> bool | None:
 
 
 def simulated(form: str, seeds: range) -> Row:
-    """Searches and null tests of one form over many seeds."""
+    """Run searches and null tests of one form over many seeds."""
     rows = [search_once(form, seed) for seed in seeds]
     nulls = [null_once(form, seed) for seed in seeds]
     return {"form": form, "searches": rows, "null": [n for n in nulls if n is not None]}
 
 
 def summary(form: str, rows: Sequence[Row], null: Sequence[bool]) -> Row:
-    """A form in short; a search without an answer counts as one whole of regret."""
+    """The summary of a form; a search without an answer counts as a regret of 100 %."""
     regrets = sorted(1.0 if row["regret"] is None else row["regret"] for row in rows)
     shares, known = [row["share"] for row in rows], [r for r in rows if r["regret"] is not None]
     plain = [r for r in known if not set(r["flags"]) - {"provisional"}]
@@ -145,12 +145,12 @@ GRIDS: dict[str, list[str]] = {
                 "--loader", "batches,thread,resident", "--workers", "0,1,2",
                 "--start-method", "spawn", "--threads", "1,2"],
 }  # fmt: skip
-#: What a cell is chosen by, as options of its own.
+#: The options that choose a cell.
 _OF_A_CELL = ("--loader", "--workers", "--start-method", "--prefetch", "--threads")
 
 
 def probe(arguments: Sequence[str], folder: Path) -> Row:
-    """`ctrkit probe --json` with these options; what it printed, and the seconds it took."""
+    """Run `ctrkit probe --json` with these options; returns its output and its seconds."""
     began_s = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "ctrkit", "probe", *arguments, "--json", "--quiet",
@@ -173,7 +173,7 @@ def cell_options(cell: Row) -> list[str]:
 
 
 def fresh(grid: Sequence[str], cells: Sequence[Row], launches: int, folder: Path) -> list[float]:
-    """Projected seconds of the whole run of two cells, each from fresh launches in turn."""
+    """Projected seconds of the whole run of two cells, from fresh launches of both in turn."""
     totals: list[list[float]] = [[] for _ in cells]
     pairs = zip(grid[::2], grid[1::2], strict=True)
     kept = [text for pair in pairs if pair[0] not in _OF_A_CELL for text in pair]
@@ -187,7 +187,7 @@ def fresh(grid: Sequence[str], cells: Sequence[Row], launches: int, folder: Path
 
 
 def real_grid(name: str, every: float, budget: float, launches: int) -> Row:
-    """One grid: every cell, then a search, then its pick against the best by fresh launches.
+    """Run one grid: every cell, then a search, then fresh launches of its pick and the best cell.
 
     The cost of every cell is that of its launch alone: the search's own order, its ceilings and
     what it launches twice are not counted. `every` are seconds for all of them.
@@ -218,7 +218,7 @@ def real_grid(name: str, every: float, budget: float, launches: int) -> Row:
 
 
 def table(forms: Sequence[Row], grids: Sequence[Row], first_seed: int) -> str:
-    """Both results as Markdown."""
+    """The results of both parts as Markdown."""
     lines = ["# Regret and cost of the search", ""]
     if forms:
         lines += [

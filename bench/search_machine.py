@@ -29,7 +29,7 @@ _TRUTH_STEPS = 600
 
 @dataclass
 class Machine:
-    """A machine drawn from a seed. Seconds of everything; `now_s` is its clock."""
+    """A machine whose times, in seconds, are drawn from a seed; `now_s` is its clock."""
 
     form: str
     seed: int
@@ -94,7 +94,7 @@ class Machine:
     # what is true
 
     def parts_s(self, kind: str, cell: Cell) -> tuple[float, float]:
-        """Mean seconds of a step without its wait, and of a batch for whoever makes it."""
+        """Mean seconds of a step without its wait, and of making a batch (per worker)."""
         step_s, fetch_s = self.step_s[cell.device], self.fetch_s[cell.loader]
         hands = 1 if cell.loader == "thread" else cell.workers
         if kind == "compute" or not hands:
@@ -105,12 +105,12 @@ class Machine:
         crowd = max(crowd, hands * (1 - self.waiting) / self.cores)
         burnt_s = fetch_s * (1 - self.waiting) * crowd
         if cell.device == "cpu" and kind == "full":
-            busy = min(1.0, hands * fetch_s / step_s)  # workers burn only while they are needed
+            busy = min(1.0, hands * fetch_s / step_s)  # workers use the CPU only while needed
             step_s *= 1 + (crowd - 1) * busy
         return step_s, fetch_s * self.waiting + burnt_s
 
     def delivery(self, kind: str, cell: Cell, count: int, pace: float) -> tuple[Delivery, Any, Any]:
-        """Batches as they are delivered, with the service and the consumer times of each."""
+        """The delivery of batches, with the service time and the consumer time of each."""
         step_s, fetch_s = self.parts_s(kind, cell)
         hands = 1 if cell.loader == "thread" else cell.workers
         depth = 3 if cell.loader == "thread" else cell.prefetch or 1
@@ -152,12 +152,12 @@ class Machine:
         return Delivery(delivered, waits, now), None, consumer
 
     def restart_s(self, cell: Cell, *, first: bool = False) -> float:
-        """Until the first batch of an epoch is there; of the first one, or of another."""
+        """Seconds until an epoch's first batch is there; `first`: of the first epoch."""
         starts = cell.start_method and (first or not cell.persistent)
         return self.fetch_s[cell.loader] + (self.start_s[str(cell.start_method)] if starts else 0)
 
     def truth_s(self, cell: Cell) -> float:
-        """The whole run, on a long stretch without launch noise."""
+        """The true seconds of the whole run, from a long stretch without noise between launches."""
         like = (cell.device, cell.loader, cell.workers, cell.prefetch)
         if like not in self._paces_s:
             keep, self.noise = self.noise, np.random.default_rng([self.seed, 13])
@@ -176,7 +176,7 @@ class Machine:
     # what is measured
 
     def launch(self, request: TrialRequest, deadline_s: float) -> TrialResult:
-        """Run a trial on the clock; its deadline cuts it without a result."""
+        """Run a trial on the machine's clock; if it reaches its deadline, it has no result."""
         self.launches += 1
         self.requests.append(request)
         measurement, took_s = self._measure(request)
@@ -233,7 +233,7 @@ class Machine:
 
 
 def _stamped(stamps: Stamps, service: Any, cell: Cell, ready_s: float, done: list[float]) -> Stamps:
-    """The same with what the workers would have stamped."""
+    """The stamps, with those that the workers would have added."""
     count, workers = len(stamps.step), cell.workers
     in_flight = workers * (cell.prefetch or 1)
     start, made = [], []

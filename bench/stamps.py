@@ -55,7 +55,7 @@ def make_loader(*, workers, start_method, batch_size, prefetch):
 
 
 def step_s(folder: Path, workers: int, stamped: bool, window_s: float, number: int) -> float:
-    """Mean seconds of a step of a fresh launch."""
+    """Launch the cell; returns the mean seconds of a step."""
     os.environ[STAMPS_VARIABLE] = "1" if stamped else "0"
     cell = make_cell(
         loader="custom", workers=workers, start_method="fork" if workers else None, batch_size=16
@@ -83,7 +83,7 @@ def step_s(folder: Path, workers: int, stamped: bool, window_s: float, number: i
 
 
 def ratio(with_s: Sequence[float], without_s: Sequence[float]) -> dict[str, float]:
-    """Geometric mean of the pairs' ratios and its 95 % interval."""
+    """The geometric mean of the pairs' ratios, with its 95 % interval."""
     logs = [math.log(a / b) for a, b in zip(with_s, without_s, strict=True)]
     mean = statistics.fmean(logs)
     half = 0.0

@@ -45,7 +45,7 @@ ONE_STEP = WindowPlan(
 
 
 def run(argv: Sequence[str]) -> str:
-    """Run a command to its end; its stdout."""
+    """Run a command to its end; returns its stdout."""
     done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, timeout=600, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(argv)}: exit code {done.returncode}")
@@ -59,7 +59,7 @@ def wall_s(argv: Sequence[str]) -> float:
 
 
 def trial_overhead_s(folder: Path, data: str) -> float:
-    """All of a Phase 3 trial's wall time but the steps that it ran."""
+    """The wall-clock seconds of a Phase 3 trial, without those of its steps."""
     phase = load_phase("phase3")
     spec = ChildSpec(
         kind="full", folder=str(folder), windows=ONE_STEP,
@@ -75,7 +75,7 @@ def trial_overhead_s(folder: Path, data: str) -> float:
 
 
 def measure_commands(folder: Path, data: str, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each command and of a trial, taken in turn."""
+    """Seconds of each command and of a trial, measured in turn."""
     probed = str(folder / "probed")
     loader = folder / "loader.py"
     loader.write_text("import torch\n\n\ndef make_loader():\n    return [torch.zeros(8)] * 50\n")
@@ -96,7 +96,7 @@ def measure_commands(folder: Path, data: str, rounds: int) -> dict[str, list[flo
 
 
 def measure_stores(stores: Sequence[str], rounds: int) -> dict[int, list[float]]:
-    """Seconds to open each store, by its number of impressions, taken in turn."""
+    """Seconds to open each store, by its number of impressions, measured in turn."""
     taken: dict[int, list[float]] = {}
     for _ in range(rounds):
         for store in stores:

@@ -36,21 +36,21 @@ from ctrkit.ctr.data.default import default_store
 from ctrkit.ctr.data.planted import REFERENCE
 from ctrkit.ctr.data.synthetic import generate_store
 
-#: losses of the two steps may differ by this share: float32, other orders of summation
+#: The losses of two steps may differ by this share, as float32 sums depend on the order.
 TOLERANCE = 1e-3
-#: a child may take up this share of the memory that is free
+#: The most that a child may use, as a share of the free memory.
 MEMORY_SHARE = 0.7
 MB = 1e6
 
 
 class Bench:
-    """Runs measurements, keeping what does not fit into memory or time out."""
+    """Runs measurements, and skips those that fit neither memory nor time."""
 
     def __init__(self, threads: int, most_s: float) -> None:
         self.threads, self.most_s = threads, most_s
 
     def run(self, what: str, **spec: Any) -> dict[str, Any] | None:
-        """One measurement; None where it was ended by the time limit or for lack of memory."""
+        """Run one measurement; None if the time limit or a lack of memory ended it."""
         spec = {"what": what, "threads": self.threads, **spec}
         child = Path(__file__).with_name("step_child.py")
         told = " ".join(f"{key}={value}" for key, value in spec.items() if key != "store")
@@ -76,19 +76,19 @@ def fits(needed_bytes: float) -> bool:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and most."""
+    """The median, the minimum and the maximum."""
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
 def ratios(base: Sequence[float], ours: Sequence[float]) -> dict[str, float]:
-    """How many times as much the base takes, round by round."""
+    """The base's value over ours, round by round, as median, minimum and maximum."""
     return spread([one / other for one, other in zip(base, ours, strict=True)])
 
 
 def measure_steps(
     bench: Bench, store: str, batches: Sequence[int], rounds: int
 ) -> list[dict[str, Any]]:
-    """Both steps at each batch; the straightforward one as far as it fits, then extrapolated."""
+    """Measure both steps at each batch; the straightforward one is extrapolated if too large."""
     rows: list[dict[str, Any]] = []
     for batch in batches:
         known = [row for row in rows if row["measured"]]
@@ -98,7 +98,7 @@ def measure_steps(
                 and 4 * _line(known, "straight_s", batch) < bench.most_s
             )
         )  # fmt: skip
-        # large steps take minutes: one round of them tells enough
+        # large steps take minutes, so one round of them is enough
         turns = rounds if batch <= 256 else 1
         ours, straight = [], []
         for _ in range(turns):
@@ -154,7 +154,7 @@ def _step_row(
 
 
 def _line(known: Sequence[dict[str, Any]], name: str, batch: int) -> float:
-    """On the line through the two largest batches measured; through the origin with one."""
+    """A value on the line through the two largest batches, or through one and the origin."""
     if len(known) < 2:
         return float(known[-1][name] * batch / known[-1]["batch"])
     one, other = known[-2:]
@@ -163,7 +163,7 @@ def _line(known: Sequence[dict[str, Any]], name: str, batch: int) -> float:
 
 
 def measure_updates(bench: Bench, batches: Iterable[int], steps: int) -> list[dict[str, Any]]:
-    """Clipping and update: torch's default over fused, and over sparse-adam."""
+    """Measure clipping and update: torch's default over fused, and over sparse-adam."""
     rows = []
     for batch in batches:
         found = bench.run("adam", batch=batch, steps=steps)
@@ -180,7 +180,7 @@ def measure_updates(bench: Bench, batches: Iterable[int], steps: int) -> list[di
 def measure_scans(
     bench: Bench, batches: Iterable[int], length: int, rounds: int
 ) -> list[dict[str, Any]]:
-    """One layer's scan three ways, one thread."""
+    """Measure one layer's scan in three ways, with one thread."""
     rows = []
     for batch in batches:
         seconds: dict[str, list[float]] = {}
@@ -210,7 +210,7 @@ def measure_scans(
 
 
 def measure_growth(bench: Bench, batch: int, rounds: int, quick: bool) -> list[dict[str, Any]]:
-    """Our step beside the default one, in turn, with one thing changed."""
+    """Measure our step with one size changed, in turn with the default sizes."""
     usual = {"batch": batch, "length": 50, "vocabulary": 1.0, "warmup": 1, "steps": 3}
     changes: list[dict[str, Any]] = [
         {"length": 25}, {"length": 100}, {"vocabulary": 0.25}, {"vocabulary": 2.0},
@@ -234,7 +234,7 @@ def measure_growth(bench: Bench, batch: int, rounds: int, quick: bool) -> list[d
 
 
 def measure_rows(bench: Bench, store: str, batch: int, rounds: int) -> dict[str, Any]:
-    """The step with its loader from a store of an eighth of the rows, beside the whole."""
+    """Measure the step with its loader on an eighth of the store's rows, beside the whole store."""
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / "store"
         part = REFERENCE.rows // 8

@@ -1,6 +1,6 @@
 """MDAF in its simplest form: padded tensors, dense gradients, a scan on big tensors.
 
-The same parameters and the same mathematics as `ctrkit.ctr.models.mdaf`; only the way is another.
+The parameters and the mathematics are those of `ctrkit.ctr.models.mdaf`, computed differently.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ length, state) to y (batch, length, channels), without the skip connection."""
 
 
 def materialised_scan(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """All of exp(dt A) and dt B x at once, then the recurrence over slices of them.
+    """Compute all of exp(dt A) and dt B x at once, then the recurrence over slices of them.
 
-    Both are (batch, length, channels, state). So do minimal implementations.
+    Both are (batch, length, channels, state). Minimal implementations work like this.
     """
     decay = torch.exp(dt.unsqueeze(-1) * a)
     inputs = (dt * x).unsqueeze(-1) * b.unsqueeze(2)
@@ -35,7 +35,7 @@ def materialised_scan(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor) ->
 
 
 def plain_loop_scan(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """The recurrence in a loop over time, which autograd goes back through."""
+    """Compute the recurrence in a loop over time, through which autograd goes back."""
     h = x.new_zeros(len(x), *a.shape)
     y = []
     for x_t, dt_t, b_t, c_t in zip(*(term.unbind(1) for term in (x, dt, b, c)), strict=True):
@@ -48,7 +48,7 @@ SCANS: dict[str, Scan] = {"materialised": materialised_scan, "loop": plain_loop_
 
 
 class StraightMDAF(MDAF):
-    """`MDAF` with the mamba branch, computed the straightforward way; of equal seeds equal."""
+    """`MDAF` with the mamba branch, in the straightforward way; equal seeds give equal models."""
 
     scan: Scan = staticmethod(materialised_scan)
 

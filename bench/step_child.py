@@ -38,9 +38,9 @@ CHANNELS, STATE = 256, 16
 
 
 def peak_bytes() -> int:
-    """Most memory that this process has had, since `forget_peak` where the system can forget."""
+    """The peak bytes of this process, on Linux since `forget_peak`, elsewhere since its start."""
     status = Path("/proc/self/status")
-    if status.is_file():  # the other figure begins with what the parent had before the exec
+    if status.is_file():  # the other figure includes the parent's memory before the exec
         line = next(row for row in status.read_text().splitlines() if row.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -48,18 +48,18 @@ def peak_bytes() -> int:
 
 
 def forget_peak() -> None:
-    """Count the peak from now on (Linux); elsewhere it includes what was before."""
+    """Start to count the peak anew (Linux only)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def resident_bytes() -> int:
-    """Memory that it has now."""
+    """The resident bytes of this process now."""
     return int(psutil.Process().memory_info().rss)
 
 
 def timed(work: Callable[[int], float], warmup: int, steps: int) -> dict[str, Any]:
-    """Seconds and result of each measured step."""
+    """The seconds and the result of each measured step."""
     seconds, results = [], []
     for step in range(warmup + steps):
         began_s = time.perf_counter()
@@ -70,7 +70,7 @@ def timed(work: Callable[[int], float], warmup: int, steps: int) -> dict[str, An
 
 
 def step(spec: dict[str, Any]) -> dict[str, Any]:
-    """The Phase 3 step with its loader: `ours` (thread), or `straight` (rows, default Adam)."""
+    """Measure the Phase 3 step and its loader: `ours` (thread), `straight` (rows, default Adam)."""
     workload = MdafWorkload(Path(spec["store"]), PHASE)
     straight = spec["kind"] == "straight"
     cell = make_cell(
@@ -80,7 +80,7 @@ def step(spec: dict[str, Any]) -> dict[str, Any]:
     loader = workload.train_loader(cell)
     loader.set_epoch(1)
     batches = iter(loader)
-    first = next(batches)  # what starting a loader draws from torch's stream comes before the seed
+    first = next(batches)  # before the seed: starting a loader draws random numbers
     try:
         run = _straight(workload, spec["batch"]) if straight else _ours(workload, cell)
         before = resident_bytes()
@@ -132,7 +132,7 @@ def _straight(workload: MdafWorkload, batch_size: int) -> Callable[[Any], float]
 
 
 def scan(spec: dict[str, Any]) -> dict[str, Any]:
-    """One scan forward and backward, full histories; memory above inputs, outputs, gradients."""
+    """Measure one scan, forward and backward; memory beyond inputs, outputs and gradients."""
     batch, length = spec["batch"], spec["length"]
     torch.manual_seed(0)
     packing = pack_histories(torch.full((batch,), length), length)
@@ -162,14 +162,14 @@ def scan(spec: dict[str, Any]) -> dict[str, Any]:
         torch.autograd.grad(y, leaves, weight)
         return float(y.detach().sum())
 
-    found = timed(run, 0, 1)  # memory first, of the first run
+    found = timed(run, 0, 1)  # the memory of the first run
     own = sum(leaf.nbytes for leaf in leaves) + weight.nbytes  # gradients, and the output
     more = timed(run, 0, spec["steps"])
     return more | {"above_bytes": max(0, found["peak_bytes"] - before - own)}
 
 
 def _load_libraries() -> None:
-    """What torch allocates once, at its first scan, is none of the scan's memory."""
+    """Run a small scan: what torch allocates once is not part of the scan's memory."""
     wide, narrow = (32, CHANNELS), (32, STATE)
     shapes = (wide, wide, (CHANNELS, STATE), narrow, narrow, (CHANNELS,))
     x, dt, a, b, c, d = terms = [torch.rand(shape).neg_().requires_grad_() for shape in shapes]
@@ -178,7 +178,7 @@ def _load_libraries() -> None:
 
 
 def adam(spec: dict[str, Any]) -> dict[str, Any]:
-    """Clipping and the update alone, after a real backward pass: fused, torch's default, lazy."""
+    """Measure clipping and update after a real backward pass: fused, torch's default, lazy."""
     batch = next(random_batches(spec["batch"], 50, VOCABULARY))
     seconds: dict[str, list[float]] = {"fused": [], "default": [], "sparse-adam": []}
     for name in seconds:
@@ -208,7 +208,7 @@ def adam(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def growth(spec: dict[str, Any]) -> dict[str, Any]:
-    """Our step on random rows: any vocabulary and history length."""
+    """Measure our step on random rows, with any vocabulary and history length."""
     vocabulary = {
         name: max(64, int(size * spec["vocabulary"])) for name, size in VOCABULARY.items()
     }
@@ -236,7 +236,7 @@ def growth(spec: dict[str, Any]) -> dict[str, Any]:
 def random_batches(
     rows: int, length: int, vocabulary: dict[str, int]
 ) -> Iterator[dict[str, Tensor]]:
-    """Batches of skewed ids and of histories half as long as they can be, on average."""
+    """Batches with skewed ids, and histories that are on average half as long as possible."""
     random = torch.Generator().manual_seed(0)
 
     def ids(name: str, *shape: int) -> Tensor:
