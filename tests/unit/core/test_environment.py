@@ -16,6 +16,7 @@ from ctrkit.core.environment import (
     describe_code,
     describe_environment,
     performance_cores,
+    with_torch,
 )
 
 
@@ -103,3 +104,10 @@ def test_only_a_processor_with_two_kinds_of_cores_has_performance_cores(
     system: str, said: str, cores: int | None
 ) -> None:
     assert performance_cores(system, lambda command: said) == cores
+
+
+def test_a_script_has_a_torch_of_its_own_or_an_unknown_one() -> None:
+    known = {"machine": {"system": "Linux"}, "versions": {"python": "3.11", "torch": "2.13"}}
+    assert with_torch(known, "2.4.1")["versions"] == {"python": "3.11", "torch": "2.4.1"}
+    assert with_torch(known, "")["versions"] == {"python": "3.11"}
+    assert with_torch(known, "")["machine"] == known["machine"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 from pathlib import Path
@@ -15,6 +16,7 @@ from ctrkit.core.errors import UsageError
 from ctrkit.core.files import (
     finite,
     folder_aside,
+    is_one_place,
     plain_disk_errors,
     read_json,
     read_table,
@@ -121,3 +123,15 @@ def test_a_name_that_is_no_text_survives_in_json(tmp_path: Path) -> None:
     name = os.fsdecode(b"bad\xff.csv")
     write_json(tmp_path / "a.json", {"table": name})
     assert read_json(tmp_path / "a.json") == {"table": name}
+
+
+def test_two_streams_of_one_pipe_are_one_place(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    with (
+        open(writer, "w") as one, open(os.dup(writer), "w") as same,
+        open(tmp_path / "file", "w") as other, open(reader),
+    ):  # fmt: skip
+        assert is_one_place(one, same)
+        assert not is_one_place(one, other)
+        assert not is_one_place(one, io.StringIO())
+        assert not is_one_place(one, None)
