@@ -462,8 +462,10 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     file = options.out.with_suffix(".json")
     pairs: list[dict[str, Any]] = read_json(file)["pairs"] if file.is_file() else []
-    if not options.summary:
-        Sitting(options, pairs).run()
+    if options.summary:  # changes no file: the environment in it is that of the pairs
+        print(markdown(pairs, summary(pairs)), end="")
+        return
+    Sitting(options, pairs).run()
     print(json.dumps(save(options.out, pairs), indent=2))
 
 

@@ -6,10 +6,13 @@ recommended over that of the best cell. The null test has a matrix of two cells 
 
 Real (`--real`): every cell of three grids is launched; then a search of its
 own picks one, and both its pick and the exhaustive best are launched again, in turn: the regret is
-the ratio of these fresh launches.
+the ratio of these fresh launches. Each probe's answer is kept in `--work`, so that the same
+command continues where it was ended; the table is written after each grid, and `--summary` prints
+it from what there is. With `--seeds 0` the simulated results of before stay.
 
     python bench/search.py --seeds 150
-    python bench/search.py --seeds 0 --real --budget 45
+    python bench/search.py --seeds 0 --real --budget 45 --work ~/search
+    python bench/search.py --summary
 """
 
 from __future__ import annotations
@@ -18,10 +21,10 @@ import argparse
 import json
 import math
 import multiprocessing
+import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,7 +35,7 @@ from search_machine import FORMS, Machine
 
 from ctrkit.core.environment import describe_environment
 from ctrkit.core.errors import CtrkitError
-from ctrkit.core.files import write_atomically, write_json
+from ctrkit.core.files import read_json, write_atomically, write_json
 from ctrkit.probe.candidates import candidates_of, compare
 from ctrkit.probe.matrix import MatrixPlan
 from ctrkit.probe.recommend import recommend
@@ -150,7 +153,16 @@ _OF_A_CELL = ("--loader", "--workers", "--start-method", "--prefetch", "--thread
 
 
 def probe(arguments: Sequence[str], folder: Path) -> Row:
-    """Run `ctrkit probe --json` with these options; returns its output and its seconds."""
+    """Run `ctrkit probe --json` with these options; returns its output and its seconds.
+
+    An earlier answer to the same options is returned as it was kept; errors are not kept.
+    """
+    kept = folder.with_suffix(".json")
+    if kept.is_file():
+        answer: Row = read_json(kept)
+        if answer["arguments"] == list(arguments):
+            return answer
+    shutil.rmtree(folder, ignore_errors=True)  # of a probe that was ended
     began_s = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "ctrkit", "probe", *arguments, "--json", "--quiet",
@@ -158,7 +170,10 @@ def probe(arguments: Sequence[str], folder: Path) -> Row:
         capture_output=True, text=True, check=False, timeout=_LONGEST_S,
     )  # fmt: skip
     found: Row = json.loads(done.stdout) if done.stdout.strip() else {"error": done.stderr[-500:]}
-    return found | {"took_s": time.monotonic() - began_s}
+    found |= {"took_s": time.monotonic() - began_s, "arguments": list(arguments)}
+    if "error" not in found:
+        write_json(kept, found)
+    return found
 
 
 def cell_options(cell: Row) -> list[str]:
@@ -186,35 +201,36 @@ def fresh(grid: Sequence[str], cells: Sequence[Row], launches: int, folder: Path
     return [statistics.fmean(t) if t else math.nan for t in totals]
 
 
-def real_grid(name: str, every: float, budget: float, launches: int) -> Row:
+def real_grid(name: str, every: float, budget: float, launches: int, folder: Path) -> Row:
     """Run one grid: every cell, then a search, then fresh launches of its pick and the best cell.
 
     The cost of every cell is that of its launch alone: the search's own order, its ceilings and
     what it launches twice are not counted. `every` are seconds for all of them.
     """
     grid = GRIDS[name]
-    with tempfile.TemporaryDirectory() as home:
-        folder = Path(home)
-        everything = probe([*grid, "--thorough", "--budget", f"{every:g}s"], folder / "all")
-        rows = [t for t in everything["trials"] if t["kind"] == "full" and t["verdict"] == "ok"]
-        once = {t["cell_id"]: t["wall_s"] for t in reversed(rows)}  # the first launch of each
-        best = min(rows, key=lambda row: float(row["projected_total_s"]))["cell"]
-        searched = probe([*grid, "--budget", f"{budget:g}s"], folder / "search")
-        row: Row = {
-            "grid": name, "cells": len(once),
-            "every_s": sum(once.values()), "search_s": searched["took_s"],
-            "share": searched["took_s"] / sum(once.values()),
-        }  # fmt: skip
-        if "cell" not in searched:
-            return {**row, "regret": None, "why": searched.get("error")}
-        chosen = searched["cell"]
-        row |= {"best": best, "chosen": chosen}
-        if chosen == best:
-            return {**row, "regret": 0.0}
-        chosen_s, best_s = fresh(grid, [chosen, best], launches, folder)
-        if not (chosen_s > 0 and best_s > 0):
-            return {**row, "regret": None, "why": "a fresh launch measured nothing"}
-        return {**row, "regret": max(0.0, chosen_s / best_s - 1), "ratio": chosen_s / best_s}
+    folder.mkdir(parents=True, exist_ok=True)
+    everything = probe([*grid, "--thorough", "--budget", f"{every:g}s"], folder / "all")
+    rows = [t for t in everything.get("trials", []) if t["kind"] == "full" and t["verdict"] == "ok"]
+    if not rows:
+        return {"grid": name, "regret": None, "why": everything.get("error", "no cell ran")}
+    once = {t["cell_id"]: t["wall_s"] for t in reversed(rows)}  # the first launch of each
+    best = min(rows, key=lambda row: float(row["projected_total_s"]))["cell"]
+    searched = probe([*grid, "--budget", f"{budget:g}s"], folder / "search")
+    row: Row = {
+        "grid": name, "cells": len(once),
+        "every_s": sum(once.values()), "search_s": searched["took_s"],
+        "share": searched["took_s"] / sum(once.values()),
+    }  # fmt: skip
+    if "cell" not in searched:
+        return {**row, "regret": None, "why": searched.get("error")}
+    chosen = searched["cell"]
+    row |= {"best": best, "chosen": chosen}
+    if chosen == best:
+        return {**row, "regret": 0.0}
+    chosen_s, best_s = fresh(grid, [chosen, best], launches, folder)
+    if not (chosen_s > 0 and best_s > 0):
+        return {**row, "regret": None, "why": "a fresh launch measured nothing"}
+    return {**row, "regret": max(0.0, chosen_s / best_s - 1), "ratio": chosen_s / best_s}
 
 
 def table(forms: Sequence[Row], grids: Sequence[Row], first_seed: int) -> str:
@@ -246,6 +262,9 @@ def table(forms: Sequence[Row], grids: Sequence[Row], first_seed: int) -> str:
         ]  # fmt: skip
     for row in grids:
         regret = row.get("why") if row["regret"] is None else f"{row['regret']:.1%}"
+        if "cells" not in row:
+            lines.append(f"| {row['grid']} | | | | | {regret} |")
+            continue
         lines.append(
             f"| {row['grid']} | {row['cells']} | {row['every_s']:.0f} | {row['search_s']:.0f} |"
             f" {row['share']:.0%} | {regret} |"
@@ -263,7 +282,17 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=240.0, help="seconds for every real cell")
     parser.add_argument("--launches", type=int, default=4, help="fresh ones of a real cell")
     parser.add_argument("--out", type=Path, default=Path("results"))
+    parser.add_argument("--work", type=Path, default=Path("build/search"), help="kept answers")
+    parser.add_argument("--summary", action="store_true", help="only print what there is")
     options = parser.parse_args()
+    before: Row = (
+        read_json(options.out / "search.json") if (options.out / "search.json").is_file() else {}
+    )
+    if options.summary:
+        print(
+            table(before.get("forms", []), before.get("grids", []), first_seed_of(before)), end=""
+        )
+        return
     chunks = [
         (form, range(first, min(first + 10, options.first_seed + options.seeds)))
         for form in FORMS
@@ -276,21 +305,37 @@ def main() -> None:
         own = [part for part in parts if part["form"] == form]
         rows = [row for part in own for row in part["searches"]]
         forms.append(summary(form, rows, [n for part in own for n in part["null"]]))
-    grids = []
-    for name in options.grids.split(",") if options.real else ():
-        grids.append(real_grid(name, options.every, options.budget, options.launches))
-        print(json.dumps(grids[-1]), file=sys.stderr)
-    text = table(forms, grids, options.first_seed)
-    print(text, end="")
+    searches = [row for part in parts for row in part["searches"]]
+    if not parts:
+        forms, searches = before.get("forms", []), before.get("searches", [])
+    grids: list[Row] = [] if options.real else before.get("grids", [])
     settings = {key: str(value) for key, value in vars(options).items() if key != "out"}
-    options.out.mkdir(parents=True, exist_ok=True)
-    found = {
-        "settings": settings, "forms": forms, "grids": grids,
-        "searches": [row for part in parts for row in part["searches"]],
-        "environment": describe_environment(),
-    }  # fmt: skip
-    write_json(options.out / "search.json", found)
-    write_atomically(options.out / "search.md", text.encode())
+    if not parts and before:
+        settings["first_seed"] = str(first_seed_of(before))
+
+    def save() -> str:
+        text = table(forms, grids, int(settings["first_seed"]))
+        options.out.mkdir(parents=True, exist_ok=True)
+        found = {
+            "settings": settings, "forms": forms, "grids": grids, "searches": searches,
+            "environment": describe_environment(),
+        }  # fmt: skip
+        write_json(options.out / "search.json", found)
+        write_atomically(options.out / "search.md", text.encode())
+        return text
+
+    for name in options.grids.split(",") if options.real else ():
+        key = f"{name}-{options.every:g}-{options.budget:g}-{options.launches}"
+        work = options.work.expanduser() / key
+        grids.append(real_grid(name, options.every, options.budget, options.launches, work))
+        print(json.dumps(grids[-1]), file=sys.stderr)
+        save()
+    print(save(), end="")
+
+
+def first_seed_of(found: Row) -> int:
+    """The first seed of results that were kept."""
+    return int(found.get("settings", {}).get("first_seed", 0))
 
 
 if __name__ == "__main__":
