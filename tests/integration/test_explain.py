@@ -82,6 +82,22 @@ def wait_until_silent(out: Path, after: str = "step", silent_s: float = 4.0) -> 
     raise AssertionError(f"it does not hang: {out.read_text()[-300:]}")
 
 
+def wait_until_idle(pid: int) -> None:
+    """Until a family uses no CPU for a second: on a busy machine silence alone is no hang yet."""
+
+    def used_s() -> float:
+        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        return sum(sum(one.cpu_times()[:2]) for one in family)
+
+    deadline_s, before_s = time.monotonic() + 60, used_s()
+    while time.monotonic() < deadline_s:
+        time.sleep(1)
+        if used_s() - before_s < 0.05:
+            return
+        before_s = used_s()
+    raise AssertionError(f"process {pid} burns CPU")
+
+
 @pytest.fixture(scope="module")
 def explained(
     tmp_path_factory: pytest.TempPathFactory,
@@ -89,12 +105,14 @@ def explained(
     """Each hang as it is explained with Python stacks, and without."""
 
     def explain(name: str) -> tuple[Explanation, Explanation]:
-        workers, method, _, _ = HANGS[name]
+        workers, method, state, _ = HANGS[name]
         folder = tmp_path_factory.mktemp(name)
         path = CORPUS[name].path
         with script(folder, str(SCRIPT), str(path), str(workers), method or "-") as process:
             first_batch = name == "lock_over_fork"  # hangs before there is a step
             wait_until_silent(folder / "out.txt", "begins" if first_batch else "step")
+            if state is not State.BURNING:
+                wait_until_idle(process.pid)
             return (
                 explain_process(process.pid, wait_s=2.0),
                 explain_process(process.pid, wait_s=2.0, use_stacks=False),
