@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import sys
 import time
@@ -147,8 +148,8 @@ def probe_script(
     )  # fmt: skip
     if why := why_not_probed(script.command):
         raise UsageError(why)
-    if write_patch is not None and write_patch.exists():
-        raise UsageError(f"--write-patch {write_patch}: exists already")
+    if write_patch is not None:
+        check_new_file("--write-patch", write_patch)
     if scratch is not None:
         script = _scratch_copy(script, scratch)
     workload = WorkloadSpec(target=SCRIPT_TARGET, script=script)
@@ -217,11 +218,22 @@ def _create_run(script: ScriptSpec, argv: Sequence[str], out: Path | None) -> Ru
     return RunFolder.create("probe", without_secrets(argv), workload, out)
 
 
+def check_new_file(option: str, path: Path) -> None:
+    """Refuse, before the probe, a file that could not be written after it."""
+    if path.exists():
+        raise UsageError(f"{option} {path}: exists already; name a new file")
+    if not path.parent.is_dir():
+        raise UsageError(f"{option} {path}: there is no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{option} {path}: you may not write in {path.parent}; name another place")
+
+
 def save_change(path: Path, answer: ScriptAnswer | None) -> str:
     """Write the change to the script as a diff; if there is none, returns why."""
     if answer is None or not answer.change:
         why = answer.change_words if answer is not None else ""
-        return f"--write-patch {path}: no file was written: {why or 'nothing needs to change'}"
+        why = why or "the script as written is recommended, so there is no change"
+        return f"--write-patch {path}: no file was written: {why}"
     try:
         path.write_text(answer.change, "utf-8")
     except OSError as error:

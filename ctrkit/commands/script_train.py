@@ -241,7 +241,7 @@ class _ScriptRun:
             why = (
                 f"--max-restarts {most} have all been used"
                 if most
-                else "a script is not started over"
+                else "ctrkit starts a script over only with --max-restarts N"
             )
         self._note(outcome, "restarted" if again else "stopped", why)
         if again:

@@ -82,6 +82,12 @@ class Incident:
     note: str | None = None
 
 
+def _why_no_run(path: Path) -> str:
+    if path.is_dir():
+        return "not a run folder, it has no run.json"
+    return "not a run folder, but a file" if path.exists() else "there is no such folder"
+
+
 class RunFolder:
     """The folder of one run. `create` makes a new one, `open` reads an old one."""
 
@@ -125,7 +131,7 @@ class RunFolder:
             UsageError: it is no run folder, or has an unknown schema version.
         """
         if not (path / "run.json").is_file():
-            raise UsageError(f"{path}: not a run folder, it has no run.json")
+            raise UsageError(f"{path}: {_why_no_run(path)}; ctrkit report --list shows runs")
         values = read_json(path / "run.json")
         version = values.get("schema_version") if isinstance(values, dict) else None
         if version != SCHEMA_VERSION:

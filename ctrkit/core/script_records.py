@@ -121,7 +121,7 @@ class ScriptAnswer:
         experiment_why: the reason, a clause.
         command: the command with the flags filled in.
         change: the change to the script as a unified diff; empty if there is none.
-        change_words: what to change if no diff can be made, or that nothing needs to change.
+        change_words: what to change if no diff can be made, or that there is no change.
         files_made: relative paths of files that appeared in the script's folder while the trials
             ran; trials or other programs made them.
         files_changed: the same for files that changed.

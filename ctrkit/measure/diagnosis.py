@@ -12,7 +12,7 @@ from ctrkit.core.units import format_duration, format_factor, format_percent, se
 from ctrkit.measure.elasticity import FETCHING, STARTUP, STEPPING, EpochModel, epoch_model
 from ctrkit.measure.leeway import ANYTHING, Leeway
 from ctrkit.measure.projection import Projection
-from ctrkit.measure.steps import data_wait_share, steps_measured
+from ctrkit.measure.steps import data_wait_share, samples_of, steps_measured
 
 #: A stage limits an epoch if the epoch's elasticity to it is at least this ...
 DOMINANT_SHARE = 0.5
@@ -53,6 +53,7 @@ class _Case:
     cell: Cell
     model: EpochModel
     elasticity: dict[str, float]
+    step_s: float
     ceilings: Ceilings
     wait_share: float
     has_task: bool
@@ -97,6 +98,7 @@ def diagnose(
         cell=cell,
         model=model,
         elasticity=elasticity,
+        step_s=_step_s(cell, launches) or model.measured_step_s,
         ceilings=ceilings,
         wait_share=sum(waits) / len(waits) if waits else 0.0,
         has_task=has_task,
@@ -114,6 +116,12 @@ def diagnose(
         at = 0 if (unexplained.share or 0.0) >= DOMINANT_SHARE else len(found)
         found.insert(at, unexplained)
     return found
+
+
+def _step_s(cell: Cell, launches: Sequence[Measurement]) -> float | None:
+    """The mean step of the launches, as tables show it: of whole turns of the workers."""
+    samples = samples_of(launches, max(1, cell.workers))
+    return sum(sample.mean for sample in samples) / len(samples) if samples else None
 
 
 def limiting_stage(elasticity: dict[str, float]) -> str:
@@ -190,7 +198,7 @@ def _balanced(case: _Case) -> Finding:
 
 def _lead(case: _Case, stage: str, share: float) -> list[str]:
     """Sentences on what limits, and by how much."""
-    step, part = format_duration(case.model.measured_step_s), format_percent(share)
+    step, part = format_duration(case.step_s), format_percent(share)
     if stage == STARTUP:
         startup = format_duration(case.model.startup_s)
         return [f"starting and ending the loader (startup) takes {startup} of each epoch, {part}"]

@@ -20,6 +20,7 @@ from ctrkit.measure.replay import Load
 from ctrkit.measure.statistics import Interval, mean_interval
 from ctrkit.measure.steps import (
     data_wait_share,
+    mean_step_s,
     rows_per_s,
     sample_of_measurement,
     stage_means_s,
@@ -200,7 +201,7 @@ def record_of(trial: Trial, projection: Projection | None = None) -> TrialRecord
         verdict=result.verdict,
         reason=result.reason,
         flags=[*result.flags, *measured_flags, *measured.notes],
-        rows_per_s=rows_per_s(measured),
+        rows_per_s=_rate(measured, step),
         step_s=step.mean if step else None,
         step_s_low=step.low if step else None,
         step_s_high=step.high if step else None,
@@ -219,6 +220,14 @@ def record_of(trial: Trial, projection: Projection | None = None) -> TrialRecord
         evidence=result.evidence,
     )
     return replace(record, **projected_columns(projection))
+
+
+def _rate(measured: Measurement, step: Interval | None) -> float | None:
+    """Rows per second at the mean step, which is of whole turns of the workers."""
+    rate, window_s = rows_per_s(measured), mean_step_s(measured)
+    if rate is None or not window_s or step is None or step.mean <= 0:
+        return rate
+    return rate * window_s / step.mean
 
 
 def predicted_record(cell: Cell, projection: Projection | None, step: Interval) -> TrialRecord:

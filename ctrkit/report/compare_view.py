@@ -105,9 +105,9 @@ def _row_words(row: Compared) -> str:
         return f"{what} worked in the base, and now: {clean(row.detail, 60)}"
     if row.ratio is None:
         return "no whole epoch is common to both" if row.what == "epochs" else _cell_id(row)
-    where = {"cell": f"a step of {_cell_id(row)}", "best": "the recommended cells, a row of theirs",
+    where = {"cell": f"a step of {_cell_id(row)}", "best": "a row in the recommended cell",
              "epochs": f"an epoch (mean of {row.base_count})"}[row.what]  # fmt: skip
-    return f"{where} takes {_ratio_words(row)} of its base"
+    return f"{where} takes {_ratio_words(row)} as long as in the base"
 
 
 def _ratio_words(row: Compared) -> str:

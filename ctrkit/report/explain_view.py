@@ -166,7 +166,9 @@ def _missing(found: Explanation) -> Section:
     text = f"ctrkit cannot name the line without Python stacks: {clean(found.missing.what)}."
     blocks: list[Block] = [Paragraph(text)]
     if found.missing.commands:
-        blocks.append(Paragraph("Any one of these commands gives them:"))
+        one = len(found.missing.commands) == 1
+        which = "This command gives" if one else "Any one of these commands gives"
+        blocks.append(Paragraph(f"{which} them:"))
         blocks.append(Code(found.missing.commands, "sh"))
     return Section("What is missing", tuple(blocks))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from dataclasses import dataclass
 from ctrkit.core.cell import AXES, Cell, axes_of
 from ctrkit.core.records import COMPLETE, Recommendation, TrialRecord
 from ctrkit.core.units import format_duration
-from ctrkit.measure.ratio import LaunchTime, mean_of
 from ctrkit.report.blocks import Column, Table, Tone
+from ctrkit.report.mean_launch import mean_launch
 from ctrkit.report.words import clean, percent, rate_words, sentence, step_words
 
 NOT_RUN = ("skipped", "refused")
@@ -21,7 +20,7 @@ NOT_RUN = ("skipped", "refused")
 class CellResult:
     """The result of a cell: `record` has the numbers, `verdict` its name.
 
-    With several launches, the step is their mean, with the interval of that mean.
+    With several launches, the record has the figures of all of them (`mean_launch`).
     """
 
     record: TrialRecord
@@ -52,7 +51,7 @@ def _result(records: Sequence[TrialRecord]) -> CellResult | None:
             launches = len(failures) + sum(r not in failures for r in ran)
             verdict = failures[-1].verdict
             verdict += f" {len(failures)}/{launches}" if launches > 1 else ""
-        return CellResult(_mean_launch(ran), verdict, bool(failures))
+        return CellResult(mean_launch(ran), verdict, bool(failures))
     if failed:
         return CellResult(failed[-1], failed[-1].verdict, True)
     predicted = [r for r in records if r.kind == "predicted"]
@@ -67,32 +66,6 @@ def has_figures(record: TrialRecord) -> bool:
     if record.kind != "full" or record.verdict == "ok":
         return record.kind == "full"
     return record.verdict in (*COMPLETE, "skipped") and record.step_s is not None
-
-
-def _mean_launch(launches: Sequence[TrialRecord]) -> TrialRecord:
-    """The last launch, with means over all launches for figures that all have."""
-    last = launches[-1]
-    if len(launches) == 1:
-        return last
-    changes: dict[str, float | None] = {}
-    for name in ("step_s", "rows_per_s", "data_wait_share"):
-        values = [v for r in launches if (v := getattr(r, name)) is not None]
-        changes[name] = sum(values) / len(values) if values else None
-    changes |= _mean_interval(launches)
-    return dataclasses.replace(last, **changes)  # type: ignore[arg-type]
-
-
-def _mean_interval(launches: Sequence[TrialRecord]) -> dict[str, float | None]:
-    """The interval's ends of the mean step over several launches; None without intervals."""
-    times = [
-        LaunchTime(mean_s=r.step_s, half_s=r.step_s_high - r.step_s)
-        for r in launches
-        if r.step_s and r.step_s_high is not None
-    ]
-    if not times:
-        return {"step_s_low": None, "step_s_high": None}
-    mean = mean_of(times)
-    return {"step_s_low": mean.low, "step_s_high": mean.high}
 
 
 def _rank(result: CellResult) -> tuple[int, float, str]:

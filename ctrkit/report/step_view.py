@@ -9,6 +9,7 @@ from ctrkit.core.records import Recommendation, TrialRecord
 from ctrkit.core.units import format_bytes, format_duration
 from ctrkit.report.blocks import Block, Column, Paragraph, Section, Table
 from ctrkit.report.matrix_view import has_figures
+from ctrkit.report.mean_launch import mean_launch
 from ctrkit.report.words import percent, step_words
 
 #: Stages of the loader; one that reads ahead does them beside the step.
@@ -25,7 +26,7 @@ def stage_sections(trials: Sequence[TrialRecord], recommendation: Recommendation
     ran = [r for r in trials if r.cell_id == cell_id and has_figures(r)]
     if not ran:
         return []
-    record = next((r for r in reversed(ran) if r.stage_s), ran[-1])
+    record = mean_launch(ran)
     blocks: list[Block] = []
     if record.stage_s:
         blocks.append(_stage_table(_parts_of_step(record)))

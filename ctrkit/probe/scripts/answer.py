@@ -96,7 +96,7 @@ def change_of(
 ) -> tuple[str, str]:
     """The change to the script as a diff, and in words if no diff is possible."""
     if cell == as_written:
-        return "", "nothing needs to change"
+        return "", "the script as written is recommended, so there is no change"
     named = placeholders_of(script.command)
     # the DataLoader's own values if the script says nothing
     silent = {"start_method": seen.default_start_method, "prefetch": _TORCH_PREFETCH}

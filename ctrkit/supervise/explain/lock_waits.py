@@ -36,12 +36,12 @@ def lock(scene: Scene, process: Process) -> Cause | None:
                          about="thread over fork")  # fmt: skip
         origin = scene.locks.get(process.pid, LockOrigin.UNKNOWN)
         if origin == LockOrigin.BEFORE_FORK:
-            return blame(scene, process, "lock over fork", "waits for a lock that another thread "
-                         "of the main process most likely held when the worker was forked",
+            return blame(scene, process, "lock over fork", "waits for a lock that a thread of "
+                         "the main process most likely held when the worker was forked",
                          fix=NO_FORK, about="lock over fork")  # fmt: skip
         if origin == LockOrigin.UNKNOWN:
             return blame(scene, process, "lock over fork or deadlock", "waits for a lock that is "
-                         "never released: another thread of the main process held it when the "
+                         "never released: a thread of the main process held it when the "
                          "worker was forked, or the worker holds it itself",
                          fix=f"if the lock is older than the worker, {NO_FORK}; if one thread "
                          "takes it twice, it must be an RLock", about="lock over fork")  # fmt: skip

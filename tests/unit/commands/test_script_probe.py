@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ctrkit.commands.script_probe import save_change
+from ctrkit.commands.script_probe import check_new_file, save_change
 from ctrkit.core.config import make_cell
+from ctrkit.core.errors import UsageError
 from ctrkit.core.script_records import ScriptAnswer
 from ctrkit.report.script_view import _files
 
@@ -17,7 +18,7 @@ CELL = make_cell(loader="script")
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("", "no file was written: nothing needs to change"),
+        ("", "no file was written: the script as written is recommended"),
         ("run the command above: its flags have the values", "no file was written: run the comm"),
     ],
 )
@@ -35,6 +36,21 @@ def test_a_change_is_written(tmp_path: Path) -> None:
     assert save_change(path, answer) == ""
     assert path.read_text() == answer.change
     assert "cannot be written" in save_change(tmp_path / "no" / "x.patch", answer)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("none/x.diff", "there is no folder"), ("old.diff", "exists already"), ("", "exists already"),
+     ("old.diff/x.diff", "there is no folder")],
+)  # fmt: skip
+def test_a_file_that_could_not_be_written_is_refused_before_the_probe(
+    tmp_path: Path, name: str, said: str
+) -> None:
+    (tmp_path / "old.diff").write_text("mine")
+    with pytest.raises(UsageError, match=said):
+        check_new_file("--write-patch", tmp_path / name)
+    check_new_file("--write-patch", tmp_path / "new.diff")
+    assert [path.name for path in tmp_path.iterdir()] == ["old.diff"]
 
 
 def test_files_that_came_meanwhile_are_not_said_to_be_the_trials() -> None:

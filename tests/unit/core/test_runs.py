@@ -96,8 +96,12 @@ def test_unknown_schema_version_is_one_clear_line(tmp_path: Path) -> None:
     (run.path / "run.json").write_text(json.dumps({**values, "schema_version": 99}))
     with pytest.raises(UsageError, match="schema version 99"):
         RunFolder.open(run.path)
-    with pytest.raises(UsageError, match="not a run folder"):
+    with pytest.raises(UsageError, match="not a run folder, it has no run.json; ctrkit report"):
         RunFolder.open(tmp_path)
+    with pytest.raises(UsageError, match="there is no such folder; ctrkit report --list"):
+        RunFolder.open(tmp_path / "typo")
+    with pytest.raises(UsageError, match="not a run folder, but a file"):
+        RunFolder.open(run.path / "run.json")
 
 
 def test_measurements_survive(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 from ctrkit.core.child_records import Measurement, Stamps
 from ctrkit.core.config import RunSizes, make_cell
 from ctrkit.core.trial_tables import records_of_table, trials_table
+from ctrkit.measure.diagnosis import Ceilings, diagnose
 from ctrkit.measure.projection import project
 from ctrkit.measure.statistics import interval
 from ctrkit.probe.cell_results import failure_of
@@ -57,6 +58,23 @@ def test_a_record_holds_what_was_measured():
     # the first epoch begins half a second later than one after a restart
     assert record.projected_total_s == pytest.approx(4.5 + 2 * record.projected_epoch_s)
     assert "provisional" in record.flags
+
+
+def test_the_rate_fits_the_step_when_the_window_ends_within_a_turn_of_the_workers():
+    # two workers: each second step waits; the fifth step begins a turn that was not finished
+    ends = [1.0, 2.0, 3.0, 4.0, 14.0]
+    stamps = Stamps(
+        epoch=[1] * 5, step=[1, 2, 3, 4, 5], window=["throughput"] * 5,
+        asked_s=[0.0, *ends[:-1]], delivered_s=[0.0, *ends[:-1]], done_s=ends, rows=[100] * 5,
+    )  # fmt: skip
+    measured = Measurement(
+        kind="full", throughput_s=14.0, throughput_steps=5, throughput_rows=500, stamps=stamps
+    )
+    record = record_of(trial(measurement=measured))
+    assert record.step_s == pytest.approx(1.0)
+    assert record.rows_per_s == pytest.approx(100.0)
+    (finding,) = diagnose(CELL, [measured], Ceilings(compute_step_s=1.0))[:1]
+    assert "of a step of 1 s" in finding.text
 
 
 def test_a_record_of_a_failure_has_its_verdict_and_no_numbers():
