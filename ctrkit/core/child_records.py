@@ -104,6 +104,9 @@ class LoaderFacts:
         drop_last: whether an incomplete last batch is dropped.
         workers: number of worker processes that it really has.
         length_is_exact: whether `len()` follows from the indices that will be drawn.
+        left_early: whether the loop left its first epoch before the loader had no more batches;
+            None if unknown.
+        failed_batches: batches of the first epoch that raised an error which the loop caught.
     """
 
     claimed_batches: int | None = None
@@ -114,6 +117,8 @@ class LoaderFacts:
     drop_last: bool = False
     workers: int | None = None
     length_is_exact: bool = False
+    left_early: bool | None = None
+    failed_batches: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,20 @@ ADDED_BY_MULTIPROCESSING = 32
 _SHORT_FOLDERS = ("/tmp", "/var/tmp")
 
 
+_kept_folder: str | None = None
+
+
+def keep_child_folder() -> None:
+    """Remember the child's folder from now on: a script may empty its environment."""
+    global _kept_folder
+    _kept_folder = os.environ.get(FOLDER_VARIABLE)
+
+
+def child_folder() -> str | None:
+    """The folder that this process writes to for its supervisor; None without one."""
+    return os.environ.get(FOLDER_VARIABLE) or _kept_folder
+
+
 def fits_sockets(folder: str | os.PathLike[str], added: int = _ADDED_CHARACTERS) -> bool:
     """Whether the path of a socket below this temporary folder is short enough for the system."""
     return len(os.fsencode(folder)) + added <= _MOST_CHARACTERS

@@ -220,6 +220,11 @@ def _reason(length: EpochLength) -> str:
     if rows and a_batch > 1 and abs(rows - claimed) <= _SAME * claimed:
         return "len() counts rows"
     workers = facts.workers or 0 if facts is not None else 0
+    if facts is not None and 0 < claimed - counted <= facts.failed_batches:
+        return (
+            f"{_batches(facts.failed_batches)} raised an error that the script caught, so that it "
+            "trained without their rows"
+        )
     if facts is not None and facts.iterable and workers > 1:
         if abs(counted - workers * claimed) <= max(workers, _SAME * counted):
             return f"each of the {workers} workers reads the whole data set"
@@ -228,6 +233,11 @@ def _reason(length: EpochLength) -> str:
         return "the data set's len() does not say how many rows come"
     if facts is not None and not facts.length_is_exact:
         return "the len() of its sampler or of the loader's class is wrong"
+    if facts is not None and counted < claimed and facts.left_early:
+        return (
+            "the loop leaves the loader before its end, by a break, a zip with a shorter loader or "
+            "a limit on its batches"
+        )
     if facts is not None and counted < claimed:
         return (
             "its sampler asks for that many, so a StopIteration inside the data set or the collate "

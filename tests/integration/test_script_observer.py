@@ -20,7 +20,7 @@ from observed import SCRIPTS, observe
 from ctrkit.core.child_files import load_measurement
 from ctrkit.core.script_epochs import epoch_rows, read_script_epochs
 from ctrkit.core.spending import Spending, read_spent
-from ctrkit.measure.epoch_length import length_in
+from ctrkit.measure.epoch_length import epoch_length, length_finding, length_in
 from ctrkit.measure.projection import project
 
 
@@ -154,6 +154,49 @@ def test_batches_may_be_taken_in_another_thread(tmp_path: Path) -> None:
     assert (seen.train_loader, seen.epochs, seen.epoch_batches) == (0, 3, 40)
     assert measured.complete
     assert (measured.epoch_batches, measured.epoch_rows) == (40, 320)
+
+
+@pytest.mark.parametrize("ahead", ["2", "12"])
+def test_a_run_whose_batches_another_thread_takes_has_the_epochs_of_its_loader(
+    ahead: str, tmp_path: Path
+) -> None:
+    """The loop trains on the last batches when the loader has no more: it does not keep them."""
+    found = observe(tmp_path, "train", "in_a_thread.py", ahead)
+    assert (found.code, found.trouble) == (0, "")
+    assert found.seen is not None
+    assert found.seen.notes == []
+    lines = (found.folder / "script-epochs.jsonl").read_text().splitlines()
+    epochs = [json.loads(line) for line in lines]
+    assert [(one["epoch"], one["batches"], one["rows"]) for one in epochs] == [
+        (1, 40, 320), (2, 40, 320), (3, 40, 320),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("how", "batches", "reason"),
+    [
+        ("break", 13, "leaves the loader before its end"),
+        ("zip", 12, "leaves the loader before its end"),
+        ("error", 19, "1 batch raised an error that the script caught"),
+    ],
+)
+def test_an_epoch_that_is_shorter_than_its_loader_says_why(
+    how: str, batches: int, reason: str, tmp_path: Path
+) -> None:
+    _, measured = observe(tmp_path, "full", "left_early.py", how, window_s=60).needed()
+    assert (measured.epoch_complete, measured.epoch_batches) == (True, batches)
+    finding = length_finding(epoch_length([measured]))
+    assert finding is not None
+    assert f"an epoch has {batches} batches" in finding.text
+    assert reason in finding.text
+    assert "StopIteration" not in finding.text
+
+
+def test_a_script_that_empties_its_environment_is_observed(tmp_path: Path) -> None:
+    found = observe(tmp_path, "train", "empties_environment.py", anew=True)
+    assert (found.code, found.trouble) == (0, "")
+    lines = (found.folder / "script-epochs.jsonl").read_text().splitlines()
+    assert [json.loads(line)["batches"] for line in lines] == [10, 10, 10]
 
 
 def test_a_loader_that_is_none_of_torchs_is_watched_and_left_as_it_is(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from ctrkit.core import lifeline
+
 #: Modules to watch after their import, and the function of `patches` that does it.
 WATCHED = {
     "torch": "watch_torch",
@@ -80,6 +82,7 @@ def _watch(name: str, module: Any) -> None:
 
 def install() -> None:
     """Watch imports of this process from now on."""
+    lifeline.keep_child_folder()
     sys.meta_path.insert(0, ImportHook())
     for name in WATCHED:
         if name in sys.modules:  # something imported it before any sitecustomize ran

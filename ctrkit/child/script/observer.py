@@ -24,7 +24,7 @@ from ctrkit.child.script.presence import Presence, claim_owner
 from ctrkit.child.script.seen_loaders import MOST_PENDING, Loaders, Seen, honest_length
 from ctrkit.child.script.trouble import note_trouble
 from ctrkit.child.script.unseen import unseen
-from ctrkit.core.lifeline import FOLDER_VARIABLE
+from ctrkit.core.lifeline import child_folder
 from ctrkit.core.progress import Stage
 
 #: After so many optimizer steps without any loader's batch, they count as the steps.
@@ -68,6 +68,8 @@ class Observer:
         self.optimizer_clock = 0
         self.backwards = self.optimizer_steps = self.mismatched = 0
         self.steps_without_batch = self.most_on_a_batch = 0
+        #: batches that the loop took and has not trained on yet: now, and at the end of the pass
+        self.untrained = self.untrained_at_end = 0
         self.device = "cpu"
         self.changes = LoaderChanges(self)
         self.marks = FirstBatches(self)
@@ -81,7 +83,7 @@ class Observer:
     def _most_without_batch(self) -> int:
         train = self.train
         if not self.confirmed or train is None:
-            return STEPS_WITHOUT_LOADER
+            return STEPS_WITHOUT_LOADER + self.untrained_at_end
         all_taken = train.length is not None and train.in_pass >= train.length
         # a trial cannot recover from a wrong guess; a real run can, at the next batch
         least = STEPS_ON_ONE_BATCH if all_taken or not self.is_trial else 20 * STEPS_ON_ONE_BATCH
@@ -196,6 +198,9 @@ class Observer:
             except StopIteration:
                 self._ended(seen, asked_s)
                 raise
+            except Exception:
+                seen.failed += 1  # the script may catch it, and ask for the next
+                raise
             self._delivered(seen, asked_s, self.clock(), batch)
             return batch
         finally:
@@ -240,6 +245,7 @@ class Observer:
                     seen.keep(batch)
                 if seen is self.train and self.confirmed:
                     self.pattern.batches += 1
+                    self.untrained += 1
                     self.driver.delivered(asked_s, delivered_s, rows)
                 else:
                     self._other_delivered(seen, asked_s, delivered_s, rows)
@@ -268,6 +274,8 @@ class Observer:
     def _ended(self, seen: Seen, asked_s: float) -> None:
         if seen is self.train and self.confirmed:
             self.confirmed = False
+            # a thread that takes batches for the loop ends before the loop has trained on them
+            self.untrained_at_end = min(self.untrained, seen.in_pass)
             self.driver.epoch_ended(asked_s, self.clock())
         elif self.driver is not None:
             self.driver.other_ended(asked_s)
@@ -289,6 +297,8 @@ class Observer:
                     self.pattern.backward()
                 if train is not None and not self.optimizer_clock:
                     train.backwards += 1
+                    if self.untrained:
+                        self.untrained -= 1
                     self.driver.backward_begins(self.clock(), tensors)
         except Exception as error:
             self.give_up("a backward pass was not understood", error)
@@ -333,6 +343,7 @@ class Observer:
             if i:
                 self.driver.asked(asked_s)
             self.pattern.batches += 1
+            self.untrained += 1
             self.driver.delivered(asked_s, delivered_s, rows)
         seen.pending.clear()
 
@@ -468,7 +479,7 @@ _observers: dict[int, Observer | None] = {}
 def the_observer() -> Observer | None:
     """The observer of this process; None if there is nothing to observe for."""
     if not _observers:
-        folder = os.environ.get(FOLDER_VARIABLE, "")
+        folder = child_folder() or ""
         spec = json_files.read_json(os.path.join(folder, "spec.json"))
         known = isinstance(spec, dict) and isinstance(spec.get("workload", {}).get("script"), dict)
         _observers[0] = Observer(folder, spec) if known else None  # type: ignore[arg-type]

@@ -110,6 +110,15 @@ class RunWatch(LoopWatch):
         self._steps_in_batch += 1
         last = self._steps_in_batch >= self._steps_in_last
         self.spent.enter(_LOGGING if last else _COMPUTE, now_s)
+        # a loop that takes batches ahead trains on the last ones when its loader has no more
+        if not self.in_epoch and self._trains_on_last_batches():
+            self._epoch["ended_s"] = now_s
+
+    def _trains_on_last_batches(self) -> bool:
+        """Whether this step is on a batch that was taken before its epoch's end."""
+        observer = self.observer
+        after_end = observer.steps_without_batch < observer.untrained_at_end
+        return after_end and self._validating_since is None and "ended_s" in self._epoch
 
     def epoch_over(self, asked_s: float, ended_s: float) -> None:
         self.progress.enter(Stage.EPOCH_BOUNDARY)

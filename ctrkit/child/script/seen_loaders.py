@@ -37,6 +37,8 @@ class Seen:
         self.take_over(loader)
         self.length: int | None = None
         self.delivered = self.backwards = self.steps = 0
+        #: batches that raised an error
+        self.failed = 0
         self.hashes: list[str] = []
         self.rows: list[str] = []
         #: row hashes of the second pass over it

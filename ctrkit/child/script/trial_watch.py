@@ -45,6 +45,7 @@ class TrialWatch(TrialNotes):
             recorder.warmup_steps = self._warmup_steps(train) + bool(self.left_out)
             loader = train.loader() if train is not None else None
             facts = None if loader is None else loader_facts(loader, self.batches)
+            self._facts = facts
             recorder.note(startup_s=began_s, sizes=self._sizes(), loader=facts)
         if self.epoch <= 2:
             to_come = None if self.batches is None else self.batches - self.left_out
@@ -213,9 +214,20 @@ class TrialWatch(TrialNotes):
         self.progress.enter(Stage.EPOCH_BOUNDARY)
         if self.epoch == 1:
             self._complete_stamps()
+            self._note_how_it_ended()
             self.recorder.note(teardown_s=ended_s - asked_s)
         if self.epoch == 2 or not self.plan.boundary or self.observer.kind != "full":
             self.finish()
+
+    def _note_how_it_ended(self) -> None:
+        """Note whether the first epoch ended with its loader, and which batches failed."""
+        train = self.observer.train
+        if self._facts is not None and train is not None:
+            self._facts["left_early"] = not self._ends_passes
+            self._facts["failed_batches"] = train.failed
+
+    #: the `LoaderFacts` of the first epoch
+    _facts: dict[str, Any] | None = None
 
     def validation_begins(self, at_s: float) -> None:
         self.progress.enter(Stage.VALIDATION)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import traceback
 
-from ctrkit.core.lifeline import FOLDER_VARIABLE
+from ctrkit.core.lifeline import child_folder
 
 
 def note_trouble(what: str, error: BaseException) -> None:
     """Append an error to `observer-trouble.txt` in the child's folder; never raises."""
-    folder = os.environ.get(FOLDER_VARIABLE)
+    folder = child_folder()
     if folder is None:
         return
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))

@@ -13,7 +13,6 @@ Needs torch and the standard library only, since it also runs in a script's own 
 from __future__ import annotations
 
 import inspect
-import os
 import signal
 import time
 from contextlib import nullcontext, suppress
@@ -32,7 +31,7 @@ from ctrkit.child.training.stamps import (
     wanted,
 )
 from ctrkit.core import stops
-from ctrkit.core.lifeline import FOLDER_VARIABLE
+from ctrkit.core.lifeline import child_folder
 from ctrkit.core.progress import WorkerStage, WorkerWriter, read_workers, worker_path
 from ctrkit.core.stacks_signal import keep_crashes, stacks_path
 
@@ -64,7 +63,7 @@ def watch_workers(*, outlive_stops: bool = False) -> None:
 
 def watched_worker_loop(*arguments: Any) -> None:
     """The worker loop of torch, with its two queues watched."""
-    folder = os.environ.get(FOLDER_VARIABLE)
+    folder = child_folder()
     if folder is None:
         return _torch_worker_loop(*arguments)
     try:
@@ -152,7 +151,7 @@ def _forget(pid: int) -> None:
     The parent does this, because a worker may hang after its loop, and then the files must still
     say what it was.
     """
-    folder = os.environ.get(FOLDER_VARIABLE)
+    folder = child_folder()
     if folder is not None:
         worker_path(folder, pid).unlink(missing_ok=True)
         stacks_path(folder, pid).unlink(missing_ok=True)
@@ -175,7 +174,7 @@ def dead_workers(error: BaseException) -> list[WorkerExit]:
             break
         time.sleep(0.02)
         ended = _ended()
-    folder = os.environ.get(FOLDER_VARIABLE)
+    folder = child_folder()
     numbers = {one.pid: one.worker for one in read_workers(folder)} if folder else {}
     return [
         WorkerExit(pid=pid, worker=numbers.get(pid), exit_code=code) for pid, code in ended.items()

@@ -46,7 +46,9 @@ def as_written_cell(script: ScriptSpec, seen: ScriptSeen, values: Mapping[str, A
     name = SCRIPT_LOADER if loader is not None else NO_LOADER
     axes: dict[str, Any] = {"device": seen.device, "loader": name}
     if loader is not None:
-        axes |= {"workers": loader.workers, "pin": loader.pin, "batch_size": loader.batch_size or 1}
+        # torch ignores pinned memory for other devices: it is no difference between cells there
+        pins = loader.pin and seen.device == "cuda"
+        axes |= {"workers": loader.workers, "pin": pins, "batch_size": loader.batch_size or 1}
     if loader is not None and loader.workers:
         axes |= {
             "start_method": loader.start_method or seen.default_start_method or None,

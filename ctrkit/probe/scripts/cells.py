@@ -55,6 +55,9 @@ def script_matrix(
         defaults["prefetch"] = tuple(dict.fromkeys((as_written.prefetch or 2, 2, 4)))
     if "device" in named:
         defaults["device"] = tuple(seen.devices) or (as_written.device,)
+        loader = train_loader_of(seen)
+        if loader is not None and loader.pin:
+            defaults["pin"] = (True, False)  # only the cells on CUDA can have it
     plan = build_matrix(inspection, axes, run_refused=run_refused, facts=facts, defaults=defaults)
     reasons = {cell: "" if run_refused else refusal_of(cell, seen, as_written)
                for cell in plan.cells}  # fmt: skip

@@ -1,6 +1,7 @@
-"""A separate thread takes the batches, a few ahead of the loop that trains."""
+"""A separate thread takes batches ahead of the loop that trains: `in_a_thread.py [HOW_MANY]`."""
 
 import queue
+import sys
 import threading
 
 import torch
@@ -8,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 def ahead(loader):
-    waiting = queue.Queue(2)
+    waiting = queue.Queue(int(sys.argv[1]) if len(sys.argv) > 1 else 2)
 
     def fill():
         for batch in loader:

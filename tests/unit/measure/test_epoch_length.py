@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from ctrkit.core.child_records import LoaderFacts, Measurement
@@ -105,3 +107,20 @@ def test_an_epoch_that_a_stop_iteration_cuts_short_is_not_blamed_on_len():
     assert "100 batches" in text
     assert "StopIteration" in text
     assert "loses the rows" in text
+
+
+def test_an_epoch_that_the_loop_leaves_early_is_no_fault_of_the_data_set():
+    left = replace(SHUFFLED, left_early=True)
+    text = length_finding(epoch_length([launch(left, 30, 1920, whole=True)])).text
+    assert "leaves the loader before its end" in text
+    assert "StopIteration" not in text
+
+
+def test_batches_whose_error_the_script_caught_are_named():
+    failed = replace(SHUFFLED, failed_batches=3, left_early=False)
+    text = length_finding(epoch_length([launch(failed, 97, 6208, whole=True)])).text
+    assert "3 batches raised an error that the script caught" in text
+    more = replace(failed, failed_batches=1)  # that does not explain all
+    assert (
+        "StopIteration" in length_finding(epoch_length([launch(more, 90, 5760, whole=True)])).text
+    )

@@ -55,6 +55,22 @@ def test_workers_are_varied_with_the_scripts_own_way_to_start_them() -> None:
     assert {c.batch_size for c in cells.cells} == {32}
 
 
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_pinned_memory_that_a_device_ignores_hides_no_configuration(device: str) -> None:
+    what = replace(seen(pin=True, workers=1), device=device, devices=["cpu", device])
+    own, cells = plan(script(), what)
+    assert own.pin is False
+    assert {0, 1} <= {cell.workers for cell in cells.cells}
+
+
+def test_pinned_memory_of_a_script_is_tried_where_the_device_is_a_placeholder() -> None:
+    what = replace(seen(pin=True), devices=["cpu", "cuda"])
+    _, cells = plan(script("python", "train.py", "--device", "{device}"), what)
+    assert {(c.device, c.pin) for c in cells.cells} == {
+        ("cpu", False), ("cuda", False), ("cuda", True),
+    }  # fmt: skip
+
+
 def test_device_and_batch_size_need_a_placeholder() -> None:
     _, cells = plan(script(), seen(), batch_size=(16, 64))
     assert {c.batch_size for c in cells.cells} == {32}
