@@ -75,7 +75,7 @@ def test_each_part_of_an_epoch_is_projected_and_a_loss_that_is_nan_is_told(
         Path(found["run"]) / "recommendation.json", "--checkpoint-every", "0.2s", "--out", "run",
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
-    assert "the training loss is nan at step 4 of epoch 1; the run goes on" in trained.stderr
+    assert "the training loss is nan at step 4 of epoch 1; the run continues" in trained.stderr
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     # an epoch of a second is saved every 0.2 s
     assert run["projection"]["projected_terms_s"]["within"] >= 4 * terms["checkpoint"]
