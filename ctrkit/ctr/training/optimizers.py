@@ -94,7 +94,7 @@ def lr_at(step: int, steps_per_epoch: int, phase: Phase, horizon_epochs: int) ->
     last = horizon_epochs * steps_per_epoch
     warmup = round(phase.warmup_epochs * steps_per_epoch)
     if step <= warmup:
-        return phase.lr * step / warmup
+        return min(phase.lr, phase.lr * step / warmup)  # rounding may exceed it by a bit
     if step >= last:
         return 0.0
     return phase.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (last - warmup)))

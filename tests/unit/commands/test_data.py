@@ -65,7 +65,7 @@ def test_prepare_goes_on_after_ctrl_c_unless_fresh(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    for fresh, expected in ((False, "1 stages are finished"), (True, "beginning anew")):
+    for fresh, expected in ((False, "1 stages are finished"), (True, "starting over")):
         out = tmp_path / f"store-{fresh}"
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
             patched.setattr("ctrkit.ctr.data.tianchi_files.TianchiFiles.read_ads", interrupt)

@@ -119,7 +119,7 @@ def test_a_changed_input_begins_anew(source: Path, change: Any) -> None:
     with _preparing(source, watcher=heard) as preparation:
         _whole(preparation)
     assert heard.states["one"] == "done"
-    assert heard.notes[0].startswith("beginning anew")
+    assert heard.notes[0].startswith("starting over")
     assert heard.notes[0].endswith("source.csv has changed since then")
 
 
@@ -142,7 +142,7 @@ def test_a_damaged_manifest_begins_anew(source: Path) -> None:
         heard = Heard()
         with pytest.raises(KeyboardInterrupt), _preparing(source, watcher=heard):
             raise KeyboardInterrupt
-        assert heard.notes[0].startswith("beginning anew")
+        assert heard.notes[0].startswith("starting over")
 
 
 @pytest.mark.parametrize(("error", "kept"), [(UsageError, False), (LimitError, True)])

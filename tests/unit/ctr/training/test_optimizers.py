@@ -42,6 +42,11 @@ def test_rate_stays_in_bounds_and_rises_then_falls(steps_per_epoch, horizon, war
     assert after >= rate if step < round(warmup * steps_per_epoch) else after <= rate
 
 
+def test_the_end_of_the_warm_up_is_not_above_the_rate_by_rounding():
+    phase = Phase(lr=0.01, schedule="warmup-cosine", warmup_epochs=1.5)
+    assert lr_at(57, 38, phase, 2) == 0.01
+
+
 def test_a_longer_horizon_is_the_asked_for_one():
     phase = Phase(lr=1.0, warmup_epochs=0)
     assert lr_at(50, 10, phase, 10) == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
