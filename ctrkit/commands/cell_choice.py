@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from ctrkit.core.files import read_json
 from ctrkit.core.records import Recommendation
 from ctrkit.core.runs import RunFolder
 from ctrkit.probe.matrix import own_values
+from ctrkit.probe.scripts.as_written import NO_LOADER, SCRIPT_LOADER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,10 @@ def choice_from_file(path: Path, inspection: Inspection, axes: Mapping[str, Any]
             cell=make_cell(str(path), **{**base, **values, **axes}), why=f"from {path}"
         )
     recommendation = decode(Recommendation, values, str(path))
+    script = recommendation.origin.workload.script if recommendation.origin else None
+    if script is not None and recommendation.cell.loader in (SCRIPT_LOADER, NO_LOADER):
+        command = shlex.join(["ctrkit", "train", "--config", str(path), "--", *script.command])
+        raise UsageError(f"--config {path}: recommends for a script; write its command: {command}")
     cell = make_cell(str(path), **encode(recommendation.cell))
     warning = warning_for_workload(path, recommendation, inspection)
     choice = CellChoice(

@@ -32,8 +32,12 @@ class FolderChange:
 
 
 def look_at_folder(folder: Path, *, without: Path | None = None) -> FolderLook:
-    """Look at the files below a folder, except below `without`; does not follow links."""
+    """Look at the files below a folder, except below `without`; does not follow links.
+
+    What ctrkit's own output is redirected to is left out: it grows by ctrkit's own words.
+    """
     files: dict[str, tuple[int, int]] = {}
+    own = _own_output()
     left_out = None if without is None else os.path.abspath(without)
     for root, folders, names in os.walk(folder):
         folders[:] = [
@@ -47,10 +51,24 @@ def look_at_folder(folder: Path, *, without: Path | None = None) -> FolderLook:
                 status = os.lstat(path)
             except OSError:  # it has just been removed
                 continue
+            if (status.st_dev, status.st_ino) in own:
+                continue
             if len(files) >= _MOST_FILES:
                 return FolderLook(files, partial=True)
             files[os.path.relpath(path, folder)] = (status.st_size, status.st_mtime_ns)
     return FolderLook(files)
+
+
+def _own_output() -> set[tuple[int, int]]:
+    """Device and inode of what this process prints to."""
+    own = set()
+    for descriptor in (1, 2):
+        try:
+            status = os.fstat(descriptor)
+        except OSError:  # closed
+            continue
+        own.add((status.st_dev, status.st_ino))
+    return own
 
 
 def changes_between(before: FolderLook, after: FolderLook) -> FolderChange:

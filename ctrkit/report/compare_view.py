@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ctrkit.core.config import encode
 from ctrkit.core.units import format_duration, format_significant
+from ctrkit.measure.ratio import Ratio
 from ctrkit.report.blocks import Block, Bullets, Column, Facts, Paragraph, Report, Section, Table
 from ctrkit.report.comparison import (
     FAILS_NOW,
@@ -17,7 +19,7 @@ from ctrkit.report.comparison import (
 from ctrkit.report.contents import RunContents
 from ctrkit.report.epoch_figures import shown_metrics
 from ctrkit.report.shell_lines import short_path
-from ctrkit.report.words import clean, deviation_words, plural, step_words
+from ctrkit.report.words import clean, deviation_words, factor_writer, plural, step_words
 
 _TONES = {FAILS_NOW: "bad", SLOWER: "bad", "faster": "good", "works now": "good"}
 
@@ -114,7 +116,12 @@ def _ratio_words(row: Compared) -> str:
     """`1.21x (1.15 .. 1.27)`."""
     if row.ratio is None:
         return ""
-    return f"{row.ratio.mean:.3f}x ({row.ratio.low:.3f} .. {row.ratio.high:.3f})"
+    write = _writer(row.ratio)
+    return f"{write(row.ratio.mean)}x ({write(row.ratio.low)} .. {write(row.ratio.high)})"
+
+
+def _writer(ratio: Ratio) -> Callable[[float], str]:
+    return factor_writer(ratio.mean, ratio.low, ratio.high, decimals=3)
 
 
 def _short_ratio(row: Compared) -> str:
@@ -122,7 +129,8 @@ def _short_ratio(row: Compared) -> str:
     if row.ratio is None:
         return ""
     half = max(row.ratio.high - row.ratio.mean, row.ratio.mean - row.ratio.low)
-    return f"{row.ratio.mean:.3f}x ±{half:.3f}"
+    write = _writer(row.ratio)
+    return f"{write(row.ratio.mean)}x ±{write(half)}"
 
 
 def _verdict_word(row: Compared) -> str:

@@ -58,8 +58,8 @@ def _status(contents: RunContents, seen: dict[str, Any]) -> Section:
     script = info.workload.script
     if script is not None and info.status != "done" and not contents.alive:
         command = ["ctrkit", "train", "--", *without_secrets(script.command)]
-        blocks.append(Paragraph("To start the script again (it continues only if it loads its own "
-        "checkpoint):"))  # fmt: skip
+        again = "Start it again; it continues only if it loads its own checkpoint:"
+        blocks.append(Paragraph(again))
         blocks.append(Code(tuple(command_lines(command)), "sh"))
     return Section("Run", tuple(blocks))
 

@@ -9,7 +9,7 @@ from ctrkit.core.records import Finding, Recommendation
 from ctrkit.core.script_records import ScriptAnswer
 from ctrkit.report.blocks import Block, Bullets, Code, Paragraph, Section
 from ctrkit.report.shell_lines import command_lines
-from ctrkit.report.words import cell_words, clean, percent, plural
+from ctrkit.report.words import cell_words, clean, factor_writer, percent, plural
 
 _MOST_FILES = 12
 _EXPERIMENT = {
@@ -44,12 +44,14 @@ def is_said_by_rows(finding: Finding) -> bool:
 
 
 def gain_words(answer: ScriptAnswer) -> str:
-    """`2.3x faster than as written (2.0 .. 2.6)`."""
+    """`2.31x as fast as the script as written (2.02 .. 2.64)`."""
     if answer.faster_x is None:
         return ""
-    words = f"{answer.faster_x:.2f}x as fast as the script as written"
-    if answer.faster_x_low is not None and answer.faster_x_high is not None:
-        words += f" ({answer.faster_x_low:.2f} .. {answer.faster_x_high:.2f})"
+    low, high = answer.faster_x_low, answer.faster_x_high
+    write = factor_writer(answer.faster_x, low, high, decimals=2)
+    words = f"{write(answer.faster_x)}x as fast as the script as written"
+    if low is not None and high is not None:
+        words += f" ({write(low)} .. {write(high)})"
     return words
 
 
@@ -64,20 +66,11 @@ def script_sections(
         config_file: the recommendation's file, as a path to paste.
         changed: whether something other than as written is recommended.
     """
-    blocks: list[Block] = []
-    kept = _again(script)
-    if changed:
-        supervised = ["ctrkit", "train", "--config", config_file, *kept, "--", *script.command]
-        blocks += [
-            Paragraph("Run the unchanged script under ctrkit:"),
-            Code(tuple(command_lines(supervised)), "sh"),
-        ]
-    else:
-        supervised = ["ctrkit", "train", *kept, "--", *(answer.command or script.command)]
-        blocks += [
-            Paragraph("Run it as it is; ctrkit can watch it and account for its time:"),
-            Code(tuple(command_lines(supervised)), "sh"),
-        ]
+    said = "Run the unchanged script under ctrkit:" if changed else (
+        "Run it as it is; ctrkit can watch it and account for its time:"
+    )  # fmt: skip
+    supervised = run_command(script, answer, config_file, changed=changed)
+    blocks: list[Block] = [Paragraph(said), Code(tuple(command_lines(supervised)), "sh")]
     if changed and answer.command != script.command:
         blocks += [
             Paragraph("Or use its own flags:"),
@@ -89,6 +82,16 @@ def script_sections(
     elif changed and answer.change_words:
         blocks.append(Paragraph(f"In the script: {clean(answer.change_words)}."))
     return [Section("Use it", tuple(blocks)), *_files(answer)]
+
+
+def run_command(
+    script: ScriptSpec, answer: ScriptAnswer, config_file: str, *, changed: bool
+) -> list[str]:
+    """The words of `ctrkit train` for the script as recommended; arguments: `script_sections`."""
+    kept = _again(script)
+    if changed:
+        return ["ctrkit", "train", "--config", config_file, *kept, "--", *script.command]
+    return ["ctrkit", "train", *kept, "--", *(answer.command or script.command)]
 
 
 def _diff_line(line: str) -> str:

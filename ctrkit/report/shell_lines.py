@@ -36,9 +36,14 @@ def short_target(target: str) -> str:
 
 
 def kept_options(argv: Sequence[str]) -> list[str]:
-    """The options of a probe's command line that training must repeat."""
+    """The options of a probe's command line that training must repeat.
+
+    What follows `--` is the script's own.
+    """
     kept: list[str] = []
     for position, word in enumerate(argv):
+        if word == "--":
+            break
         name, equals, _ = word.partition("=")
         if name not in _KEPT_OPTIONS:
             continue

@@ -17,6 +17,7 @@ from ctrkit.report.ledger_view import LOST, WORDS
 from ctrkit.report.matrix_view import NOT_RUN, cell_results, has_figures
 from ctrkit.report.probe_view import finding_words, status_words
 from ctrkit.report.script_run_view import configuration_words
+from ctrkit.report.script_view import run_command
 from ctrkit.report.shell_lines import command_lines, kept_options, short_path
 from ctrkit.report.train_view import interval_words
 from ctrkit.report.words import (
@@ -72,7 +73,9 @@ def again_lines(argv: Sequence[str]) -> list[str]:
     kept: list[str] = []
     words = iter(argv)
     for word in words:
-        if word == "--out":
+        if word == "--":  # the script's own options follow
+            kept += [word, *words]
+        elif word == "--out":
             next(words, None)
         elif not word.startswith("--out="):
             kept.append(word)
@@ -87,9 +90,12 @@ def _probe(contents: RunContents, best: Recommendation) -> Summary:
         _confidence(best, contents.trials),
         _limit(best),
     )
-    command = ["ctrkit", "train", "--config", short_path(contents.path / "recommendation.json")]
-    lines = command_lines([*command, *kept_options(info.argv)])
-    return Summary(cards, "Train with it", tuple(lines), _badges(contents))
+    file = short_path(contents.path / "recommendation.json")
+    command = ["ctrkit", "train", "--config", file, *kept_options(info.argv)]
+    script, answer = info.workload.script, best.script
+    if script is not None and answer is not None:
+        command = run_command(script, answer, file, changed=best.cell != answer.as_written)
+    return Summary(cards, "Train with it", tuple(command_lines(command)), _badges(contents))
 
 
 def _configuration(cell: Cell, *details: str) -> Card:
@@ -120,7 +126,7 @@ def _duration(info: RunInfo, best: Recommendation) -> Card:
 
 def _confidence(best: Recommendation, trials: Sequence[TrialRecord]) -> Card:
     launches = [t for t in trials if t.cell_id == best.cell.cell_id and has_figures(t)]
-    details = ["The interval in which one future run should lie, if it runs all its epochs."]
+    details = ["A run of all epochs should take a time in this range, 19 times in 20."]
     details.append(f"{plural(len(launches), 'launch').replace('launchs', 'launches')} measured.")
     if others := [cell for cell in best.tied if cell != best.cell]:
         details.append(f"Tied with {plural(len(others), 'other cell')}.")
@@ -302,4 +308,8 @@ def _train_todo(contents: RunContents) -> tuple[str, list[str]]:
     if contents.has_checkpoint:
         command = ["ctrkit", "train", "--resume", short_path(contents.path)]
         return "Continue from its checkpoint", command_lines(command)
+    if info.workload.script is not None:
+        return "Start it again; it continues only if it loads its own checkpoint", again_lines(
+            info.argv
+        )
     return "Start a new run: it left no checkpoint", again_lines(info.argv)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ctrkit.core.cell import Cell, axes_of
 from ctrkit.core.records import ONE_EPOCH, Recommendation
-from ctrkit.core.units import format_count, format_duration, format_percent
+from ctrkit.core.units import format_count, format_duration, format_percent, format_significant
 
 # The meaning of each flag of a record or recommendation; other flags are shown as they are.
 FLAG_WORDS = {
@@ -60,6 +60,7 @@ def clean(text: str, limit: int = 400) -> str:
 
 
 # Hebrew, Arabic and similar scripts, from the first such character to the last
+_WIDE = 0.5  # as a share of a factor; more digits of one with a wider interval say nothing
 _MANY = 3.0  # from this factor on, a percentage is hard to read
 _RIGHT_TO_LEFT = re.compile(
     "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
@@ -122,6 +123,18 @@ def step_words(value_s: float | None, low_s: float | None, high_s: float | None)
     half = max(high_s - value_s, value_s - low_s) / factor
     least = 10.0**-decimals
     return f"{words} ±{half:.{decimals}f}" if half >= least / 2 else f"{words} ±<{least:g}"
+
+
+def factor_writer(
+    factor: float, low: float | None, high: float | None, *, decimals: int
+) -> Callable[[float], str]:
+    """How to write a factor and the ends of its interval: two digits if the interval is wide.
+
+    `decimals`: how many it has if the interval is narrower.
+    """
+    if low is not None and high is not None and high - low > _WIDE * factor:
+        return lambda number: format_significant(number, 2)
+    return lambda number: f"{number:.{decimals}f}"
 
 
 def percent(share: float | None) -> str:

@@ -127,7 +127,7 @@ def projection_chart(
             1000,
         ),
         keys=keys,
-        note="The bar is the interval in which one future run should lie."
+        note="A future run should take a time within the bar, 19 times in 20."
         if ranges[0].high_s > ranges[0].low_s
         else "",
     )  # fmt: skip

@@ -55,6 +55,17 @@ def probe_run(
     return run.path
 
 
+def test_a_recommendation_for_a_script_says_that_its_command_is_missing(tmp_path: Path) -> None:
+    script = ScriptSpec(command=["python", "my train.py"], folder="/x")
+    origin = Origin(workload=WorkloadSpec(target="script", script=script))
+    best = Recommendation(cell=make_cell(loader="script", workers=2), reason="", origin=origin)
+    path = tmp_path / "recommendation.json"
+    write_json(path, encode(best))
+    with pytest.raises(UsageError, match="for a script; write its command: ctrkit train") as raised:
+        choice_from_file(path, INSPECTION, {})
+    assert str(raised.value).endswith(f"--config {path} -- python 'my train.py'")
+
+
 def test_defaults() -> None:
     assert default_choice(INSPECTION, {}).cell == make_cell(batch_size=2048)
     assert default_choice(INSPECTION, {"workers": 2}).cell.loader == "batches"

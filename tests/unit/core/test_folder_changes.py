@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 from ctrkit.core.folder_changes import changes_between, look_at_folder
@@ -27,3 +29,21 @@ def test_the_run_folder_and_caches_are_left_out(tmp_path: Path) -> None:
         (tmp_path / folder / "file").write_text("x")
     after = look_at_folder(tmp_path, without=tmp_path / "results")
     assert changes_between(before, after).made == ()
+
+
+def test_the_files_that_the_probe_itself_prints_to_are_left_out(tmp_path: Path) -> None:
+    """`ctrkit probe ... > probe.txt` in the script's folder is no trace of the script."""
+    look = (
+        "import sys; from pathlib import Path; from ctrkit.core.folder_changes import *;"
+        "folder = Path(sys.argv[1]); before = look_at_folder(folder);"
+        "print('x', flush=True); print('y', file=sys.stderr, flush=True);"
+        "(folder / 'model.pt').write_text('z');"
+        "found = changes_between(before, look_at_folder(folder));"
+        "(folder / 'found').write_text(repr((found.made, found.changed)))"
+    )
+    with open(tmp_path / "out.txt", "w") as out, open(tmp_path / "error.txt", "w") as error:
+        subprocess.run(
+            [sys.executable, "-c", look, str(tmp_path)],
+            stdout=out, stderr=error, check=True, timeout=60,
+        )  # fmt: skip
+    assert (tmp_path / "found").read_text() == "(('model.pt',), ())"

@@ -13,20 +13,22 @@ import pytest
 
 import ctrkit.report.html
 from ctrkit.commands.report import report
-from ctrkit.core.config import WorkloadSpec
+from ctrkit.core.config import SCRIPT_TARGET, ScriptSpec, WorkloadSpec
 from ctrkit.core.errors import UsageError
 from ctrkit.core.files import write_json, write_table
 from ctrkit.core.progress import WorkerProgress, WorkerStage
 from ctrkit.core.records import Finding, Recommendation, TrialRecord
+from ctrkit.core.script_records import ScriptAnswer
 from ctrkit.report.blocks import Column, Report, Section, Table
 from ctrkit.report.charts.svg import TOKENS
 from ctrkit.report.evidence_files import read_evidence
 from ctrkit.report.html import html_document, inert, plain_page, run_pages, without_bars
 from ctrkit.report.run_reader import read_contents
-from ctrkit.report.summary import again_lines
+from ctrkit.report.shell_lines import short_path
+from ctrkit.report.summary import again_lines, summary_of
 from ctrkit.supervise.explain.evidence import PROCESSES, examine
 from ctrkit.supervise.explain.scene import Process, Wait
-from tests.unit.report.conftest import THREAD, MakeRun, epoch_row, measured, trial
+from tests.unit.report.conftest import THREAD, MakeRun, cell, epoch_row, measured, trial
 
 HOSTILE = (
     "<script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)>\u202e\x1b[2J\x00"
@@ -241,6 +243,29 @@ def test_inert_keeps_lines_and_shows_what_steers() -> None:
 def test_a_command_is_given_again_without_the_folder_that_is_full_now() -> None:
     argv = ["probe", "--out", "a b", "--budget", "60s", "--out=c"]
     assert again_lines(argv) == ["ctrkit probe --budget 60s"]
+    # a script's own options are not ours
+    argv = ["probe", "--out=c", "--", "python", "t.py", "--out", "x", "--out=y"]
+    assert again_lines(argv) == ["ctrkit probe -- python t.py --out x --out=y"]
+
+
+def test_what_to_do_after_a_probe_of_a_script_runs_that_script(make_run: MakeRun) -> None:
+    command = ["python", "t.py", "--data", "d", "--epochs", "3"]
+    own, other = cell(loader="script"), cell(loader="script", workers=4, start_method="fork")
+    script = ScriptSpec(command=command, folder="/x")
+    for best, said in (
+        (other, "--config {} -- python t.py --data d --epochs 3"),
+        (own, "ctrkit train -- python t.py --data d --epochs 3"),
+    ):
+        answer = ScriptAnswer(as_written=own, command=command)
+        run = make_run(
+            "probe", name=best.cell_id, trials=[measured(own, 1.0), measured(other, 0.5)],
+            recommendation=Recommendation(cell=best, reason="", script=answer),
+            workload=WorkloadSpec(target=SCRIPT_TARGET, script=script),
+            argv=["probe", "--", *command],
+        )  # fmt: skip
+        contents = read_contents(run.path)
+        lines = " ".join(" ".join(summary_of(contents).lines).replace("\\", "").split())
+        assert lines.endswith(said.format(short_path(run.path / "recommendation.json"))), lines
 
 
 def test_columns_that_draw_bars_are_left_out() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ctrkit.core.config import make_cell
 from ctrkit.probe.recommend import dataloader_kwargs
-from ctrkit.report.shell_lines import dataloader_lines, short_target
+from ctrkit.report.shell_lines import dataloader_lines, kept_options, short_target
 
 values = st.none() | st.booleans() | st.integers(0, 4096) | st.text(max_size=20)
 
@@ -47,3 +47,8 @@ def test_a_workload_s_name_is_short(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert short_target(f"{tmp_path}/sub/loop.py:Work") == "sub/loop.py:Work"
     assert short_target("/somewhere/else/loop.py:Work") == "loop.py:Work"
     assert short_target("mdaf") == "mdaf"
+
+
+def test_only_our_own_options_are_repeated_not_those_of_the_script() -> None:
+    argv = ["probe", "--data", "store", "--", "python", "t.py", "--epochs", "3", "--phase=x"]
+    assert kept_options(argv) == ["--data", "store"]

@@ -7,6 +7,7 @@ from ctrkit.report.words import (
     cell_words,
     clean,
     deviation_words,
+    factor_writer,
     flag_words,
     percent,
     projection_words,
@@ -96,3 +97,19 @@ def test_unknown_flags_are_shown_as_they_are_but_harmless() -> None:
     assert len(words) == 2
     assert words[0].startswith("provisional: ")
     assert words[1] == "odd\\x1b flag"
+
+
+@pytest.mark.parametrize(
+    ("factor", "low", "high", "said"),
+    [
+        (8.124, 7.634, 8.651, "8.12 7.63 8.65"),
+        (6.291, 1.562, 25.319, "6.3 1.6 25"),
+        (150.2, 10.0, 2340.0, "150 10 2,300"),
+    ],
+)
+def test_a_factor_with_a_wide_interval_has_two_digits(
+    factor: float, low: float, high: float, said: str
+) -> None:
+    write = factor_writer(factor, low, high, decimals=2)
+    assert " ".join(map(write, (factor, low, high))) == said
+    assert factor_writer(factor, None, None, decimals=2)(1.004) == "1.00"
