@@ -253,7 +253,8 @@ def _way_to_split(space: Workspace) -> str:
         return "use --split random"
     count = int(space.value("SELECT count(*) FROM rated"))
     have = "one usable row" if count == 1 else f"{count:,} usable rows, all the same"
-    return f"there is {have}, and training and validation need different ones"
+    are = "is" if count == 1 else "are"
+    return f"there {are} {have}, and training and validation need different ones"
 
 
 def local_clock(time_s: Int64Array, utc_offset_s: int) -> tuple[Int64Array, Int64Array]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 
 from ctrkit.core.units import format_count, format_value
 from ctrkit.ctr.data.tables import ids, time_forms
 from ctrkit.ctr.data.tables.parquet import exact_limit
 from ctrkit.ctr.data.tables.reading import FIELDS, ParquetPart, Source
+from ctrkit.ctr.data.tables.times import TimeRule
 from ctrkit.ctr.data.workspace import Workspace
 
 #: SQL pattern: a time of day followed by `Z`, `UTC`, `+08` or `-05:00`
@@ -17,9 +19,9 @@ _OFFSET = (
 _SINGLE = (2**24, 2**11)  # where float32 and float16 begin to skip whole numbers
 
 
-def find_doubts(space: Workspace, source: Source) -> list[str]:
+def find_doubts(space: Workspace, source: Source, rule: TimeRule) -> list[str]:
     """The doubts about the table `cells`, a sentence each."""
-    found = []
+    found = list(source.files.copies)
     for name in FIELDS[:3]:
         if name not in source.asked:
             continue
@@ -39,6 +41,7 @@ def find_doubts(space: Workspace, source: Source) -> list[str]:
         found += _look_alikes(space, source, name, profile)
     found += _rounded_times(space, source) or _single_precision(space, source)
     found += _mixed_offsets(space, source)
+    found += _zone_names(space, source, rule)
     found += _open_quotes(space, source)
     return found
 
@@ -75,6 +78,9 @@ def _look_alikes(space: Workspace, source: Source, name: str, profile: ids.IdPro
         without = f"regexp_replace({cell}, ',0+$', '')"
         plain = f"CASE WHEN {groups} THEN replace({cell}, ',', '') ELSE {without} END"
         found += _alike(space, source, name, plain, "are the same number with and without a comma")
+    if profile.programmed:
+        plain = ids.plain_number_sql(cell)
+        found += _alike(space, source, name, plain, "are the same number in another notation")
     if profile.decorated:
         found += _alike(
             space, source, name, ids.bare_sql(cell), "differ by what stands around them only"
@@ -146,6 +152,28 @@ def _mixed_offsets(space: Workspace, source: Source) -> list[str]:
         f"column {format_value(source.asked['time'])} has {format_count(with_offset)} times with an"
         f" offset from UTC and {format_count(of - with_offset)} without, such as"
         f" {format_value(sample)}: those without are read as UTC"
+    ]
+
+
+#: an abbreviation such as CST, which is -06:00, -05:00 or +08:00, depending on who wrote it
+_ZONE_NAME = r"regexp_matches(time_text, '[0-9] *[A-Z]{3,4}$')"
+_NO_ZONE = r"regexp_matches(time_text, '(UTC|GMT)$')"
+
+
+def _zone_names(space: Workspace, source: Source, rule: TimeRule) -> list[str]:
+    """Times with the abbreviation of a time zone, which means several zones."""
+    count, sample, time_s = space.rows(
+        f"SELECT count(*), arg_min(time_text, (file, place)), arg_min({rule.sql}, (file, place))"
+        f" FROM cells WHERE flaw = 0 AND {_ZONE_NAME} AND NOT {_NO_ZONE}"
+        f" AND ({rule.sql}) IS NOT NULL"
+    )[0]
+    if not count:
+        return []
+    shown = datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return [
+        f"column {format_value(source.asked['time'])} has {format_count(count)} times with the"
+        f" abbreviation of a time zone: {format_value(sample)} is read as {shown}, but several"
+        " zones share such names; write the offset instead, such as +08:00, if that is wrong"
     ]
 
 

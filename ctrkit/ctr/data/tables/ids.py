@@ -44,6 +44,12 @@ _AROUND = "{}()[]<>=#'\"`"
 _WIDE_BLANKS = (
     " \u00a0\u1680\u2002\u2003\u2007\u2009\u200a\u200b\u200c\u200d\u202f\u2060\u3000\ufeff"
 )
+#: digits of other scripts, each row ten of them, that stand for 0 to 9
+_OTHER_DIGITS = "".join(
+    chr(zero + digit) for zero in (0x660, 0x6F0, 0x966, 0x9E6, 0xE50, 0xFF10) for digit in range(10)
+)
+#: 0x1f, 0b11 and 1_000, as programmers write numbers
+_PROGRAMMED = "0[xX][0-9a-fA-F]+|0[bB][01]+|[0-9]{1,3}(_[0-9]{3})+"
 #: beyond it, floating-point numbers cannot tell all whole numbers apart
 EXACT_LIMIT = 2**53
 _POINT = r"[+-]?[0-9]+\.0*"
@@ -65,6 +71,7 @@ class IdProfile(NamedTuple):
         padded: cells with leading zeros, such as 007.
         grouped: cells that are a number with a comma, such as 1,234 or 57,0.
         powers: cells such as 1e3, which may also be a hexadecimal id.
+        programmed: cells such as 0x1f or 1_000, or with digits of another script.
         decorated: cells with quotes, brackets or the like around them, such as {57} or ="57".
         upper: cells with a capital letter.
         lower: cells with a small letter.
@@ -83,6 +90,7 @@ class IdProfile(NamedTuple):
     padded: int
     grouped: int
     powers: int
+    programmed: int
     decorated: int
     upper: int
     lower: int
@@ -155,6 +163,7 @@ def profile_sql(cell: str, exact_limit: int) -> str:
             count(f"starts_with({cell}, '0') AND regexp_full_match({cell}, '0[0-9]+')"),
             count(grouped),
             count(f"contains(lower({cell}), 'e') AND regexp_full_match({cell}, '{_BARE_POWER}')"),
+            count(f"regexp_full_match({cell}, '{_PROGRAMMED}') OR {cell} <> {_digits_sql(cell)}"),
             count(f"{cell} <> {bare_sql(cell)}"),
             count(f"{cell} <> lower({cell})"),
             count(f"{cell} <> upper({cell})"),
@@ -170,6 +179,20 @@ def profile_sql(cell: str, exact_limit: int) -> str:
 def bare_sql(cell: str) -> str:
     """SQL for a cell without quotes, brackets and the like around it."""
     return f"trim({cell}, {literal(_AROUND)})"
+
+
+def _digits_sql(cell: str) -> str:
+    ascii_digits = "0123456789" * (len(_OTHER_DIGITS) // 10)
+    return f"translate({cell}, {literal(_OTHER_DIGITS)}, '{ascii_digits}')"
+
+
+def plain_number_sql(cell: str) -> str:
+    """SQL for a cell as a decimal number, where a programmer or another script wrote it."""
+    return (
+        f"CASE WHEN regexp_full_match({cell}, '{_PROGRAMMED}')"
+        f" THEN coalesce(try_cast({cell} AS UBIGINT)::VARCHAR, {cell})"
+        f" ELSE {_digits_sql(cell)} END"
+    )
 
 
 def odd_sql(cell: str) -> str:

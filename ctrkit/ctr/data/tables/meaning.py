@@ -90,7 +90,7 @@ def find_meaning(space: Workspace, source: Source, options: MeaningOptions) -> M
         rule,
         _label_rule(space, source, options),
         _near(space, rule),
-        tuple(find_doubts(space, source)),
+        tuple(find_doubts(space, source, rule)),
         tuple(spellings),
     )
 
@@ -113,17 +113,32 @@ def _time_rule(space: Workspace, source: Source, now_s: float) -> TimeRule:
     sampled = _fitting(space, time_forms.FORMS, latest_s, sample)
     likely = [form for form in time_forms.FORMS if form in time_forms.MIXABLE or sampled[form.name]]
     fitting = _fitting(space, likely, latest_s, there)
-    return times.choose_rule(
-        str(source.files.named),
-        source.asked["time"],
+    where, column = str(source.files.named), source.asked["time"]
+    first = space.value(f"SELECT arg_min(time_text, (file, place)) FROM {there}")
+    rule = times.choose_rule(
+        where,
+        column,
         fitting,
         cells=cells,
         fitting_any=fitting.pop(_ANY),
         distinct=_distinct(space, there),
-        sample=space.value(f"SELECT arg_min(time_text, (file, place)) FROM {there}"),
+        sample=first,
         now_s=now_s,
         hints=lambda: fitting_options(space, sample, latest_s),
     )
+
+    def spans(forms: Sequence[str]) -> list[tuple[int, float]]:
+        plausible = f"BETWEEN {time_forms.EARLIEST_S} AND {latest_s!r}"
+        found = [
+            f"count(*) FILTER (({sql}) {plausible}), max({sql}) FILTER (({sql}) {plausible})"
+            f" - min({sql}) FILTER (({sql}) {plausible})"
+            for sql in forms
+        ]
+        row = space.rows(f"SELECT {', '.join(found)} FROM {sample}")[0]
+        return [(int(n), float(s or 0)) for n, s in zip(row[::2], row[1::2], strict=True)]
+
+    times.check_digit_order(where, column, rule, spans, first)
+    return rule
 
 
 def _fitting(

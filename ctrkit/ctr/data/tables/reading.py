@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ctrkit.core.errors import UsageError
 from ctrkit.core.units import format_value
 from ctrkit.ctr.data.tables.columns import check_unique, find_columns, missing_column
-from ctrkit.ctr.data.tables.layout import Layout, find_layout
+from ctrkit.ctr.data.tables.layout import Layout, find_layout, spelled_delimiter
 from ctrkit.ctr.data.tables.parquet import partitions, read_types, text_sql
 from ctrkit.ctr.data.tables.table_files import TableFiles, find_files, read_blocks
 from ctrkit.ctr.data.tables.text import TextForm, find_form, line_blocks
@@ -161,7 +161,7 @@ def _parts(
 def _text_part(file: Path, asked: Mapping[str, str], options: TextOptions) -> TextPart:
     head = next(read_blocks(file, _HEAD_BYTES), b"")
     try:
-        form = find_form(head, options.encoding)
+        form = find_form(head, options.encoding, spelled_delimiter(options.delimiter or ""))
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from None
     text = head[len(form.mark) :].decode(form.encoding, "replace")

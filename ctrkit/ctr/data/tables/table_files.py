@@ -7,6 +7,7 @@ import glob
 import gzip
 import lzma
 import os
+import re
 import stat
 import zlib
 from collections.abc import Iterator, Sequence
@@ -36,9 +37,15 @@ _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (b"\x80\x04\x95", "a Python pickle", _CONVERT),
     (b"\x80\x05\x95", "a Python pickle", _CONVERT),
     (b"7z\xbc\xaf", "a 7z archive", "unpack it first"),
+    (b"\x04\x22\x4d\x18", "an lz4 file", "unpack it first"),
     (b"Rar!", "a RAR archive", "unpack it first"),
     (b"%PDF", "a PDF file", _CONVERT),
     (b"version https://git-lfs", "a pointer of Git LFS", "run 'git lfs pull'"),
+)
+#: what a name ends with if the file is packed, or is a copy: `a.csv.gz`, `a.csv~`, `a (1).csv`
+_COPY_ENDING = re.compile(
+    r"\.(gz|bz2|xz|zst|bak|old|orig|copy|backup|save)$|~$| \(\d+\)(?=\.)|( - |[ _-])copy(?=\.)",
+    re.IGNORECASE,
 )
 #: marks of tables whose folder alone does not say which files count
 _LAKES = {"_delta_log": "a Delta table", ".hoodie": "a Hudi table", "metadata": "an Iceberg table"}
@@ -53,12 +60,14 @@ class TableFiles:
         files: one or more files.
         parquet: true for Parquet, false for text.
         left_out: which files of the folder or pattern are not read, in words.
+        copies: which files seem to hold the same rows, in words.
     """
 
     named: Path
     files: tuple[Path, ...]
     parquet: bool
     left_out: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -107,7 +116,7 @@ def find_files(named: Path) -> TableFiles:
             f"{named}: {parquet.name} is a Parquet file and {text.name} is text;"
             " name one kind with a pattern, such as 'folder/*.parquet'"
         )
-    return TableFiles(named, tuple(files), kinds[files[0]], left_out)
+    return TableFiles(named, tuple(files), kinds[files[0]], left_out, _copies(files))
 
 
 def _listed(named: Path) -> list[Path]:
@@ -158,17 +167,45 @@ def _left_out(named: Path, listed: Sequence[Path], files: Sequence[Path]) -> tup
     """Files that one might expect to be read, but that are not."""
     empty = [file for file in listed if file not in files]
     hidden: list[Path] = []
+    odd: list[Path] = []  # pipes, links that lead nowhere or to a folder
     if named.is_dir():
         endings = {file.suffix for file in files}
-        for parent, _, names in os.walk(named):
+        for parent, folders, names in os.walk(named):
             paths = [Path(parent, name) for name in sorted(names)]
+            linked = [Path(parent, name) for name in sorted(folders)]
+            odd += [path for path in paths if not path.is_file()]
+            odd += [path for path in linked if path.is_symlink()]
             hidden += [path for path in paths if path.suffix in endings and path not in listed]
         hidden = [path for path in hidden if path.suffix and path.stat().st_size]
     return tuple(
         f"{len(paths)} file{'s' * (len(paths) > 1)} not read, {why}, such as"
         f" {format_value(paths[0].relative_to(named) if named.is_dir() else paths[0])}"
-        for paths, why in ((empty, "empty"), (hidden, "below a name that begins with _ or ."))
+        for paths, why in (
+            (empty, "empty"),
+            (hidden, "below a name that begins with _ or ."),
+            (odd, "a pipe, or a link to a folder or to nothing"),
+        )
         if paths
+    )
+
+
+def _copies(files: Sequence[Path]) -> tuple[str, ...]:
+    """Pairs of files that seem to hold the same rows, a sentence for the first."""
+    first: dict[tuple[Path, str], Path] = {}
+    pairs = []
+    for file in files:
+        name = file.name
+        while (short := _COPY_ENDING.sub("", name)) != name:
+            name = short
+        other = first.setdefault((file.parent, name), file)
+        if other is not file:
+            pairs.append((other, file))
+    if not pairs:
+        return ()
+    one, two = (format_value(file.name) for file in pairs[0])
+    return (
+        f"{one} and {two} seem to hold the same rows, and each is read: if one is a copy, name the"
+        " others with a pattern or move it away" + f" ({len(pairs)} such pairs)" * (len(pairs) > 1),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ctrkit.core.errors import UsageError
-from ctrkit.core.units import format_bytes, format_percent, format_value
+from ctrkit.core.units import format_bytes, format_percent, format_value, printable
 
 _MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -49,7 +49,7 @@ class TextForm:
     note: str = ""
 
 
-def find_form(head: bytes, named: str | None = None) -> TextForm:
+def find_form(head: bytes, named: str | None = None, delimiter: str = "") -> TextForm:
     """How to read a text file that begins with `head`.
 
     UTF-8, UTF-16 and UTF-32 are recognised. Other bytes are read as Latin-1, where every byte is a
@@ -58,6 +58,7 @@ def find_form(head: bytes, named: str | None = None) -> TextForm:
     Args:
         head: the first bytes, about a MiB.
         named: the user's encoding.
+        delimiter: the user's delimiter, which may be a control character.
 
     Raises:
         UsageError: Python does not know the encoding, or the bytes are no text.
@@ -74,15 +75,23 @@ def find_form(head: bytes, named: str | None = None) -> TextForm:
         encoding = _guess(head)
         if encoding == _LATIN1:
             note = f"not UTF-8 ({_odd_bytes(head)}), so read as Latin-1; --encoding names another"
+    one = mark
+    while one and head.startswith(one, len(mark)):  # some programs write it twice
+        mark += one
     text = head[len(mark) :].decode(encoding, "ignore")
     begin = text[:_LOOKED_AT]
-    odd = [place for place, char in enumerate(begin) if char in _NEVER_IN_TEXT]
+    never = _NEVER_IN_TEXT - set(delimiter)
+    odd = [place for place, char in enumerate(begin) if char in never]
     if len(odd) > _BINARY_SHARE * len(begin):
+        kinds = {begin[place] for place in odd}
+        way_out = "or name its --encoding" if named is None else "or name another --encoding"
+        if len(kinds) == 1:  # then it is probably a delimiter
+            way_out = f"or say --delimiter '{printable(kinds.pop())}' if that separates its fields"
         around = begin[max(0, odd[0] - 12) : odd[0] + 12]
         raise UsageError(
             f"is not text: {format_percent(len(odd) / len(begin))} of its first characters are"
             f" control characters, first after {odd[0]:,} characters: {format_value(around)};"
-            " write it as CSV or Parquet, or name its --encoding"
+            f" write it as CSV or Parquet, {way_out}"
         )
     line_end = "\r" if "\r" in text and "\n" not in text else "\n"
     return TextForm(encoding, mark, line_end, note)

@@ -88,7 +88,8 @@ ISO = Form(
 EXCEL = Form(
     "days as Excel counts them",
     "CASE WHEN regexp_full_match(time_text, '[0-9]{5}(\\.[0-9]*)?')"
-    f" THEN (try_cast(time_text AS DOUBLE) - {EXCEL_EPOCH_DAYS}) * {DAY_S} END",
+    # rounded, since 16:04:38 is no exact share of a day
+    f" THEN round((try_cast(time_text AS DOUBLE) - {EXCEL_EPOCH_DAYS}) * {DAY_S}) END",
 )
 CALENDARS = (
     _digits("YYYYMMDD", "%Y%m%d", 8),
@@ -147,6 +148,14 @@ TEXTS = (
 #: forms that never look like each other, so a column may mix them
 MIXABLE = (*UNIX, ISO)
 FORMS = (*MIXABLE, EXCEL, *CALENDARS, *TEXTS)
+
+
+def reordered(form: Form, order: str) -> Form:
+    """A calendar that begins with YYMMDD, in another order of day, month and year."""
+    rest = form.format.removeprefix("%y%m%d")
+    name = order.upper().replace("%", "")
+    name = "".join(letter * 2 for letter in name) + form.name.removeprefix("YYMMDD")
+    return _digits(name, order + rest, len(form.name))
 
 
 def missing_sql() -> str:

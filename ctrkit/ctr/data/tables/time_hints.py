@@ -11,7 +11,7 @@ from ctrkit.ctr.data.workspace import Workspace, literal
 _DATES = (
     "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y_%m_%d", "%Y %m %d", "%Y%m%d",
     "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%d_%m_%Y", "%d %m %Y",
-    "%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%y%m%d",
+    "%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%y%m%d", "%d%m%y", "%m%d%y",
     "%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%d %b %y", "%d. %b %Y", "%d. %B %Y", "%d %B %Y", "%d%b%Y",
     "%Y-%b-%d", "%Y %b %d", "%b %d %Y", "%B %d %Y", "%b %d, %Y", "%B %d, %Y",
     "%a %d %b %Y", "%a, %d %b %Y", "%A, %d %b %Y", "%A, %d %B %Y", "%A %d %B %Y", "%a %d/%m/%Y",
@@ -27,6 +27,7 @@ _CLOCKS = (
     " %I.%M.%S.%f %p", " %I:%M:%S.%f %p", " %I:%M%p", "_%H-%M-%S", "_%H:%M:%S", "_%H%M",
     ":%H:%M:%S",
     "T%H-%M-%S", "T%H:%M", "T%H%M", "-%H-%M-%S", "-%H:%M:%S", "%H%M%S%g", "%H%M%S", "%H%M",
+    "%H", "T%H", "_%H",
     " - %H:%M", " - %H:%M:%S", " at %H:%M", " %H:%M:%S %Z", " %H:%M %Z", " %H:%M:%S %z",
 )  # fmt: skip
 _BEFORE = ("%H:%M ", "%H:%M:%S ", "%H:%M, ", "%H:%M:%S, ", "%I:%M %p ")

@@ -30,6 +30,7 @@ from ctrkit.ctr.data.tables.time_forms import (
     Form,
     fit_sql,
     latest_plausible_s,
+    reordered,
 )
 from ctrkit.ctr.data.workspace import literal
 
@@ -44,6 +45,9 @@ _LEAST_DISTINCT = 3
 #: a time is far from the rest beyond so many times the span of the middle 90 %, at least a year
 _FAR_SPANS = 10
 _FAR_LEAST_S = 365 * DAY_S
+
+#: another order of digits is likelier if its times span so many times less
+_CLOSER = 10
 
 #: letters that may follow % in `--time-format`
 _FORMAT_LETTERS = tuple("aAwudjHMmnyYbBIpSfgzZUWGVcxX%")
@@ -120,7 +124,7 @@ def unit_rule(unit: str) -> TimeRule:
     """The rule for numbers in a unit since 1970, or in days as Excel counts them."""
     number = "try_cast(time_text AS DOUBLE)"
     if unit == "excel":
-        return _said(f"({number} - {EXCEL_EPOCH_DAYS}) * {DAY_S}", "--time-unit excel")
+        return _said(f"round(({number} - {EXCEL_EPOCH_DAYS}) * {DAY_S})", "--time-unit excel")
     return _said(f"{number} / {_PER_S[unit]!r}", f"--time-unit {unit}")
 
 
@@ -216,6 +220,46 @@ def choose_rule(
     if len(good) > 1:
         raise UsageError(_ambiguity(where, column, good, sample))
     return _plausible(good[0].sql, good[0].name, latest_s)
+
+
+def check_digit_order(
+    where: str,
+    column: str,
+    rule: TimeRule,
+    spans: Callable[[Sequence[str]], Sequence[tuple[int, float]]],
+    sample: str,
+) -> None:
+    """Check that a column read as YYMMDD... is not DDMMYY... or MMDDYY...
+
+    A log's times are close together. Read in the wrong order, the days of a month become years.
+
+    Args:
+        where: the file, for messages.
+        column: its name.
+        rule: the rule that was chosen.
+        spans: the number of plausible times and their span in seconds, for the SQL of each form.
+        sample: one of the cells.
+
+    Raises:
+        UsageError: another order fits as many cells, in a tenth of the time.
+    """
+    chosen = next((form for form in CALENDARS if form.sql == rule.sql), None)
+    if chosen is None or not chosen.format.startswith("%y"):
+        return
+    rivals = [reordered(chosen, order) for order in ("%d%m%y", "%m%d%y")]
+    (count, span_s), *others = spans([form.sql for form in (chosen, *rivals)])
+    closer = [
+        form
+        for form, (other_count, other_s) in zip(rivals, others, strict=True)
+        if other_count >= _AS_GOOD_SHARE * count and other_s * _CLOSER < span_s
+    ]
+    if closer:
+        raise UsageError(
+            f"{where}: column {format_value(column)}: {format_value(sample)} may be"
+            f" {closer[0].name} as well as {chosen.name}, whose times would span"
+            f" {format_count(round(span_s / DAY_S))} days; say --time-format"
+            f" {closer[0].format} or --time-format {chosen.name}"
+        )
 
 
 def _ambiguity(where: str, column: str, forms: Sequence[Form], sample: str) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -296,3 +297,35 @@ def test_advice_on_labels_is_what_can_be_pasted_or_plainly_no_value(
     path = _csv(tmp_path, label=lambda label: words[label])
     with pytest.raises(UsageError, match=message):
         prepared(path, tmp_path / "store", positive=said)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        hex,
+        lambda user: f"0x{user:04X}",
+        lambda user: f"0b{user:b}",
+        lambda user: "".join(chr(0x660 + int(digit)) for digit in str(user)),
+        lambda user: "".join(chr(0xFF10 + int(digit)) for digit in str(user)),
+    ],
+)
+def test_a_number_in_another_notation_is_warned_of(
+    tmp_path: Path, other: Callable[[int], str]
+) -> None:
+    turn = iter(range(len(ROWS)))
+    path = _csv(tmp_path, user=lambda user: other(user) if next(turn) % 2 else str(user))
+    warnings = prepared(path, tmp_path / "store").reading.warnings
+    assert any("are the same number in another notation" in warning for warning in warnings)
+    path = _csv(tmp_path, user=other)
+    assert prepared(path, tmp_path / "other").reading.warnings == []
+
+
+def test_thousands_with_underscores_are_warned_of_but_not_composed_ids(tmp_path: Path) -> None:
+    for write, warned in (
+        (lambda n: f"{n:_}" if n % 2 else str(n), False),
+        (lambda n: f"{n // 2 * 2:_}" if n % 2 else str(n), True),
+        (lambda n: f"1_0{n % 10}" if n % 2 else f"10{n % 10 + 1}", False),
+    ):
+        path = _csv(tmp_path, user=lambda user, write=write: write(user + 1000))
+        warnings = prepared(path, tmp_path / f"store{warned}{write(1001)}").reading.warnings
+        assert any("another notation" in warning for warning in warnings) is warned

@@ -250,3 +250,52 @@ def test_a_few_vertical_tabs_are_text(tmp_path: Path) -> None:
     text = log_text(ROWS, user=lambda user: f"a\x0bb{user}")
     (tmp_path / "log.csv").write_text(text)
     assert prepared(tmp_path / "log.csv", tmp_path / "store").reading.rows == len(ROWS)
+
+
+@pytest.mark.parametrize("delimiter", ["\x02", "\x07"])
+def test_a_control_character_that_separates_fields(tmp_path: Path, delimiter: str) -> None:
+    (tmp_path / "log.csv").write_text(log_text(ROWS, delimiter=delimiter))
+    said = rf"\x{ord(delimiter):02x}"
+    with pytest.raises(UsageError) as error:
+        prepared(tmp_path / "log.csv", tmp_path / "store")
+    assert f"--delimiter '{said}'" in str(error.value)
+    result = prepared(tmp_path / "log.csv", tmp_path / "store", delimiter=said)
+    assert result.reading.rows == len(ROWS)
+
+
+def test_a_byte_order_mark_that_was_written_twice(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_bytes(b"\xef\xbb\xbf" * 2 + TEXT)
+    assert prepared(tmp_path / "log.csv", tmp_path / "store").reading.rows == len(ROWS)
+
+
+def test_pipes_and_links_of_a_folder_are_named(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "log", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (folder / "1.csv").write_bytes(TEXT)
+    (elsewhere / "2.csv").write_bytes(TEXT)
+    for make in (
+        lambda: os.mkfifo(folder / "odd"),
+        lambda: (folder / "odd").symlink_to("nowhere.csv"),
+        lambda: (folder / "odd").symlink_to(elsewhere),
+        lambda: (folder / "odd").symlink_to("."),
+    ):
+        make()
+        (note,) = find_files(folder).left_out
+        assert "1 file not read" in note
+        assert note.endswith("such as 'odd'")
+        (folder / "odd").unlink()
+
+
+@pytest.mark.parametrize("copy", ["a.csv.bak", "a.csv~", "a (1).csv", "a - Copy.csv", "a.csv.gz"])
+def test_a_file_and_its_copy_are_warned_of(tmp_path: Path, copy: str) -> None:
+    (tmp_path / "log").mkdir()
+    for name in ("a.csv", copy, "b.csv", "a-1.csv"):
+        packed = gzip.compress(TEXT) if name.endswith(".gz") else TEXT
+        (tmp_path / "log" / name).write_bytes(packed)
+    result = prepared(tmp_path / "log", tmp_path / "store")
+    assert result.reading.rows == 4 * len(ROWS)
+    (warning,) = result.reading.warnings
+    assert f"'{copy}'" in warning
+    assert "'a.csv'" in warning
+    assert "seem to hold the same rows" in warning

@@ -260,6 +260,9 @@ def test_steps_of_ones_own_are_read_and_their_dates_are_warned_of(tmp_path: Path
         (_form("%Y%m%d%H%M%S123"), "--time-format %Y%m%d%H%M%S%g"),
         (_form("%Y-%m-%d_%H-%M-%S"), "--time-format %Y-%m-%d_%H-%M-%S"),
         (_form("%A, %d %B %Y %H:%M"), "--time-format '%A, %d %B %Y %H:%M'"),
+        (_form("%m%d%y"), "--time-format %m%d%y"),
+        (_form("%Y-%m-%dT%H"), "--time-format %Y-%m-%dT%H"),
+        (_form("%Y_%m_%d_%H"), "--time-format %Y_%m_%d_%H"),
         (lambda s: str(s // DAY_S), "--time-unit d"),
         (lambda s: str(s // 3600), "--time-unit h"),
     ],
@@ -306,3 +309,53 @@ def test_times_that_are_rounded_to_a_unit_are_not_taken_for_single_precision(
 ) -> None:
     result = _prepare(tmp_path, lambda s: str((s + s % 977) // unit_s * unit_s))
     assert result.reading.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [
+        ("%d%m%y", "--time-format %d%m%y or --time-format YYMMDD"),
+        ("%d%m%y%H", "--time-format %d%m%y%H or --time-format YYMMDDHH"),
+        ("%d%m%y%H%M", "--time-format %d%m%y%H%M or --time-format YYMMDDHHMM"),
+    ],
+)
+def test_days_first_are_not_read_as_years_without_a_word(
+    tmp_path: Path, format: str, options: str
+) -> None:
+    with pytest.raises(UsageError, match=f"may be DDMMYY.* as well as YYMMDD.*{options}"):
+        _prepare(tmp_path, _form(format))
+    result = _prepare(tmp_path, _form(format), time_format=format)
+    assert abs(result.times[0] - BEGIN_S) < DAY_S
+    (tmp_path / "years").mkdir()
+    result = _prepare(tmp_path / "years", _form(format), time_format=options.split()[-1])
+    assert result.times[0] < BEGIN_S - 365 * DAY_S  # the user insists
+
+
+def test_a_year_first_stays_one_where_its_days_also_make_years(tmp_path: Path) -> None:
+    begin_s = 1_413_849_600  # 2014-10-21: as DDMMYY, 14 October 2021
+    result = _prepare(
+        tmp_path, lambda s: utc(begin_s + (s - BEGIN_S) // 60 * 60).strftime("%y%m%d%H")
+    )
+    assert "is read as YYMMDDHH" in result.reading.notes[0]
+    assert abs(result.times[0] - begin_s) < DAY_S
+
+
+@pytest.mark.parametrize("zone", ["CST", "EST", "BST", "JST"])
+@pytest.mark.parametrize("format", ["%Y-%m-%d %H:%M:%S ", "%a, %d %b %Y %H:%M:%S "])
+def test_abbreviations_of_time_zones_are_warned_of(tmp_path: Path, zone: str, format: str) -> None:
+    result = _prepare(tmp_path, lambda s: utc(s).strftime(format) + zone)
+    (warning,) = result.reading.warnings
+    first = utc(result.times[0]).strftime("%Y-%m-%d %H:%M:%S UTC")
+    assert f"{zone}' is read as {first}" in warning
+
+
+@pytest.mark.parametrize("end", [" UTC", " GMT", "Z", " Asia/Shanghai", "+08:00", ""])
+def test_zones_that_mean_one_thing_are_not_warned_of(tmp_path: Path, end: str) -> None:
+    result = _prepare(tmp_path, lambda s: utc(s).strftime("%Y-%m-%d %H:%M:%S") + end)
+    assert result.reading.warnings == []
+
+
+@pytest.mark.parametrize("digits", [6, 9, 12])
+def test_days_of_excel_are_right_to_the_second(tmp_path: Path, digits: int) -> None:
+    result = _prepare(tmp_path, lambda s: f"{s / DAY_S + 25_569:.{digits}f}")
+    assert result.times == [row[2] for row in ROWS]
