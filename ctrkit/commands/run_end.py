@@ -110,7 +110,7 @@ def end_of_unfinished(
     # after a failure following the stop request, work since the last checkpoint is lost
     stopped_well = is_saved or not (failed and outcome.interrupted)
     if aborted and stopped_well:
-        words = f"ctrkit stopped the run: {aborted}; {how} --abort-if-later-than LONGER"
+        words = f"stopped the run: {aborted}; {how} --abort-if-later-than LONGER"
         return RunEnd(status="ended", reason=f"late: {aborted}", error=RunEndedError(words))
     if stopped_well and (is_saved or outcome.interrupted or stop.finish):
         by = f"by {stop.by}" if stop.by not in ("", "SIGINT") else "by the user"
@@ -123,7 +123,7 @@ def end_of_unfinished(
         return RunEnd(status="failed", reason=words, error=UsageError(words))
     ended = f"{while_saving}{outcome.verdict}: {outcome.reason}"
     after = f" after {plural(restarts, 'restart')}" if restarts else ""
-    words = f"ctrkit ended the run{after}: {ended}; evidence in {outcome.evidence}; {how}"
+    words = f"ended the run{after}: {ended}; evidence in {outcome.evidence}; {how}"
     return RunEnd(status="ended", reason=ended, error=RunEndedError(words))
 
 

@@ -301,12 +301,12 @@ class _ScriptRun:
                 raise ScriptEndedError(message, _SHELL_SIGNAL + self.stop.first)
             keep("ended", f"{outcome.verdict}: {outcome.reason}")
             raise RunEndedError(
-                f"ctrkit ended the run: {outcome.verdict}: {outcome.reason}; evidence in "
+                f"ended the run: {outcome.verdict}: {outcome.reason}; evidence in "
                 f"{outcome.evidence}; {report}"
             )
         if aborted:
             keep("ended", f"late: {aborted}")
-            raise RunEndedError(f"ctrkit stopped the run: {aborted}; {report}")
+            raise RunEndedError(f"stopped the run: {aborted}; {report}")
         words = exit_words(code)
         if code and (done := batches_done(outcome.progress)):
             words += f" {done}"

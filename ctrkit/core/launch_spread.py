@@ -58,14 +58,14 @@ class LaunchSpread:
         size = f"{format_percent(self.relative)} of the time"
         if not self.is_learned:
             return (
-                f"how launches differ ({size}) is assumed, from this project's own runs: no "
+                f"that launches differ by {size} is assumed, from this project's own runs: no "
                 "projected run has ended on this machine yet. If launches differ by more here, "
                 "and those of the probe agreed by chance, the range is too narrow"
             )
         runs = "1 run" if self.pairs == 1 else f"{self.pairs} runs"
         return (
-            f"how launches differ ({size}) was learned from {runs} of this machine, "
-            f"{self.own_pairs} of them of this workload"
+            f"that launches differ by {size} was learned from {runs} of this machine, "
+            f"{self.own_pairs or 'none'} of them of this workload"
         )
 
 

@@ -131,7 +131,7 @@ def _confidence(best: Recommendation, trials: Sequence[TrialRecord]) -> Card:
     if others := [cell for cell in best.tied if cell != best.cell]:
         details.append(f"Tied with {plural(len(others), 'other cell')}.")
     details += [sentence(words) for words in flag_words(best.flags)]
-    notes = [re.split("[;:]", f.text)[0] for f in best.findings if f.share is None]
+    notes = [re.split(r"[;:]|\. ", f.text)[0] for f in best.findings if f.share is None]
     details += [sentence(words) for words in notes[:_MOST_NOTES]]  # the answer has the rest
     share = _relative_half(best)
     if share is None:

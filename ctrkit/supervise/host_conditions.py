@@ -17,7 +17,13 @@ from ctrkit.core.environment import usable_cpus
 from ctrkit.core.launch_spread import LaunchSpread
 from ctrkit.core.records import Finding
 from ctrkit.core.subprocesses import output_of
-from ctrkit.core.units import format_bytes, format_count, format_duration, format_percent
+from ctrkit.core.units import (
+    format_bytes,
+    format_count,
+    format_duration,
+    format_percent,
+    sentences,
+)
 from ctrkit.supervise.host import HostFigures, read_host
 from ctrkit.supervise.host import memory_bytes as all_memory_bytes
 
@@ -341,8 +347,8 @@ def _rare_words(steps: int) -> str:
     Lippman-Hand, JAMA 249, 1983).
     """
     return (
-        f"a stall that comes less often than once in {format_count(steps // 3)} steps may not have "
-        f"been among the {format_count(steps)} that were measured"
+        f"{format_count(steps)} steps were measured: a stall that comes less often than once in "
+        f"{format_count(steps // 3)} steps may have been missed"
     )
 
 
@@ -369,12 +375,14 @@ def unknowns(
     seen = (
         f"{launches} launch{'es' if launches != 1 else ''} in a probe of {format_duration(wall_s)}"
     )
-    longer = f", an epoch takes {format_duration(epoch_s)}" if epoch_s else ""
+    longer = f", while an epoch takes {format_duration(epoch_s)}" if epoch_s else ""
     return _note(
         "projection",
-        f"the projection rests on {seen}{longer}. It cannot foresee throttling, growing memory "
-        "or other work later in the run"
-        + (f"; {spread.words()}" if spread else "")
-        + (f"; {_rare_words(steps)}" if steps >= _LEAST_FOR_RARE else ""),
+        sentences(
+            f"the projection rests on {seen}{longer}",
+            "it cannot foresee throttling, growing memory or other work later in the run",
+            spread.words() if spread else "",
+            _rare_words(steps) if steps >= _LEAST_FOR_RARE else "",
+        ),
         confidence,
     )

@@ -63,6 +63,9 @@ def test_an_answer_is_signed_and_says_what_it_does_not_know(run):
     learned = replace(SHIPPED, pairs=14, own_pairs=6)
     text = sign(known, run, 90.0, learned).findings[1].text
     assert "learned from 14 runs of this machine, 6 of them of this workload" in text
+    assert text.startswith("The projection rests on 2 launches in a probe of 1 min 30 s, while an")
+    unlike = sign(known, run, 90.0, replace(learned, own_pairs=0)).findings[1].text
+    assert "none of them of this workload" in unlike
 
 
 def test_a_probe_knows_what_earlier_runs_of_the_machine_have_told(tmp_path, monkeypatch):
