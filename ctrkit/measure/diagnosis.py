@@ -9,7 +9,7 @@ from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import Cell
 from ctrkit.core.records import Finding
 from ctrkit.core.units import format_duration, format_factor, format_percent, sentences
-from ctrkit.measure.elasticity import FETCHING, STARTUP, STEPPING, EpochModel, epoch_model
+from ctrkit.measure.elasticity import FETCHING, OTHER, STARTUP, STEPPING, EpochModel, epoch_model
 from ctrkit.measure.leeway import ANYTHING, Leeway
 from ctrkit.measure.projection import Projection
 from ctrkit.measure.steps import data_wait_share, samples_of, steps_measured
@@ -23,7 +23,7 @@ UNEXPLAINED = "unexplained"
 #: A prediction and a measurement confirm each other within this share.
 _DISAGREEMENT = 0.15
 _MANY_STEPS = 10
-_IN_STEP = (*STEPPING, "compute")
+_IN_STEP = (*STEPPING, "compute", OTHER)
 #: Words for each stage in a sentence, with the stage's own name, which tables use.
 _WORDS = {
     "fetch": "reading the data (fetch)",
@@ -34,6 +34,7 @@ _WORDS = {
     "backward": "the backward pass",
     "optimizer": "the optimizer",
     "compute": "the training step itself (compute)",
+    OTHER: "what the loop does besides, such as logging or metrics (other)",
     STARTUP: "the start of the loader (startup)",
 }
 

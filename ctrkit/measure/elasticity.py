@@ -22,6 +22,10 @@ STARTUP = "startup"
 MAKING = ("fetch", "collate")
 FETCHING = (*MAKING, "ipc")
 STEPPING = ("transfer", "forward", "backward", "optimizer")
+#: What a loop does in a step beside these stages, such as logging and metrics.
+OTHER = "other"
+#: Below this share of the step, time beside the stages counts for all of them.
+_LEAST_OTHER = 0.1
 _ARC = 0.5
 #: So many batches are replayed; the rest of a longer epoch continues at the pace reached.
 _MOST_REPLAYED = 600
@@ -254,10 +258,17 @@ def _consumer_s(launches: Sequence[Measurement], mean_s: float) -> list[float]:
 def _stepping(
     own: Mapping[str, float], other: Mapping[str, float], consumer_s: float
 ) -> dict[str, float]:
-    """Shares of the step by stage; all `compute` if no stages were measured."""
-    stages = own if any(stage in own for stage in STEPPING) else other
+    """Shares of the step by stage; all `compute` if no stages were measured.
+
+    Only a launch's own stages show how much of its step they leave to something else.
+    """
+    is_own = any(stage in own for stage in STEPPING)
+    stages = own if is_own else other
     known = {stage: stages[stage] for stage in STEPPING if stages.get(stage, 0.0) > 0}
     whole_s = sum(known.values())
+    if is_own and whole_s > 0 and consumer_s - whole_s > _LEAST_OTHER * consumer_s:
+        known[OTHER] = consumer_s - whole_s
+        whole_s = consumer_s
     if whole_s > 0:
         return {stage: seconds / whole_s for stage, seconds in known.items()}
     return {"compute": 1.0} if consumer_s > 0 else {}

@@ -16,6 +16,8 @@ from ctrkit.report.words import percent, step_words
 _LOADER_STAGES = ("fetch", "collate", "ipc")
 _DATA_WAIT = "data wait"
 _BAR_WIDTH = 24
+#: Below this share of a step, time beside its stages is no row of its own.
+_LEAST_REST = 0.05
 #: Above this share of data wait, a step only takes a batch.
 _ALL_WAITING = 0.99
 
@@ -62,8 +64,11 @@ def _parts_of_step(record: TrialRecord) -> Mapping[str, float]:
         own = {stage: s for stage, s in stage_s.items() if stage not in _LOADER_STAGES}
         stage_s = {_DATA_WAIT: step_s * wait, **own}
     told = any(stage in stage_s for stage in ("forward", "backward", "optimizer"))
-    if told or wait > _ALL_WAITING:
+    if wait > _ALL_WAITING:
         return stage_s
+    if told:
+        rest_s = step_s - sum(stage_s.values())
+        return stage_s if rest_s <= _LEAST_REST * step_s else {**stage_s, "other": rest_s}
     return {**stage_s, "compute": step_s * (1 - wait)}
 
 
@@ -83,7 +88,9 @@ def _beside_words(record: TrialRecord) -> str:
 
 def _stage_table(stage_s: Mapping[str, float]) -> Table:
     known = [
-        (stage, stage_s[stage]) for stage in (_DATA_WAIT, *STAGES, "compute") if stage in stage_s
+        (stage, stage_s[stage])
+        for stage in (_DATA_WAIT, *STAGES, "compute", "other")
+        if stage in stage_s
     ]
     whole_s = sum(value for _, value in known)
     rows = []

@@ -13,6 +13,7 @@ from ctrkit.measure.replay import replay
 CELL = make_cell(loader="rows", threads=2)
 WORKERS = make_cell(loader="rows", threads=2, workers=2)
 COMPUTE = {"forward": [0.25] * 20, "backward": [0.7] * 20, "optimizer": [0.05] * 20}
+SLOWED = {stage: [1.5 * s for s in seconds] for stage, seconds in COMPUTE.items()}
 
 
 def launch(measured, step_s, wait_s, **fields):
@@ -86,7 +87,7 @@ def test_halves_of_the_step_are_no_reason_to_speak_of_the_loader(measured):
 
 
 def test_the_step_slowed_by_its_own_loader_is_a_finding(measured):
-    run = launch(measured, 1.5, 0.0, stages=COMPUTE)
+    run = launch(measured, 1.5, 0.0, stages=SLOWED)
     found = diagnose(WORKERS, [run, run], Ceilings(compute_step_s=1.0, loader_step_s=0.5))
     assert [f.stage for f in found] == ["backward", "contention"]
     assert found[1].worth_x == pytest.approx(1.5)
@@ -94,11 +95,25 @@ def test_the_step_slowed_by_its_own_loader_is_a_finding(measured):
 
 
 def test_a_slower_step_with_nothing_beside_it_is_unexplained(measured):
-    run = launch(measured, 1.5, 0.0, stages=COMPUTE)
+    run = launch(measured, 1.5, 0.0, stages=SLOWED)
     found = diagnose(CELL, [run, run], Ceilings(compute_step_s=1.0))
     assert [f.stage for f in found] == ["backward", "unexplained"]
     assert found[1].share == pytest.approx(1 / 3)
     assert "33 %" in found[1].text
+
+
+def test_what_a_loop_does_beside_the_stages_is_not_counted_as_one_of_them(measured):
+    """A loop that logs for 3 s after each optimizer step does not compute for 4 s."""
+    runs = [launch(measured, 4.0, 0.0, stages=COMPUTE)] * 2
+    (finding,) = diagnose(CELL, runs, Ceilings())
+    assert finding.stage == "other"
+    assert finding.share == pytest.approx(0.75, abs=0.01)
+    assert finding.worth_x == pytest.approx(4.0, rel=0.02)
+    model = epoch_model(CELL, runs)
+    assert model.stepping["backward"] == pytest.approx(0.7 / 4)
+    # stages of another launch cannot show what this one does besides
+    elsewhere = epoch_model(CELL, [launch(measured, 4.0, 0.0)], also=runs)
+    assert elsewhere.stepping["backward"] == pytest.approx(0.7)
 
 
 def test_what_its_stages_do_not_make_up_is_unexplained(measured):

@@ -55,3 +55,12 @@ def test_the_parts_of_a_step_sum_to_the_mean_step() -> None:
     (table,) = (block for block in section.blocks if isinstance(block, Table))
     times = [float(row[1].removesuffix(" s")) for row in table.rows]
     assert sum(times) == pytest.approx(20.0, rel=0.01)
+
+
+def test_what_the_loop_does_beside_the_stages_is_a_row_of_its_own() -> None:
+    logs = measured(THREAD, 10.0, data_wait_share=0.1, stage_s={"forward": 2.0, "backward": 3.0})
+    (section,) = stage_sections([logs], Recommendation(cell=THREAD, reason="alone"))
+    (table,) = (block for block in section.blocks if isinstance(block, Table))
+    assert [(row[0], row[2]) for row in table.rows] == [
+        ("data wait", "10 %"), ("forward", "20 %"), ("backward", "30 %"), ("other", "40 %"),
+    ]  # fmt: skip
