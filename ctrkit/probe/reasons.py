@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ctrkit.core.child_records import Inspection
 from ctrkit.core.errors import CtrkitError, InconclusiveError, NoViableCellError, UsageError
+from ctrkit.core.units import format_count
 from ctrkit.probe.candidates import Candidate
 from ctrkit.probe.cell_results import failure_of
 from ctrkit.probe.fitting_batch import fitting_options
@@ -100,6 +101,30 @@ def _nothing_else_run(chosen: Candidate, predicted: int, search: SearchResult) -
     )
 
 
+def _epoch_too_short(search: SearchResult) -> str:
+    """Why an epoch that ended before any step was measured gives no answer; "" if none did.
+
+    The length decides how many batches warm up, so one that is far too large leaves none to time.
+    """
+    whole = [
+        (trial, trial.result.measurement)
+        for trial in search.trials
+        if trial.result.measurement is not None and trial.result.measurement.epoch_complete
+    ]
+    if not whole or any(trial.ok for trial in search.trials):
+        return ""
+    batches = max(found.epoch_batches for _, found in whole)
+    claims = {found.sizes.train_batches for _, found in whole if found.sizes is not None}
+    claim = next((claim for claim in claims if claim is not None and claim > batches), None)
+    said = f", but its length is said to be {format_count(claim)}" if claim is not None else ""
+    way = "let its len() be the number of batches, or " if claim is not None else ""
+    return (
+        f"an epoch has only {format_count(batches)} batch{'es' * (batches > 1)}{said}, and ended"
+        f" before a step was measured; {way}make more batches, for example with a"
+        " smaller --batch-size"
+    )
+
+
 def nothing_to_recommend(search: SearchResult) -> CtrkitError:
     """The error if nothing can be recommended.
 
@@ -128,6 +153,9 @@ def nothing_to_recommend(search: SearchResult) -> CtrkitError:
         fitting = [one.text for one in fitting_options(search.trials, search.plan.cells)]
         words = "; ".join([*fitting, shown]) or "there is none to try"
         return NoViableCellError(f"no configuration can run: {words}")
+    short = _epoch_too_short(search)
+    if short:
+        return InconclusiveError(short)
     return InconclusiveError(
         "the budget was too short to measure any configuration; give a longer --budget"
         + (f" (failed so far: {shown})" if shown else "")
