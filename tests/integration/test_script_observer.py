@@ -192,6 +192,22 @@ def test_an_epoch_that_is_shorter_than_its_loader_says_why(
     assert "StopIteration" not in finding.text
 
 
+@pytest.mark.parametrize(
+    ("how", "notes"), [("steps", []), ("phase", ["the script also trains on loader 1"])]
+)
+def test_steps_beside_the_epochs_of_the_loader_are_no_epochs(
+    how: str, notes: list[str], tmp_path: Path
+) -> None:
+    found = observe(tmp_path, "train", "beside_epochs.py", how)
+    assert (found.code, found.trouble) == (0, "")
+    lines = (found.folder / "script-epochs.jsonl").read_text().splitlines()
+    epochs = [json.loads(line) for line in lines]
+    assert [(one["epoch"], one["batches"]) for one in epochs] == [(1, 20), (2, 20), (3, 20)]
+    assert all(one["ended_s"] >= one["began_s"] for one in epochs)
+    assert found.seen is not None
+    assert [note.split(":")[0] for note in found.seen.notes] == notes
+
+
 def test_a_script_that_empties_its_environment_is_observed(tmp_path: Path) -> None:
     found = observe(tmp_path, "train", "empties_environment.py", anew=True)
     assert (found.code, found.trouble) == (0, "")

@@ -70,6 +70,8 @@ class Observer:
         self.steps_without_batch = self.most_on_a_batch = 0
         #: batches that the loop took and has not trained on yet: now, and at the end of the pass
         self.untrained = self.untrained_at_end = 0
+        #: whether the loop took batches again after steps without any: those came between epochs
+        self.takes_again = False
         self.device = "cpu"
         self.changes = LoaderChanges(self)
         self.marks = FirstBatches(self)
@@ -83,7 +85,8 @@ class Observer:
     def _most_without_batch(self) -> int:
         train = self.train
         if not self.confirmed or train is None:
-            return STEPS_WITHOUT_LOADER + self.untrained_at_end
+            least = 20 * STEPS_ON_ONE_BATCH if self.takes_again else STEPS_WITHOUT_LOADER
+            return least + self.untrained_at_end
         all_taken = train.length is not None and train.in_pass >= train.length
         # a trial cannot recover from a wrong guess; a real run can, at the next batch
         least = STEPS_ON_ONE_BATCH if all_taken or not self.is_trial else 20 * STEPS_ON_ONE_BATCH
@@ -149,6 +152,9 @@ class Observer:
         if self.driver is None:
             self.presence.enter(Stage.FIRST_BATCH)
         elif seen is self.train:
+            if self.optimizer_clock:
+                self.optimizer_clock, self.takes_again = 0, True
+                self.driver.takes_batches_again(now_s)
             self.driver.pass_asked(now_s, self.confirmed)
             self.confirmed = False
         else:
@@ -332,6 +338,11 @@ class Observer:
         elif expected and seen.backwards >= 3 and self.train.loader() is None:
             self.note(f"loader {seen.number} took the place of loader {self.train.number}")
             self._train_on(seen)
+        elif seen.backwards == 20 and not seen.companion:
+            self.note(
+                f"the script also trains on loader {seen.number}: ctrkit counts the epochs of "
+                f"loader {self.train.number} only, and takes the others for validation"
+            )
 
     def _train_on(self, seen: Seen) -> None:
         """This loop trains: report what was remembered about it and all that follows."""

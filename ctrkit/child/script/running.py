@@ -7,7 +7,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from ctrkit.child.script import json_files
-from ctrkit.child.script.watch import LoopWatch
+from ctrkit.child.script.watch import KEPT_NOTE, LoopWatch
 from ctrkit.core.progress import ProgressWriter, Stage
 from ctrkit.core.spending import SPENT_FILE, Spending, SpentWriter
 
@@ -20,6 +20,8 @@ EPOCHS_FILE = "script-epochs.jsonl"
 _SEEN_EVERY_S = 30.0
 _FIRST_SEEN_STEPS = 8
 _DEVICE_EVERY_S = 10.0
+#: So many steps without a batch make an epoch on batches that the loop keeps.
+_STEPS_BETWEEN_EPOCHS = 50
 # looked up at each step
 _DATA_WAIT, _COMPUTE = Spending.DATA_WAIT, Spending.COMPUTE
 _OPTIMIZER, _LOGGING, _STEP = Spending.OPTIMIZER, Spending.LOGGING, Stage.STEP
@@ -72,6 +74,15 @@ class RunWatch(LoopWatch):
 
     def waits(self, now_s: float) -> None:
         self.spent.enter(_DATA_WAIT, now_s)
+
+    def takes_batches_again(self, now_s: float) -> None:
+        if self._epoch.get("batches", 0) >= _STEPS_BETWEEN_EPOCHS:
+            super().takes_batches_again(now_s)
+            return
+        # those steps were no epoch
+        self._epoch, self.in_epoch, self._open = {}, False, None
+        self.epoch -= 1
+        self.observer.notes.remove(KEPT_NOTE)
 
     def step_over(self, done_s: float, rows: int) -> None:
         self._steps += 1

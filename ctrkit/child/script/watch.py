@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from ctrkit.child.script.observer import Observer
     from ctrkit.child.script.presence import Owner
 
+KEPT_NOTE = (
+    "after its first pass the loop trains on batches that it keeps (a list, itertools.cycle): "
+    "its loader is no part of later epochs"
+)
 #: After so many steps with exactly one batch of another loader, that loader belongs to the step.
 _COMPANION = 2
 
@@ -305,11 +309,12 @@ class LoopWatch(LoopEvents):
             self._end_epoch(now_s, now_s)
         steps = (taken or 0) // self.observer.pattern.group
         self._kept_steps = steps if whole and steps > 1 else None
-        self.observer.note(
-            "after its first pass the loop trains on batches that it keeps (a list, "
-            "itertools.cycle): its loader is no part of later epochs"
-        )
+        self.observer.note(KEPT_NOTE)
         self._begin_kept_epoch(now_s)
+
+    def takes_batches_again(self, now_s: float) -> None:
+        """The loop asks its loader again: it made a few steps between epochs, or kept a phase."""
+        self._end_epoch(now_s, now_s)
 
     def _begin_kept_epoch(self, now_s: float) -> None:
         self.step, self.left_out, self.batches = 0, 0, self._kept_steps
