@@ -56,8 +56,9 @@ def next_finalists(standings: Sequence[CellStanding]) -> list[Cell]:
     """The cells to run next, the best choice first; empty if more runs would not change the answer.
 
     A rival that may be the best is run. The leader, and cells not yet distinguished from it, are
-    run again. The caller launches the first cell that fits into the time left. `standings` come
-    simplest first; among predictions within the tie band, that order decides.
+    run again. Cells of which nothing is predicted come last, while few cells were run. The caller
+    launches the first cell that fits into the time left. `standings` come simplest first; among
+    predictions within the tie band, that order decides.
     """
     measured = sorted((s for s in standings if s.measured is not None), key=_measured)
     waiting = by_prediction([s for s in standings if not s.launches])
@@ -74,6 +75,8 @@ def next_finalists(standings: Sequence[CellStanding]) -> list[Cell]:
         s.predicted is not None and s.predicted < best * _CLEARLY_FASTER for s in rivals
     )
     ordered = [*rivals, *again] if first_rival else [*again, *rivals]
+    if len(measured) < MOST_FINALISTS:
+        ordered += [s for s in waiting if s.predicted is None]
     return [s.cell for s in ordered]
 
 

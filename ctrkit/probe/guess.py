@@ -6,6 +6,7 @@ with workers has run, that one counts for the others.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from ctrkit.core.config import Cell
@@ -35,6 +36,8 @@ def guessed_objectives(
 ) -> dict[Cell, float]:
     """Guessed objectives of cells with workers, in the unit of `measured` (less is better).
 
+    Infinite if workers can gain nothing.
+
     Args:
         cells: the cells to guess; cells without workers are left out.
         measured: objectives of the cells that were run.
@@ -52,8 +55,8 @@ def guessed_objectives(
             if cell.workers and (cell.loader, compute_key(cell)) == like:
                 on_cpu = cell.device == "cpu"
                 ratio = guessed_step(share, cell.workers, cores, shares_cores=on_cpu)
-                if ratio < 1 - TIE:  # otherwise there is nothing to gain
-                    found[cell] = measured[plain] * ratio
+                gains = ratio < 1 - TIE
+                found[cell] = measured[plain] * ratio if gains else math.inf
     return found
 
 

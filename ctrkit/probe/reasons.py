@@ -11,6 +11,7 @@ from ctrkit.probe.candidates import Candidate
 from ctrkit.probe.cell_results import failure_of
 from ctrkit.probe.fitting_batch import fitting_options
 from ctrkit.probe.search import SearchResult
+from ctrkit.probe.state import NOT_CHOSEN
 
 _MOST_REASONS = 6
 LAST_RESORT = "no trial came to its end within the budget; of this cell a step was measured"
@@ -85,6 +86,9 @@ def _nothing_else_run(chosen: Candidate, predicted: int, search: SearchResult) -
     failed = sum(failure_of(cell, search.trials) is not None for cell in others)
     if failed == len(others):
         return "as written: every other configuration failed"
+    skipped = [r.reason for r in search.records if r.kind == "full" and r.verdict == "skipped"]
+    if skipped and all(reason == NOT_CHOSEN for reason in skipped) and predicted == 0:
+        return "as written: nothing says that another configuration is faster, so none was run"
     what_to_do = "give a longer --budget"
     why = "there was no time left"
     if search.interrupted:

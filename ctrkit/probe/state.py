@@ -49,6 +49,10 @@ class AllFailAlikeError(Exception):
 OnAnswer = Callable[[AnswerSoFar], None]
 
 
+_NO_TIME = "no time was left in the budget to measure it; give a longer --budget"
+NOT_CHOSEN = "not tried: nothing says that it is faster; name only this configuration to measure it"
+
+
 class SearchState:
     """Everything that a search decides on, and the only way to launch a trial."""
 
@@ -289,8 +293,8 @@ class SearchState:
             for r in self.records
         ]
 
-    def complete_rows(self, unknown: str) -> None:
-        """Add a row for every cell that has none yet."""
+    def complete_rows(self, why: str) -> None:
+        """Add a row for every cell that has none yet; without `why`, the time left says why."""
         shown = {
             r.cell_id
             for r in self.records
@@ -304,6 +308,7 @@ class SearchState:
             if prediction is not None:
                 record = predicted_record(cell, prediction.projection, prediction.step)
             else:
-                reason = failure_of(cell, self.trials) or unknown
+                fits = self._least_s(cell) <= self.left_s()
+                reason = failure_of(cell, self.trials) or why or (NOT_CHOSEN if fits else _NO_TIME)
                 record = not_run_record(cell, "skipped", reason)
             self._add(record, None)

@@ -1,5 +1,6 @@
 import pytest
 
+from ctrkit.core.config import RunSizes
 from ctrkit.probe.guess import guessed_objectives, guessed_step
 
 
@@ -50,3 +51,34 @@ def test_a_cell_with_workers_that_was_run_ends_all_guesses(machine):
     assert guessed[fast] == pytest.approx(5.0, rel=0.1)
     assert plain not in guessed
     assert guessed_objectives(cells, {plain: 10.0, fast: 7.0}, list(result.trials), 2) == {}
+
+
+def test_where_nothing_can_be_guessed_another_cell_is_tried_before_the_winner_is_confirmed(machine):
+    """A cell with workers says nothing of others by itself: none is left out without a trial."""
+    axes = {"loader": ("rows",), "workers": (2, 4), "start_method": ("fork",)}
+    waits = machine(step_s={"cpu": 0.02}, fetch_s={"rows": 0.1}, cores=4)
+    waits.search(axes=axes, budget_s=24.0)
+    assert waits.kinds() == ["full"] * len(waits.kinds())
+    assert set(full_cells(waits)[:2]) == {2, 4}
+
+
+def test_no_time_is_blamed_only_where_there_was_none(machine, inspection):
+    axes = {"loader": ("rows",), "workers": (0, 1, 2, 4), "start_method": ("fork",)}
+    epoch = RunSizes(
+        epochs=1, train_rows=40960, train_batches=20, validation_rows=0, validation_batches=0
+    )
+    asked = {"inspection": inspection(sizes=epoch), "axes": axes, "budget_s": 24.0}
+    computes = machine(
+        step_s={"cpu": 0.02}, fetch_s={"rows": 0.0}, cores=1, launch_s=0.5, sizes=epoch
+    )
+    reasons = reasons_of(computes.search(**asked))
+    assert len(reasons) == 3
+    assert all("nothing says that it is faster" in reason for reason in reasons)
+    slow = machine(step_s={"cpu": 0.02}, fetch_s={"rows": 0.0}, launch_s=11.0, sizes=epoch)
+    late = reasons_of(slow.search(**asked))
+    assert len(late) == 3
+    assert all("no time was left" in reason for reason in late)
+
+
+def reasons_of(result):
+    return [r.reason for r in result.records if r.kind == "full" and r.verdict == "skipped"]

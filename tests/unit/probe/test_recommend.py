@@ -15,6 +15,7 @@ from ctrkit.probe.matrix import MatrixPlan, build_matrix
 from ctrkit.probe.predict import Prediction
 from ctrkit.probe.recommend import dataloader_kwargs, recommend
 from ctrkit.probe.search import SearchResult
+from ctrkit.probe.state import NOT_CHOSEN
 from ctrkit.probe.trials import Trial, TrialRequest, TrialResult, not_run_record, record_of
 
 SIZES = RunSizes(epochs=15, train_batches=100)
@@ -323,6 +324,13 @@ def test_where_nothing_else_was_run_it_is_said_why(inspection, others, interrupt
     search = searched(*trials, plan=MatrixPlan(cells=tuple(cells), baseline=OWN))
     search = replace(search, predictions=tuple(predictions), interrupted=interrupted)
     assert words in recommend(search, inspection()).reason
+
+
+def test_where_nothing_promised_a_gain_time_is_not_blamed(inspection):
+    search = searched(trial(OWN, 1.0), plan=MatrixPlan(cells=(OWN, FORKED), baseline=OWN))
+    skipped = not_run_record(FORKED, "skipped", NOT_CHOSEN)
+    reason = recommend(replace(search, records=(*search.records, skipped)), inspection()).reason
+    assert reason.startswith("as written: nothing says that another configuration is faster")
 
 
 @pytest.mark.parametrize(
