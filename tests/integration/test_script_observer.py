@@ -208,6 +208,16 @@ def test_steps_beside_the_epochs_of_the_loader_are_no_epochs(
     assert [note.split(":")[0] for note in found.seen.notes] == notes
 
 
+def test_the_rows_of_a_loader_that_only_its_loop_holds_are_counted(tmp_path: Path) -> None:
+    found = observe(tmp_path, "train", "dropped_loader.py")
+    assert (found.code, found.trouble) == (0, "")
+    assert found.seen is not None
+    assert found.seen.loaders[0].length == 10
+    lines = (found.folder / "script-epochs.jsonl").read_text().splitlines()
+    epochs = [json.loads(line) for line in lines]
+    assert [(one["batches"], one["rows"]) for one in epochs] == [(10, 76), (10, 76)]
+
+
 def test_a_script_that_empties_its_environment_is_observed(tmp_path: Path) -> None:
     found = observe(tmp_path, "train", "empties_environment.py", anew=True)
     assert (found.code, found.trouble) == (0, "")

@@ -167,6 +167,9 @@ class Observer:
     def iterator_made(self, loader: Any) -> None:
         """The loader was asked for an iterator, successfully or not."""
         self.changes.end(loader)
+        if self._asking_seen is not None and getattr(loader, "persistent_workers", False):
+            # it may be gone before its first batch: its iterator does not keep it
+            self._asking_seen.length = honest_length(loader)
         self._asking = [one for one in self._asking if one is not loader]
         self._asking_seen = None
 

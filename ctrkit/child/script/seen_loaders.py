@@ -87,13 +87,14 @@ class Seen:
         If the first batches have as many as its sampler draws, later ones are not examined.
         """
         if self._counter is None:
-            loader = self.loader()
-            if loader is None:
-                return 0
             from ctrkit.child.training.batches import RowCounter
 
-            # the counter must not keep a loader alive that the script has dropped
-            self._counter, self._plain = RowCounter(weakref.proxy(loader)), 0
+            loader = self.loader()
+            if loader is None:  # `for batch in DataLoader(..., persistent_workers=True)`
+                self._counter = RowCounter(None, self.facts["batch_size"])
+            else:  # the counter must not keep a loader alive that the script has dropped
+                self._counter = RowCounter(weakref.proxy(loader))
+            self._plain = 0
         index = self.in_pass - 1
         if index >= self.as_written:
             index += self.left_out
