@@ -17,6 +17,9 @@ settings.load_profile("ctrkit")
 # which doubles the CPU time of every training; read when torch is imported
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# hundreds of processes import ctrkit: let them find it compiled, as they do at a user's
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # started in the background of a shell that has no job control, all would be born deaf to Ctrl-C
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

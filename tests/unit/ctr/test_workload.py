@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import log_loss, roc_auc_score
 
 from ctrkit.child.training.checkpoint import load_checkpoint
 from ctrkit.child.training.loop import run_training
@@ -111,6 +110,8 @@ def test_gradients_are_clipped():
 
 
 def test_metrics_are_those_of_the_predictions():
+    from sklearn.metrics import log_loss, roc_auc_score
+
     task = make_task(label_smoothing=0.1)
     task.begin_epoch(1)
     train_batches = [make_batch(32, seed) for seed in range(3)]

@@ -6,8 +6,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import log_loss as sklearn_log_loss
-from sklearn.metrics import roc_auc_score
 
 from ctrkit.ctr import auc as of_auc
 from ctrkit.ctr.auc import auc
@@ -16,6 +14,8 @@ from ctrkit.ctr.training.metrics import Scores, grouped_auc, log_loss
 
 
 def _plain_gauc(labels, scores, users):
+    from sklearn.metrics import roc_auc_score
+
     total = weight = 0.0
     for user in np.unique(users):
         mine = users == user
@@ -53,6 +53,8 @@ def test_gauc_leaves_out_users_with_one_class():
 
 @pytest.mark.parametrize("rows_at_once", [1, 7, 100, 10_000])
 def test_the_parts_in_which_rows_are_ranked_do_not_matter(monkeypatch, rows_at_once):
+    from sklearn.metrics import roc_auc_score
+
     random = np.random.default_rng(3)
     labels = random.integers(0, 2, 3000).astype(np.float32)
     scores = np.round(random.normal(size=3000), 1).astype(np.float32)  # many ties
@@ -70,6 +72,8 @@ def test_the_parts_in_which_rows_are_ranked_do_not_matter(monkeypatch, rows_at_o
     )
 )
 def test_auc_is_sklearns_and_nan_where_there_is_none(rows):
+    from sklearn.metrics import roc_auc_score
+
     labels, scores = (np.array([row[i] for row in rows], np.float32) for i in range(2))
     expected = roc_auc_score(labels, scores) if len(set(labels)) == 2 else math.nan
     assert auc(labels, scores) == pytest.approx(expected, abs=1e-14, nan_ok=True)
@@ -82,6 +86,8 @@ def test_a_diverged_model_has_no_auc():
 
 
 def test_log_loss_plain_and_smoothed():
+    from sklearn.metrics import log_loss as sklearn_log_loss
+
     rng = np.random.default_rng(0)
     labels, logits = rng.integers(0, 2, 50).astype(np.float32), rng.normal(size=50)
     chance = 1 / (1 + np.exp(-logits))
