@@ -79,8 +79,8 @@ def main() -> None:
 def _leave(code: int) -> NoReturn:
     """End the process after Python's exit handlers, before libraries in C++ end themselves.
 
-    On a loaded machine, a finished probe was aborted there twice with "terminate called without an
-    active exception": a C++ thread still existed. It is unknown which library started it.
+    A thread that a C++ library has only just started can abort a finished process there: "terminate
+    called without an active exception". Arrow's did so (see `core.files.read_table`).
     """
     getattr(threading, "_shutdown", lambda: None)()  # waits for non-daemon threads
     getattr(atexit, "_run_exitfuncs", lambda: None)()

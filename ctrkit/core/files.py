@@ -127,7 +127,10 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def read_table(path: Path) -> pa.Table:
-    """Read a Parquet file.
+    """Read a Parquet file, without threads.
+
+    Arrow's threads may end the interpreter by "terminate called without an active exception"
+    (SIGABRT) if it exits while they start; files of a run are small.
 
     Raises:
         UsageError: the file is missing or damaged.
@@ -137,7 +140,7 @@ def read_table(path: Path) -> pa.Table:
 
     try:
         with path.open("rb") as file:  # Arrow accepts only UTF-8 paths
-            return pq.read_table(file)
+            return pq.ParquetFile(file, pre_buffer=False).read(use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from None
 

@@ -6,6 +6,8 @@ import errno
 import io
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -135,3 +137,25 @@ def test_two_streams_of_one_pipe_are_one_place(tmp_path: Path) -> None:
         assert not is_one_place(one, other)
         assert not is_one_place(one, io.StringIO())
         assert not is_one_place(one, None)
+
+
+COUNTS_THREADS = """
+import os, sys
+from pathlib import Path
+import pyarrow as pa
+from ctrkit.core.files import read_table, write_table
+path = Path(sys.argv[1])
+write_table(path, pa.table({"x": [1, 2, 3]}))
+before = len(os.listdir("/proc/self/task"))
+read_table(path)
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads in /proc")
+def test_reading_a_table_starts_no_thread_that_could_abort_the_end_of_a_process(
+    tmp_path: Path,
+) -> None:
+    argv = [sys.executable, "-c", COUNTS_THREADS, str(tmp_path / "t.parquet")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
