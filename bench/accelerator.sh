@@ -13,9 +13,16 @@ v = tuple(int(x) for x in torch.__version__.split("+")[0].split(".")[:2])
 sys.exit(0 if v >= (2, 11) else f"torch {torch.__version__} is here, and 2.11 or newer is needed")' || exit 2
 venv=$(mktemp -d)/venv
 trap 'rm -rf "$(dirname "$venv")"' EXIT
-"$python" -m venv --system-site-packages "$venv"
+# Debian's Python has no ensurepip: the pip of this Python installs into the environment
+"$python" -m venv --system-site-packages --without-pip "$venv"
+if "$python" -m pip --version > /dev/null 2>&1; then
+  pip=("$python" -m pip --python "$venv/bin/python")
+else
+  "$venv/bin/python" -m ensurepip > /dev/null
+  pip=("$venv/bin/python" -m pip)
+fi
 # torch may lie in a virtual environment itself, whose packages a new one does not see
 "$python" -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])' \
   > "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torch_of_this_machine.pth"
-"$venv/bin/python" -m pip install --quiet --no-index --find-links "$wheels" 'ctrkit[cuda]' pytest pytest-timeout hypothesis
+"${pip[@]}" install --quiet --no-index --find-links "$wheels" 'ctrkit[cuda]' pytest pytest-timeout hypothesis
 "$venv/bin/python" "$here/accelerator.py" "$@"

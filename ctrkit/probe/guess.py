@@ -1,31 +1,55 @@
-"""A first guess at cells with workers, from a whole launch of a cell without workers.
+"""A first guess at cells that were not run, from a whole launch of a cell that was.
 
-It only decides which cell is run next, if the budget has no room for ceilings. As soon as one cell
-with workers has run, that one counts for the others.
+It only decides which cell is run next, if the budget has no room for ceilings.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from ctrkit.core.config import Cell
+from ctrkit.measure.cores import waits_itself
 from ctrkit.measure.steps import data_wait_share
 from ctrkit.probe.finalists import TIE
 from ctrkit.probe.trials import Trial, compute_key
 
+#: Workers that are waited for less than this share are not the limit: how long they take for a
+#: batch is then unknown.
+_LIMITING = 0.1
 
-def guessed_step(wait_share: float, workers: int, cores: int, *, shares_cores: bool) -> float:
-    """The time of a step with workers, as a share of a step without.
 
-    Args:
-        wait_share: the share of the step without workers that makes its batch.
-        workers: number of workers that make batches ahead.
-        cores: cores for workers, and for the step if `shares_cores`.
+@dataclass(frozen=True, kw_only=True)
+class Guess:
+    """What a whole launch says about other numbers of workers.
+
+    Attributes:
+        workers: number of workers of the cell that was run.
+        wait_share: the share of its step that waits for a batch.
+        cores: cores for workers, and for the step if `shares_cores`; infinite if the workers
+            mostly wait themselves, for a disk or a network.
         shares_cores: whether the step also runs on the CPU.
     """
-    at_best = max(1 - wait_share, wait_share / max(1, min(workers, cores)))
-    return max(at_best, 1 / cores) if shares_cores else at_best
+
+    workers: int
+    wait_share: float
+    cores: float
+    shares_cores: bool
+
+    def step(self, workers: int) -> float | None:
+        """A step with so many workers, as a share of the step that was run; None if unknown.
+
+        Workers that are waited for make a batch each in as many steps as there are workers.
+        """
+        if self.workers and workers < self.workers and self.wait_share < _LIMITING:
+            return None
+        computing, making = 1 - self.wait_share, float(self.workers) or self.wait_share
+        if not workers:
+            return computing + making
+        at_best = max(computing, making / max(1.0, min(workers, self.cores)))
+        shared = min(computing + making, self.cores) / self.cores if self.shares_cores else 0.0
+        return max(at_best, shared)
 
 
 def guessed_objectives(
@@ -34,38 +58,56 @@ def guessed_objectives(
     trials: Sequence[Trial],
     cores: int,
 ) -> dict[Cell, float]:
-    """Guessed objectives of cells with workers, in the unit of `measured` (less is better).
+    """Guessed objectives of cells that were not run, in the unit of `measured` (less is better).
 
-    Infinite if workers can gain nothing.
+    Each is guessed from the cell with the nearest number of workers, of the same loader and step.
+    Infinite if more workers can gain nothing. Cells with as many workers as one that was run, and
+    cells without workers beside one that had none, are left out.
 
     Args:
-        cells: the cells to guess; cells without workers are left out.
+        cells: the cells to guess.
         measured: objectives of the cells that were run.
         trials: all launches so far.
         cores: cores of the machine.
     """
-    with_workers = {(c.loader, compute_key(c)) for c in measured if c.workers}
     found: dict[Cell, float] = {}
-    for plain in (c for c in measured if not c.workers):
-        like = (plain.loader, compute_key(plain))
-        share = _wait_share(plain, trials)
-        if share is None or like in with_workers:
+    guesses = {cell: _guess_of(cell, trials, cores) for cell in measured}
+    for cell in cells:
+        like = [
+            other
+            for other, guess in guesses.items()
+            if guess is not None
+            and (other.loader, compute_key(other)) == (cell.loader, compute_key(cell))
+        ]
+        if not like or any(other.workers == cell.workers for other in like):
             continue
-        for cell in cells:
-            if cell.workers and (cell.loader, compute_key(cell)) == like:
-                on_cpu = cell.device == "cpu"
-                ratio = guessed_step(share, cell.workers, cores, shares_cores=on_cpu)
-                gains = ratio < 1 - TIE
-                found[cell] = measured[plain] * ratio if gains else math.inf
+        nearest = min(
+            like, key=lambda o: (abs(o.workers - cell.workers), not o.workers, measured[o])
+        )
+        guess = guesses[nearest]
+        assert guess is not None
+        share = guess.step(cell.workers)
+        if share is None:
+            continue
+        gains = share < 1 - TIE or cell.workers < nearest.workers
+        found[cell] = measured[nearest] * share if gains else math.inf
     return found
 
 
-def _wait_share(cell: Cell, trials: Sequence[Trial]) -> float | None:
-    """Mean share of a step that waits for its batch, over the cell's whole launches."""
-    shares = [
-        share
+def _guess_of(cell: Cell, trials: Sequence[Trial], cores: int) -> Guess | None:
+    """What the cell's whole launches say; None if its share of waiting is unknown."""
+    launches = [
+        t.result.measurement
         for t in trials
         if t.request.kind == "full" and t.cell == cell and t.usable and t.result.measurement
-        if (share := data_wait_share(t.result.measurement)) is not None
     ]
-    return sum(shares) / len(shares) if shares else None
+    shares = [share for share in map(data_wait_share, launches) if share is not None]
+    if not shares:
+        return None
+    waits = waits_itself(cell, launches, cores)
+    return Guess(
+        workers=cell.workers,
+        wait_share=sum(shares) / len(shares),
+        cores=math.inf if waits else float(cores),
+        shares_cores=cell.device == "cpu" and not waits,
+    )

@@ -62,8 +62,9 @@ def _as_written_reason(
 ) -> str:
     """Why a script is best left as written, or why nothing better is known."""
     if tied:
-        names = ", ".join(c.cell.name for c in tied)
-        return f"as written: no gain is proven; {names} is not measurably different"
+        names = " and ".join(c.cell.name for c in tied)
+        are = "is" if len(tied) == 1 else "are"
+        return f"as written: no gain is proven; {names} {are} not measurably different"
     cells = len(search.plan.cells)
     if cells == 1:
         return "as written, the only configuration there is to try"

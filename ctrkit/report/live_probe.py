@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
@@ -58,9 +59,15 @@ class ProbeDisplay(Display):
         self._started_s = self._began_s
         self._progress: Progress | None = None
         self._answer = ""
+        self._not_run: list[TrialRecord] = []  # of the same reason, not yet told
+
+    def __exit__(self, *exception: Any) -> None:
+        self._tell_not_run()
+        super().__exit__(*exception)
 
     def started(self, what: str | Cell, kind: str = "") -> None:
         """Show that a trial of this cell begins, or something else that takes a while."""
+        self._tell_not_run()
         name = what.name if isinstance(what, Cell) else what
         self._running_id = what.cell_id if isinstance(what, Cell) else what
         self._running = clean(f"{name} ({kind_words(kind)})" if kind else name, 100)
@@ -82,7 +89,28 @@ class ProbeDisplay(Display):
         if self._live is not None:
             self._redraw(now=True)
         elif not self._quiet and record.kind != "predicted":
-            self.message(f"[{self._clock() - self._began_s:.0f} s] {trial_line(record)}")
+            if any(r.reason != record.reason for r in self._not_run) or record.launch:
+                self._tell_not_run()
+            if record.launch:
+                self._tell(trial_line(record))
+            else:
+                self._not_run.append(record)
+
+    def message(self, text: str) -> None:
+        """Print a line that stays."""
+        self._tell_not_run()
+        super().message(text)
+
+    def _tell(self, line: str) -> None:
+        super().message(f"[{self._clock() - self._began_s:.0f} s] {line}")
+
+    def _tell_not_run(self) -> None:
+        """A line on the cells that were not run for one reason."""
+        records, self._not_run = self._not_run, []
+        if len(records) == 1:
+            self._tell(trial_line(records[0]))
+        elif records:
+            self._tell(f"{len(records)} configurations {records[0].verdict}. {records[0].reason}")
 
     def answer(self, answer: AnswerSoFar) -> None:
         """Show the answer so far; without a terminal, a line if it is new."""
@@ -93,7 +121,7 @@ class ProbeDisplay(Display):
         if self._live is not None:
             self._redraw(now=True)
         elif not self._quiet and line:
-            self.message(f"[{self._clock() - self._began_s:.0f} s] {line}")
+            self._tell(line)
 
     def _renderable(self) -> RenderableType:
         width, height = self._console.size

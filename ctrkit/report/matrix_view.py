@@ -14,6 +14,8 @@ from ctrkit.report.mean_launch import mean_launch
 from ctrkit.report.words import clean, percent, rate_words, sentence, step_words
 
 NOT_RUN = ("skipped", "refused")
+#: Rows of cells without figures in a table.
+_MOST_NOT_RUN = 6
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,13 @@ def axis_words(cell: Cell, axis: str) -> str:
 def matrix_table(
     trials: Sequence[TrialRecord], recommendation: Recommendation | None = None
 ) -> Table:
-    """A table with one row per cell, and only the axes that vary."""
+    """A table with one row per cell, and only the axes that vary.
+
+    Many cells that were not run are left out: they have no figures, and `not_run_lines` has them.
+    """
     results = cell_results(trials)
+    if sum(result.verdict in NOT_RUN for result in results) > _MOST_NOT_RUN:
+        results = [result for result in results if result.verdict not in NOT_RUN]
     axes = varying_axes([result.record.cell for result in results]) or ["device", "loader"]
     columns = [
         *(

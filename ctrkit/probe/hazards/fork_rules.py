@@ -33,12 +33,14 @@ def _with_mps(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
 
 
 def _with_cuda(cell: Cell, facts: HazardFacts) -> Iterator[Hazard]:
+    """A note: most workers make batches on the CPU, and torch ends one that asks for CUDA."""
     if _forks(cell, facts) and cell.device == "cuda":
         yield Hazard(
             name="fork with CUDA",
-            level="refusal" if facts.has_task else "warning",
-            text="workers forked from a process that uses CUDA cannot use it themselves",
-            advice="use --start-method spawn, or --run-refused if no worker touches the device",
+            level="note",
+            text="a worker forked from a process that uses CUDA cannot use CUDA itself: torch ends "
+            "it with an error",
+            advice="keep the device out of the data set, or use --start-method spawn",
             references=("https://pytorch.org/docs/stable/notes/multiprocessing.html",),
         )
 

@@ -66,7 +66,10 @@ def script_matrix(
         plan,
         cells=tuple(dict.fromkeys((as_written, *cells))),
         if_waiting=tuple(c for c in plan.if_waiting if not refusal_of(c, seen, as_written)),
-        refused=(*plan.refused, *((cell, why) for cell, why in reasons.items() if why)),
+        refused=(
+            *((cell, why) for cell, why in plan.refused if cell != as_written),
+            *((cell, why) for cell, why in reasons.items() if why),
+        ),
         baseline=as_written,
     )
 

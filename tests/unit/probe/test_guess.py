@@ -1,7 +1,11 @@
+import math
+
 import pytest
 
-from ctrkit.core.config import RunSizes
-from ctrkit.probe.guess import guessed_objectives, guessed_step
+from ctrkit.core.config import RunSizes, WindowPlan
+from ctrkit.probe.guess import Guess, guessed_objectives
+from ctrkit.probe.recommend import recommend
+from ctrkit.probe.trials import Trial, TrialRequest
 
 
 @pytest.mark.parametrize(
@@ -13,12 +17,31 @@ from ctrkit.probe.guess import guessed_objectives, guessed_step
         (0.9, 2, 2, True, 0.5),  # two cores cannot do more than two cores' work
         (0.0, 2, 2, False, 1.0),  # nothing is waited for
         (0.9, 2, 1, True, 1.0),
+        (0.9, 8, math.inf, False, 0.1125),  # workers that wait themselves need no cores
     ],
 )
 def test_a_step_with_workers_is_at_best(wait_share, workers, cores, shares_cores, step):
-    assert guessed_step(wait_share, workers, cores, shares_cores=shares_cores) == pytest.approx(
-        step
-    )
+    guess = Guess(workers=0, wait_share=wait_share, cores=cores, shares_cores=shares_cores)
+    assert guess.step(workers) == pytest.approx(step)
+
+
+@pytest.mark.parametrize(
+    ("wait_share", "workers", "cores", "shares_cores", "step"),
+    [
+        (0.75, 4, 16, False, 0.5),  # twice the workers make a batch in half the time
+        (0.75, 16, 16, False, 0.25),  # but the step itself stays
+        (0.75, 4, 2, False, 1.0),  # more workers than cores make no more
+        (0.5, 1, 16, False, 2.0),
+        (0.5, 0, 16, False, 2.5),  # no batch is made beside a step
+        (0.75, 4, 2, True, 1.0),
+        (0.0, 4, 16, False, 1.0),
+        (0.0, 1, 16, False, None),  # how long these workers take for a batch is unknown
+        (0.0, 0, 16, False, None),
+    ],
+)
+def test_of_two_workers_other_numbers_are_guessed(wait_share, workers, cores, shares_cores, step):
+    guess = Guess(workers=2, wait_share=wait_share, cores=cores, shares_cores=shares_cores)
+    assert guess.step(workers) == (None if step is None else pytest.approx(step))
 
 
 AXES = {"loader": ("rows",), "workers": (0, 2), "start_method": ("fork",)}
@@ -51,6 +74,30 @@ def test_a_cell_with_workers_that_was_run_ends_all_guesses(machine):
     assert guessed[fast] == pytest.approx(5.0, rel=0.1)
     assert plain not in guessed
     assert guessed_objectives(cells, {plain: 10.0, fast: 7.0}, list(result.trials), 2) == {}
+
+
+def test_two_workers_that_do_not_keep_up_on_a_large_machine_are_compared_with_more(
+    machine, inspection
+):
+    """As measured on a GPU: no cell without workers is tried in place of one with more."""
+    large = machine(step_s={"cuda": 0.006}, fetch_s={"rows": 0.05}, cores=16, launch_s=7.0)
+    axes = {
+        "loader": ("rows",), "workers": (0, 2, 4, 8, 16), "start_method": ("fork",),
+        "prefetch": (2, 4), "persistent": (False, True), "pin": (False, True),
+    }  # fmt: skip
+    inspected = inspection(devices=["cuda"])
+    written = large.search(inspected, axes, budget_s=1.0).plan.cells
+    (first,) = (
+        c for c in written if (c.workers, c.prefetch, c.persistent, c.pin) == (2, 2, False, True)
+    )
+    large.requests.clear()
+    request = TrialRequest(kind="full", cell=first, windows=WindowPlan(min_steps=20, window_s=2.0))
+    known = Trial(request=request, result=large.launch(request, math.inf), launch=1)
+    result = large.search(inspected, axes, budget_s=45.0, known=[known])
+    assert large.kinds() == ["full"] * len(large.kinds())
+    assert full_cells(large)[1] == 16
+    assert 0 not in full_cells(large)
+    assert recommend(result, inspected).cell.workers >= 8
 
 
 def test_where_nothing_can_be_guessed_another_cell_is_tried_before_the_winner_is_confirmed(machine):

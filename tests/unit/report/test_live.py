@@ -184,6 +184,24 @@ def test_what_a_narrower_terminal_has_wrapped_is_erased() -> None:
         assert file.getvalue().count("\x1b[1A") == usual
 
 
+def test_cells_that_were_not_run_for_one_reason_share_a_line() -> None:
+    made, file = console(terminal=False)
+    why = {"launch": 0, "verdict": "skipped", "reason": "nothing says that it is faster"}
+    with ProbeDisplay(console=made, clock=Clock()) as display:
+        display.record(trial(ROWS, **why | {"verdict": "refused", "reason": "it hangs"}))
+        display.record(measured(THREAD, 11.1))
+        display.record(trial(BATCHES, **why))
+        display.record(trial(ROWS, **why))
+        display.message("done")
+        display.record(trial(ROWS_0, **why))
+        display.record(trial(ROWS, **why))
+    lines = file.getvalue().splitlines()
+    assert lines[0].endswith("(whole step): refused. it hangs")
+    assert "ok, 11.1 s" in lines[1]
+    both = "[0 s] 2 configurations skipped. nothing says that it is faster"
+    assert lines[2:] == [both, "done", both]
+
+
 @pytest.mark.parametrize("width", [40, 60])
 def test_a_narrow_terminal_gets_no_line_that_is_too_long(width: int) -> None:
     made, file = console(terminal=True, width=width)

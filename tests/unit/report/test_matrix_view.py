@@ -77,6 +77,17 @@ def test_the_table_has_only_axes_that_vary(
     assert table.rows[1][5] == "ok (tied)"
 
 
+def test_many_cells_that_were_not_run_are_not_in_the_table(trials: list[TrialRecord]) -> None:
+    """The list below the table has them with their reasons."""
+    few = [trial(cell(workers=n), launch=0, verdict="skipped") for n in range(1, 5)]
+    more = [trial(cell(workers=n), launch=0, verdict="skipped") for n in range(5, 9)]
+    assert len(matrix_table([*trials, *few]).rows) == len(cell_results(trials)) + 4
+    shown = {text for row in matrix_table([*trials, *few, *more]).rows for text in row}
+    assert "predicted" in shown
+    assert not {"skipped", "refused"} & shown
+    assert any("5 more" in line for line in not_run_lines([*few, *more]))
+
+
 def test_one_cell_alone_is_named_and_a_step_without_projection_ranks_by_rate() -> None:
     slow, fast = trial(THREAD, rows_per_s=10.0), trial(ROWS_0, rows_per_s=20.0)
     assert [r.record for r in cell_results([slow, fast])] == [fast, slow]

@@ -55,6 +55,23 @@ def test_workers_are_varied_with_the_scripts_own_way_to_start_them() -> None:
     assert {c.batch_size for c in cells.cells} == {32}
 
 
+def test_a_script_on_cuda_that_forks_its_workers_is_tried_with_more_of_them() -> None:
+    what = replace(seen(pin=True, workers=1, prefetch=2), device="cuda", devices=["cpu", "cuda"])
+    own, cells = plan(script(), what)
+    assert (own.device, own.start_method) == ("cuda", "fork")
+    assert cells.refused == ()
+    assert {0, 1, 2} <= {cell.workers for cell in cells.cells if cell.device == "cuda"}
+
+
+def test_the_script_as_written_is_never_refused() -> None:
+    what = replace(seen(workers=2, prefetch=2), device="mps", devices=["cpu", "mps"])
+    own, cells = plan(script(), what)
+    assert own.start_method == "fork"
+    assert own in cells.cells
+    assert cells.refused
+    assert own not in dict(cells.refused)
+
+
 @pytest.mark.parametrize("device", ["cpu", "mps"])
 def test_pinned_memory_that_a_device_ignores_hides_no_configuration(device: str) -> None:
     what = replace(seen(pin=True, workers=1), device=device, devices=["cpu", device])
