@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -53,6 +54,20 @@ def test_the_end_of_the_validation_loader_counts(measured):
     without = each([launch(measured)])["validation"].mean
     found = each([launch(measured, validation_teardown_s=4.0)])["validation"].mean
     assert found - without == pytest.approx(4.0)
+
+
+def test_the_error_of_an_event_is_the_same_in_every_epoch_of_a_run(measured):
+    """One or two restarts were timed, so their mean may be wrong, and stays so for all epochs."""
+
+    def half_of_restarts(epochs):
+        sizes = replace(SIZES, epochs=epochs)
+        steady = [launch(measured, restart_s=1.0), launch(measured, restart_s=1.0)]
+        uneven = [launch(measured, restart_s=0.5), launch(measured, restart_s=1.5)]
+        without, found = project(steady, sizes).total, project(uneven, sizes).total
+        assert found.mean == pytest.approx(without.mean, rel=0.01)
+        return math.sqrt(found.half**2 - without.half**2)
+
+    assert half_of_restarts(40) == pytest.approx(4 * half_of_restarts(10), rel=0.15)
 
 
 def test_workers_of_the_validation_that_are_kept_start_once_a_run(measured):
