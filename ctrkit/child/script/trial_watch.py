@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ctrkit.child.recording.step_stamps import OVER, THROUGHPUT
 from ctrkit.child.script.ending import leave
@@ -12,9 +12,6 @@ from ctrkit.child.script.seen_loaders import Seen, honest_length, warmup_steps
 from ctrkit.child.script.trial_notes import TrialNotes
 from ctrkit.child.script.trial_sizes import loader_facts
 from ctrkit.core.progress import Stage
-
-if TYPE_CHECKING:
-    pass
 
 #: The most seconds that a trial continues to reach what follows its window.
 _GO_ON_S = 15.0
@@ -238,6 +235,13 @@ class TrialWatch(TrialNotes):
             self._rare.begins("validation", sys._getframe(1))
         if self._rare.counts("validation", self.epoch):
             self._beside.validated(is_first=self._validated == 1)
+
+    def _end_validation_batch(self, seen: Seen, now_s: float) -> None:
+        """What the device has yet to do of a batch belongs to it: a script may read no value."""
+        if self._validating_since is not None and self._validated:
+            self.synchronize()
+            now_s = self.observer.clock()
+        super()._end_validation_batch(seen, now_s)
 
     def validation_batch(self, number: int, seconds: float) -> None:
         recorder = self.recorder

@@ -1,0 +1,48 @@
+"""A trial of a script whose device works on what the host has queued."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ctrkit.child.script.trial_watch import TrialWatch
+
+
+class Device:
+    """A clock, and a device that needs so long for what was queued."""
+
+    def __init__(self, queued_s: float) -> None:
+        self.now_s, self.queued_s = 100.0, queued_s
+
+    def synchronize(self) -> None:
+        self.now_s += self.queued_s
+
+
+class Watch(TrialWatch):
+    """In the middle of a validation, whose first batch has arrived at 100 s."""
+
+    def __init__(self, name: str, device: Device) -> None:
+        torch = SimpleNamespace(**{name: device})
+        self.observer: Any = SimpleNamespace(
+            device=name, torch=torch, clock=lambda: device.now_s, train=None
+        )
+        self._validating_since, self._validated, self._other_asked_s = 99.0, 1, 100.0
+        self._other_open = None
+        self.told: list[float] = []
+
+    def validation_batch(self, number: int, seconds: float) -> None:
+        self.told.append(seconds)
+
+
+@pytest.mark.parametrize(("name", "told_s"), [("cuda", 2.5), ("mps", 2.5), ("cpu", 0.5)])
+def test_a_validation_batch_takes_as_long_as_the_device_needs_for_it(
+    name: str, told_s: float
+) -> None:
+    device = Device(queued_s=2.0)
+    watch, seen = Watch(name, device), SimpleNamespace()
+    device.now_s += 0.5  # the host has queued its forward pass
+    watch._end_validation_batch(seen, device.now_s)  # type: ignore[arg-type]
+    assert watch.told == [told_s]
+    assert watch._other_asked_s == 100.0 + told_s  # the next batch is asked for after that
