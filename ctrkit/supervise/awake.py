@@ -85,7 +85,7 @@ class Awake:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End it gently, else by force; it is reaped in any case."""
+    """End it gently, else by force, and reap it, unless it hangs in the kernel."""
     assert process.stdin is not None
     with suppress(OSError):
         process.stdin.close()
@@ -96,4 +96,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         with suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_END_S)

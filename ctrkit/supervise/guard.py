@@ -16,6 +16,10 @@ from ctrkit.core import stops
 DONE = "done"
 
 
+#: Seconds to wait for the guard's end, asked for or forced.
+_END_S = 5.0
+
+
 class Guard:
     """The supervisor's side."""
 
@@ -32,16 +36,17 @@ class Guard:
         self._say(str(pid))
 
     def dismiss(self) -> None:
-        """The family has ended: end the guard and reap it."""
+        """The family has ended: end the guard and reap it, unless it hangs in the kernel."""
         self._say(DONE)
         assert self._process.stdin is not None
         with suppress(OSError):
             self._process.stdin.close()
         try:
-            self._process.wait(timeout=5)
+            self._process.wait(timeout=_END_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=_END_S)
 
     def _say(self, line: str) -> None:
         assert self._process.stdin is not None
