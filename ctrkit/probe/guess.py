@@ -40,11 +40,13 @@ class Guess:
     def step(self, workers: int) -> float | None:
         """A step with so many workers, as a share of the step that was run; None if unknown.
 
-        Workers that are waited for make a batch each in as many steps as there are workers.
+        Workers that are waited for make a batch each in as many steps as there are workers; more of
+        them than cores share the cores.
         """
         if self.workers and workers < self.workers and self.wait_share < _LIMITING:
             return None
-        computing, making = 1 - self.wait_share, float(self.workers) or self.wait_share
+        computing = 1 - self.wait_share
+        making = min(self.workers, self.cores) if self.workers else self.wait_share
         if not workers:
             return computing + making
         at_best = max(computing, making / max(1.0, min(workers, self.cores)))

@@ -31,6 +31,7 @@ def test_a_step_with_workers_is_at_best(wait_share, workers, cores, shares_cores
         (0.75, 4, 16, False, 0.5),  # twice the workers make a batch in half the time
         (0.75, 16, 16, False, 0.25),  # but the step itself stays
         (0.75, 4, 2, False, 1.0),  # more workers than cores make no more
+        (0.75, 2, 1, False, 1.0),
         (0.5, 1, 16, False, 2.0),
         (0.5, 0, 16, False, 2.5),  # no batch is made beside a step
         (0.75, 4, 2, True, 1.0),
@@ -42,6 +43,12 @@ def test_a_step_with_workers_is_at_best(wait_share, workers, cores, shares_cores
 def test_of_two_workers_other_numbers_are_guessed(wait_share, workers, cores, shares_cores, step):
     guess = Guess(workers=2, wait_share=wait_share, cores=cores, shares_cores=shares_cores)
     assert guess.step(workers) == (None if step is None else pytest.approx(step))
+
+
+def test_more_workers_than_cores_are_as_good_as_the_cores():
+    crowd = Guess(workers=4, wait_share=0.8, cores=2, shares_cores=True)
+    assert crowd.step(2) == pytest.approx(1.0)  # the simpler cell ties
+    assert crowd.step(1) == pytest.approx(2.0)
 
 
 AXES = {"loader": ("rows",), "workers": (0, 2), "start_method": ("fork",)}
