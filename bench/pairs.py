@@ -5,6 +5,9 @@ epoch by `ctrkit train --config`, at once or, of `later` pairs, an hour or more 
 size of the data is chosen so that an epoch takes about so long; how long it then took decides
 nothing: no pair is left out, and a probe without a projection is counted as such.
 
+Two sittings with `--out` files of their own may run side by side where their loaders only wait, as
+those of `stored`, `uneven`, `by_length` and `streamed` do: name it with `--beside`.
+
 The numbers of pairs are targets: what is in results/pairs.json already counts, so that the same
 command goes on where it was ended. Data, probes that wait for their epoch and what ctrkit learns
 from the pairs are kept in the folder `--work`.
@@ -44,7 +47,7 @@ PROBE_PART = 1 / 6.75
 LEAST_BUDGET_S = 20.0
 INCONCLUSIVE = 3
 #: Seconds of an epoch, by the kind of pair.
-EPOCH_S = {"short": 75.0, "long": 660.0, "later": 75.0}
+EPOCH_S = {"short": 75.0, "long": 670.0, "later": 75.0}
 SIZING_ROWS, SIZING_BATCHES = 20_000, 400
 
 
@@ -401,11 +404,12 @@ class Sitting:
             case = next_case(self.cases, self.pairs, kind)
             seconds = self.options.epoch_seconds or EPOCH_S[kind]
             pair = begin_pair(case, kind, self.data, seconds, self.pairs)
+            pair |= {"beside": self.options.beside} if self.options.beside else {}
             self.pairs.append(pair)
             self._save(pair)
             if kind != "later":
                 self._end(pair)
-        while waiting := self._waiting():
+        while (waiting := self._waiting()) and not self.options.no_wait:
             due_s = min(map(self._due_unix_s, waiting)) - time.time()
             time.sleep(max(0.0, min(60.0, due_s)))
             self._end_those_due()
@@ -448,6 +452,8 @@ def main() -> None:
     parser.add_argument("--long", type=int, default=0, help="pairs with epochs of over 10 min")
     parser.add_argument("--later", type=int, default=0, help="pairs run an hour after their probe")
     parser.add_argument("--later-seconds", type=float, default=HOUR_S)
+    parser.add_argument("--no-wait", action="store_true", help="leave epochs that are not due yet")
+    parser.add_argument("--beside", default="", help="what else runs on this machine, for the file")
     parser.add_argument("--epoch-seconds", type=float, help="of an epoch, instead of each kind's")
     parser.add_argument("--cases", default="", help="names, with commas between; --list shows them")
     parser.add_argument("--list", action="store_true")

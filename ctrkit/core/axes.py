@@ -9,8 +9,7 @@ from typing import Any
 from ctrkit.core.errors import UsageError
 from ctrkit.core.units import format_count
 
-_MOST_DEFAULT_WORKERS = 8
-_MOST_WORKERS_BESIDE_A_GPU = 32
+_SOME_WORKERS, _MOST_WORKERS = 8, 32
 _SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -147,7 +146,9 @@ def axis(default: Any, row: Axis) -> Any:
 
 
 def default_workers(cores: int, usable: float | None = None) -> tuple[int, ...]:
-    """The worker counts to try if the user names none: 0, 2, and all cores but one (at most 8).
+    """The worker counts to try if the user names none: 0, 2, all cores but one, and 8.
+
+    There are at most 32, and 8 only where there are more cores than that.
 
     If a quota allows less than one core (`usable`), a worker could only slow the loop down.
     """
@@ -155,13 +156,13 @@ def default_workers(cores: int, usable: float | None = None) -> tuple[int, ...]:
         return (0,)
     counts = {0, min(2, max(1, cores))}
     if cores > 3:
-        counts.add(min(cores - 1, _MOST_DEFAULT_WORKERS))
+        counts |= {min(cores - 1, _SOME_WORKERS), min(cores - 1, _MOST_WORKERS)}
     return tuple(sorted(counts))
 
 
 def workers_beside_a_gpu(usable: float) -> tuple[int, ...]:
     """The worker counts to try beside a GPU, which leaves the cores free: 0, 2, 4, ... `usable`."""
-    most = min(int(usable), _MOST_WORKERS_BESIDE_A_GPU)
+    most = min(int(usable), _MOST_WORKERS)
     doubled = {2**power for power in range(1, most.bit_length())}
     return tuple(sorted({0, most, *(count for count in doubled if count <= most)}))
 

@@ -90,12 +90,12 @@ def waiting_finding(
         f"itself, {cause.words}."
     )
     if leeway.may_gain_by_workers(cell):
-        more = max(cell.workers, cores)
-        help_ = "W" if cause.is_known else "Unless all workers share a lock, w"
-        text += (
-            f" {help_}orkers beyond the cores help: "
-            f"--workers {cell.workers},{2 * more},{4 * more} would tell."
+        more = cell.workers or cores
+        which = "workers beyond the cores help" if 2 * more > cores else "more workers help"
+        text += " " + (
+            which.capitalize() if cause.is_known else f"Unless all share a lock, {which}"
         )
+        text += f": --workers {cell.workers},{2 * more},{4 * more} would tell."
     elif reading is None:
         return None
     if cause.advice:

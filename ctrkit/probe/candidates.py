@@ -19,6 +19,9 @@ from ctrkit.probe.trials import Trial
 #: A tie does not justify a likely loss: a tied cell with fewer workers is only preferred if it was
 #: measured at most this factor slower.
 _LIKELY_LOSS = 1.05
+#: A script stays as written while nothing seems faster by more than this factor: noise hides a
+#: large gain as easily as a small one.
+_LIKELY_GAIN = 1.1
 #: Launches of one cell at different places of the epoch may see other data if they differ by more
 #: than this.
 _PLACES_DIFFER = 0.1
@@ -130,9 +133,17 @@ def prefer(tied: Sequence[Candidate]) -> Candidate:
     return min(eligible, key=lambda c: (c.cell.workers, c.peak_rss_bytes, c.objective))
 
 
-def winner_of(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The candidate to recommend; None if there is none."""
+def winner_of(candidates: Sequence[Candidate], baseline: Cell | None = None) -> Candidate | None:
+    """The candidate to recommend; None if there is none.
+
+    `baseline`, a script as written, is not changed for a small gain that is not proven.
+    """
     if not candidates:
         return None
     best = min(candidates, key=lambda c: c.objective)
-    return prefer([c for c in candidates if not differ(c, best)])
+    tied = [c for c in candidates if not differ(c, best)]
+    kept = [
+        c for c in tied
+        if c.cell == baseline and c.objective <= best.objective * _LIKELY_GAIN
+    ]  # fmt: skip
+    return kept[0] if kept else prefer(tied)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ctrkit.core.config import Cell
 from ctrkit.probe.trials import loader_key
@@ -19,7 +20,8 @@ def anchors(cells: Sequence[Cell], cores: int) -> list[Cell]:
     """
     families: dict[object, list[Cell]] = {}
     for cell in cells:
-        own = loader_key(cell)
+        # where pinned memory is only a copy more, one value of it stands for the other
+        own = loader_key(replace(cell, pin=False))
         families.setdefault((own[0], own[3], own[4]), []).append(cell)
     rounds: list[list[Cell]] = [[], [], []]
     for family in families.values():

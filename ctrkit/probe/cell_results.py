@@ -202,6 +202,41 @@ def failure_of(cell: Cell, trials: Sequence[Trial]) -> str | None:
     return None
 
 
+def failed_with_fewer(cell: Cell, trials: Sequence[Trial]) -> Trial | None:
+    """A failed launch with at most as many workers, where no launch with so many has worked.
+
+    They share the loader, how it starts workers, and the batch: what kept some workers from working
+    (memory, /dev/shm, a lock) keeps more of them from it, too.
+    """
+    like = [
+        t for t in trials
+        if t.request.kind in ("full", "loader") and t.cell.workers > 0
+        and _way_of_workers(t.cell) == _way_of_workers(cell)
+    ]  # fmt: skip
+    worked = max((t.cell.workers for t in like if t.usable), default=0)
+    failed = [t for t in like if t.failed and not t.failed_elsewhere]
+    return next((t for t in failed if worked < t.cell.workers <= cell.workers), None)
+
+
+def _way_of_workers(cell: Cell) -> tuple[object, ...]:
+    return cell.device, cell.loader, cell.start_method, cell.batch_size, cell.nproc
+
+
+def _nearest_launch(cell: Cell, trials: Sequence[Trial]) -> Trial | None:
+    """The whole launch of the same step with the nearest number of workers, the cell's own first.
+
+    It stands in for the step alone where the budget has no room for that.
+    """
+    like = [
+        t for t in trials
+        if t.request.kind == "full" and t.usable and t.result.measurement is not None
+        and compute_key(t.cell) == compute_key(cell)
+    ]  # fmt: skip
+    return min(
+        like, key=lambda t: (t.cell != cell, abs(t.cell.workers - cell.workers)), default=None
+    )
+
+
 def costs_of(cell: Cell, trials: Sequence[Trial], inspection: Inspection, cores: int) -> Costs:
     """The expected costs of a trial of this cell, as far as trials have shown them."""
     measured = [t.result.measurement for t in trials if t.result.measurement]
@@ -216,7 +251,7 @@ def costs_of(cell: Cell, trials: Sequence[Trial], inspection: Inspection, cores:
     if cell.workers and alone is not None and alone.first_batch_s is not None:
         workers_s = alone.first_batch_s
     costs = replace(costs, workers_s=workers_s)
-    step = compute_trial(cell, trials)
+    step = compute_trial(cell, trials) or _nearest_launch(cell, trials)
     if step is None or step.result.measurement is None:
         return costs
     parts = step.result.measurement

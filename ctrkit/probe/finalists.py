@@ -68,7 +68,8 @@ def next_finalists(standings: Sequence[CellStanding]) -> list[Cell]:
     best = _measured(leader)
     rivals = [s for s in waiting if s.predicted is not None and s.predicted <= best * (1 + TIE)]
     rivals = unlike_first(rivals, measured) if len(measured) < MOST_FINALISTS else []
-    rivals.sort(key=lambda s: not _is_pinned_twin(s.cell, leader.cell))
+    if not any(_predicted(s) < best * _CLEARLY_FASTER for s in rivals):
+        rivals.sort(key=lambda s: not _is_pinned_twin(s.cell, leader.cell))
     undecided = [s for s in measured[1:] if _relation(s, leader) == "undecided"]
     again = again_in_turn([leader, *undecided[: MOST_FINALISTS - 1]]) if undecided else []
     first_rival = len(measured) == 1 or any(

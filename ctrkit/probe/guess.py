@@ -15,9 +15,9 @@ from ctrkit.measure.steps import data_wait_share
 from ctrkit.probe.finalists import TIE
 from ctrkit.probe.trials import Trial, compute_key
 
-#: Workers that are waited for less than this share are not the limit: how long they take for a
-#: batch is then unknown.
-_LIMITING = 0.1
+#: Workers that are waited for less than this share are not the limit: more of them gain nothing
+#: that a few launches could show, and how long they take for a batch is unknown.
+_LIMITING = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +43,8 @@ class Guess:
         Workers that are waited for make a batch each in as many steps as there are workers; more of
         them than cores share the cores.
         """
-        if self.workers and workers < self.workers and self.wait_share < _LIMITING:
-            return None
+        if self.workers and self.wait_share < _LIMITING:
+            return None if workers < self.workers else 1.0
         computing = 1 - self.wait_share
         making = min(self.workers, self.cores) if self.workers else self.wait_share
         if not workers:

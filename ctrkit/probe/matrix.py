@@ -30,7 +30,7 @@ from ctrkit.core.errors import UsageError
 from ctrkit.probe.hazards.facts import HazardFacts, known_facts
 from ctrkit.probe.hazards.rules import refusal, warning_lines
 
-_MOST_WAITING_WORKERS = 16
+_MOST_WAITING_WORKERS = 64
 
 
 @dataclass(frozen=True, kw_only=True)

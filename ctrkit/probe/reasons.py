@@ -36,6 +36,11 @@ def reason_for(
         text = f"predicted to be {among}, and confirmed by a real run"
         if len(search.plan.cells) == 1:
             text = "the only configuration to try, and it works"
+    elif written := next((c for c in tied if c.cell == search.plan.baseline), None):
+        text = (
+            f"seemed {written.objective / chosen.objective:.1f}x as fast as the script as written, "
+            "but their launches scatter too much to be sure: a longer --budget tells"
+        )
     elif tied:
         fewer = all(chosen.cell.workers <= c.cell.workers for c in tied)
         why = "needs no more workers than they do" if fewer else "was the fastest of them"
@@ -100,10 +105,9 @@ def _nothing_else_run(chosen: Candidate, predicted: int, search: SearchResult) -
     which = "the other configurations"
     if predicted < len(others):
         which = f"{predicted} of {which} (the rest could not be predicted)"
-    return (
-        f"as written: {which} {'is' if predicted == 1 < len(others) else 'are'} predicted to be "
-        f"no faster; none was fully measured: {why}"
-    )
+    are = "is" if predicted == 1 < len(others) else "are"
+    none = "the probe was interrupted" if search.interrupted else "none was run to its end"
+    return f"as written: {which} {are} predicted to be no faster; {none}"
 
 
 def _epoch_too_short(search: SearchResult) -> str:

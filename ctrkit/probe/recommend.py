@@ -11,7 +11,7 @@ from ctrkit.core.child_records import Inspection
 from ctrkit.core.config import CELL_AXES, Cell
 from ctrkit.core.records import Finding, Recommendation
 from ctrkit.probe.alternatives import options
-from ctrkit.probe.candidates import Candidate, candidates_of, differ, prefer
+from ctrkit.probe.candidates import Candidate, candidates_of, differ, winner_of
 from ctrkit.probe.cell_results import full_trials
 from ctrkit.probe.findings import device_findings, findings
 from ctrkit.probe.fitting_batch import fitting_options
@@ -53,11 +53,8 @@ def recommend(
         raise nothing_to_recommend(search)
     # a cell that computes something else is only an option, shown with its loss
     ranked = sorted(comparable(candidates, lambda c: c.cell), key=lambda c: c.objective)
-    tied = [c for c in ranked if not differ(c, ranked[0])]
-    # do not change a script for an unproven gain
-    baseline = next((c for c in tied if c.cell == search.plan.baseline), None)
-    chosen = baseline or prefer(tied)
-    tied = [c for c in tied if c is not chosen]
+    chosen = winner_of(ranked, search.plan.baseline) or ranked[0]
+    tied = [c for c in ranked if not differ(c, ranked[0]) and c is not chosen]
     others = [c.cell for c in ranked if c is not chosen and c not in tied]
     others += [c.cell for c in tied]
     predicted = sorted(search.predictions, key=lambda p: p.objective)

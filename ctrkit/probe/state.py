@@ -11,9 +11,10 @@ from ctrkit.core.config import Cell, TrialKind, WindowPlan
 from ctrkit.core.errors import InterruptedRunError
 from ctrkit.core.records import AnswerSoFar, TrialRecord
 from ctrkit.measure.cores import waits_itself
+from ctrkit.measure.steps import data_wait_share
 from ctrkit.probe.candidates import Candidate, candidates_of, winner_of
 from ctrkit.probe.cell_order import simplest
-from ctrkit.probe.cell_results import costs_of, failure_of, project_cell
+from ctrkit.probe.cell_results import costs_of, failed_with_fewer, failure_of, project_cell
 from ctrkit.probe.finalists import CellStanding
 from ctrkit.probe.guess import guessed_objectives
 from ctrkit.probe.matrix import MatrixPlan
@@ -46,6 +47,8 @@ class AllFailAlikeError(Exception):
         self.found = found
 
 
+#: In a whole launch, a loader limits the step if the step waits for it for this share.
+_LIMITING = 0.5
 OnAnswer = Callable[[AnswerSoFar], None]
 
 
@@ -180,12 +183,16 @@ class SearchState:
             self.on_answer(answer)
 
     def _admit(self, trial: Trial) -> None:
-        """If a loader alone was found to wait, add its cells with workers beyond the cores."""
-        alone = "loader" if self.inspection.has_task else "full"
+        """If a loader was found to wait, add its cells with workers beyond the cores.
+
+        Alone it shows that; in a whole launch, if the step mostly waits for it.
+        """
         measured = trial.result.measurement
-        if trial.request.kind != alone or not trial.usable or measured is None:
+        if trial.request.kind == "compute" or not trial.usable or measured is None:
             return
-        if waits_itself(trial.cell, [measured], self.cores):
+        alone = trial.request.kind == "loader" or not self.inspection.has_task
+        limits = alone or (data_wait_share(measured) or 0.0) >= _LIMITING
+        if limits and waits_itself(trial.cell, [measured], self.cores):
             like = (trial.cell.loader, trial.cell.batch_size)
             self.cells += [
                 cell
@@ -246,7 +253,8 @@ class SearchState:
         """The cell that would be recommended now."""
         candidates = candidates_of(self.trials, self.inspection)
         ranked = comparable(candidates, lambda c: c.cell)
-        return winner_of([c for c in ranked if self._promising(c.cell)])
+        promising = [c for c in ranked if self._promising(c.cell)]
+        return winner_of(promising, self.plan.baseline)
 
     def _least_s(self, cell: Cell) -> float:
         """Seconds of the shortest launch of a cell that says enough."""
@@ -260,11 +268,20 @@ class SearchState:
         full = [t for t in self.trials if self._is_full(t, cell) and not t.failed_elsewhere]
         cut = any(not t.usable for t in full)
         failed = cut or failure_of(cell, self.trials) is not None
+        if not failed and not self.thorough:
+            failed = failed_with_fewer(cell, self.trials) is not None
         return (
             not failed
             and cell not in self.refused
             and not has_other_epoch(cell, self._other_epochs())
         )
+
+    def _failed_with_fewer(self, cell: Cell) -> str:
+        trial = failed_with_fewer(cell, self.trials)
+        if trial is None:
+            return ""
+        why = f"{trial.result.verdict}: {trial.result.reason}"
+        return f"not tried: with {trial.cell.workers} workers it failed ({why})"
 
     def _other_epochs(self) -> dict[Cell, OtherEpoch]:
         if self._compared_from != len(self.trials):
@@ -309,6 +326,7 @@ class SearchState:
                 record = predicted_record(cell, prediction.projection, prediction.step)
             else:
                 fits = self._least_s(cell) <= self.left_s()
-                reason = failure_of(cell, self.trials) or why or (NOT_CHOSEN if fits else _NO_TIME)
+                known = failure_of(cell, self.trials) or why or self._failed_with_fewer(cell)
+                reason = known or (NOT_CHOSEN if fits else _NO_TIME)
                 record = not_run_record(cell, "skipped", reason)
             self._add(record, None)

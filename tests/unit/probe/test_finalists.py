@@ -108,5 +108,7 @@ def test_the_leaders_twin_with_pinned_memory_runs_first_since_no_prediction_know
     pinned, other = replace(leader, pin=True), make_cell(device="cuda", loader="thread")
     waiting = [standing(other, predicted=10.0), standing(pinned, predicted=10.0)]
     assert next_finalists([standing(leader, 10.0, launches=1, last=0), *waiting])[0] == pinned
+    faster = [standing(other, predicted=5.0), standing(pinned, predicted=10.0)]
+    assert next_finalists([standing(leader, 10.0, launches=1, last=0), *faster])[0] == other
     slower = [standing(other, predicted=10.0), standing(pinned, predicted=11.0)]
     assert next_finalists([standing(leader, 10.0, launches=1, last=0), *slower]) == [other]

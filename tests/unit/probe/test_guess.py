@@ -4,8 +4,9 @@ import pytest
 
 from ctrkit.core.config import RunSizes, WindowPlan
 from ctrkit.probe.guess import Guess, guessed_objectives
+from ctrkit.probe.matrix import build_matrix
 from ctrkit.probe.recommend import recommend
-from ctrkit.probe.trials import Trial, TrialRequest
+from ctrkit.probe.trials import Trial, TrialRequest, TrialResult
 
 
 @pytest.mark.parametrize(
@@ -83,6 +84,17 @@ def test_a_cell_with_workers_that_was_run_ends_all_guesses(machine):
     assert guessed_objectives(cells, {plain: 10.0, fast: 7.0}, list(result.trials), 2) == {}
 
 
+def after_a_launch(machine, inspected, axes, *, budget_s, **written):
+    """A search after a whole launch of one cell, as for a script as written."""
+    cells = build_matrix(inspected, axes, cores=machine.cores, system="Linux").cells
+    own = {"prefetch": 2, "persistent": False, "pin": False} | written
+    own |= {"prefetch": None} if not own["workers"] else {}
+    first = next(c for c in cells if all(getattr(c, k) == v for k, v in own.items()))
+    request = TrialRequest(kind="full", cell=first, windows=WindowPlan(min_steps=20, window_s=2.0))
+    known = Trial(request=request, result=machine.launch(request, math.inf), launch=1)
+    return machine.search(inspected, axes, budget_s=budget_s, known=[known])
+
+
 def test_two_workers_that_do_not_keep_up_on_a_large_machine_are_compared_with_more(
     machine, inspection
 ):
@@ -93,18 +105,55 @@ def test_two_workers_that_do_not_keep_up_on_a_large_machine_are_compared_with_mo
         "prefetch": (2, 4), "persistent": (False, True), "pin": (False, True),
     }  # fmt: skip
     inspected = inspection(devices=["cuda"])
-    written = large.search(inspected, axes, budget_s=1.0).plan.cells
-    (first,) = (
-        c for c in written if (c.workers, c.prefetch, c.persistent, c.pin) == (2, 2, False, True)
-    )
-    large.requests.clear()
-    request = TrialRequest(kind="full", cell=first, windows=WindowPlan(min_steps=20, window_s=2.0))
-    known = Trial(request=request, result=large.launch(request, math.inf), launch=1)
-    result = large.search(inspected, axes, budget_s=45.0, known=[known])
+    result = after_a_launch(large, inspected, axes, budget_s=45.0, workers=2, pin=True)
     assert large.kinds() == ["full"] * len(large.kinds())
     assert full_cells(large)[1] == 16
     assert 0 not in full_cells(large)
     assert recommend(result, inspected).cell.workers >= 8
+
+
+def killed_above(machine, limit):
+    """The machine's launch; workers beyond the limit find no room in /dev/shm."""
+
+    def launch(request, deadline_s):
+        if request.cell.workers <= limit or request.kind == "compute":
+            return type(machine).launch(machine, request, deadline_s)
+        machine.requests.append(request)
+        machine.now_s += machine.launch_s
+        return TrialResult(verdict="worker-died", reason="Bus error", stage="first batch")
+
+    return launch
+
+
+def test_what_kills_many_workers_does_not_eat_the_budget(machine, inspection):
+    """Their twins with other prefetch, pin and persistence are not tried; fewer workers are."""
+    small = machine(step_s={"cuda": 0.01}, fetch_s={"rows": 0.2}, cores=32, launch_s=7.0)
+    small.launch = killed_above(small, 4)
+    axes = {
+        "loader": ("rows",), "workers": (2, 4, 8, 16, 32), "start_method": ("fork",),
+        "prefetch": (2, 4), "persistent": (False, True), "pin": (False, True),
+    }  # fmt: skip
+    result = small.search(inspection(devices=["cuda"]), axes, budget_s=100.0)
+    died = [r.cell.workers for r in small.requests if r.cell.workers > 4 and r.kind != "compute"]
+    assert len(died) == len(set(died)), "each number of workers fails once"
+    assert recommend(result, inspection(devices=["cuda"])).cell.workers == 4
+    why = [r.reason for r in result.records if r.cell.workers == 32 and not r.launch]
+    assert why
+    assert all("worker-died): Bus error" in r or "failed (worker-died: Bus" in r for r in why)
+
+
+def test_a_loader_that_waits_is_tried_with_more_workers_than_cores(machine, inspection):
+    waits = machine(
+        step_s={"cuda": 0.005}, fetch_s={"rows": 0.4}, waiting=frozenset({"rows"}), cores=4,
+        launch_s=4.0,
+    )  # fmt: skip
+    result = waits.search(
+        inspection(devices=["cuda"]),
+        {"loader": ("rows",), "start_method": ("fork",)},
+        budget_s=60.0,
+    )
+    assert max(r.cell.workers for r in waits.requests) > 4
+    assert recommend(result, inspection(devices=["cuda"])).cell.workers > 4
 
 
 def test_where_nothing_can_be_guessed_another_cell_is_tried_before_the_winner_is_confirmed(machine):

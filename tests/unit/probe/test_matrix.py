@@ -36,7 +36,14 @@ def test_the_default_matrix_has_every_loader_once_without_workers(inspection):
 
 @pytest.mark.parametrize(
     ("cores", "workers"),
-    [(1, (0, 1)), (2, (0, 2)), (4, (0, 2, 3)), (8, (0, 2, 7)), (96, (0, 2, 8))],
+    [
+        (1, (0, 1)),
+        (2, (0, 2)),
+        (4, (0, 2, 3)),
+        (8, (0, 2, 7)),
+        (16, (0, 2, 8, 15)),
+        (96, (0, 2, 8, 32)),
+    ],
 )
 def test_default_workers_fit_the_cores(cores, workers):
     assert default_workers(cores) == workers
@@ -54,7 +61,7 @@ def test_cuda_has_more_workers_prefetch_and_pinned_memory_and_no_other_device_ha
         *((loader, pin) for loader in ("rows", "batches", "thread") for pin in (False, True)),
         ("resident", False),  # there is nothing to copy
     }
-    assert {c.workers for c in of["cpu"]} == {0, 2, 8}
+    assert {c.workers for c in of["cpu"]} == {0, 2, 8, 11}
     assert {(c.prefetch, c.pin) for c in of["cpu"] if c.workers} == {(2, False)}
     assert {c.pin for c in of["cpu"]} == {False}
     assert plan.refused == ()
