@@ -25,6 +25,7 @@ class Surroundings:
         usable_cores: the part of `cores` that a CPU quota allows.
         all_cores: physical cores with the slow ones (Apple silicon).
         device: the device whose cells are made.
+        ranks: processes that train and share the cores, each with workers of its own.
     """
 
     devices: tuple[str, ...]
@@ -34,6 +35,7 @@ class Surroundings:
     usable_cores: float
     all_cores: int
     device: str = "cpu"
+    ranks: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,9 +176,10 @@ def tried_threads(around: Surroundings) -> tuple[int, ...]:
 
 def tried_workers(around: Surroundings) -> tuple[int, ...]:
     """The worker counts to try on the device of the cells if the user names none."""
+    cores, usable = around.cores // around.ranks, around.usable_cores / around.ranks
     if around.device == "cuda":
-        return workers_beside_a_gpu(around.usable_cores)
-    return default_workers(around.cores, around.usable_cores)
+        return workers_beside_a_gpu(usable)
+    return default_workers(cores, usable)
 
 
 def counted(noun: str, none: str = "") -> Callable[[int], str]:

@@ -74,6 +74,7 @@ class ScriptSeen:
         batch_hashes: hashes of the first training batches, in order.
         row_hashes: hashes of the first training rows' indices, if a sampler draws them, in order.
         later_row_hashes: the same for the second epoch, if it began.
+        ranks: processes of the group that trains, on this host.
         trainers: processes that train without being ranks of one group; if more than one, each has
             a loader of its own, and nothing is changed in them.
         problem: why nothing could be observed; empty if something was.
@@ -103,6 +104,7 @@ class ScriptSeen:
     batch_hashes: list[str] = field(default_factory=list)
     row_hashes: list[str] = field(default_factory=list)
     later_row_hashes: list[str] = field(default_factory=list)
+    ranks: int = 1
     trainers: int = 1
     problem: str = ""
     notes: list[str] = field(default_factory=list)

@@ -110,6 +110,6 @@ def _guess_of(cell: Cell, trials: Sequence[Trial], cores: int) -> Guess | None:
     return Guess(
         workers=cell.workers,
         wait_share=sum(shares) / len(shares),
-        cores=math.inf if waits else float(cores),
+        cores=math.inf if waits else max(1.0, cores / cell.nproc),
         shares_cores=cell.device == "cpu" and not waits,
     )

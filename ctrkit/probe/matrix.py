@@ -45,6 +45,7 @@ class MatrixPlan:
         limits: free resources of the machine; None to try cells that would not fit as well.
         baseline: the cell that others are compared with: a script as written.
         own: which defaults of the user's function were kept.
+        ranks: processes of a script that train and share the cores, each with workers of its own.
     """
 
     cells: tuple[Cell, ...]
@@ -55,6 +56,7 @@ class MatrixPlan:
     limits: MachineLimits | None = None
     baseline: Cell | None = None
     own: str = ""
+    ranks: int = 1
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
@@ -71,6 +73,7 @@ def build_matrix(
     system: str | None = None,
     facts: HazardFacts | None = None,
     defaults: Mapping[str, tuple[Any, ...]] | None = None,
+    ranks: int = 1,
 ) -> MatrixPlan:
     """Make the matrix of a workload on this machine.
 
@@ -83,6 +86,7 @@ def build_matrix(
         system: `platform.system()`; this machine's if left out.
         facts: facts for the hazard rules; without them, the machine's limits are unknown.
         defaults: values for axes that the user did not name, instead of the usual ones.
+        ranks: processes of a script that train and share the cores.
 
     Raises:
         UsageError: a value is unknown or out of range, or a device is not available here.
@@ -102,14 +106,15 @@ def build_matrix(
         usual["persistent"] = (False,)  # named worker counts are cells of one kind
     devices = usual.get("device") or _defaults(inspection, cores, "cpu")["device"]
     values = [
-        _defaults(inspection, cores, device) | usual | {"device": (device,)} for device in devices
+        _defaults(inspection, cores, device, ranks) | usual | {"device": (device,)}
+        for device in devices
     ]
     cells, invalid = _combined(values, said)
     unheeded = inspection.unheeded
     beyond: Sequence[Cell] = ()
     # a loader held back by a quota below one core would look like one that waits
     if "workers" in inspection.axes and "workers" not in said and usable_cores() >= 1:
-        more = {"workers": waiting_workers(cores)}
+        more = {"workers": waiting_workers(max(1, cores // ranks))}
         beyond = list(_combined([of_device | more for of_device in values], said)[0])
     refused = _unmet(applied, cells, invalid)
     known = facts or known_facts(inspection, MachineLimits(system=system or platform.system()))
@@ -124,6 +129,7 @@ def build_matrix(
         own=kept,
         warnings=warning_lines(tuple(cells), known),
         limits=None if run_refused else known.limits,
+        ranks=ranks,
     )
 
 
@@ -171,7 +177,9 @@ def waiting_workers(cores: int) -> tuple[int, ...]:
     return tuple(sorted(count for count in counts if count > cores))
 
 
-def _defaults(inspection: Inspection, cores: int, device: str) -> dict[str, tuple[Any, ...]]:
+def _defaults(
+    inspection: Inspection, cores: int, device: str, ranks: int = 1
+) -> dict[str, tuple[Any, ...]]:
     """The values to try on a device if the user asked for nothing.
 
     An axis that the workload does not take has a single value.
@@ -185,6 +193,7 @@ def _defaults(inspection: Inspection, cores: int, device: str) -> dict[str, tupl
         usable_cores=usable_cores(),
         all_cores=all_cores() if performance_cores() is not None else cores,
         device=device,
+        ranks=ranks,
     )
     return {
         name: row.tried(around) if name in varies else row.tried(around)[:1]

@@ -124,12 +124,12 @@ def run_search(
         budget_s: seconds for all launches together; only a possible hang may overrun it.
         thorough: really run every cell to the end, even beyond the budget.
         on_record: see `OnRecord`.
-        cores: physical cores; this machine's if left out.
+        cores: physical cores for one rank; its part of this machine's if left out.
         known: earlier trials, which count like those of the search.
         on_answer: called after each trial with the answer so far.
     """
     search = _Search(plan, inspection, launch, clock, budget_s, thorough, on_record)
-    search.cores = cores or physical_cores()
+    search.cores = cores or max(1, physical_cores() // plan.ranks)
     search.on_answer = on_answer
     for trial in known:
         search.add_trial(trial)

@@ -42,6 +42,7 @@ def script_seen(observer: Observer) -> dict[str, Any]:
         "batch_hashes": train.hashes if train is not None else [],
         "row_hashes": train.rows if train is not None else [],
         "later_row_hashes": train.later_rows if train is not None else [],
+        "ranks": owner.world if owner is not None else 1,
         "trainers": 1 + others_that_train(observer.folder, observer.presence.launch),
         "problem": observer.problem,
         "notes": observer.notes,

@@ -58,7 +58,10 @@ def script_matrix(
         loader = train_loader_of(seen)
         if loader is not None and loader.pin:
             defaults["pin"] = (True, False)  # only the cells on CUDA can have it
-    plan = build_matrix(inspection, axes, run_refused=run_refused, facts=facts, defaults=defaults)
+    plan = build_matrix(
+        inspection, axes, run_refused=run_refused, facts=facts, defaults=defaults,
+        ranks=max(seen.ranks, seen.trainers),
+    )  # fmt: skip
     reasons = {cell: "" if run_refused else refusal_of(cell, seen, as_written)
                for cell in plan.cells}  # fmt: skip
     cells = [cell for cell, why in reasons.items() if not why]

@@ -9,6 +9,7 @@ import pytest
 
 from ctrkit.core.config import Cell, ScriptSpec
 from ctrkit.core.script_records import ScriptLoader, ScriptSeen
+from ctrkit.probe import matrix
 from ctrkit.probe.matrix import MatrixPlan
 from ctrkit.probe.scripts.as_written import (
     as_written_cell,
@@ -61,6 +62,21 @@ def test_a_script_on_cuda_that_forks_its_workers_is_tried_with_more_of_them() ->
     assert (own.device, own.start_method) == ("cuda", "fork")
     assert cells.refused == ()
     assert {0, 1, 2} <= {cell.workers for cell in cells.cells if cell.device == "cuda"}
+
+
+@pytest.mark.parametrize("group", [{"ranks": 8}, {"trainers": 8}])
+def test_ranks_share_the_cores(group: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them starts workers of its own."""
+    monkeypatch.setattr(matrix, "usable_cores", lambda: 96.0)
+    monkeypatch.setattr(matrix, "physical_cores", lambda: 96)
+    on_cuda = replace(seen(workers=2, prefetch=2), device="cuda", devices=["cpu", "cuda"])
+    for what, alone, together in (
+        (on_cuda, {0, 2, 4, 8, 16, 32}, {0, 2, 4, 8, 12}),
+        (seen(), {0, 2, 8, 32}, {0, 2, 8, 11}),
+    ):
+        assert {cell.workers for cell in plan(script(), what)[1].cells} == alone
+        _, cells = plan(script(), replace(what, **group))
+        assert ({cell.workers for cell in cells.cells}, cells.ranks) == (together, 8)
 
 
 def test_the_script_as_written_is_never_refused() -> None:
