@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ctrkit.core.checkup import MachineLimits
@@ -86,10 +86,14 @@ def host_bytes(cell: Cell, trials: Sequence[Trial], inspection: Inspection) -> f
     """Predicted peak memory of the process tree, in bytes: the loop at this batch, and its workers.
 
     A worker counts with the extra memory of a trial with the nearest worker count, including
-    waiting batches; before there is such a trial, with what the workload says it needs.
+    waiting batches; before there is such a trial, with what the workload says it needs. Without a
+    trial of the loop alone, two numbers of workers tell what one more takes.
     """
     line = host_line(cell, trials)
     peaks = [t.result.peak_rss_bytes or 0 for t in _alone(cell, trials)]
+    by_workers = _peaks_by_workers(cell, trials)
+    if not peaks and cell.workers and len(by_workers) > 1:
+        return _over_workers(by_workers, cell.workers)
     loop = line.at(cell.batch_size) if line else float(max(peaks, default=0))
     if not cell.workers:
         return loop or None
@@ -99,6 +103,70 @@ def host_bytes(cell: Cell, trials: Sequence[Trial], inspection: Inspection) -> f
         own = 0 if cell.start_method == "fork" else needs.worker_bytes or 0
         each = own + (cell.prefetch or 0) * (needs.row_bytes or 0) * cell.batch_size
     return loop + cell.workers * each or None
+
+
+def least_risky_first(
+    chosen: Sequence[Cell],
+    launched: Collection[Cell],
+    trials: Sequence[Trial],
+    limits: MachineLimits | None,
+) -> list[Cell]:
+    """The cells to run next, with fewer workers first where many may not fit into memory.
+
+    If only one number of workers was run, what a worker takes is unknown: at most its part of all
+    memory. Then the most workers that fit even so are run first, or else the fewest: the second
+    number tells.
+    """
+    ordered = list(chosen)
+    free = limits.memory_bytes if limits else None
+    if not ordered or free is None:
+        return ordered
+
+    def is_risky(cell: Cell) -> bool:
+        most = _most_host_bytes(cell, trials)
+        return most is not None and most > MOST_SHARE * free
+
+    if not is_risky(ordered[0]):
+        return ordered
+    fewer = [c for c in ordered if 0 < c.workers <= ordered[0].workers and c not in launched]
+    fitting = [c for c in fewer if not is_risky(c)]
+    if fitting:
+        first = max(fitting, key=lambda c: c.workers)
+    else:
+        first = min(fewer, key=lambda c: c.workers, default=ordered[0])
+    return [first, *(c for c in ordered if c != first)]
+
+
+def _most_host_bytes(cell: Cell, trials: Sequence[Trial]) -> float | None:
+    """The most that the process tree may take, by the one number of workers that was run.
+
+    None if it is known better, or if fewer workers are asked about.
+    """
+    peaks = _peaks_by_workers(cell, trials)
+    if len(peaks) != 1 or _alone(cell, trials):
+        return None
+    ((workers, peak),) = peaks.items()
+    return None if cell.workers <= workers else peak * cell.workers / workers
+
+
+def _peaks_by_workers(cell: Cell, trials: Sequence[Trial]) -> dict[int, int]:
+    """Peaks of whole launches with workers, by their number, of the same loader and batch."""
+    peaks: dict[int, int] = {}
+    for trial in trials:
+        own, peak = trial.cell, trial.result.peak_rss_bytes
+        like = (own.device, own.loader, own.batch_size, own.start_method) == (
+            cell.device, cell.loader, cell.batch_size, cell.start_method,
+        )  # fmt: skip
+        if like and own.workers and trial.request.kind == "full" and trial.usable and peak:
+            peaks[own.workers] = max(peak, peaks.get(own.workers, 0))
+    return peaks
+
+
+def _over_workers(peaks: Mapping[int, int], workers: int) -> float:
+    """Bytes with so many workers, on the line through the two nearest numbers of them."""
+    few, many = sorted(sorted(peaks, key=lambda n: abs(n - workers))[:2])
+    each = max(0.0, (peaks[many] - peaks[few]) / (many - few))
+    return max(0.0, peaks[many] + (workers - many) * each)
 
 
 def _alone(cell: Cell, trials: Sequence[Trial]) -> list[Trial]:

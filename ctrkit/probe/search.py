@@ -36,6 +36,7 @@ from ctrkit.probe.cell_results import full_launches
 from ctrkit.probe.finalists import MOST_LAUNCHES, TIE, next_finalists
 from ctrkit.probe.fitting_batch import next_batch, tried_sizes
 from ctrkit.probe.matrix import MatrixPlan
+from ctrkit.probe.memory_needs import least_risky_first
 from ctrkit.probe.numerics import variants_of
 from ctrkit.probe.predict import Prediction, compute_trial, nearest_loader
 from ctrkit.probe.same_failure import NOT_TRIED, SameFailure, only_failure
@@ -291,7 +292,9 @@ class _Search(SearchState):
         while self.left_s() > 0:
             standings = self._standings()
             launched = {s.cell for s in standings if s.launches}
-            chosen = next_finalists(standings)
+            chosen = least_risky_first(
+                next_finalists(standings), launched, self.trials, self.plan.limits
+            )
             for cell in chosen:
                 windows, expected_s = self._final_windows(cell)
                 kept_s = self._least_s(cell) if cell in launched else 0.0

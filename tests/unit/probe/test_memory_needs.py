@@ -10,6 +10,7 @@ from ctrkit.probe.memory_needs import (
     host_bytes,
     host_line,
     largest_batch,
+    least_risky_first,
     memory_refusal,
 )
 from ctrkit.probe.trials import Trial, TrialRequest, TrialResult
@@ -47,6 +48,35 @@ def test_a_worker_counts_with_what_it_was_measured_to_take(inspection):
         trial("full", cell(2), 1400 * MB),
     ]
     assert host_bytes(cell(8), trials, inspection()) == pytest.approx((600 + 8 * 400) * MB)
+
+
+def test_two_numbers_of_workers_tell_what_one_more_takes(inspection):
+    """Without a launch of the loop alone, as in a short probe of a script written with workers."""
+    trials = [trial("full", cell(2), 10 * GB), trial("full", cell(4), 16 * GB)]
+    assert host_bytes(cell(16), trials, inspection()) == pytest.approx(52 * GB)
+    assert host_bytes(cell(3), trials, inspection()) == pytest.approx(13 * GB)
+    assert host_bytes(cell(16), trials[:1], inspection()) is None
+    assert "predicted to take 52 GB" in str(
+        memory_refusal(cell(16), trials, inspection(), limits(memory=32 * GB))
+    )
+
+
+@pytest.mark.parametrize(
+    ("free", "order"),
+    [
+        (1000 * GB, [32, 16, 8, 4]),  # any number fits
+        (64 * GB, [8, 32, 16, 4]),  # at most 5 GB each: 8 of them fit for sure
+        (20 * GB, [4, 32, 16, 8]),  # none for sure: the fewest tell the most for the least
+    ],
+)
+def test_before_what_a_worker_takes_is_known_fewer_come_first(free, order):
+    trials = [trial("full", cell(2), 10 * GB)]
+    chosen = [cell(n) for n in (32, 16, 8, 4)]
+    found = least_risky_first(chosen, [cell(2)], trials, limits(memory=free))
+    assert [one.workers for one in found] == order
+    known = [*trials, trial("full", cell(8), 11 * GB)]
+    assert least_risky_first(chosen, [], known, limits(memory=free)) == chosen
+    assert least_risky_first(chosen, [], trials, None) == chosen
 
 
 def test_before_that_with_what_the_workload_says_that_it_needs(inspection):
