@@ -12,7 +12,7 @@ from ctrkit.core.config import RunSizes
 from ctrkit.measure.epoch_length import has_one_epoch, length_in, with_length
 from ctrkit.measure.replay import Load, replay_epoch
 from ctrkit.measure.samples import Sample, sample_of
-from ctrkit.measure.step_ends import ends_s
+from ctrkit.measure.step_ends import by_device, ends_s
 from ctrkit.measure.trends import Trend, common_trend, trend_of
 
 
@@ -140,13 +140,17 @@ def rows_per_s(measurement: Measurement) -> float | None:
 
 
 def mean_wait_s(measurement: Measurement) -> float | None:
-    """Mean seconds that a step of the throughput window waited for the loader."""
+    """Mean seconds that a step of the throughput window waited for the loader.
+
+    While a device still computes the steps that were queued before, nothing waits.
+    """
     stamps = measurement.stamps
-    waits = [
-        stamps.delivered_s[i] - stamps.asked_s[i]
-        for i, window in enumerate(stamps.window)
-        if window == "throughput"
-    ]
+    done = stamps.device_done_s if by_device(stamps) else ()
+    waits = []
+    for i, window in enumerate(stamps.window):
+        if window == "throughput":
+            busy_s = (done[i - 1] if done and i else None) or 0.0
+            waits.append(max(0.0, stamps.delivered_s[i] - max(stamps.asked_s[i], busy_s)))
     return sum(waits) / len(waits) if waits else None
 
 

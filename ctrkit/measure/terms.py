@@ -26,6 +26,7 @@ from ctrkit.measure.statistics import (
     total,
 )
 from ctrkit.measure.steps import stage_means_s
+from ctrkit.measure.warm_up import split_warm_up
 
 CHECKPOINT_NOT_MEASURED = "checkpoint not measured"
 METRICS_NOT_MEASURED = "metrics not measured"
@@ -120,8 +121,9 @@ def _startup(
 ) -> Interval:
     """The start-up, once per run.
 
-    It is the time until the first batch, what that takes beyond a restart, and the warm-up.
-    Persistent workers start only once, also those of the validation loader.
+    It is the time until the first batch, what that takes beyond a restart, and the warm-up, also
+    that of the first validation. Persistent workers start only once, also those of the validation
+    loader.
     """
     first = [m.first_batch_s for m in measurements if m.first_batch_s is not None]
     validating = [
@@ -129,12 +131,16 @@ def _startup(
         for m in others
         if m.validation_restart_s is not None and m.validation_again_s is not None
     ]
+    first_validation = [
+        split_warm_up(m.validation_batch_s)[1] for m in others if m.validation_batch_s
+    ]
     warm_up = [m.warm_up_s for m in measurements if m.stamps.step or m.warm_up_s]
     parts = (
         _events([m.startup_s for m in measurements]),
         _events([max(0.0, first_batch_s - restart.mean) for first_batch_s in first]),
         _events(warm_up),
         _events(validating),
+        _events(first_validation),
     )
     return total([part for part in parts if part is not None])
 
@@ -209,9 +215,9 @@ def _per_batch(timed: Sequence[Measurement], batches: int) -> Interval:
     """Mean seconds of a validation batch over all of them.
 
     Trials differ more than steps do, because a cached batch waits for no loader. They are pooled by
-    size. If only one place was seen, other places may differ.
+    size. If only one place was seen, other places may differ. Warm-up is left out.
     """
-    samples = [sample_of(m.validation_batch_s) for m in timed]
+    samples = [sample_of(split_warm_up(m.validation_batch_s)[0]) for m in timed]
     count = sum(s.n for s in samples)
     mean = sum(s.mean * s.n for s in samples) / count
     half = prediction_interval(samples, batches).half

@@ -34,7 +34,7 @@ def without_warm_up(measurement: Measurement) -> Measurement:
         if stamps.epoch[i] == 1 and window in ("warmup", "throughput")
     ]
     steps_s = [stamps.done_s[i] - stamps.delivered_s[i] for i in places]
-    slow = _slow_at_first(steps_s)
+    slow = slow_at_first(steps_s)
     if not slow or _comes_again(measurement, steps_s, slow):
         return measurement
     longer_s = sum(steps_s[:slow]) - slow * statistics.fmean(steps_s[slow:])
@@ -47,6 +47,19 @@ def without_warm_up(measurement: Measurement) -> Measurement:
         warm_up_s=longer_s,
         epoch_s=None if epoch_s is None else max(0.0, epoch_s - longer_s),
     )
+
+
+def split_warm_up(times_s: Sequence[float]) -> tuple[Sequence[float], float]:
+    """Times without the slow first ones, and by how many seconds these took longer in all.
+
+    The first validation batches of a process compile and choose kernels, too.
+    """
+    slow = slow_at_first(times_s)
+    if not slow:
+        return times_s, 0.0
+    later = times_s[slow:]
+    longer_s = sum(times_s[:slow]) - slow * statistics.fmean(later)
+    return (later, longer_s) if longer_s >= _WORTH_S else (times_s, 0.0)
 
 
 def _timed_without(measurement: Measurement, slow: Sequence[int]) -> Measurement:
@@ -78,7 +91,7 @@ def _is_timed(stamps: Stamps, i: int) -> bool:
     return stamps.window[i] == "throughput"
 
 
-def _slow_at_first(steps_s: Sequence[float]) -> int:
+def slow_at_first(steps_s: Sequence[float]) -> int:
     """The number of first steps that are each slower than all later ones, and much slower."""
     slow = 0
     for count in range(1, min(_MOST_STEPS, len(steps_s) - _LEAST_LATER) + 1):

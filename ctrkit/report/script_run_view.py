@@ -31,7 +31,8 @@ def script_run_sections(contents: RunContents) -> list[Section]:
     if contents.info.projection is not None or contents.epochs:
         sections.append(projection_section(contents))
     if contents.ledger:
-        sections.append(ledger_section(contents.ledger, "cpu"))
+        device = str(seen.get("device") or "cpu")
+        sections.append(ledger_section(contents.ledger, device))
     now_s = time.monotonic() if contents.alive else None
     ranks = read_rank_times(contents.path / "child", now_s)
     if len(ranks) > 1:

@@ -49,11 +49,29 @@ class DeviceClock:
         return event
 
 
-def event_maker(torch: Any, device: str) -> Callable[[], Any] | None:
+def event_maker(torch: Any, device: str, place: Any = None) -> Callable[[], Any] | None:
     """A function that makes events of a device; None if it has none, and on MPS: they can hang.
 
-    The caller passes `torch`, because this module must not import it.
+    Args:
+        torch: the module, since this one must not import it.
+        device: the type of the device.
+        place: the `torch.device` whose stream is marked; None: the current one.
     """
     if device != "cuda":
         return None
-    return lambda: torch.cuda.Event(enable_timing=True)
+    return lambda: _EventOn(torch.cuda, place)
+
+
+class _EventOn:
+    """An event in the current stream of a device, which need not be the current device."""
+
+    def __init__(self, cuda: Any, place: Any) -> None:
+        self._cuda, self._place = cuda, place
+        self.event = cuda.Event(enable_timing=True)
+
+    def record(self) -> None:
+        self.event.record(self._cuda.current_stream(self._place))
+
+    def elapsed_time(self, later: _EventOn) -> float:
+        """Milliseconds until another event."""
+        return float(self.event.elapsed_time(later.event))

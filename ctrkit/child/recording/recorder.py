@@ -212,6 +212,7 @@ class Recorder:
             self._throughput.close_last_group(asked_s, self.stamps, self.group)
             self._end_throughput(asked_s)
         self._end_windows()
+        ended_s = max(ended_s, self._device_done_s())
         if self.epoch == 1 and self.left_out:
             self.save()  # the epoch was not whole, so it has no count
         elif self.epoch == 1:
@@ -326,13 +327,18 @@ class Recorder:
 
     def _end_throughput(self, end_s: float | None) -> None:
         self._around.synchronize()
-        end_s = self.now_s() if end_s is None else end_s
         self._read_device_clock()
+        end_s = self.now_s() if end_s is None else max(end_s, self._device_done_s())
         measured = self._throughput.measured(end_s, self.stamps)
         self.window, self._left = ATTRIBUTION, self.attribution_steps
         if self._left <= 0:
             self.window = OVER
         self.note(**measured, **self._around.at_window_end())
+
+    def _device_done_s(self) -> float:
+        """When the device had done the latest step that it stamped; 0 if it stamps none."""
+        done = self.stamps.device_done_s
+        return (done[-1] if done else None) or 0.0
 
     def _end_windows(self) -> None:
         if self.window in (BOUNDARY, SECOND):

@@ -49,11 +49,17 @@ def script_seen(observer: Observer) -> dict[str, Any]:
     }
 
 
-def device_of(tensors: Any) -> str:
-    """The type of the device that a loss is on."""
+def place_of(tensors: Any) -> Any:
+    """The `torch.device` that a loss is on; None if it is no tensor."""
     if isinstance(tensors, (list, tuple)) and tensors:
         tensors = tensors[0]
-    return str(getattr(getattr(tensors, "device", None), "type", "cpu"))
+    return getattr(tensors, "device", None)
+
+
+def place_of_optimizer(optimizer: Any) -> Any:
+    """The `torch.device` of an optimizer's first parameter; None if it has none."""
+    groups: Any = getattr(optimizer, "param_groups", None)
+    return place_of(list(groups[0]["params"])) if groups else None
 
 
 def usable_devices(observer: Observer, *, ask_cuda: bool) -> list[str]:

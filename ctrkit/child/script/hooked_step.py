@@ -8,6 +8,11 @@ from typing import Any
 _LOSSES = 200
 
 
+def _is_a_number(tensors: Any) -> bool:
+    """Whether it is a scalar; the outputs of a model would take memory."""
+    return hasattr(tensors, "detach") and tensors.numel() == 1
+
+
 class HookedStep:
     """Events since the latest batch, and the losses of all steps."""
 
@@ -23,8 +28,9 @@ class HookedStep:
     def backward_begins(self, now_s: float, tensors: Any) -> None:
         """A backward pass begins."""
         self._backward_s.append((now_s, now_s))
-        if len(self._losses) < _LOSSES and hasattr(tensors, "detach"):
-            self._losses.append(tensors.detach())
+        if len(self._losses) < _LOSSES and _is_a_number(tensors):
+            # a copy: a compiled step may write its next loss to the same place
+            self._losses.append(tensors.detach().clone())
 
     def backward_ends(self, now_s: float) -> None:
         """The backward pass ends."""
@@ -38,7 +44,7 @@ class HookedStep:
 
     def losses(self) -> list[float]:
         """The first scalar losses; reading them waits for the device."""
-        return [float(loss) for loss in self._losses if loss.numel() == 1]
+        return [float(loss) for loss in self._losses]
 
     def stages(self, delivered_s: float, done_s: float) -> dict[str, list[float]]:
         """Stages of a plain step with one backward pass and at most one optimizer step.

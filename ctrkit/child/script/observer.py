@@ -73,6 +73,7 @@ class Observer:
         #: whether the loop took batches again after steps without any: those came between epochs
         self.takes_again = False
         self.device = "cpu"
+        self.place: Any = None
         self.changes = LoaderChanges(self)
         self.marks = FirstBatches(self)
         self.notes: list[str] = []
@@ -298,7 +299,7 @@ class Observer:
                 self.in_backward = True
                 self.backwards += 1
                 if self.backwards == 1:
-                    self.device = describe.device_of(tensors)
+                    self._computes_on(describe.place_of(tensors))
                 if not self.confirmed or self.newest is not self.train or self.optimizer_clock:
                     self._find_training_loader()
                 train = self.train
@@ -311,6 +312,10 @@ class Observer:
                     self.driver.backward_begins(self.clock(), tensors)
         except Exception as error:
             self.give_up("a backward pass was not understood", error)
+
+    def _computes_on(self, place: Any) -> None:
+        """The script's steps run on this `torch.device`, which need not be the current one."""
+        self.place, self.device = place, str(getattr(place, "type", "cpu"))
 
     def _find_training_loader(self) -> None:
         """A backward pass runs, and the newest batch is not one that is known to be trained on."""
@@ -407,6 +412,8 @@ class Observer:
         try:
             with self.lock:
                 self.optimizer_steps += 1
+                if not self.backwards and self.optimizer_steps == 1:  # of torch.autograd.grad
+                    self._computes_on(describe.place_of_optimizer(optimizer))
                 number = id(optimizer)
                 self._first_optimizer = self._first_optimizer or number
                 if self.train is None and not self.optimizer_clock:

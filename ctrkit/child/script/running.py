@@ -98,7 +98,9 @@ class RunWatch(LoopWatch):
             self.observer.write_seen(self.owner.folder)
         if self.observer.device == "cuda" and done_s - self._device_s >= _DEVICE_EVERY_S:
             self._device_s = done_s
-            self.spent.device(int(self.observer.torch.cuda.max_memory_allocated()))
+            self.spent.device(
+                int(self.observer.torch.cuda.max_memory_allocated(self.observer.place))
+            )
 
     _told = False
 
@@ -117,10 +119,14 @@ class RunWatch(LoopWatch):
         self.spent.enter(_OPTIMIZER, now_s)
 
     def step_ends(self, now_s: float) -> None:
-        """After as many optimizer steps as for the previous batch, computing is over."""
+        """After as many optimizer steps as for the previous batch, computing is over.
+
+        Not so on an accelerator: whoever reads the loss waits there for all that was queued.
+        """
         self._steps_in_batch += 1
         last = self._steps_in_batch >= self._steps_in_last
-        self.spent.enter(_LOGGING if last else _COMPUTE, now_s)
+        computes = not last or self.observer.device != "cpu"
+        self.spent.enter(_COMPUTE if computes else _LOGGING, now_s)
         # a loop that takes batches ahead trains on the last ones when its loader has no more
         if not self.in_epoch and self._trains_on_last_batches():
             self._epoch["ended_s"] = now_s

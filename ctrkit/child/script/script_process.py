@@ -23,11 +23,14 @@ class ScriptProcess(LoopProcess):
 
     def synchronize(self) -> None:
         torch, device = self.observer.torch, self.observer.device
-        if device in ("cuda", "mps", "xpu"):
-            getattr(torch, device).synchronize()
+        if device in ("cuda", "xpu"):
+            getattr(torch, device).synchronize(self.observer.place)
+        elif device == "mps":
+            torch.mps.synchronize()
 
     def device_clock(self) -> DeviceClock:
-        return DeviceClock(event_maker(self.observer.torch, self.observer.device))
+        observer = self.observer
+        return DeviceClock(event_maker(observer.torch, observer.device, observer.place))
 
     def cpu_s(self) -> float | None:
         return family_cpu_s()
@@ -45,4 +48,4 @@ class ScriptProcess(LoopProcess):
         """Peak device memory in bytes; None if unknown."""
         if self.observer.device != "cuda":
             return None
-        return int(self.observer.torch.cuda.max_memory_allocated())
+        return int(self.observer.torch.cuda.max_memory_allocated(self.observer.place))

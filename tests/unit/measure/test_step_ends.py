@@ -14,7 +14,7 @@ from ctrkit.core.config import make_cell
 from ctrkit.measure.later_epochs import _seconds
 from ctrkit.measure.loads import load_of
 from ctrkit.measure.step_ends import by_device, ends_s
-from ctrkit.measure.steps import sample_of_measurement, step_times_s
+from ctrkit.measure.steps import data_wait_share, sample_of_measurement, step_times_s
 
 
 def on_device(measured: Measurement, steps_s: list[float]) -> Measurement:
@@ -45,6 +45,28 @@ def test_steps_are_the_devices_and_so_is_their_scatter(measured) -> None:
     blind = dataclasses.replace(found.stamps, device_done_s=[])
     as_host = sample_of_measurement(dataclasses.replace(found, stamps=blind))
     assert as_host.variance < sample.variance / 100  # the queue has none
+
+
+def test_a_loader_that_keeps_ahead_of_the_device_is_not_waited_for(measured) -> None:
+    """The host waits 20 ms for each batch, while the device still computes for 60 ms."""
+    found = on_device(measured([0.06] * 20), [0.06] * 20)
+    asked = [s + 0.02 * i for i, s in enumerate(found.stamps.asked_s)]
+    delivered = [s + 0.02 for s in asked]
+    stamps = dataclasses.replace(found.stamps, asked_s=asked, delivered_s=delivered)
+    hidden = dataclasses.replace(found, stamps=stamps)
+    assert data_wait_share(hidden) < 0.02
+    on_host = dataclasses.replace(stamps, device_done_s=[])
+    assert data_wait_share(dataclasses.replace(found, stamps=on_host)) == pytest.approx(1 / 3)
+
+
+def test_a_device_that_waits_for_its_batches_waits_only_when_idle(measured) -> None:
+    """A batch arrives 50 ms after the device has ended the step before."""
+    found = on_device(measured([0.1] * 10), [0.1] * 10)
+    done = found.stamps.device_done_s
+    delivered = [*found.stamps.delivered_s[:2], *(at_s + 0.05 for at_s in done[1:-1])]
+    stamps = dataclasses.replace(found.stamps, delivered_s=delivered)
+    share = data_wait_share(dataclasses.replace(found, stamps=stamps))
+    assert share == pytest.approx(0.5 * 9 / 10, rel=0.02)
 
 
 def test_a_step_without_the_devices_stamp_in_the_window_leaves_all_to_the_host(

@@ -79,6 +79,16 @@ def test_workers_of_the_validation_that_are_kept_start_once_a_run(measured):
     assert other.total.mean - found.total.mean == pytest.approx(9 * 8.5)
 
 
+def test_a_validation_batch_that_compiles_counts_once_a_run(measured):
+    """Half a minute of compiling in the first of 20 batches is not 1.5 s for each of 200."""
+    plain, compiling = launch(measured), launch(measured, validation_batch_s=[30.5, *[0.5] * 19])
+    found, other = project([compiling], SIZES), project([plain], SIZES)
+    assert found.each_epoch["validation"].mean == pytest.approx(other.each_epoch["validation"].mean)
+    assert found.startup.mean - other.startup.mean == pytest.approx(30.0)
+    uneven = launch(measured, validation_batch_s=[0.5, *[0.25, 0.75] * 9, 0.5])
+    assert project([uneven], SIZES).startup.mean == pytest.approx(other.startup.mean)
+
+
 def test_metrics_of_a_part_may_take_longer_for_the_whole(measured):
     found = project([launch(measured)], SIZES)
     metrics = found.each_epoch["metrics"]

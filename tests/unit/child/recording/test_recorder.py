@@ -109,6 +109,23 @@ class _Event:
         return later.at_ms - self.at_ms
 
 
+def test_an_epoch_ends_when_the_device_has_done_its_last_step(tmp_path: Path) -> None:
+    """The loop asks for one more batch while the device still works on those before."""
+    loop, device = Loop(tmp_path, max_steps=99, window_s=99), _MadeUpDevice()
+    loop.recorder._around = device
+    loop.recorder.begin_epoch(1, 4)
+    for _ in range(4):
+        device.queue.append(100.0)
+        loop.step(wait_s=0.0, busy_s=0.001)
+    asked_s = loop.now_s
+    loop.recorder.epoch_ended(asked_s, asked_s)
+    fields = loop.recorder.measurement()
+    done_s = fields["stamps"]["device_done_s"][-1]
+    assert done_s > asked_s + 0.2
+    assert fields["throughput_s"] == pytest.approx(0.3, rel=0.02)
+    assert fields["epoch_s"] > 0.3
+
+
 def test_a_device_stamps_its_steps_while_the_host_runs_ahead(tmp_path: Path) -> None:
     loop, device = Loop(tmp_path, max_steps=4, window_s=99), _MadeUpDevice()
     loop.recorder._around = device

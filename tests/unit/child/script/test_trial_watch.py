@@ -16,7 +16,8 @@ class Device:
     def __init__(self, queued_s: float) -> None:
         self.now_s, self.queued_s = 100.0, queued_s
 
-    def synchronize(self) -> None:
+    def synchronize(self, place: object = "the only one") -> None:
+        assert place in ("the loss's", "the only one"), "the current device need not be the loss's"
         self.now_s += self.queued_s
 
 
@@ -26,7 +27,7 @@ class Watch(TrialWatch):
     def __init__(self, name: str, device: Device) -> None:
         torch = SimpleNamespace(**{name: device})
         self.observer: Any = SimpleNamespace(
-            device=name, torch=torch, clock=lambda: device.now_s, train=None
+            device=name, place="the loss's", torch=torch, clock=lambda: device.now_s, train=None
         )
         self._validating_since, self._validated, self._other_asked_s = 99.0, 1, 100.0
         self._other_open = None
