@@ -297,7 +297,7 @@ class TrialWatch(TrialNotes):
             return None
         if self.batches is not None and self.step >= self.batches:
             return None  # its own iterator reports the end of the epoch, or the trial has ended
-        batch = cloned(seen.kept[self._served % len(seen.kept)])
+        batch = self._pinned(seen, cloned(seen.kept[self._served % len(seen.kept)]))
         self._served += 1
         seen.in_pass += 1
         after_s = self.observer.clock()
@@ -306,6 +306,13 @@ class TrialWatch(TrialNotes):
         self.observer.newest = seen
         self.delivered(after_s, after_s, seen.rows_of(batch))
         return (batch,)
+
+    def _pinned(self, seen: Seen, batch: Any) -> Any:
+        """The batch as its loader hands it out: copies from other memory would be slow."""
+        loader = seen.loader()
+        if self.observer.device != "cuda" or not getattr(loader, "pin_memory", False):
+            return batch
+        return self.observer.torch.utils.data._utils.pin_memory.pin_memory(batch)
 
     def _cut_epoch(self) -> None:
         """Tell the script that there are no more batches, since its window is measured."""

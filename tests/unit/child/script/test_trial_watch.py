@@ -37,6 +37,22 @@ class Watch(TrialWatch):
         self.told.append(seconds)
 
 
+@pytest.mark.parametrize(
+    ("name", "pin_memory", "pinned"),
+    [("cuda", True, True), ("cuda", False, False), ("cpu", True, False)],
+)
+def test_a_batch_that_is_served_again_is_pinned_as_its_loader_pins_it(
+    name: str, pin_memory: bool, pinned: bool
+) -> None:
+    pins = SimpleNamespace(pin_memory=lambda batch: ("pinned", batch))
+    watch = Watch(name, Device(0.0))
+    watch.observer.torch.utils = SimpleNamespace(
+        data=SimpleNamespace(_utils=SimpleNamespace(pin_memory=pins))
+    )
+    seen: Any = SimpleNamespace(loader=lambda: SimpleNamespace(pin_memory=pin_memory))
+    assert watch._pinned(seen, "batch") == (("pinned", "batch") if pinned else "batch")
+
+
 @pytest.mark.parametrize(("name", "told_s"), [("cuda", 2.5), ("mps", 2.5), ("cpu", 0.5)])
 def test_a_validation_batch_takes_as_long_as_the_device_needs_for_it(
     name: str, told_s: float
