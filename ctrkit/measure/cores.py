@@ -93,7 +93,7 @@ def waiting_finding(
         more = cell.workers or cores
         which = "workers beyond the cores help" if 2 * more > cores else "more workers help"
         text += " " + (
-            which.capitalize() if cause.is_known else f"Unless all share a lock, {which}"
+            which.capitalize() if cause.is_known else f"Unless all workers share a lock, {which}"
         )
         text += f": --workers {cell.workers},{2 * more},{4 * more} would tell."
     elif reading is None:

@@ -16,7 +16,7 @@ from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import Cell
 from ctrkit.measure.loads import load_of
 from ctrkit.measure.replay import THREAD_QUEUE, Load, replay_epoch
-from ctrkit.measure.steps import mean_step_s, mean_wait_s, stage_means_s, step_times_s
+from ctrkit.measure.steps import mean_step_s, mean_wait_s, stage_means_s, step_times_s, waits_s
 
 STARTUP = "startup"
 MAKING = ("fetch", "collate")
@@ -240,13 +240,7 @@ def _consumer_s(launches: Sequence[Measurement], mean_s: float) -> list[float]:
     """Steps without waiting, one after the other, scaled to this mean."""
     found: list[float] = []
     for measurement in launches:
-        stamps = measurement.stamps
-        waits = [
-            stamps.delivered_s[i] - stamps.asked_s[i]
-            for i, window in enumerate(stamps.window)
-            if window == "throughput"
-        ]
-        times = step_times_s(measurement)
+        waits, times = waits_s(measurement.stamps), step_times_s(measurement)
         found += [max(0.0, t - w) for t, w in zip(times, waits, strict=True)]
     found = found[:_CONSUMER_STEPS]
     if not found or sum(found) <= 0:

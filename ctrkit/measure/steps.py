@@ -140,18 +140,23 @@ def rows_per_s(measurement: Measurement) -> float | None:
 
 
 def mean_wait_s(measurement: Measurement) -> float | None:
-    """Mean seconds that a step of the throughput window waited for the loader.
+    """Mean seconds that a step of the throughput window waited for the loader."""
+    waits = waits_s(measurement.stamps)
+    return sum(waits) / len(waits) if waits else None
+
+
+def waits_s(stamps: Stamps) -> list[float]:
+    """Seconds that each step of the throughput window waited for the loader.
 
     While a device still computes the steps that were queued before, nothing waits.
     """
-    stamps = measurement.stamps
     done = stamps.device_done_s if by_device(stamps) else ()
     waits = []
     for i, window in enumerate(stamps.window):
         if window == "throughput":
             busy_s = (done[i - 1] if done and i else None) or 0.0
             waits.append(max(0.0, stamps.delivered_s[i] - max(stamps.asked_s[i], busy_s)))
-    return sum(waits) / len(waits) if waits else None
+    return waits
 
 
 def data_wait_share(measurement: Measurement) -> float | None:

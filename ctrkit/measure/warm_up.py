@@ -16,7 +16,7 @@ from ctrkit.core.child_records import Measurement, Stamps
 _SLOW = 2.0
 #: ... and all of them together longer than this.
 _WORTH_S = 0.05
-_MOST_STEPS = 20
+_MOST_STEPS, _MOST_VALIDATION_BATCHES = 20, 3
 #: With fewer later steps, nothing can be said about a usual one.
 _LEAST_LATER = 3
 
@@ -34,7 +34,7 @@ def without_warm_up(measurement: Measurement) -> Measurement:
         if stamps.epoch[i] == 1 and window in ("warmup", "throughput")
     ]
     steps_s = [stamps.done_s[i] - stamps.delivered_s[i] for i in places]
-    slow = slow_at_first(steps_s)
+    slow = _slow_at_first(steps_s)
     if not slow or _comes_again(measurement, steps_s, slow):
         return measurement
     longer_s = sum(steps_s[:slow]) - slow * statistics.fmean(steps_s[slow:])
@@ -54,8 +54,8 @@ def split_warm_up(times_s: Sequence[float]) -> tuple[Sequence[float], float]:
 
     The first validation batches of a process compile and choose kernels, too.
     """
-    slow = slow_at_first(times_s)
-    if not slow:
+    slow = _slow_at_first(times_s)
+    if not 0 < slow <= _MOST_VALIDATION_BATCHES:  # more of them are the data's
         return times_s, 0.0
     later = times_s[slow:]
     longer_s = sum(times_s[:slow]) - slow * statistics.fmean(later)
@@ -91,7 +91,7 @@ def _is_timed(stamps: Stamps, i: int) -> bool:
     return stamps.window[i] == "throughput"
 
 
-def slow_at_first(steps_s: Sequence[float]) -> int:
+def _slow_at_first(steps_s: Sequence[float]) -> int:
     """The number of first steps that are each slower than all later ones, and much slower."""
     slow = 0
     for count in range(1, min(_MOST_STEPS, len(steps_s) - _LEAST_LATER) + 1):

@@ -1,4 +1,4 @@
-"""What the trials so far say about a cell: its launches, projection, failures and costs."""
+"""What the trials so far say about a cell: its launches, projection and costs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ from ctrkit.measure.places import batches_seen, longer_elsewhere
 from ctrkit.measure.projection import Projection, project, with_drift
 from ctrkit.measure.samples import FASTER, SLOWER, Sample
 from ctrkit.measure.statistics import Interval
-from ctrkit.measure.steps import mean_step_s, sample_of_measurement, samples_of, sizes_of
+from ctrkit.measure.steps import (
+    data_wait_share,
+    mean_step_s,
+    sample_of_measurement,
+    samples_of,
+    sizes_of,
+)
 from ctrkit.measure.terms import NOT_MEASURED
+from ctrkit.measure.warm_up import split_warm_up
 from ctrkit.probe.beside import launches_beside
 from ctrkit.probe.predict import compute_trial, nearest_loader, predict, sizes_for
 from ctrkit.probe.same_epoch import launches_of_the_same_epoch
-from ctrkit.probe.trials import Trial, compute_key, loader_key
+from ctrkit.probe.trials import Trial, compute_key
 from ctrkit.probe.windows import LEAST_TIMED, Costs, workers_start_s
 
 
@@ -183,45 +190,6 @@ def objective_of(
     return Objective(value=projection.objective_s, relative_half=half / total)
 
 
-def failure_of(cell: Cell, trials: Sequence[Trial]) -> str | None:
-    """How this cell, or a part that it shares with others, has failed; None if it has not.
-
-    A trial that the budget cut has not failed, and one that failed elsewhere says nothing about
-    cells.
-    """
-    for trial in trials:
-        kind, result = trial.request.kind, trial.result
-        if not trial.failed or trial.failed_elsewhere:
-            continue
-        if kind == "full" and trial.cell == cell:
-            return f"{result.verdict}: {result.reason}"
-        if kind == "compute" and compute_key(trial.cell) == compute_key(cell):
-            return f"its training step, run alone, failed ({result.verdict}): {result.reason}"
-        if kind == "loader" and loader_key(trial.cell) == loader_key(cell):
-            return f"its loader, run alone, failed ({result.verdict}): {result.reason}"
-    return None
-
-
-def failed_with_fewer(cell: Cell, trials: Sequence[Trial]) -> Trial | None:
-    """A failed launch with at most as many workers, where no launch with so many has worked.
-
-    They share the loader, how it starts workers, and the batch: what kept some workers from working
-    (memory, /dev/shm, a lock) keeps more of them from it, too.
-    """
-    like = [
-        t for t in trials
-        if t.request.kind in ("full", "loader") and t.cell.workers > 0
-        and _way_of_workers(t.cell) == _way_of_workers(cell)
-    ]  # fmt: skip
-    worked = max((t.cell.workers for t in like if t.usable), default=0)
-    failed = [t for t in like if t.failed and not t.failed_elsewhere]
-    return next((t for t in failed if worked < t.cell.workers <= cell.workers), None)
-
-
-def _way_of_workers(cell: Cell) -> tuple[object, ...]:
-    return cell.device, cell.loader, cell.start_method, cell.batch_size, cell.nproc
-
-
 def _nearest_launch(cell: Cell, trials: Sequence[Trial]) -> Trial | None:
     """The whole launch of the same step with the nearest number of workers, the cell's own first.
 
@@ -235,6 +203,15 @@ def _nearest_launch(cell: Cell, trials: Sequence[Trial]) -> Trial | None:
     return min(
         like, key=lambda t: (t.cell != cell, abs(t.cell.workers - cell.workers)), default=None
     )
+
+
+def _with_more_workers(stand_in: Trial, cell: Cell) -> float:
+    """The step of a cell with more workers, as a share of that of the launch that stands in."""
+    measured, own = stand_in.result.measurement, stand_in.cell
+    waits = data_wait_share(measured) if measured is not None else None
+    if waits is None or stand_in.request.kind != "full" or cell.workers <= own.workers:
+        return 1.0
+    return max(1 - waits, max(1, own.workers) / cell.workers)
 
 
 def costs_of(cell: Cell, trials: Sequence[Trial], inspection: Inspection, cores: int) -> Costs:
@@ -255,9 +232,9 @@ def costs_of(cell: Cell, trials: Sequence[Trial], inspection: Inspection, cores:
     if step is None or step.result.measurement is None:
         return costs
     parts = step.result.measurement
-    step_s = mean_step_s(parts) or 0.0
+    step_s = (mean_step_s(parts) or 0.0) * _with_more_workers(step, cell)
     known = predict(cell, trials, inspection, cores)
-    validation = parts.validation_batch_s
+    validation = split_warm_up(parts.validation_batch_s)[0]
     sizes = sizes_for(inspection, cell.batch_size)
     return replace(
         costs,

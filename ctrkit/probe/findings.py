@@ -14,7 +14,7 @@ from ctrkit.measure.diagnosis import Ceilings, diagnose
 from ctrkit.measure.memory_growth import memory_finding
 from ctrkit.measure.steps import mean_step_s
 from ctrkit.probe.candidates import Candidate
-from ctrkit.probe.cell_results import failure_of
+from ctrkit.probe.cell_failures import failure_words
 from ctrkit.probe.device_comparison import device_finding
 from ctrkit.probe.epoch_findings import batch_size_finding, epoch_findings, one_epoch_finding
 from ctrkit.probe.known_workers import leeway_of
@@ -46,13 +46,14 @@ def findings(
     )
     if bad := bad_loss_finding(chosen.cell, search.trials):
         found.append(bad)
+    cores = max(1, physical_cores() // search.plan.ranks)
     if growth := _memory_growth(chosen, search):
         found.append(growth)
     if inspection.has_task:
-        found += core_findings(chosen.cell, launches, physical_cores())
-    if waiting := waiting_finding(chosen.cell, launches, physical_cores(), leeway):
+        found += core_findings(chosen.cell, launches, cores)
+    if waiting := waiting_finding(chosen.cell, launches, cores, leeway):
         found.append(waiting)
-    elif computing := computing_finding(chosen.cell, launches, physical_cores()):
+    elif computing := computing_finding(chosen.cell, launches, cores):
         found.append(computing)
     if threads := threads_finding(chosen.cell, launches):
         found.append(threads)
@@ -97,7 +98,7 @@ def device_findings(
     failed = [
         device
         for device, cells in of_device.items()
-        if all(failure_of(cell, search.trials) is not None for cell in cells)
+        if all(failure_words(cell, search.trials) for cell in cells)
     ]
     found = device_finding(chosen, candidates, search.predictions, failed)
     return [found] if found is not None else []

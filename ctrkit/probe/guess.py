@@ -63,8 +63,8 @@ def guessed_objectives(
     """Guessed objectives of cells that were not run, in the unit of `measured` (less is better).
 
     Each is guessed from the cell with the nearest number of workers, of the same loader and step.
-    Infinite if more workers can gain nothing. Cells with as many workers as one that was run, and
-    cells without workers beside one that had none, are left out.
+    Infinite if more workers can gain nothing. Cells with as many workers as one that was run are
+    left out.
 
     Args:
         cells: the cells to guess.

@@ -6,7 +6,7 @@ from ctrkit.core.child_records import Inspection
 from ctrkit.core.config import Cell
 from ctrkit.measure.leeway import Leeway
 from ctrkit.probe.candidates import Candidate
-from ctrkit.probe.cell_results import failure_of
+from ctrkit.probe.cell_failures import failure_of
 from ctrkit.probe.same_epoch import other_epochs
 from ctrkit.probe.search import SearchResult
 

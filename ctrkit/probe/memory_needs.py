@@ -16,8 +16,8 @@ from ctrkit.probe.trials import Trial
 #: The largest share of free memory to plan with.
 MOST_SHARE = 0.8
 _OUT_OF_MEMORY = "out-of-memory"
-#: stages in which a loader has already given batches
-_LATER_STAGES = ("step", "epoch boundary")
+#: Stages in which a loader has already given batches.
+LATER_STAGES = ("step", "epoch boundary")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def failed_smaller(cell: Cell, trials: Sequence[Trial]) -> Cell | None:
             and other.batch_size <= cell.batch_size
             and other.workers <= cell.workers
             and (other.batch_size, other.workers) != (cell.batch_size, cell.workers)
-            and (other.batch_size < cell.batch_size or trial.result.stage not in _LATER_STAGES)
+            and (other.batch_size < cell.batch_size or trial.result.stage not in LATER_STAGES)
         ):
             return other
     return None
@@ -128,7 +128,11 @@ def least_risky_first(
 
     if not is_risky(ordered[0]):
         return ordered
-    fewer = [c for c in ordered if 0 < c.workers <= ordered[0].workers and c not in launched]
+    known = _peaks_by_workers(ordered[0], trials)  # their twins would tell nothing new
+    fewer = [
+        c for c in ordered
+        if 0 < c.workers <= ordered[0].workers and c not in launched and c.workers not in known
+    ]  # fmt: skip
     fitting = [c for c in fewer if not is_risky(c)]
     if fitting:
         first = max(fitting, key=lambda c: c.workers)

@@ -8,7 +8,7 @@ from ctrkit.core.child_records import Inspection
 from ctrkit.core.errors import CtrkitError, InconclusiveError, NoViableCellError, UsageError
 from ctrkit.core.units import format_count
 from ctrkit.probe.candidates import Candidate
-from ctrkit.probe.cell_results import failure_of
+from ctrkit.probe.cell_failures import failure_words
 from ctrkit.probe.fitting_batch import fitting_options
 from ctrkit.probe.search import SearchResult
 from ctrkit.probe.state import NOT_CHOSEN
@@ -38,8 +38,8 @@ def reason_for(
             text = "the only configuration to try, and it works"
     elif written := next((c for c in tied if c.cell == search.plan.baseline), None):
         text = (
-            f"seemed {written.objective / chosen.objective:.1f}x as fast as the script as written, "
-            "but their launches scatter too much to be sure: a longer --budget tells"
+            f"seemed {written.objective / chosen.objective:.2f}x as fast as the script as written, "
+            "but their launches scatter too much to be sure: a longer --budget would tell"
         )
     elif tied:
         fewer = all(chosen.cell.workers <= c.cell.workers for c in tied)
@@ -67,7 +67,8 @@ def _as_written_reason(
 ) -> str:
     """Why a script is best left as written, or why nothing better is known."""
     if tied:
-        names = " and ".join(c.cell.name for c in tied)
+        *first, last = [c.cell.name for c in tied]
+        names = f"{', '.join(first)} and {last}" if first else last
         are = "is" if len(tied) == 1 else "are"
         return f"as written: no gain is proven; {names} {are} not measurably different"
     cells = len(search.plan.cells)
@@ -89,7 +90,7 @@ def _as_written_reason(
 def _nothing_else_run(chosen: Candidate, predicted: int, search: SearchResult) -> str:
     """Why a script is left as written if nothing else ran to its end, and what to do."""
     others = [cell for cell in search.plan.cells if cell != chosen.cell]
-    failed = sum(failure_of(cell, search.trials) is not None for cell in others)
+    failed = sum(bool(failure_words(cell, search.trials)) for cell in others)
     if failed == len(others):
         return "as written: every other configuration failed"
     skipped = [r.reason for r in search.records if r.kind == "full" and r.verdict == "skipped"]
@@ -156,7 +157,7 @@ def nothing_to_recommend(search: SearchResult) -> CtrkitError:
         shown += f"; and {len(reasons) - _MOST_REASONS} more"
     refused = {record.cell_id for record in search.records if record.verdict == "refused"}
     if all(
-        cell.cell_id in refused or failure_of(cell, search.trials) for cell in search.plan.cells
+        cell.cell_id in refused or failure_words(cell, search.trials) for cell in search.plan.cells
     ):
         # alternatives come first, because a long list of failures is cut off when it is shown
         fitting = [one.text for one in fitting_options(search.trials, search.plan.cells)]

@@ -13,8 +13,9 @@ from ctrkit.core.records import AnswerSoFar, TrialRecord
 from ctrkit.measure.cores import waits_itself
 from ctrkit.measure.steps import data_wait_share
 from ctrkit.probe.candidates import Candidate, candidates_of, winner_of
+from ctrkit.probe.cell_failures import failed_with_fewer, failure_of, failure_words
 from ctrkit.probe.cell_order import simplest
-from ctrkit.probe.cell_results import costs_of, failed_with_fewer, failure_of, project_cell
+from ctrkit.probe.cell_results import costs_of, project_cell
 from ctrkit.probe.finalists import CellStanding
 from ctrkit.probe.guess import guessed_objectives
 from ctrkit.probe.matrix import MatrixPlan
@@ -276,13 +277,6 @@ class SearchState:
             and not has_other_epoch(cell, self._other_epochs())
         )
 
-    def _failed_with_fewer(self, cell: Cell) -> str:
-        trial = failed_with_fewer(cell, self.trials)
-        if trial is None:
-            return ""
-        why = f"{trial.result.verdict}: {trial.result.reason}"
-        return f"not tried: with {trial.cell.workers} workers it failed ({why})"
-
     def _other_epochs(self) -> dict[Cell, OtherEpoch]:
         if self._compared_from != len(self.trials):
             self._compared_from, self._others = len(self.trials), other_epochs(self.trials)
@@ -326,7 +320,7 @@ class SearchState:
                 record = predicted_record(cell, prediction.projection, prediction.step)
             else:
                 fits = self._least_s(cell) <= self.left_s()
-                known = failure_of(cell, self.trials) or why or self._failed_with_fewer(cell)
+                known = failure_of(cell, self.trials) or why or failure_words(cell, self.trials)
                 reason = known or (NOT_CHOSEN if fits else _NO_TIME)
                 record = not_run_record(cell, "skipped", reason)
             self._add(record, None)

@@ -26,6 +26,7 @@ from ctrkit.measure.steps import (
     stage_means_s,
     steps_measured,
 )
+from ctrkit.measure.warm_up import split_warm_up
 from ctrkit.supervise.gpu import GpuUse
 
 #: A trial that ended early counts as a measurement from so many steps on.
@@ -275,7 +276,7 @@ def _validation_s(measured: Measurement) -> float | None:
 
     If its size is unknown, only the time measured.
     """
-    per_batch = _mean(measured.validation_batch_s)
+    per_batch = _mean(list(split_warm_up(measured.validation_batch_s)[0]))
     if per_batch is None:
         return None
     sizes = measured.sizes or RunSizes()

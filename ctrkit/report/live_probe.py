@@ -17,7 +17,14 @@ from ctrkit.report.blocks import Table
 from ctrkit.report.live import Clock, Display
 from ctrkit.report.matrix_view import NOT_RUN, CellResult, cell_results, matrix_table
 from ctrkit.report.terminal import table_renderable
-from ctrkit.report.words import clean, percent, projection_words, rate_words, step_words
+from ctrkit.report.words import (
+    clean,
+    percent,
+    projection_words,
+    rate_words,
+    sentence,
+    step_words,
+)
 
 # Standings of a cell: mark, colour, name.
 _OK, _FAILED, _PREDICTED = ("✓", "green", "ok"), ("✕", "red", "failed"), ("○", "dim", "predicted")
@@ -110,13 +117,15 @@ class ProbeDisplay(Display):
         if len(records) == 1:
             self._tell(trial_line(records[0]))
         elif records:
-            self._tell(f"{len(records)} configurations {records[0].verdict}. {records[0].reason}")
+            what = f"{len(records)} configurations {records[0].verdict}"
+            self._tell(f"{what}. {sentence(records[0].reason)}")
 
     def answer(self, answer: AnswerSoFar) -> None:
         """Show the answer so far; without a terminal, a line if it is new."""
         line = so_far_line(answer)
         if line == self._answer:
             return
+        self._tell_not_run()
         self._answer = line
         if self._live is not None:
             self._redraw(now=True)

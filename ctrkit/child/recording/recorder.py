@@ -327,8 +327,9 @@ class Recorder:
 
     def _end_throughput(self, end_s: float | None) -> None:
         self._around.synchronize()
+        now_s = self.now_s()
         self._read_device_clock()
-        end_s = self.now_s() if end_s is None else max(end_s, self._device_done_s())
+        end_s = now_s if end_s is None else max(end_s, self._device_done_s())
         measured = self._throughput.measured(end_s, self.stamps)
         self.window, self._left = ATTRIBUTION, self.attribution_steps
         if self._left <= 0:

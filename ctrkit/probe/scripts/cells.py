@@ -60,7 +60,7 @@ def script_matrix(
             defaults["pin"] = (True, False)  # only the cells on CUDA can have it
     plan = build_matrix(
         inspection, axes, run_refused=run_refused, facts=facts, defaults=defaults,
-        ranks=max(seen.ranks, seen.trainers),
+        ranks=1 if "nproc" in named else max(seen.ranks, seen.trainers),
     )  # fmt: skip
     reasons = {cell: "" if run_refused else refusal_of(cell, seen, as_written)
                for cell in plan.cells}  # fmt: skip

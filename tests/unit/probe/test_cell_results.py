@@ -11,7 +11,6 @@ from ctrkit.probe.candidates import candidates_of
 from ctrkit.probe.cell_results import (
     costs_of,
     drift_of,
-    failed_with_fewer,
     objective_of,
     project_cell,
 )
@@ -58,30 +57,15 @@ def test_whole_launches_tell_what_a_launch_costs_where_no_step_was_measured_alon
     assert (costs.step_s, costs.checkpoint_s) == (1.5, 1.0)
     assert costs.validation_batch_s == pytest.approx(0.1)
     assert costs_of(more, [full(A, 3.0), full(B, 1.5)], inspection(), 8).step_s == 1.5
+    waiting = full(B, 1.5)  # for 80 % of its step
+    late = [at_s + 1.2 for at_s in waiting.result.measurement.stamps.asked_s]
+    stamps = replace(waiting.result.measurement.stamps, delivered_s=late)
+    told = replace(waiting.result, measurement=replace(waiting.result.measurement, stamps=stamps))
+    trials = [replace(waiting, result=told)]
+    assert costs_of(more, trials, inspection(), 8).step_s == pytest.approx(1.5 / 4)
+    assert costs_of(A, trials, inspection(), 8).step_s == 1.5
     other_batch = replace(B, batch_size=7)
     assert costs_of(other_batch, [full(A, 3.0), full(B, 1.5)], inspection(), 8).step_s == 0.0
-
-
-@pytest.mark.parametrize(
-    ("worked", "failed", "asked", "excluded"),
-    [
-        ([], 4, 4, True),  # a twin of the failed cell
-        ([2], 8, 16, True),
-        ([2], 8, 4, False),
-        ([8], 8, 16, False),  # another cell with so many has worked: it is not their number
-        ([16], 8, 32, False),
-    ],
-)
-def test_a_failure_with_some_workers_excludes_more_of_them(worked, failed, asked, excluded):
-    def of(workers, **changes):
-        return replace(A, workers=workers, start_method="fork", prefetch=2, **changes)
-
-    died = full(of(failed), 1.0)
-    died = replace(died, result=TrialResult(verdict="worker-died", reason="Bus error"))
-    trials = [*(full(of(n, persistent=True), 1.0) for n in worked), died]
-    assert (failed_with_fewer(of(asked), trials) is not None) is excluded
-    assert failed_with_fewer(replace(of(asked), start_method="spawn"), trials) is None
-    assert failed_with_fewer(A, trials) is None
 
 
 def test_where_restarts_matter_they_decide_whether_cells_are_tied(inspection):

@@ -157,7 +157,6 @@ def test_a_loader_that_waits_is_tried_with_more_workers_than_cores(machine, insp
 
 
 def test_where_nothing_can_be_guessed_another_cell_is_tried_before_the_winner_is_confirmed(machine):
-    """A cell with workers says nothing of others by itself: none is left out without a trial."""
     axes = {"loader": ("rows",), "workers": (2, 4), "start_method": ("fork",)}
     waits = machine(step_s={"cpu": 0.02}, fetch_s={"rows": 0.1}, cores=4)
     waits.search(axes=axes, budget_s=24.0)

@@ -74,6 +74,9 @@ def test_before_what_a_worker_takes_is_known_fewer_come_first(free, order):
     chosen = [cell(n) for n in (32, 16, 8, 4)]
     found = least_risky_first(chosen, [cell(2)], trials, limits(memory=free))
     assert [one.workers for one in found] == order
+    twin = cell(2, prefetch=4)  # tells nothing of what one more takes
+    found = least_risky_first([*chosen, twin], [cell(2)], trials, limits(memory=free))
+    assert [one.workers for one in found] == [*order, 2]
     known = [*trials, trial("full", cell(8), 11 * GB)]
     assert least_risky_first(chosen, [], known, limits(memory=free)) == chosen
     assert least_risky_first(chosen, [], trials, None) == chosen

@@ -2,7 +2,8 @@ import pytest
 
 from ctrkit.core.child_records import Measurement
 from ctrkit.core.config import RunSizes, make_cell
-from ctrkit.probe.cell_results import costs_of, failure_of
+from ctrkit.probe.cell_failures import failure_of
+from ctrkit.probe.cell_results import costs_of
 from ctrkit.probe.predict import nearest_loader, predict, service_of, sizes_for
 from ctrkit.probe.trials import Trial, TrialRequest, TrialResult
 

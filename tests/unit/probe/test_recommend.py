@@ -308,8 +308,9 @@ def test_what_was_only_predicted_is_not_called_slower(inspection):
         ([], False, "no other configuration was fully measured: there was no time left; give a "),
         ([], True, "fully measured: the probe was interrupted; probe again"),
         ([("crashed", 2)], False, "every other configuration failed"),
+        ([("crashed", 2), ("none", 4)], False, "every other configuration failed"),
         (
-            [("crashed", 2), ("none", 4)],
+            [("crashed", 2), ("none", 1)],
             False,
             "fully measured (1 of 2 failed): there was no time left",
         ),

@@ -8,7 +8,7 @@ from ctrkit.core.trial_tables import records_of_table, trials_table
 from ctrkit.measure.diagnosis import Ceilings, diagnose
 from ctrkit.measure.projection import project
 from ctrkit.measure.statistics import interval
-from ctrkit.probe.cell_results import failure_of
+from ctrkit.probe.cell_failures import failure_of
 from ctrkit.probe.trials import (
     Trial,
     TrialRequest,
