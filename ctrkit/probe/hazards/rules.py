@@ -1,8 +1,8 @@
 """Finds the rules that a cell meets: configurations known to hang or crash, with references.
 
-Only two kinds of rule refuse a cell: workers forked beside MPS that ctrkit's own step uses, and more
-memory than there is. For everything else, the cell is run with a warning or a note, because what a
-user's loader does in its workers cannot be known from outside.
+Only two kinds of rule refuse a cell: workers forked beside MPS that ctrkit's own step uses, and
+more memory than there is. For everything else, the cell is run with a warning or a note, because
+what a user's loader does in its workers cannot be known from outside.
 """
 
 from __future__ import annotations
