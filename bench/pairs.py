@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ctrkit.core.environment import describe_environment, machine_fingerprint
+from ctrkit.core.environment import describe_code, describe_environment, machine_fingerprint
 from ctrkit.core.files import read_json, read_table, write_atomically, write_json, write_table
 from ctrkit.measure.quantiles import share_interval
 
@@ -205,6 +205,7 @@ def begin_pair(
         "case": case.name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine_fingerprint(),
+        "code": describe_code().get("commit", ""),
         "uneven": case.data in UNEVEN,
         "load_average": os.getloadavg()[0],
     }
