@@ -37,7 +37,7 @@ def clock(bench, monkeypatch):
 def sitting(bench, pairs, **wanted):
     options = argparse.Namespace(
         short=0, long=0, later=0, later_seconds=3600.0, epoch_seconds=None, cases="",
-        work=Path("w"), out=Path("o"),
+        work=Path("w"), out=Path("o"), no_wait=False, beside="",
     )  # fmt: skip
     vars(options).update(wanted)
     return bench.Sitting(options, pairs)
@@ -73,6 +73,17 @@ def test_later_pairs_are_run_an_hour_after_their_probe(bench, clock, monkeypatch
     ]  # fmt: skip
     assert len(pairs) == 4
     assert all(pair["apart_s"] >= 3600 for pair in pairs if pair["kind"] == "later")
+
+
+def test_a_sitting_may_leave_epochs_that_are_not_due_to_a_later_one(bench, clock, monkeypatch):
+    simulated(bench, monkeypatch, clock)
+    pairs = []
+    sitting(bench, pairs, short=1, later=2, no_wait=True, beside="another pair").run()
+    assert [pair["beside"] for pair in pairs] == ["another pair"] * 3
+    assert sum(bench._waits(pair) for pair in pairs) == 2
+    clock[0] += 3600.0
+    sitting(bench, pairs, short=1, later=2).run()
+    assert not any(map(bench._waits, pairs))
 
 
 def test_the_same_command_goes_on_where_it_was_ended(bench, clock, monkeypatch):

@@ -198,7 +198,7 @@ def test_cells_that_were_not_run_for_one_reason_share_a_line() -> None:
     lines = file.getvalue().splitlines()
     assert lines[0].endswith("(whole step): refused. it hangs")
     assert "ok, 11.1 s" in lines[1]
-    both = "[0 s] 2 configurations skipped. nothing says that it is faster"
+    both = "[0 s] 2 configurations skipped. Nothing says that it is faster."
     assert lines[2:] == [both, "done", both]
 
 
