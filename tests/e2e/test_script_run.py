@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from script_runs import PYTHON, info, script
+from script_launches import PYTHON, info, script
 from support import COMMAND, Run, alive
 
 

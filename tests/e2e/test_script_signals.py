@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from script_runs import PYTHON, info, script, start, wait_for
+from script_launches import PYTHON, info, script, start, wait_for
 from support import COMMAND, alive
 
 NOTES_SIGNALS = """

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from script_runs import PYTHON, script
+from script_launches import PYTHON, script
 from support import COMMAND
 
 ASKS = """
